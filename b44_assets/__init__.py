@@ -1,0 +1,1 @@
+"""Moves an app off Base44 into a PostgreSQL of its owner's, as a Dagster asset graph."""

@@ -1,0 +1,406 @@
+"""The command line: `b44`.
+
+What belongs here: options, progress, what is printed, the exit status. What does not: any work on the database.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from b44_assets import sample as sample_exports
+from b44_assets.database.embedded import EmbeddedServer, target_url
+from b44_assets.errors import B44Error, ExportError, SettingsError
+from b44_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from b44_assets.engine.proving import EntityAccount
+    from b44_assets.orchestration.resources import Migration
+
+INTERRUPTED = 130
+out = functools.partial(Console, highlight=False)
+
+
+@dataclass
+class Outcome:
+    """What a run came to, as `--json` prints it."""
+
+    entities: dict[str, dict[str, Any]]
+    passed: int
+    warned: int
+    failed: int
+    seconds: float
+    unaccounted: int
+
+    def as_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(
+            {
+                "entities": self.entities,
+                "checks": {"passed": self.passed, "warned": self.warned, "failed": self.failed},
+                "seconds": round(self.seconds, 3),
+            },
+            ensure_ascii=False,
+        )
+
+
+class Group(click.Group):
+    """Turns our own errors into one line and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except B44Error as error:
+            _fail(error)
+        except KeyboardInterrupt:
+            click.echo("interrupted; run the same command again to go on", err=True)
+            raise SystemExit(INTERRUPTED) from None
+
+
+def _fail(error: B44Error) -> NoReturn:
+    click.echo(f"b44: {error}", err=True)
+    raise SystemExit(error.exit_status) from error
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="b44-assets")
+def main() -> None:
+    """Moves an app off Base44 into a PostgreSQL of your own, as a Dagster asset graph."""
+
+
+def _database_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--database-url", metavar="URL", help="The target; default B44_DATABASE_URL, else an embedded PostgreSQL."
+    )(command)
+
+
+def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(command)
+
+
+@main.command()
+@click.option("--export", "export", type=click.Path(path_type=Path), metavar="DIR", help="The export; default B44_EXPORT_DIR.")
+@_database_option
+@_json_option
+def migrate(export: Path | None, database_url: str | None, as_json: bool) -> None:
+    """Migrate a folder of Base44 exports: stage, map, load, check, all in one run."""
+    settings = _settings(export_dir=export, database_url=database_url)
+    if settings.export_dir is None and not _staged_tables_exist(settings):
+        raise ExportError("no export: name its folder with --export DIR or B44_EXPORT_DIR")
+    if settings.export_dir is not None:
+        from b44_assets.exports import discover
+
+        discover(settings.export_dir)
+    outcome, faults = _run("migrate_everything", settings, as_json=as_json)
+    _conclude(settings, outcome, faults, as_json=as_json)
+
+
+@main.command()
+@_database_option
+@_json_option
+def verify(database_url: str | None, as_json: bool) -> None:
+    """Run every check on what is in the database now."""
+    settings = _settings(database_url=database_url)
+    outcome, faults = _run("verify", settings, as_json=as_json)
+    _conclude(settings, outcome, faults, as_json=as_json)
+
+
+@main.command()
+@_database_option
+@_json_option
+def status(database_url: str | None, as_json: bool) -> None:
+    """Show how far the migration is, and what became of every record."""
+    settings = _settings(database_url=database_url)
+    from b44_assets.engine.proving import accounts
+
+    session = _migration(settings).offline_session()
+    found = accounts(session)
+    if as_json:
+        click.echo(json.dumps({"entities": _entities(found)}, ensure_ascii=False))
+        return
+    console = out()
+    if not found:
+        console.print("Nothing has been migrated into this database yet.")
+        return
+    _print_accounts(console, found)
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--users", type=click.IntRange(min=1), default=60, show_default=True)
+@click.option("--posts", type=click.IntRange(min=0), default=400, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--dialect", type=click.Choice(sample_exports.DIALECTS), default="2026-06", show_default=True)
+def sample(directory: Path, users: int, posts: int, seed: int, dialect: str) -> None:
+    """Write a synthetic export, with the truth about it in truth.json, for trying out and for benchmarks."""
+    with _progress(quiet=False) as progress:
+        report = sample_exports.write_sample(
+            directory, users=users, posts=posts, seed=seed, dialect=dialect,
+            progress=lambda done, total: progress("posts", done, total),
+        )
+    click.echo(f"{directory}: {sum(report.files.values()):,} records in {len(report.files)} files, {report.bytes:,} bytes")
+
+
+@main.command()
+@click.option("--port", default=3000, show_default=True)
+def dev(port: int) -> None:
+    """Start the Dagster web server and daemon on this machine, over the same runs and database."""
+    settings = _settings()
+    home = _dagster_home(settings)
+    url = target_url(settings)
+    environment = os.environ | {"DAGSTER_HOME": str(home), "B44_HOME": str(settings.home)}
+    if settings.database_url is not None:
+        environment["B44_DATABASE_URL"] = url
+    click.echo(f"Dagster is starting on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dagster", "dev", "-m", "b44_assets.definitions", "-h", "127.0.0.1", "-p", str(port)],
+        env=environment,
+    )
+    try:
+        raise SystemExit(process.wait())
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+@main.group()
+def db() -> None:
+    """The target database."""
+
+
+@db.command()
+def url() -> None:
+    """Print the target's connection string; starts the embedded server if need be."""
+    click.echo(target_url(_settings()))
+
+
+@db.command()
+def stop() -> None:
+    """Stop the embedded server."""
+    settings = _settings()
+    stopped = EmbeddedServer(settings.home).stop()
+    click.echo("stopped" if stopped else "the embedded server was not running")
+
+
+def _settings(**overrides: Any) -> Settings:
+    return Settings.load(**{name: value for name, value in overrides.items() if value is not None})
+
+
+def _migration(settings: Settings) -> Migration:
+    from b44_assets.catalog import load_catalog
+    from b44_assets.orchestration.resources import Migration
+
+    return Migration(settings, load_catalog(settings.sql_dir))
+
+
+def _staged_tables_exist(settings: Settings) -> bool:
+    """Whether the target holds a staged table of the guide's name, such as base44_users."""
+    migration = _migration(settings)
+    with migration.offline_session().connection("look") as conn:
+        return any(
+            conn.execute("select to_regclass(%s)", (f"base44_{table}",)).fetchone() != (None,)
+            for table in migration.catalog.mappings
+        )
+
+
+def _dagster_home(settings: Settings) -> Path:
+    """Dagster's home: DAGSTER_HOME, else a folder under B44_HOME with our dagster.yaml in it."""
+    if given := os.environ.get("DAGSTER_HOME"):
+        return Path(given)
+    home = settings.home / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    ours = Path(__file__).parent / "dagster.yaml"
+    source = ours if ours.exists() else Path(__file__).parent.parent / "dagster.yaml"
+    if not config.exists():
+        shutil.copyfile(source, config)
+    return home
+
+
+def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[B44Error]]:
+    """Runs a job in this process over the instance that `b44 dev` shows."""
+    started = time.monotonic()
+    os.environ["B44_HOME"] = str(settings.home)
+    os.environ["DAGSTER_HOME"] = str(_dagster_home(settings))
+    # Reach the target before Dagster is: a wrong address is one line, not a failed run.
+    migration = _migration(settings)
+    with migration.offline_session().connection("start"):
+        pass
+    import dagster as dg
+
+    from b44_assets.engine.proving import accounts
+    from b44_assets.orchestration.code_location import definitions_of
+    from b44_assets.orchestration.partitions import months_from
+
+    months = months_from(settings.first_month)
+    with _progress(quiet=as_json) as progress, dg.DagsterInstance.get() as instance:
+        migration = replace(migration, progress=progress)
+        definitions = definitions_of(migration)
+        result = definitions.resolve_job_def(job).execute_in_process(
+            instance=instance,
+            raise_on_error=False,
+            tags={
+                "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
+                "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
+            },
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+        evaluations = result.get_asset_check_evaluations()
+        faults = list(migration.faults)
+        if not result.success and not faults:
+            faults.append(_unexpected(result))
+    found = accounts(migration.offline_session())
+    failed = [e for e in evaluations if not e.passed and e.severity.value == "ERROR"]
+    for evaluation in evaluations:
+        if not evaluation.passed and not as_json:
+            word = "failed" if evaluation in failed else "warning"
+            click.echo(f"{word}: {evaluation.asset_key.to_user_string()} {evaluation.check_name}: {evaluation.description}", err=True)
+    outcome = Outcome(
+        entities=_entities(found),
+        passed=sum(e.passed for e in evaluations),
+        warned=sum(not e.passed for e in evaluations) - len(failed),
+        failed=len(failed),
+        seconds=time.monotonic() - started,
+        unaccounted=sum(account.unaccounted + account.pending for account in found),
+    )
+    return outcome, faults
+
+
+class UnexpectedError(B44Error):
+    """A step failed for a reason that is none of ours to explain; the run's log has the traceback."""
+
+    exit_status = 1
+
+
+def _unexpected(result: Any) -> B44Error:
+    for event in result.get_step_failure_events():
+        error = event.step_failure_data.error
+        # A blocking check that failed ends the run, too; it has been printed already.
+        if error is not None and error.cls_name != "DagsterAssetCheckFailedError":
+            cause = error.cause or error
+            return UnexpectedError(f"step {event.step_key} failed: {cause.message.strip().splitlines()[0]} (see the run in b44 dev)")
+    return UnexpectedError("a blocking check failed")
+
+
+def _entities(found: tuple[EntityAccount, ...]) -> dict[str, dict[str, Any]]:
+    return {
+        account.entity: {
+            "read": account.read,
+            "migrated": account.migrated,
+            "deduplicated": account.deduplicated,
+            "quarantined": account.quarantined,
+            "reasons": account.reasons,
+            "repairs": account.repairs,
+        }
+        for account in found
+    }
+
+
+def _conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(outcome.as_json())
+    for fault in faults:
+        click.echo(f"b44: {fault}", err=True)
+    if not as_json:
+        _print_outcome(settings, outcome)
+    if faults:
+        raise SystemExit(faults[0].exit_status)
+    if outcome.failed or outcome.unaccounted:
+        raise SystemExit(1)
+
+
+def _print_outcome(settings: Settings, outcome: Outcome) -> None:
+    console = out()
+    table = Table("table", *(_right(name) for name in ("read", "migrated", "deduplicated", "quarantined", "repaired")))
+    for entity, counts in outcome.entities.items():
+        table.add_row(
+            entity, *(f"{counts[name]:,}" for name in ("read", "migrated", "deduplicated", "quarantined")),
+            f"{sum(counts['repairs'].values()):,}")
+    console.print(table)
+    reasons = Table("table", "reason", _right("records"))
+    for entity, counts in outcome.entities.items():
+        for reason, count in counts["reasons"].items():
+            reasons.add_row(entity, reason, f"{count:,}")
+    if reasons.row_count:
+        console.print("Quarantined, by reason (the records are in migration.quarantine):")
+        console.print(reasons)
+    console.print(
+        f"Checks: {outcome.passed} passed, {outcome.warned} warned, {outcome.failed} failed. {outcome.seconds:.1f} seconds."
+    )
+    target = "$(b44 db url)" if settings.database_url is None else "$B44_DATABASE_URL"
+    console.print(f'Look at it: psql "{target}"   b44 status   b44 dev', markup=False)
+
+
+def _print_accounts(console: Console, found: tuple[EntityAccount, ...]) -> None:
+    table = Table("table", *(_right(n) for n in ("read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted")))
+    for account in found:
+        table.add_row(
+            account.entity,
+            *(f"{n:,}" for n in (account.read, account.migrated, account.deduplicated, account.quarantined,
+                                 account.pending, account.unaccounted)))
+    console.print(table)
+    for account in found:
+        for reason, count in account.reasons.items():
+            console.print(f"  {account.entity}: {count:,} quarantined as {reason}", markup=False)
+
+
+def _right(name: str) -> Any:
+    from rich.table import Column
+
+    return Column(name, justify="right")
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each thing that reports, on a terminal; else a line every few seconds on standard error; else nothing."""
+    if quiet:
+        yield lambda what, done, total: None
+        return
+    console = out(stderr=True)
+    if not console.is_terminal:
+        yield _lines(console)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done, total=total or None)
+
+        yield report
+
+
+def _lines(console: Console) -> Callable[[str, int, int], None]:
+    spoken: dict[str, float] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - spoken.get(what, 0.0) >= 5.0:
+            spoken[what] = now
+            console.print(f"{what}: {done:,} of {total:,}" if total else what, markup=False)
+
+    return report
+
+
+__all__ = ["Outcome", "SettingsError", "main"]

@@ -1,0 +1,1 @@
+"""Reaching PostgreSQL: connections that can be cancelled, locks with retries, and the embedded server."""

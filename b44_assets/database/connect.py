@@ -1,0 +1,286 @@
+"""Connections to the target: same session settings everywhere, faults in one line, and SQL that ends when we do."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+import psycopg
+from psycopg import conninfo, errors, pq
+from psycopg.rows import TupleRow
+
+from b44_assets.errors import DatabaseError
+
+logger = logging.getLogger(__name__)
+
+OLDEST_VERSION = 15
+NEWEST_VERSION = 18
+DEFAULT_LOCK_TIMEOUT_MS = 60_000
+CANCEL_SECONDS = 5.0
+
+_MALFORMED = (
+    "the database URL cannot be read: it must be of the form postgresql://user:password@host:5432/database, with"
+    " @ : / ? # and % in a password written as %40 %3A %2F %3F %23 and %25, and after a ? only what libpq knows"
+)
+
+# Only where the URL says nothing. An unreachable host is reported soon, and a connection that a firewall or a sleeping
+# machine has dropped is noticed within a minute rather than after two hours.
+_DEFAULTS: dict[str, str] = {
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+}
+
+# What our SQL relies on: a role or a database may have other settings, and texts that are compared would differ.
+_SESSION: dict[str, str] = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    # Hosted servers set it to minutes, and an index takes longer.
+    "statement_timeout": "0",
+    # Compiling a batch takes longer than running it.
+    "jit": "off",
+}
+
+# What the server or libpq says (in English) → what it means. {where}, {user} and {database} are filled in.
+_FAULTS: tuple[tuple[str, str], ...] = (
+    (r"password authentication failed", "{where} refuses the password of user {user}"),
+    (
+        r"no password supplied|password is required",
+        "{where} asks for the password of user {user}: put it in the URL, in PGPASSWORD or in ~/.pgpass",
+    ),
+    (
+        r"\A(?!.*SSL encryption).*no pg_hba\.conf entry.*no encryption",
+        "{where} lets nobody connect to database {database} without TLS: put sslmode=require in the URL",
+    ),
+    (
+        r"no pg_hba\.conf entry|pg_hba\.conf rejects",
+        "{where} does not let user {user} connect to database {database} from here (its pg_hba.conf)",
+    ),
+    (
+        r"(?:Peer|Ident|GSSAPI|LDAP|PAM|certificate) authentication failed",
+        "{where} does not accept user {user} from here: its pg_hba.conf asks for another way to authenticate",
+    ),
+    (
+        r"does not support SSL|SSL was required",
+        "{where} offers no TLS, which sslmode in the URL asks for",
+    ),
+    (
+        r"certificate verify failed|root certificate|server certificate|does not match host name",
+        "the TLS certificate of {where} cannot be verified: check sslrootcert and the host's name in the URL",
+    ),
+    (r"SSL error|SSL SYSCALL error|tlsv1 alert", "no TLS connection to {where} could be made"),
+    (r'database ".*" does not exist', "{where} has no database {database}: create it, or correct the URL"),
+    (r'role ".*" does not exist', "{where} has no user {user}: create it, or correct the URL"),
+    (r"not permitted to log in", "user {user} may not log in on {where}"),
+    (r"permission denied for database", "user {user} may not connect to database {database} on {where}"),
+    (
+        r"too many clients|remaining connection slots|too many connections|reserved for roles",
+        "{where} has too many connections already: end some, or raise max_connections",
+    ),
+    (r"is starting up|not yet accepting|recovery mode", "{where} is still starting up: try again in a while"),
+    (r"shutting down", "{where} is shutting down"),
+    (
+        r"could not translate host name|failed to resolve host|Name or service not known|nodename nor servname",
+        "the name of {where} cannot be resolved",
+    ),
+    (r"No such file or directory", "no server listens on {where}"),
+    (r"Connection refused", "{where} refuses the connection: no server listens there"),
+    (r"timeout|timed out|No route to host|Network is unreachable", "{where} cannot be reached"),
+    (r"Permission denied", "{where} is closed to this account"),
+    (r"server closed the connection unexpectedly|Connection reset", "{where} closed the connection at once"),
+)
+
+
+def connect(
+    url: str,
+    *,
+    application_name: str = "b44",
+    autocommit: bool = False,
+    lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS,
+) -> psycopg.Connection[TupleRow]:
+    """Connects, and settles what our SQL relies on: UTC, ISO dates, UTF-8, and bounded waits for locks.
+
+    The settings are made by SQL rather than by start-up options, which connection poolers refuse (a pooler must give us
+    the same session throughout). TLS and all else stay as in the URL. Nothing is tried twice.
+
+    Args:
+        url: libpq URL.
+        application_name: What `pg_stat_activity` shows.
+        autocommit: As of psycopg.
+        lock_timeout_ms: The session's `lock_timeout` in milliseconds, so that nothing waits for ever; 0 is no limit.
+            `CREATE INDEX CONCURRENTLY`, which waits for old transactions too, needs a longer one.
+
+    Returns:
+        A connection; as a context manager it commits or rolls back, and closes.
+
+    Raises:
+        DatabaseError: If there is no connection to be had, or the server is not one of PostgreSQL 15 to 18 with UTF-8.
+            One line, without the password. A server newer than 18 is logged as a warning only.
+    """
+    parameters = _parameters(url)
+    where = _where(parameters)
+    wanted = _DEFAULTS | parameters | {"application_name": application_name, "client_encoding": "UTF8"}
+    try:
+        # Autocommit at first: what is set inside a transaction would go with its roll-back.
+        conn = psycopg.connect(conninfo.make_conninfo(**wanted), autocommit=True)
+    except psycopg.Error as error:
+        raise DatabaseError(_explain(error, parameters)) from None
+    try:
+        _check_server(conn, where)
+        session = _SESSION | {"lock_timeout": str(lock_timeout_ms)}
+        conn.cursor().executemany("SELECT set_config(%s, %s, false)", list(session.items()))
+        try:
+            # Ends SQL whose client was killed; the second net below `cancelling`.
+            conn.execute("SELECT set_config('client_connection_check_interval', '2s', false)")
+        except errors.InvalidParameterValue:
+            logger.debug("%s cannot watch for clients that have gone", where)
+        conn.autocommit = autocommit
+    except psycopg.Error as error:
+        conn.close()
+        raise DatabaseError(_explain(error, parameters)) from None
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def redact(url: str) -> str:
+    """Returns a URL that can be shown: user, host, port, database and `sslmode`; a password is shown as `***`.
+
+    Whatever cannot be read for certain is left out as a whole, since a password may be part of it.
+    """
+    scheme = url.partition("://")[0]
+    try:
+        parameters = _parameters(url)
+    except DatabaseError:
+        return "<malformed database URL>"
+    user = quote(parameters.get("user", ""), safe="")
+    password = ":***" if "password" in parameters else ""
+    host = parameters.get("host", "")
+    socket = host.startswith(("/", "@"))
+    query = [f"host={quote(host)}"] if socket else []
+    port = parameters.get("port", "")
+    if socket:
+        query += [f"port={port}"] if port else []
+        place = ""
+    else:
+        ports = port.split(",")
+        hosts = [f"[{name}]" if ":" in name else name for name in host.split(",")]
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        place = ",".join(f"{name}:{number}" if number else name for name, number in zip(hosts, ports, strict=False))
+    if "sslmode" in parameters:
+        query.append(f"sslmode={parameters['sslmode']}")
+    login = f"{user}{password}@" if user or password else ""
+    shown = f"{login}{place}/{quote(parameters.get('dbname', ''), safe='')}"
+    prefix = scheme if re.fullmatch(r"postgres(?:ql)?(?:\+[a-z0-9]+)?", scheme) else "postgresql"
+    return f"{prefix}://{shown}" + (f"?{'&'.join(query)}" if query else "")
+
+
+@contextmanager
+def cancelling(conn: psycopg.Connection[TupleRow]) -> Generator[psycopg.Connection[TupleRow]]:
+    """Ends the SQL in the server when the block is left by any exception while it runs.
+
+    psycopg does so for KeyboardInterrupt only, and Dagster ends a run by raising a BaseException of its own, on which
+    the server would go on for hours. The connection is closed then, since its answer was never read; its transaction is
+    rolled back by the server.
+    """
+    try:
+        yield conn
+    except BaseException:
+        if conn.info.transaction_status == pq.TransactionStatus.ACTIVE:
+            try:
+                conn.cancel_safe(timeout=CANCEL_SECONDS)
+            except psycopg.Error as error:
+                # The interruption is what must be seen; client_connection_check_interval ends the SQL shortly after.
+                logger.warning("the SQL running in process %s could not be cancelled: %s", _pid(conn), error)
+            finally:
+                conn.close()
+        raise
+
+
+def _pid(conn: psycopg.Connection[TupleRow]) -> int | None:
+    return None if conn.closed else conn.info.backend_pid
+
+
+def _parameters(url: str) -> dict[str, str]:
+    """Returns the connection parameters, having refused a URL whose password may stand in the wrong place.
+
+    libpq cuts at the first `@` or `/`. With one of these in a password it would take half of the password for a host, a
+    port or a database, and show it in its messages.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and re.fullmatch(r"postgres(?:ql)?\+[a-z0-9]+", scheme):
+        url = f"postgresql://{rest}"
+    try:
+        parsed = conninfo.conninfo_to_dict(url)
+    except (psycopg.Error, UnicodeEncodeError):
+        # The message quotes what could not be read.
+        raise DatabaseError(_MALFORMED) from None
+    parameters = {name: str(value) for name, value in parsed.items() if value is not None}
+    hosts = parameters.get("host", "").split(",")
+    ports = parameters.get("port", "").split(",")
+    if (
+        any(not host.startswith(("/", "@")) and re.search(r"[@\s/?#]", host) for host in hosts)
+        or any(port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536) for port in ports)
+        or (separator and "@" in parameters.get("dbname", "") and "@" in rest.partition("?")[0].partition("/")[2])
+        or "\0" in url
+    ):
+        raise DatabaseError(_MALFORMED)
+    return parameters
+
+
+def _where(parameters: dict[str, str]) -> str:
+    host = parameters.get("host") or parameters.get("hostaddr")
+    port = parameters.get("port")
+    if not host:
+        return "the PostgreSQL server"
+    if host.startswith(("/", "@")):
+        return f"the socket in {host}"
+    return f"the PostgreSQL server {host}:{port}" if port else f"the PostgreSQL server {host}"
+
+
+def _explain(error: psycopg.Error, parameters: dict[str, str]) -> str:
+    """Returns one line on why there is no connection."""
+    text = str(error)
+    names = {
+        "where": _where(parameters),
+        "user": repr(parameters.get("user", "")) if parameters.get("user") else "of this system",
+        "database": repr(parameters.get("dbname") or parameters.get("user", "")),
+    }
+    for pattern, meaning in _FAULTS:
+        if re.search(pattern, text, re.IGNORECASE | re.DOTALL):
+            return meaning.format_map(names)
+    # A server may speak another language; what it says is passed on, the password excepted.
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = lines[0] if lines else type(error).__name__
+    for secret in (parameters.get("password"), parameters.get("sslpassword")):
+        if secret:
+            said = said.replace(secret, "***").replace(quote(secret, safe=""), "***")
+    return f"no connection to {names['where']}: {said}"
+
+
+def _check_server(conn: psycopg.Connection[TupleRow], where: str) -> None:
+    version = conn.info.server_version // 10_000
+    if version < OLDEST_VERSION:
+        raise DatabaseError(f"{where} is PostgreSQL {version}: {OLDEST_VERSION} to {NEWEST_VERSION} are supported")
+    if version > NEWEST_VERSION:
+        logger.warning(
+            "%s is PostgreSQL %s, newer than what this was tested with (%s to %s)",
+            where,
+            version,
+            OLDEST_VERSION,
+            NEWEST_VERSION,
+        )
+    encoding = conn.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise DatabaseError(
+            f"database {conn.info.dbname!r} is encoded in {encoding}: create one with"
+            " ENCODING 'UTF8' TEMPLATE template0 and name that in the URL"
+        )

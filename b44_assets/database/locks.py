@@ -1,0 +1,282 @@
+"""Locks: one process at a time for what must not run twice, and DDL that never makes others wait for long."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random as random_module
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import psycopg
+from psycopg import errors, pq
+from psycopg.rows import TupleRow, class_row
+
+from b44_assets.errors import DatabaseError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.25
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session of the server that holds what another one waits for.
+
+    Attributes:
+        pid: Its process in the server.
+        application_name: What it calls itself; for the server's own processes their kind, as `autovacuum worker`.
+        since: When the session began, or `None` where the server does not show it to us.
+    """
+
+    pid: int
+    application_name: str
+    since: datetime | None
+
+    def __str__(self) -> str:
+        """The session as it is named in a message."""
+        since = f", connected since {self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
+        return f"process {self.pid} ({self.application_name or 'unnamed'}{since})"
+
+
+@dataclass(frozen=True)
+class LockRetry:
+    """An attempt that did not get its lock.
+
+    Attributes:
+        attempt: The attempt that failed, counted from 1.
+        attempts: How many there will be at most.
+        pause: Seconds until the next one.
+        blockers: Who held the lock, as far as it was seen.
+    """
+
+    attempt: int
+    attempts: int
+    pause: float
+    blockers: tuple[Session, ...]
+
+
+def advisory_key(name: str) -> int:
+    """Returns the key of a named lock: the first eight bytes of the name's SHA-256, as PostgreSQL's bigint.
+
+    In SQL: `('x' || left(encode(sha256(convert_to(name, 'UTF8')), 'hex'), 16))::bit(64)::bigint`.
+    """
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+@contextmanager
+def advisory_lock(
+    conn: psycopg.Connection[TupleRow],
+    name: str,
+    *,
+    wait: Callable[[Session | None], None] | None = None,
+    timeout: float | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Generator[None]:
+    """Holds a lock of the whole database, by name, until the block is left or the session ends.
+
+    It is polled for rather than waited for, so that the waiting process can say whom it waits for, is not bound by
+    `lock_timeout`, and ends at once when interrupted.
+
+    Args:
+        conn: A connection with no transaction open; the same session may take a lock again.
+        name: What the lock is called; the same name is the same lock for every version of this project.
+        wait: Called once if somebody else holds the lock, with who it is, or `None` if they had just let go.
+        timeout: Seconds to wait at most; 0 is not at all, `None` for as long as it takes.
+        sleep: How to wait, for tests.
+
+    Raises:
+        DatabaseError: If the time is over; names the holder.
+    """
+    if conn.info.transaction_status != pq.TransactionStatus.IDLE:
+        raise ValueError("an advisory lock is taken on a connection with no transaction open")
+    key = advisory_key(name)
+    waited = 0.0
+    told = False
+    while not _try_lock(conn, key):
+        if timeout is not None and waited >= timeout:
+            holder = _holder(conn, key)
+            raise DatabaseError(f"the lock {name!r} is held by {holder or 'a session that has just let go of it'}")
+        if wait is not None and not told:
+            wait(_holder(conn, key))
+            told = True
+        pause = _POLL_SECONDS if timeout is None else min(_POLL_SECONDS, timeout - waited)
+        sleep(pause)
+        waited += pause
+    try:
+        yield
+    finally:
+        _unlock(conn, key)
+
+
+def with_lock_retries(
+    conn: psycopg.Connection[TupleRow],
+    operation: Callable[[psycopg.Connection[TupleRow]], T],
+    *,
+    lock_timeout: int,
+    attempts: int,
+    sleep: Callable[[float], None] = time.sleep,
+    random: Callable[[], float] = random_module.random,
+    on_retry: Callable[[LockRetry], None] | None = None,
+) -> T:
+    """Runs DDL in a transaction of its own that gives up quickly if somebody is in its way, and tries again.
+
+    A statement that waits for an exclusive lock makes everybody who comes after it wait too. So it waits for
+    `lock_timeout` at most, and then lets the others through for a while that doubles from 0.1 to 10 seconds, less up to
+    a half at random, lest two who clashed clash again.
+
+    Args:
+        conn: A connection with no transaction open.
+        operation: What to do; it is called once an attempt and must leave the transaction to us.
+        lock_timeout: Milliseconds to wait for any one lock, at least 1.
+        attempts: How often to try, at least 1.
+        sleep: How to pause, for tests.
+        random: Gives a number from 0 to 1, for tests.
+        on_retry: Told of each attempt that will be followed by another.
+
+    Returns:
+        What the operation returned.
+
+    Raises:
+        DatabaseError: If the last attempt did not get its lock; names the sessions in the way.
+    """
+    if attempts < 1 or lock_timeout < 1:
+        raise ValueError("attempts and lock_timeout are at least 1")
+    if conn.info.transaction_status != pq.TransactionStatus.IDLE:
+        # An outer transaction would keep its locks through the pauses.
+        raise ValueError("DDL with retries needs a connection with no transaction open")
+    for attempt in range(1, attempts + 1):
+        # The first attempt mostly succeeds; only afterwards is it worth a second connection to see who is in the way.
+        watch = _Watch(conn, lock_timeout) if attempt > 1 or attempts == 1 else None
+        try:
+            with conn.transaction():
+                conn.execute("SELECT set_config('lock_timeout', %s, true)", (f"{lock_timeout}ms",))
+                return operation(conn)
+        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+            blockers = watch.stop() if watch else ()
+            if attempt == attempts:
+                who = ", ".join(map(str, blockers)) or "sessions that were gone before they could be named"
+                raise DatabaseError(
+                    f"no lock within {lock_timeout} ms in {attempts} attempts: {who} stood in the way"
+                ) from error
+            pause = min(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS) * (1 - random() / 2)
+            if on_retry is not None:
+                on_retry(LockRetry(attempt, attempts, pause, blockers))
+            sleep(pause)
+        finally:
+            if watch:
+                watch.stop()
+    raise AssertionError("unreachable")
+
+
+_SESSIONS = """
+    SELECT pid,
+           CASE WHEN backend_type = 'client backend' THEN coalesce(application_name, '')
+                ELSE coalesce(backend_type, '') END AS application_name,
+           backend_start AS since
+    FROM pg_stat_activity
+"""
+
+
+def _try_lock(conn: psycopg.Connection[TupleRow], key: int) -> bool:
+    row = conn.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
+    _settle(conn)
+    assert row is not None
+    return bool(row[0])
+
+
+def _holder(conn: psycopg.Connection[TupleRow], key: int) -> Session | None:
+    """Returns who holds the lock; pg_locks shows the key as two halves without sign."""
+    unsigned = key % 2**64
+    with conn.cursor(row_factory=class_row(Session)) as cursor:
+        holder = cursor.execute(
+            _SESSIONS
+            + """
+            WHERE pid IN (
+                SELECT pid FROM pg_locks
+                WHERE locktype = 'advisory' AND granted AND objsubid = 1
+                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  AND classid = %s::oid AND objid = %s::oid)
+            LIMIT 1
+            """,
+            (unsigned >> 32, unsigned & 0xFFFFFFFF),
+        ).fetchone()
+    _settle(conn)
+    return holder
+
+
+def _unlock(conn: psycopg.Connection[TupleRow], key: int) -> None:
+    if conn.closed:
+        return
+    status = conn.info.transaction_status
+    if status in (pq.TransactionStatus.ACTIVE, pq.TransactionStatus.UNKNOWN):
+        # Interrupted in the midst of a statement: the session cannot be spoken to, and its end frees the lock.
+        conn.close()
+        return
+    if status == pq.TransactionStatus.INERROR:
+        conn.rollback()
+    idle = conn.info.transaction_status == pq.TransactionStatus.IDLE
+    try:
+        conn.execute("SELECT pg_advisory_unlock(%s)", (key,))
+    except errors.OperationalError as error:
+        # The connection broke just now, and the lock went with it.
+        logger.debug("advisory lock freed by the end of the session: %s", error)
+        return
+    if idle:
+        _settle(conn)
+
+
+def _settle(conn: psycopg.Connection[TupleRow]) -> None:
+    """Ends the transaction that psycopg opened for a statement of ours; a lock of the session stays."""
+    if not conn.autocommit:
+        conn.commit()
+
+
+class _Watch:
+    """Sees from a second connection who blocks ours; afterwards it would be too late to ask."""
+
+    def __init__(self, conn: psycopg.Connection[TupleRow], lock_timeout: int) -> None:
+        self._dsn = conn.info.dsn
+        self._password = conn.info.password
+        self._pid = conn.info.backend_pid
+        self._interval = min(max(lock_timeout / 5000, 0.01), 0.25)
+        self._done = threading.Event()
+        self._seen: tuple[Session, ...] = ()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="b44-lock-watch", daemon=True)
+        self._thread.start()
+        # Connected before the attempt begins, or a short lock_timeout would be over first.
+        self._ready.wait(timeout=5)
+
+    def stop(self) -> tuple[Session, ...]:
+        """Ends the watch and returns the sessions seen last."""
+        self._done.set()
+        self._thread.join()
+        return self._seen
+
+    def _look(self) -> None:
+        try:
+            with psycopg.connect(
+                self._dsn, password=self._password, application_name="b44 lock watch", autocommit=True
+            ) as conn:
+                cursor = conn.cursor(row_factory=class_row(Session))
+                self._ready.set()
+                while not self._done.wait(self._interval):
+                    found = cursor.execute(
+                        _SESSIONS + "WHERE pid = ANY (pg_blocking_pids(%s)) ORDER BY pid", (self._pid,)
+                    ).fetchall()
+                    self._seen = tuple(found) or self._seen
+        except psycopg.Error as error:
+            # No more than the names is lost.
+            logger.debug("cannot see who holds the lock: %s", error)
+        finally:
+            self._ready.set()

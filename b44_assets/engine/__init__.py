@@ -1,0 +1,1 @@
+"""The migration itself: staging, settling, loading, proving. Knows PostgreSQL and the exports, nothing of Dagster."""

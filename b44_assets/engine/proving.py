@@ -1,0 +1,276 @@
+"""Proof that nothing was lost and nothing was changed on the way: row parity and content parity.
+
+What belongs here: comparing the database with what was exported. What does not: repairing anything. Nothing here reads
+what the load itself computed: the expected rows come from the staged text through the mapping, evaluated anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from psycopg import sql
+
+from b44_assets.catalog import TableMapping
+from b44_assets.engine.loading import target_columns
+from b44_assets.engine.session import Connection, Session, checksum, columns_of, scalar
+
+DIFFERENCES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class RowParity:
+    """Whether every record read is accounted for, and the table holds every record said to be migrated.
+
+    Attributes:
+        entity: The target table.
+        read: Records in the export.
+        migrated: Records that the books say are in the table.
+        deduplicated: Records equal to an earlier one.
+        quarantined: Records in quarantine.
+        pending: Records that no batch has taken yet.
+        unaccounted: Records read and none of the above.
+        staged: Rows in `base44.<table>` and refused records; None where the staged rows are gone (after a crash).
+        held: Rows of the table that came from the migration.
+        native: Rows of the table that did not: made in the new system.
+    """
+
+    entity: str
+    read: int
+    migrated: int
+    deduplicated: int
+    quarantined: int
+    pending: int
+    unaccounted: int
+    staged: int | None
+    held: int
+    native: int
+
+    @property
+    def passed(self) -> bool:
+        """Every record is accounted for and where the books say it is."""
+        return (
+            self.unaccounted == 0
+            and self.pending == 0
+            and self.held == self.migrated
+            and (self.staged is None or self.staged == self.read)
+        )
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if self.unaccounted:
+            return f"{self.unaccounted} of {self.read} records read are unaccounted for"
+        if self.pending:
+            return f"{self.pending} of {self.read} records wait for their batch; run the migration again"
+        if self.held != self.migrated:
+            return f"{self.migrated} records were migrated, {self.entity} holds {self.held} of them"
+        if self.staged is not None and self.staged != self.read:
+            return f"{self.read} records were read, base44.{self.entity} holds {self.staged}"
+        return f"{self.read} read = {self.migrated} migrated + {self.deduplicated} deduplicated + {self.quarantined} quarantined"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A record whose stored row is not what the mapping says: its number and id, and the columns that differ.
+
+    `columns` is empty where the row is missing.
+    """
+
+    record_number: int
+    base44_id: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ContentParity:
+    """Whether every stored row is what the mapping makes of the staged record.
+
+    Attributes:
+        entity: The target table.
+        compared: Records compared.
+        missing: Records without a row.
+        differing: Rows that differ.
+        edited: Rows that differ and were changed in the new system since: their `updated_at` is newer.
+        staged: False where the staged rows are gone, so that nothing could be compared.
+        differences: The first of the missing and differing ones.
+    """
+
+    entity: str
+    compared: int
+    missing: int
+    differing: int
+    edited: int
+    staged: bool = True
+    differences: tuple[Difference, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        """Every record has its row, and every row is as it should be."""
+        return self.staged and self.missing == 0 and self.differing == 0
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if not self.staged:
+            return f"base44.{self.entity} is empty, though records were staged (a crash of the server empties it); migrate again"
+        if self.passed:
+            return f"{self.compared} rows equal their records" + (f"; {self.edited} edited since" if self.edited else "")
+        worst = self.differences[0]
+        where = f"record {worst.record_number} (id {worst.base44_id})"
+        what = f"differs in {', '.join(worst.columns)}" if worst.columns else "has no row"
+        return f"{self.missing} rows missing, {self.differing} rows differ; {where} {what}"
+
+
+def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
+    """Compares the books of an entity with each other and with the table; None where nothing was settled yet."""
+    table = mapping.spec.name
+    with session.connection(f"check {table}") as conn, conn.transaction():
+        conn.execute("set transaction isolation level repeatable read read only")
+        books = conn.execute(
+            "select read, migrated, deduplicated, quarantined, pending, unaccounted"
+            " from migration.accounting where entity = %s", (table,)).fetchone()
+        if books is None:
+            return None
+        refused = scalar(conn, "select count(*) from migration.refused where entity = %s", (table,))
+        rows = 0
+        if scalar(conn, "select to_regclass(%s)", (f"base44.{table}",)) is not None:
+            rows = scalar(conn, sql.SQL("select count(*) from base44.{}").format(sql.Identifier(table)))
+        staged = None if rows == 0 and books[0] > refused else rows + refused
+        held, native = conn.execute(
+            sql.SQL(
+                """
+                select count(*) filter (where m.generation is not null), count(*) filter (where m.id is null)
+                  from public.{table} t
+                  left join migration.migrated m on m.entity = {entity} and m.id = t.{key}
+                 where t.{key} <> '00000000-0000-8000-8000-000000000b44'
+                """
+            ).format(table=sql.Identifier(table), entity=sql.Literal(table), key=sql.Identifier(mapping.key))
+        ).fetchone() or (0, 0)
+    return RowParity(table, *books, staged=staged, held=held, native=native)
+
+
+def content_parity(session: Session, mapping: TableMapping) -> ContentParity | None:
+    """Compares every stored row with its staged record, mapped anew; None where nothing was staged yet."""
+    table = mapping.spec.name
+    with session.connection(f"check {table}") as conn, conn.transaction():
+        conn.execute("set transaction isolation level repeatable read read only")
+        conn.execute("set local work_mem = '256MB'")
+        export = conn.execute("select records - refused from migration.exports where entity = %s", (table,)).fetchone()
+        if export is None or scalar(conn, "select to_regclass(%s)", (f"migration.{table}_mapping",)) is None:
+            return None
+        if export[0] and scalar(conn, sql.SQL("select 1 from base44.{} limit 1").format(sql.Identifier(table))) is None:
+            return ContentParity(table, 0, 0, 0, 0, staged=False)
+        columns = target_columns(conn, mapping)
+        compared, missing, differing, edited, numbers = conn.execute(_comparison(conn, mapping, columns)).fetchone() or (
+            0, 0, 0, 0, [])
+        differences: tuple[Difference, ...] = ()
+        if numbers:
+            rows = conn.execute(_naming(mapping, columns), {"numbers": numbers}).fetchall()
+            differences = tuple(Difference(number, base44_id, tuple(names)) for number, base44_id, names in rows)
+    return ContentParity(table, compared, missing, differing, edited, differences=differences)
+
+
+def _expected(mapping: TableMapping, name: str) -> sql.Composable:
+    """The expected value of a column. A name that had to be numbered may end in a number."""
+    if mapping.numbered is None or mapping.numbered.column != name:
+        return sql.Identifier("e", name)
+    return sql.SQL(
+        "case when t.{name} ~ '-[1-9][0-9]*$' and regexp_replace(t.{name}, '-[1-9][0-9]*$', '') = e.{name}"
+        " then t.{name} else e.{name} end"
+    ).format(name=sql.Identifier(name))
+
+
+def _pairs(mapping: TableMapping) -> sql.Composed:
+    """Every record `e` of the mapping that was migrated, with its row `t`."""
+    table = mapping.spec.name
+    return sql.SQL(
+        "migration.{mapping} e join migration.migrated m on m.entity = {entity} and m.id = e.{key}"
+        " left join public.{table} t on t.{key} = e.{key}"
+    ).format(
+        mapping=sql.Identifier(f"{table}_mapping"),
+        entity=sql.Literal(table),
+        table=sql.Identifier(table),
+        key=sql.Identifier(mapping.key),
+    )
+
+
+def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> sql.Composed:
+    expected = sql.SQL("hash_record_extended(row({}), 0)").format(
+        sql.SQL(", ").join(_expected(mapping, name) for name in columns))
+    newer = sql.SQL("false")
+    if "updated_at" in columns_of(conn, "public", mapping.spec.name):
+        newer = sql.SQL("t.updated_at > e.updated_at")
+    return sql.SQL(
+        """
+        select count(*),
+               count(*) filter (where verdict = 'missing'),
+               count(*) filter (where verdict = 'differs'),
+               count(*) filter (where verdict = 'edited'),
+               (array_agg(record_number order by record_number) filter (where verdict in ('missing', 'differs')))[1:{shown}]
+          from (
+            select e.record_number,
+                   case when t.{key} is null then 'missing'
+                        when {expected} = {stored} then 'equal'
+                        when {newer} then 'edited'
+                        else 'differs' end as verdict
+              from {pairs}
+             where cardinality(e.reasons) = 0
+          ) compared
+        """
+    ).format(
+        shown=sql.Literal(DIFFERENCES_SHOWN), key=sql.Identifier(mapping.key), expected=expected,
+        stored=checksum(columns, "t"), newer=newer, pairs=_pairs(mapping))
+
+
+def _naming(mapping: TableMapping, columns: list[str]) -> sql.Composed:
+    named = sql.SQL(", ").join(
+        sql.SQL("case when {} is distinct from t.{} then {} end").format(
+            _expected(mapping, name), sql.Identifier(name), sql.Literal(name)) for name in columns)
+    return sql.SQL(
+        "select e.record_number, e.base44_id,"
+        " case when t.{key} is null then '{{}}' else array_remove(array[{named}], null) end"
+        " from {pairs} where e.record_number = any(%(numbers)s) order by 1"
+    ).format(key=sql.Identifier(mapping.key), named=named, pairs=_pairs(mapping))
+
+
+@dataclass(frozen=True)
+class EntityAccount:
+    """One line of `migration.accounting`, with reasons and repairs."""
+
+    entity: str
+    read: int
+    migrated: int
+    deduplicated: int
+    quarantined: int
+    unaccounted: int
+    pending: int
+    reasons: dict[str, int]
+    repairs: dict[str, int]
+
+
+def accounts(session: Session) -> tuple[EntityAccount, ...]:
+    """What became of every record, by entity, in the order of the catalogue."""
+    with session.connection("status") as conn:
+        if scalar(conn, "select to_regclass('migration.accounting')") is None:
+            return ()
+        rows = {
+            row[0]: row
+            for row in conn.execute(
+                "select entity, read, migrated, deduplicated, quarantined, unaccounted, pending from migration.accounting"
+            ).fetchall()
+        }
+        reasons: dict[str, dict[str, int]] = {}
+        for entity, reason, count in conn.execute(
+            "select q.entity, reason, count(*) from migration.quarantine q"
+            " join migration.settlements s on s.entity = q.entity and s.generation = q.generation"
+            " cross join unnest(q.reasons) as reason where q.replayed_at is null group by 1, 2 order by 3 desc, 2"
+        ).fetchall():
+            reasons.setdefault(entity, {})[reason] = count
+        repairs: dict[str, dict[str, int]] = {}
+        for entity, column, count in conn.execute(
+            "select entity, column_name, count(*) from migration.repairs group by 1, 2 order by 3 desc, 2"
+        ).fetchall():
+            repairs.setdefault(entity, {})[column] = count
+    return tuple(
+        EntityAccount(*rows[table], reasons=reasons.get(table, {}), repairs=repairs.get(table, {}))
+        for table in session.catalog.mappings
+        if table in rows
+    )

@@ -1,0 +1,48 @@
+"""Objects of `sql/` brought into the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import LiteralString, cast
+
+import psycopg
+from psycopg import sql
+
+from b44_assets.catalog import Spec
+from b44_assets.engine.session import Connection, Session
+from b44_assets.errors import DatabaseError
+
+
+@dataclass(frozen=True)
+class Applied:
+    """An object whose statements were run: its name, and how many statements there were."""
+
+    name: str
+    statements: int
+
+
+def apply(session: Session, spec: Spec) -> Applied:
+    """Runs the statements of a file in one transaction; running them again changes nothing.
+
+    Raises:
+        DatabaseError: A statement fails; names the file and the line.
+    """
+    with session.connection(f"apply {spec.name}") as conn:
+        return apply_on(conn, spec)
+
+
+def apply_on(conn: Connection, spec: Spec) -> Applied:
+    """As `apply`, on a connection that is there already."""
+    with conn.transaction():
+        # Two runs at once would trip over "create if not exists", which is no lock.
+        conn.execute("select pg_advisory_xact_lock(hashtextextended('b44 schema', 44))")
+        # "already exists, skipping" is how running twice is meant to go.
+        conn.execute("set local client_min_messages = warning")
+        for statement in spec.statements:
+            try:
+                # The text of a file under sql/, which is trusted as the program itself is.
+                conn.execute(sql.SQL(cast(LiteralString, statement.text)))
+            except psycopg.Error as error:
+                reason = error.diag.message_primary or str(error)
+                raise DatabaseError(f"{spec.path}:{statement.line}: {reason}") from error
+    return Applied(spec.name, len(spec.statements))

@@ -1,0 +1,105 @@
+"""What every part of the engine is given: where the target is, what `sql/` says, and whom to tell about progress.
+
+What belongs here: the context of a run and the few helpers that every part needs. What does not: any step of the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from b44_assets.catalog import Catalog
+from b44_assets.database.connect import cancelling, connect
+from b44_assets.settings import QuarantineLimit
+
+Connection = psycopg.Connection[TupleRow]
+"""A connection in autocommit mode; every step opens its transactions itself."""
+
+Progress = Callable[[str, int, int], None]
+"""Told `(what, done, total)`; the unit is records, or bytes while a file is read. `total` is 0 where it is not known."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The `Progress` that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """The context of a run.
+
+    Attributes:
+        url: Connection string of the target database.
+        catalog: The files of `sql/`.
+        run_id: The Dagster run, for the books; None outside of one.
+        batch_size: Records a batch.
+        streams: How many connections load a partitioned table at a time.
+        max_quarantine: How many refused records stop an entity's load; None for no limit.
+        lock_timeout_ms: How long DDL may wait for a lock before it steps back and tries again, in milliseconds.
+        progress: Whom to tell.
+    """
+
+    url: str = field(repr=False)
+    catalog: Catalog
+    run_id: str | None = None
+    batch_size: int = 20_000
+    streams: int = 2
+    max_quarantine: QuarantineLimit | None = None
+    lock_timeout_ms: int = 200
+    progress: Progress = silent
+
+    @contextmanager
+    def connection(self, purpose: str) -> Iterator[Connection]:
+        """A connection to the target whose running statement ends in the server, too, when the caller is interrupted.
+
+        Args:
+            purpose: Shown in `pg_stat_activity` as `b44 <purpose>`.
+
+        Raises:
+            DatabaseError: The target cannot be reached.
+        """
+        with connect(self.url, application_name=f"b44 {purpose}", autocommit=True) as conn, cancelling(conn):
+            yield conn
+
+
+def scalar(conn: Connection, query: str | sql.Composable, params: Any = None) -> Any:
+    """The first column of the first row, or None where there is no row."""
+    row = conn.execute(_query(query), params).fetchone()
+    return None if row is None else row[0]
+
+
+def _query(query: str | sql.Composable) -> Any:
+    return query.encode() if isinstance(query, str) else query
+
+
+def columns_of(conn: Connection, schema: str, relation: str) -> dict[str, bool]:
+    """The columns of a table or view in order, with whether each is generated; empty where there is no such relation."""
+    rows = conn.execute(
+        """
+        select a.attname, a.attgenerated <> ''
+          from pg_attribute a
+          join pg_class c on c.oid = a.attrelid
+          join pg_namespace n on n.oid = c.relnamespace
+         where n.nspname = %s and c.relname = %s and a.attnum > 0 and not a.attisdropped
+         order by a.attnum
+        """,
+        (schema, relation),
+    ).fetchall()
+    return {name: generated for name, generated in rows}
+
+
+def identifiers(names: list[str] | tuple[str, ...], prefix: str | None = None) -> sql.Composed:
+    """Column names as SQL, comma-separated, each after `prefix.` where one is given."""
+    if prefix is None:
+        return sql.SQL(", ").join(sql.Identifier(name) for name in names)
+    return sql.SQL(", ").join(sql.Identifier(prefix, name) for name in names)
+
+
+def checksum(names: list[str] | tuple[str, ...], prefix: str) -> sql.Composed:
+    """A 64-bit checksum over columns of a row: equal rows have equal ones, whichever table they stand in."""
+    return sql.SQL("hash_record_extended(row({}), 0)").format(identifiers(names, prefix))

@@ -1,0 +1,174 @@
+"""The two views between a staged table and its target.
+
+`migration.<table>_source` gives a mapping its fields under one name each, whichever spelling the export uses and whether
+the export has them or not. `migration.<table>_mapping` is the mapping over it.
+"""
+
+from __future__ import annotations
+
+from typing import LiteralString, cast
+
+import psycopg
+from psycopg import sql
+
+from b44_assets.catalog import Field, TableMapping
+from b44_assets.engine.session import Connection, columns_of
+from b44_assets.errors import DatabaseError
+
+
+def drop_source_view(conn: Connection, table: str) -> None:
+    """Drops the source view, and the mapping that reads it."""
+    conn.execute(sql.SQL("drop view if exists migration.{} cascade").format(sql.Identifier(f"{table}_source")))
+
+
+def _exported(item: Field, staged: dict[str, bool]) -> list[sql.Composable]:
+    return [sql.SQL("base44_present(s.{})").format(sql.Identifier(name)) for name in item.spellings if name in staged]
+
+
+def _value(item: Field, staged: dict[str, bool]) -> sql.Composable:
+    """The first spelling with something in it; null where the export has no such field."""
+    values = _exported(item, staged)
+    if not values:
+        return sql.SQL("null::text")
+    return values[0] if len(values) == 1 else sql.SQL("coalesce({})").format(sql.SQL(", ").join(values))
+
+
+def mark_versions(conn: Connection, mapping: TableMapping, columns: tuple[str, ...]) -> None:
+    """Notes which of several records of one id are passed over: repeats equal in every field, and older versions.
+
+    The newest `updated_at` wins (contract, section 5); of equally new ones the last in the file.
+    """
+    table = mapping.spec.name
+    conn.execute("delete from migration.versions where entity = %s", (table,))
+    staged = dict.fromkeys(columns, False)
+    fields = {item.name: item for item in mapping.fields}
+    if "id" not in staged:
+        return
+    times = [
+        sql.SQL("migration.as_timestamp({})").format(_value(fields[name], staged))
+        for name in ("updated_date", "created_date")
+        if name in fields
+    ]
+    newest = sql.SQL("coalesce({})").format(sql.SQL(", ").join([*times, sql.SQL("null::timestamptz")]))
+    exported = [name for name in columns if not name.startswith("_record_number") and not name.startswith("_source_file")]
+    conn.execute(
+        sql.SQL(
+            """
+            insert into migration.versions (entity, record_number, repeated)
+            with repeated_ids as (
+              select migration.id_key(s.id) as key from base44.{table} s group by 1 having count(*) > 1
+            ),
+            members as (
+              select s._record_number, r.key, md5(row({columns})::text) as digest, {newest} as newest
+                from base44.{table} s
+                join repeated_ids r on r.key = migration.id_key(s.id)
+            ),
+            copies as (
+              select m.*, row_number() over (partition by m.key, m.digest order by m._record_number) as copy from members m
+            ),
+            ages as (
+              select c.*, row_number() over (partition by c.key order by c.newest desc nulls last, c._record_number desc) as age
+                from copies c
+               where c.copy = 1
+            )
+            select {entity}, _record_number, true from copies where copy > 1
+            union all
+            select {entity}, _record_number, false from ages where age > 1 and key <> ''
+            """
+        ).format(
+            table=sql.Identifier(table),
+            entity=sql.Literal(table),
+            columns=sql.SQL(", ").join(sql.Identifier("s", name) for name in exported),
+            newest=newest,
+        )
+    )
+
+
+def create_source_view(conn: Connection, mapping: TableMapping) -> None:
+    """Makes the source view anew for the columns that are staged now; the mapping's view goes with the old one."""
+    table = mapping.spec.name
+    staged = columns_of(conn, "base44", table)
+    shown: list[sql.Composable] = []
+    for item in mapping.fields[1:]:
+        value = _value(item, staged)
+        if item.name in mapping.html:
+            clean = sql.Identifier("s", f"_clean_{item.name}")
+            shown += [
+                sql.SQL("coalesce({}, {}) as {}").format(clean, value, sql.Identifier(item.name)),
+                sql.SQL("{} as {}").format(value, sql.Identifier(f"{item.name}_exported")),
+                sql.SQL("{} is not null as {}").format(clean, sql.Identifier(f"{item.name}_changed")),
+            ]
+        else:
+            shown.append(sql.SQL("{} as {}").format(value, sql.Identifier(item.name)))
+    known = {name for item in mapping.fields for name in item.spellings}
+    own = {"_record_number", "_source_file", *(f"_clean_{name}" for name in mapping.html)}
+    left = [name for name in staged if name not in known and name not in own]
+    rest = [sql.SQL("{}, base44_present(s.{})").format(sql.Literal(name), sql.Identifier(name)) for name in left]
+    for item in mapping.fields:
+        present = [name for name in item.spellings if name in staged]
+        # Of two spellings of one field the first is read; the other is kept where it says something else.
+        rest += [
+            sql.SQL("{}, case when base44_present(s.{}) is not null then nullif(base44_present(s.{}), s.{}) end").format(
+                sql.Literal(other), sql.Identifier(present[0]), sql.Identifier(other), sql.Identifier(present[0])
+            )
+            for other in present[1:]
+        ]
+    # jsonb_build_object takes 100 arguments at most.
+    pieces = [rest[start : start + 40] for start in range(0, len(rest), 40)]
+    unmapped = sql.SQL(" || ").join(
+        sql.SQL("jsonb_strip_nulls(jsonb_build_object({}))").format(sql.SQL(", ").join(piece)) for piece in pieces
+    )
+    base44_id = sql.SQL("base44_trim(s.id)") if "id" in staged else sql.SQL("null::text")
+    drop_source_view(conn, table)
+    conn.execute(
+        sql.SQL(
+            """
+            create view migration.{view} as
+            select s._record_number as record_number,
+                   s._source_file as source_file,
+                   {base44_id} as base44_id,
+                   v.record_number is not null as superseded,
+                   (select e.exported_at from migration.exports e where e.entity = {entity}) as exported_at,
+                   {shown},
+                   to_jsonb(s) - {own}::text[] as record,
+                   {unmapped} as unmapped
+              from base44.{table} s
+              left join migration.versions v on v.entity = {entity} and v.record_number = s._record_number
+             where v.repeated is not true
+            """
+        ).format(
+            view=sql.Identifier(f"{table}_source"),
+            base44_id=base44_id,
+            entity=sql.Literal(table),
+            shown=sql.SQL(", ").join(shown),
+            own=sql.Literal(sorted(own)),
+            unmapped=unmapped if rest else sql.SQL("'{}'::jsonb"),
+            table=sql.Identifier(table),
+        )
+    )
+
+
+def create_mapping_view(conn: Connection, mapping: TableMapping) -> None:
+    """Makes the mapping's view anew; the source view, and the tables that the mapping reads, must be there.
+
+    Raises:
+        DatabaseError: The mapping is no valid SELECT; names the file.
+    """
+    table = mapping.spec.name
+    statement = mapping.spec.statements[0]
+    conn.execute(sql.SQL("drop view if exists migration.{}").format(sql.Identifier(f"{table}_mapping")))
+    try:
+        conn.execute(
+            sql.SQL(
+                "create view migration.{view} as"
+                " with source as not materialized (select * from migration.{source})"
+                " select * from ({mapping}\n) as mapped"
+            ).format(
+                view=sql.Identifier(f"{table}_mapping"),
+                source=sql.Identifier(f"{table}_source"),
+                # The text of a file under sql/, which is trusted as the program itself is.
+                mapping=sql.SQL(cast(LiteralString, statement.text)),
+            )
+        )
+    except psycopg.Error as error:
+        raise DatabaseError(f"{mapping.spec.path}:{statement.line}: {error.diag.message_primary or error}") from error

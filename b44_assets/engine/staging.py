@@ -1,0 +1,297 @@
+"""An export's file into `base44.<table>`, text as it came.
+
+What belongs here: writing what `exports` reads, and noting it in `migration.exports`. What does not: judging a record
+beyond whether PostgreSQL can hold its text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+from psycopg import Cursor, sql
+from psycopg.copy import QueuedLibpqWriter
+from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
+
+from b44_assets.catalog import TableMapping
+from b44_assets.engine.sanitizing import sanitized_column
+from b44_assets.engine.session import Connection, Session, columns_of, scalar
+from b44_assets.engine.sources import create_source_view, drop_source_view, mark_versions
+from b44_assets.exports import Batch, ExportFile, Refused, discover, open_export
+
+RECORD_NUMBER = "_record_number"
+SOURCE_FILE = "_source_file"
+CLEAN_PREFIX = "_clean_"
+_OWN_COLUMNS = frozenset({RECORD_NUMBER, SOURCE_FILE})
+
+
+@dataclass(frozen=True)
+class StagedExport:
+    """What was staged for one entity.
+
+    Attributes:
+        entity: The target table.
+        file: The file's name; None where the export has none.
+        dialect: How it was read; `absent` without a file, `table` where it came from a table of the guide's name.
+        records: Records in the file.
+        refused: Records that could not be staged, by reason.
+        oddities: What was strange about the file, with how often.
+        fields: The exported fields.
+        changed: False where the same file had been staged before and nothing was done.
+    """
+
+    entity: str
+    file: str | None
+    dialect: str
+    records: int
+    refused: dict[str, int] = field(default_factory=dict[str, int])
+    oddities: dict[str, int] = field(default_factory=dict[str, int])
+    fields: tuple[str, ...] = ()
+    changed: bool = True
+
+
+def stage(session: Session, mapping: TableMapping, directory: Path | None) -> StagedExport:
+    """Stages the file of one entity, unless the same file was staged before.
+
+    All or nothing: an interruption leaves what was staged before.
+
+    Args:
+        session: The run.
+        mapping: The entity's mapping.
+        directory: The export's folder; None to look only for a table of the guide's name (`base44_users`, …).
+
+    Raises:
+        ExportError: The folder or the file cannot be read.
+    """
+    table = mapping.spec.name
+    file = next((f for f in (discover(directory) if directory else ()) if f.entity == mapping.entity), None)
+    with session.connection(f"stage {table}") as conn:
+        conn.execute("select pg_advisory_lock(hashtextextended(%s, 44))", (f"stage {table}",))
+        if file is not None:
+            return _stage_file(session, conn, mapping, file)
+        if scalar(conn, "select to_regclass(%s)", (f"base44_{table}",)) is not None:
+            return _stage_table(session, conn, mapping, f"base44_{table}")
+        return _stage_nothing(session, conn, mapping)
+
+
+def _stage_file(session: Session, conn: Connection, mapping: TableMapping, file: ExportFile) -> StagedExport:
+    table = mapping.spec.name
+    status = file.path.stat()
+    exported_at = datetime.fromtimestamp(status.st_mtime, UTC)
+    digest = _digest(file.path)
+    if (same := _staged_before(conn, mapping, digest)) is not None:
+        return same
+    refused: list[Refused] = []
+    with open_export(file) as reader:
+        def watched() -> Iterator[Batch]:
+            for batch in reader.batches():
+                yield batch
+                session.progress(f"base44/{table}", reader.bytes_read, status.st_size)
+
+        with conn.transaction():
+            records, fields = _write(conn, mapping, file.path.name, reader.fields, watched(), refused)
+            _note(session, conn, mapping, file.path.name, reader.dialect.name, status.st_size, digest, exported_at,
+                  fields, records, refused, dict(reader.oddities))
+    return StagedExport(table, file.path.name, reader.dialect.name, records, _by_reason(refused), dict(reader.oddities), fields)
+
+
+def _stage_table(session: Session, conn: Connection, mapping: TableMapping, source: str) -> StagedExport:
+    """From a table of the guide's name in the same database: every value as text."""
+    table = mapping.spec.name
+    with conn.transaction():
+        # A table has no digest of its own; its content, in any order, has.
+        digest = str(scalar(conn, sql.SQL("select 'rows ' || count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) from {} t")
+                            .format(sql.Identifier(source))))
+        if (same := _staged_before(conn, mapping, digest)) is not None:
+            return same
+        types = conn.execute(
+            "select attname, atttypid::regtype::text from pg_attribute"
+            " where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum", (source,)).fetchall()
+        fields = tuple(name for name, _ in types)
+        selected = sql.SQL(", ").join(
+            sql.SQL("to_json({})::text").format(sql.Identifier(name)) if kind.endswith("[]")
+            else sql.SQL("{}::text").format(sql.Identifier(name)) for name, kind in types)
+        refused: list[Refused] = []
+        with conn.cursor(name="b44_source") as rows:
+            rows.itersize = 5_000
+            rows.execute(sql.SQL("select {} from {} order by 1").format(selected, sql.Identifier(source)))
+            records, fields = _write(conn, mapping, source, fields, _batches_of(rows, fields), refused)
+        exported_at = scalar(conn, "select now()")
+        _note(session, conn, mapping, source, "table", 0, digest, exported_at, fields, records, refused, {})
+    return StagedExport(table, source, "table", records, {}, {}, fields)
+
+
+def _stage_nothing(session: Session, conn: Connection, mapping: TableMapping) -> StagedExport:
+    table = mapping.spec.name
+    if (same := _staged_before(conn, mapping, "absent")) is not None:
+        return same
+    with conn.transaction():
+        _write(conn, mapping, "", (), (), [])
+        _note(session, conn, mapping, None, "absent", 0, "absent", datetime.fromtimestamp(0, UTC), (), 0, [], {})
+    return StagedExport(table, None, "absent", 0)
+
+
+def _batches_of(rows: Cursor[TupleRow], fields: tuple[str, ...]) -> Iterator[Batch]:
+    first = 1
+    while chunk := rows.fetchmany(5_000):
+        columns = {name: pa.array([row[i] for row in chunk], pa.string()) for i, name in enumerate(fields)}
+        yield Batch(list(range(first, first + len(chunk))), pa.table(columns), ())
+        first += len(chunk)
+
+
+def _staged_before(conn: Connection, mapping: TableMapping, digest: str) -> StagedExport | None:
+    """What stands in the books if it is this very export and the staged rows are still there (unlogged: a crash empties)."""
+    table = mapping.spec.name
+    row = conn.execute(
+        "select source_file, dialect, records, refused, oddities, fields from migration.exports"
+        " where entity = %s and digest = %s", (table, digest)).fetchone()
+    if row is None or scalar(conn, "select to_regclass(%s)", (f"base44.{table}",)) is None:
+        return None
+    name, dialect, records, refused, oddities, fields = row
+    if records > refused and scalar(conn, sql.SQL("select 1 from base44.{} limit 1").format(sql.Identifier(table))) is None:
+        return None
+    # The views hold the mapping's fields, which may have changed since.
+    with conn.transaction():
+        create_source_view(conn, mapping)
+    reasons = dict(conn.execute(
+        "select reason, count(*) from migration.refused where entity = %s group by reason", (table,)).fetchall())
+    return StagedExport(table, name, dialect, records, reasons, oddities, tuple(fields), changed=False)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write(
+    conn: Connection, mapping: TableMapping, source: str, fields: tuple[str, ...], batches: Iterable[Batch],
+    refused: list[Refused],
+) -> tuple[int, tuple[str, ...]]:
+    """Makes `base44.<table>` anew and fills it. Returns the number of records, and the fields in the end."""
+    table = mapping.spec.name
+    drop_source_view(conn, table)
+    conn.execute(sql.SQL("drop table if exists base44.{}").format(sql.Identifier(table)))
+    own = sql.SQL(", ").join(
+        [sql.SQL("{} bigint not null").format(sql.Identifier(RECORD_NUMBER)),
+         sql.SQL("{} text not null default {}").format(sql.Identifier(SOURCE_FILE), sql.Literal(source)),
+         *(sql.SQL("{} text").format(sql.Identifier(CLEAN_PREFIX + name)) for name in mapping.html)])
+    names = column_names(fields)
+    listed = sql.SQL("").join(sql.SQL("{} text, ").format(sql.Identifier(names[name])) for name in fields)
+    # Unlogged: the file itself is the safe copy, and staging costs half. A crash empties the table; the next run sees it.
+    conn.execute(sql.SQL("create unlogged table base44.{} ({}{}) with (autovacuum_enabled = false)")
+                 .format(sql.Identifier(table), listed, own))
+    records = 0
+    with _copying(conn) as write:
+        for batch in batches:
+            for name in batch.columns.column_names:
+                if name not in names:
+                    fields = (*fields, name)
+                    names = column_names(fields)
+                    write.finish()
+                    conn.execute(sql.SQL("alter table base44.{} add column {} text")
+                                 .format(sql.Identifier(table), sql.Identifier(names[name])))
+            refused.extend(batch.refused)
+            records += len(batch.record_numbers) + len(batch.refused)
+            write.batch(table, mapping, names, batch)
+    conn.execute(sql.SQL("alter table base44.{} add primary key ({})")
+                 .format(sql.Identifier(table), sql.Identifier(RECORD_NUMBER)))
+    for name in fields:
+        conn.execute(sql.SQL("comment on column base44.{}.{} is {}").format(
+            sql.Identifier(table), sql.Identifier(names[name]), sql.Literal(f"Exported as: {name}")))
+    return records, fields
+
+
+def column_names(fields: tuple[str, ...]) -> dict[str, str]:
+    """A column name for every exported field: its own name, unless PostgreSQL would cut it or it is one of ours."""
+    names: dict[str, str] = {}
+    for name in fields:
+        fitting = name
+        if len(name.encode()) > 63 or name in _OWN_COLUMNS or name.startswith(CLEAN_PREFIX):
+            short = name.encode()[:50].decode(errors="ignore")
+            fitting = f"{short}_{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+        names[name] = fitting
+    return names
+
+
+class _Copy:
+    """COPY in CSV, which Arrow writes and PostgreSQL reads without a Python object for each value."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._columns: tuple[str, ...] | None = None
+        self._stack: Any = None
+        self._copy: Any = None
+
+    def batch(self, table: str, mapping: TableMapping, names: dict[str, str], batch: Batch) -> None:
+        if not batch.record_numbers:
+            return
+        columns: dict[str, Any] = {names[name]: batch.columns[name] for name in batch.columns.column_names}
+        for name in mapping.html:
+            if name in names and names[name] in columns:
+                columns[CLEAN_PREFIX + name] = sanitized_column(columns[names[name]].combine_chunks()
+                                                                if isinstance(columns[names[name]], pa.ChunkedArray)
+                                                                else columns[names[name]])
+        columns[RECORD_NUMBER] = pa.array(batch.record_numbers, pa.int64())
+        if tuple(columns) != self._columns:
+            self.finish()
+            self._columns = tuple(columns)
+            cursor = self._conn.cursor()
+            self._stack = cursor.copy(
+                sql.SQL("copy base44.{} ({}) from stdin (format csv)").format(
+                    sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, self._columns))),
+                writer=QueuedLibpqWriter(cursor))  # the server reads while the next batch is parsed
+            self._copy = self._stack.__enter__()
+        buffer = io.BytesIO()
+        pa_csv.write_csv(pa.table(columns), buffer, pa_csv.WriteOptions(include_header=False, quoting_style="all_valid"))
+        self._copy.write(buffer.getbuffer())
+
+    def finish(self, error: BaseException | None = None) -> None:
+        if self._stack is not None:
+            stack, self._stack, self._columns = self._stack, None, None
+            stack.__exit__(type(error) if error else None, error, None)
+
+
+@contextmanager
+def _copying(conn: Connection) -> Iterator[_Copy]:
+    copy = _Copy(conn)
+    try:
+        yield copy
+    except BaseException as error:
+        copy.finish(error)
+        raise
+    copy.finish()
+
+
+def _by_reason(refused: list[Refused]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for record in refused:
+        counts[record.reason] = counts.get(record.reason, 0) + 1
+    return counts
+
+
+def _note(
+    session: Session, conn: Connection, mapping: TableMapping, source: str | None, dialect: str, size: int, digest: str,
+    exported_at: datetime, fields: tuple[str, ...], records: int, refused: list[Refused], oddities: dict[str, int],
+) -> None:
+    table = mapping.spec.name
+    conn.execute("delete from migration.exports where entity = %s", (table,))
+    conn.execute(
+        "insert into migration.exports (entity, source_entity, source_file, dialect, bytes, digest, exported_at, fields,"
+        " records, refused, oddities, run_id) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (table, mapping.entity, source, dialect, size, digest, exported_at, list(fields), records, len(refused),
+         Jsonb(oddities), session.run_id))
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "insert into migration.refused (entity, record_number, reason, record) values (%s, %s, %s, %s)",
+            [(table, r.record_number, r.reason, Jsonb(r.record)) for r in refused])
+    mark_versions(conn, mapping, tuple(columns_of(conn, "base44", table)))
+    create_source_view(conn, mapping)

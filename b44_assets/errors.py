@@ -1,0 +1,39 @@
+"""What can go wrong, said in one line to the person who ran the command.
+
+Every error that a user can cause or meet derives from `B44Error`; the command line prints its message and exits with
+its status. Anything else is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class B44Error(Exception):
+    """A fault with a one-line explanation for the person at the terminal.
+
+    Attributes:
+        exit_status: What the process exits with: 1 for a failed check, 2 for usage or unreadable input.
+    """
+
+    exit_status: int = 2
+
+
+class SettingsError(B44Error):
+    """An environment variable or option holds something that cannot be used."""
+
+
+class ExportError(B44Error):
+    """A folder or file of the export cannot be read; names the file and the reason."""
+
+
+class CatalogError(B44Error):
+    """A file under `sql/` breaks the form; names the file and the line."""
+
+
+class DatabaseError(B44Error):
+    """The target database cannot be reached or refuses the work; never carries a password."""
+
+
+class ThresholdError(B44Error):
+    """More records were refused than `B44_MAX_QUARANTINE` allows; the entity's load was rolled back."""
+
+    exit_status = 1

@@ -1,0 +1,249 @@
+r"""Splitting a stretch of CSV bytes into records, strictly after RFC 4180, without losing step at damaged ones.
+
+Compiled patterns over bytes do it at about 1 GB/s: exact, unlike counting quotes, and unlike Arrow's own parser, which
+reads `"ab"c` as `abc`. What comes out here as good is therefore safe to hand to Arrow. Every quantifier is possessive
+and no two ways lead through a pattern, so nothing backtracks and matching takes linear time.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_QUOTED: Final = rb'"[^"]*+(?:""[^"]*+)*+"'
+_QUOTED_PREFIX: Final = rb'"[^"]*+(?:""[^"]*+)*+"?+\r?+'
+_LINE_END: Final = rb"\r?+\n"
+_LINE_END_OR_END: Final = rb"(?:\r?+\n|\r?+\Z)"
+# A blank line is no record, and neither is nothing at all.
+_BEGIN: Final = rb"(?![\r\n]|\Z)"
+
+
+@dataclass(frozen=True)
+class Good:
+    """Consecutive records of exactly as many cells as there are fields.
+
+    Attributes:
+        start: Offset of the first byte.
+        end: Offset behind the last one.
+    """
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One record brought to the number of fields.
+
+    Attributes:
+        row: The record as CSV, with empty cells added or taken off, ending in a line feed.
+    """
+
+    row: bytes
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """One record that cannot be split into cells.
+
+    Attributes:
+        raw: Its bytes without the line end.
+        detail: Why, in a few words.
+    """
+
+    raw: bytes
+    detail: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a stretch of bytes consists of.
+
+    Attributes:
+        segments: In the order of the file.
+        consumed: Bytes that the segments and blank lines take up; the rest awaits more of the file.
+        blank_lines: Lines without any character between records.
+        cut_short: Records that lacked cells at their end.
+        surplus: Records that had empty cells too many.
+    """
+
+    segments: list[Good | Fitted | Malformed]
+    consumed: int
+    blank_lines: int
+    cut_short: int
+    surplus: int
+
+
+def split_row(row: bytes, delimiter: bytes) -> list[bytes] | None:
+    """Split one row, without its line end, into its cells, quotes included; None where it breaks the grammar."""
+    pattern = _cell(delimiter, all_quoted=False)
+    if not re.fullmatch(b"%b(?:%b%b)*+" % (pattern, re.escape(delimiter), pattern), row):
+        return None
+    return re.findall(b"(%b)%b" % (pattern, re.escape(delimiter)), row + delimiter)
+
+
+def first_row(data: bytes, delimiter: bytes, *, final: bool) -> int | None:
+    """Return the length of the row that the bytes begin with, line end included; None where there is no whole one."""
+    pattern = _cell(delimiter, all_quoted=False)
+    end = _LINE_END_OR_END if final else _LINE_END
+    match = re.match(b"%b(?:%b%b)*+%b" % (pattern, re.escape(delimiter), pattern, end), data)
+    return None if match is None else match.end()
+
+
+def without_line_end(row: bytes) -> bytes:
+    """Take off one line end, or the first half of one at the end of the file."""
+    return row.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _cell(delimiter: bytes, *, all_quoted: bool) -> bytes:
+    if all_quoted:
+        return _QUOTED
+    # The look-ahead makes the two kinds of cell exclude each other.
+    return b'(?:(?=")' + _QUOTED + b'|(?!")' + _bare(delimiter) + b")"
+
+
+def _bare(delimiter: bytes) -> bytes:
+    return rb'[^"\r\n' + re.escape(delimiter) + rb"]*+"
+
+
+class Grammar:
+    """The form of one file's records.
+
+    Attributes:
+        fields: Cells in a whole record.
+        all_quoted: Every cell stands in quotes, and no record may lack one.
+    """
+
+    def __init__(self, fields: int, *, delimiter: bytes, all_quoted: bool, usual_cells: int | None = None) -> None:
+        """Compile the patterns.
+
+        Args:
+            fields: Cells in a whole record.
+            delimiter: One ASCII character.
+            all_quoted: Every cell stands in quotes, and no record may lack one; otherwise cells are quoted where
+                needed and trailing ones may lack.
+            usual_cells: Least number of cells by which a record is recognised again behind a damaged one; `fields`
+                unless told. In a spreadsheet whose last columns are blank, no record may ever be whole.
+        """
+        self.fields = fields
+        self.all_quoted = all_quoted
+        self._delimiter = delimiter
+        comma = re.escape(delimiter)
+        cell = _cell(delimiter, all_quoted=all_quoted)
+        prefix = _QUOTED_PREFIX if all_quoted else rb'(?:(?=")%b|(?!")%b\r?+)' % (_QUOTED_PREFIX, _bare(delimiter))
+
+        def record(at_least: int, end: bytes) -> bytes:
+            return b"%b%b(?:%b%b){%d,%d}+%b" % (_BEGIN, cell, comma, cell, at_least - 1, fields - 1, end)
+
+        least = fields if all_quoted else min(usual_cells or fields, fields)
+        # In pairs: for a stretch with more of the file behind it, and for the file's end.
+        ends = (_LINE_END, _LINE_END_OR_END)
+        self._run = tuple(re.compile(b"(?:%b)*+" % record(fields, end)) for end in ends)
+        self._any = tuple(re.compile(b"%b%b(?:%b%b)*+%b" % (_BEGIN, cell, comma, cell, end)) for end in ends)
+        self._next = tuple(re.compile(rb"\n(?=%b)" % record(least, end)) for end in ends)
+        self._blank = tuple(re.compile(end) for end in ends)
+        self._record = re.compile(record(fields, _LINE_END_OR_END))
+        self._cell = re.compile(cell)
+        self._cell_and_delimiter = re.compile(cell + comma)
+        self._cells = re.compile(b"(?:%b%b)*+" % (cell, comma))
+        self._prefix = re.compile(rb"(?:%b%b)*+(?:%b)?+\Z" % (cell, comma, prefix))
+
+    def count(self, data: bytes, good: Good) -> int:
+        """Count the records of a good stretch."""
+        return sum(1 for _ in self._record.finditer(data, good.start, good.end))
+
+    def quoted_cells(self, data: bytes, good: Good) -> list[bytes]:
+        """Return the cells of a good stretch of all-quoted records, one record after the other, quotes included."""
+        return self._cell.findall(data, good.start, good.end)
+
+    def split(self, data: bytes, *, final: bool, overlong: bool = False) -> Split:
+        """Split the bytes from a record's beginning on.
+
+        A damaged record ends before the first line from which one whole record parses, so that a stray or missing
+        quote costs that record alone.
+
+        Args:
+            data: Bytes that begin where a record begins.
+            final: The file ends here; otherwise an incomplete last record is left for the next call.
+            overlong: Do not wait for the end of an incomplete record if a whole one begins behind it.
+        """
+        segments: list[Good | Fitted | Malformed] = []
+        blank_lines = cut_short = surplus = 0
+        run, any_record = self._run[final], self._any[final]
+        following, blank = self._next[final], self._blank[final]
+        at, size = 0, len(data)
+        while at < size:
+            match = run.match(data, at)
+            if match is not None and match.end() > at:
+                segments.append(Good(at, match.end()))
+                at = match.end()
+                continue
+            if match := blank.match(data, at):
+                blank_lines += 1
+                at = match.end()
+                continue
+            if match := any_record.match(data, at):
+                end = match.end()
+                # A whole record inside of this one: a lost quote has joined them.
+                if inner := following.search(data, at, end):
+                    end = inner.start() + 1
+                    detail = self._fault(data, at, end)
+                else:
+                    row, detail = self._fit(data[at:end])
+                    if row is not None:
+                        cut_short += not detail
+                        surplus += bool(detail)
+                        segments.append(Fitted(row))
+                        at = end
+                        continue
+            else:
+                if not final and not overlong and self._prefix.match(data, at):
+                    break
+                if after := following.search(data, at):
+                    end = after.start() + 1
+                elif final:
+                    end = size
+                else:
+                    break
+                detail = self._fault(data, at, end)
+            segments.append(Malformed(without_line_end(data[at:end]), detail))
+            at = end
+        return Split(segments, at, blank_lines, cut_short, surplus)
+
+    def _fit(self, record: bytes) -> tuple[bytes | None, str]:
+        """Bring a well-formed record to the number of fields.
+
+        Returns:
+            The row, and `surplus` or nothing for what it had; or None and why it cannot be done.
+        """
+        text = without_line_end(record)
+        cells = split_row(text, self._delimiter) or []
+        fault = f"{len(cells)} cells instead of {self.fields}"
+        if self.all_quoted:
+            return None, fault
+        if len(cells) < self.fields:
+            if not record.endswith(b"\n"):
+                return None, f"{fault}, and the file ends without a line end"
+            return text + self._delimiter * (self.fields - len(cells)) + b"\n", ""
+        if any(cell not in (b"", b'""') for cell in cells[self.fields :]):
+            return None, fault
+        return self._delimiter.join(cells[: self.fields]) + b"\n", "surplus"
+
+    def _fault(self, data: bytes, start: int, end: int) -> str:
+        """Say what is wrong with the damaged record at these offsets."""
+        match = self._cells.match(data, start, end)
+        at = start if match is None else match.end()
+        number = len(self._cell_and_delimiter.findall(data, start, at)) + 1
+        cell = self._cell.match(data, at, end)
+        if cell is None:
+            if at == end:
+                return f"the file ends behind cell {number - 1} of {self.fields}"
+            if data[at : at + 1] == b'"':
+                return f"the quote that opens cell {number} is never closed"
+            return f"cell {number} does not begin with a quote"
+        if data[cell.end() : end] in (b"", b"\n", b"\r\n"):
+            return f"{number} cells instead of {self.fields}"
+        if cell[0][:1] == b'"':
+            return f"text behind the closing quote of cell {number}"
+        return f"a quote or carriage return in the unquoted cell {number}"

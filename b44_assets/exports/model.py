@@ -1,0 +1,163 @@
+# pyright: reportMissingTypeStubs=false
+"""What reading an export yields: files, dialects, batches of text cells, and records that could not be read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Literal, Self
+
+import pyarrow as pa
+
+MAX_FIELDS = 1_500
+"""Most fields a file may have: PostgreSQL allows 1,600 columns, and staging adds a few of its own."""
+
+MAX_RECORD_BYTES = 128 << 20
+"""Longest record, in bytes, that is waited for before the file is given up."""
+
+DialectName = Literal["2025-06", "2025-08", "2026-06", "spreadsheet", "json", "jsonl", "empty"]
+RefusalReason = Literal["malformed_record", "invalid_encoding"]
+
+
+@dataclass(frozen=True)
+class ExportFile:
+    """One file of an export.
+
+    Attributes:
+        entity: The entity as the file's name spells it, such as `Post` or `commerce.Order`.
+        path: Where the file is.
+    """
+
+    entity: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file is written; found from its content alone.
+
+    Attributes:
+        name: `2025-06`, `2025-08` and `2026-06` are the dashboard's CSV by its first month, `spreadsheet` is CSV saved
+            again by hand, `json` one array of objects, `jsonl` one object a line, `empty` a file without content.
+        delimiter: Between the cells of a CSV file: `,`, `;` or a tab; empty for the others.
+        line_end: Of the header line, `\n` or `\r\n`; empty where there is none.
+        byte_order_mark: The file begins with the UTF-8 signature.
+        header_quoted: Every name in the header stands in quotes.
+        all_quoted: Every cell stands in quotes, so a record has exactly as many cells as the header has names.
+        null_literals: Whole cells that mean NULL.
+        guarded: One `'` stands before cells that begin with `=`, `+`, `-` or `@`.
+        doubled_json: Quotes in JSON cells are doubled twice.
+    """
+
+    name: DialectName
+    delimiter: str = ""
+    line_end: str = ""
+    byte_order_mark: bool = False
+    header_quoted: bool = False
+    all_quoted: bool = False
+    null_literals: tuple[str, ...] = ()
+    guarded: bool = False
+    doubled_json: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    r"""A record that is not among the rows.
+
+    Attributes:
+        record_number: Place in the file, from 1, over all records, refused ones included; the header does not count.
+        reason: `malformed_record` when it cannot be split into cells, `invalid_encoding` when it holds invalid UTF-8,
+            NUL or a lone surrogate, none of which PostgreSQL can store.
+        detail: The fault in a few words, such as `3 cells instead of 14`.
+        record: For `invalid_encoding` the cells by field, otherwise `_raw` with the text of the record. Undecodable
+            bytes, NUL and lone surrogates are made visible as `\xff`, `\x00`, `\ud800`; other backslashes stay.
+    """
+
+    record_number: int
+    reason: RefusalReason
+    detail: str
+    record: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some consecutive records of a file.
+
+    Attributes:
+        record_numbers: Int64, one per row, ascending; its length is the number of rows.
+        columns: One `string` column per field known so far, as many rows as `record_numbers`; null is NULL. (A JSON
+            record without any key makes a row with no column at all, which only `record_numbers` shows.)
+        refused: Records of the same stretch that are not among the rows, ascending.
+    """
+
+    record_numbers: pa.Int64Array
+    columns: pa.RecordBatch
+    refused: tuple[Refused, ...] = ()
+
+
+class ExportReader(ABC):
+    """An open export file, read once from beginning to end in bounded memory.
+
+    Attributes:
+        file: The file being read.
+        dialect: How it is written.
+        oddities: What was unusual and how often, such as `byte order mark` or `rows cut short`; complete after reading.
+        size: Of the file, in bytes.
+    """
+
+    def __init__(self, file: ExportFile, dialect: Dialect, stream: BinaryIO, size: int) -> None:
+        """Take over an open stream; closed together with the reader."""
+        self.file = file
+        self.dialect = dialect
+        self.oddities: Counter[str] = Counter()
+        self.size = size
+        self._stream = stream
+        self._started = False
+        if dialect.byte_order_mark:
+            self.oddities["byte order mark"] += 1
+
+    @property
+    @abstractmethod
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields in the file's order; for CSV known at once, for JSON growing while reading."""
+
+    @property
+    @abstractmethod
+    def bytes_read(self) -> int:
+        """How far into the file reading has come, in bytes; `size` at the end."""
+
+    @abstractmethod
+    def _read(self) -> Iterator[Batch]: ...
+
+    def batches(self) -> Iterator[Batch]:
+        """Read the records in the file's order.
+
+        Yields:
+            Batches of at least one row or refused record each, their columns grown by fields met since the last one.
+
+        Raises:
+            ExportError: The file cannot be read on, or a record is longer than 128 MiB.
+            RuntimeError: Called a second time.
+        """
+        if self._started:
+            raise RuntimeError(f"{self.file.path} has been read already; open it again")
+        self._started = True
+        return self._read()
+
+    def close(self) -> None:
+        """Close the file; harmless when called again."""
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        """Return the reader itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self.close()

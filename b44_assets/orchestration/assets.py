@@ -1,0 +1,211 @@
+"""Factories: specs of the catalogue into assets."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
+from b44_assets.engine.loading import Load, load
+from b44_assets.engine.schema import apply
+from b44_assets.engine.staging import stage
+from b44_assets.engine.strays import keep_strays
+from b44_assets.engine.tables import describe
+from b44_assets.orchestration import metadata
+from b44_assets.orchestration.partitions import KEY_FORMAT, month_of, range_of
+from b44_assets.orchestration.resources import Migration
+
+OWNERS = ["team:database"]
+STAGES = {
+    Kind.BOOK: "books",
+    Kind.FUNCTION: "functions",
+    Kind.TABLE: "tables",
+    Kind.PARTITION: "partitions",
+    Kind.INDEX: "indexes",
+    Kind.CONSTRAINT: "constraints",
+    Kind.TRIGGER: "triggers",
+    Kind.VIEW: "views",
+}
+"""Group of an asset by kind: the stage of the work."""
+EXPORT_STAGE = "exports"
+STRAYS_KEY = dg.AssetKey(["base44", "other_entities"])
+
+
+def key_of(name: str) -> dg.AssetKey:
+    """The asset of an object of `sql/`."""
+    return dg.AssetKey(name.split("/"))
+
+
+def export_key(table: str) -> dg.AssetKey:
+    """The staged export of a table."""
+    return dg.AssetKey(["base44", table])
+
+
+def build_assets(catalog: Catalog, months: dg.MonthlyPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """The whole graph, but for the checks.
+
+    Args:
+        catalog: The files of `sql/`.
+        months: Partitions of the tables that are loaded by month.
+    """
+    assets = [
+        _together("books", catalog.of(Kind.BOOK)),
+        _together("functions", catalog.of(Kind.FUNCTION)),
+        *(_staged_export(mapping) for mapping in catalog.mappings.values()),
+        _other_entities(),
+    ]
+    for spec in catalog.of(Kind.TABLE):
+        mapping = catalog.mappings.get(spec.name)
+        assets.append(_object(spec) if mapping is None else _table(spec, mapping, months))
+    assets.extend(_object(spec) for spec in catalog.of(Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW))
+    return assets
+
+
+def _spec_of(spec: Spec, **more: Any) -> dict[str, Any]:
+    return {
+        "key": key_of(spec.name),
+        "deps": [key_of(name) for name in spec.depends],
+        "description": spec.description,
+        "group_name": STAGES[spec.kind],
+        "kinds": {"postgres", "sql"},
+        "owners": OWNERS,
+        "code_version": spec.digest[:16],
+        "metadata": metadata.code_reference(spec),
+        **more,
+    }
+
+
+def _together(name: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
+    """Many small objects in one step, each an asset: a step of its own for each would cost more than the work."""
+
+    @dg.multi_asset(name=name, specs=[dg.AssetSpec(**_spec_of(spec)) for spec in specs], can_subset=True)
+    def objects(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> Iterator[dg.MaterializeResult[Any]]:
+        with migration.session(context) as session:
+            for spec in specs:
+                if key_of(spec.name) in context.selected_asset_keys:
+                    applied = apply(session, spec)
+                    yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata={"statements": applied.statements})
+
+    return objects
+
+
+def _object(spec: Spec) -> dg.AssetsDefinition:
+    """One object, made by its file."""
+
+    @dg.asset(**_spec_of(spec))
+    def database_object(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            applied = apply(session, spec)
+            facts: dict[str, Any] = {"statements": applied.statements}
+            if spec.kind is Kind.TABLE:
+                facts |= metadata.of_table(describe(session, spec.name))
+        return dg.MaterializeResult(metadata=facts)
+
+    return database_object
+
+
+def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
+    """The export of an entity, as it came."""
+    table = mapping.spec.name
+
+    @dg.asset(
+        key=export_key(table),
+        deps=[key_of("migration/exports"), key_of("conversion_functions")],
+        description=f"The exported {mapping.entity} records as they came, one text column for each exported field.",
+        group_name=EXPORT_STAGE,
+        kinds={"postgres", "csv", "json"},
+        owners=OWNERS,
+        code_version="1",
+    )
+    def staged_export(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            staged = stage(session, mapping, migration.export_dir)
+        if staged.dialect == "absent":
+            context.log.warning(f"The export has no file for {mapping.entity}; {table} stays without migrated rows")
+        return dg.MaterializeResult(metadata=metadata.of_export(staged))
+
+    return staged_export
+
+
+def _other_entities() -> dg.AssetsDefinition:
+    @dg.asset(
+        key=STRAYS_KEY,
+        deps=[key_of("migration/unmapped")],
+        description="Exported entities that sql/ has no table for; their records are kept whole in migration.unmapped.",
+        group_name=EXPORT_STAGE,
+        kinds={"postgres", "csv", "json"},
+        owners=OWNERS,
+        code_version="1",
+    )
+    def other_entities(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            strays = keep_strays(session, migration.export_dir)
+        for entity, records in strays.records.items():
+            if records:
+                context.log.warning(f"No table in sql/ for {entity}: its {records:,} records are kept in migration.unmapped")
+        facts: dict[str, Any] = {"records": sum(strays.records.values())}
+        if strays.records:
+            facts["by_entity"] = metadata.counts_table(strays.records, "entity")
+        return dg.MaterializeResult(metadata=facts)
+
+    return other_entities
+
+
+def _table(spec: Spec, mapping: TableMapping, months: dg.MonthlyPartitionsDefinition) -> dg.AssetsDefinition:
+    """A table and its migrated rows."""
+    by_month = spec.period is not None and spec.period.unit == "month"
+    reads = {*spec.depends, *mapping.spec.depends}
+    options = _spec_of(spec, code_version=f"{spec.digest[:8]}{mapping.spec.digest[:8]}")
+    options["deps"] = [export_key(spec.name), *(key_of(name) for name in sorted(reads)), *_BOOKS_OF_A_LOAD]
+    if by_month:
+        options |= {"partitions_def": months, "backfill_policy": dg.BackfillPolicy.single_run()}
+
+    @dg.asset(**options)
+    def table(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            apply(session, spec)
+            if not by_month:
+                done = load(session, mapping)
+            else:
+                keys = list(context.partition_keys)
+                done = load(session, mapping, range_of(months, keys), month_of(months.get_first_partition_key() or keys[0]))
+                _report_months(context, done, keys)
+            description = describe(session, spec.name)
+        _log(context, done)
+        return dg.MaterializeResult(metadata={**metadata.of_load(done), **metadata.of_table(description)})
+
+    return table
+
+
+_BOOKS_OF_A_LOAD = tuple(
+    key_of(f"migration/{name}") for name in ("migrated", "migration_log", "quarantine", "repairs", "unmapped", "accounting")
+)
+
+
+def _report_months(context: dg.AssetExecutionContext, done: Load, keys: Sequence[str]) -> None:
+    """Each month's own numbers, on its own materialization."""
+    months = {part.partition_key.strftime(KEY_FORMAT): part for part in done.partitions if part.partition_key is not None}
+    for key in keys:
+        part = months.get(key)
+        context.add_asset_metadata(
+            {
+                "month": key,
+                "dagster/partition_row_count": part.migrated if part else 0,
+                "month_inserted_now": part.inserted if part else 0,
+            },
+            partition_key=key,
+        )
+
+
+def _log(context: dg.AssetExecutionContext, done: Load) -> None:
+    settlement = done.settlement
+    context.log.info(
+        f"{done.entity}: read {settlement.read:,}, inserted {done.inserted:,}, unchanged {settlement.unchanged:,},"
+        f" deduplicated {settlement.deduplicated:,}, quarantined {settlement.quarantined:,}"
+    )

@@ -1,0 +1,56 @@
+"""The definitions put together: assets, checks, jobs and the resource, from settings and catalogue alone."""
+
+from __future__ import annotations
+
+import warnings
+
+import dagster as dg
+
+from b44_assets.catalog import load_catalog
+from b44_assets.engine.session import Progress, silent
+from b44_assets.orchestration.assets import build_assets
+from b44_assets.orchestration.checks import build_checks
+from b44_assets.orchestration.partitions import months_from
+from b44_assets.orchestration.resources import Migration
+from b44_assets.settings import Settings
+
+MIGRATE_JOB = "migrate_everything"
+VERIFY_JOB = "verify"
+
+
+def build_definitions(settings: Settings, progress: Progress = silent) -> dg.Definitions:
+    """Everything that the code location holds. Reads `sql/`; touches no database and no network.
+
+    Raises:
+        CatalogError: A file under `sql/` breaks the form.
+    """
+    migration = Migration(settings, load_catalog(settings.sql_dir), progress)
+    return definitions_of(migration)
+
+
+def definitions_of(migration: Migration) -> dg.Definitions:
+    """As `build_definitions`, over a resource that is there already."""
+    months = months_from(migration.settings.first_month)
+    with warnings.catch_warnings():
+        # Backfill policies and code references are "beta" in Dagster 1.13; the pinned range is tested with both.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        assets, checks = build_assets(migration.catalog, months), build_checks(migration.catalog)
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=checks,
+        jobs=[
+            dg.define_asset_job(
+                MIGRATE_JOB,
+                selection=dg.AssetSelection.all(),
+                description="From the folder of exports to verified tables: every asset and every check.",
+            ),
+            dg.define_asset_job(
+                VERIFY_JOB,
+                selection=dg.AssetSelection.all_asset_checks(),
+                description="Every check, on what is in the database now.",
+            ),
+        ],
+        resources={"migration": migration},
+        # The database does the work; a process for each step would cost seconds a step.
+        executor=dg.in_process_executor,
+    )

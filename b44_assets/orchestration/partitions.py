@@ -1,0 +1,34 @@
+"""Months as Dagster partitions, defined once."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import dagster as dg
+
+from b44_assets.engine.loading import Range
+
+KEY_FORMAT = "%Y-%m"
+
+
+def months_from(first_month: date) -> dg.MonthlyPartitionsDefinition:
+    """Every month (UTC) from the first to the current one, keyed `YYYY-MM`."""
+    return dg.MonthlyPartitionsDefinition(start_date=first_month.strftime(KEY_FORMAT), fmt=KEY_FORMAT, timezone="UTC", end_offset=1)
+
+
+def month_of(key: str) -> date:
+    """The first day of the month that a key names."""
+    year, month = key.split("-")
+    return date(int(year), int(month), 1)
+
+
+def next_month(month: date) -> date:
+    """The first day of the month after."""
+    return date(month.year + month.month // 12, month.month % 12 + 1, 1)
+
+
+def range_of(months: dg.MonthlyPartitionsDefinition, keys: list[str]) -> Range:
+    """The months that a run covers. One with the latest month also takes what lies beyond: nothing else would."""
+    ends_open = months.get_last_partition_key() in keys
+    chosen = sorted(month_of(key) for key in keys)
+    return Range(chosen[0], None if ends_open else next_month(chosen[-1]))

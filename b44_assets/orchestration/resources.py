@@ -1,0 +1,81 @@
+"""What assets are given: a session of the engine for the run they are in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import dagster as dg
+
+from b44_assets.catalog import Catalog
+from b44_assets.database.embedded import target_url
+from b44_assets.engine.session import Progress, Session, silent
+from b44_assets.errors import B44Error
+from b44_assets.settings import Settings
+
+LOG_EVERY_SECONDS = 5.0
+
+
+@dataclass
+class Migration:
+    """The resource of every asset: settings, catalogue, and whoever watches.
+
+    Attributes:
+        settings: From the environment.
+        catalog: The files of `sql/`.
+        progress: Told about progress besides the run's log; the command line draws a bar with it.
+        faults: Every fault that ended a step, for the command line's one line and exit status.
+    """
+
+    settings: Settings
+    catalog: Catalog
+    progress: Progress = silent
+    faults: list[B44Error] = field(default_factory=list[B44Error])
+
+    @property
+    def export_dir(self) -> Path | None:
+        """The folder of exports, if one is set."""
+        return self.settings.export_dir
+
+    @contextmanager
+    def session(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Iterator[Session]:
+        """A session for a step. A fault of the user's world fails the step with its one line, and is not retried.
+
+        Raises:
+            Failure: The engine raised a `B44Error`.
+        """
+        last = time.monotonic()
+
+        def report(what: str, done: int, total: int) -> None:
+            nonlocal last
+            self.progress(what, done, total)
+            # A long step has no progress bar in the UI; its log is one, at a steady pace.
+            if total and time.monotonic() - last >= LOG_EVERY_SECONDS:
+                last = time.monotonic()
+                context.log.info(f"{what}: {done:,} of {total:,} ({done / total:.0%})")
+
+        try:
+            yield self.offline_session(context.run.run_id, report)
+        except B44Error as error:
+            self.faults.append(error)
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+
+    def offline_session(self, run_id: str | None = None, progress: Progress | None = None) -> Session:
+        """A session outside of a run."""
+        return Session(
+            url=target_url(self.settings),
+            catalog=self.catalog,
+            run_id=run_id,
+            batch_size=self.settings.batch_size,
+            max_quarantine=self.settings.max_quarantine,
+            lock_timeout_ms=self.settings.lock_timeout_ms,
+            progress=progress or self.progress,
+        )
+
+
+def watched(migration: Migration, progress: Progress) -> Migration:
+    """The same resource with another watcher."""
+    return replace(migration, progress=progress)

@@ -1,0 +1,245 @@
+"""What the environment asks for, read once into one frozen object.
+
+Every variable may also stand in a `.env` file in the working directory; where both have it, the real environment wins.
+A variable that is set but blank counts as not set. Nothing here opens a connection or creates a folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from fractions import Fraction
+from importlib.resources import files
+from pathlib import Path
+from typing import Self, TypedDict, Unpack
+
+from dotenv import dotenv_values
+
+from b44_assets.errors import SettingsError
+
+DEFAULT_FIRST_MONTH = date(2020, 1, 1)
+DEFAULT_BATCH_SIZE = 20_000
+DEFAULT_LOCK_TIMEOUT_MS = 200
+
+# PostgreSQL keeps lock_timeout in a signed 32-bit number of milliseconds.
+_MAX_TIMEOUT_MS = 2**31 - 1
+_UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000}
+_URL = re.compile(r"(?:postgresql|postgres)(?:\+[a-z0-9]+)?://(?P<rest>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class QuarantineLimit:
+    """How many records of one entity may be refused before its load is rolled back.
+
+    Exactly one of the two is given.
+
+    Attributes:
+        count: A number of records.
+        percent: A share of the records read, in percent (exact, 0 to 100).
+    """
+
+    count: int | None = None
+    percent: Fraction | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses an object that says nothing, or two things."""
+        if (self.count is None) == (self.percent is None):
+            raise ValueError("a quarantine limit is a count or a percentage, and only one of them")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `100` as a count and `0.5%` as a share.
+
+        Args:
+            text: What stands in `B44_MAX_QUARANTINE`.
+
+        Raises:
+            SettingsError: If it is neither.
+        """
+        if match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", text.strip()):
+            percent = Fraction(match[1])
+            if percent <= 100:
+                return cls(percent=percent)
+        elif re.fullmatch(r"[0-9]+", text.strip()):
+            return cls(count=int(text))
+        raise SettingsError(
+            f"B44_MAX_QUARANTINE must be a number of records such as 100 or a share such as 0.5%, not {text!r}"
+        )
+
+    def exceeded(self, quarantined: int, read: int) -> bool:
+        """Tells whether more was refused than allowed; reaching the limit is still allowed.
+
+        Args:
+            quarantined: Records refused.
+            read: Records read, refused ones included.
+        """
+        if self.count is not None:
+            return quarantined > self.count
+        assert self.percent is not None
+        return quarantined * 100 > self.percent * read
+
+    def __str__(self) -> str:
+        """The limit as it would be written in the environment."""
+        return str(self.count) if self.percent is None else f"{float(self.percent):.15g}%"
+
+
+class Overrides(TypedDict, total=False):
+    """Values that come from command-line options; `None` means that the option was not given."""
+
+    database_url: str | None
+    export_dir: Path | None
+    sql_dir: Path | None
+    home: Path | None
+    dagster_pg_url: str | None
+    first_month: date | None
+    max_quarantine: QuarantineLimit | None
+    batch_size: int | None
+    lock_timeout_ms: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one process. Both URLs are left out of the `repr`, since they may carry passwords.
+
+    Attributes:
+        database_url: libpq URL of the target (`B44_DATABASE_URL`); `None` means the embedded server.
+        export_dir: Absolute path of the folder of exports (`B44_EXPORT_DIR`).
+        sql_dir: Absolute path of the catalogue of SQL files (`B44_SQL_DIR`).
+        home: Absolute path of what the project keeps on disk (`B44_HOME`); not created here.
+        dagster_pg_url: URL of Dagster's own storage as given (`DAGSTER_PG_URL`).
+        first_month: First day of the first month that `posts` is partitioned for (`B44_FIRST_MONTH`, UTC).
+        max_quarantine: Limit on refused records for each entity (`B44_MAX_QUARANTINE`); `None` is no limit.
+        batch_size: Records in one batch of the engine (`B44_BATCH_SIZE`).
+        lock_timeout_ms: Longest wait, in milliseconds, for a lock that blocks others (`B44_LOCK_TIMEOUT`).
+    """
+
+    database_url: str | None = field(default=None, repr=False)
+    export_dir: Path | None = None
+    sql_dir: Path
+    home: Path
+    dagster_pg_url: str | None = field(default=None, repr=False)
+    first_month: date = DEFAULT_FIRST_MONTH
+    max_quarantine: QuarantineLimit | None = None
+    batch_size: int = DEFAULT_BATCH_SIZE
+    lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS
+
+    def __post_init__(self) -> None:
+        """Holds what no source of a value may break."""
+        if self.first_month.day != 1:
+            raise SettingsError(f"first_month must be the first day of a month, not {self.first_month}")
+        if self.batch_size < 1:
+            raise SettingsError(f"B44_BATCH_SIZE must be a whole number of at least 1, not {self.batch_size}")
+        if not 1 <= self.lock_timeout_ms <= _MAX_TIMEOUT_MS:
+            # PostgreSQL reads 0 as "wait for ever", the opposite of what a bound is for.
+            raise SettingsError(f"B44_LOCK_TIMEOUT must be from 1ms to 24 days, not {self.lock_timeout_ms}ms")
+
+    @classmethod
+    def load(
+        cls, environ: Mapping[str, str] | None = None, directory: Path | None = None, **overrides: Unpack[Overrides]
+    ) -> Self:
+        """Reads the environment, the `.env` file and the command line's options, which win in the reverse order.
+
+        Args:
+            environ: The environment; by default that of the process.
+            directory: Where `.env` is looked for and what relative paths start from; by default the working directory.
+            overrides: Values that stand above the environment; `None` is as if not given.
+
+        Raises:
+            SettingsError: Naming the variable and what would be right; never showing a URL's text.
+        """
+        directory = (Path.cwd() if directory is None else directory).absolute()
+        found = _dotenv(directory / ".env") | dict(os.environ if environ is None else environ)
+        values = {name: value.strip() for name, value in found.items() if value is not None and value.strip()}
+        given: Overrides = {}
+        if text := values.get("B44_DATABASE_URL"):
+            given["database_url"] = text
+        if text := values.get("B44_EXPORT_DIR"):
+            given["export_dir"] = Path(text)
+        if text := values.get("B44_SQL_DIR"):
+            given["sql_dir"] = Path(text)
+        if text := values.get("B44_HOME"):
+            given["home"] = Path(text)
+        if text := values.get("DAGSTER_PG_URL"):
+            given["dagster_pg_url"] = text
+        if text := values.get("B44_FIRST_MONTH"):
+            given["first_month"] = _month("B44_FIRST_MONTH", text)
+        if text := values.get("B44_MAX_QUARANTINE"):
+            given["max_quarantine"] = QuarantineLimit.parse(text)
+        if text := values.get("B44_BATCH_SIZE"):
+            given["batch_size"] = _whole("B44_BATCH_SIZE", text)
+        if text := values.get("B44_LOCK_TIMEOUT"):
+            given["lock_timeout_ms"] = _milliseconds("B44_LOCK_TIMEOUT", text)
+        for name, value in overrides.items():
+            if name not in Overrides.__annotations__:
+                raise TypeError(f"there is no setting named {name!r}")
+            if value is not None:
+                given[name] = value  # pyright: ignore[reportGeneralTypeIssues]  # checked by the caller's types
+        if url := given.get("database_url"):
+            # The driver is dropped: psql, pg_dump and psycopg read the plain form, and only that.
+            given["database_url"] = f"postgresql://{_url('B44_DATABASE_URL', url)}"
+        if url := given.get("dagster_pg_url"):
+            _url("DAGSTER_PG_URL", url)
+        if path := given.get("export_dir"):
+            given["export_dir"] = _absolute("B44_EXPORT_DIR", path, directory)
+        given["sql_dir"] = _absolute("B44_SQL_DIR", given.get("sql_dir") or _default_sql_dir(), directory)
+        given["home"] = _absolute("B44_HOME", given.get("home") or Path(".b44"), directory)
+        return cls(**given)  # pyright: ignore[reportArgumentType]  # no value is None any more
+
+
+def _dotenv(path: Path) -> dict[str, str | None]:
+    """Returns the file's variables as written; none if there is no such file, or a virtual environment of that name."""
+    if not path.is_file():
+        return {}
+    try:
+        # Without interpolation, since a password may hold "${".
+        return dict(dotenv_values(path, interpolate=False, encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 text at byte {error.start}") from error
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _url(name: str, text: str) -> str:
+    """Returns what follows `scheme://`, having checked the scheme. The text itself is never shown."""
+    match = _URL.fullmatch(text)
+    if match is None:
+        raise SettingsError(f"{name} must be of the form postgresql://user:password@host:5432/database")
+    return match["rest"]
+
+
+def _month(name: str, text: str) -> date:
+    match = re.fullmatch(r"([0-9]{4})-(0[1-9]|1[0-2])", text)
+    if match is None or int(match[1]) < 1:
+        raise SettingsError(f"{name} must be a month such as 2020-01, not {text!r}")
+    return date(int(match[1]), int(match[2]), 1)
+
+
+def _whole(name: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise SettingsError(f"{name} must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def _milliseconds(name: str, text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,12})\s*(ms|s|min)", text)
+    if match is None:
+        raise SettingsError(f"{name} must be a time with its unit such as 200ms or 2s, not {text!r}")
+    return int(match[1]) * _UNITS_MS[match[2]]
+
+
+def _absolute(name: str, path: Path, directory: Path) -> Path:
+    """Returns an absolute path; links stay, so that one moved to a newer export is followed each time."""
+    try:
+        return directory / path.expanduser()
+    except RuntimeError as error:
+        raise SettingsError(f"{name} must be a path; the home directory in {str(path)!r} is unknown") from error
+
+
+def _default_sql_dir() -> Path:
+    """Returns the catalogue inside the installed package, or that of the repository the package stands in."""
+    package = Path(str(files("b44_assets")))
+    packaged = package / "sql"
+    return packaged if packaged.is_dir() else package.parent / "sql"

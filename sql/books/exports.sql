@@ -1,0 +1,66 @@
+-- What was staged, and from which file: one row for each entity, replaced when a newer export is staged.
+-- depends: migration/schemas
+
+create table if not exists migration.exports (
+  entity text primary key,
+  source_entity text not null,
+  source_file text,
+  dialect text not null,
+  bytes bigint not null,
+  digest text not null,
+  exported_at timestamptz not null,
+  fields text[] not null,
+  records bigint not null,
+  refused bigint not null,
+  oddities jsonb not null default '{}',
+  generation bigint not null generated always as identity,
+  run_id text,
+  staged_at timestamptz not null default now()
+);
+
+-- Records that could not be split into cells or hold text that PostgreSQL cannot: they never reach base44.*.
+create table if not exists migration.refused (
+  entity text not null references migration.exports (entity) on delete cascade,
+  record_number bigint not null,
+  reason text not null,
+  record jsonb not null,
+  primary key (entity, record_number)
+);
+
+-- Records that are not the one to migrate among several of one id: equal in every field, or an older version.
+create table if not exists migration.versions (
+  entity text not null,
+  record_number bigint not null,
+  repeated boolean not null,
+  primary key (entity, record_number)
+);
+
+-- What the mapping made of a staged export: the sum that each batch then works off.
+create table if not exists migration.settlements (
+  entity text primary key,
+  generation bigint not null generated always as identity,
+  fingerprint text not null,
+  read bigint not null,
+  deduplicated bigint not null,
+  quarantined bigint not null,
+  unchanged bigint not null,
+  to_migrate bigint not null,
+  run_id text,
+  settled_at timestamptz not null default now()
+);
+
+comment on table migration.exports is 'The staged export of each entity';
+comment on column migration.exports.entity is 'The target table';
+comment on column migration.exports.source_entity is 'The entity as Base44 names it';
+comment on column migration.exports.source_file is 'Name of the file; null where the export has none';
+comment on column migration.exports.dialect is 'How the file was read; absent where there is none';
+comment on column migration.exports.digest is 'SHA-256 of the file';
+comment on column migration.exports.exported_at is 'The export''s time: the file''s modification time';
+comment on column migration.exports.fields is 'Exported fields in the order of the file';
+comment on column migration.exports.records is 'Records in the file, refused ones included';
+comment on column migration.exports.refused is 'Records that could not be staged';
+comment on table migration.refused is 'Records that could not be staged, as they came';
+comment on table migration.versions is 'Records passed over for another of the same id';
+comment on table migration.settlements is 'What becomes of the staged records of each entity, in numbers';
+comment on column migration.settlements.fingerprint is 'Digest of the export, the mapping and what it reads: the same fingerprint gives the same result';
+comment on column migration.settlements.unchanged is 'Records that were migrated before and are the same';

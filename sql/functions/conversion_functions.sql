@@ -1,0 +1,81 @@
+-- Exported text to typed values: null where the text does not fit the type, so that a mapping can name the reason.
+-- depends: text_functions, migration/schemas
+
+-- ISO 8601 as Base44, its apps and spreadsheets write it; without a zone it is UTC. Not PostgreSQL's own reading, which
+-- takes 'yesterday' and 'infinity'. Fractions beyond microseconds are rounded.
+create or replace function migration.as_timestamp(value text) returns timestamptz
+language plpgsql stable strict parallel safe
+as $$
+declare
+  point constant text := btrim(value, E' \t\r\n');
+begin
+  if point !~ '^(?!0000)\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?( ?([Zz]|[+-](0\d|1[0-4])(:?[0-5]\d)?))?)?$' then
+    return null;
+  elsif substr(point, 9, 2) > '28' and substr(point, 9, 2)::int > extract(day from
+      make_date(substr(point, 1, 4)::int, substr(point, 6, 2)::int, 1) + interval '1 month - 1 day') then
+    return null;
+  elsif substr(point, 17) ~ '[Zz+-]' then
+    return point::timestamptz;
+  else
+    return point::timestamp at time zone 'UTC';
+  end if;
+end
+$$;
+
+create or replace function migration.as_integer(value text) returns integer
+language sql stable strict parallel safe
+return case
+  when value ~ '^[ \t\r\n]*[+-]?\d{1,18}(\.0*)?[ \t\r\n]*$' and value::numeric between -2147483648 and 2147483647
+    then value::numeric::integer
+end;
+
+create or replace function migration.as_boolean(value text) returns boolean
+language sql stable strict parallel safe
+return case
+  when lower(btrim(value, E' \t\r\n')) in ('true', 't', 'yes', '1') then true
+  when lower(btrim(value, E' \t\r\n')) in ('false', 'f', 'no', '0') then false
+end;
+
+-- The one conversion that only the parser itself can judge; also null for what jsonb cannot hold (\u0000).
+create or replace function migration.as_jsonb(value text) returns jsonb
+language plpgsql immutable strict parallel unsafe
+as $$
+begin
+  return value::jsonb;
+exception
+  when data_exception or program_limit_exceeded or statement_too_complex then
+    return null;
+end
+$$;
+
+-- An ObjectId begins with the second in which it was made.
+create or replace function migration.object_id_time(base44_id text) returns timestamptz
+language sql immutable strict parallel safe
+return case
+  when base44_id ~ '^[0-9A-Fa-f]{24}$' then to_timestamp(('x' || lpad(substr(base44_id, 1, 8), 16, '0'))::bit(64)::bigint)
+end;
+
+-- What two records of one id share: hex ids are the same in upper and lower case, others are not. Empty for a blank id.
+create or replace function migration.id_key(base44_id text) returns text
+language sql immutable parallel safe
+return case
+  when base44_id ~ '^([0-9A-Fa-f]{24}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})$' then lower(base44_id)
+  else coalesce(base44_trim(base44_id), '')
+end;
+
+-- One line of the repairs ledger, as a mapping gives it: null where nothing was repaired.
+create or replace function migration.repair(repaired boolean, column_name text, rule text, original text, replacement text)
+returns jsonb
+language sql immutable parallel safe
+return case
+  when repaired then jsonb_build_object(
+    'column_name', column_name, 'rule', rule, 'original', original, 'replacement', replacement)
+end;
+
+comment on function migration.as_timestamp(text) is 'A point in time from ISO 8601 text, UTC where no zone is given; null where it is none';
+comment on function migration.as_integer(text) is 'A 32-bit integer from text; null where it does not fit';
+comment on function migration.as_boolean(text) is 'true/t/yes/1 and false/f/no/0 in any case; null otherwise';
+comment on function migration.as_jsonb(text) is 'JSON from text; null where it is none';
+comment on function migration.object_id_time(text) is 'The creation time within a Base44 ObjectId; null for other ids';
+comment on function migration.id_key(text) is 'A Base44 id in the form in which equal ids are equal text; empty where it is blank';
+comment on function migration.repair(boolean, text, text, text, text) is 'A value that was changed rather than carried over, as migration.repairs keeps it';

@@ -1,0 +1,69 @@
+-- What becomes of a Category record.
+-- entity: Category
+-- depends: users, identifier_functions, conversion_functions
+-- fields: id, name, slug, description, color, sort_order, active, created_date|created_at, updated_date|updated_at,
+--   created_by_id
+-- numbered: slug in categories by id, repaired
+
+with typed as materialized (
+  select f.*,
+         base44_uuid(f.base44_id) as key,
+         base44_trim(f.name) as label,
+         coalesce(migration.as_timestamp(f.created_date), migration.object_id_time(f.base44_id),
+           migration.as_timestamp(f.updated_date), f.exported_at) as made_at
+    from source f
+),
+judged as (
+  select t.*,
+         array_remove(array[
+           case when t.base44_id is null then 'missing_id' end,
+           case when t.superseded then 'duplicate_id' end,
+           case when t.label is null then 'missing_name' end,
+           case when t.sort_order is not null and migration.as_integer(t.sort_order) is null then 'invalid:sort_order' end,
+           case when t.active is not null and migration.as_boolean(t.active) is null then 'invalid:active' end,
+           case when t.created_date is not null and migration.as_timestamp(t.created_date) is null
+             then 'invalid:created_at' end,
+           case when t.updated_date is not null and migration.as_timestamp(t.updated_date) is null
+             then 'invalid:updated_at' end
+         ], null) as faults
+    from typed t
+),
+-- Of several categories of one name the earliest that is sound itself keeps it.
+accepted as (
+  select j.*,
+         j.faults || case
+           when not j.superseded and j.label is not null and (
+             row_number() over (
+               partition by j.label, j.superseded
+               order by cardinality(j.faults) > 0, j.made_at, j.key nulls last, j.record_number) > 1
+             or exists (
+               select from categories c
+                where c.name = j.label and c.id is distinct from j.key
+                  and not exists (select from migration.migrated m where m.entity = 'categories' and m.id = c.id)))
+             then array['duplicate_name']
+           else '{}' end as reasons
+    from judged j
+)
+select a.record_number,
+       a.base44_id,
+       a.key as id,
+       a.label as name,
+       coalesce(base44_trim(a.slug), base44_slug(a.label), 'category') as slug,
+       a.description,
+       case when base44_trim(a.color) ~ '^#[0-9A-Fa-f]{6}$' then base44_trim(a.color) end as color,
+       coalesce(migration.as_integer(a.sort_order), 0) as sort_order,
+       coalesce(migration.as_boolean(a.active), true) as active,
+       a.made_at as created_at,
+       coalesce(migration.as_timestamp(a.updated_date), a.made_at) as updated_at,
+       coalesce(creator.id, '00000000-0000-8000-8000-000000000b44') as created_by,
+       null::uuid as updated_by,
+       a.slug is not null as name_given,
+       a.reasons,
+       array_remove(array[
+         migration.repair(base44_trim(a.color) !~ '^#[0-9A-Fa-f]{6}$', 'color', 'not_a_hex_color', a.color, null)
+       ], null) as repairs,
+       case when creator.id is null and a.created_by_id is not null
+         then jsonb_build_object('created_by_id', a.created_by_id) end as unmapped
+  from accepted a
+  left join users creator on creator.id = base44_uuid(a.created_by_id)
+    and creator.id <> '00000000-0000-8000-8000-000000000b44'

@@ -1,0 +1,69 @@
+-- What becomes of an Event record.
+-- entity: Event
+-- depends: users, identifier_functions, conversion_functions
+-- fields: id, user_id|author_id, title, event_date, cancelled, created_date|created_at, updated_date|updated_at,
+--   created_by_id
+
+with typed as materialized (
+  select f.*,
+         base44_uuid(f.base44_id) as key,
+         owner.id as owner_id,
+         creator.id as creator_id,
+         migration.as_timestamp(f.event_date) as takes_place,
+         migration.as_boolean(f.cancelled) as called_off,
+         coalesce(migration.as_timestamp(f.created_date), migration.object_id_time(f.base44_id),
+           migration.as_timestamp(f.updated_date), f.exported_at) as made_at
+    from source f
+    left join users owner on owner.id = base44_uuid(f.user_id) and owner.id <> '00000000-0000-8000-8000-000000000b44'
+    left join users creator on creator.id = base44_uuid(f.created_by_id)
+      and creator.id <> '00000000-0000-8000-8000-000000000b44'
+),
+judged as (
+  select t.*,
+         array_remove(array[
+           case when t.base44_id is null then 'missing_id' end,
+           case when t.superseded then 'duplicate_id' end,
+           case when t.owner_id is null then 'orphan_user' end,
+           case when t.event_date is null then 'missing_event_date' end,
+           case when t.event_date is not null and t.takes_place is null then 'invalid:event_date' end,
+           case when t.cancelled is not null and t.called_off is null then 'invalid:cancelled' end,
+           case when t.created_date is not null and migration.as_timestamp(t.created_date) is null
+             then 'invalid:created_at' end,
+           case when t.updated_date is not null and migration.as_timestamp(t.updated_date) is null
+             then 'invalid:updated_at' end
+         ], null) as faults
+    from typed t
+),
+-- One event a user and day (UTC) unless cancelled: the earliest that is sound itself stays.
+accepted as (
+  select j.*,
+         j.faults || case
+           when not j.superseded and j.owner_id is not null and j.takes_place is not null and not coalesce(j.called_off, false)
+             and (row_number() over (
+                    partition by j.owner_id, (j.takes_place at time zone 'UTC')::date, j.superseded, coalesce(j.called_off, false)
+                    order by cardinality(j.faults) > 0, j.takes_place, j.made_at, j.key nulls last, j.record_number) > 1
+                  or exists (
+                    select from events e
+                     where e.user_id = j.owner_id and not e.cancelled and e.id is distinct from j.key
+                       and (e.event_date at time zone 'UTC')::date = (j.takes_place at time zone 'UTC')::date
+                       and not exists (select from migration.migrated m where m.entity = 'events' and m.id = e.id)))
+             then array['duplicate_event_day']
+           else '{}' end as reasons
+    from judged j
+)
+select a.record_number,
+       a.base44_id,
+       a.key as id,
+       a.owner_id as user_id,
+       base44_trim(a.title) as title,
+       a.takes_place as event_date,
+       coalesce(a.called_off, false) as cancelled,
+       a.made_at as created_at,
+       coalesce(migration.as_timestamp(a.updated_date), a.made_at) as updated_at,
+       coalesce(a.creator_id, '00000000-0000-8000-8000-000000000b44') as created_by,
+       null::uuid as updated_by,
+       a.reasons,
+       '{}'::jsonb[] as repairs,
+       case when a.creator_id is null and a.created_by_id is not null
+         then jsonb_build_object('created_by_id', a.created_by_id) end as unmapped
+  from accepted a

@@ -1,0 +1,88 @@
+-- What becomes of a User record.
+-- entity: User
+-- depends: identifier_functions, conversion_functions, transform_functions
+-- fields: id, email, username, full_name|display_name, avatar_url, role, verified|is_verified|email_verified,
+--   disabled, active, last_login_at, created_date|created_at, updated_date|updated_at, created_by_id
+-- numbered: username in users by id, repaired
+-- later: created_by
+
+with typed as materialized (
+  select f.*,
+         base44_uuid(f.base44_id) as key,
+         lower(base44_trim(f.email)) as address,
+         base44_trim(f.avatar_url) as picture,
+         coalesce(migration.as_timestamp(f.created_date), migration.object_id_time(f.base44_id),
+           migration.as_timestamp(f.updated_date), f.exported_at) as made_at
+    from source f
+),
+judged as (
+  select t.*,
+         array_remove(array[
+           case when t.base44_id is null then 'missing_id' end,
+           case when t.superseded then 'duplicate_id' end,
+           case when t.address is null then 'missing_email' end,
+           case when t.address !~ '^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}$' then 'invalid_email' end,
+           case when t.verified is not null and migration.as_boolean(t.verified) is null then 'invalid:email_verified' end,
+           case when t.disabled is not null and migration.as_boolean(t.disabled) is null
+                  or t.active is not null and migration.as_boolean(t.active) is null then 'invalid:active' end,
+           case when t.last_login_at is not null and migration.as_timestamp(t.last_login_at) is null
+             then 'invalid:last_login_at' end,
+           case when t.created_date is not null and migration.as_timestamp(t.created_date) is null
+             then 'invalid:created_at' end,
+           case when t.updated_date is not null and migration.as_timestamp(t.updated_date) is null
+             then 'invalid:updated_at' end
+         ], null) as faults
+    from typed t
+),
+-- Of several records with one address the earliest that is sound itself keeps it; an older version of a user is no rival.
+-- An address that a user of the new system holds is taken, too.
+rivals as (
+  select j.*,
+         case when not j.superseded and j.address is not null then
+           row_number() over (
+             partition by j.address, j.superseded
+             order by cardinality(j.faults) > 0, j.made_at, j.key nulls last, j.record_number) > 1
+           or exists (
+             select from users u
+              where u.email = j.address and u.id is distinct from j.key
+                and not exists (select from migration.migrated m where m.entity = 'users' and m.id = u.id))
+         else false end as second_holder
+    from judged j
+),
+accepted as materialized (
+  select r.*,
+         r.faults || case when r.second_holder then array['duplicate_email'] else '{}' end as reasons
+    from rivals r
+)
+select a.record_number,
+       a.base44_id,
+       a.key as id,
+       a.address as email,
+       coalesce(lower(base44_trim(a.username) collate base44_unicode), split_part(a.address, '@', 1)) collate "default" as username,
+       base44_trim(a.full_name) as display_name,
+       case when a.picture ~ '^https?://' then a.picture end as avatar_url,
+       transform_user_role(a.role) as role,
+       coalesce(migration.as_boolean(a.verified), false) as email_verified,
+       coalesce(not migration.as_boolean(a.disabled), migration.as_boolean(a.active), true) as active,
+       migration.as_timestamp(a.last_login_at) as last_login_at,
+       a.made_at as created_at,
+       coalesce(migration.as_timestamp(a.updated_date), a.made_at) as updated_at,
+       creator.id as created_by,
+       null::uuid as updated_by,
+       a.username is not null as name_given,
+       a.reasons,
+       array_remove(array[
+         migration.repair(a.picture !~ '^https?://', 'avatar_url', 'not_a_web_address', a.avatar_url, null),
+         migration.repair(
+           lower(base44_trim(a.role)) not in ('superuser', 'admin', 'editor', 'moderator', 'author', 'user', 'guest'),
+           'role', 'unknown_role', a.role, transform_user_role(a.role))
+       ], null) as repairs,
+       case when creator.id is null and a.created_by_id is not null
+         then jsonb_build_object('created_by_id', a.created_by_id) end as unmapped
+  from accepted a
+  left join lateral (
+    select c.key as id from accepted c where c.key = base44_uuid(a.created_by_id) and c.reasons = '{}'
+    union
+    select u.id from users u where u.id = base44_uuid(a.created_by_id)
+      and u.id <> '00000000-0000-8000-8000-000000000b44'
+  ) creator on true

@@ -1,0 +1,26 @@
+-- Who changed what, a partition for each year (UTC).
+-- partitions: year of timestamp
+
+create table if not exists audit_logs (
+  id uuid not null default gen_random_uuid(),
+  table_name text not null,
+  record_id uuid not null,
+  action text not null,
+  old_values jsonb,
+  new_values jsonb,
+  user_id uuid,
+  timestamp timestamptz not null default now(),
+  primary key (id, timestamp)
+) partition by range (timestamp);
+
+create table if not exists audit_logs_default partition of audit_logs default;
+
+comment on table audit_logs is 'Who changed what';
+comment on column audit_logs.id is 'Identifier; made from the Base44 id for migrated entries';
+comment on column audit_logs.table_name is 'Table of the record that changed';
+comment on column audit_logs.record_id is 'The record that changed';
+comment on column audit_logs.action is 'insert, update or delete';
+comment on column audit_logs.old_values is 'Values before';
+comment on column audit_logs.new_values is 'Values after';
+comment on column audit_logs.user_id is 'Who did it; null where that user is unknown';
+comment on column audit_logs.timestamp is 'When; decides the partition';

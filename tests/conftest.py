@@ -1,0 +1,93 @@
+"""The servers that the tests share: one embedded PostgreSQL 18 and one PostgreSQL 15 for all workers of a session."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from b44_assets.database.embedded import EmbeddedServer
+from tests.support import PG15_BIN, Pg15, locked
+
+_SERVERS = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Names the folder of the servers; a worker of pytest-xdist is told by the process that started it."""
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if worker is not None:
+        config.stash[_SERVERS] = Path(worker["b44_servers"])
+        return
+    # Short, since the path of a socket may have 107 bytes.
+    config.stash[_SERVERS] = folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir="/tmp"))
+    folder.chmod(0o755)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tells a worker of pytest-xdist where the servers are."""
+    node.workerinput["b44_servers"] = str(node.config.stash[_SERVERS])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stops the servers after the last worker."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = config.stash[_SERVERS]
+    EmbeddedServer(folder / "home").stop("immediate")
+    Pg15(folder).stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def embedded(pytestconfig: pytest.Config) -> EmbeddedServer:
+    """The embedded PostgreSQL 18, running."""
+    folder = pytestconfig.stash[_SERVERS]
+    server = EmbeddedServer(folder / "home")
+    with locked(folder / "embedded.lock"):
+        if not server.running():
+            server.start()
+            with psycopg.connect(server.url("postgres"), autocommit=True) as conn:
+                # Nothing here outlives the session.
+                conn.execute("ALTER SYSTEM SET fsync = off")
+                conn.execute("SELECT pg_reload_conf()")
+    return server
+
+
+@pytest.fixture(scope="session")
+def pg15(pytestconfig: pytest.Config) -> Pg15:
+    """PostgreSQL 15 of the operating system, running."""
+    if not (PG15_BIN / "postgres").exists():
+        pytest.skip(f"there is no PostgreSQL 15 in {PG15_BIN}")
+    server = Pg15(pytestconfig.stash[_SERVERS])
+    server.start()
+    return server
+
+
+@pytest.fixture(scope="session", params=["pg18", "pg15"])
+def server_url(request: pytest.FixtureRequest) -> str:
+    """URL of the database `postgres` on the newest and on the oldest supported server, as superuser."""
+    if request.param == "pg18":
+        server: EmbeddedServer | Pg15 = request.getfixturevalue("embedded")
+    else:
+        server = request.getfixturevalue("pg15")
+    return server.url("postgres")
+
+
+@pytest.fixture
+def database(server_url: str) -> Generator[str]:
+    """URL of an empty database of the test's own, on either server."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        try:
+            yield server_url.replace("@/postgres?", f"@/{name}?")
+        finally:
+            conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from datetime import date
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from b44_assets.errors import SettingsError
+from b44_assets.settings import QuarantineLimit, Settings
+
+
+def load(directory: Path, **environ: str) -> Settings:
+    return Settings.load(environ, directory)
+
+
+def test_an_empty_environment_gives_the_defaults(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+
+    assert settings.database_url is None
+    assert settings.export_dir is None
+    assert settings.home == tmp_path / ".b44"
+    assert settings.dagster_pg_url is None
+    assert settings.first_month == date(2020, 1, 1)
+    assert settings.max_quarantine is None
+    assert settings.batch_size == 20_000
+    assert settings.lock_timeout_ms == 200
+
+
+def test_the_catalogue_of_the_repository_is_found(tmp_path: Path) -> None:
+    assert (load(tmp_path).sql_dir / "functions").is_dir()
+
+
+def test_every_variable_is_read(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        B44_DATABASE_URL="postgresql://app:secret@db.example:5433/shop?sslmode=require",
+        B44_EXPORT_DIR="/exports/today",
+        B44_SQL_DIR="catalogue",
+        B44_HOME="state",
+        DAGSTER_PG_URL="postgresql://dagster@db.example/dagster",
+        B44_FIRST_MONTH="2018-11",
+        B44_MAX_QUARANTINE="0.5%",
+        B44_BATCH_SIZE="1000",
+        B44_LOCK_TIMEOUT="2s",
+    )
+
+    assert settings == Settings(
+        database_url="postgresql://app:secret@db.example:5433/shop?sslmode=require",
+        export_dir=Path("/exports/today"),
+        sql_dir=tmp_path / "catalogue",
+        home=tmp_path / "state",
+        dagster_pg_url="postgresql://dagster@db.example/dagster",
+        first_month=date(2018, 11, 1),
+        max_quarantine=QuarantineLimit(percent=Fraction(1, 2)),
+        batch_size=1000,
+        lock_timeout_ms=2000,
+    )
+
+
+def test_the_real_environment_wins_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("B44_BATCH_SIZE=10\nB44_LOCK_TIMEOUT=10ms\n")
+
+    settings = load(tmp_path, B44_BATCH_SIZE="20")
+
+    assert (settings.batch_size, settings.lock_timeout_ms) == (20, 10)
+
+
+def test_the_process_environment_and_working_directory_are_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("B44_HOME", "here")
+
+    assert Settings.load().home == tmp_path / "here"
+
+
+def test_options_win_over_everything_and_none_is_no_option(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("B44_EXPORT_DIR=from-file\nB44_BATCH_SIZE=10\n")
+
+    settings = Settings.load({}, tmp_path, export_dir=Path("from-option"), batch_size=None)
+
+    assert (settings.export_dir, settings.batch_size) == (tmp_path / "from-option", 10)
+
+
+def test_a_misspelt_option_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="batch_sise"):
+        Settings.load({}, tmp_path, batch_sise=1)  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_blank_variable_counts_as_not_set(tmp_path: Path, blank: str) -> None:
+    assert load(tmp_path, B44_DATABASE_URL=blank, B44_BATCH_SIZE=blank) == load(tmp_path)
+
+
+def test_a_password_in_the_file_is_taken_as_written(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("B44_DATABASE_URL='postgresql://app:a${HOME}$b@db/shop'\n")
+
+    assert load(tmp_path).database_url == "postgresql://app:a${HOME}$b@db/shop"
+
+
+def test_a_link_to_the_exports_is_not_resolved(tmp_path: Path) -> None:
+    (tmp_path / "monday").mkdir()
+    (tmp_path / "latest").symlink_to("monday")
+
+    assert load(tmp_path, B44_EXPORT_DIR="latest").export_dir == tmp_path / "latest"
+
+
+def test_a_tilde_is_the_home_directory(tmp_path: Path) -> None:
+    assert load(tmp_path, B44_HOME="~/state").home == Path.home() / "state"
+
+
+@pytest.mark.parametrize(
+    ("given_url", "plain"),
+    [
+        ("postgres://app@db/shop", "postgresql://app@db/shop"),
+        ("postgresql+psycopg://app@db/shop", "postgresql://app@db/shop"),
+        ("postgresql:///shop?host=/run/pg", "postgresql:///shop?host=/run/pg"),
+    ],
+)
+def test_a_database_url_is_brought_to_the_form_that_psql_reads(tmp_path: Path, given_url: str, plain: str) -> None:
+    assert load(tmp_path, B44_DATABASE_URL=given_url).database_url == plain
+
+
+def test_no_password_is_in_the_repr(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path, B44_DATABASE_URL="postgresql://app:secret1@db/shop", DAGSTER_PG_URL="postgresql://d:secret2@db/d"
+    )
+
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("B44_DATABASE_URL", "mysql://app:secret@db/shop", "postgresql://user:password@host:5432/database"),
+        ("B44_DATABASE_URL", "db.example.org/secret", "postgresql://user:password@host:5432/database"),
+        ("DAGSTER_PG_URL", "sqlite:///secret.db", "postgresql://user:password@host:5432/database"),
+        ("B44_FIRST_MONTH", "2020-13", "2020-01"),
+        ("B44_FIRST_MONTH", "2020-01-01", "2020-01"),
+        ("B44_FIRST_MONTH", "0000-01", "2020-01"),
+        ("B44_MAX_QUARANTINE", "0.5", "0.5%"),
+        ("B44_MAX_QUARANTINE", "-1", "100"),
+        ("B44_MAX_QUARANTINE", "101%", "0.5%"),
+        ("B44_MAX_QUARANTINE", "many", "100"),
+        ("B44_BATCH_SIZE", "0", "at least 1"),
+        ("B44_BATCH_SIZE", "1e3", "at least 1"),
+        ("B44_LOCK_TIMEOUT", "200", "200ms or 2s"),
+        ("B44_LOCK_TIMEOUT", "0ms", "from 1ms"),
+        ("B44_LOCK_TIMEOUT", "999999min", "24 days"),
+        ("B44_HOME", "~no_such_account_here/x", "home directory"),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_line_with_what_would_be_right(
+    tmp_path: Path, name: str, value: str, expected: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, **{name: value})
+
+    message = str(caught.value)
+    assert name in message
+    assert expected in message
+    assert "\n" not in message
+    assert "secret" not in message
+
+
+def test_a_first_month_given_as_an_option_is_the_first_of_a_month(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="first_month"):
+        Settings.load({}, tmp_path, first_month=date(2020, 5, 2))
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"B44_HOME=\xff\n")
+
+    with pytest.raises(SettingsError, match=r"\.env: not UTF-8 text"):
+        load(tmp_path)
+
+
+def test_a_virtual_environment_of_the_files_name_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+
+    assert load(tmp_path).batch_size == 20_000
+
+
+@pytest.mark.parametrize(
+    ("limit", "quarantined", "read", "exceeded"),
+    [
+        ("3", 3, 1000, False),
+        ("3", 4, 1000, True),
+        ("0", 0, 10, False),
+        ("0", 1, 10, True),
+        ("0.5%", 5, 1000, False),
+        ("0.5%", 6, 1000, True),
+        ("0.1%", 1, 1000, False),
+        ("100 %", 10, 10, False),
+        ("0%", 0, 0, False),
+    ],
+)
+def test_a_limit_may_be_reached_but_not_passed(limit: str, quarantined: int, read: int, exceeded: bool) -> None:
+    assert QuarantineLimit.parse(limit).exceeded(quarantined, read) is exceeded
+
+
+def test_a_limit_says_one_thing() -> None:
+    with pytest.raises(ValueError, match="only one"):
+        QuarantineLimit()
+    with pytest.raises(ValueError, match="only one"):
+        QuarantineLimit(count=1, percent=Fraction(1))
+
+
+@given(thousandths=st.integers(0, 100_000), read=st.integers(0, 10**9))
+def test_a_percentage_is_exact_at_its_edge(thousandths: int, read: int) -> None:
+    limit = QuarantineLimit.parse(f"{thousandths / 1000:.3f}%")
+    allowed = thousandths * read // 100_000
+
+    assert not limit.exceeded(allowed, read)
+    assert limit.exceeded(allowed + 1, read)
+
+
+@given(text=st.text(max_size=12))
+def test_any_text_is_either_a_limit_or_refused_in_one_line(text: str) -> None:
+    try:
+        limit = QuarantineLimit.parse(text)
+    except SettingsError as error:
+        assert "\n" not in str(error)
+    else:
+        assert QuarantineLimit.parse(str(limit)).exceeded(10**12, 10**12) == limit.exceeded(10**12, 10**12)
