@@ -116,7 +116,7 @@ class Pg15:
         return f"postgresql://{user}:{password.replace(' ', '%20')}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        """Starts the server if no worker has; the role `app` has the password; `crowded` too, but may have no session."""
+        """Starts the server if no worker has; `app` has the password, `crowded` too, but may have no session."""
         with locked(self.directory / "pg15.lock"):
             if (self.data_dir / "postmaster.pid").exists():
                 return

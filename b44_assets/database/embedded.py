@@ -51,8 +51,9 @@ _BINARY_CACHE = Path("/var/cache/b44-assets")
 # Recovery after a crash may have to replay all of max_wal_size.
 _START_SECONDS = 900
 _STOP_SECONDS = 300
-# How long the children of a killed postmaster may take to notice and end.
+# How long the children of a killed postmaster may take to end, and when asking them is given up.
 _ORPHAN_SECONDS = 30
+_QUIT_SECONDS = 5
 
 _MIB = 1024**2
 _GIB = 1024**3
@@ -145,8 +146,8 @@ class EmbeddedServer:
         """
         if not self._held():
             return False
-        postmaster = self._postmaster()
-        return postmaster is not None and postmaster.status == "ready" and _alive(postmaster.pid)
+        postmaster = self._live_postmaster()
+        return postmaster is not None and postmaster.status == "ready"
 
     def start(self) -> None:
         """Starts the server if it does not run, making data directory and databases the first time.
@@ -191,18 +192,20 @@ class EmbeddedServer:
             with _locked(self.directory / "start.lock", account):
                 if not self._held():
                     return False
-                if self._postmaster() is not None:
+                if self._live_postmaster() is not None:
                     stop = ("stop", "-w", "-t", str(_STOP_SECONDS), "-m", mode)
                     result = self._run(account, self.data_dir, "pg_ctl", *stop)
-                    if result.returncode and self._postmaster() is not None:
+                    if result.returncode and self._live_postmaster() is not None:
                         raise DatabaseError(
                             f"the embedded PostgreSQL under {self.home} did not stop: {_last_line(result.stderr)}"
                         )
-                deadline = time.monotonic() + _ORPHAN_SECONDS
+                begun = time.monotonic()
                 while self._held():
-                    if time.monotonic() > deadline:
-                        raise self._still_alive()
+                    self._end_orphans(time.monotonic() - begun)
                     time.sleep(0.01)
+                self._clear_stale_files()
+                with suppress(OSError):  # nothing depends on the folder's going
+                    self.socket_dir.rmdir()
                 return True
 
     # -- who is alive ----------------------------------------------------------------------------------------------
@@ -211,7 +214,7 @@ class EmbeddedServer:
         """Tells whether any process of the server is alive."""
         try:
             descriptor = os.open(self.directory / "server.lock", os.O_RDONLY | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         except PermissionError as error:
             raise _foreign(self.directory) from error
@@ -230,80 +233,96 @@ class EmbeddedServer:
         except PermissionError as error:
             raise _foreign(self.directory) from error
 
-    def _still_alive(self) -> DatabaseError:
-        return DatabaseError(
-            f"processes of an earlier PostgreSQL on {self.data_dir} are still alive, perhaps in another container:"
-            " end them and start again"
-        )
+    def _live_postmaster(self) -> _Postmaster | None:
+        postmaster = self._postmaster()
+        return postmaster if postmaster is not None and _alive(postmaster.pid) else None
 
     def _lock_for_start(self, account: _Account | None) -> int | None:
         """Returns the server's lock for a new server to inherit, or nothing if a server is ready after all."""
         lock = _open_lock(self.directory / "server.lock", account)
-        begun = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                pass
-            postmaster = self._postmaster()
-            if postmaster is not None and postmaster.status == "ready" and _alive(postmaster.pid):
-                os.close(lock)
-                return None
-            # A starter that was killed leaves a server that is still starting; a killed server leaves its children.
-            patience = _START_SECONDS if postmaster is not None and _alive(postmaster.pid) else _ORPHAN_SECONDS
-            if time.monotonic() - begun > patience:
-                os.close(lock)
-                raise self._still_alive()
-            self._end_server_of_deleted_data()
-            time.sleep(0.02)
         try:
-            self._end_server_of_deleted_data()
+            begun = time.monotonic()
+            while not _try_lock(lock):
+                postmaster = self._live_postmaster()
+                waited = time.monotonic() - begun
+                if postmaster is None:
+                    self._end_orphans(waited)
+                elif postmaster.status == "ready":
+                    os.close(lock)
+                    return None
+                elif waited > _START_SECONDS:
+                    # A starter that was killed leaves a server that is still starting; recovery takes its time.
+                    raise DatabaseError(
+                        f"PostgreSQL on {self.data_dir} is {postmaster.status or 'starting'} for too long"
+                    )
+                time.sleep(0.02)
+            self._refuse_servers_of_others()
+            begun = time.monotonic()
+            while self._end_orphans(time.monotonic() - begun, deleted=True):
+                time.sleep(0.02)
             self._clear_stale_files()
         except BaseException:
             os.close(lock)
             raise
         return lock
 
-    def _end_server_of_deleted_data(self) -> None:
-        """Ends a server whose data directory was deleted under it, as by `rm -rf .b44` while it ran.
+    def _end_orphans(self, waited: float, *, deleted: bool = False) -> bool:
+        """Ends what is left of a server whose postmaster is dead, or whose data directory was deleted under it.
 
-        PostgreSQL would notice within a minute, and until then holds the socket and the shared memory.
+        Children of a killed postmaster end by themselves only when they next look, which may take until the end of a
+        long statement. After `rm -rf .b44` PostgreSQL notices within a minute, and until then holds the socket.
+
+        Args:
+            waited: Seconds since this was first tried.
+            deleted: Only processes of a deleted data directory, though their postmaster be alive.
+
+        Returns:
+            Whether there were any.
+
+        Raises:
+            DatabaseError: If they do not end.
         """
+        if waited > _ORPHAN_SECONDS:
+            raise DatabaseError(
+                f"processes of an earlier PostgreSQL on {self.data_dir} are still alive, perhaps in another container:"
+                " end them and start again"
+            )
+        ours = str(self.data_dir.resolve())
+        folders = {f"{ours} (deleted)"} if deleted else {ours, f"{ours} (deleted)"}
+        orphans = [pid for pid in _processes() if _working_directory(pid) in folders and _is_postgres(pid)]
+        for pid in orphans:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGQUIT if waited < _QUIT_SECONDS else signal.SIGKILL)
+        return bool(orphans)
+
+    def _refuse_servers_of_others(self) -> None:
+        """Refuses to start beside a server that was moved away with its data, or that somebody started by hand."""
         pid = _first_number(self.socket_dir / f".s.PGSQL.{PORT}.lock")
         cwd = _working_directory(pid) if pid else None
-        if pid is None or cwd is None or not _is_postgres(pid):
-            return
         ours = str(self.data_dir.resolve())
-        if cwd != f"{ours} (deleted)":
-            postmaster = _read_postmaster(Path(cwd))
-            if cwd != ours and postmaster is not None and postmaster.socket_dir == self.socket_dir:
+        if pid and cwd and cwd not in (ours, f"{ours} (deleted)") and _is_postgres(pid):
+            moved = _read_postmaster(Path(cwd))
+            if moved is not None and moved.socket_dir == self.socket_dir:
                 raise DatabaseError(
                     f"PostgreSQL (process {pid}) was started under {self.home} and now serves {cwd}, where its data was"
                     f" moved to: stop it first with `kill -INT {pid}`"
                 )
-            return
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGQUIT)
-        deadline = time.monotonic() + _ORPHAN_SECONDS
-        while _alive(pid) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        postmaster = self._live_postmaster()
+        if postmaster and _working_directory(postmaster.pid) == ours and _is_postgres(postmaster.pid):
+            raise DatabaseError(
+                f"PostgreSQL (process {postmaster.pid}), not started by b44, serves {self.data_dir}: stop it first"
+            )
 
     def _clear_stale_files(self) -> None:
-        """Removes what a killed server left behind, knowing that no process started by us is alive.
+        """Removes what a killed server left behind, knowing that none of its processes is alive.
 
-        PostgreSQL clears these files itself unless the number of the dead process has been given to another one, as
-        after a reboot or the restart of a container.
+        PostgreSQL clears these files itself unless the number of the dead process has been given to another one of the
+        same account, as after a reboot or the restart of a container.
         """
         postmaster = self._postmaster()
-        if postmaster is not None:
-            cwd = _working_directory(postmaster.pid)
-            if cwd == str(self.data_dir.resolve()) and _is_postgres(postmaster.pid):
-                raise DatabaseError(
-                    f"PostgreSQL (process {postmaster.pid}), not started by b44, serves {self.data_dir}: stop it first"
-                )
-            if not _alive(postmaster.pid) or cwd is not None:
-                (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
+        # Where the other process cannot be looked at, PostgreSQL decides.
+        if postmaster and (not _alive(postmaster.pid) or _working_directory(postmaster.pid) is not None):
+            (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
         for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
             (self.socket_dir / name).unlink(missing_ok=True)
 
@@ -312,7 +331,7 @@ class EmbeddedServer:
     def _launch(self, account: _Account | None, lock: int) -> None:
         _make_directory(self.log_dir, account)
         if not self.data_dir.exists():
-            self._initialize(account)
+            self._initialize(account, lock)
         self._check_version()
         self._make_socket_directory(account)
         _write(self.data_dir / "b44.conf", configuration(_memory(), _shared_memory(), self.socket_dir), account)
@@ -331,12 +350,12 @@ class EmbeddedServer:
                 with log.open(errors="replace") as lines:
                     lines.seek(min(before.get(log, 0), log.stat().st_size))
                     said.append(lines.read())
-            reason = _reason("\n".join(said)) or _last_line(result.stderr or result.stdout)
+            reason = _reason("\n".join(said), self.data_dir) or _last_line(result.stderr or result.stdout)
             raise DatabaseError(
                 f"the embedded PostgreSQL under {self.home} did not start: {reason} (log: {self.log_file})"
             )
 
-    def _initialize(self, account: _Account | None) -> None:
+    def _initialize(self, account: _Account | None, lock: int) -> None:
         """Makes data directory and databases beside their place, so that an interruption leaves nothing half made."""
         new = self.directory / "data.new"
         if new.exists():
@@ -344,6 +363,7 @@ class EmbeddedServer:
         _make_directory(new, account)
         self._first_run(
             account,
+            lock,
             new,
             "initdb",
             f"--username={SUPERUSER}",
@@ -362,18 +382,24 @@ class EmbeddedServer:
         _write(new / "pg_hba.conf", _HBA, account)
         # A server of one process, so that the databases are there before anyone can connect.
         _write(new / "b44.conf", "", account)
-        self._first_run(
-            account, new, "postgres", "--single", "-j", "-c", "log_checkpoints=off", "template1", stdin=statements
-        )
+        self._first_run(account, lock, new, "postgres", "--single", "-j", "-F", "template1", stdin=_DATABASES)
+        # Written to disk once, at the end, and before the name says that it is complete.
+        self._first_run(account, lock, new, "initdb", "--sync-only")
         new.rename(self.data_dir)
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _first_run(
-        self, account: _Account | None, directory: Path, program: str, *arguments: str, stdin: str = ""
+        self, account: _Account | None, lock: int, directory: Path, program: str, *arguments: str, stdin: str = ""
     ) -> None:
-        result = self._run(account, directory, program, *arguments, stdin=stdin)
+        # It inherits the lock too: should we be killed, the next to start waits until it has ended.
+        result = self._run(account, directory, program, *arguments, stdin=stdin, inherit=(lock,))
         # A single-user server goes on after an error, and says so on standard error only.
         if result.returncode or "ERROR:" in result.stderr:
-            reason = _reason(result.stderr) or _last_line(result.stderr or result.stdout)
+            reason = _reason(result.stderr, directory) or _last_line(result.stderr or result.stdout)
             raise DatabaseError(f"the embedded PostgreSQL under {self.home} could not be set up: {reason}")
 
     def _check_version(self) -> None:
@@ -679,6 +705,14 @@ def _open_lock(path: Path, account: _Account | None) -> int:
     return descriptor
 
 
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
 def _locked(path: Path, account: _Account | None) -> Generator[None]:
     """Holds a lock among processes; it goes with the process that holds it."""
@@ -799,6 +833,14 @@ def _alive(pid: int) -> bool:
     return state not in ("Z", "X")
 
 
+def _processes() -> list[int]:
+    """Returns all processes of the system, where there is a /proc to list them."""
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - names, not paths
+    except FileNotFoundError:
+        return []
+
+
 def _working_directory(pid: int) -> str | None:
     """Returns the folder that a process stands in, marked by the kernel if deleted; `None` if it cannot be known."""
     try:
@@ -822,13 +864,18 @@ def _first_number(path: Path) -> int | None:
     return int(first) if first.isdecimal() else None
 
 
-def _reason(text: str) -> str | None:
-    """Returns what PostgreSQL gave as the reason for giving up, with its detail."""
-    found = re.findall(r"(?:FATAL|PANIC|ERROR|error): +(.+)(?:\n(?:.*)DETAIL: +(.+))?", text)
-    if not found:
+def _reason(text: str, data_dir: Path) -> str | None:
+    """Returns in one line what PostgreSQL gave as the reason for giving up."""
+    found = re.search(r"(?:FATAL|PANIC|ERROR|error): +(.+)(?:\n.*DETAIL: +(.+))?", text)
+    if found is None:
         return None
-    message, detail = found[0]
-    return f"{message}: {detail}" if detail else message
+    message, detail = found.groups()
+    if "contains errors" in message:
+        # The fault in a file of settings is told before it.
+        earlier = re.findall(r"LOG: +(.+)", text[: found.start()])
+        detail = earlier[-1] if earlier else detail
+    reason = f"{message}: {detail}" if detail else message
+    return reason.replace("/proc/self/cwd", str(data_dir))
 
 
 def _last_line(text: str) -> str:

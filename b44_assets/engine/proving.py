@@ -12,7 +12,7 @@ from psycopg import sql
 
 from b44_assets.catalog import TableMapping
 from b44_assets.engine.loading import target_columns
-from b44_assets.engine.session import Connection, Session, checksum, columns_of, scalar
+from b44_assets.engine.session import Connection, Session, checksum, columns_of, identifiers, plan_for_bulk, scalar
 
 DIFFERENCES_SHOWN = 20
 
@@ -152,7 +152,7 @@ def content_parity(session: Session, mapping: TableMapping) -> ContentParity | N
     table = mapping.spec.name
     with session.connection(f"check {table}") as conn, conn.transaction():
         conn.execute("set transaction isolation level repeatable read read only")
-        conn.execute("set local work_mem = '256MB'")
+        plan_for_bulk(conn)
         export = conn.execute("select records - refused from migration.exports where entity = %s", (table,)).fetchone()
         if export is None or scalar(conn, "select to_regclass(%s)", (f"migration.{table}_mapping",)) is None:
             return None
@@ -168,67 +168,91 @@ def content_parity(session: Session, mapping: TableMapping) -> ContentParity | N
     return ContentParity(table, compared, missing, differing, edited, differences=differences)
 
 
-def _expected(mapping: TableMapping, name: str) -> sql.Composable:
-    """The expected value of a column. A name that had to be numbered may end in a number."""
-    if mapping.numbered is None or mapping.numbered.column != name:
-        return sql.Identifier("e", name)
+def _name_agrees(mapping: TableMapping) -> sql.Composable:
+    """Whether the stored name is the wanted one, or that with a number after it; true where no column is numbered."""
+    if mapping.numbered is None:
+        return sql.SQL("true")
     return sql.SQL(
-        "case when t.{name} ~ '-[1-9][0-9]*$' and regexp_replace(t.{name}, '-[1-9][0-9]*$', '') = e.{name}"
-        " then t.{name} else e.{name} end"
-    ).format(name=sql.Identifier(name))
+        "(t.{name} is not distinct from e.{name} or regexp_replace(t.{name}, '-[1-9][0-9]*$', '') = e.{name})"
+    ).format(name=sql.Identifier(mapping.numbered.column))
 
 
-def _pairs(mapping: TableMapping) -> sql.Composed:
-    """Every record `e` of the mapping that was migrated, with its row `t`."""
-    table = mapping.spec.name
-    return sql.SQL(
-        "migration.{mapping} e join migration.migrated m on m.entity = {entity} and m.id = e.{key}"
-        " left join public.{table} t on t.{key} = e.{key}"
-    ).format(
-        mapping=sql.Identifier(f"{table}_mapping"),
-        entity=sql.Literal(table),
-        table=sql.Identifier(table),
-        key=sql.Identifier(mapping.key),
-    )
+def _summed(mapping: TableMapping, columns: list[str]) -> list[str]:
+    return [name for name in columns if mapping.numbered is None or name != mapping.numbered.column]
 
 
 def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> sql.Composed:
-    expected = sql.SQL("hash_record_extended(row({}), 0)").format(
-        sql.SQL(", ").join(_expected(mapping, name) for name in columns))
+    table = mapping.spec.name
+    names = [mapping.key, *([mapping.numbered.column] if mapping.numbered is not None else [])]
     newer = sql.SQL("false")
-    if "updated_at" in columns_of(conn, "public", mapping.spec.name):
+    if "updated_at" in columns_of(conn, "public", table):
+        names.append("updated_at")
         newer = sql.SQL("t.updated_at > e.updated_at")
     return sql.SQL(
         """
+        with expected as materialized (
+          select e.record_number, {expected_names}, {expected_sum} as checksum
+            from migration.{mapping} e
+           where cardinality(e.reasons) = 0
+        ),
+        stored as materialized (
+          select {stored_names}, {stored_sum} as checksum from public.{table} t
+        ),
+        compared as (
+          select e.record_number,
+                 case when t.{key} is null then 'missing'
+                      when t.checksum = e.checksum and {name_agrees} then 'equal'
+                      when {newer} then 'edited'
+                      else 'differs' end as verdict
+            from expected e
+            join migration.migrated m on m.entity = {entity} and m.id = e.{key}
+            left join stored t on t.{key} = e.{key}
+        )
         select count(*),
                count(*) filter (where verdict = 'missing'),
                count(*) filter (where verdict = 'differs'),
                count(*) filter (where verdict = 'edited'),
                (array_agg(record_number order by record_number) filter (where verdict in ('missing', 'differs')))[1:{shown}]
-          from (
-            select e.record_number,
-                   case when t.{key} is null then 'missing'
-                        when {expected} = {stored} then 'equal'
-                        when {newer} then 'edited'
-                        else 'differs' end as verdict
-              from {pairs}
-             where cardinality(e.reasons) = 0
-          ) compared
+          from compared
         """
     ).format(
-        shown=sql.Literal(DIFFERENCES_SHOWN), key=sql.Identifier(mapping.key), expected=expected,
-        stored=checksum(columns, "t"), newer=newer, pairs=_pairs(mapping))
+        expected_names=identifiers(names, "e"),
+        expected_sum=checksum(_summed(mapping, columns), "e"),
+        mapping=sql.Identifier(f"{table}_mapping"),
+        stored_names=identifiers(names, "t"),
+        stored_sum=checksum(_summed(mapping, columns), "t"),
+        table=sql.Identifier(table),
+        key=sql.Identifier(mapping.key),
+        name_agrees=_name_agrees(mapping),
+        newer=newer,
+        entity=sql.Literal(table),
+        shown=sql.Literal(DIFFERENCES_SHOWN),
+    )
 
 
 def _naming(mapping: TableMapping, columns: list[str]) -> sql.Composed:
-    named = sql.SQL(", ").join(
-        sql.SQL("case when {} is distinct from t.{} then {} end").format(
-            _expected(mapping, name), sql.Identifier(name), sql.Literal(name)) for name in columns)
+    table = mapping.spec.name
+    unequal = [
+        sql.SQL("case when e.{name} is distinct from t.{name} then {label} end").format(
+            name=sql.Identifier(name), label=sql.Literal(name)
+        )
+        for name in _summed(mapping, columns)
+    ]
+    if mapping.numbered is not None:
+        unequal.append(
+            sql.SQL("case when not {} then {} end").format(_name_agrees(mapping), sql.Literal(mapping.numbered.column))
+        )
     return sql.SQL(
         "select e.record_number, e.base44_id,"
-        " case when t.{key} is null then '{{}}' else array_remove(array[{named}], null) end"
-        " from {pairs} where e.record_number = any(%(numbers)s) order by 1"
-    ).format(key=sql.Identifier(mapping.key), named=named, pairs=_pairs(mapping))
+        " case when t.{key} is null then '{{}}' else array_remove(array[{unequal}], null) end"
+        " from migration.{mapping} e left join public.{table} t on t.{key} = e.{key}"
+        " where e.record_number = any(%(numbers)s) order by 1"
+    ).format(
+        key=sql.Identifier(mapping.key),
+        unequal=sql.SQL(", ").join(unequal),
+        mapping=sql.Identifier(f"{table}_mapping"),
+        table=sql.Identifier(table),
+    )
 
 
 @dataclass(frozen=True)

@@ -103,3 +103,13 @@ def identifiers(names: list[str] | tuple[str, ...], prefix: str | None = None) -
 def checksum(names: list[str] | tuple[str, ...], prefix: str) -> sql.Composed:
     """A 64-bit checksum over columns of a row: equal rows have equal ones, whichever table they stand in."""
     return sql.SQL("hash_record_extended(row({}), 0)").format(identifiers(names, prefix))
+
+
+def plan_for_bulk(conn: Connection) -> None:
+    """Settings of a transaction that reads whole tables: memory to sort in, and no plan that is good only for few rows.
+
+    Staged and freshly loaded tables have no statistics yet, and a nested loop over a mapping evaluates it once a row.
+    """
+    conn.execute("set local work_mem = '256MB'")
+    conn.execute("set local enable_nestloop = off")
+    conn.execute("set local enable_mergejoin = off")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, Numbered, Period, TableMapping
-from b44_assets.engine.session import Connection, Session, columns_of, identifiers, scalar
+from b44_assets.engine.session import Connection, Session, columns_of, identifiers, plan_for_bulk, scalar
 from b44_assets.engine.sources import create_mapping_view
 from b44_assets.errors import DatabaseError, ThresholdError
 
@@ -118,7 +118,7 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping) -> None
     settled = sql.Identifier(f"{table}_settled")
     period = catalog.table(table).period
     columns = [name for name in columns_of(conn, "migration", f"{table}_mapping") if name not in mapping.wide]
-    conn.execute("set local work_mem = '256MB'")
+    plan_for_bulk(conn)
     conn.execute(sql.SQL("drop table if exists migration.{}").format(settled))
     # Sound ones first, in the order of their partition and key, so that a batch is a range of positions.
     order = [sql.SQL("judged.fate")]

@@ -7,6 +7,7 @@ The first three are what the dashboard wrote at different times, `spreadsheet` i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Final, Protocol, TypeAlias
@@ -29,6 +30,8 @@ DIALECTS: Final = ("2025-06", "2025-08", "2026-06", "spreadsheet", "json", "json
 
 # A cell that begins like a formula is guarded by the dashboard of 2026.
 _FORMULA_STARTS = ("=", "+", "-", "@")
+
+_SERVER_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?")
 
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _spaced_ascii = json.JSONEncoder().encode
@@ -66,7 +69,13 @@ def _json_text(value: list[str] | dict[str, Any]) -> str:
 
 def _is_server_time(value: Value) -> bool:
     """Whether a value has the form in which Base44 itself writes a time: `2026-03-26T23:25:53[.950000]`."""
-    return isinstance(value, str) and len(value) in (19, 26) and value[10] == "T"
+    # The cheap tests come first: nearly all text fails them.
+    return (
+        isinstance(value, str)
+        and len(value) in (19, 26)
+        and value[10] == "T"
+        and _SERVER_TIME.fullmatch(value) is not None
+    )
 
 
 class DashboardCsv:
@@ -86,9 +95,7 @@ class DashboardCsv:
         self._null, self._undefined = ("null", "undefined") if dialect == "2025-06" else ("", "")
         self._doubled = dialect == "2025-06"
         self._guarded = dialect == "2026-06"
-        self.opening = (
-            '"' + '","'.join(columns) + '"' if dialect == "2026-06" else ",".join(columns)
-        ) + self.separator
+        self.opening = ('"' + '","'.join(columns) + '"' if dialect == "2026-06" else ",".join(columns)) + self.separator
 
     def encode(self, record: Record) -> str:
         """The text of one record, without its line end."""

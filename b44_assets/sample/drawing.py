@@ -4,6 +4,9 @@ Only `random()` and `getrandbits()` are used of Python's generator: their sequen
 later versions of Python, those of `choice` and `shuffle` are not.
 """
 
+# Prose in other scripts is what some of the strings are for.
+# ruff: noqa: RUF001
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -25,18 +28,21 @@ END = (datetime(2026, 10, 1) - _EPOCH) // timedelta(milliseconds=1)
 _OFFSETS = ((2 * HOUR, "+02:00"), (-5 * HOUR - 30 * MINUTE, "-05:30"), (9 * HOUR, "+09:00"))
 _NANOID = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 
-WORDS = (
-    "acorn almond anvil apricot arch aspen attic autumn badger barley basalt basket bellows birch blanket boulder "
-    "bramble brass breeze brook buckle butter cabin cactus canal canvas caravan cedar cellar chalk chapel cherry chimney "
-    "clay cliff clover cobalt compass coral cotton cradle crater cricket curtain cypress daisy dawn delta desert dune "
-    "eagle echo elm falcon fennel fern ferry fiddle flint forest fountain foxglove gable galley ginger granite gravel "
-    "grove gull hammock hazel heather hedge heron hollow honey hornet island ivory jasmine jetty juniper kettle kiln "
-    "ladder lagoon lavender lemon lichen linen lobster loom magnet mallow mango marble marsh meridian mill mint mosaic "
-    "moss mustard nectar needle nettle nutmeg oak oasis olive onyx opal otter oyster paddle parsley pebble pepper pier "
-    "pigeon pine plateau plum pollen poppy prairie quarry quartz quill raven reed reef rosemary rudder saffron sail sand "
-    "sparrow spruce squirrel starling steeple sumac swan tallow tansy terrace thistle thyme timber trellis tulip turret "
-    "twig umber vault vineyard walnut weaver wharf wheat willow wren yarrow zephyr"
-).split()
+WORDS = tuple(
+    """
+    acorn almond anvil apricot arch aspen attic autumn badger barley basalt basket bellows birch blanket boulder
+    bramble brass breeze brook buckle butter cabin cactus canal canvas caravan cedar cellar chalk chapel cherry
+    chimney clay cliff clover cobalt compass coral cotton cradle crater cricket curtain cypress daisy dawn delta
+    desert dune eagle echo elm falcon fennel fern ferry fiddle flint forest fountain foxglove gable galley ginger
+    granite gravel grove gull hammock hazel heather hedge heron hollow honey hornet island ivory jasmine jetty
+    juniper kettle kiln ladder lagoon lavender lemon lichen linen lobster loom magnet mallow mango marble marsh
+    meridian mill mint mosaic moss mustard nectar needle nettle nutmeg oak oasis olive onyx opal otter oyster
+    paddle parsley pebble pepper pier pigeon pine plateau plum pollen poppy prairie quarry quartz quill raven reed
+    reef rosemary rudder saffron sail sand sparrow spruce squirrel starling steeple sumac swan tallow tansy
+    terrace thistle thyme timber trellis tulip turret twig umber vault vineyard walnut weaver wharf wheat willow
+    wren yarrow zephyr
+    """.split()  # noqa: SIM905 - a list of literals is far longer to read
+)
 
 # Prose in other scripts, with signs beyond the Basic Multilingual Plane; no `<`, no `&`, and no space that HTML names.
 _FOREIGN_SENTENCES = (
@@ -185,7 +191,7 @@ class Draw:
         kind = self.random()
         if kind < 0.04:
             return self.pick(_FOREIGN_SENTENCES)
-        words = self.words(6 + self.below(9))
+        words = self.words(6 + self.below(10))
         words[0] = words[0].capitalize()
         if kind < 0.1:
             words[2] = f'"{words[2]}"'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -93,19 +93,25 @@ class Truth:
 
     def lines(self) -> Iterable[str]:
         """The text of `truth.json`, a piece at a time: counts first, then a line for each record's values."""
-        entities = {entity: asdict(tally) for entity, tally in self.tallies.items()}
-        yield '{\n "entities": ' + json.dumps(entities, indent=1) + ",\n"
-        yield ' "posts_by_month": ' + json.dumps(dict(sorted(self.posts_by_month.items())), indent=1) + ",\n"
+        entities = {entity: vars(tally) for entity, tally in self.tallies.items()}
+        yield f'{{\n "entities": {_indented(entities)},\n'
+        yield f' "posts_by_month": {_indented(dict(sorted(self.posts_by_month.items())))},\n'
         yield ' "values": {\n'
-        groups = [
-            *((kind, [_line(*item) for item in values.items()]) for kind, values in self._values.items()),
-            ("posts", self._post_lines),
-        ]
-        for last, (kind, lines) in ((kind == "posts", (kind, lines)) for kind, lines in groups):
-            yield f'  "{kind}": {{'
-            yield from chain.from_iterable((",\n" if number else "\n", line) for number, line in enumerate(lines))
-            yield "\n  }\n" if last else "\n  },\n"
-        yield " }\n}\n"
+        for kind, values in self._values.items():
+            yield from _block(kind, [_line(*item) for item in values.items()])
+            yield ",\n"
+        yield from _block("posts", self._post_lines)
+        yield "\n }\n}\n"
+
+
+def _indented(counts: dict[str, Any]) -> str:
+    return json.dumps(counts, indent=1).replace("\n", "\n ")
+
+
+def _block(kind: str, lines: list[str]) -> Iterable[str]:
+    yield f'  "{kind}": {{'
+    yield from chain.from_iterable((",\n" if number else "\n", line) for number, line in enumerate(lines))
+    yield "\n  }"
 
 
 def _line(base44_id: str, expected: Expected) -> str:

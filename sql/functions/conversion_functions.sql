@@ -2,35 +2,46 @@
 -- depends: text_functions, migration/schemas
 
 -- ISO 8601 as Base44, its apps and spreadsheets write it; without a zone it is UTC. Not PostgreSQL's own reading, which
--- takes 'yesterday' and 'infinity'. Fractions beyond microseconds are rounded.
+-- takes 'yesterday' and 'infinity': the form is checked here, the calendar by the parser. Fractions beyond microseconds are
+-- rounded. The two forms that Base44 itself writes are recognised without a regular expression, which would cost more than
+-- all the rest.
 create or replace function migration.as_timestamp(value text) returns timestamptz
-language plpgsql stable strict parallel safe
+language plpgsql stable strict parallel unsafe
 as $$
 declare
-  point constant text := btrim(value, E' \t\r\n');
+  form text := translate(value, '123456789', '000000000');
+  point text := value;
 begin
-  if point !~ '^(?!0000)\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?( ?([Zz]|[+-](0\d|1[0-4])(:?[0-5]\d)?))?)?$' then
-    return null;
-  elsif substr(point, 9, 2) > '28' and substr(point, 9, 2)::int > extract(day from
-      make_date(substr(point, 1, 4)::int, substr(point, 6, 2)::int, 1) + interval '1 month - 1 day') then
-    return null;
-  elsif substr(point, 17) ~ '[Zz+-]' then
-    return point::timestamptz;
-  else
-    return point::timestamp at time zone 'UTC';
+  if form not in ('0000-00-00T00:00:00.000000', '0000-00-00T00:00:00') then
+    point := btrim(value, E' \t\r\n');
+    if point !~ '^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?: ?(?:[Zz]|[+-]\d\d(?::?\d\d)?))?)?$' then
+      return null;
+    elsif substr(point, 17) ~ '[Zz+-]' then
+      return point::timestamptz;
+    end if;
   end if;
+  return point::timestamp at time zone 'UTC';
+exception
+  when data_exception then  -- 31 February, hour 25
+    return null;
 end
 $$;
 
 create or replace function migration.as_integer(value text) returns integer
-language sql stable strict parallel safe
-return case
-  when value ~ '^[ \t\r\n]*[+-]?\d{1,18}(\.0*)?[ \t\r\n]*$' and value::numeric between -2147483648 and 2147483647
-    then value::numeric::integer
-end;
+language plpgsql immutable strict parallel safe
+as $$
+begin
+  if length(value) < 10 and value <> '' and translate(value, '0123456789', '') = '' then
+    return value::integer;
+  elsif value ~ '^[ \t\r\n]*[+-]?\d{1,18}(\.0*)?[ \t\r\n]*$' and value::numeric between -2147483648 and 2147483647 then
+    return value::numeric::integer;
+  end if;
+  return null;
+end
+$$;
 
 create or replace function migration.as_boolean(value text) returns boolean
-language sql stable strict parallel safe
+language sql immutable parallel safe
 return case
   when lower(btrim(value, E' \t\r\n')) in ('true', 't', 'yes', '1') then true
   when lower(btrim(value, E' \t\r\n')) in ('false', 'f', 'no', '0') then false
@@ -50,23 +61,23 @@ $$;
 
 -- An ObjectId begins with the second in which it was made.
 create or replace function migration.object_id_time(base44_id text) returns timestamptz
-language sql immutable strict parallel safe
+language sql immutable parallel safe
 return case
-  when base44_id ~ '^[0-9A-Fa-f]{24}$' then to_timestamp(('x' || lpad(substr(base44_id, 1, 8), 16, '0'))::bit(64)::bigint)
+  when length(base44_id) = 24 and translate(base44_id, '0123456789abcdefABCDEF', '') = '' then to_timestamp(('x' || lpad(substr(base44_id, 1, 8), 16, '0'))::bit(64)::bigint)
 end;
 
 -- What two records of one id share: hex ids are the same in upper and lower case, others are not. Empty for a blank id.
 create or replace function migration.id_key(base44_id text) returns text
 language sql immutable parallel safe
 return case
-  when base44_id ~ '^([0-9A-Fa-f]{24}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})$' then lower(base44_id)
+  when length(base44_id) in (24, 36) and translate(base44_id, '0123456789abcdefABCDEF-', '') = '' then lower(base44_id)
   else coalesce(base44_trim(base44_id), '')
 end;
 
 -- One line of the repairs ledger, as a mapping gives it: null where nothing was repaired.
 create or replace function migration.repair(repaired boolean, column_name text, rule text, original text, replacement text)
 returns jsonb
-language sql immutable parallel safe
+language sql stable parallel safe
 return case
   when repaired then jsonb_build_object(
     'column_name', column_name, 'rule', rule, 'original', original, 'replacement', replacement)

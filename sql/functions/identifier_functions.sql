@@ -64,14 +64,20 @@ begin
 end
 $$;
 
+-- Translate and compare, because a regular expression costs ten times as much, and this runs for every id.
 create or replace function base44_uuid(base44_id text) returns uuid
-language sql immutable strict parallel safe
-return case
-  when base44_id ~ '^[0-9A-Fa-f]{24}$' then
-    (substr(base44_id, 1, 12) || '8' || substr(base44_id, 13, 3) || '8' || substr(base44_id, 16, 9) || '000b44')::uuid
-  when base44_id ~ '^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$' then base44_id::uuid
-  else base44_name_uuid(base44_id)
-end;
+language plpgsql immutable strict parallel safe
+as $$
+begin
+  if length(base44_id) = 24 and translate(base44_id, '0123456789abcdefABCDEF', '') = '' then
+    return (substr(base44_id, 1, 12) || '8' || substr(base44_id, 13, 3) || '8' || substr(base44_id, 16, 9) || '000b44')::uuid;
+  elsif length(base44_id) = 36
+      and translate(base44_id, '0123456789abcdefABCDEF', '0000000000000000000000') = '00000000-0000-0000-0000-000000000000' then
+    return base44_id::uuid;
+  end if;
+  return base44_name_uuid(base44_id);
+end
+$$;
 
 -- The version and variant digits stand at 13 and 17 of the 32; the tail says who made the UUID.
 create or replace function base44_object_id(id uuid) returns text

@@ -1,4 +1,5 @@
 -- What white space and lower case mean in every other function: the same on every server, whatever its locale.
+-- None of these is declared strict: PostgreSQL would no longer expand them in place, and they are called for every value.
 
 -- Databases differ in what they call a letter ("C" knows ASCII only), so the project brings its own collation: full
 -- Unicode from the server itself (18), its simpler form (17), or ICU (15 and 16).
@@ -23,17 +24,17 @@ $$;
 
 -- Unicode's White_Space and the byte order mark; plain trim() takes off spaces only. Null where nothing is left.
 create or replace function base44_trim(value text) returns text
-language sql immutable strict parallel safe
+language sql immutable parallel safe
 return nullif(btrim(value, U&' \0009\000A\000B\000C\000D\001C\001D\001E\001F\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000\FEFF'), '');
 
 -- Blank text to null, other text untouched. The first test is there for speed: most text begins with a visible letter.
 create or replace function base44_present(value text) returns text
-language sql immutable strict parallel safe
+language sql immutable parallel safe
 return case when ascii(value) between 33 and 126 or base44_trim(value) is not null then value end;
 
 -- Lower case, letters and digits of any script, anything between them one hyphen; null where nothing is left.
 create or replace function base44_slug(value text) returns text
-language sql immutable strict parallel safe
+language sql immutable parallel safe
 return nullif(trim(both '-' from regexp_replace(lower(value collate public.base44_unicode), '[^[:alnum:]]+', '-', 'g')), '');
 
 comment on function base44_trim(text) is 'The text without white space around it; null where nothing is left';

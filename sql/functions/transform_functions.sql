@@ -19,20 +19,29 @@ language plpgsql immutable parallel unsafe
 as $$
 declare
   listed constant text := base44_trim(base44_tags);
-  elements text[];
+  elements jsonb;
+  tag text;
+  tags text[] := '{}';
 begin
   if listed is null then
-    return '{}';
-  elsif left(listed, 1) = '[' then
-    elements := array(select value from jsonb_array_elements_text(listed::jsonb) with ordinality as e (value, place) order by place);
-  else
-    elements := string_to_array(listed, ',');
+    return tags;
+  elsif left(listed, 1) <> '[' then
+    foreach tag in array string_to_array(listed, ',') loop
+      tag := base44_trim(tag);
+      if tag is not null then
+        tags := tags || tag;
+      end if;
+    end loop;
+    return tags;
   end if;
-  return array(
-    select base44_trim(value)
-      from unnest(elements) with ordinality as e (value, place)
-     where base44_trim(value) is not null
-     order by place);
+  elements := listed::jsonb;
+  for i in 0 .. jsonb_array_length(elements) - 1 loop
+    tag := base44_trim(elements ->> i);
+    if tag is not null then
+      tags := tags || tag;
+    end if;
+  end loop;
+  return tags;
 exception
   when data_exception or program_limit_exceeded or statement_too_complex then
     return null;

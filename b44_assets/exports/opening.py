@@ -1,0 +1,89 @@
+"""Opening an export file with the reader that its content asks for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import BinaryIO, Final
+
+from b44_assets.errors import ExportError
+from b44_assets.exports.csv_reader import CsvReader
+from b44_assets.exports.dialects import UTF8_MARK, refuse_other_encodings
+from b44_assets.exports.json_reader import JsonReader
+from b44_assets.exports.model import MAX_RECORD_BYTES, Batch, Dialect, ExportFile, ExportReader
+
+DEFAULT_BLOCK_BYTES: Final = 8 << 20
+_LOOK_BYTES: Final = 1 << 16
+
+
+def open_export(
+    file: ExportFile, block_size: int = DEFAULT_BLOCK_BYTES, *, longest_record: int = MAX_RECORD_BYTES
+) -> ExportReader:
+    """Open a file of the export and find its dialect.
+
+    Args:
+        file: As `discover` returns it; its suffix tells CSV from JSON, everything else comes from its content.
+        block_size: Bytes to read at a time, at least 1; the memory needed is a small multiple of it.
+        longest_record: Longest record, in bytes, that is waited for before the file is given up.
+
+    Returns:
+        A reader, to be closed after use (a context manager).
+
+    Raises:
+        ExportError: The file cannot be opened, is not UTF-8, or has no header or no records that can be read at all.
+        ValueError: `block_size` or `longest_record` is less than 1.
+    """
+    if block_size < 1 or longest_record < 1:
+        raise ValueError("block_size and longest_record must be at least 1")
+    try:
+        with ExitStack() as on_error:
+            stream = on_error.enter_context(file.path.open("rb"))
+            reader = _open(file, stream, block_size, longest_record)
+            on_error.pop_all()
+            return reader
+    except OSError as error:
+        raise ExportError(f"{file.path}: cannot be read: {error.strerror}") from error
+
+
+def _open(file: ExportFile, stream: BinaryIO, block_size: int, longest_record: int) -> ExportReader:
+    size = os.fstat(stream.fileno()).st_size
+    look = stream.read(_LOOK_BYTES)
+    refuse_other_encodings(file.path, look)
+    begin = len(UTF8_MARK) if look.startswith(UTF8_MARK) else 0
+    look = look[begin:]
+    while not look.strip():
+        look = stream.read(_LOOK_BYTES)
+        if not look:
+            return _EmptyReader(file, Dialect("empty", byte_order_mark=begin > 0), stream, size)
+    if file.path.suffix.lower() == ".csv":
+        return CsvReader(
+            file, stream, size=size, begin=begin, block_size=block_size, longest_record=longest_record
+        )
+    first = look.lstrip()[:1]
+    if first not in (b"[", b"{"):
+        raise ExportError(f"{file.path}: holds neither an array nor objects of JSON")
+    return JsonReader(
+        file,
+        stream,
+        size=size,
+        begin=begin,
+        is_array=first == b"[",
+        block_size=block_size,
+        longest_record=longest_record,
+    )
+
+
+class _EmptyReader(ExportReader):
+    """Reads a file without content: the dashboard's export of an entity without rows."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def bytes_read(self) -> int:
+        return self.size
+
+    def _read(self) -> Iterator[Batch]:
+        return iter(())
