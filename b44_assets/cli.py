@@ -250,6 +250,8 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
 
     months = months_from(settings.first_month)
     with _progress(quiet=as_json) as progress, dg.DagsterInstance.get() as instance:
+        # Dagster opens two connections for each event otherwise, which takes longer than most steps.
+        instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
         migration = replace(migration, progress=progress)
         definitions = definitions_of(migration)
         result = definitions.resolve_job_def(job).execute_in_process(
@@ -396,7 +398,7 @@ def _lines(console: Console) -> Callable[[str, int, int], None]:
 
     def report(what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - spoken.get(what, 0.0) >= 5.0:
+        if done == total or now - spoken.setdefault(what, now) >= 5.0:
             spoken[what] = now
             console.print(f"{what}: {done:,} of {total:,}" if total else what, markup=False)
 

@@ -204,8 +204,7 @@ class EmbeddedServer:
                     self._end_orphans(time.monotonic() - begun)
                     time.sleep(0.01)
                 self._clear_stale_files()
-                with suppress(OSError):  # nothing depends on the folder's going
-                    self.socket_dir.rmdir()
+                self._remove_socket_directory()
                 return True
 
     # -- who is alive ----------------------------------------------------------------------------------------------
@@ -345,6 +344,7 @@ class EmbeddedServer:
             inherit=(lock,),
         )
         if result.returncode:
+            self._remove_socket_directory()
             said = [(self.log_dir / "startup.log").read_text(errors="replace")]
             for log in sorted(self.log_dir.glob("postgresql-*.log")):
                 with log.open(errors="replace") as lines:
@@ -437,6 +437,10 @@ class EmbeddedServer:
                 f"{path}, needed for the socket of the embedded PostgreSQL, belongs to somebody else or is open to"
                 " others: remove it, or set another B44_HOME"
             )
+
+    def _remove_socket_directory(self) -> None:
+        with suppress(OSError):  # it is small, and nothing depends on its going
+            self.socket_dir.rmdir()
 
     def _run(
         self,

@@ -166,7 +166,7 @@ def with_lock_retries(
             if attempt == attempts:
                 who = ", ".join(map(str, blockers)) or "sessions that were gone before they could be named"
                 raise DatabaseError(
-                    f"no lock within {lock_timeout} ms in {attempts} attempts: {who} stood in the way"
+                    f"no lock within {lock_timeout} ms in {attempts} attempt{'s' * (attempts > 1)}: {who} stood in the way"
                 ) from error
             pause = min(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS) * (1 - random() / 2)
             if on_retry is not None:

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 from b44_assets.errors import ExportError
+from b44_assets.exports.csv_blocks import blocks
 from b44_assets.exports.csv_grammar import Good, Grammar, Malformed, first_row, split_row, without_line_end
-from b44_assets.exports.model import MAX_FIELDS, Dialect
-from b44_assets.exports.names import distinct
+from b44_assets.exports.csv_header import Header, read_header
+from b44_assets.exports.model import Dialect
 from b44_assets.exports.text import is_json, undoubled
 
 UTF8_MARK: Final = b"\xef\xbb\xbf"
@@ -22,14 +23,13 @@ _OTHER_MARKS: Final = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-_DELIMITERS: Final = (b",", b";", b"\t")
-_BLANK_LINES: Final = re.compile(rb"(?:[ \t]*+\r?+\n)*")
+_SAMPLE_BYTES: Final = 1 << 20
+_LARGEST_SAMPLE_BYTES: Final = 32 << 20
+_WINDOW_BYTES: Final = 1 << 16
 # A literal `null` stands in these columns in every dialect, so it says nothing there.
 _CREATORS: Final = frozenset({"created_by", "created_by_id"})
 _NUMBER_OR_BOOLEAN: Final = re.compile(rb'"(?:-?\d+(?:\.\d+)?|true|false)"')
 _NULLS: Final = (b'"null"', b'"undefined"')
-
-_WINDOW: Final = 1 << 16
 
 Quoting = Literal["2025-06", "2025-08"]
 
@@ -42,81 +42,92 @@ def refuse_other_encodings(path: Path, head: bytes) -> None:
 
 
 @dataclass(frozen=True)
-class Header:
-    """The first line of a CSV file.
+class CsvForm:
+    """All that is known of a CSV file before its records are read.
 
     Attributes:
-        fields: Its names; a repeated one with a suffix such as `_2`, a blank one as `column_7`.
-        delimiter: One byte.
-        quoted: Every name stands in quotes.
-        line_end: `\n`, `\r\n`, or nothing where the file ends with it.
-        length: In bytes, with blank lines before it and its line end.
-        oddities: What was unusual about it.
+        dialect: How it is written.
+        fields: Their names.
+        grammar: The form of its records.
+        begin: Offset of the first record.
+        oddities: Of the header.
     """
 
+    dialect: Dialect
     fields: tuple[str, ...]
-    delimiter: bytes
-    quoted: bool
-    line_end: str
-    length: int
+    grammar: Grammar
+    begin: int
     oddities: Counter[str]
 
 
-def read_header(path: Path, head: bytes, *, final: bool) -> Header:
-    """Read the names of the fields.
+def find_form(path: Path, stream: BinaryIO, *, size: int, begin: int, longest_record: int) -> CsvForm:
+    """Find a CSV file's dialect from its header and its first MiB, or as much of it as is needed.
 
     Args:
         path: For messages.
-        head: The file's first bytes, without a byte order mark.
-        final: The file ends with them.
+        stream: The file's bytes, seekable.
+        size: Of the file, in bytes.
+        begin: Offset behind the byte order mark, 0 without one.
+        longest_record: In bytes, as for reading.
 
     Raises:
-        ExportError: There is no whole line, it holds NUL or invalid UTF-8, cannot be split, or has too many names.
+        ExportError: The header cannot be read, or all of the file had to be read and cannot be.
     """
-    blank = _BLANK_LINES.match(head)
-    begin = 0 if blank is None else blank.end()
-    data = head[begin:]
-    first_line = data.split(b"\n", 1)[0]
-    if first_line.lstrip()[:1] in (b"{", b"["):
-        raise ExportError(f"{path}: holds JSON, not CSV; name it .json or .jsonl")
-    if first_line.lstrip()[:1] == b"<":
-        raise ExportError(f"{path}: holds a web page, not CSV; export the entity again")
-    if b"\0" in first_line:
-        raise ExportError(f"{path}: NUL bytes in the header; this is no CSV file in UTF-8")
-    # The delimiter that gives the most names; the comma where there is but one.
-    best: tuple[list[bytes], bytes, int] | None = None
-    for delimiter in _DELIMITERS:
-        length = first_row(data, delimiter, final=final)
-        cells = None if length is None else split_row(without_line_end(data[:length]), delimiter)
-        if length is not None and cells is not None and (best is None or len(cells) > len(best[0])):
-            best = cells, delimiter, length
-    if best is None:
-        if not final and b"\n" not in data:
-            raise ExportError(f"{path}: the header is longer than {len(data):,} bytes; this is no CSV file")
-        if b"\r" in without_line_end(first_line):
-            raise ExportError(f"{path}: a carriage return in the header; end lines with LF or CRLF")
-        raise ExportError(f"{path}: the header cannot be split into names; look for a stray quote in it")
-    cells, delimiter, length = best
-    row = data[:length]
-    if len(cells) > MAX_FIELDS:
-        raise ExportError(f"{path}: {len(cells):,} fields in the header; at most {MAX_FIELDS:,} are supported")
-    if b"\0" in row:
-        raise ExportError(f"{path}: NUL bytes in the header; this is no CSV file in UTF-8")
-    try:
-        names = [_unquoted(cell).decode("utf-8") for cell in cells]
-    except UnicodeDecodeError:
-        raise ExportError(f"{path}: the header is not valid UTF-8; save the file as UTF-8") from None
-    oddities: Counter[str] = Counter()
-    if begin:
-        oddities["blank lines"] += head.count(b"\n", 0, begin)
-    fields = distinct(names, oddities)
-    line_end = "\r\n" if row.endswith(b"\r\n") else "\n" if row.endswith(b"\n") else ""
-    quoted = all(cell.startswith(b'"') for cell in cells)
-    return Header(fields, delimiter, quoted, line_end, begin + length, oddities)
+    stream.seek(begin)
+    head = stream.read(_SAMPLE_BYTES)
+    final = begin + len(head) >= size
+    header = read_header(path, head, final=final)
+    fields, body, sample = len(header.fields), begin + header.length, head[header.length :]
+    all_quoted = _has_quoted_cells(stream, header, sample, begin=body, final=final)
+    usual = usual_cells(sample, header.delimiter, fields, final=final)
+    grammar = Grammar(fields, delimiter=header.delimiter, all_quoted=all_quoted, usual_cells=usual)
+    name: Quoting | Literal["2026-06", "spreadsheet"] = "spreadsheet"
+    if all_quoted and header.quoted:
+        name = "2026-06"
+    elif all_quoted:
+        name = _quoting(path, stream, header, grammar, begin=body, longest_record=longest_record)
+    dialect = Dialect(
+        name=name,
+        delimiter=header.delimiter.decode(),
+        line_end=header.line_end,
+        byte_order_mark=begin > 0,
+        header_quoted=header.quoted,
+        all_quoted=all_quoted,
+        null_literals=("null", "undefined") if name == "2025-06" else ("",),
+        guarded=name == "2026-06",
+        doubled_json=name == "2025-06",
+    )
+    return CsvForm(dialect, header.fields, grammar, body, header.oddities)
 
 
-def _unquoted(cell: bytes) -> bytes:
-    return cell[1:-1].replace(b'""', b'"') if cell.startswith(b'"') else cell
+def _has_quoted_cells(stream: BinaryIO, header: Header, sample: bytes, *, begin: int, final: bool) -> bool:
+    if header.delimiter != b",":
+        return False
+    if final and not sample.strip():
+        return header.quoted
+    answer = is_all_quoted(sample, len(header.fields), final=final)
+    wanted = _SAMPLE_BYTES
+    while answer is None:  # the first record is a long one
+        wanted *= 4
+        stream.seek(begin)
+        sample = stream.read(wanted)
+        final = len(sample) < wanted or wanted >= _LARGEST_SAMPLE_BYTES
+        answer = is_all_quoted(sample, len(header.fields), final=final)
+    return answer
+
+
+def _quoting(
+    path: Path, stream: BinaryIO, header: Header, grammar: Grammar, *, begin: int, longest_record: int
+) -> Quoting:
+    """Read on until something speaks for one of the two dialects; where nothing does, they mean the same."""
+    evidence = Evidence(header.fields)
+    for block in blocks(path, stream, grammar, begin=begin, block_size=_SAMPLE_BYTES, longest_record=longest_record):
+        for segment in block.split.segments:
+            if isinstance(segment, Good):
+                evidence.add(grammar.quoted_cells(block.data, segment))
+        if verdict := evidence.verdict():
+            return verdict
+    return "2025-08"
 
 
 def is_all_quoted(sample: bytes, fields: int, *, final: bool) -> bool | None:
@@ -162,8 +173,8 @@ def usual_cells(sample: bytes, delimiter: bytes, fields: int, *, final: bool) ->
     counts: Counter[int] = Counter()
     at = 0
     for _ in range(1_000):
-        window = sample[at : at + _WINDOW]
-        length = first_row(window, delimiter, final=final and at + _WINDOW >= len(sample))
+        window = sample[at : at + _WINDOW_BYTES]
+        length = first_row(window, delimiter, final=final and at + _WINDOW_BYTES >= len(sample))
         if not window or length is None:
             break
         cells = split_row(without_line_end(window[:length]), delimiter)
@@ -207,7 +218,7 @@ class Evidence:
 
     def _add_json(self, cells: Iterable[bytes]) -> None:
         for cell in cells:
-            text = _unquoted(cell).decode("utf-8", "replace")
+            text = cell[1:-1].replace(b'""', b'"').decode("utf-8", "replace")
             if undoubled(text) is not None:
                 self._doubled += 1
             elif '"' in text.replace('""', "") and is_json(text):
@@ -225,18 +236,3 @@ class Evidence:
             if balance:
                 return "2025-06" if balance > 0 else "2025-08"
         return None
-
-
-def csv_dialect(header: Header, quoting: Quoting | Literal["2026-06", "spreadsheet"], *, marked: bool) -> Dialect:
-    """Put together what is known of a CSV file."""
-    return Dialect(
-        name=quoting,
-        delimiter=header.delimiter.decode(),
-        line_end=header.line_end,
-        byte_order_mark=marked,
-        header_quoted=header.quoted,
-        all_quoted=quoting != "spreadsheet",
-        null_literals=("null", "undefined") if quoting == "2025-06" else ("",),
-        guarded=quoting == "2026-06",
-        doubled_json=quoting == "2025-06",
-    )

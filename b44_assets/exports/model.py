@@ -1,4 +1,3 @@
-# pyright: reportMissingTypeStubs=false
 """What reading an export yields: files, dialects, batches of text cells, and records that could not be read."""
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class ExportFile:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a file is written; found from its content alone.
+    r"""How a file is written; found from its content alone.
 
     Attributes:
         name: `2025-06`, `2025-08` and `2026-06` are the dashboard's CSV by its first month, `spreadsheet` is CSV saved

@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 
 from b44_assets.errors import ExportError
 from b44_assets.exports.csv_reader import CsvReader
-from b44_assets.exports.dialects import UTF8_MARK, refuse_other_encodings
+from b44_assets.exports.dialects import UTF8_MARK, find_form, refuse_other_encodings
 from b44_assets.exports.json_reader import JsonReader
 from b44_assets.exports.model import MAX_RECORD_BYTES, Batch, Dialect, ExportFile, ExportReader
 
@@ -57,9 +57,8 @@ def _open(file: ExportFile, stream: BinaryIO, block_size: int, longest_record: i
         if not look:
             return _EmptyReader(file, Dialect("empty", byte_order_mark=begin > 0), stream, size)
     if file.path.suffix.lower() == ".csv":
-        return CsvReader(
-            file, stream, size=size, begin=begin, block_size=block_size, longest_record=longest_record
-        )
+        form = find_form(file.path, stream, size=size, begin=begin, longest_record=longest_record)
+        return CsvReader(file, stream, form, size=size, block_size=block_size, longest_record=longest_record)
     first = look.lstrip()[:1]
     if first not in (b"[", b"{"):
         raise ExportError(f"{file.path}: holds neither an array nor objects of JSON")

@@ -9,7 +9,7 @@ from typing import Final
 # Not storable: NUL, and surrogates without their partner.
 UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
-_decode: Final = json.JSONDecoder().scan_once
+_decode: Final = json.JSONDecoder().raw_decode
 
 
 def visible_bytes(data: bytes) -> str:
@@ -38,7 +38,7 @@ def is_json(text: str) -> bool:
     """Tell whether the whole text is one JSON value; white space may follow it."""
     try:
         _, end = _decode(text, 0)
-    except (ValueError, StopIteration, RecursionError):
+    except (ValueError, RecursionError):
         return False
     return not text[end:].strip(" \t\r\n")
 

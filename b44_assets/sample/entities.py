@@ -105,7 +105,7 @@ def spoil(column: str, *sources: Source, reason: str) -> Plant:
 
 
 def mend(column: str, *sources: Source, **expected: Any) -> Plant:
-    """Puts these values, in turn, where the migration must repair them to what is expected (target column and value)."""
+    """Puts these values, in turn, where the migration must repair them to the values of target columns expected."""
     turns = cycle(sources)
 
     def plant(draw: Draw, made: Made) -> None:
@@ -178,10 +178,12 @@ class Cast:
     categories: list[str] = field(default_factory=list[str])
     # Entity to ids of its records that are refused.
     refused: dict[str, list[str]] = field(default_factory=lambda: {"User": [], "Category": []})
+    _strangers: int = 0
 
     def nobody(self, draw: Draw, made: Made) -> Value:
-        """An id that stands for no migrated user: unknown, a service, made up, or a user who is refused."""
-        kind = draw.below(4)
+        """An id that stands for no migrated user: in turn a service, a user who is refused, made up, or unknown."""
+        kind = self._strangers % 4
+        self._strangers += 1
         if kind == 0:
             return draw.service_id()
         if kind == 1 and self.refused["User"]:
@@ -436,7 +438,8 @@ class UserMaker(Maker):
             return False
         self._follow(draw, made, leader)
         address = str(leader.expected["email"])
-        made.record["email"] = draw.pick((address.upper(), address.title(), f" {address}"))
+        others = [text for text in (address.upper(), address.title(), address) if text != leader.record["email"]]
+        made.record["email"] = draw.pick(others)
         made.reasons += ("duplicate_email",)
         return True
 

@@ -1,0 +1,92 @@
+"""Reading the first line of a CSV file: the names of its fields, and what it tells of the file's form."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from b44_assets.errors import ExportError
+from b44_assets.exports.csv_grammar import first_row, split_row, without_line_end
+from b44_assets.exports.model import MAX_FIELDS
+from b44_assets.exports.names import distinct
+
+_DELIMITERS: Final = (b",", b";", b"\t")
+
+
+@dataclass(frozen=True)
+class Header:
+    r"""The first line of a CSV file.
+
+    Attributes:
+        fields: Its names; a repeated one with a suffix such as `_2`, a blank one as `column_7`.
+        delimiter: One byte.
+        quoted: Every name stands in quotes.
+        line_end: `\n`, `\r\n`, or nothing where the file ends with it.
+        length: In bytes, with blank lines before it and its line end.
+        oddities: What was unusual about it.
+    """
+
+    fields: tuple[str, ...]
+    delimiter: bytes
+    quoted: bool
+    line_end: str
+    length: int
+    oddities: Counter[str]
+
+
+def read_header(path: Path, head: bytes, *, final: bool) -> Header:
+    """Read the names of the fields.
+
+    Args:
+        path: For messages.
+        head: The file's first bytes, without a byte order mark.
+        final: The file ends with them.
+
+    Raises:
+        ExportError: There is no whole line, it holds NUL or invalid UTF-8, cannot be split, or has too many names.
+    """
+    begin = head.rfind(b"\n", 0, len(head) - len(head.lstrip(b" \t\r\n"))) + 1  # behind blank lines
+    data = head[begin:]
+    first_line = data.split(b"\n", 1)[0]
+    if first_line.lstrip()[:1] in (b"{", b"["):
+        raise ExportError(f"{path}: holds JSON, not CSV; name it .json or .jsonl")
+    if first_line.lstrip()[:1] == b"<":
+        raise ExportError(f"{path}: holds a web page, not CSV; export the entity again")
+    if b"\0" in first_line:
+        raise ExportError(f"{path}: NUL bytes in the header; this is no CSV file in UTF-8")
+    # The delimiter that gives the most names; the comma where there is but one.
+    best: tuple[list[bytes], bytes, int] | None = None
+    for delimiter in _DELIMITERS:
+        length = first_row(data, delimiter, final=final)
+        cells = None if length is None else split_row(without_line_end(data[:length]), delimiter)
+        if length is not None and cells is not None and (best is None or len(cells) > len(best[0])):
+            best = cells, delimiter, length
+    if best is None:
+        if not final and b"\n" not in data:
+            raise ExportError(f"{path}: the header is longer than {len(data):,} bytes; this is no CSV file")
+        if b"\r" in without_line_end(first_line):
+            raise ExportError(f"{path}: a carriage return in the header; end lines with LF or CRLF")
+        raise ExportError(f"{path}: the header cannot be split into names; look for a stray quote in it")
+    cells, delimiter, length = best
+    row = data[:length]
+    if len(cells) > MAX_FIELDS:
+        raise ExportError(f"{path}: {len(cells):,} fields in the header; at most {MAX_FIELDS:,} are supported")
+    if b"\0" in row:
+        raise ExportError(f"{path}: NUL bytes in the header; this is no CSV file in UTF-8")
+    try:
+        names = [_unquoted(cell).decode("utf-8") for cell in cells]
+    except UnicodeDecodeError:
+        raise ExportError(f"{path}: the header is not valid UTF-8; save the file as UTF-8") from None
+    oddities: Counter[str] = Counter()
+    if begin:
+        oddities["blank lines"] += head.count(b"\n", 0, begin)
+    fields = distinct(names, oddities)
+    line_end = "\r\n" if row.endswith(b"\r\n") else "\n" if row.endswith(b"\n") else ""
+    quoted = all(cell.startswith(b'"') for cell in cells)
+    return Header(fields, delimiter, quoted, line_end, begin + length, oddities)
+
+
+def _unquoted(cell: bytes) -> bytes:
+    return cell[1:-1].replace(b'""', b'"') if cell.startswith(b'"') else cell

@@ -1,0 +1,640 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg import errors, sql
+from psycopg.rows import TupleRow
+
+from b44_assets.database import connect as module
+from b44_assets.database.connect import cancelling, connect, redact
+from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.database.locks import LockRetry, Session, advisory_key, advisory_lock, with_lock_retries
+from b44_assets.errors import DatabaseError
+from tests.support import Pg15, free_port
+
+SECRET = "Geheim7Secret"
+
+Connection = psycopg.Connection[TupleRow]
+
+
+class Terminated(BaseException):
+    """Like the exception that Dagster raises to end a run: no Exception, and unknown to psycopg."""
+
+
+def one(conn: Connection, statement: str, *arguments: object) -> object:
+    row = conn.execute(statement.encode(), arguments or None).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+@contextmanager
+def interrupted(after: float, exception: BaseException) -> Generator[None]:
+    """Raises an exception in the main thread after a while, as a signal handler does."""
+
+    def strike(number: int, frame: FrameType | None) -> None:
+        raise exception
+
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, after)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# -- sessions ----------------------------------------------------------------------------------------------------------
+
+SETTINGS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "client_encoding": "UTF8",
+    "statement_timeout": "0",
+    "lock_timeout": "1min",
+    "client_connection_check_interval": "2s",
+    "application_name": "b44 test",
+}
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_a_session_has_the_same_settings_wherever_it_is(database: str, autocommit: bool) -> None:
+    with psycopg.connect(database) as conn:
+        name = sql.Identifier(conn.info.dbname)
+        for setting, value in (
+            ("TimeZone", "Asia/Tokyo"),
+            ("DateStyle", "German"),
+            ("IntervalStyle", "iso_8601"),
+            ("statement_timeout", "5min"),
+            ("client_encoding", "LATIN1"),
+        ):
+            conn.execute(sql.SQL("ALTER DATABASE {} SET {} = {}").format(name, sql.Identifier(setting), value))
+
+    with connect(database, application_name="b44 test", autocommit=autocommit) as conn:
+        conn.execute("SELECT 1")
+        conn.rollback()
+
+        assert {name: one(conn, "SELECT current_setting(%s)", name) for name in SETTINGS} == SETTINGS
+        assert conn.autocommit is autocommit
+
+
+def test_settings_in_the_url_that_are_none_of_ours_stay(database: str) -> None:
+    with connect(database + "&options=-csearch_path%3Dstaging") as conn:
+        assert one(conn, "SHOW search_path") == "staging"
+
+
+def test_the_wait_for_locks_can_be_chosen(database: str) -> None:
+    with connect(database, lock_timeout_ms=1500) as conn:
+        assert one(conn, "SHOW lock_timeout") == "1500ms"
+
+
+def test_leaving_the_block_commits_and_closes(database: str) -> None:
+    with connect(database) as conn:
+        conn.execute("CREATE TABLE kept ()")
+
+    assert conn.closed
+    with connect(database) as conn:
+        assert one(conn, "SELECT to_regclass('kept')::text") == "kept"
+
+
+def test_a_server_older_than_supported_is_refused(pg15: Pg15, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OLDEST_VERSION", 16)
+
+    with pytest.raises(DatabaseError, match="is PostgreSQL 15: 16 to 18 are supported"):
+        connect(pg15.url())
+
+
+def test_a_server_newer_than_tested_is_used_with_a_warning(
+    embedded: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "NEWEST_VERSION", 17)
+
+    with caplog.at_level(logging.WARNING), connect(embedded.url()):
+        assert "is PostgreSQL 18, newer than" in caplog.text
+
+
+def test_a_supported_server_gives_no_warning(server_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), connect(server_url):
+        assert caplog.text == ""
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+def fault(url: str) -> str:
+    with pytest.raises(DatabaseError) as caught:
+        connect(url)
+    assert caught.value.__cause__ is None
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_wrong_password_is_named_and_not_shown(pg15: Pg15) -> None:
+    message = fault(pg15.tcp_url(password=SECRET))
+
+    assert message == f"the PostgreSQL server 127.0.0.1:{pg15.port} refuses the password of user 'app'"
+
+
+def test_a_missing_password_is_asked_for(pg15: Pg15, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSFILE", os.devnull)
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+
+    assert "asks for the password of user 'app'" in fault(f"postgresql://app@127.0.0.1:{pg15.port}/postgres")
+
+
+def test_an_unknown_database_is_named(pg15: Pg15) -> None:
+    assert "has no database 'nowhere'" in fault(pg15.tcp_url(database="nowhere"))
+
+
+def test_an_unknown_user_is_named(pg15: Pg15) -> None:
+    assert "has no user 'stranger'" in fault(pg15.url().replace("postgres@", "stranger@"))
+
+
+def test_a_database_that_asks_for_tls_says_so(pg15: Pg15) -> None:
+    message = fault(pg15.tcp_url(database="secure") + "?sslmode=disable")
+
+    assert "lets nobody connect to database 'secure' without TLS: put sslmode=require in the URL" in message
+
+
+def test_a_database_closed_to_us_is_not_taken_for_a_matter_of_tls(pg15: Pg15) -> None:
+    message = fault(pg15.tcp_url(database="closed"))
+
+    assert "does not let user 'app' connect to database 'closed' from here" in message
+
+
+def test_tls_settings_of_the_url_are_kept(pg15: Pg15) -> None:
+    with connect(pg15.tcp_url(database="secure") + "?sslmode=require") as conn:
+        assert one(conn, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()") is True
+
+    message = fault(pg15.tcp_url(database="secure") + "?sslmode=verify-full&sslrootcert=system")
+    assert "the TLS certificate of the PostgreSQL server 127.0.0.1" in message
+
+
+def test_a_server_without_tls_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(8)
+                client.sendall(b"N")
+                client.recv(8)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        message = fault(f"postgresql://app:{SECRET}@127.0.0.1:{listener.getsockname()[1]}/shop?sslmode=require")
+        thread.join()
+
+    assert "offers no TLS, which sslmode in the URL asks for" in message
+
+
+def test_too_many_connections_are_named(pg15: Pg15) -> None:
+    assert "has too many connections already" in fault(pg15.tcp_url(user="crowded"))
+
+
+def test_a_port_where_nothing_listens_is_named() -> None:
+    port = free_port()
+
+    message = fault(f"postgresql://app:{SECRET}@127.0.0.1:{port}/shop")
+
+    assert message == f"the PostgreSQL server 127.0.0.1:{port} refuses the connection: no server listens there"
+
+
+def test_a_host_that_cannot_be_resolved_is_named() -> None:
+    message = fault(f"postgresql://app:{SECRET}@no-such-host.invalid/shop")
+
+    assert message == "the name of the PostgreSQL server no-such-host.invalid cannot be resolved"
+
+
+def test_a_host_that_does_not_answer_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://app:{SECRET}@127.0.0.1:{silent.getsockname()[1]}/shop?connect_timeout=1"
+
+        assert fault(url).endswith(" cannot be reached")
+
+
+def test_a_socket_without_a_server_is_named() -> None:
+    assert fault("postgresql:///shop?host=/nonexistent") == "no server listens on the socket in /nonexistent"
+
+
+def test_a_database_of_another_encoding_is_refused(pg15: Pg15) -> None:
+    assert "database 'latin' is encoded in LATIN1" in fault(pg15.url("latin"))
+
+
+def test_a_fault_in_another_language_is_passed_on_without_the_password() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(1000)
+                body = b"SFATAL\0VFATAL\0C28000\0M" + f"Zugriff mit {SECRET} verweigert".encode() + b"\0\0"
+                client.sendall(b"E" + (len(body) + 4).to_bytes(4, "big") + body)
+                client.recv(1000)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        message = fault(f"postgresql://app:{SECRET}@127.0.0.1:{listener.getsockname()[1]}/shop?sslmode=disable")
+        thread.join()
+
+    assert "Zugriff mit *** verweigert" in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://app:a%{SECRET}@db/shop",
+        f"postgresql://app:a@{SECRET}@db/shop",
+        f"postgresql://app:a/{SECRET}@db/shop",
+        f"postgresql://app:12/{SECRET}@db/shop",
+        f"postgresql://app:pw@db:{SECRET}/shop",
+        f"postgresql://app:pw@db/shop?{SECRET}",
+        f"postgresql://app:pw@db/shop?{SECRET}=1",
+        f"postgresql://app:pw@[{SECRET}/shop",
+        f"host=db password='{SECRET}",
+        f"nonsense {SECRET}",
+        f"postgresql://app:{SECRET}\0@db/shop",
+        f"postgresql://app:{SECRET}\udcff@db/shop",
+    ],
+)
+def test_a_malformed_url_is_refused_without_being_shown(url: str) -> None:
+    message = fault(url)
+
+    assert message.startswith("the database URL cannot be read: it must be of the form postgresql://")
+    assert SECRET not in message
+    assert SECRET not in redact(url)
+
+
+@given(before=st.text(max_size=6), after=st.text(max_size=6))
+def test_no_password_is_ever_shown_however_it_is_written(before: str, after: str) -> None:
+    url = f"postgresql://app:{before}{SECRET}{after}@127.0.0.1:1/shop"
+
+    assert SECRET not in redact(url)
+    with pytest.raises(DatabaseError) as caught:
+        connect(url)
+    assert SECRET not in str(caught.value)
+
+
+@given(password=st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1))
+def test_a_password_that_is_escaped_is_taken_for_a_password(password: str) -> None:
+    assert redact(f"postgresql://app:{quote(password, safe='')}@db/shop") == "postgresql://app:***@db/shop"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "postgresql://app:pw@db:5433/shop?sslmode=require&sslpassword=x",
+            "postgresql://app:***@db:5433/shop?sslmode=require",
+        ),
+        ("postgresql://app@db/shop", "postgresql://app@db/shop"),
+        ("postgresql://db/shop?password=pw", "postgresql://:***@db/shop"),
+        ("postgresql+psycopg2://app:pw@db/shop", "postgresql+psycopg2://app:***@db/shop"),
+        ("host=db user=app password=pw dbname=shop", "postgresql://app:***@db/shop"),
+        ("postgresql://postgres@/b44?host=/tmp/x&port=5432", "postgresql://postgres@/b44?host=/tmp/x&port=5432"),
+        ("postgresql://a:pw@h1:1,h2:2/shop", "postgresql://a:***@h1:1,h2:2/shop"),
+        ("postgresql://a:pw@[::1]:5/shop", "postgresql://a:***@[::1]:5/shop"),
+    ],
+)
+def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+# -- cancelling --------------------------------------------------------------------------------------------------------
+
+
+def runs(watcher: Connection, pid: int) -> bool:
+    return bool(one(watcher, "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND state = 'active'", pid))
+
+
+@pytest.mark.parametrize("exception", [Terminated(), KeyboardInterrupt(), TimeoutError("ours")])
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_interruption_ends_the_sql_in_the_server(database: str, exception: BaseException, nested: bool) -> None:
+    with connect(database, autocommit=True) as watcher:
+        conn = connect(database)
+        # Without it, the server would notice by itself that the client has gone.
+        conn.execute("SET client_connection_check_interval = 0")
+        conn.commit()
+        pid = conn.info.backend_pid
+        with pytest.raises(type(exception)), interrupted(0.3, exception), conn, cancelling(conn):
+            if nested:
+                with conn.transaction():
+                    conn.execute("SELECT pg_sleep(600)")
+            conn.execute("SELECT pg_sleep(600)")
+
+        wait_until(lambda: not runs(watcher, pid))
+
+
+def test_an_interruption_rolls_back(database: str) -> None:
+    conn = connect(database)
+    with pytest.raises(Terminated), interrupted(0.3, Terminated()), conn, cancelling(conn):
+        conn.execute("CREATE TABLE half_done ()")
+        conn.execute("SELECT pg_sleep(600)")
+
+    with connect(database) as conn:
+        assert one(conn, "SELECT to_regclass('half_done')") is None
+
+
+def test_an_error_in_sql_leaves_the_connection_usable(database: str) -> None:
+    with connect(database) as conn:
+        with pytest.raises(errors.DivisionByZero), cancelling(conn):
+            conn.execute("SELECT 1/0")
+        conn.rollback()
+
+        assert one(conn, "SELECT 1") == 1
+
+
+def test_an_exception_between_statements_keeps_the_connection(database: str) -> None:
+    with connect(database) as conn:
+        with pytest.raises(Terminated), cancelling(conn):
+            conn.execute("CREATE TABLE t ()")
+            raise Terminated
+        assert not conn.closed
+
+
+def test_the_interruption_is_seen_even_if_the_server_cannot_be_told(
+    database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Connection, *, timeout: float) -> None:
+        raise psycopg.OperationalError("no way")
+
+    monkeypatch.setattr(psycopg.Connection, "cancel_safe", fail)
+    conn = connect(database)
+    with pytest.raises(Terminated), interrupted(0.3, Terminated()), conn, cancelling(conn):
+        conn.execute("SELECT pg_sleep(600)")
+
+    assert conn.closed
+    assert "could not be cancelled: no way" in caplog.text
+
+
+# -- advisory locks ----------------------------------------------------------------------------------------------------
+
+
+def test_the_key_of_a_name_never_changes(database: str) -> None:
+    in_sql = "SELECT ('x' || left(encode(sha256(convert_to(%s, 'UTF8')), 'hex'), 16))::bit(64)::bigint"
+
+    assert advisory_key("migrate") == 4_307_694_844_222_389_748
+    with connect(database) as conn:
+        for name in ("migrate", "posts/2024-01", "größe"):
+            assert one(conn, in_sql, name) == advisory_key(name)
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_a_lock_is_held_by_one_session_and_freed_at_the_end(database: str, autocommit: bool) -> None:
+    with (
+        connect(database, autocommit=autocommit) as first,
+        connect(database, autocommit=autocommit) as second,
+    ):
+        with advisory_lock(first, "migrate"):
+            with pytest.raises(DatabaseError, match="held by"), advisory_lock(second, "migrate", timeout=0):
+                pass
+            with advisory_lock(second, "something else", timeout=0):
+                pass
+        with advisory_lock(second, "migrate", timeout=0):
+            pass
+
+
+def test_whoever_waits_is_told_once_by_whom_it_is_held(database: str) -> None:
+    told: list[Session | None] = []
+    with connect(database, application_name="b44 migrate") as first, connect(database) as second:
+        holding = advisory_lock(first, "migrate")
+        holding.__enter__()
+        naps: list[float] = []
+
+        def nap(seconds: float) -> None:
+            naps.append(seconds)
+            if len(naps) == 3:
+                holding.__exit__(None, None, None)
+
+        with advisory_lock(second, "migrate", wait=told.append, sleep=nap):
+            pass
+
+        assert len(naps) == 3
+        assert len(told) == 1
+        holder = told[0]
+        assert holder is not None
+        assert (holder.pid, holder.application_name) == (first.info.backend_pid, "b44 migrate")
+        assert holder.since is not None
+        assert holder.since.utcoffset() is not None
+
+
+def test_the_holder_is_named_when_the_time_is_over(database: str) -> None:
+    naps: list[float] = []
+    with (
+        connect(database, application_name="b44 migrate") as first,
+        connect(database) as second,
+        advisory_lock(first, "migrate"),
+    ):
+        expected = (
+            rf"the lock 'migrate' is held by process {first.info.backend_pid} \(b44 migrate, connected since .* UTC\)"
+        )
+        with (
+            pytest.raises(DatabaseError, match=expected),
+            advisory_lock(second, "migrate", timeout=0.6, sleep=naps.append),
+        ):
+            pass
+    assert sum(naps) == pytest.approx(0.6)
+
+
+def test_no_transaction_stays_open_while_waiting_or_holding(database: str) -> None:
+    with connect(database) as conn, advisory_lock(conn, "migrate"):
+        assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
+def test_a_lock_survives_a_roll_back_and_is_freed_after_an_error(database: str) -> None:
+    with connect(database) as first, connect(database) as second:
+        with pytest.raises(errors.DivisionByZero), advisory_lock(first, "migrate"):
+            first.execute("SELECT 1")
+            first.rollback()
+            with pytest.raises(DatabaseError), advisory_lock(second, "migrate", timeout=0):
+                pass
+            first.execute("SELECT 1/0")
+        with advisory_lock(second, "migrate", timeout=0):
+            pass
+
+
+def test_work_in_progress_is_not_committed_by_freeing_the_lock(database: str) -> None:
+    with connect(database) as conn:
+        with advisory_lock(conn, "migrate"):
+            conn.execute("CREATE TABLE unfinished ()")
+        conn.rollback()
+
+        assert one(conn, "SELECT to_regclass('unfinished')") is None
+
+
+def test_an_interrupted_session_frees_the_lock_by_ending(database: str) -> None:
+    first = connect(database)
+    with pytest.raises(Terminated), interrupted(0.3, Terminated()), advisory_lock(first, "migrate"), cancelling(first):
+        first.execute("SELECT pg_sleep(600)")
+
+    with connect(database) as second, advisory_lock(second, "migrate", timeout=20):
+        pass
+
+
+def test_a_lock_is_not_taken_in_the_midst_of_a_transaction(database: str) -> None:
+    with connect(database) as conn:
+        conn.execute("SELECT 1")
+        with pytest.raises(ValueError, match="no transaction open"), advisory_lock(conn, "migrate"):
+            pass
+
+
+# -- DDL with retries --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(database: str) -> str:
+    """A database with the table `t`."""
+    with connect(database) as conn:
+        conn.execute("CREATE TABLE t (n int)")
+    return database
+
+
+def add_column(conn: Connection) -> str:
+    conn.execute("ALTER TABLE t ADD COLUMN m int")
+    return "added"
+
+
+def columns(database: str) -> int:
+    with connect(database) as conn:
+        found = one(conn, "SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0")
+    assert isinstance(found, int)
+    return found
+
+
+def never(seconds: float) -> None:
+    raise AssertionError("there was nothing to wait for")
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_without_anybody_in_the_way_it_is_done_at_once(table: str, autocommit: bool) -> None:
+    with connect(table, autocommit=autocommit) as conn:
+        assert with_lock_retries(conn, add_column, lock_timeout=200, attempts=1, sleep=never) == "added"
+
+    assert columns(table) == 2
+
+
+def test_it_is_tried_again_until_the_lock_is_free(table: str) -> None:
+    retries: list[LockRetry] = []
+    naps: list[float] = []
+    with connect(table) as other, connect(table) as conn:
+        pid = other.info.backend_pid
+        other.execute("SELECT * FROM t")
+
+        def nap(seconds: float) -> None:
+            naps.append(seconds)
+            if len(naps) == 3:
+                other.rollback()
+
+        with_lock_retries(
+            conn,
+            add_column,
+            lock_timeout=300,
+            attempts=5,
+            sleep=nap,
+            random=lambda: 0.5,
+            on_retry=retries.append,
+        )
+
+    assert columns(table) == 2
+    assert naps == pytest.approx([0.075, 0.15, 0.3])
+    assert [(retry.attempt, retry.attempts, retry.pause) for retry in retries] == [
+        (1, 5, naps[0]),
+        (2, 5, naps[1]),
+        (3, 5, naps[2]),
+    ]
+    assert [[session.pid for session in retry.blockers] for retry in retries] == [[], [pid], [pid]]
+
+
+def test_pauses_grow_to_a_bound_and_are_never_negative(table: str) -> None:
+    naps: list[float] = []
+    with connect(table) as other, connect(table) as conn:
+        other.execute("SELECT * FROM t")
+        with pytest.raises(DatabaseError):
+            with_lock_retries(conn, add_column, lock_timeout=1, attempts=12, sleep=naps.append, random=lambda: 1.0)
+
+    assert naps[0] == pytest.approx(0.05)
+    assert max(naps) == naps[-1] == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_who_stood_in_the_way_is_named_at_the_end(table: str, attempts: int) -> None:
+    with connect(table, application_name="long report") as other, connect(table) as conn:
+        other.execute("SELECT * FROM t")
+        expected = (
+            rf"no lock within 300 ms in {attempts} attempt{'s' if attempts > 1 else ''}: process {other.info.backend_pid}"
+            r" \(long report, connected since .*\) stood in the way"
+        )
+        with pytest.raises(DatabaseError, match=expected):
+            with_lock_retries(conn, add_column, lock_timeout=300, attempts=attempts, sleep=lambda _: None)
+
+        assert one(conn, "SHOW lock_timeout") == "1min"
+    assert columns(table) == 1
+
+
+def test_a_deadlock_is_tried_again(table: str) -> None:
+    calls: list[int] = []
+
+    def operation(conn: Connection) -> None:
+        calls.append(1)
+        add_column(conn)
+        if len(calls) == 1:
+            raise errors.DeadlockDetected("as the server would")
+
+    with connect(table) as conn:
+        with_lock_retries(conn, operation, lock_timeout=200, attempts=2, sleep=lambda _: None)
+
+    assert len(calls) == 2
+    assert columns(table) == 2
+
+
+def test_other_errors_are_not_tried_again(table: str) -> None:
+    def operation(conn: Connection) -> None:
+        add_column(conn)
+        conn.execute("SELECT 1/0")
+
+    with connect(table) as conn, pytest.raises(errors.DivisionByZero):
+        with_lock_retries(conn, operation, lock_timeout=200, attempts=5, sleep=never)
+
+    assert columns(table) == 1
+
+
+def test_it_does_not_wait_inside_a_transaction_of_the_caller(table: str) -> None:
+    with connect(table) as conn:
+        conn.execute("SELECT 1")
+        with pytest.raises(ValueError, match="no transaction open"):
+            with_lock_retries(conn, add_column, lock_timeout=200, attempts=1)
+
+
+def test_it_uses_the_password_of_the_connection_to_look_for_blockers(pg15: Pg15) -> None:
+    with connect(pg15.url()) as owner, connect(pg15.tcp_url()) as conn:
+        owner.execute("CREATE TABLE IF NOT EXISTS watched ()")
+        owner.execute("ALTER TABLE watched OWNER TO app")
+        owner.commit()
+        owner.execute("SELECT * FROM watched")
+        with pytest.raises(DatabaseError, match=f"process {owner.info.backend_pid} "):
+            with_lock_retries(
+                conn, lambda conn: conn.execute("DROP TABLE watched"), lock_timeout=300, attempts=1, sleep=never
+            )
+        owner.rollback()
+        owner.execute("DROP TABLE watched")
