@@ -94,8 +94,14 @@ def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(command)
 
 
+def _export_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--export", "export", type=click.Path(path_type=Path), metavar="DIR", help="The export; default B44_EXPORT_DIR."
+    )(command)
+
+
 @main.command()
-@click.option("--export", "export", type=click.Path(path_type=Path), metavar="DIR", help="The export; default B44_EXPORT_DIR.")
+@_export_option
 @_database_option
 @_json_option
 def migrate(export: Path | None, database_url: str | None, as_json: bool) -> None:
@@ -158,25 +164,28 @@ def sample(directory: Path, users: int, posts: int, seed: int, dialect: str) -> 
 
 
 @main.command()
+@_export_option
+@_database_option
 @click.option("--port", default=3000, show_default=True)
-def dev(port: int) -> None:
+def dev(export: Path | None, database_url: str | None, port: int) -> None:
     """Start the Dagster web server and daemon on this machine, over the same runs and database."""
-    settings = _settings()
-    home = _dagster_home(settings)
-    url = target_url(settings)
-    environment = os.environ | {"DAGSTER_HOME": str(home), "B44_HOME": str(settings.home)}
-    if settings.database_url is not None:
-        environment["B44_DATABASE_URL"] = url
+    settings = _settings(export_dir=export, database_url=database_url)
+    _prepare_dagster(settings)
+    target_url(settings)
     click.echo(f"Dagster is starting on http://127.0.0.1:{port} (Ctrl-C ends it)")
     process = subprocess.Popen(
-        [sys.executable, "-m", "dagster", "dev", "-m", "b44_assets.definitions", "-h", "127.0.0.1", "-p", str(port)],
-        env=environment,
+        # "dg dev" needs a project folder; this works wherever the package is installed.
+        [sys.executable, "-W", "ignore:Function `dev_command`", "-m", "dagster", "dev",
+         "-w", str(_packaged("workspace.yaml")), "-h", "127.0.0.1", "-p", str(port)],
+        # Signals reach it through us, once, whether they come from the terminal or from a service manager.
+        start_new_session=True,
+        # A shell starts background jobs with SIGINT ignored, and Dagster would never end.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    try:
-        raise SystemExit(process.wait())
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        process.wait()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: process.send_signal(signal.SIGINT))
+    status = process.wait()
+    raise SystemExit(0 if status in (0, -signal.SIGINT, INTERRUPTED) else status)
 
 
 @main.group()
@@ -219,25 +228,31 @@ def _staged_tables_exist(settings: Settings) -> bool:
         )
 
 
-def _dagster_home(settings: Settings) -> Path:
-    """Dagster's home: DAGSTER_HOME, else a folder under B44_HOME with our dagster.yaml in it."""
-    if given := os.environ.get("DAGSTER_HOME"):
-        return Path(given)
-    home = settings.home / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
-    config = home / "dagster.yaml"
-    ours = Path(__file__).parent / "dagster.yaml"
-    source = ours if ours.exists() else Path(__file__).parent.parent / "dagster.yaml"
-    if not config.exists():
-        shutil.copyfile(source, config)
-    return home
+def _packaged(name: str) -> Path:
+    """A file that stands in the repository's root, or within the installed package."""
+    inside = Path(__file__).parent / name
+    return inside if inside.exists() else Path(__file__).parent.parent / name
+
+
+def _prepare_dagster(settings: Settings) -> None:
+    """Sets the environment that Dagster, and the processes that it starts, read; makes its home if need be."""
+    if "DAGSTER_HOME" not in os.environ:
+        home = settings.home / "dagster"
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / "dagster.yaml").exists():
+            shutil.copyfile(_packaged("dagster.yaml"), home / "dagster.yaml")
+        os.environ["DAGSTER_HOME"] = str(home)
+    os.environ["B44_HOME"] = str(settings.home)
+    for name, value in (("B44_DATABASE_URL", settings.database_url), ("B44_EXPORT_DIR", settings.export_dir),
+                        ("B44_SQL_DIR", settings.sql_dir), ("DAGSTER_PG_URL", settings.dagster_pg_url)):
+        if value is not None:
+            os.environ[name] = str(value)
 
 
 def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[B44Error]]:
     """Runs a job in this process over the instance that `b44 dev` shows."""
     started = time.monotonic()
-    os.environ["B44_HOME"] = str(settings.home)
-    os.environ["DAGSTER_HOME"] = str(_dagster_home(settings))
+    _prepare_dagster(settings)
     # Reach the target before Dagster is: a wrong address is one line, not a failed run.
     migration = _migration(settings)
     with migration.offline_session().connection("start"):

@@ -165,9 +165,8 @@ def with_lock_retries(
             blockers = watch.stop() if watch else ()
             if attempt == attempts:
                 who = ", ".join(map(str, blockers)) or "sessions that were gone before they could be named"
-                raise DatabaseError(
-                    f"no lock within {lock_timeout} ms in {attempts} attempt{'s' * (attempts > 1)}: {who} stood in the way"
-                ) from error
+                times = f"{attempts} attempt{'s' * (attempts > 1)}"
+                raise DatabaseError(f"no lock within {lock_timeout} ms in {times}: {who} stood in the way") from error
             pause = min(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS) * (1 - random() / 2)
             if on_retry is not None:
                 on_retry(LockRetry(attempt, attempts, pause, blockers))

@@ -67,7 +67,8 @@ def stage(session: Session, mapping: TableMapping, directory: Path | None) -> St
     Args:
         session: The run.
         mapping: The entity's mapping.
-        directory: The export's folder; None to look only for a table of the guide's name (`base44_users`, …).
+        directory: The export's folder. None looks for a table of the guide's name (`base44_users`, …), and otherwise
+            leaves what was staged before: no folder is no order to forget one.
 
     Raises:
         ExportError: The folder or the file cannot be read.
@@ -80,6 +81,8 @@ def stage(session: Session, mapping: TableMapping, directory: Path | None) -> St
             return _stage_file(session, conn, mapping, file)
         if scalar(conn, "select to_regclass(%s)", (f"base44_{table}",)) is not None:
             return _stage_table(session, conn, mapping, f"base44_{table}")
+        if directory is None and (standing := _standing(conn, mapping)) is not None:
+            return standing
         return _stage_nothing(session, conn, mapping)
 
 
@@ -149,11 +152,17 @@ def _batches_of(rows: Cursor[TupleRow], fields: tuple[str, ...]) -> Iterator[Bat
 
 
 def _staged_before(conn: Connection, mapping: TableMapping, digest: str) -> StagedExport | None:
-    """What stands in the books if it is this very export and the staged rows are still there (unlogged: a crash empties)."""
+    """What stands in the books if it is this very export and the staged rows are still there."""
+    known = scalar(conn, "select digest from migration.exports where entity = %s", (mapping.spec.name,))
+    return _standing(conn, mapping) if known == digest else None
+
+
+def _standing(conn: Connection, mapping: TableMapping) -> StagedExport | None:
+    """What is staged now; None where that is nothing, or gone (the table is unlogged: a crash empties it)."""
     table = mapping.spec.name
     row = conn.execute(
-        "select source_file, dialect, records, refused, oddities, fields from migration.exports"
-        " where entity = %s and digest = %s", (table, digest)).fetchone()
+        "select source_file, dialect, records, refused, oddities, fields from migration.exports where entity = %s",
+        (table,)).fetchone()
     if row is None or scalar(conn, "select to_regclass(%s)", (f"base44.{table}",)) is None:
         return None
     name, dialect, records, refused, oddities, fields = row

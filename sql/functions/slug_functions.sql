@@ -1,5 +1,5 @@
--- Unique web addresses for posts, kept by the registry post_slugs.
--- depends: text_functions, post_slugs
+-- Unique web addresses for posts, kept by the registry post_slugs (bound when they are called, so it may come later).
+-- depends: text_functions
 
 -- The first free one of base, base-2, base-3 …; the registry's primary key has the last word, so a caller that loses a
 -- race asks again.

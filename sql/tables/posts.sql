@@ -1,6 +1,6 @@
 -- User-created posts and articles, a partition for each month (UTC) of created_at.
 -- partitions: month of created_at
--- depends: slug_functions
+-- depends: slug_functions, post_slugs
 
 create table if not exists posts (
   id uuid not null default gen_random_uuid(),

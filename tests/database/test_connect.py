@@ -582,7 +582,7 @@ def test_who_stood_in_the_way_is_named_at_the_end(table: str, attempts: int) -> 
     with connect(table, application_name="long report") as other, connect(table) as conn:
         other.execute("SELECT * FROM t")
         expected = (
-            rf"no lock within 300 ms in {attempts} attempt{'s' if attempts > 1 else ''}: process {other.info.backend_pid}"
+            rf"no lock within 300 ms in {attempts} attempt{'s' * (attempts > 1)}: process {other.info.backend_pid}"
             r" \(long report, connected since .*\) stood in the way"
         )
         with pytest.raises(DatabaseError, match=expected):

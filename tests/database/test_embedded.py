@@ -188,14 +188,18 @@ def test_the_url_works_in_psql_whatever_the_environment_says(embedded: EmbeddedS
 def test_the_callers_environment_does_not_reach_the_server(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PGPORT", "9")
-    monkeypatch.setenv("PGDATA", "/nonexistent")
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    monkeypatch.setenv("B44_DATABASE_URL", "postgresql://app:not-for-the-server@db/shop")
     monkeypatch.setenv("LC_ALL", "tr_TR.UTF-8")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/nonexistent")
 
     server.start()
 
-    assert ask(server.url(), "SELECT current_setting('port') || current_setting('TimeZone')") == "5432UTC"
+    with psycopg.connect(server.url()) as conn:
+        conn.execute("CREATE TEMP TABLE env (line text)")
+        conn.execute("COPY env FROM PROGRAM 'env' (DELIMITER E'\\x01')")
+        found = {line for (line,) in conn.execute("SELECT line FROM env")}
+    strays = ("not-for-the-server", "LD_LIBRARY_PATH", "tr_TR")
+    assert not [line for line in found if any(stray in line for stray in strays)]
 
 
 def test_a_database_name_is_escaped_in_the_url(tmp_path: Path) -> None:
@@ -293,22 +297,29 @@ def test_a_fast_stop_does_not_wait_for_sessions(server: EmbeddedServer) -> None:
         conn.close()
 
 
-def test_many_processes_starting_a_new_home_at_once_get_one_server(tmp_path: Path) -> None:
-    server = EmbeddedServer(tmp_path / "home")
-    command = starter(server.home, "print((Path(sys.argv[0]), 1))")
+@pytest.mark.parametrize("before", ["new", "stopped", "killed"])
+def test_many_processes_starting_at_once_get_one_server(tmp_path: Path, make_home: MakeHome, before: str) -> None:
+    server = EmbeddedServer(tmp_path / "home") if before == "new" else make_home(tmp_path / "home")
+    if before == "killed":
+        server.start()
+        kill(pid_of(server))
+    old = "".join(path.read_text() for path in server.log_dir.glob("postgresql-*.log"))
     try:
         starters = [
-            subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [*starter(server.home, "print(EmbeddedServer(Path(sys.argv[1])).running())"), str(server.home)],
+                env=environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
             for _ in range(4)
         ]
-        outcomes = [process.communicate(timeout=120) for process in starters]
+        said = [process.communicate(timeout=120) for process in starters]
 
-        assert [(process.returncode, said[1]) for process, said in zip(starters, outcomes, strict=True)] == [
-            (0, "")
-        ] * 4
-        assert server.running()
-        log = "".join(path.read_text() for path in server.log_dir.glob("postgresql-*.log"))
-        assert log.count("ready to accept connections") == 1
+        assert said == [("True\n", "")] * 4
+        new = "".join(path.read_text() for path in server.log_dir.glob("postgresql-*.log")).removeprefix(old)
+        assert new.count("starting PostgreSQL") == 1
     finally:
         server.stop("immediate")
 
