@@ -195,7 +195,9 @@ def load_catalog(root: Path) -> Catalog:
     mappings = {spec.name: _mapping(spec) for spec in specs if spec.kind is Kind.MAPPING}
     _check_names(specs)
     ordered = _order(specs)
-    return Catalog(root, ordered, MappingProxyType({s.name: mappings[s.name] for s in ordered if s.kind is Kind.MAPPING}))
+    return Catalog(
+        root, ordered, MappingProxyType({s.name: mappings[s.name] for s in ordered if s.kind is Kind.MAPPING})
+    )
 
 
 def _read(path: Path, kind: Kind) -> Spec:
@@ -306,9 +308,12 @@ def _check_names(specs: list[Spec]) -> None:
         for name in (*spec.depends, *_names(spec.options.get("on", ""))):
             if name not in seen:
                 line = next(
-                    (n for n, text in enumerate(spec.path.read_text(encoding="utf-8").splitlines(), 1) if name in text), 1
+                    (n for n, text in enumerate(spec.path.read_text(encoding="utf-8").splitlines(), 1) if name in text),
+                    1,
                 )
-                raise CatalogError(f"{spec.path}:{line}: depends on {name}, which no file of {spec.path.parent.parent} gives")
+                raise CatalogError(
+                    f"{spec.path}:{line}: depends on {name}, which no file of {spec.path.parent.parent} gives"
+                )
 
 
 def _order(specs: list[Spec]) -> tuple[Spec, ...]:

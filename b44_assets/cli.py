@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,10 +157,16 @@ def sample(directory: Path, users: int, posts: int, seed: int, dialect: str) -> 
     """Write a synthetic export, with the truth about it in truth.json, for trying out and for benchmarks."""
     with _progress(quiet=False) as progress:
         report = sample_exports.write_sample(
-            directory, users=users, posts=posts, seed=seed, dialect=dialect,
+            directory,
+            users=users,
+            posts=posts,
+            seed=seed,
+            dialect=dialect,
             progress=lambda done, total: progress("posts", done, total),
         )
-    click.echo(f"{directory}: {sum(report.files.values()):,} records in {len(report.files)} files, {report.bytes:,} bytes")
+    click.echo(
+        f"{directory}: {sum(report.files.values()):,} records in {len(report.files)} files, {report.bytes:,} bytes"
+    )
 
 
 @main.command()
@@ -175,8 +181,20 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
     click.echo(f"Dagster is starting on http://127.0.0.1:{port} (Ctrl-C ends it)")
     process = subprocess.Popen(
         # "dg dev" needs a project folder; this works wherever the package is installed.
-        [sys.executable, "-W", "ignore:Function `dev_command`", "-m", "dagster", "dev",
-         "-w", str(_packaged("workspace.yaml")), "-h", "127.0.0.1", "-p", str(port)],
+        [
+            sys.executable,
+            "-W",
+            "ignore:Function `dev_command`",
+            "-m",
+            "dagster",
+            "dev",
+            "-w",
+            str(_packaged("workspace.yaml")),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+        ],
         # Signals reach it through us, once, whether they come from the terminal or from a service manager.
         start_new_session=True,
         # A shell starts background jobs with SIGINT ignored, and Dagster would never end.
@@ -243,8 +261,12 @@ def _prepare_dagster(settings: Settings) -> None:
             shutil.copyfile(_packaged("dagster.yaml"), home / "dagster.yaml")
         os.environ["DAGSTER_HOME"] = str(home)
     os.environ["B44_HOME"] = str(settings.home)
-    for name, value in (("B44_DATABASE_URL", settings.database_url), ("B44_EXPORT_DIR", settings.export_dir),
-                        ("B44_SQL_DIR", settings.sql_dir), ("DAGSTER_PG_URL", settings.dagster_pg_url)):
+    for name, value in (
+        ("B44_DATABASE_URL", settings.database_url),
+        ("B44_EXPORT_DIR", settings.export_dir),
+        ("B44_SQL_DIR", settings.sql_dir),
+        ("DAGSTER_PG_URL", settings.dagster_pg_url),
+    ):
         if value is not None:
             os.environ[name] = str(value)
 
@@ -287,7 +309,10 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
     for evaluation in evaluations:
         if not evaluation.passed and not as_json:
             word = "failed" if evaluation in failed else "warning"
-            click.echo(f"{word}: {evaluation.asset_key.to_user_string()} {evaluation.check_name}: {evaluation.description}", err=True)
+            click.echo(
+                f"{word}: {evaluation.asset_key.to_user_string()} {evaluation.check_name}: {evaluation.description}",
+                err=True,
+            )
     outcome = Outcome(
         entities=_entities(found),
         passed=sum(e.passed for e in evaluations),
@@ -311,7 +336,9 @@ def _unexpected(result: Any) -> B44Error:
         # A blocking check that failed ends the run, too; it has been printed already.
         if error is not None and error.cls_name != "DagsterAssetCheckFailedError":
             cause = error.cause or error
-            return UnexpectedError(f"step {event.step_key} failed: {cause.message.strip().splitlines()[0]} (see the run in b44 dev)")
+            return UnexpectedError(
+                f"step {event.step_key} failed: {cause.message.strip().splitlines()[0]} (see the run in b44 dev)"
+            )
     return UnexpectedError("a blocking check failed")
 
 
@@ -347,8 +374,10 @@ def _print_outcome(settings: Settings, outcome: Outcome) -> None:
     table = Table("table", *(_right(name) for name in ("read", "migrated", "deduplicated", "quarantined", "repaired")))
     for entity, counts in outcome.entities.items():
         table.add_row(
-            entity, *(f"{counts[name]:,}" for name in ("read", "migrated", "deduplicated", "quarantined")),
-            f"{sum(counts['repairs'].values()):,}")
+            entity,
+            *(f"{counts[name]:,}" for name in ("read", "migrated", "deduplicated", "quarantined")),
+            f"{sum(counts['repairs'].values()):,}",
+        )
     console.print(table)
     reasons = Table("table", "reason", _right("records"))
     for entity, counts in outcome.entities.items():
@@ -365,12 +394,24 @@ def _print_outcome(settings: Settings, outcome: Outcome) -> None:
 
 
 def _print_accounts(console: Console, found: tuple[EntityAccount, ...]) -> None:
-    table = Table("table", *(_right(n) for n in ("read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted")))
+    table = Table(
+        "table", *(_right(n) for n in ("read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted"))
+    )
     for account in found:
         table.add_row(
             account.entity,
-            *(f"{n:,}" for n in (account.read, account.migrated, account.deduplicated, account.quarantined,
-                                 account.pending, account.unaccounted)))
+            *(
+                f"{n:,}"
+                for n in (
+                    account.read,
+                    account.migrated,
+                    account.deduplicated,
+                    account.quarantined,
+                    account.pending,
+                    account.unaccounted,
+                )
+            ),
+        )
     console.print(table)
     for account in found:
         for reason, count in account.reasons.items():
@@ -384,7 +425,7 @@ def _right(name: str) -> Any:
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+def _progress(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
     """A bar for each thing that reports, on a terminal; else a line every few seconds on standard error; else nothing."""
     if quiet:
         yield lambda what, done, total: None
@@ -396,7 +437,12 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
     ) as bars:
         tasks: dict[str, Any] = {}
 

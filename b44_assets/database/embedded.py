@@ -107,7 +107,7 @@ class EmbeddedServer:
     @property
     def log_file(self) -> Path:
         """The log that is being written to now; before the first start, the one the start will write to."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # none yet, or not ours to read
             for line in (self.data_dir / "current_logfiles").read_text().splitlines():
                 kind, _, name = line.partition(" ")
                 if kind == "stderr":
@@ -203,7 +203,7 @@ class EmbeddedServer:
                 while self._held():
                     self._end_orphans(time.monotonic() - begun)
                     time.sleep(0.01)
-                self._clear_stale_files()
+                self._clear_stale_files(account)
                 self._remove_socket_directory()
                 return True
 
@@ -259,7 +259,7 @@ class EmbeddedServer:
             begun = time.monotonic()
             while self._end_orphans(time.monotonic() - begun, deleted=True):
                 time.sleep(0.02)
-            self._clear_stale_files()
+            self._clear_stale_files(account)
         except BaseException:
             os.close(lock)
             raise
@@ -312,7 +312,7 @@ class EmbeddedServer:
                 f"PostgreSQL (process {postmaster.pid}), not started by b44, serves {self.data_dir}: stop it first"
             )
 
-    def _clear_stale_files(self) -> None:
+    def _clear_stale_files(self, account: _Account | None) -> None:
         """Removes what a killed server left behind, knowing that none of its processes is alive.
 
         PostgreSQL clears these files itself unless the number of the dead process has been given to another one of the
@@ -322,8 +322,10 @@ class EmbeddedServer:
         # Where the other process cannot be looked at, PostgreSQL decides.
         if postmaster and (not _alive(postmaster.pid) or _working_directory(postmaster.pid) is not None):
             (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
-        for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
-            (self.socket_dir / name).unlink(missing_ok=True)
+        # Behind a link that somebody else has laid there might be another server's socket.
+        if self._socket_directory_is_private(account):
+            for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
+                (self.socket_dir / name).unlink(missing_ok=True)
 
     # -- starting --------------------------------------------------------------------------------------------------
 
@@ -331,6 +333,11 @@ class EmbeddedServer:
         _make_directory(self.log_dir, account)
         if not self.data_dir.exists():
             self._initialize(account, lock)
+        elif account is not None and self.data_dir.lstat().st_uid == 0:
+            # Put here by root from a backup.
+            for path in (self.data_dir, *self.data_dir.rglob("*")):
+                os.chown(path, account.uid, account.gid, follow_symlinks=False)
+            self.data_dir.chmod(0o700)
         self._check_version()
         self._make_socket_directory(account)
         _write(self.data_dir / "b44.conf", configuration(_memory(), _shared_memory(), self.socket_dir), account)
@@ -419,24 +426,25 @@ class EmbeddedServer:
     def _make_socket_directory(self, account: _Account | None) -> None:
         """Makes the private folder, or refuses one that anybody else has prepared under its name."""
         path = self.socket_dir
-        owner = os.geteuid() if account is None else account.uid
-        try:
+        with suppress(FileExistsError):
             path.mkdir(mode=0o700)
-        except FileExistsError:
-            pass
-        else:
-            if account is not None:
-                os.chown(path, account.uid, account.gid, follow_symlinks=False)
         found = path.lstat()
         if account is not None and found.st_uid == 0 and stat.S_ISDIR(found.st_mode):
-            # Made by a start that was interrupted just then, or by root before the account changed.
             os.chown(path, account.uid, account.gid, follow_symlinks=False)
-            found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or stat.S_IMODE(found.st_mode) & 0o077:
+        if not self._socket_directory_is_private(account):
             raise DatabaseError(
                 f"{path}, needed for the socket of the embedded PostgreSQL, belongs to somebody else or is open to"
                 " others: remove it, or set another B44_HOME"
             )
+
+    def _socket_directory_is_private(self, account: _Account | None) -> bool:
+        """Tells whether nobody else can have made it; then nobody can replace it either, for /tmp is sticky."""
+        try:
+            found = self.socket_dir.lstat()
+        except FileNotFoundError:
+            return False
+        owner = os.geteuid() if account is None else account.uid
+        return stat.S_ISDIR(found.st_mode) and found.st_uid == owner and not stat.S_IMODE(found.st_mode) & 0o077
 
     def _remove_socket_directory(self) -> None:
         with suppress(OSError):  # it is small, and nothing depends on its going
@@ -627,7 +635,7 @@ def _foreign(directory: Path) -> DatabaseError:
     try:
         owner = _name(directory.stat().st_uid)
     except OSError:
-        owner = "another account"
+        return DatabaseError(f"{directory} cannot be reached by this account: set B44_HOME to a folder of your own")
     return DatabaseError(
         f"{directory} belongs to {owner}: run as the account that made it or as root, or set another B44_HOME"
     )

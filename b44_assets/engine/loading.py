@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import date
+from queue import Empty, SimpleQueue
 
 import psycopg
 from psycopg import sql
@@ -88,12 +89,16 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
         keys = _partition_keys(conn, table)
         if first_month is not None and keys and keys[0] is not None and keys[0] < first_month:
             oldest = conn.execute(
-                sql.SQL("select record_number, base44_id from migration.{} where partition_key = %s order by position limit 1")
-                .format(sql.Identifier(f"{table}_settled")), (keys[0],)).fetchone()
+                sql.SQL(
+                    "select record_number, base44_id from migration.{} where partition_key = %s order by position limit 1"
+                ).format(sql.Identifier(f"{table}_settled")),
+                (keys[0],),
+            ).fetchone()
             number, base44_id = oldest if oldest else ("?", "?")
             raise SettingsError(
                 f"{mapping.entity} record {number} (id {base44_id}) is of {keys[0]:%Y-%m}, before B44_FIRST_MONTH="
-                f"{first_month:%Y-%m}; set B44_FIRST_MONTH={keys[0]:%Y-%m} to migrate it")
+                f"{first_month:%Y-%m}; set B44_FIRST_MONTH={keys[0]:%Y-%m} to migrate it"
+            )
         keys = [key for key in keys if key is None or key in wanted]
         if spec.period is not None:
             for key in keys:
@@ -103,18 +108,25 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
     with session.connection(f"load {table}") as conn:
         for name in mapping.later:
             _complete(conn, mapping, name)
-        repairs = dict(conn.execute(
-            "select column_name, count(*) from migration.repairs where entity = %s group by 1 order by 1", (table,)).fetchall())
+        repairs = dict(
+            conn.execute(
+                "select column_name, count(*) from migration.repairs where entity = %s group by 1 order by 1", (table,)
+            ).fetchall()
+        )
         preview = conn.execute(
             "select record_number, base44_id, array_to_string(reasons, ', ') from migration.quarantine"
-            " where entity = %s and generation = %s order by record_number limit 10", (table, settlement.generation)).fetchall()
+            " where entity = %s and generation = %s order by record_number limit 10",
+            (table, settlement.generation),
+        ).fetchall()
     return Load(table, settlement, partitions, repairs, tuple((row[0], row[1], row[2]) for row in preview))
 
 
 def _partition_keys(conn: Connection, table: str) -> list[date | None]:
     rows = conn.execute(
-        sql.SQL("select distinct partition_key from migration.{} where fate <> 'refused' order by 1")
-        .format(sql.Identifier(f"{table}_settled"))).fetchall()
+        sql.SQL("select distinct partition_key from migration.{} where fate <> 'refused' order by 1").format(
+            sql.Identifier(f"{table}_settled")
+        )
+    ).fetchall()
     return [row[0] for row in rows]
 
 
@@ -138,8 +150,7 @@ def _statement(conn: Connection, mapping: TableMapping, period: Period | None) -
     table = mapping.spec.name
     columns = target_columns(conn, mapping)
     values = [
-        sql.SQL("null") if name in mapping.later
-        else sql.Identifier("f" if name in mapping.wide else "p", name)
+        sql.SQL("null") if name in mapping.later else sql.Identifier("f" if name in mapping.wide else "p", name)
         for name in columns
     ]
     settled = columns_of(conn, "migration", f"{table}_settled")
@@ -226,14 +237,14 @@ class _Loader:
     def run(self, keys: Sequence[date | None]) -> tuple[LoadedPartition, ...]:
         if not keys:
             return ()
-        streams = min(self._session.streams, len(keys))
-        if streams == 1:
-            return self._stream(iter(keys), threading.Lock())
         # Largest first would balance better, but months in order keep the log readable and differ little.
-        todo, taking = iter(keys), threading.Lock()
+        todo: SimpleQueue[date | None] = SimpleQueue()
+        for key in keys:
+            todo.put(key)
+        streams = min(self._session.streams, len(keys))
         loaded: list[LoadedPartition] = []
         with ThreadPoolExecutor(streams, thread_name_prefix=f"load {self._table}") as pool:
-            futures = [pool.submit(self._stream, todo, taking) for _ in range(streams)]
+            futures = [pool.submit(self._stream, todo) for _ in range(streams)]
             try:
                 for future in as_completed(futures):
                     loaded.extend(future.result())
@@ -242,23 +253,25 @@ class _Loader:
                 raise
         return tuple(sorted(loaded, key=lambda part: part.partition_key or date.min))
 
-    def _stream(self, todo: object, taking: threading.Lock) -> tuple[LoadedPartition, ...]:
+    def _stream(self, todo: SimpleQueue[date | None]) -> list[LoadedPartition]:
         loaded: list[LoadedPartition] = []
         with self._session.connection(f"load {self._table}") as conn:
             while not self._stop.is_set():
-                with taking:
-                    key = next(todo, _END)  # type: ignore[call-overload]
-                if key is _END:
+                try:
+                    key = todo.get_nowait()
+                except Empty:
                     break
                 loaded.append(self._partition(conn, key))
-        return tuple(loaded)
+        return loaded
 
     def _partition(self, conn: Connection, key: date | None) -> LoadedPartition:
         bounds = conn.execute(
             sql.SQL(
                 "select min(position), max(position) from migration.{}"
                 " where fate = 'insert' and partition_key is not distinct from %s"
-            ).format(sql.Identifier(f"{self._table}_settled")), (key,)).fetchone()
+            ).format(sql.Identifier(f"{self._table}_settled")),
+            (key,),
+        ).fetchone()
         first, last = bounds if bounds else (None, None)
         inserted, seconds = 0, 0.0
         if first is not None:
@@ -266,7 +279,8 @@ class _Loader:
                 conn,
                 "select max(last_position) from migration.migration_log where entity_type = %s and generation = %s"
                 " and partition_key is not distinct from %s and status = 'completed'",
-                (self._table, self._settlement.generation, key))
+                (self._table, self._settlement.generation, key),
+            )
             position = first if reached is None else reached + 1
             while position <= last and not self._stop.is_set():
                 upto = min(position + self._session.batch_size - 1, last)
@@ -274,21 +288,31 @@ class _Loader:
                 inserted, seconds, position = inserted + count, seconds + took, upto + 1
         migrated = scalar(
             conn,
-            sql.SQL("select count(*) from migration.{} where fate <> 'refused' and partition_key is not distinct from %s")
-            .format(sql.Identifier(f"{self._table}_settled")), (key,))
+            sql.SQL(
+                "select count(*) from migration.{} where fate <> 'refused' and partition_key is not distinct from %s"
+            ).format(sql.Identifier(f"{self._table}_settled")),
+            (key,),
+        )
         return LoadedPartition(key, inserted, migrated, seconds)
 
     def _batch(self, conn: Connection, key: date | None, first: int, last: int) -> tuple[int, float]:
         batch = scalar(conn, "select nextval('migration.batch_number')")
         params = {
-            "first": first, "last": last, "batch": batch, "generation": self._settlement.generation,
-            "partition_key": key, "run_id": self._session.run_id, "attempt": 1,
+            "first": first,
+            "last": last,
+            "batch": batch,
+            "generation": self._settlement.generation,
+            "partition_key": key,
+            "run_id": self._session.run_id,
+            "attempt": 1,
         }
         try:
             with conn.transaction():
                 row = conn.execute(self._statement, params).fetchone()
                 if row is None or row[0] != last - first + 1:
-                    raise DatabaseError(f"{self._table}: batch {batch} moved {row and row[0]} of {last - first + 1} records")
+                    raise DatabaseError(
+                        f"{self._table}: batch {batch} moved {row and row[0]} of {last - first + 1} records"
+                    )
         except psycopg.Error as error:
             self._failed(batch, key, first, last, error)
             raise DatabaseError(
@@ -306,10 +330,8 @@ class _Loader:
                 "insert into migration.migration_log (entity_type, batch_number, status, error_message, started_at,"
                 " completed_at, partition_key, generation, first_position, last_position, run_id)"
                 " values (%s, %s, 'failed', %s, now(), now(), %s, %s, %s, %s, %s)",
-                (self._table, batch, str(error), key, self._settlement.generation, first, last, self._session.run_id))
-
-
-_END = object()
+                (self._table, batch, str(error), key, self._settlement.generation, first, last, self._session.run_id),
+            )
 
 
 def _complete(conn: Connection, mapping: TableMapping, name: str) -> None:
@@ -331,7 +353,11 @@ def _complete(conn: Connection, mapping: TableMapping, name: str) -> None:
                   from completed c where m.entity = {entity} and m.id = c.id
                 """
             ).format(
-                table=sql.Identifier(table), name=sql.Identifier(name), settled=sql.Identifier(f"{table}_settled"),
-                key=sql.Identifier(mapping.key), entity=sql.Literal(table), checksum=checksum(columns, "t"),
+                table=sql.Identifier(table),
+                name=sql.Identifier(name),
+                settled=sql.Identifier(f"{table}_settled"),
+                key=sql.Identifier(mapping.key),
+                entity=sql.Literal(table),
+                checksum=checksum(columns, "t"),
             )
         )

@@ -112,7 +112,9 @@ class ContentParity:
         if not self.staged:
             return f"base44.{self.entity} is empty, though records were staged (a crash of the server empties it); migrate again"
         if self.passed:
-            return f"{self.compared} rows equal their records" + (f"; {self.edited} edited since" if self.edited else "")
+            return f"{self.compared} rows equal their records" + (
+                f"; {self.edited} edited since" if self.edited else ""
+            )
         worst = self.differences[0]
         where = f"record {worst.record_number} (id {worst.base44_id})"
         what = f"differs in {', '.join(worst.columns)}" if worst.columns else "has no row"
@@ -126,7 +128,9 @@ def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
         conn.execute("set transaction isolation level repeatable read read only")
         books = conn.execute(
             "select read, migrated, deduplicated, quarantined, pending, unaccounted"
-            " from migration.accounting where entity = %s", (table,)).fetchone()
+            " from migration.accounting where entity = %s",
+            (table,),
+        ).fetchone()
         if books is None:
             return None
         refused = scalar(conn, "select count(*) from migration.refused where entity = %s", (table,))
@@ -159,8 +163,9 @@ def content_parity(session: Session, mapping: TableMapping) -> ContentParity | N
         if export[0] and scalar(conn, sql.SQL("select 1 from base44.{} limit 1").format(sql.Identifier(table))) is None:
             return ContentParity(table, 0, 0, 0, 0, staged=False)
         columns = target_columns(conn, mapping)
-        compared, missing, differing, edited, numbers = conn.execute(_comparison(conn, mapping, columns)).fetchone() or (
-            0, 0, 0, 0, [])
+        compared, missing, differing, edited, numbers = conn.execute(
+            _comparison(conn, mapping, columns)
+        ).fetchone() or (0, 0, 0, 0, [])
         differences: tuple[Difference, ...] = ()
         if numbers:
             rows = conn.execute(_naming(mapping, columns), {"numbers": numbers}).fetchall()

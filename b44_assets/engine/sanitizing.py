@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """HTML made safe.
 
 A pattern cannot do this safely; nh3 parses as a browser does. Text without `<` and `&` cannot be HTML and is left alone,

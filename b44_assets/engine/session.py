@@ -5,7 +5,7 @@ What belongs here: the context of a run and the few helpers that every part need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,7 +54,7 @@ class Session:
     progress: Progress = silent
 
     @contextmanager
-    def connection(self, purpose: str) -> Iterator[Connection]:
+    def connection(self, purpose: str) -> Generator[Connection]:
         """A connection to the target whose running statement ends in the server, too, when the caller is interrupted.
 
         Args:
@@ -90,7 +90,7 @@ def columns_of(conn: Connection, schema: str, relation: str) -> dict[str, bool]:
         """,
         (schema, relation),
     ).fetchall()
-    return {name: generated for name, generated in rows}
+    return dict(rows)
 
 
 def identifiers(names: list[str] | tuple[str, ...], prefix: str | None = None) -> sql.Composed:

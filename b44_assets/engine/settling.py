@@ -108,7 +108,11 @@ def _standing(conn: Connection, mapping: TableMapping, fingerprint: str) -> Sett
     if row is None or scalar(conn, "select to_regclass(%s)", (f"migration.{table}_settled",)) is None:
         return None
     # Unlogged: after a crash of the server it is there and empty.
-    if row[1] and scalar(conn, sql.SQL("select 1 from migration.{} limit 1").format(sql.Identifier(f"{table}_settled"))) is None:
+    if (
+        row[1]
+        and scalar(conn, sql.SQL("select 1 from migration.{} limit 1").format(sql.Identifier(f"{table}_settled")))
+        is None
+    ):
         return None
     return _read(conn, table, changed=False)
 
@@ -121,7 +125,7 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping) -> None
     plan_for_bulk(conn)
     conn.execute(sql.SQL("drop table if exists migration.{}").format(settled))
     # Sound ones first, in the order of their partition and key, so that a batch is a range of positions.
-    order = [sql.SQL("judged.fate")]
+    order: list[sql.Composable] = [sql.SQL("judged.fate")]
     if period is not None:
         order.append(sql.Identifier("judged", period.column))
     order.append(sql.Identifier("judged", mapping.key))
@@ -217,8 +221,9 @@ def _number(conn: Connection, mapping: TableMapping, numbered: Numbered) -> None
         ", repairs = s.repairs || migration.repair(true, {column}, 'taken', r.wanted, r.replacement)"
     ).format(column=sql.Literal(numbered.column))
     conn.execute(
-        sql.SQL("update migration.{settled} s set {name} = r.replacement{repaired} from renamed r where r.position = s.position")
-        .format(
+        sql.SQL(
+            "update migration.{settled} s set {name} = r.replacement{repaired} from renamed r where r.position = s.position"
+        ).format(
             settled=sql.Identifier(f"{table}_settled"),
             name=sql.Identifier(numbered.column),
             repaired=repaired if numbered.repaired else sql.SQL(""),

@@ -50,7 +50,9 @@ def mark_versions(conn: Connection, mapping: TableMapping, columns: tuple[str, .
         if name in fields
     ]
     newest = sql.SQL("coalesce({})").format(sql.SQL(", ").join([*times, sql.SQL("null::timestamptz")]))
-    exported = [name for name in columns if not name.startswith("_record_number") and not name.startswith("_source_file")]
+    exported = [
+        name for name in columns if not name.startswith("_record_number") and not name.startswith("_source_file")
+    ]
     conn.execute(
         sql.SQL(
             """
@@ -108,9 +110,9 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
         present = [name for name in item.spellings if name in staged]
         # Of two spellings of one field the first is read; the other is kept where it says something else.
         rest += [
-            sql.SQL("{}, case when base44_present(s.{}) is not null then nullif(base44_present(s.{}), s.{}) end").format(
-                sql.Literal(other), sql.Identifier(present[0]), sql.Identifier(other), sql.Identifier(present[0])
-            )
+            sql.SQL(
+                "{}, case when base44_present(s.{}) is not null then nullif(base44_present(s.{}), s.{}) end"
+            ).format(sql.Literal(other), sql.Identifier(present[0]), sql.Identifier(other), sql.Identifier(present[0]))
             for other in present[1:]
         ]
     # jsonb_build_object takes 100 arguments at most.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -95,6 +95,7 @@ def _stage_file(session: Session, conn: Connection, mapping: TableMapping, file:
         return same
     refused: list[Refused] = []
     with open_export(file) as reader:
+
         def watched() -> Iterator[Batch]:
             for batch in reader.batches():
                 yield batch
@@ -102,9 +103,23 @@ def _stage_file(session: Session, conn: Connection, mapping: TableMapping, file:
 
         with conn.transaction():
             records, fields = _write(conn, mapping, file.path.name, reader.fields, watched(), refused)
-            _note(session, conn, mapping, file.path.name, reader.dialect.name, status.st_size, digest, exported_at,
-                  fields, records, refused, dict(reader.oddities))
-    return StagedExport(table, file.path.name, reader.dialect.name, records, _by_reason(refused), dict(reader.oddities), fields)
+            _note(
+                session,
+                conn,
+                mapping,
+                file.path.name,
+                reader.dialect.name,
+                status.st_size,
+                digest,
+                exported_at,
+                fields,
+                records,
+                refused,
+                dict(reader.oddities),
+            )
+    return StagedExport(
+        table, file.path.name, reader.dialect.name, records, _by_reason(refused), dict(reader.oddities), fields
+    )
 
 
 def _stage_table(session: Session, conn: Connection, mapping: TableMapping, source: str) -> StagedExport:
@@ -112,17 +127,28 @@ def _stage_table(session: Session, conn: Connection, mapping: TableMapping, sour
     table = mapping.spec.name
     with conn.transaction():
         # A table has no digest of its own; its content, in any order, has.
-        digest = str(scalar(conn, sql.SQL("select 'rows ' || count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) from {} t")
-                            .format(sql.Identifier(source))))
+        digest = str(
+            scalar(
+                conn,
+                sql.SQL(
+                    "select 'rows ' || count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) from {} t"
+                ).format(sql.Identifier(source)),
+            )
+        )
         if (same := _staged_before(conn, mapping, digest)) is not None:
             return same
         types = conn.execute(
             "select attname, atttypid::regtype::text from pg_attribute"
-            " where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum", (source,)).fetchall()
+            " where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum",
+            (source,),
+        ).fetchall()
         fields = tuple(name for name, _ in types)
         selected = sql.SQL(", ").join(
-            sql.SQL("to_json({})::text").format(sql.Identifier(name)) if kind.endswith("[]")
-            else sql.SQL("{}::text").format(sql.Identifier(name)) for name, kind in types)
+            sql.SQL("to_json({})::text").format(sql.Identifier(name))
+            if kind.endswith("[]")
+            else sql.SQL("{}::text").format(sql.Identifier(name))
+            for name, kind in types
+        )
         refused: list[Refused] = []
         with conn.cursor(name="b44_source") as rows:
             rows.itersize = 5_000
@@ -162,17 +188,24 @@ def _standing(conn: Connection, mapping: TableMapping) -> StagedExport | None:
     table = mapping.spec.name
     row = conn.execute(
         "select source_file, dialect, records, refused, oddities, fields from migration.exports where entity = %s",
-        (table,)).fetchone()
+        (table,),
+    ).fetchone()
     if row is None or scalar(conn, "select to_regclass(%s)", (f"base44.{table}",)) is None:
         return None
     name, dialect, records, refused, oddities, fields = row
-    if records > refused and scalar(conn, sql.SQL("select 1 from base44.{} limit 1").format(sql.Identifier(table))) is None:
+    if (
+        records > refused
+        and scalar(conn, sql.SQL("select 1 from base44.{} limit 1").format(sql.Identifier(table))) is None
+    ):
         return None
     # The views hold the mapping's fields, which may have changed since.
     with conn.transaction():
         create_source_view(conn, mapping)
-    reasons = dict(conn.execute(
-        "select reason, count(*) from migration.refused where entity = %s group by reason", (table,)).fetchall())
+    reasons = dict(
+        conn.execute(
+            "select reason, count(*) from migration.refused where entity = %s group by reason", (table,)
+        ).fetchall()
+    )
     return StagedExport(table, name, dialect, records, reasons, oddities, tuple(fields), changed=False)
 
 
@@ -182,7 +215,11 @@ def _digest(path: Path) -> str:
 
 
 def _write(
-    conn: Connection, mapping: TableMapping, source: str, fields: tuple[str, ...], batches: Iterable[Batch],
+    conn: Connection,
+    mapping: TableMapping,
+    source: str,
+    fields: tuple[str, ...],
+    batches: Iterable[Batch],
     refused: list[Refused],
 ) -> tuple[int, tuple[str, ...]]:
     """Makes `base44.<table>` anew and fills it. Returns the number of records, and the fields in the end."""
@@ -190,14 +227,20 @@ def _write(
     drop_source_view(conn, table)
     conn.execute(sql.SQL("drop table if exists base44.{}").format(sql.Identifier(table)))
     own = sql.SQL(", ").join(
-        [sql.SQL("{} bigint not null").format(sql.Identifier(RECORD_NUMBER)),
-         sql.SQL("{} text not null default {}").format(sql.Identifier(SOURCE_FILE), sql.Literal(source)),
-         *(sql.SQL("{} text").format(sql.Identifier(CLEAN_PREFIX + name)) for name in mapping.html)])
+        [
+            sql.SQL("{} bigint not null").format(sql.Identifier(RECORD_NUMBER)),
+            sql.SQL("{} text not null default {}").format(sql.Identifier(SOURCE_FILE), sql.Literal(source)),
+            *(sql.SQL("{} text").format(sql.Identifier(CLEAN_PREFIX + name)) for name in mapping.html),
+        ]
+    )
     names = column_names(fields)
     listed = sql.SQL("").join(sql.SQL("{} text, ").format(sql.Identifier(names[name])) for name in fields)
     # Unlogged: the file itself is the safe copy, and staging costs half. A crash empties the table; the next run sees it.
-    conn.execute(sql.SQL("create unlogged table base44.{} ({}{}) with (autovacuum_enabled = false)")
-                 .format(sql.Identifier(table), listed, own))
+    conn.execute(
+        sql.SQL("create unlogged table base44.{} ({}{}) with (autovacuum_enabled = false)").format(
+            sql.Identifier(table), listed, own
+        )
+    )
     records = 0
     with _copying(conn) as write:
         for batch in batches:
@@ -206,16 +249,25 @@ def _write(
                     fields = (*fields, name)
                     names = column_names(fields)
                     write.finish()
-                    conn.execute(sql.SQL("alter table base44.{} add column {} text")
-                                 .format(sql.Identifier(table), sql.Identifier(names[name])))
+                    conn.execute(
+                        sql.SQL("alter table base44.{} add column {} text").format(
+                            sql.Identifier(table), sql.Identifier(names[name])
+                        )
+                    )
             refused.extend(batch.refused)
             records += len(batch.record_numbers) + len(batch.refused)
             write.batch(table, mapping, names, batch)
-    conn.execute(sql.SQL("alter table base44.{} add primary key ({})")
-                 .format(sql.Identifier(table), sql.Identifier(RECORD_NUMBER)))
+    conn.execute(
+        sql.SQL("alter table base44.{} add primary key ({})").format(
+            sql.Identifier(table), sql.Identifier(RECORD_NUMBER)
+        )
+    )
     for name in fields:
-        conn.execute(sql.SQL("comment on column base44.{}.{} is {}").format(
-            sql.Identifier(table), sql.Identifier(names[name]), sql.Literal(f"Exported as: {name}")))
+        conn.execute(
+            sql.SQL("comment on column base44.{}.{} is {}").format(
+                sql.Identifier(table), sql.Identifier(names[name]), sql.Literal(f"Exported as: {name}")
+            )
+        )
     return records, fields
 
 
@@ -246,9 +298,11 @@ class _Copy:
         columns: dict[str, Any] = {names[name]: batch.columns[name] for name in batch.columns.column_names}
         for name in mapping.html:
             if name in names and names[name] in columns:
-                columns[CLEAN_PREFIX + name] = sanitized_column(columns[names[name]].combine_chunks()
-                                                                if isinstance(columns[names[name]], pa.ChunkedArray)
-                                                                else columns[names[name]])
+                columns[CLEAN_PREFIX + name] = sanitized_column(
+                    columns[names[name]].combine_chunks()
+                    if isinstance(columns[names[name]], pa.ChunkedArray)
+                    else columns[names[name]]
+                )
         columns[RECORD_NUMBER] = pa.array(batch.record_numbers, pa.int64())
         if tuple(columns) != self._columns:
             self.finish()
@@ -256,11 +310,15 @@ class _Copy:
             cursor = self._conn.cursor()
             self._stack = cursor.copy(
                 sql.SQL("copy base44.{} ({}) from stdin (format csv)").format(
-                    sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, self._columns))),
-                writer=QueuedLibpqWriter(cursor))  # the server reads while the next batch is parsed
+                    sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, self._columns))
+                ),
+                writer=QueuedLibpqWriter(cursor),
+            )  # the server reads while the next batch is parsed
             self._copy = self._stack.__enter__()
         buffer = io.BytesIO()
-        pa_csv.write_csv(pa.table(columns), buffer, pa_csv.WriteOptions(include_header=False, quoting_style="all_valid"))
+        pa_csv.write_csv(
+            pa.table(columns), buffer, pa_csv.WriteOptions(include_header=False, quoting_style="all_valid")
+        )
         self._copy.write(buffer.getbuffer())
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -270,7 +328,7 @@ class _Copy:
 
 
 @contextmanager
-def _copying(conn: Connection) -> Iterator[_Copy]:
+def _copying(conn: Connection) -> Generator[_Copy]:
     copy = _Copy(conn)
     try:
         yield copy
@@ -288,19 +346,43 @@ def _by_reason(refused: list[Refused]) -> dict[str, int]:
 
 
 def _note(
-    session: Session, conn: Connection, mapping: TableMapping, source: str | None, dialect: str, size: int, digest: str,
-    exported_at: datetime, fields: tuple[str, ...], records: int, refused: list[Refused], oddities: dict[str, int],
+    session: Session,
+    conn: Connection,
+    mapping: TableMapping,
+    source: str | None,
+    dialect: str,
+    size: int,
+    digest: str,
+    exported_at: datetime,
+    fields: tuple[str, ...],
+    records: int,
+    refused: list[Refused],
+    oddities: dict[str, int],
 ) -> None:
     table = mapping.spec.name
     conn.execute("delete from migration.exports where entity = %s", (table,))
     conn.execute(
         "insert into migration.exports (entity, source_entity, source_file, dialect, bytes, digest, exported_at, fields,"
         " records, refused, oddities, run_id) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (table, mapping.entity, source, dialect, size, digest, exported_at, list(fields), records, len(refused),
-         Jsonb(oddities), session.run_id))
+        (
+            table,
+            mapping.entity,
+            source,
+            dialect,
+            size,
+            digest,
+            exported_at,
+            list(fields),
+            records,
+            len(refused),
+            Jsonb(oddities),
+            session.run_id,
+        ),
+    )
     with conn.cursor() as cursor:
         cursor.executemany(
             "insert into migration.refused (entity, record_number, reason, record) values (%s, %s, %s, %s)",
-            [(table, r.record_number, r.reason, Jsonb(r.record)) for r in refused])
+            [(table, r.record_number, r.reason, Jsonb(r.record)) for r in refused],
+        )
     mark_versions(conn, mapping, tuple(columns_of(conn, "base44", table)))
     create_source_view(conn, mapping)

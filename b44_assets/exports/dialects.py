@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
@@ -158,30 +158,27 @@ def is_all_quoted(sample: bytes, fields: int, *, final: bool) -> bool | None:
 
 
 def _bare_records(data: bytes) -> int:
-    """Count the lines, up to the first that is no row, with a cell that does not stand in quotes; 1,000 will do."""
-    count = 0
-    for line in data.splitlines()[:1_000]:
-        cells = split_row(line, b",")
-        if cells is None:
-            break
-        count += bool(line) and not all(cell.startswith(b'"') for cell in cells)
-    return count
+    """Count the rows, up to the first that breaks the grammar, with text that does not stand in quotes."""
+    return sum(any(cell[:1] not in (b"", b'"') for cell in cells) for cells in _first_rows(data, b",", final=True))
 
 
 def usual_cells(sample: bytes, delimiter: bytes, fields: int, *, final: bool) -> int:
     """Return the most common number of cells in a spreadsheet's first records, where rows may be cut short."""
-    counts: Counter[int] = Counter()
+    counts = Counter(min(len(cells), fields) for cells in _first_rows(sample, delimiter, final=final) if any(cells))
+    return counts.most_common(1)[0][0] if counts else fields
+
+
+def _first_rows(data: bytes, delimiter: bytes, *, final: bool) -> Iterator[list[bytes]]:
+    """Split rows into cells, up to the first that breaks the grammar; 1,000 will do."""
     at = 0
     for _ in range(1_000):
-        window = sample[at : at + _WINDOW_BYTES]
-        length = first_row(window, delimiter, final=final and at + _WINDOW_BYTES >= len(sample))
-        if not window or length is None:
-            break
-        cells = split_row(without_line_end(window[:length]), delimiter)
-        if cells is not None and any(cells):
-            counts[min(len(cells), fields)] += 1
+        window = data[at : at + _WINDOW_BYTES]
+        length = first_row(window, delimiter, final=final and at + _WINDOW_BYTES >= len(data))
+        cells = None if not window or length is None else split_row(without_line_end(window[:length]), delimiter)
+        if length is None or cells is None:
+            return
+        yield cells
         at += length
-    return counts.most_common(1)[0][0] if counts else fields
 
 
 class Evidence:

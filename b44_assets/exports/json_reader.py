@@ -29,6 +29,7 @@ _NEAR: Final = 16
 _STRING: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _OBJECT: Final = re.compile(r'\{[ \t\r\n]*+"')
 _SUSPICIOUS: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
 _SEPARATORS: Final = re.compile(r"[ \t\r\n,]*")
 _RAW_NUL: Final = "\udc00"
 _MARK_OF_A_PAGE: Final = frozenset({"next_cursor", "has_more"})
@@ -285,10 +286,13 @@ class JsonReader(ExportReader):
                 self._is_open = False
                 at += 1
                 continue
+            behind = at + 1
             try:
                 if self._is_array and not self._is_open:
                     raise _Broken("text behind the end of the array")
-                value, end = _value(text, at)
+                value, behind = _value(text, at)
+                if not self._is_followed(text, behind, final=final or overlong):
+                    raise _Broken("text behind the value" if isinstance(value, dict) else _no_object(value))
             except _Incomplete as error:
                 if not final and not overlong:
                     return
@@ -296,19 +300,15 @@ class JsonReader(ExportReader):
             except _Broken as error:
                 fault = str(error)
             else:
+                self._at = behind
                 if isinstance(value, dict):
                     self._refuse_page(value)
-                    self._at = end
-                    yield value, at, end, ""
-                    at = end
-                    continue
-                if end == len(text) and not final:  # a number may go on
-                    return
-                self._at = end
-                yield None, at, end, f"{_kind(value)}, not an object"
-                at = end
+                    yield value, at, behind, ""
+                else:
+                    yield None, at, behind, _no_object(value)
+                at = behind
                 continue
-            end = self._next_record(text, at, final=final)
+            end = self._next_record(text, behind, final=final)
             if end is None:
                 return
             self._at = end
@@ -316,8 +316,29 @@ class JsonReader(ExportReader):
             yield None, at, end, fault
             at = end
 
+    def _is_followed(self, text: str, end: int, *, final: bool) -> bool:
+        """Tell whether what follows a value may follow it: the end, the next value with or without a comma.
+
+        Raises:
+            _Incomplete: More of the file must be seen first.
+        """
+        match = _SPACE.match(text, end)
+        following = end if match is None else match.end()
+        if following == len(text):
+            if not final:
+                raise _Incomplete("the text ends behind the value")
+            return True
+        if self._is_array:
+            return text[following] in ",]{"
+        return text[following] in ",{" or "\n" in text[end:following]
+
     def _next_record(self, text: str, at: int, *, final: bool) -> int | None:
         """Find where to go on behind a damaged record: the next line, or in an array the next plausible record.
+
+        Args:
+            text: What is in view.
+            at: An offset within the damaged record.
+            final: The file ends with the text.
 
         Returns:
             The offset, at the end of the file its end; None when more of the file must be seen first.
@@ -325,20 +346,16 @@ class JsonReader(ExportReader):
         if not self._is_array:
             line_end = text.find("\n", at)
             return line_end + 1 if line_end >= 0 else len(text) if final else None
-        for match in _OBJECT.finditer(text, at + 1):
+        for match in _OBJECT.finditer(text, at):
             try:
                 value, end = _value(text, match.start())
+                is_followed = self._is_followed(text, end, final=final)
             except _Broken:
                 continue
             except _Incomplete:
                 if final:
                     continue
                 return None
-            separator = _SEPARATORS.match(text, end)
-            behind = end if separator is None else separator.end()
-            if behind == len(text) and not final:
-                return None
-            is_followed = behind == len(text) or text[behind] == "]" or "," in text[end:behind]
             if is_followed and self._is_plausible(value.keys()):
                 return match.start()
         return len(text) if final else None
@@ -380,9 +397,11 @@ def _undecodable(number: int, cells: dict[str, str | None], key: str, bytes_esca
     return Refused(number, "invalid_encoding", f"field {show(key)}: {fault}", shown)
 
 
-def _kind(value: Any) -> str:
+def _no_object(value: Any) -> str:
     if isinstance(value, _Number):
-        return "a number"
-    if isinstance(value, bool):
-        return "a boolean"
-    return "null" if value is None else "a string" if isinstance(value, str) else "an array"
+        kind = "a number"
+    elif isinstance(value, bool):
+        kind = "a boolean"
+    else:
+        kind = "null" if value is None else "a string" if isinstance(value, str) else "an array"
+    return f"{kind}, not an object"

@@ -57,11 +57,13 @@ def build_assets(catalog: Catalog, months: dg.MonthlyPartitionsDefinition) -> li
     for spec in catalog.of(Kind.TABLE):
         mapping = catalog.mappings.get(spec.name)
         assets.append(_object(spec) if mapping is None else _table(spec, mapping, months))
-    assets.extend(_object(spec) for spec in catalog.of(Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW))
+    assets.extend(
+        _object(spec) for spec in catalog.of(Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW)
+    )
     return assets
 
 
-def _spec_of(spec: Spec, **more: Any) -> dict[str, Any]:
+def _spec_of(spec: Spec, **more: Any) -> Any:
     return {
         "key": key_of(spec.name),
         "deps": [key_of(name) for name in spec.depends],
@@ -79,7 +81,9 @@ def _together(name: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
     """Many small objects in one step, each an asset: a step of its own for each would cost more than the work."""
 
     @dg.multi_asset(name=name, specs=[dg.AssetSpec(**_spec_of(spec)) for spec in specs], can_subset=True)
-    def objects(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> Iterator[dg.MaterializeResult[Any]]:
+    def objects(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> Iterator[dg.MaterializeResult[Any]]:
         with migration.session(context) as session:
             for spec in specs:
                 if key_of(spec.name) in context.selected_asset_keys:
@@ -92,7 +96,6 @@ def _together(name: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
 def _object(spec: Spec) -> dg.AssetsDefinition:
     """One object, made by its file."""
 
-    @dg.asset(**_spec_of(spec))
     def database_object(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
@@ -103,7 +106,7 @@ def _object(spec: Spec) -> dg.AssetsDefinition:
                 facts |= metadata.of_table(describe(session, spec.name))
         return dg.MaterializeResult(metadata=facts)
 
-    return database_object
+    return dg.asset(**_spec_of(spec))(database_object)
 
 
 def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
@@ -148,7 +151,9 @@ def _other_entities() -> dg.AssetsDefinition:
             strays = keep_strays(session, migration.export_dir)
         for entity, records in strays.records.items():
             if records:
-                context.log.warning(f"No table in sql/ for {entity}: its {records:,} records are kept in migration.unmapped")
+                context.log.warning(
+                    f"No table in sql/ for {entity}: its {records:,} records are kept in migration.unmapped"
+                )
         facts: dict[str, Any] = {"records": sum(strays.records.values())}
         if strays.records:
             facts["by_entity"] = metadata.counts_table(strays.records, "entity")
@@ -166,7 +171,6 @@ def _table(spec: Spec, mapping: TableMapping, months: dg.MonthlyPartitionsDefini
     if by_month:
         options |= {"partitions_def": months, "backfill_policy": dg.BackfillPolicy.single_run()}
 
-    @dg.asset(**options)
     def table(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
         with migration.session(context) as session:
             apply(session, spec)
@@ -174,23 +178,28 @@ def _table(spec: Spec, mapping: TableMapping, months: dg.MonthlyPartitionsDefini
                 done = load(session, mapping)
             else:
                 keys = list(context.partition_keys)
-                done = load(session, mapping, range_of(months, keys), month_of(months.get_first_partition_key() or keys[0]))
+                done = load(
+                    session, mapping, range_of(months, keys), month_of(months.get_first_partition_key() or keys[0])
+                )
                 _report_months(context, done, keys)
             description = describe(session, spec.name)
         _log(context, done)
         return dg.MaterializeResult(metadata={**metadata.of_load(done), **metadata.of_table(description)})
 
-    return table
+    return dg.asset(**options)(table)
 
 
 _BOOKS_OF_A_LOAD = tuple(
-    key_of(f"migration/{name}") for name in ("migrated", "migration_log", "quarantine", "repairs", "unmapped", "accounting")
+    key_of(f"migration/{name}")
+    for name in ("migrated", "migration_log", "quarantine", "repairs", "unmapped", "accounting")
 )
 
 
 def _report_months(context: dg.AssetExecutionContext, done: Load, keys: Sequence[str]) -> None:
     """Each month's own numbers, on its own materialization."""
-    months = {part.partition_key.strftime(KEY_FORMAT): part for part in done.partitions if part.partition_key is not None}
+    months = {
+        part.partition_key.strftime(KEY_FORMAT): part for part in done.partitions if part.partition_key is not None
+    }
     for key in keys:
         part = months.get(key)
         context.add_asset_metadata(

@@ -70,9 +70,16 @@ def of_load(load: Load) -> dict[str, Any]:
         metadata["repaired_by_column"] = counts_table(load.repairs, "column")
     if load.preview:
         metadata["quarantine_preview"] = dg.MetadataValue.table(
-            [dg.TableRecord({"record": number, "base44_id": key or "", "reasons": reasons}) for number, key, reasons in load.preview],
+            [
+                dg.TableRecord({"record": number, "base44_id": key or "", "reasons": reasons})
+                for number, key, reasons in load.preview
+            ],
             schema=dg.TableSchema(
-                [dg.TableColumn("record", "int"), dg.TableColumn("base44_id", "string"), dg.TableColumn("reasons", "string")]
+                [
+                    dg.TableColumn("record", "int"),
+                    dg.TableColumn("base44_id", "string"),
+                    dg.TableColumn("reasons", "string"),
+                ]
             ),
         )
     return metadata
@@ -123,11 +130,17 @@ def of_content_parity(parity: ContentParity) -> dict[str, Any]:
     if parity.differences:
         metadata["differences"] = dg.MetadataValue.table(
             [
-                dg.TableRecord({"record": d.record_number, "base44_id": d.base44_id, "columns": ", ".join(d.columns) or "no row"})
+                dg.TableRecord(
+                    {"record": d.record_number, "base44_id": d.base44_id, "columns": ", ".join(d.columns) or "no row"}
+                )
                 for d in parity.differences
             ],
             schema=dg.TableSchema(
-                [dg.TableColumn("record", "int"), dg.TableColumn("base44_id", "string"), dg.TableColumn("columns", "string")]
+                [
+                    dg.TableColumn("record", "int"),
+                    dg.TableColumn("base44_id", "string"),
+                    dg.TableColumn("columns", "string"),
+                ]
             ),
         )
     return metadata

@@ -13,7 +13,9 @@ KEY_FORMAT = "%Y-%m"
 
 def months_from(first_month: date) -> dg.MonthlyPartitionsDefinition:
     """Every month (UTC) from the first to the current one, keyed `YYYY-MM`."""
-    return dg.MonthlyPartitionsDefinition(start_date=first_month.strftime(KEY_FORMAT), fmt=KEY_FORMAT, timezone="UTC", end_offset=1)
+    return dg.MonthlyPartitionsDefinition(
+        start_date=first_month.strftime(KEY_FORMAT), fmt=KEY_FORMAT, timezone="UTC", end_offset=1
+    )
 
 
 def month_of(key: str) -> date:

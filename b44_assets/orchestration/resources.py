@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,7 +41,7 @@ class Migration:
         return self.settings.export_dir
 
     @contextmanager
-    def session(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Iterator[Session]:
+    def session(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Generator[Session]:
         """A session for a step. A fault of the user's world fails the step with its one line, and is not retried.
 
         Raises:

@@ -227,9 +227,10 @@ def test_the_log_is_found_and_holds_no_text_of_a_failed_statement(embedded: Embe
     with psycopg.connect(embedded.url(), autocommit=True) as conn, pytest.raises(errors.DuplicateObject):
         conn.execute("CREATE ROLE postgres PASSWORD 'not-for-the-log'")
 
+    # Written by a process of its own, a little later.
+    wait_until(lambda: 'role "postgres" already exists' in embedded.log_file.read_text())
     text = embedded.log_file.read_text()
     assert "ready to accept connections" in text
-    assert 'role "postgres" already exists' in text
     assert "not-for-the-log" not in text
 
 
@@ -544,11 +545,17 @@ def test_a_socket_folder_prepared_by_somebody_else_is_refused(
         server.socket_dir.chmod(0o777)
     else:
         server.socket_dir.symlink_to(open_folder)
+    sockets = [server.socket_dir / name for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock")]
+    for path in sockets:
+        path.write_text("of another server")
     try:
         with pytest.raises(DatabaseError, match="needed for the socket"):
             server.start()
         assert not server.running()
+        assert all(path.exists() for path in sockets)
     finally:
+        for path in sockets:
+            path.unlink()
         with suppress(NotADirectoryError):
             server.socket_dir.rmdir()
         server.socket_dir.unlink(missing_ok=True)
@@ -614,6 +621,18 @@ def test_root_initializes_it_below_a_closed_folder(open_folder: Path) -> None:
         assert server.data_dir.stat().st_uid != 0
     finally:
         server.stop("immediate")
+
+
+@AS_ROOT
+def test_root_runs_a_data_directory_that_root_has_restored(server: EmbeddedServer) -> None:
+    for path in (server.directory, *server.directory.rglob("*")):
+        os.chown(path, 0, 0)
+    server.data_dir.chmod(0o755)
+
+    server.start()
+
+    assert ask(server.url(), "SELECT 1") == 1
+    assert not [path for path in server.directory.rglob("*") if path.stat().st_uid == 0]
 
 
 @AS_ROOT
@@ -685,6 +704,21 @@ def test_an_ordinary_user_is_told_whose_server_it_is(make_home: MakeHome, open_f
 
     assert said is not None
     assert said.startswith(f"DatabaseError: {server.directory} belongs to ")
+
+
+@AS_ROOT
+def test_an_ordinary_user_is_told_that_a_home_cannot_be_reached(open_folder: Path) -> None:
+    account = ordinary_account()
+    assert account is not None
+    closed = open_folder / "root"
+    closed.mkdir(mode=0o700)
+
+    said = in_child_of(account, EmbeddedServer(closed / "home").start)
+
+    assert said == (
+        f"DatabaseError: {closed / 'home' / 'postgres'} cannot be reached by this account:"
+        " set B44_HOME to a folder of your own"
+    )
 
 
 @AS_ROOT

@@ -1,0 +1,126 @@
+"""Targets for the command, and results of migrations that many tests look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from b44_assets.database.embedded import EmbeddedServer
+from tests.acceptance.support import EXPORTS, Command, Result, environment
+from tests.support import locked
+
+MakeDatabase = Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """A database that an export was migrated into, never to be connected to: clones are made of it.
+
+    Attributes:
+        name: Of the database.
+        export: The folder that was migrated.
+        result: What the command came to.
+    """
+
+    name: str
+    export: Path
+    result: Result
+
+
+@dataclass(frozen=True)
+class Databases:
+    """Databases on the shared server."""
+
+    server: EmbeddedServer
+
+    def create(self, name: str, template: str = "template0") -> str:
+        """Makes one and returns its URL."""
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        with psycopg.connect(self.server.url("postgres"), autocommit=True) as conn:
+            conn.execute(statement)
+        return self.server.url(name)
+
+    def drop(self, name: str) -> None:
+        """Drops one, whoever uses it."""
+        with psycopg.connect(self.server.url("postgres"), autocommit=True) as conn:
+            conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def databases(embedded: EmbeddedServer) -> Databases:
+    return Databases(embedded)
+
+
+@pytest.fixture(scope="session")
+def dagster_storage(databases: Databases) -> str:
+    """URL of a database for Dagster's own storage, one for each worker."""
+    return databases.create(f"dagster_{os.getpid()}")
+
+
+@pytest.fixture
+def b44(tmp_path: Path, dagster_storage: str) -> Command:
+    """The command in an empty working directory; it has no target yet."""
+    directory = tmp_path / "work"
+    directory.mkdir()
+    return Command(directory, environment(DAGSTER_PG_URL=dagster_storage))
+
+
+@pytest.fixture
+def new_database(databases: Databases) -> Generator[Callable[[str], str]]:
+    """Makes databases, dropped after the test, each a copy of another one."""
+    made: list[str] = []
+
+    def make(template: str = "template0") -> str:
+        made.append(f"acceptance_{uuid.uuid4().hex}")
+        return databases.create(made[-1], template)
+
+    yield make
+    for name in made:
+        databases.drop(name)
+
+
+@pytest.fixture
+def target(new_database: Callable[[str], str]) -> str:
+    """URL of an empty database of the test's own."""
+    return new_database("template0")
+
+
+@pytest.fixture(scope="session")
+def migrate_once(
+    databases: Databases, dagster_storage: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Migrated]:
+    """Migrates one of the exports beside the tests, once for all workers."""
+    folder = databases.server.home.parent
+
+    def migrate(dialect: str) -> Migrated:
+        name = f"migrated_{dialect}"
+        kept = folder / f"{name}.json"
+        with locked(folder / f"{name}.lock"):
+            if not kept.exists():
+                command = Command(tmp_path_factory.mktemp("work"), environment(DAGSTER_PG_URL=dagster_storage))
+                databases.drop(name)
+                result = command.on(databases.create(name))("migrate", "--export", EXPORTS / dialect, "--json")
+                kept.write_text(json.dumps(asdict(result)))
+        return Migrated(name, EXPORTS / dialect, Result(**json.loads(kept.read_text())))
+
+    return migrate
+
+
+@pytest.fixture
+def migrated(migrate_once: Callable[[str], Migrated]) -> Migrated:
+    """The export of the newest dialect, migrated undisturbed."""
+    return migrate_once("2026-06")
+
+
+@pytest.fixture
+def finished(migrated: Migrated, new_database: Callable[[str], str]) -> str:
+    """URL of a database of the test's own in which a migration has been done."""
+    return new_database(migrated.name)
