@@ -389,8 +389,19 @@ def _print_outcome(settings: Settings, outcome: Outcome) -> None:
     console.print(
         f"Checks: {outcome.passed} passed, {outcome.warned} warned, {outcome.failed} failed. {outcome.seconds:.1f} seconds."
     )
-    target = "$(b44 db url)" if settings.database_url is None else "$B44_DATABASE_URL"
-    console.print(f'Look at it: psql "{target}"   b44 status   b44 dev', markup=False)
+    console.print("Look at it:")
+    command = _own_command()
+    psql = f'psql "$({command} db url)"' if settings.database_url is None else "psql with the URL of your database"
+    for line in (psql, f"{command} status", f"{command} dev"):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def _own_command() -> str:
+    """What to type to run this program again: its name if the shell would find it, else its path from here."""
+    if shutil.which("b44") is not None:
+        return "b44"
+    script = Path(sys.argv[0]).absolute()
+    return str(script.relative_to(Path.cwd())) if script.is_relative_to(Path.cwd()) else str(script)
 
 
 def _print_accounts(console: Console, found: tuple[EntityAccount, ...]) -> None:
@@ -459,7 +470,7 @@ def _lines(console: Console) -> Callable[[str, int, int], None]:
 
     def report(what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if done == total or now - spoken.setdefault(what, now) >= 5.0:
+        if (done == total and total) or now - spoken.setdefault(what, now) >= 5.0:
             spoken[what] = now
             console.print(f"{what}: {done:,} of {total:,}" if total else what, markup=False)
 

@@ -312,7 +312,8 @@ class JsonReader(ExportReader):
             if end is None:
                 return
             self._at = end
-            self._is_open = self._is_array and end < len(text)
+            if end < len(text):
+                self._is_open = self._is_array
             yield None, at, end, fault
             at = end
 

@@ -22,15 +22,17 @@ MakeDatabase = Callable[[], str]
 
 @dataclass(frozen=True)
 class Migrated:
-    """A database that an export was migrated into, never to be connected to: clones are made of it.
+    """A database that an export was migrated into.
 
     Attributes:
-        name: Of the database.
+        template: Name of a copy that is never connected to: more copies are made of it.
+        url: Of a copy to read only.
         export: The folder that was migrated.
         result: What the command came to.
     """
 
-    name: str
+    template: str
+    url: str
     export: Path
     result: Result
 
@@ -101,15 +103,18 @@ def migrate_once(
     folder = databases.server.home.parent
 
     def migrate(dialect: str) -> Migrated:
-        name = f"migrated_{dialect}"
+        name, template = f"migrated_{dialect}", f"template_{dialect}"
         kept = folder / f"{name}.json"
         with locked(folder / f"{name}.lock"):
             if not kept.exists():
                 command = Command(tmp_path_factory.mktemp("work"), environment(DAGSTER_PG_URL=dagster_storage))
                 databases.drop(name)
+                databases.drop(template)
                 result = command.on(databases.create(name))("migrate", "--export", EXPORTS / dialect, "--json")
+                databases.create(template, name)
                 kept.write_text(json.dumps(asdict(result)))
-        return Migrated(name, EXPORTS / dialect, Result(**json.loads(kept.read_text())))
+        result = Result(**json.loads(kept.read_text()))
+        return Migrated(template, databases.server.url(name), EXPORTS / dialect, result)
 
     return migrate
 
@@ -123,4 +128,4 @@ def migrated(migrate_once: Callable[[str], Migrated]) -> Migrated:
 @pytest.fixture
 def finished(migrated: Migrated, new_database: Callable[[str], str]) -> str:
     """URL of a database of the test's own in which a migration has been done."""
-    return new_database(migrated.name)
+    return new_database(migrated.template)

@@ -94,10 +94,12 @@ def test_a_first_record_longer_than_the_sample_is_read_on() -> None:
     assert name_of(b'id,a\n"' + text + b',",bare\n') == "spreadsheet"
 
 
-def test_evidence_behind_the_first_mib_counts_where_none_came_before() -> None:
-    filler = b'"1","x"\n' * 200_000
-    assert name_of(b"id,a\n" + filler + b'"2","null"') == "2025-06"
-    assert name_of(b"id,a\n" + filler + b'"2",""') == "2025-08"
+@pytest.mark.parametrize(("last", "name"), [(b'"null"', "2025-06"), (b'""', "2025-08"), (b'"x"', "2025-08")])
+def test_evidence_behind_the_first_mib_counts_where_none_came_before(tmp_path: Path, last: bytes, name: str) -> None:
+    path = tmp_path / "Post_export.csv"
+    path.write_bytes(b"id,a\n" + b'"1","%b"\n' % (b"x" * 1_000) * 2_500 + b'"2",' + last)
+    with open_export(ExportFile("Post", path)) as reader:
+        assert reader.dialect.name == name
 
 
 def test_what_is_known_of_a_dashboard_file() -> None:
