@@ -84,6 +84,16 @@ def server_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def database(server_url: str) -> Generator[str]:
     """URL of an empty database of the test's own, on either server."""
+    yield from _fresh_database(server_url)
+
+
+@pytest.fixture
+def embedded_database(embedded: EmbeddedServer) -> Generator[str]:
+    """URL of an empty database of the test's own, for what does not depend on the server's version."""
+    yield from _fresh_database(embedded.url("postgres"))
+
+
+def _fresh_database(server_url: str) -> Generator[str]:
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as conn:
         conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import psycopg
-from psycopg import errors, pq
+from psycopg import errors, pq, sql
 from psycopg.rows import TupleRow, class_row
 
 from b44_assets.errors import DatabaseError
@@ -177,13 +177,22 @@ def with_lock_retries(
     raise AssertionError("unreachable")
 
 
-_SESSIONS = """
+_SESSIONS = sql.SQL("""
     SELECT pid,
            CASE WHEN backend_type = 'client backend' THEN coalesce(application_name, '')
                 ELSE coalesce(backend_type, '') END AS application_name,
            backend_start AS since
     FROM pg_stat_activity
-"""
+""")
+_HOLDER = sql.SQL("""
+    {sessions} WHERE pid IN (
+        SELECT pid FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND classid = %s::oid AND objid = %s::oid)
+    LIMIT 1
+""").format(sessions=_SESSIONS)
+_BLOCKERS = sql.SQL("{sessions} WHERE pid = ANY (pg_blocking_pids(%s)) ORDER BY pid").format(sessions=_SESSIONS)
 
 
 def _try_lock(conn: psycopg.Connection[TupleRow], key: int) -> bool:
@@ -197,18 +206,7 @@ def _holder(conn: psycopg.Connection[TupleRow], key: int) -> Session | None:
     """Returns who holds the lock; pg_locks shows the key as two halves without sign."""
     unsigned = key % 2**64
     with conn.cursor(row_factory=class_row(Session)) as cursor:
-        holder = cursor.execute(
-            _SESSIONS
-            + """
-            WHERE pid IN (
-                SELECT pid FROM pg_locks
-                WHERE locktype = 'advisory' AND granted AND objsubid = 1
-                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                  AND classid = %s::oid AND objid = %s::oid)
-            LIMIT 1
-            """,
-            (unsigned >> 32, unsigned & 0xFFFFFFFF),
-        ).fetchone()
+        holder = cursor.execute(_HOLDER, (unsigned >> 32, unsigned & 0xFFFFFFFF)).fetchone()
     _settle(conn)
     return holder
 
@@ -270,9 +268,7 @@ class _Watch:
                 cursor = conn.cursor(row_factory=class_row(Session))
                 self._ready.set()
                 while not self._done.wait(self._interval):
-                    found = cursor.execute(
-                        _SESSIONS + "WHERE pid = ANY (pg_blocking_pids(%s)) ORDER BY pid", (self._pid,)
-                    ).fetchall()
+                    found = cursor.execute(_BLOCKERS, (self._pid,)).fetchall()
                     self._seen = tuple(found) or self._seen
         except psycopg.Error as error:
             # No more than the names is lost.

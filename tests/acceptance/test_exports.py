@@ -37,12 +37,15 @@ def truth_of(folder: Path) -> Truth:
     return json.loads((folder / "truth.json").read_text(encoding="utf-8"))
 
 
-def uuid_of(url: str, base44_id: str) -> str:
-    """The UUID of an id: that of an ObjectId by the contract's formula, worked out apart from the SQL function."""
-    if not re.fullmatch("[0-9a-f]{24}", base44_id):
-        return value(url, "select base44_uuid(%s)::text", base44_id)
-    h = base44_id
-    return f"{h[:8]}-{h[8:12]}-8{h[12:15]}-8{h[15:18]}-{h[18:24]}000b44"
+def uuids_of(url: str, base44_ids: set[str]) -> dict[str, str]:
+    """The UUIDs of ids: those of ObjectIds by the contract's formula, worked out apart from the SQL function."""
+    found = {
+        h: f"{h[:8]}-{h[8:12]}-8{h[12:15]}-8{h[15:18]}-{h[18:24]}000b44"
+        for h in base44_ids
+        if re.fullmatch("[0-9a-f]{24}", h)
+    }
+    others = rows(url, "select i, base44_uuid(i)::text from unnest(%s::text[]) as i", list(base44_ids - set(found)))
+    return found | dict(others)
 
 
 def check_counts(outcome: Outcome, *, untold: set[str]) -> None:
@@ -101,21 +104,26 @@ def moment(text: str | None, outcome: Outcome) -> datetime | None:
     return parsed.replace(microsecond=0) if outcome.whole_seconds else parsed
 
 
-def compare(outcome: Outcome, kind: str, stored: dict[str, dict[str, Any]]) -> None:
-    """Compares rows by UUID with the values that the truth knows of them."""
+def compare(outcome: Outcome, kind: str, stored: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Compares rows by UUID with the values that the truth knows of them; returns the rows by Base44 id."""
     expected: dict[str, dict[str, Any]] = outcome.truth["values"][kind]
-    differing: dict[str, Any] = {}
-    for base44_id, values in expected.items():
-        row = stored.get(uuid_of(outcome.url, base44_id))
-        wanted = {
-            name: moment(said, outcome) if name.endswith("_at") else said
-            for name, said in values.items()
-            if name != "unsafe"
-        }
-        found = None if row is None else {name: row[name] for name in wanted}
-        if found != wanted:
-            differing[base44_id] = (wanted, found)
-    assert not differing
+    links = {values[name] for values in expected.values() for name in ("category", "user") if values.get(name)}
+    uuids = uuids_of(outcome.url, set(expected) | links)
+
+    def wanted(name: str, said: Any) -> Any:
+        if name in ("category", "user"):
+            return uuids.get(said)
+        return moment(said, outcome) if name.endswith("_at") else said
+
+    found = {base44_id: stored.get(uuids[base44_id], {}) for base44_id in expected}
+    differing = [
+        (base44_id, name, said, found[base44_id].get(name, "no such row"))
+        for base44_id, values in expected.items()
+        for name, said in values.items()
+        if name != "unsafe" and wanted(name, said) != found[base44_id].get(name, "no such row")
+    ]
+    assert differing == []
+    return found
 
 
 def check_users(outcome: Outcome) -> None:
@@ -143,13 +151,12 @@ def check_posts(outcome: Outcome) -> None:
     )
     found = rows(
         outcome.url,
-        "select id::text, title, content, published, published_at, tags, base44_object_id(category_id),"
-        " base44_object_id(user_id), view_count, like_count, created_at, updated_at from posts",
+        "select id::text, title, content, published, published_at, tags, category_id::text,"
+        " user_id::text, view_count, like_count, created_at, updated_at from posts",
     )
-    stored = {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
-    compare(outcome, "posts", stored)
+    stored = compare(outcome, "posts", {row[0]: dict(zip(names, row[1:], strict=True)) for row in found})
     marked = [base44_id for base44_id, values in outcome.truth["values"]["posts"].items() if values["unsafe"]]
-    assert [base44_id for base44_id in marked if UNSAFE.search(stored[uuid_of(outcome.url, base44_id)]["content"])] == []
+    assert [base44_id for base44_id in marked if UNSAFE.search(stored[base44_id]["content"])] == []
 
 
 # -- the exports beside the tests --------------------------------------------------------------------------------------
@@ -200,8 +207,9 @@ def test_posts_hold_the_values_of_the_truth_and_no_unsafe_html(outcome: Outcome)
 
 
 def test_the_dialect_is_found_from_the_file(outcome: Outcome, request: pytest.FixtureRequest) -> None:
+    # Not asked of every file: without a null or a JSON cell in it, two of the dialects are the same.
     dialect = request.node.callspec.params["outcome"]
-    assert rows(outcome.url, "select distinct dialect from migration.exports") == [(dialect,)]
+    assert value(outcome.url, "select dialect from migration.exports where entity = 'posts'") == dialect
 
 
 def test_all_dialects_come_to_the_same_rows(migrate_once: Callable[[str], Migrated]) -> None:

@@ -625,7 +625,7 @@ def test_root_initializes_it_below_a_closed_folder(open_folder: Path) -> None:
 
 @AS_ROOT
 def test_root_runs_a_data_directory_that_root_has_restored(server: EmbeddedServer) -> None:
-    for path in (server.directory, *server.directory.rglob("*")):
+    for path in (server.data_dir, *server.data_dir.rglob("*")):
         os.chown(path, 0, 0)
     server.data_dir.chmod(0o755)
 

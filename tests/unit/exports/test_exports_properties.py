@@ -202,20 +202,23 @@ def test_one_quote_too_many_or_too_few_costs_its_record_alone(
 ) -> None:
     head = head_for(records)
     victim = data.draw(st.integers(0, len(records) - 1))
-    record = records[victim]
+    record = records[victim].decode()
     if data.draw(st.booleans(), "insert"):
         place = data.draw(st.integers(0, len(record)))
-        damaged = record[:place] + b'"' + record[place:]
+        damaged = record[:place] + '"' + record[place:]
     else:
-        place = data.draw(st.sampled_from([at for at, byte in enumerate(record) if byte == 0x22]))
+        place = data.draw(st.sampled_from([at for at, character in enumerate(record) if character == '"']))
         damaged = record[:place] + record[place + 1 :]
     whole = read(head + b"\n".join(records))
-    reading = read(head + b"\n".join([*records[:victim], damaged, *records[victim + 1 :]]), block_size=block_size)
+    others = [*records[:victim], damaged.encode(), *records[victim + 1 :]]
+    reading = read(head + b"\n".join(others), block_size=block_size)
     expected = dict(whole.rows)
     del expected[victim + 1]
     assert reading.rows == expected
+    # What may have been a line break in the last cell cannot be told from the file's last line end.
+    raw = damaged.removesuffix("\n") if victim == len(records) - 1 else damaged
     assert [(one.record_number, one.reason, one.record) for one in reading.refused] == [
-        (victim + 1, "malformed_record", {"_raw": damaged.decode()})
+        (victim + 1, "malformed_record", {"_raw": raw})
     ]
 
 

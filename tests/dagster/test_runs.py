@@ -1,0 +1,127 @@
+"""Runs of the graph against a real server: what the UI will show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+
+from b44_assets.catalog import load_catalog
+from b44_assets.orchestration.code_location import MIGRATE_JOB, VERIFY_JOB, definitions_of
+from b44_assets.orchestration.resources import Migration
+from b44_assets.sample import write_sample
+from b44_assets.settings import Settings
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def settings_for(url: str, home: Path, **environ: str) -> Settings:
+    return Settings.load(environ={"B44_DATABASE_URL": url, **environ}, directory=home)
+
+
+def run(settings: Settings, job: str, first: str, last: str) -> tuple[Any, Migration]:
+    migration = Migration(settings, load_catalog(settings.sql_dir))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = (
+            definitions_of(migration)
+            .resolve_job_def(job)
+            .execute_in_process(
+                instance=instance,
+                raise_on_error=False,
+                run_config=QUIET,
+                tags={
+                    "dagster/asset_partition_range_start": first,
+                    "dagster/asset_partition_range_end": last,
+                },
+            )
+        )
+    return result, migration
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    folder = tmp_path / "export"
+    write_sample(folder, users=20, posts=120, seed=3, dialect="jsonl", faults=0.05)
+    return folder
+
+
+@pytest.fixture
+def settings(embedded_database: str, export: Path, tmp_path: Path) -> Settings:
+    return settings_for(embedded_database, tmp_path, B44_EXPORT_DIR=str(export))
+
+
+def months_held(url: str) -> set[str]:
+    with psycopg.connect(url) as conn:
+        return {row[0] for row in conn.execute("select distinct to_char(created_at at time zone 'UTC', 'YYYY-MM') from posts")}
+
+
+def test_a_month_of_posts_can_be_migrated_by_itself_and_the_others_wait(settings: Settings) -> None:
+    result, _ = run(settings, MIGRATE_JOB, "2025-03", "2025-03")
+    assert result.success
+    assert settings.database_url is not None
+    assert months_held(settings.database_url) == {"2025-03"}
+    verdict = next(e for e in result.get_asset_check_evaluations() if e.check_name == "row_parity" and e.asset_key.path[-1] == "posts")
+    assert (verdict.passed, verdict.severity) == (False, dg.AssetCheckSeverity.WARN)
+
+
+def test_a_range_then_the_rest_comes_to_the_same_as_all_at_once(settings: Settings) -> None:
+    run(settings, MIGRATE_JOB, "2025-01", "2025-06")
+    result, _ = run(settings, MIGRATE_JOB, "2020-01", "2026-11")
+    assert result.success
+    assert all(e.passed for e in result.get_asset_check_evaluations())
+
+
+def test_every_month_of_a_range_gets_its_own_numbers(settings: Settings) -> None:
+    result, _ = run(settings, MIGRATE_JOB, "2025-01", "2025-03")
+    rows = {
+        event.partition: event.step_materialization_data.materialization.metadata["dagster/partition_row_count"].value
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == dg.AssetKey("posts")
+    }
+    assert settings.database_url is not None
+    with psycopg.connect(settings.database_url) as conn:
+        held = dict(conn.execute("select to_char(created_at at time zone 'UTC', 'YYYY-MM'), count(*) from posts group by 1").fetchall())
+    assert rows == {key: held.get(key, 0) for key in ("2025-01", "2025-02", "2025-03")}
+
+
+def test_metadata_tells_what_became_of_the_records(settings: Settings) -> None:
+    result, _ = run(settings, MIGRATE_JOB, "2020-01", "2026-11")
+    facts = {
+        event.asset_key.to_user_string(): event.step_materialization_data.materialization.metadata
+        for event in result.get_asset_materialization_events()
+    }
+    assert facts["base44/posts"]["dialect"].value == "jsonl"
+    users = facts["users"]
+    assert users["read"].value == users["migrated"].value + users["deduplicated"].value + users["quarantined"].value
+    assert "quarantined_by_reason" in facts["posts"]
+    assert "quarantine_preview" in facts["posts"]
+
+
+def test_a_failed_check_blocks_what_stands_on_the_table(settings: Settings) -> None:
+    run(settings, MIGRATE_JOB, "2020-01", "2026-11")
+    assert settings.database_url is not None
+    with psycopg.connect(settings.database_url, autocommit=True) as conn:
+        conn.execute("update users set display_name = 'planted' where username = (select min(username) from users)")
+    result, _ = run(settings, MIGRATE_JOB, "2020-01", "2026-11")
+    assert not result.success
+    assert "posts" not in {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
+
+
+def test_verify_finds_what_was_changed_behind_its_back(settings: Settings) -> None:
+    run(settings, MIGRATE_JOB, "2020-01", "2026-11")
+    assert settings.database_url is not None
+    with psycopg.connect(settings.database_url, autocommit=True) as conn:
+        conn.execute("delete from events where id = (select id from events limit 1)")
+    result, _ = run(settings, VERIFY_JOB, "2020-01", "2026-11")
+    failed = {(e.asset_key.to_user_string(), e.check_name) for e in result.get_asset_check_evaluations() if not e.passed}
+    assert failed == {("events", "row_parity"), ("events", "content_parity")}
+
+
+def test_a_fault_of_the_user_s_world_fails_the_step_with_its_one_line(embedded_database: str, tmp_path: Path) -> None:
+    settings = settings_for(embedded_database, tmp_path, B44_EXPORT_DIR=str(tmp_path / "nowhere"))
+    result, migration = run(settings, MIGRATE_JOB, "2020-01", "2026-11")
+    assert not result.success
+    assert any("nowhere" in str(fault) for fault in migration.faults)
