@@ -38,6 +38,7 @@ class Load:
     Attributes:
         entity: The target table.
         settlement: What the records came to.
+        migrated: Records of the export that are in the target now, of all partitions.
         partitions: What was loaded, by partition.
         repairs: Repaired values of the settlement's migrated records, by column.
         preview: The first quarantined records: `(record_number, base44_id, reasons)`.
@@ -45,6 +46,7 @@ class Load:
 
     entity: str
     settlement: Settlement
+    migrated: int
     partitions: tuple[LoadedPartition, ...]
     repairs: dict[str, int] = field(default_factory=dict[str, int])
     preview: tuple[tuple[int, str | None, str], ...] = ()
@@ -118,7 +120,8 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
             " where entity = %s and generation = %s order by record_number limit 10",
             (table, settlement.generation),
         ).fetchall()
-    return Load(table, settlement, partitions, repairs, tuple((row[0], row[1], row[2]) for row in preview))
+        migrated = scalar(conn, "select migrated from migration.accounting where entity = %s", (table,))
+    return Load(table, settlement, migrated, partitions, repairs, tuple((row[0], row[1], row[2]) for row in preview))
 
 
 def _partition_keys(conn: Connection, table: str) -> list[date | None]:

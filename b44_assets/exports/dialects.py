@@ -147,7 +147,7 @@ def is_all_quoted(sample: bytes, fields: int, *, final: bool) -> bool | None:
     others = [segment.raw for segment in split.segments if isinstance(segment, Malformed)]
     bare = sum(_bare_records(raw) for raw in [*others, sample[split.consumed :]])
     if quoted or bare:
-        return quoted > bare
+        return quoted >= bare  # a damaged record may look like a row of bare cells, hardly the other way round
     if not final:
         return None
     # One damaged record, or one cut off.

@@ -224,23 +224,13 @@ def versions_of_rows(url: str) -> set[tuple[Any, ...]]:
     return found
 
 
-def sessions(url: str, purpose: str = "") -> int:
+def waiting(url: str, purpose: str = "") -> int:
     """How many sessions of ours wait for a lock in the target."""
     return value(
         url,
         "select count(*) from pg_stat_activity where datname = current_database() and application_name like %s"
         " and wait_event_type = 'Lock'",
         f"b44 {purpose}%",
-    )
-
-
-def at_work(url: str) -> int:
-    """How many sessions of ours run a statement in the target."""
-    return value(
-        url,
-        "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'b44%%'"
-        " and state <> 'idle' and %s",
-        True,
     )
 
 
@@ -266,5 +256,5 @@ def stopped_at(running: Running, url: str, table: str, purpose: str, *, after: s
     with psycopg.connect(url) as conn:
         schema, _, name = table.partition(".")
         conn.execute(sql.SQL("lock table {} in share mode").format(sql.Identifier(schema, name)))
-        running.until(lambda: sessions(url, purpose) > 0)
+        running.until(lambda: waiting(url, purpose) > 0)
         yield

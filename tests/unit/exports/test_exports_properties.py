@@ -182,11 +182,17 @@ SOUND = st.one_of(
 
 @st.composite
 def sound_records(draw: st.DrawFn, least: int = 2) -> list[bytes]:
-    """The records of an all-quoted file, at least one cell of each being filled."""
+    """The records of an all-quoted file, their first cells filled.
+
+    The last cell has no line break: a quote gained before one there ends the record, and nothing could tell.
+    """
     fields = draw(st.integers(1, 3))
     row = st.lists(SOUND, min_size=fields - 1, max_size=fields - 1)
     rows = draw(st.lists(row, min_size=least, max_size=6))
-    return [",".join(quoted(cell) for cell in [f"r{number}", *cells]).encode() for number, cells in enumerate(rows)]
+    records = [[f"r{number}", *cells] for number, cells in enumerate(rows)]
+    for record in records:
+        record[-1] = record[-1].replace("\n", " ")
+    return [",".join(map(quoted, record)).encode() for record in records]
 
 
 def head_for(records: list[bytes]) -> bytes:
@@ -215,10 +221,8 @@ def test_one_quote_too_many_or_too_few_costs_its_record_alone(
     expected = dict(whole.rows)
     del expected[victim + 1]
     assert reading.rows == expected
-    # What may have been a line break in the last cell cannot be told from the file's last line end.
-    raw = damaged.removesuffix("\n") if victim == len(records) - 1 else damaged
     assert [(one.record_number, one.reason, one.record) for one in reading.refused] == [
-        (victim + 1, "malformed_record", {"_raw": raw})
+        (victim + 1, "malformed_record", {"_raw": damaged})
     ]
 
 
