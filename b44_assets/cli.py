@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from b44_assets import sample as sample_exports
-from b44_assets.database.embedded import EmbeddedServer, target_url
+from b44_assets.database.connect import connect
+from b44_assets.database.embedded import EmbeddedServer, dagster_url, target_url
 from b44_assets.errors import B44Error, ExportError, SettingsError
 from b44_assets.settings import Settings
 
@@ -278,6 +279,8 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
     # Reach the target before Dagster is: a wrong address is one line, not a failed run.
     migration = _migration(settings)
     with migration.offline_session().connection("start"):
+        pass
+    with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
         pass
     import dagster as dg
 
