@@ -30,6 +30,8 @@ from b44_assets.errors import B44Error, ExportError, SettingsError
 from b44_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
     from b44_assets.engine.proving import EntityAccount
     from b44_assets.orchestration.resources import Migration
 
@@ -61,22 +63,39 @@ class Outcome:
 
 
 class Group(click.Group):
-    """Turns our own errors into one line and an exit status."""
+    """Turns errors in the use of the command, and our own, into one line and an exit status."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Reads the options before the command's name."""
+        with _one_line():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except B44Error as error:
-            _fail(error)
-        except KeyboardInterrupt:
-            click.echo("interrupted; run the same command again to go on", err=True)
-            raise SystemExit(INTERRUPTED) from None
 
 
-def _fail(error: B44Error) -> NoReturn:
-    click.echo(f"b44: {error}", err=True)
-    raise SystemExit(error.exit_status) from error
+@contextmanager
+def _one_line() -> Generator[None]:
+    try:
+        yield
+    except B44Error as error:
+        _fail(str(error), error.exit_status)
+    except click.ClickException as error:
+        said = error.format_message()
+        # A command that was given nothing at all shows its help.
+        if "\n" in said:
+            raise
+        _fail(said, error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("interrupted; run the same command again to go on", err=True)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _fail(reason: str, status: int) -> NoReturn:
+    click.echo(f"b44: {reason}", err=True)
+    raise SystemExit(status) from None
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -124,6 +143,10 @@ def migrate(export: Path | None, database_url: str | None, as_json: bool) -> Non
 def verify(database_url: str | None, as_json: bool) -> None:
     """Run every check on what is in the database now."""
     settings = _settings(database_url=database_url)
+    from b44_assets.engine.proving import accounts
+
+    if not accounts(_migration(settings).offline_session()):
+        raise NothingMigratedError("nothing has been migrated into this database yet: run b44 migrate")
     outcome, faults = _run("verify", settings, as_json=as_json)
     _conclude(settings, outcome, faults, as_json=as_json)
 
@@ -289,7 +312,7 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
     from b44_assets.orchestration.partitions import months_from
 
     months = months_from(settings.first_month)
-    with _progress(quiet=as_json) as progress, dg.DagsterInstance.get() as instance:
+    with _progress(quiet=as_json) as progress, _instance() as instance:
         # Dagster opens two connections for each event otherwise, which takes longer than most steps.
         instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
         migration = replace(migration, progress=progress)
@@ -303,14 +326,18 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
             },
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
+        if _interrupted(result):
+            raise KeyboardInterrupt
         evaluations = result.get_asset_check_evaluations()
+        failed = [e for e in evaluations if not e.passed and e.severity.value == "ERROR"]
         faults = list(migration.faults)
         if not result.success and not faults:
-            faults.append(_unexpected(result))
+            faults += _unexpected(result, checks_failed=bool(failed))
     found = accounts(migration.offline_session())
-    failed = [e for e in evaluations if not e.passed and e.severity.value == "ERROR"]
+    for warning in migration.warnings:
+        click.echo(f"warning: {warning}", err=True)
     for evaluation in evaluations:
-        if not evaluation.passed and not as_json:
+        if not evaluation.passed:
             word = "failed" if evaluation in failed else "warning"
             click.echo(
                 f"{word}: {evaluation.asset_key.to_user_string()} {evaluation.check_name}: {evaluation.description}",
@@ -327,22 +354,55 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
     return outcome, faults
 
 
+def _instance() -> DagsterInstance:
+    """The instance that `b44 dev` shows, but for the capture of what steps print, which is nothing.
+
+    Dagster captures it with processes of its own, on which Ctrl-C would end with a traceback each.
+    """
+    from dagster import DagsterInstance
+    from dagster._core.instance.ref import InstanceRef
+
+    nowhere = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    return DagsterInstance.from_ref(
+        InstanceRef.from_dir(os.environ["DAGSTER_HOME"], overrides={"compute_logs": nowhere})
+    )
+
+
+class NothingMigratedError(B44Error):
+    """There is nothing to verify."""
+
+    exit_status = 1
+
+
 class UnexpectedError(B44Error):
     """A step failed for a reason that is none of ours to explain; the run's log has the traceback."""
 
     exit_status = 1
 
 
-def _unexpected(result: Any) -> B44Error:
+def _interrupted(result: Any) -> bool:
+    """Whether Ctrl-C ended the run, which Dagster reports as a failure."""
+    from dagster._core.events import RunFailureReason
+
+    return any(
+        event.is_job_failure and event.job_failure_data.failure_reason is RunFailureReason.UNEXPECTED_TERMINATION
+        for event in result.all_events
+    )
+
+
+def _unexpected(result: Any, *, checks_failed: bool) -> list[B44Error]:
+    """Why a run failed that told of no fault of its own; nothing where that was a check, which speaks for itself."""
     for event in result.get_step_failure_events():
         error = event.step_failure_data.error
         # A blocking check that failed ends the run, too; it has been printed already.
         if error is not None and error.cls_name != "DagsterAssetCheckFailedError":
             cause = error.cause or error
-            return UnexpectedError(
-                f"step {event.step_key} failed: {cause.message.strip().splitlines()[0]} (see the run in b44 dev)"
-            )
-    return UnexpectedError("a blocking check failed")
+            return [
+                UnexpectedError(
+                    f"step {event.step_key} failed: {cause.message.strip().splitlines()[0]} (see the run in b44 dev)"
+                )
+            ]
+    return [] if checks_failed else [UnexpectedError("the run failed (see it in b44 dev)")]
 
 
 def _entities(found: tuple[EntityAccount, ...]) -> dict[str, dict[str, Any]]:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import Period, Spec, TableMapping
+from b44_assets.database.connect import CANCEL_SECONDS
 from b44_assets.engine.session import Connection, Session, checksum, columns_of, identifiers, scalar
 from b44_assets.engine.settling import VERDICTS, Settlement, settle
 from b44_assets.errors import DatabaseError, SettingsError
@@ -234,6 +237,7 @@ class _Loader:
         self._settlement = settlement
         self._statement = statement
         self._stop = threading.Event()
+        self._connections: list[Connection] = []
         self._lock = threading.Lock()
         self._done = 0
 
@@ -251,14 +255,24 @@ class _Loader:
             try:
                 for future in as_completed(futures):
                     loaded.extend(future.result())
-            except BaseException:
+            except BaseException as error:
                 self._stop.set()
+                if not isinstance(error, Exception):
+                    self._interrupt(futures)
                 raise
         return tuple(sorted(loaded, key=lambda part: part.partition_key or date.min))
+
+    def _interrupt(self, futures: Sequence[Future[Any]]) -> None:
+        """Ends the SQL of the streams in the server: their threads are not told of an interruption."""
+        while wait(futures, timeout=0.1).not_done:
+            for conn in tuple(self._connections):
+                with suppress(psycopg.Error):
+                    conn.cancel_safe(timeout=CANCEL_SECONDS)
 
     def _stream(self, todo: SimpleQueue[date | None]) -> list[LoadedPartition]:
         loaded: list[LoadedPartition] = []
         with self._session.connection(f"load {self._table}") as conn:
+            self._connections.append(conn)
             while not self._stop.is_set():
                 try:
                     key = todo.get_nowait()
@@ -277,18 +291,9 @@ class _Loader:
         ).fetchone()
         first, last = bounds if bounds else (None, None)
         inserted, seconds = 0, 0.0
-        if first is not None:
-            reached = scalar(
-                conn,
-                "select max(last_position) from migration.migration_log where entity_type = %s and generation = %s"
-                " and partition_key is not distinct from %s and status = 'completed'",
-                (self._table, self._settlement.generation, key),
-            )
-            position = first if reached is None else reached + 1
-            while position <= last and not self._stop.is_set():
-                upto = min(position + self._session.batch_size - 1, last)
-                count, took = self._batch(conn, key, position, upto)
-                inserted, seconds, position = inserted + count, seconds + took, upto + 1
+        if first is not None and last is not None:
+            while not self._stop.is_set() and (done := self._batch(conn, key, first, last)) is not None:
+                inserted, seconds = inserted + done[0], seconds + done[1]
         migrated = scalar(
             conn,
             sql.SQL(
@@ -298,41 +303,82 @@ class _Loader:
         )
         return LoadedPartition(key, inserted, migrated, seconds)
 
-    def _batch(self, conn: Connection, key: date | None, first: int, last: int) -> tuple[int, float]:
-        batch = scalar(conn, "select nextval('migration.batch_number')")
-        params = {
-            "first": first,
-            "last": last,
-            "batch": batch,
-            "generation": self._settlement.generation,
-            "partition_key": key,
-            "run_id": self._session.run_id,
-            "attempt": 1,
-        }
+    def _batch(self, conn: Connection, key: date | None, first: int, last: int) -> tuple[int, float] | None:
+        """Moves the records after the last committed batch of a partition; None where there are no more.
+
+        Args:
+            conn: No transaction is open on it.
+            key: The partition.
+            first: The partition's first position.
+            last: Its last.
+
+        Returns:
+            How many records were moved, and in how many seconds.
+        """
+        batch: int | None = None
+        position = upto = first
         try:
             with conn.transaction():
+                position = self._next(conn, key, first)
+                if position > last:
+                    return None
+                upto = min(position + self._session.batch_size - 1, last)
+                batch = scalar(conn, "select nextval('migration.batch_number')")
+                params = {
+                    "first": position,
+                    "last": upto,
+                    "batch": batch,
+                    "generation": self._settlement.generation,
+                    "partition_key": key,
+                    "run_id": self._session.run_id,
+                    "attempt": 1,
+                }
                 row = conn.execute(self._statement, params).fetchone()
-                if row is None or row[0] != last - first + 1:
+                if row is None or row[0] != upto - position + 1:
                     raise DatabaseError(
-                        f"{self._table}: batch {batch} moved {row and row[0]} of {last - first + 1} records"
+                        f"{self._table}: batch {batch} moved {row and row[0]} of {upto - position + 1} records"
                     )
         except psycopg.Error as error:
-            self._failed(batch, key, first, last, error)
+            if not self._stop.is_set():
+                self._failed(batch, key, position, upto, error)
             raise DatabaseError(
-                f"{self._table}: batch {batch} (positions {first} to {last}) failed: {error.diag.message_primary or error}"
+                f"{self._table}: the batch of positions {position} to {upto} failed:"
+                f" {error.diag.message_primary or error}"
             ) from error
         with self._lock:
             self._done += row[0]
             self._session.progress(self._table, self._done, self._settlement.to_migrate)
         return row[0], row[1]
 
-    def _failed(self, batch: int, key: date | None, first: int, last: int, error: psycopg.Error) -> None:
+    def _next(self, conn: Connection, key: date | None, first: int) -> int:
+        """The position after the last committed batch, for this transaction to go on at.
+
+        A partition is worked on by one transaction at a time, and nothing is settled anew meanwhile: another run may be
+        under way, or the last batch of one that was killed still be running in the server.
+        """
+        conn.execute(
+            "select pg_advisory_xact_lock_shared(hashtextextended(%s, 44)),"
+            " pg_advisory_xact_lock(hashtextextended(%s, 44))",
+            (f"settle {self._table}", f"load {self._table} {key}"),
+        )
+        generation = scalar(conn, "select generation from migration.settlements where entity = %s", (self._table,))
+        if generation != self._settlement.generation:
+            raise DatabaseError(f"{self._table}: another run has begun on another export meanwhile; migrate again")
+        reached = scalar(
+            conn,
+            "select max(last_position) from migration.migration_log where entity_type = %s and generation = %s"
+            " and partition_key is not distinct from %s and status = 'completed'",
+            (self._table, generation, key),
+        )
+        return first if reached is None else reached + 1
+
+    def _failed(self, batch: int | None, key: date | None, first: int, last: int, error: psycopg.Error) -> None:
         """Notes a failed batch in a transaction of its own; the batch's is gone."""
         with self._session.connection(f"load {self._table}") as conn:
             conn.execute(
                 "insert into migration.migration_log (entity_type, batch_number, status, error_message, started_at,"
                 " completed_at, partition_key, generation, first_position, last_position, run_id)"
-                " values (%s, %s, 'failed', %s, now(), now(), %s, %s, %s, %s, %s)",
+                " values (%s, coalesce(%s, nextval('migration.batch_number')), 'failed', %s, now(), now(), %s, %s, %s, %s, %s)",
                 (self._table, batch, str(error), key, self._settlement.generation, first, last, self._session.run_id),
             )
 

@@ -192,7 +192,7 @@ def _number(conn: Connection, mapping: TableMapping, numbered: Numbered) -> None
             late as (
               select c.position, c.wanted, row_number() over (partition by c.wanted order by c.place) as rank
                 from claims c
-               where c.place > 1 or exists (select from held where held.name = c.wanted)
+               where c.place > 1 or c.wanted in (select held.name from held)
             ),
             contested as (select distinct wanted from late),
             taken as (

@@ -42,8 +42,8 @@ def mark_versions(conn: Connection, mapping: TableMapping, columns: tuple[str, .
     conn.execute("delete from migration.versions where entity = %s", (table,))
     staged = dict.fromkeys(columns, False)
     fields = {item.name: item for item in mapping.fields}
-    if "id" not in staged:
-        return
+    # Records without an id can be repeats all the same.
+    key = sql.SQL("migration.id_key(s.id)" if "id" in staged else "''")
     times = [
         sql.SQL("migration.as_timestamp({})").format(_value(fields[name], staged))
         for name in ("updated_date", "created_date")
@@ -58,12 +58,12 @@ def mark_versions(conn: Connection, mapping: TableMapping, columns: tuple[str, .
             """
             insert into migration.versions (entity, record_number, repeated)
             with repeated_ids as (
-              select migration.id_key(s.id) as key from base44.{table} s group by 1 having count(*) > 1
+              select {key} as key from base44.{table} s group by 1 having count(*) > 1
             ),
             members as (
               select s._record_number, r.key, md5(row({columns})::text) as digest, {newest} as newest
                 from base44.{table} s
-                join repeated_ids r on r.key = migration.id_key(s.id)
+                join repeated_ids r on r.key = {key}
             ),
             copies as (
               select m.*, row_number() over (partition by m.key, m.digest order by m._record_number) as copy from members m
@@ -79,6 +79,7 @@ def mark_versions(conn: Connection, mapping: TableMapping, columns: tuple[str, .
             """
         ).format(
             table=sql.Identifier(table),
+            key=key,
             entity=sql.Literal(table),
             columns=sql.SQL(", ").join(sql.Identifier("s", name) for name in exported),
             newest=newest,

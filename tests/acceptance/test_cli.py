@@ -61,7 +61,8 @@ def test_version_is_that_of_the_package(b44: Command) -> None:
         (["sample"], "DIRECTORY"),
         (["sample", "x", "--users", "many"], "--users"),
         (["sample", "x", "--dialect", "2019-01"], "--dialect"),
-        (["db"], "db"),
+        (["db", "open"], "open"),
+        (["--exprot"], "--exprot"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(arguments: list[str], named: str, b44: Command) -> None:
@@ -155,7 +156,7 @@ def test_status_can_be_read_by_people(b44: Command, migrated: Migrated) -> None:
 def test_verify_of_an_empty_database_fails_with_one_line(b44: Command, target: str) -> None:
     result = b44.on(target)("verify", "--json")
     assert result.status == 1
-    assert "Nothing has been migrated" in result.fault
+    assert result.fault == "b44: nothing has been migrated into this database yet: run b44 migrate"
 
 
 def test_verify_passes_after_a_migration_and_changes_nothing(b44: Command, finished: str) -> None:
@@ -178,14 +179,12 @@ def test_verify_names_record_and_column_of_planted_faults(b44: Command, finished
             "delete from audit_logs where id = (select id from audit_logs order by id limit 1) returning id"
         ).fetchone()
     assert changed and gone
-    [(user, user_record)] = rows(
-        finished, "select base44_id, record_number from migration.migrated where id = %s", changed[0]
-    )
-    [(log, log_record)] = rows(
-        finished, "select base44_id, record_number from migration.migrated where id = %s", gone[0]
-    )
-    result = b44.on(finished)("verify")
+    identity = "select base44_id, record_number from migration.migrated where entity = %s and id = %s"
+    [(user, user_record)] = rows(finished, identity, "users", changed[0])
+    [(log, log_record)] = rows(finished, identity, "audit_logs", gone[0])
+    result = b44.on(finished)("verify", "--json")
     assert result.status == 1
+    assert result.report["checks"]["failed"] == 3
     complaints = "\n".join(result.complaints)
     assert f"users content_parity: 0 rows missing, 1 rows differ; record {user_record} (id {user}) differs in display_name" in complaints
     assert f"audit_logs content_parity: 1 rows missing, 0 rows differ; record {log_record} (id {log}) has no row" in complaints

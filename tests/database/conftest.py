@@ -46,7 +46,7 @@ begin
                                                   or c.relkind = 'r' and c.relname like '%\\_settled')
                   or n.nspname = 'public' and c.relkind = 'r' and c.relname like 'base44\\_%'
                   or c.relispartition and c.relname ~ '_\\d{4}(_\\d\\d)?$' loop
-    execute format('drop %s %s cascade', case item.kind when 'v' then 'view' else 'table' end, item.name);
+    execute format('drop %s if exists %s cascade', case item.kind when 'v' then 'view' else 'table' end, item.name);
   end loop;
   for item in select format('%I.%I', n.nspname, c.relname) as name
                 from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -134,7 +134,7 @@ class Target:
         conn: A connection for looking into it.
     """
 
-    session: Session
+    session: Session = field(repr=False)
     export: Path
     conn: Connection = field(repr=False)
 
