@@ -305,8 +305,6 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
         pass
     with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
         pass
-    import dagster as dg
-
     from b44_assets.engine.proving import accounts
     from b44_assets.orchestration.code_location import definitions_of
     from b44_assets.orchestration.partitions import months_from

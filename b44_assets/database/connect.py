@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
 from psycopg import conninfo, errors, pq
+from psycopg.abc import RV, PQGen
 from psycopg.rows import TupleRow
 
 from b44_assets.errors import DatabaseError
@@ -100,6 +102,26 @@ _FAULTS: tuple[tuple[str, str], ...] = (
 )
 
 
+class _Connection(psycopg.Connection[TupleRow]):
+    """Ends its statement in the server on any interruption, so that a transaction around it can still be rolled back.
+
+    psycopg does so for KeyboardInterrupt only, and Dagster ends a run by raising a BaseException of its own.
+    """
+
+    def wait(self, gen: PQGen[RV], *args: Any, **named: Any) -> RV:
+        try:
+            return super().wait(gen, *args, **named)
+        except (Exception, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            if self.info.transaction_status == pq.TransactionStatus.ACTIVE:
+                # Where that fails, `cancelling` says so.
+                with suppress(psycopg.Error):
+                    self.cancel_safe(timeout=CANCEL_SECONDS)
+                    super().wait(gen, *args, **named)
+            raise
+
+
 def connect(
     url: str,
     *,
@@ -131,7 +153,7 @@ def connect(
     wanted = _DEFAULTS | parameters | {"application_name": application_name, "client_encoding": "UTF8"}
     try:
         # Autocommit at first: what is set inside a transaction would go with its roll-back.
-        conn = psycopg.connect(conninfo.make_conninfo(**wanted), autocommit=True)
+        conn = _Connection.connect(conninfo.make_conninfo(**wanted), autocommit=True)
     except psycopg.Error as error:
         raise DatabaseError(_explain(error, parameters)) from None
     try:

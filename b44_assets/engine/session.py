@@ -77,6 +77,16 @@ def _query(query: str | sql.Composable) -> Any:
     return query.encode() if isinstance(query, str) else query
 
 
+def hold(conn: Connection, name: str) -> None:
+    """Waits for a lock of the whole database, by name, and keeps it until the connection ends.
+
+    However long it takes: whoever holds it is another run of ours at the same work. Only our own tables are locked later
+    on such a connection, so its other waits need no bound either.
+    """
+    conn.execute("set lock_timeout = 0")
+    conn.execute("select pg_advisory_lock(hashtextextended(%s, 44))", (name,))
+
+
 def columns_of(conn: Connection, schema: str, relation: str) -> dict[str, bool]:
     """The columns of a table or view in order, with whether each is generated; empty where there is no such relation."""
     rows = conn.execute(

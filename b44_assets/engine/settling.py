@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, Numbered, Period, TableMapping
-from b44_assets.engine.session import Connection, Session, columns_of, identifiers, plan_for_bulk, scalar
+from b44_assets.engine.session import Connection, Session, columns_of, hold, identifiers, plan_for_bulk, scalar
 from b44_assets.engine.sources import create_mapping_view
 from b44_assets.errors import DatabaseError, ThresholdError
 
@@ -59,7 +59,7 @@ def settle(session: Session, mapping: TableMapping) -> Settlement:
     """
     table = mapping.spec.name
     with session.connection(f"settle {table}") as conn:
-        conn.execute("select pg_advisory_lock(hashtextextended(%s, 44))", (f"settle {table}",))
+        hold(conn, f"settle {table}")
         fingerprint = _fingerprint(conn, session.catalog, mapping)
         with conn.transaction():
             create_mapping_view(conn, mapping)

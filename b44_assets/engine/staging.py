@@ -24,7 +24,7 @@ from psycopg.types.json import Jsonb
 
 from b44_assets.catalog import TableMapping
 from b44_assets.engine.sanitizing import sanitized_column
-from b44_assets.engine.session import Connection, Session, columns_of, scalar
+from b44_assets.engine.session import Connection, Session, columns_of, hold, scalar
 from b44_assets.engine.sources import create_source_view, drop_source_view, mark_versions
 from b44_assets.exports import Batch, ExportFile, Refused, discover, open_export
 
@@ -76,7 +76,7 @@ def stage(session: Session, mapping: TableMapping, directory: Path | None) -> St
     table = mapping.spec.name
     file = next((f for f in (discover(directory) if directory else ()) if f.entity == mapping.entity), None)
     with session.connection(f"stage {table}") as conn:
-        conn.execute("select pg_advisory_lock(hashtextextended(%s, 44))", (f"stage {table}",))
+        hold(conn, f"stage {table}")
         if file is not None:
             return _stage_file(session, conn, mapping, file)
         if scalar(conn, "select to_regclass(%s)", (f"base44_{table}",)) is not None:
