@@ -26,6 +26,8 @@ from rich.table import Table
 from b44_assets import sample as sample_exports
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer, dagster_url, target_url
+from b44_assets.database.locks import Session as Holder
+from b44_assets.database.locks import advisory_lock
 from b44_assets.errors import B44Error, ExportError, SettingsError
 from b44_assets.settings import Settings
 
@@ -133,8 +135,23 @@ def migrate(export: Path | None, database_url: str | None, as_json: bool) -> Non
         from b44_assets.exports import discover
 
         discover(settings.export_dir)
-    outcome, faults = _run("migrate_everything", settings, as_json=as_json)
+    with _alone(settings):
+        outcome, faults = _run("migrate_everything", settings, as_json=as_json)
     _conclude(settings, outcome, faults, as_json=as_json)
+
+
+@contextmanager
+def _alone(settings: Settings) -> Generator[None]:
+    """Keeps two migrations of one target apart: of two exports at once, each would undo the other's staging."""
+
+    def say(holder: Holder | None) -> None:
+        click.echo(f"waiting for another migration of this database to end: {holder or 'it is just ending'}", err=True)
+
+    with (
+        _migration(settings).offline_session().connection("migrate") as conn,
+        advisory_lock(conn, "migrate", wait=say),
+    ):
+        yield
 
 
 @main.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -103,7 +103,7 @@ _FAULTS: tuple[tuple[str, str], ...] = (
 
 
 class _Connection(psycopg.Connection[TupleRow]):
-    """Ends its statement in the server on any interruption, so that a transaction around it can still be rolled back.
+    """Ends its statement in the server on any interruption, before a transaction around it tries to roll back.
 
     psycopg does so for KeyboardInterrupt only, and Dagster ends a run by raising a BaseException of its own.
     """
@@ -114,11 +114,7 @@ class _Connection(psycopg.Connection[TupleRow]):
         except (Exception, KeyboardInterrupt, SystemExit):
             raise
         except BaseException:
-            if self.info.transaction_status == pq.TransactionStatus.ACTIVE:
-                # Where that fails, `cancelling` says so.
-                with suppress(psycopg.Error):
-                    self.cancel_safe(timeout=CANCEL_SECONDS)
-                    super().wait(gen, *args, **named)
+            _end_statement(self)
             raise
 
 
@@ -218,15 +214,20 @@ def cancelling(conn: psycopg.Connection[TupleRow]) -> Generator[psycopg.Connecti
     try:
         yield conn
     except BaseException:
-        if conn.info.transaction_status == pq.TransactionStatus.ACTIVE:
-            try:
-                conn.cancel_safe(timeout=CANCEL_SECONDS)
-            except psycopg.Error as error:
-                # The interruption is what must be seen; client_connection_check_interval ends the SQL shortly after.
-                logger.warning("the SQL running in process %s could not be cancelled: %s", _pid(conn), error)
-            finally:
-                conn.close()
+        _end_statement(conn)
         raise
+
+
+def _end_statement(conn: psycopg.Connection[TupleRow]) -> None:
+    """Ends what runs in the server, if anything does; the connection is closed then, since its answer is not read."""
+    if conn.info.transaction_status == pq.TransactionStatus.ACTIVE:
+        try:
+            conn.cancel_safe(timeout=CANCEL_SECONDS)
+        except psycopg.Error as error:
+            # The interruption is what must be seen; client_connection_check_interval ends the SQL shortly after.
+            logger.warning("the SQL running in process %s could not be cancelled: %s", _pid(conn), error)
+        finally:
+            conn.close()
 
 
 def _pid(conn: psycopg.Connection[TupleRow]) -> int | None:

@@ -91,25 +91,26 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
     settlement = settle(session, mapping)
     spec = session.catalog.table(table)
     with session.connection(f"load {table}") as conn:
-        keys = _partition_keys(conn, table)
-        if first_month is not None and keys and keys[0] is not None and keys[0] < first_month:
+        parts = _parts(conn, table)
+        earliest = parts[0].key if parts else None
+        if first_month is not None and earliest is not None and earliest < first_month:
             oldest = conn.execute(
                 sql.SQL(
                     "select record_number, base44_id from migration.{} where partition_key = %s order by position limit 1"
                 ).format(sql.Identifier(f"{table}_settled")),
-                (keys[0],),
+                (earliest,),
             ).fetchone()
             number, base44_id = oldest if oldest else ("?", "?")
             raise SettingsError(
-                f"{mapping.entity} record {number} (id {base44_id}) is of {keys[0]:%Y-%m}, before B44_FIRST_MONTH="
-                f"{first_month:%Y-%m}; set B44_FIRST_MONTH={keys[0]:%Y-%m} to migrate it"
+                f"{mapping.entity} record {number} (id {base44_id}) is of {earliest:%Y-%m}, before B44_FIRST_MONTH="
+                f"{first_month:%Y-%m}; set B44_FIRST_MONTH={earliest:%Y-%m} to migrate it"
             )
-        keys = [key for key in keys if key is None or key in wanted]
+        parts = [part for part in parts if part.key is None or part.key in wanted]
         if spec.period is not None:
-            for key in keys:
-                conn.execute("select base44_create_partition(%s, %s, %s)", (table, spec.period.unit, key))
+            for part in parts:
+                conn.execute("select base44_create_partition(%s, %s, %s)", (table, spec.period.unit, part.key))
         loader = _Loader(session, mapping, spec, settlement, _statement(conn, mapping, spec.period))
-    partitions = loader.run(keys)
+    partitions = loader.run(parts)
     with session.connection(f"load {table}") as conn:
         for name in mapping.later:
             _complete(conn, mapping, name)
@@ -127,13 +128,31 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
     return Load(table, settlement, migrated, partitions, repairs, tuple((row[0], row[1], row[2]) for row in preview))
 
 
-def _partition_keys(conn: Connection, table: str) -> list[date | None]:
+@dataclass(frozen=True)
+class _Part:
+    """A partition's records in the settlement: the positions of those to insert (None without any), and how many in all."""
+
+    key: date | None
+    first: int | None
+    last: int | None
+    records: int
+
+
+def _parts(conn: Connection, table: str) -> list[_Part]:
+    """All partitions in one pass: there is no index to ask for a single one."""
     rows = conn.execute(
-        sql.SQL("select distinct partition_key from migration.{} where fate <> 'refused' order by 1").format(
-            sql.Identifier(f"{table}_settled")
-        )
+        sql.SQL(
+            """
+            select partition_key, min(position) filter (where fate = 'insert'), max(position) filter (where fate = 'insert'),
+                   count(*)
+              from migration.{}
+             where fate <> 'refused'
+             group by partition_key
+             order by partition_key
+            """
+        ).format(sql.Identifier(f"{table}_settled"))
     ).fetchall()
-    return [row[0] for row in rows]
+    return [_Part(*row) for row in rows]
 
 
 def target_columns(conn: Connection, mapping: TableMapping) -> list[str]:
@@ -241,14 +260,14 @@ class _Loader:
         self._lock = threading.Lock()
         self._done = 0
 
-    def run(self, keys: Sequence[date | None]) -> tuple[LoadedPartition, ...]:
-        if not keys:
+    def run(self, parts: Sequence[_Part]) -> tuple[LoadedPartition, ...]:
+        if not parts:
             return ()
         # Largest first would balance better, but months in order keep the log readable and differ little.
-        todo: SimpleQueue[date | None] = SimpleQueue()
-        for key in keys:
-            todo.put(key)
-        streams = min(self._session.streams, len(keys))
+        todo: SimpleQueue[_Part] = SimpleQueue()
+        for part in parts:
+            todo.put(part)
+        streams = min(self._session.streams, len(parts))
         loaded: list[LoadedPartition] = []
         with ThreadPoolExecutor(streams, thread_name_prefix=f"load {self._table}") as pool:
             futures = [pool.submit(self._stream, todo) for _ in range(streams)]
@@ -269,39 +288,24 @@ class _Loader:
                 with suppress(psycopg.Error):
                     conn.cancel_safe(timeout=CANCEL_SECONDS)
 
-    def _stream(self, todo: SimpleQueue[date | None]) -> list[LoadedPartition]:
+    def _stream(self, todo: SimpleQueue[_Part]) -> list[LoadedPartition]:
         loaded: list[LoadedPartition] = []
         with self._session.connection(f"load {self._table}") as conn:
             self._connections.append(conn)
             while not self._stop.is_set():
                 try:
-                    key = todo.get_nowait()
+                    part = todo.get_nowait()
                 except Empty:
                     break
-                loaded.append(self._partition(conn, key))
+                loaded.append(self._partition(conn, part))
         return loaded
 
-    def _partition(self, conn: Connection, key: date | None) -> LoadedPartition:
-        bounds = conn.execute(
-            sql.SQL(
-                "select min(position), max(position) from migration.{}"
-                " where fate = 'insert' and partition_key is not distinct from %s"
-            ).format(sql.Identifier(f"{self._table}_settled")),
-            (key,),
-        ).fetchone()
-        first, last = bounds if bounds else (None, None)
+    def _partition(self, conn: Connection, part: _Part) -> LoadedPartition:
         inserted, seconds = 0, 0.0
-        if first is not None and last is not None:
-            while not self._stop.is_set() and (done := self._batch(conn, key, first, last)) is not None:
+        if part.first is not None and part.last is not None:
+            while not self._stop.is_set() and (done := self._batch(conn, part.key, part.first, part.last)) is not None:
                 inserted, seconds = inserted + done[0], seconds + done[1]
-        migrated = scalar(
-            conn,
-            sql.SQL(
-                "select count(*) from migration.{} where fate <> 'refused' and partition_key is not distinct from %s"
-            ).format(sql.Identifier(f"{self._table}_settled")),
-            (key,),
-        )
-        return LoadedPartition(key, inserted, migrated, seconds)
+        return LoadedPartition(part.key, inserted, part.records, seconds)
 
     def _batch(self, conn: Connection, key: date | None, first: int, last: int) -> tuple[int, float] | None:
         """Moves the records after the last committed batch of a partition; None where there are no more.

@@ -16,6 +16,7 @@ from psycopg.rows import TupleRow
 
 from b44_assets.catalog import Catalog
 from b44_assets.database.connect import cancelling, connect
+from b44_assets.errors import DatabaseError
 from b44_assets.settings import QuarantineLimit
 
 Connection = psycopg.Connection[TupleRow]
@@ -61,10 +62,14 @@ class Session:
             purpose: Shown in `pg_stat_activity` as `b44 <purpose>`.
 
         Raises:
-            DatabaseError: The target cannot be reached.
+            DatabaseError: The target cannot be reached, or cannot go on: it shuts down, its disk is full, ….
         """
-        with connect(self.url, application_name=f"b44 {purpose}", autocommit=True) as conn, cancelling(conn):
-            yield conn
+        try:
+            with connect(self.url, application_name=f"b44 {purpose}", autocommit=True) as conn, cancelling(conn):
+                yield conn
+        except psycopg.OperationalError as error:
+            reason = error.diag.message_primary or (str(error).splitlines() or [type(error).__name__])[0]
+            raise DatabaseError(f"{purpose}: the database could not go on: {reason}") from error
 
 
 def scalar(conn: Connection, query: str | sql.Composable, params: Any = None) -> Any:

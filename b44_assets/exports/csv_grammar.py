@@ -4,7 +4,7 @@ Compiled patterns over bytes do it at several hundred MB/s: exact, unlike counti
 parser, which reads `"ab"c` as `abc`. What comes out here as good is therefore safe to hand to Arrow.
 
 The patterns hold possessive quantifiers on single bytes, and on groups only where the group cannot fail half-way:
-Python before 3.11.5 goes wrong otherwise (CPython issue 106052). Elsewhere, no second way leads through a pattern, so
+Python before 3.11.5 goes wrong otherwise (CPython issues 100061, 106052). Elsewhere, no second way leads through a pattern, so
 that matching takes linear time.
 """
 

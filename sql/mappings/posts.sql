@@ -42,7 +42,7 @@ select t.record_number,
          case when t.heading is null then 'missing_title' end,
          case when length(t.heading) > 255 then 'title_too_long' end,
          case when t.content is null or length(t.content) <= 10 then 'short_content' end,
-         case when t.published is not null and migration.as_boolean(t.published) is null then 'invalid:published' end,
+         case when t.published is not null and t.flag is null then 'invalid:published' end,
          case when t.publish_date is not null and t.published_at is null then 'invalid:published_at' end,
          case when t.tag_list is null then 'invalid:tags' end,
          case when t.view_count is not null and t.views is null then 'invalid:view_count' end,
@@ -55,17 +55,12 @@ select t.record_number,
          migration.repair(t.category_id is not null and category.id is null, 'category_id', 'unknown_category',
            t.category_id, null)
        ], null) as repairs,
-       -- What the target's columns cannot tell: a state besides published and draft, a date of what is not published.
-       case when t.state not in ('published', 'draft')
-                 or not t.is_published and t.publish_date is not null
-                 or creator.id is null and t.created_by_id is not null
-         then jsonb_strip_nulls(jsonb_build_object(
-           'status', case when t.state not in ('published', 'draft') then t.status end,
-           'publish_date', case when not t.is_published then t.publish_date end,
-           'created_by_id', case when creator.id is null then t.created_by_id end)) end as unmapped
+       case when num_nonnulls(kept.status, kept.published, kept.publish_date, kept.created_by_id) > 0 then
+         jsonb_strip_nulls(jsonb_build_object('status', kept.status, 'published', kept.published,
+           'publish_date', kept.publish_date, 'created_by_id', kept.created_by_id)) end as unmapped
   from (
     select s.*,
-           coalesce(migration.as_boolean(s.published), false) or coalesce(s.state = 'published', false) as is_published
+           coalesce(s.flag, false) or coalesce(s.state = 'published', false) as is_published
       from (
         select f.*,
                base44_uuid(f.base44_id) as key,
@@ -74,6 +69,7 @@ select t.record_number,
                base44_uuid(f.category_id) as category_key,
                base44_trim(f.title) as heading,
                lower(base44_trim(f.status) collate base44_unicode) as state,
+               migration.as_boolean(f.published) as flag,
                migration.as_timestamp(f.publish_date) as published_at,
                transform_tags(f.tags) as tag_list,
                migration.as_integer(f.view_count) as views,
@@ -84,9 +80,16 @@ select t.record_number,
           from source f
       ) s
   ) t
- cross join lateral (
-   select coalesce(t.made_at, migration.object_id_time(t.base44_id), t.changed_at, t.exported_at) as created_at
- ) c
   left join people author on author.who = t.author
   left join people creator on creator.who = t.creator
   left join categories category on category.id = t.category_key
+ cross join lateral (
+   select coalesce(t.made_at, migration.object_id_time(t.base44_id), t.changed_at, t.exported_at) as created_at
+ ) c
+ -- What the target's columns cannot tell: a state besides published and draft, a date of what is not published.
+ cross join lateral (
+   select case when t.state <> case when t.is_published then 'published' else 'draft' end then t.status end as status,
+          case when t.is_published and not t.flag then t.published end as published,
+          case when not t.is_published then t.publish_date end as publish_date,
+          case when creator.id is null then t.created_by_id end as created_by_id
+ ) kept

@@ -150,23 +150,17 @@ def table_of(entity: str) -> str:
     }[entity]
 
 
-def rows(url: str, query: str | sql.Composable, *parameters: object) -> list[tuple[Any, ...]]:
+def rows(url: str, query: str | sql.SQL | sql.Composed, *parameters: object) -> list[tuple[Any, ...]]:
     """What a query returns."""
     with psycopg.connect(url) as conn:
-        text = query if isinstance(query, sql.Composable) else query.encode()
+        text = query if not isinstance(query, str) else query.encode()
         return conn.execute(text, parameters or None).fetchall()
 
 
-def value(url: str, query: str | sql.Composable, *parameters: object) -> Any:
+def value(url: str, query: str | sql.SQL | sql.Composed, *parameters: object) -> Any:
     """The first column of the only row."""
     (row,) = rows(url, query, *parameters)
     return row[0]
-
-
-def execute(url: str, statement: str | sql.Composable, *parameters: object) -> None:
-    """Runs a statement outside of a transaction."""
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(statement if isinstance(statement, sql.Composable) else statement.encode(), parameters or None)
 
 
 # What may differ between two runs that came to the same.

@@ -18,7 +18,6 @@ from tests.acceptance.conftest import Migrated
 from tests.acceptance.support import (
     REPOSITORY,
     Command,
-    execute,
     rows,
     state,
     stopped_at,
@@ -114,9 +113,7 @@ def own_server(b44: Command) -> Generator[EmbeddedServer]:
     server.stop("immediate")
 
 
-def test_db_url_starts_a_server_that_psql_reaches_and_db_stop_ends_it(
-    b44: Command, own_server: EmbeddedServer
-) -> None:
+def test_db_url_starts_a_server_that_psql_reaches_and_db_stop_ends_it(b44: Command, own_server: EmbeddedServer) -> None:
     assert b44("db", "stop").out == "the embedded server was not running\n"
     result = b44("db", "url")
     assert (result.status, result.err) == (0, "")
@@ -186,8 +183,14 @@ def test_verify_names_record_and_column_of_planted_faults(b44: Command, finished
     assert result.status == 1
     assert result.report["checks"]["failed"] == 3
     complaints = "\n".join(result.complaints)
-    assert f"users content_parity: 0 rows missing, 1 rows differ; record {user_record} (id {user}) differs in display_name" in complaints
-    assert f"audit_logs content_parity: 1 rows missing, 0 rows differ; record {log_record} (id {log}) has no row" in complaints
+    assert (
+        f"users content_parity: 0 rows missing, 1 rows differ; record {user_record} (id {user}) differs in display_name"
+        in complaints
+    )
+    assert (
+        f"audit_logs content_parity: 1 rows missing, 0 rows differ; record {log_record} (id {log}) has no row"
+        in complaints
+    )
     assert "audit_logs row_parity: 120 records were migrated, audit_logs holds 119 of them" in complaints
     assert "users row_parity" not in complaints
     assert "posts" not in complaints
@@ -306,9 +309,15 @@ def test_a_table_is_added_by_adding_files(b44: Command, migrated: Migrated, fini
         "repairs": {},
     }
     assert rows(
-        finished, "select base44_object_id(id), base44_object_id(user_id), body, created_at::text from comments order by id"
+        finished,
+        "select base44_object_id(id), base44_object_id(user_id), body, created_at::text from comments order by id",
     ) == [
-        ("6650a1b2c3d4e5f60718293a", "68409cf5f5e804cfac78b489", 'First, and quoted "well"', "2025-07-01 10:00:00.25+00"),
+        (
+            "6650a1b2c3d4e5f60718293a",
+            "68409cf5f5e804cfac78b489",
+            'First, and quoted "well"',
+            "2025-07-01 10:00:00.25+00",
+        ),
         ("6650a1b2c3d4e5f60718293c", "68409cf5f5e804cfac78b489", "Second", "2025-07-02 10:00:00+00"),
     ]
     for entity, counts in migrated.result.report["entities"].items():
@@ -423,7 +432,10 @@ def test_no_password_is_shown_or_written_anywhere(
     assert [path for path in files if any(secret.encode() in path.read_bytes() for secret in secrets)] == []
     with psycopg.connect(dagster_storage) as conn:
         tables = [
-            name for (name,) in conn.execute("select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace")
+            name
+            for (name,) in conn.execute(
+                "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+            )
         ]
         assert "event_logs" in tables
         for name in tables:

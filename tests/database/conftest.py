@@ -124,9 +124,10 @@ class Outcome:
     account: Row
 
 
-@dataclass(frozen=True)
 class Target:
     """A database with `sql/` applied, empty but for the system user, and a folder for exports.
+
+    No dataclass, for Hypothesis would print all of the session with every failed example.
 
     Attributes:
         session: A run on it.
@@ -134,13 +135,14 @@ class Target:
         conn: A connection for looking into it.
     """
 
-    session: Session = field(repr=False)
-    export: Path
-    conn: Connection = field(repr=False)
+    def __init__(self, session: Session, export: Path, conn: Connection) -> None:
+        self.session = session
+        self.export = export
+        self.conn = conn
 
     def having(self, **changes: Any) -> Target:
         """The same database, worked on by another run, such as one with another batch size."""
-        return replace(self, session=replace(self.session, **changes))
+        return Target(replace(self.session, **changes), self.export, self.conn)
 
     def reset(self) -> None:
         """Makes database and folder as they were at first."""

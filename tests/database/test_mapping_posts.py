@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
 import nh3
@@ -420,7 +419,7 @@ POSTS = st.fixed_dictionaries(
 @settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
 @given(records=with_repeats(POSTS))
 def test_posts_come_out_as_the_rules_say_whatever_collides(
-    shared_target: Target, records: list[Mapping[str, Any]]
+    shared_target: Target, records: list[Record]
 ) -> None:
     shared_target.reset()
     shared_target.migrate({"User": PEOPLE, "Category": CATEGORIES, "Post": records}, exported_at=EXPORTED_AT)
