@@ -6,6 +6,7 @@ What belongs here: options, progress, what is printed, the exit status. What doe
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import shutil
@@ -14,10 +15,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 from rich.console import Console
@@ -28,7 +29,7 @@ from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer, dagster_url, target_url
 from b44_assets.database.locks import Session as Holder
 from b44_assets.database.locks import advisory_lock
-from b44_assets.errors import B44Error, ExportError, SettingsError
+from b44_assets.errors import B44Error, DatabaseError, ExportError, SettingsError
 from b44_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -322,32 +323,39 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
         pass
     with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
         pass
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
+
     from b44_assets.engine.proving import accounts
     from b44_assets.orchestration.code_location import definitions_of
     from b44_assets.orchestration.partitions import months_from
 
     months = months_from(settings.first_month)
-    with _progress(quiet=as_json) as progress, _instance() as instance:
-        # Dagster opens two connections for each event otherwise, which takes longer than most steps.
-        instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
-        migration = replace(migration, progress=progress)
-        definitions = definitions_of(migration)
-        result = definitions.resolve_job_def(job).execute_in_process(
-            instance=instance,
-            raise_on_error=False,
-            tags={
-                "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
-                "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
-            },
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        )
-        if _interrupted(result):
-            raise KeyboardInterrupt
-        evaluations = result.get_asset_check_evaluations()
-        failed = [e for e in evaluations if not e.passed and e.severity.value == "ERROR"]
-        faults = list(migration.faults)
-        if not result.success and not faults:
-            faults += _unexpected(result, checks_failed=bool(failed))
+    try:
+        with redirect_stderr(_Screen(sys.stderr)), _progress(quiet=as_json) as progress, _instance() as instance:
+            # Dagster opens two connections for each event otherwise, which takes longer than most steps.
+            instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
+            migration = replace(migration, progress=progress)
+            definitions = definitions_of(migration)
+            result = definitions.resolve_job_def(job).execute_in_process(
+                instance=instance,
+                raise_on_error=False,
+                tags={
+                    "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
+                    "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
+                },
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+            if _interrupted(result):
+                raise KeyboardInterrupt
+            evaluations = result.get_asset_check_evaluations()
+            failed = [e for e in evaluations if not e.passed and e.severity.value == "ERROR"]
+            faults = list(migration.faults)
+            if not result.success and not faults:
+                faults += _unexpected(result, checks_failed=bool(failed))
+    except (SQLAlchemyError, DagsterPostgresException) as error:
+        # What ended a step, such as a full disk, may be what its storage fails on, too.
+        raise (migration.faults or [_of_storage(error)])[0] from error
     found = accounts(migration.offline_session())
     for warning in migration.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -383,6 +391,29 @@ def _instance() -> DagsterInstance:
     )
 
 
+class _Screen(io.TextIOBase):
+    """Standard error without what Dagster writes there where its storage fails: SQL and data, besides raising the fault."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        return len(text) if text.startswith("Exception while writing logger call") else self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  # it can only be read there, too
+        return self._stream.encoding
+
+
 class NothingMigratedError(B44Error):
     """There is nothing to verify."""
 
@@ -393,6 +424,11 @@ class UnexpectedError(B44Error):
     """A step failed for a reason that is none of ours to explain; the run's log has the traceback."""
 
     exit_status = 1
+
+
+def _of_storage(error: Exception) -> B44Error:
+    reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return DatabaseError(f"the storage of Dagster could not go on: {reason}")
 
 
 def _interrupted(result: Any) -> bool:
@@ -437,7 +473,8 @@ def _entities(found: tuple[EntityAccount, ...]) -> dict[str, dict[str, Any]]:
 def _conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None:
     if as_json:
         click.echo(outcome.as_json())
-    for fault in faults:
+    # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
+    for fault in [fault for fault in faults if not isinstance(fault, DatabaseError)] or faults[:1]:
         click.echo(f"b44: {fault}", err=True)
     if not as_json:
         _print_outcome(settings, outcome)

@@ -56,8 +56,14 @@ def measure(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Runs both, and returns what was measured."""
     export = place / "export"
     if not export.exists():
-        write_sample(export, users=options.users, posts=options.posts, seed=options.seed, dialect="2026-06",
-                     faults=options.faults)
+        write_sample(
+            export,
+            users=options.users,
+            posts=options.posts,
+            seed=options.seed,
+            dialect="2026-06",
+            faults=options.faults,
+        )
     facts: dict[str, Any] = {"posts": options.posts, "bytes": (export / "Post_export.csv").stat().st_size, "runs": []}
     with server(place / "home") as embedded:
         warm = place / "warm"
@@ -68,11 +74,27 @@ def measure(options: argparse.Namespace, place: Path) -> dict[str, Any]:
         for _ in range(options.runs):
             by_hand_url = fresh_database(embedded, "by_hand")
             psql = embedded.bin_dir / "psql"
-            by_hand = run([psql, by_hand_url, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-v", f"export={export}", "-f",
-                           Path(__file__).with_name("by_hand.sql")])
+            by_hand = run(
+                [
+                    psql,
+                    by_hand_url,
+                    "-X",
+                    "-q",
+                    "-v",
+                    "ON_ERROR_STOP=1",
+                    "-v",
+                    f"export={export}",
+                    "-f",
+                    Path(__file__).with_name("by_hand.sql"),
+                ]
+            )
             b44_url = fresh_database(embedded, "b44_benchmark")
-            migrated = run([*B44, "migrate", "--export", export, "--json"], env=environment | {"B44_DATABASE_URL": b44_url})
-            again = run([*B44, "migrate", "--export", export, "--json"], env=environment | {"B44_DATABASE_URL": b44_url})
+            migrated = run(
+                [*B44, "migrate", "--export", export, "--json"], env=environment | {"B44_DATABASE_URL": b44_url}
+            )
+            again = run(
+                [*B44, "migrate", "--export", export, "--json"], env=environment | {"B44_DATABASE_URL": b44_url}
+            )
             facts["runs"].append(
                 {
                     "by_hand_seconds": by_hand.seconds,
@@ -93,10 +115,18 @@ def measure(options: argparse.Namespace, place: Path) -> dict[str, Any]:
 def report(facts: dict[str, Any]) -> None:
     """Prints the figures as tables."""
     console = Console(highlight=False)
-    table = Table("run", *(Column(name, justify="right") for name in ("by hand s", "b44 s", "ratio", "again / first", "peak MiB")))
+    table = Table(
+        "run", *(Column(name, justify="right") for name in ("by hand s", "b44 s", "ratio", "again / first", "peak MiB"))
+    )
     for number, entry in enumerate(facts["runs"], start=1):
-        table.add_row(str(number), f"{entry['by_hand_seconds']:.1f}", f"{entry['b44_seconds']:.1f}", f"{entry['ratio']:.2f}",
-                      f"{entry['again_share']:.1%}", f"{entry['b44_peak_rss'] / MIB:.0f}")
+        table.add_row(
+            str(number),
+            f"{entry['by_hand_seconds']:.1f}",
+            f"{entry['b44_seconds']:.1f}",
+            f"{entry['ratio']:.2f}",
+            f"{entry['again_share']:.1%}",
+            f"{entry['b44_peak_rss'] / MIB:.0f}",
+        )
     console.print(f"{facts['posts']:,} posts, {facts['bytes'] / 1e6:.0f} MB; {facts['runs'][-1]['machine']}")
     console.print(table)
     last = facts["runs"][-1]

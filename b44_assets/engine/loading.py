@@ -171,56 +171,52 @@ def target_columns(conn: Connection, mapping: TableMapping) -> list[str]:
 
 
 def _statement(conn: Connection, mapping: TableMapping, period: Period | None) -> sql.Composed:
-    """One batch: rows, identities, repairs, unmapped fields and the log, in one statement, so they cannot part."""
+    """One batch: rows, identities, repairs, unmapped fields and the log, in one statement, so they cannot part.
+
+    Records come in the order of their positions, so that indexes grow at their end.
+    """
     table = mapping.spec.name
     columns = target_columns(conn, mapping)
-    values = [
-        sql.SQL("null") if name in mapping.later else sql.Identifier("f" if name in mapping.wide else "p", name)
-        for name in columns
-    ]
+    values = [sql.SQL("null") if name in mapping.later else sql.Identifier("r", name) for name in columns]
     settled = columns_of(conn, "migration", f"{table}_settled")
 
     def of_settled(name: str, kind: str) -> sql.Composable:
-        return sql.Identifier("p", name) if name in settled else sql.SQL("null::{}").format(sql.SQL(kind))  # type: ignore[arg-type]
+        return sql.Identifier("r", name) if name in settled else sql.SQL("null::{}").format(sql.SQL(kind))  # type: ignore[arg-type]
 
     return sql.SQL(
         """
-        with picked as materialized (
-          select s.* from migration.{settled} s where s.position between %(first)s and %(last)s
-        ),
-        sources as materialized (
-          select f.record_number, {wide} f.unmapped as unmapped
-            from picked p
-            join migration.{source} f on f.record_number = p.record_number
+        with records as materialized (
+          select s.*, {wide} nullif(f.unmapped || coalesce(s.unmapped, '{{}}'), '{{}}') as left_over
+            from migration.{settled} s
+            join migration.{source} f on f.record_number = s.record_number
+           where s.position between %(first)s and %(last)s
         ),
         kept as (
           insert into public.{table} ({columns})
-          select {values}
-            from picked p
-            join sources f on f.record_number = p.record_number
+          select {values} from records r
           returning {key} as id, {checksum} as row_checksum
         ),
         identified as (
           insert into migration.migrated
             (entity, id, base44_id, created_at, updated_at, row_checksum, record_number, generation, batch_number)
-          select {entity}, k.id, p.base44_id, {created_at}, {updated_at}, k.row_checksum, p.record_number,
+          select {entity}, k.id, r.base44_id, {created_at}, {updated_at}, k.row_checksum, r.record_number,
                  %(generation)s, %(batch)s
             from kept k
-            join picked p on p.{plain_key} = k.id
+            join records r on r.{plain_key} = k.id
           returning 1
         ),
         changed as (
           insert into migration.repairs (entity, base44_id, column_name, rule, original, replacement, batch_number)
-          select {entity}, p.base44_id, r ->> 'column_name', r ->> 'rule', r ->> 'original', r ->> 'replacement', %(batch)s
-            from picked p
-           cross join unnest(p.repairs) as r
+          select {entity}, r.base44_id, c ->> 'column_name', c ->> 'rule', c ->> 'original', c ->> 'replacement', %(batch)s
+            from records r
+           cross join unnest(r.repairs) as c
+           where r.repairs <> '{{}}'
         ),
-        left_over as (
+        kept_besides as (
           insert into migration.unmapped (entity, base44_id, data, batch_number)
-          select {entity}, p.base44_id, f.unmapped || coalesce(p.unmapped, '{{}}'), %(batch)s
-            from picked p
-            join sources f on f.record_number = p.record_number
-           where f.unmapped || coalesce(p.unmapped, '{{}}') <> '{{}}'
+          select {entity}, r.base44_id, r.left_over, %(batch)s
+            from records r
+           where r.left_over is not null
           on conflict (entity, base44_id) do update set data = excluded.data, batch_number = excluded.batch_number
         )
         insert into migration.migration_log
@@ -337,6 +333,8 @@ class _Loader:
                     "run_id": self._session.run_id,
                     "attempt": 1,
                 }
+                # The batch's records are kept in memory while they are written, and again for the trigger of the slugs.
+                conn.execute("set local work_mem = '64MB'")
                 row = conn.execute(self._statement, params).fetchone()
                 if row is None or row[0] != upto - position + 1:
                     raise DatabaseError(
@@ -344,10 +342,12 @@ class _Loader:
                     )
         except psycopg.Error as error:
             if not self._stop.is_set():
-                self._failed(batch, key, position, upto, error)
+                # Where the server is gone its books cannot be told; the fault below is what counts.
+                with suppress(DatabaseError):
+                    self._failed(batch, key, position, upto, error)
             raise DatabaseError(
                 f"{self._table}: the batch of positions {position} to {upto} failed:"
-                f" {error.diag.message_primary or error}"
+                f" {error.diag.message_primary or (str(error).splitlines() or [type(error).__name__])[0]}"
             ) from error
         with self._lock:
             self._done += row[0]

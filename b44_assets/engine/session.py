@@ -124,7 +124,9 @@ def plan_for_bulk(conn: Connection) -> None:
     """Settings of a transaction that reads whole tables: memory to sort in, and no plan that is good only for few rows.
 
     Staged and freshly loaded tables have no statistics yet, and a nested loop over a mapping evaluates it once a row.
+    Evaluating it is the dear part, passing rows between parallel workers is not.
     """
     conn.execute("set local work_mem = '256MB'")
     conn.execute("set local enable_nestloop = off")
     conn.execute("set local enable_mergejoin = off")
+    conn.execute("set local parallel_tuple_cost = 0")

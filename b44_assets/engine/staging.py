@@ -25,13 +25,16 @@ from psycopg.types.json import Jsonb
 from b44_assets.catalog import TableMapping
 from b44_assets.engine.sanitizing import sanitized_column
 from b44_assets.engine.session import Connection, Session, columns_of, hold, scalar
-from b44_assets.engine.sources import create_source_view, drop_source_view, mark_versions
+from b44_assets.engine.sources import (
+    CLEAN_PREFIX,
+    RECORD_NUMBER,
+    SOURCE_FILE,
+    column_names,
+    create_source_view,
+    drop_source_view,
+    mark_versions,
+)
 from b44_assets.exports import Batch, ExportFile, Refused, discover, open_export
-
-RECORD_NUMBER = "_record_number"
-SOURCE_FILE = "_source_file"
-CLEAN_PREFIX = "_clean_"
-_OWN_COLUMNS = frozenset({RECORD_NUMBER, SOURCE_FILE})
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def _stage_table(session: Session, conn: Connection, mapping: TableMapping, sour
             scalar(
                 conn,
                 sql.SQL(
-                    "select 'rows ' || count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) from {} t"
+                    "select 'rows ' || count(*) || ' ' || coalesce(sum(hashtextextended((t.*)::text, 0)::numeric), 0) from {} t"
                 ).format(sql.Identifier(source)),
             )
         )
@@ -269,18 +272,6 @@ def _write(
             )
         )
     return records, fields
-
-
-def column_names(fields: tuple[str, ...]) -> dict[str, str]:
-    """A column name for every exported field: its own name, unless PostgreSQL would cut it or it is one of ours."""
-    names: dict[str, str] = {}
-    for name in fields:
-        fitting = name
-        if len(name.encode()) > 63 or name in _OWN_COLUMNS or name.startswith(CLEAN_PREFIX):
-            short = name.encode()[:50].decode(errors="ignore")
-            fitting = f"{short}_{hashlib.sha256(name.encode()).hexdigest()[:10]}"
-        names[name] = fitting
-    return names
 
 
 class _Copy:

@@ -86,8 +86,8 @@ def test_file_cut_off_in_a_record_loses_that_record_to_quarantine_and_no_other(
         "select record_number, record ->> '_raw' from migration.quarantine where reasons = array['malformed_record']",
     )
     assert number == whole + 1
-    # The record is kept as far as it goes, byte for byte.
-    assert posts.read_bytes().endswith(record.encode())
+    # The record is kept as far as it goes, byte for byte; JSON's white space before the cut is no part of it.
+    assert posts.read_bytes().rstrip().endswith(record.rstrip().encode())
     assert counts["migrated"] == value(target, "select count(*) from posts")
 
 

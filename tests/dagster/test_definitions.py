@@ -58,7 +58,9 @@ def test_groups_are_the_stages(specs: dict[str, dg.AssetSpec]) -> None:
 
 def test_every_asset_says_what_it_is_and_who_owns_it(specs: dict[str, dg.AssetSpec]) -> None:
     lacking = [
-        key for key, spec in specs.items() if not (spec.description and spec.kinds and spec.owners and spec.code_version)
+        key
+        for key, spec in specs.items()
+        if not (spec.description and spec.kinds and spec.owners and spec.code_version)
     ]
     assert lacking == []
 

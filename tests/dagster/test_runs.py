@@ -55,7 +55,10 @@ def settings(embedded_database: str, export: Path, tmp_path: Path) -> Settings:
 
 def months_held(url: str) -> set[str]:
     with psycopg.connect(url) as conn:
-        return {row[0] for row in conn.execute("select distinct to_char(created_at at time zone 'UTC', 'YYYY-MM') from posts")}
+        return {
+            row[0]
+            for row in conn.execute("select distinct to_char(created_at at time zone 'UTC', 'YYYY-MM') from posts")
+        }
 
 
 def test_a_month_of_posts_can_be_migrated_by_itself_and_the_others_wait(settings: Settings) -> None:
@@ -63,7 +66,11 @@ def test_a_month_of_posts_can_be_migrated_by_itself_and_the_others_wait(settings
     assert result.success
     assert settings.database_url is not None
     assert months_held(settings.database_url) == {"2025-03"}
-    verdict = next(e for e in result.get_asset_check_evaluations() if e.check_name == "row_parity" and e.asset_key.path[-1] == "posts")
+    verdict = next(
+        e
+        for e in result.get_asset_check_evaluations()
+        if e.check_name == "row_parity" and e.asset_key.path[-1] == "posts"
+    )
     assert (verdict.passed, verdict.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
@@ -83,7 +90,11 @@ def test_every_month_of_a_range_gets_its_own_numbers(settings: Settings) -> None
     }
     assert settings.database_url is not None
     with psycopg.connect(settings.database_url) as conn:
-        held = dict(conn.execute("select to_char(created_at at time zone 'UTC', 'YYYY-MM'), count(*) from posts group by 1").fetchall())
+        held = dict(
+            conn.execute(
+                "select to_char(created_at at time zone 'UTC', 'YYYY-MM'), count(*) from posts group by 1"
+            ).fetchall()
+        )
     assert rows == {key: held.get(key, 0) for key in ("2025-01", "2025-02", "2025-03")}
 
 
@@ -116,7 +127,9 @@ def test_verify_finds_what_was_changed_behind_its_back(settings: Settings) -> No
     with psycopg.connect(settings.database_url, autocommit=True) as conn:
         conn.execute("delete from events where id = (select id from events limit 1)")
     result, _ = run(settings, VERIFY_JOB, "2020-01", "2026-11")
-    failed = {(e.asset_key.to_user_string(), e.check_name) for e in result.get_asset_check_evaluations() if not e.passed}
+    failed = {
+        (e.asset_key.to_user_string(), e.check_name) for e in result.get_asset_check_evaluations() if not e.passed
+    }
     assert failed == {("events", "row_parity"), ("events", "content_parity")}
 
 

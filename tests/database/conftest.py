@@ -337,9 +337,7 @@ def new_target(
 
 
 @pytest.fixture(scope="session")
-def shared_target(
-    server_url: str, catalog: Catalog, tmp_path_factory: pytest.TempPathFactory
-) -> Generator[Target]:
+def shared_target(server_url: str, catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Generator[Target]:
     """A worker's database on either server. Whoever uses it resets it first."""
     with new_target(server_url, catalog, tmp_path_factory.mktemp("export")) as target:
         yield target

@@ -328,7 +328,9 @@ _BOOLEANS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f
 @given(
     lists(
         st.one_of(
-            st.sampled_from([*_BOOLEANS, "TRUE", "False", "Yes", "nO", "T", "F", "on", "off", "2", "tr", "y", "n", "ja"]),
+            st.sampled_from(
+                [*_BOOLEANS, "TRUE", "False", "Yes", "nO", "T", "F", "on", "off", "2", "tr", "y", "n", "ja"]
+            ),
             st.text(storable, max_size=5),
         ).flatmap(lambda word: st.sampled_from([word, f" {word}", f"{word}\n"]))
     )

@@ -416,11 +416,13 @@ POSTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
+@settings(
+    deadline=None,
+    max_examples=15,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
+)
 @given(records=with_repeats(POSTS))
-def test_posts_come_out_as_the_rules_say_whatever_collides(
-    shared_target: Target, records: list[Record]
-) -> None:
+def test_posts_come_out_as_the_rules_say_whatever_collides(shared_target: Target, records: list[Record]) -> None:
     shared_target.reset()
     shared_target.migrate({"User": PEOPLE, "Category": CATEGORIES, "Post": records}, exported_at=EXPORTED_AT)
     expected = expected_posts(records, {uuid_of(AUTHOR), uuid_of(OTHER)}, {uuid_of(CATEGORY)})

@@ -243,9 +243,7 @@ def test_an_id_in_upper_case_is_the_same_id(target: Target) -> None:
 
 
 def test_a_newer_version_that_is_refused_does_not_bring_the_older_one_back(target: Target) -> None:
-    found = users(
-        target, user(1, updated_date="2026-01-01"), user(1, updated_date="2026-01-02", email="nothing")
-    )
+    found = users(target, user(1, updated_date="2026-01-01"), user(1, updated_date="2026-01-02", email="nothing"))
     assert found.reasons == {1: ["duplicate_id"], 2: ["invalid_email"]}
 
 
@@ -620,18 +618,20 @@ USERS = st.fixed_dictionaries(
 
 
 @st.composite
-def with_repeats(draw: st.DrawFn, records: st.SearchStrategy[Record]) -> list[Record]:
+def with_repeats(draw: st.DrawFn, records: st.SearchStrategy[Record], max_size: int = 40) -> list[Record]:
     """Exports in which some records are repeated in every field, which chance would hardly do."""
-    listed = draw(st.lists(records, max_size=40))
+    listed = draw(st.lists(records, max_size=max_size))
     again = draw(st.lists(st.integers(0, len(listed) - 1), max_size=3)) if listed else []
     return listed + [listed[place] for place in again]
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
+@settings(
+    deadline=None,
+    max_examples=15,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
+)
 @given(records=with_repeats(USERS))
-def test_users_come_out_as_the_rules_say_whatever_collides(
-    shared_target: Target, records: list[Record]
-) -> None:
+def test_users_come_out_as_the_rules_say_whatever_collides(shared_target: Target, records: list[Record]) -> None:
     shared_target.reset()
     shared_target.migrate({"User": records}, exported_at=EXPORTED_AT)
     check_against_model(shared_target.outcome("users"), expected_users(records), len(records))
