@@ -279,7 +279,7 @@ _TIMESTAMPS = st.one_of(
 
 
 @many
-@given(lists(st.tuples(st.sampled_from(["", "", "", " ", "\n\t"]), _TIMESTAMPS, st.sampled_from(["", "", "\r"])).map("".join)))  # fmt: skip
+@given(lists(st.tuples(st.sampled_from(["", "", "", " ", "\n\t"]), _TIMESTAMPS, st.sampled_from(["", "", "\r"])).map("".join)))  # fmt: skip  # noqa: E501
 @example(["2026-03-26T23:25:53.950000", "2026-06-09T17:30:00.000Z", "2026-05-10T08:30", "2026-06-25 18:43:12"])
 @example(["2024-02-29", "2023-02-29", "2026-03-29T02:30:00", "2026-01-01T00:00:00+05:30", "2026-13-01T00:00:00.000000"])
 @example(["٢٠٢٦-٠١-٠١", "2026-01-01T00:00:00\u00a0", "2026-01-01T25:00:00", "2026-01-01 00:00:00-0330"])
