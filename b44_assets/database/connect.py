@@ -41,8 +41,6 @@ _DEFAULTS: dict[str, str] = {
 _SESSION: dict[str, str] = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
-    # The files of sql/ name their objects without a schema.
-    "search_path": "public",
     "IntervalStyle": "postgres",
     "bytea_output": "hex",
     "extra_float_digits": "1",

@@ -68,8 +68,12 @@ class Session:
             with connect(self.url, application_name=f"b44 {purpose}", autocommit=True) as conn, cancelling(conn):
                 yield conn
         except psycopg.OperationalError as error:
-            reason = error.diag.message_primary or (str(error).splitlines() or [type(error).__name__])[0]
-            raise DatabaseError(f"{purpose}: the database could not go on: {reason}") from error
+            raise DatabaseError(f"{purpose}: the database could not go on: {reason_of(error)}") from error
+
+
+def reason_of(error: psycopg.Error) -> str:
+    """What the server, or else the client's library, gives as the reason: one line, without detail or hint."""
+    return error.diag.message_primary or (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def scalar(conn: Connection, query: str | sql.Composable, params: Any = None) -> Any:
