@@ -19,7 +19,7 @@ from psycopg import sql
 
 from b44_assets.catalog import Period, Spec, TableMapping
 from b44_assets.database.connect import CANCEL_SECONDS
-from b44_assets.engine.session import Connection, Session, checksum, columns_of, identifiers, scalar
+from b44_assets.engine.session import Connection, Session, checksum, columns_of, identifiers, reason_of, scalar
 from b44_assets.engine.settling import VERDICTS, Settlement, settle
 from b44_assets.errors import DatabaseError, SettingsError
 
@@ -346,8 +346,7 @@ class _Loader:
                 with suppress(DatabaseError):
                     self._failed(batch, key, position, upto, error)
             raise DatabaseError(
-                f"{self._table}: the batch of positions {position} to {upto} failed:"
-                f" {error.diag.message_primary or (str(error).splitlines() or [type(error).__name__])[0]}"
+                f"{self._table}: the batch of positions {position} to {upto} failed: {reason_of(error)}"
             ) from error
         with self._lock:
             self._done += row[0]

@@ -66,6 +66,8 @@ class Session:
         """
         try:
             with connect(self.url, application_name=f"b44 {purpose}", autocommit=True) as conn, cancelling(conn):
+                # The files of sql/ name their objects without a schema.
+                conn.execute("set search_path = public")
                 yield conn
         except psycopg.OperationalError as error:
             raise DatabaseError(f"{purpose}: the database could not go on: {reason_of(error)}") from error

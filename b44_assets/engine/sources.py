@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import Field, TableMapping
-from b44_assets.engine.session import Connection, columns_of, scalar
+from b44_assets.engine.session import Connection, columns_of, reason_of, scalar
 from b44_assets.errors import DatabaseError
 
 RECORD_NUMBER = "_record_number"
@@ -208,5 +208,8 @@ def create_mapping_view(conn: Connection, mapping: TableMapping) -> None:
                 mapping=sql.SQL(cast(LiteralString, statement.text)),
             )
         )
+    except psycopg.OperationalError:
+        # A full disk or a lost connection is no fault of the file.
+        raise
     except psycopg.Error as error:
-        raise DatabaseError(f"{mapping.spec.path}:{statement.line}: {error.diag.message_primary or error}") from error
+        raise DatabaseError(f"{mapping.spec.path}:{statement.line}: {reason_of(error)}") from error
