@@ -128,11 +128,13 @@ def _stage_file(session: Session, conn: Connection, mapping: TableMapping, file:
 def _stage_table(session: Session, conn: Connection, mapping: TableMapping, source: str) -> StagedExport:
     """From a table of the guide's name in the same database: every value as text."""
     table = mapping.spec.name
-    with conn.transaction():
+    # Read on a connection of its own, as the other one is copying meanwhile; digest and rows are of one moment.
+    with session.connection(f"read {source}") as reading, reading.transaction(), conn.transaction():
+        reading.execute("set transaction isolation level repeatable read read only")
         # A table has no digest of its own; its content, in any order, has.
         digest = str(
             scalar(
-                conn,
+                reading,
                 sql.SQL(
                     "select 'rows ' || count(*) || ' ' || coalesce(sum(hashtextextended((t.*)::text, 0)::numeric), 0) from {} t"
                 ).format(sql.Identifier(source)),
@@ -140,7 +142,7 @@ def _stage_table(session: Session, conn: Connection, mapping: TableMapping, sour
         )
         if (same := _staged_before(conn, mapping, digest)) is not None:
             return same
-        types = conn.execute(
+        types = reading.execute(
             "select attname, atttypid::regtype::text from pg_attribute"
             " where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum",
             (source,),
@@ -153,7 +155,7 @@ def _stage_table(session: Session, conn: Connection, mapping: TableMapping, sour
             for name, kind in types
         )
         refused: list[Refused] = []
-        with conn.cursor(name="b44_source") as rows:
+        with reading.cursor(name="b44_source") as rows:
             rows.itersize = 5_000
             rows.execute(sql.SQL("select {} from {} order by 1").format(selected, sql.Identifier(source)))
             records, fields = _write(conn, mapping, source, fields, _batches_of(rows, fields), refused)

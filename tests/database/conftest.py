@@ -181,19 +181,19 @@ class Target:
                 done[table] = self.load(table)
         return done
 
-    def all(self, query: str | sql.Composable, *parameters: object) -> list[tuple[Any, ...]]:
+    def all(self, query: str | sql.SQL | sql.Composed, *parameters: object) -> list[tuple[Any, ...]]:
         """What a query returns."""
-        text = query if isinstance(query, sql.Composable) else query.encode()
+        text = query.encode() if isinstance(query, str) else query
         return self.conn.execute(text, parameters or None).fetchall()
 
-    def one(self, query: str | sql.Composable, *parameters: object) -> Any:
+    def one(self, query: str | sql.SQL | sql.Composed, *parameters: object) -> Any:
         """The first column of the only row."""
         (row,) = self.all(query, *parameters)
         return row[0]
 
-    def run(self, statement: str | sql.Composable, *parameters: object) -> None:
+    def run(self, statement: str | sql.SQL | sql.Composed, *parameters: object) -> None:
         """Runs a statement that returns nothing."""
-        text = statement if isinstance(statement, sql.Composable) else statement.encode()
+        text = statement.encode() if isinstance(statement, str) else statement
         self.conn.execute(text, parameters or None)
 
     def table(self, name: str, *, schema: str = "public") -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Generator
 from datetime import date
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,9 @@ def counts(found: Settlement) -> tuple[int, int, int, int, int]:
 
 
 def test_every_record_is_counted_once(target_18: Target) -> None:
-    staged(target_18, user(1), user(1), user(2), user(3, email=None), user(4, email="x", verified="?"), user(2, bio="v2"))
+    staged(
+        target_18, user(1), user(1), user(2), user(3, email=None), user(4, email="x", verified="?"), user(2, bio="v2")
+    )
     found = settled(target_18)
     assert counts(found) == (6, 1, 3, 0, 2)
     assert found.reasons == {"duplicate_id": 1, "invalid:email_verified": 1, "invalid_email": 1, "missing_email": 1}
@@ -204,7 +207,7 @@ def own_sql(tmp_path: Path) -> Generator[Path]:
 
 def test_a_mapping_that_is_no_valid_select_is_named_with_file_and_line(target_18: Target, own_sql: Path) -> None:
     mapping = own_sql / "mappings" / "users.sql"
-    header = [line for line in mapping.read_text().splitlines() if line.startswith("--")]
+    header = takewhile(lambda line: line.startswith("--"), mapping.read_text().splitlines())
     mapping.write_text("\n".join([*header, "", "select f.nothing from source f"]))
     staged(target_18, user(1))
     with pytest.raises(DatabaseError) as caught:

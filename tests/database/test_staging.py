@@ -19,7 +19,8 @@ from tests.database.conftest import Outcome, Record, Target, object_id, post, us
 
 
 def staged(target: Target, table: str = "users") -> list[dict[str, Any]]:
-    rows = target.all(sql.SQL("select to_jsonb(s.*) from base44.{} s order by _record_number").format(sql.Identifier(table)))  # fmt: skip
+    statement = sql.SQL("select to_jsonb(s.*) from base44.{} s order by _record_number")
+    rows = target.all(statement.format(sql.Identifier(table)))
     return [row[0] for row in rows]
 
 
@@ -33,7 +34,9 @@ def versions(target: Target, table: str = "users") -> list[tuple[Any, ...]]:
 
 
 def test_a_field_is_a_column_of_text_as_exported(target_18: Target) -> None:
-    target_18.write({"User": [{"id": " A1 ", "n": 1.50, "flag": True, "list": [1, {"b": None}], "none": None, "empty": ""}]})
+    target_18.write(
+        {"User": [{"id": " A1 ", "n": 1.50, "flag": True, "list": [1, {"b": None}], "none": None, "empty": ""}]}
+    )
     done = target_18.stage("users")
     assert staged(target_18) == [
         {
@@ -41,7 +44,13 @@ def test_a_field_is_a_column_of_text_as_exported(target_18: Target) -> None:
             "_record_number": 1, "_source_file": "User.jsonl",
         }
     ]  # fmt: skip
-    assert (done.entity, done.file, done.dialect, done.records, done.changed) == ("users", "User.jsonl", "jsonl", 1, True)
+    assert (done.entity, done.file, done.dialect, done.records, done.changed) == (
+        "users",
+        "User.jsonl",
+        "jsonl",
+        1,
+        True,
+    )
     assert done.fields == ("id", "n", "flag", "list", "none", "empty")
 
 
@@ -88,7 +97,13 @@ def test_only_html_that_changes_when_cleaned_is_kept_beside(target_18: Target) -
     texts = ["no html", "<b>fine</b>", "<b onclick='x'>bad</b>", "a & b", None]
     target_18.write({"Post": [{"id": str(n), "content": text} for n, text in enumerate(texts)]})
     target_18.stage("posts")
-    assert [row["_clean_content"] for row in staged(target_18, "posts")] == [None, None, "<b>bad</b>", "a &amp; b", None]
+    assert [row["_clean_content"] for row in staged(target_18, "posts")] == [
+        None,
+        None,
+        "<b>bad</b>",
+        "a &amp; b",
+        None,
+    ]
     assert [row["content"] for row in staged(target_18, "posts")] == texts
 
 
@@ -210,7 +225,9 @@ def test_the_same_file_is_not_staged_again(target_18: Target) -> None:
     again = target_18.stage("users")
     assert not again.changed
     assert versions(target_18) == before
-    assert (again.records, again.dialect, again.file, again.fields) == (first.records, first.dialect, first.file, first.fields)  # fmt: skip
+    assert [again.records, again.dialect, again.file, again.fields] == [
+        first.records, first.dialect, first.file, first.fields,
+    ]  # fmt: skip
 
 
 def test_what_was_refused_is_said_again(damaged: Target) -> None:
@@ -234,9 +251,7 @@ def test_a_changed_file_replaces_what_was_staged(target_18: Target) -> None:
     target_18.write({"User": [user(1, motto="y")]})
     done = target_18.stage("users")
     assert (done.changed, done.records) == (True, 1)
-    assert staged(target_18) == [
-        {**user(1), "motto": "y", "_record_number": 1, "_source_file": "User.jsonl"}
-    ]
+    assert staged(target_18) == [{**user(1), "motto": "y", "_record_number": 1, "_source_file": "User.jsonl"}]
     assert target_18.one("select records from migration.exports") == 1
 
 
@@ -300,12 +315,30 @@ def test_a_missing_folder_is_one_clear_line(target_18: Target, tmp_path: Path) -
 def guide(target_18: Target) -> Generator[Target]:
     """`base44_users` and `base44_posts` in the same database, as the guide has them."""
     people = [uuid_of(object_id(n)) for n in (1, 2)]
-    target_18.run("create table base44_users (id uuid primary key, email text, role text, active boolean, created_at timestamptz)")  # fmt: skip
-    target_18.run("create table base44_posts (id uuid, t text, title text, content text, tags text[], status text, user_id uuid, view_count int, meta jsonb)")  # fmt: skip
+    target_18.run(
+        "create table base44_users (id uuid primary key, email text, role text, active bool, created_at timestamptz)"
+    )
+    target_18.run(
+        "create table base44_posts (id uuid, t text, title text, content text, tags text[], status text, user_id uuid,"
+        " view_count int, meta jsonb)"
+    )
     for place, person in enumerate(people):
-        target_18.run("insert into base44_users values (%s, %s, 'Admin', true, '2026-01-01 01:00+01')", person, f"U{place}@X.example")  # fmt: skip
-    target_18.run("insert into base44_posts values (%s, null, 'A', 'Long <b>enough</b>.', array['a,b', 'c \"d\"', ' '], 'published', %s, 7, '{\"a\": 1}')", uuid_of(object_id(5)), people[0])  # fmt: skip
-    target_18.run("insert into base44_posts values (%s, 't', 'B', 'short', null, null, %s, null, null)", uuid_of(object_id(6)), people[1])  # fmt: skip
+        target_18.run(
+            "insert into base44_users values (%s, %s, 'Admin', true, '2026-01-01 01:00+01')",
+            person,
+            f"U{place}@X.example",
+        )
+    target_18.run(
+        "insert into base44_posts values (%s, null, 'A', 'Long <b>enough</b>.', array['a,b', 'c \"d\"', ' '], 'published', %s, 7,"
+        """ '{"a": 1}')""",
+        uuid_of(object_id(5)),
+        people[0],
+    )
+    target_18.run(
+        "insert into base44_posts values (%s, 't', 'B', 'short', null, null, %s, null, null)",
+        uuid_of(object_id(6)),
+        people[1],
+    )
     yield target_18
 
 
