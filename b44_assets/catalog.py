@@ -580,13 +580,22 @@ def _check_names(specs: list[Spec]) -> None:
             raise CatalogError(f"{spec.path}:1: there is no table {spec.name}: tables/{spec.name}.sql is missing")
         for name in (*spec.depends, *_names(spec.options.get("on", "")), *_names(spec.options.get("prunes", ""))):
             if name not in seen:
-                line = next(
-                    (n for n, text in enumerate(spec.path.read_text(encoding="utf-8").splitlines(), 1) if name in text),
-                    1,
-                )
+                line = _line_naming(spec.path, name)
                 raise CatalogError(
                     f"{spec.path}:{line}: depends on {name}, which no file of {spec.path.parent.parent} gives"
                 )
+
+
+def _line_naming(path: Path, name: str) -> int:
+    """The line on which a file's header names what it depends on."""
+    word = re.compile(rf"(?<![\w/]){re.escape(name)}(?![\w/])")
+    within = False
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if match := _HEADER_LINE.match(text):
+            within = match["key"] in ("depends", "on")
+        if within and word.search(text):
+            return number
+    return 1
 
 
 def _order(specs: list[Spec]) -> tuple[Spec, ...]:

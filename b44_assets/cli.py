@@ -6,6 +6,7 @@ What belongs here: options, progress, what is printed, the exit status. What doe
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import shutil
@@ -14,21 +15,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from b44_assets import sample as sample_exports
-from b44_assets.database.embedded import EmbeddedServer, target_url
-from b44_assets.errors import B44Error, ExportError, SettingsError
+from b44_assets.database.connect import connect
+from b44_assets.database.embedded import EmbeddedServer, dagster_url, target_url
+from b44_assets.database.locks import Session as Holder
+from b44_assets.database.locks import advisory_lock
+from b44_assets.errors import B44Error, DatabaseError, ExportError, SettingsError
 from b44_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
     from b44_assets.engine.proving import EntityAccount
     from b44_assets.orchestration.resources import Migration
 
@@ -60,22 +66,39 @@ class Outcome:
 
 
 class Group(click.Group):
-    """Turns our own errors into one line and an exit status."""
+    """Turns errors in the use of the command, and our own, into one line and an exit status."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Reads the options before the command's name."""
+        with _one_line():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except B44Error as error:
-            _fail(error)
-        except KeyboardInterrupt:
-            click.echo("interrupted; run the same command again to go on", err=True)
-            raise SystemExit(INTERRUPTED) from None
 
 
-def _fail(error: B44Error) -> NoReturn:
-    click.echo(f"b44: {error}", err=True)
-    raise SystemExit(error.exit_status) from error
+@contextmanager
+def _one_line() -> Generator[None]:
+    try:
+        yield
+    except B44Error as error:
+        _fail(str(error), error.exit_status)
+    except click.ClickException as error:
+        said = error.format_message()
+        # A command that was given nothing at all shows its help.
+        if "\n" in said:
+            raise
+        _fail(said, error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("interrupted; run the same command again to go on", err=True)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _fail(reason: str, status: int) -> NoReturn:
+    click.echo(f"b44: {reason}", err=True)
+    raise SystemExit(status) from None
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -113,8 +136,23 @@ def migrate(export: Path | None, database_url: str | None, as_json: bool) -> Non
         from b44_assets.exports import discover
 
         discover(settings.export_dir)
-    outcome, faults = _run("migrate_everything", settings, as_json=as_json)
+    with _alone(settings):
+        outcome, faults = _run("migrate_everything", settings, as_json=as_json)
     _conclude(settings, outcome, faults, as_json=as_json)
+
+
+@contextmanager
+def _alone(settings: Settings) -> Generator[None]:
+    """Keeps two migrations of one target apart: of two exports at once, each would undo the other's staging."""
+
+    def say(holder: Holder | None) -> None:
+        click.echo(f"waiting for another migration of this database to end: {holder or 'it is just ending'}", err=True)
+
+    with (
+        _migration(settings).offline_session().connection("migrate") as conn,
+        advisory_lock(conn, "migrate", wait=say),
+    ):
+        yield
 
 
 @main.command()
@@ -123,6 +161,10 @@ def migrate(export: Path | None, database_url: str | None, as_json: bool) -> Non
 def verify(database_url: str | None, as_json: bool) -> None:
     """Run every check on what is in the database now."""
     settings = _settings(database_url=database_url)
+    from b44_assets.engine.proving import accounts
+
+    if not accounts(_migration(settings).offline_session()):
+        raise NothingMigratedError("nothing has been migrated into this database yet: run b44 migrate")
     outcome, faults = _run("verify", settings, as_json=as_json)
     _conclude(settings, outcome, faults, as_json=as_json)
 
@@ -279,35 +321,46 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
     migration = _migration(settings)
     with migration.offline_session().connection("start"):
         pass
-    import dagster as dg
+    with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
+        pass
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
 
     from b44_assets.engine.proving import accounts
     from b44_assets.orchestration.code_location import definitions_of
     from b44_assets.orchestration.partitions import months_from
 
     months = months_from(settings.first_month)
-    with _progress(quiet=as_json) as progress, dg.DagsterInstance.get() as instance:
-        # Dagster opens two connections for each event otherwise, which takes longer than most steps.
-        instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
-        migration = replace(migration, progress=progress)
-        definitions = definitions_of(migration)
-        result = definitions.resolve_job_def(job).execute_in_process(
-            instance=instance,
-            raise_on_error=False,
-            tags={
-                "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
-                "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
-            },
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        )
-        evaluations = result.get_asset_check_evaluations()
-        faults = list(migration.faults)
-        if not result.success and not faults:
-            faults.append(_unexpected(result))
+    try:
+        with redirect_stderr(_Screen(sys.stderr)), _progress(quiet=as_json) as progress, _instance() as instance:
+            # Dagster opens two connections for each event otherwise, which takes longer than most steps.
+            instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
+            migration = replace(migration, progress=progress)
+            definitions = definitions_of(migration)
+            result = definitions.resolve_job_def(job).execute_in_process(
+                instance=instance,
+                raise_on_error=False,
+                tags={
+                    "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
+                    "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
+                },
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+            if _interrupted(result):
+                raise KeyboardInterrupt
+            evaluations = result.get_asset_check_evaluations()
+            failed = [e for e in evaluations if not e.passed and e.severity.value == "ERROR"]
+            faults = list(migration.faults)
+            if not result.success and not faults:
+                faults += _unexpected(result, checks_failed=bool(failed))
+    except (SQLAlchemyError, DagsterPostgresException) as error:
+        # What ended a step, such as a full disk, may be what its storage fails on, too.
+        raise (migration.faults or [_of_storage(error)])[0] from error
     found = accounts(migration.offline_session())
-    failed = [e for e in evaluations if not e.passed and e.severity.value == "ERROR"]
+    for warning in migration.warnings:
+        click.echo(f"warning: {warning}", err=True)
     for evaluation in evaluations:
-        if not evaluation.passed and not as_json:
+        if not evaluation.passed:
             word = "failed" if evaluation in failed else "warning"
             click.echo(
                 f"{word}: {evaluation.asset_key.to_user_string()} {evaluation.check_name}: {evaluation.description}",
@@ -324,22 +377,83 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
     return outcome, faults
 
 
+def _instance() -> DagsterInstance:
+    """The instance that `b44 dev` shows, but for the capture of what steps print, which is nothing.
+
+    Dagster captures it with processes of its own, on which Ctrl-C would end with a traceback each.
+    """
+    from dagster import DagsterInstance
+    from dagster._core.instance.ref import InstanceRef
+
+    nowhere = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    return DagsterInstance.from_ref(
+        InstanceRef.from_dir(os.environ["DAGSTER_HOME"], overrides={"compute_logs": nowhere})
+    )
+
+
+class _Screen(io.TextIOBase):
+    """Standard error without what Dagster writes there where its storage fails: SQL and data, besides raising the fault."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        return len(text) if text.startswith("Exception while writing logger call") else self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  # it can only be read there, too
+        return self._stream.encoding
+
+
+class NothingMigratedError(B44Error):
+    """There is nothing to verify."""
+
+    exit_status = 1
+
+
 class UnexpectedError(B44Error):
     """A step failed for a reason that is none of ours to explain; the run's log has the traceback."""
 
     exit_status = 1
 
 
-def _unexpected(result: Any) -> B44Error:
+def _of_storage(error: Exception) -> B44Error:
+    reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return DatabaseError(f"the storage of Dagster could not go on: {reason}")
+
+
+def _interrupted(result: Any) -> bool:
+    """Whether Ctrl-C ended the run, which Dagster reports as a failure."""
+    from dagster._core.events import RunFailureReason
+
+    return any(
+        event.is_job_failure and event.job_failure_data.failure_reason is RunFailureReason.UNEXPECTED_TERMINATION
+        for event in result.all_events
+    )
+
+
+def _unexpected(result: Any, *, checks_failed: bool) -> list[B44Error]:
+    """Why a run failed that told of no fault of its own; nothing where that was a check, which speaks for itself."""
     for event in result.get_step_failure_events():
         error = event.step_failure_data.error
         # A blocking check that failed ends the run, too; it has been printed already.
         if error is not None and error.cls_name != "DagsterAssetCheckFailedError":
             cause = error.cause or error
-            return UnexpectedError(
-                f"step {event.step_key} failed: {cause.message.strip().splitlines()[0]} (see the run in b44 dev)"
-            )
-    return UnexpectedError("a blocking check failed")
+            return [
+                UnexpectedError(
+                    f"step {event.step_key} failed: {cause.message.strip().splitlines()[0]} (see the run in b44 dev)"
+                )
+            ]
+    return [] if checks_failed else [UnexpectedError("the run failed (see it in b44 dev)")]
 
 
 def _entities(found: tuple[EntityAccount, ...]) -> dict[str, dict[str, Any]]:
@@ -359,7 +473,8 @@ def _entities(found: tuple[EntityAccount, ...]) -> dict[str, dict[str, Any]]:
 def _conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None:
     if as_json:
         click.echo(outcome.as_json())
-    for fault in faults:
+    # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
+    for fault in [fault for fault in faults if not isinstance(fault, DatabaseError)] or faults[:1]:
         click.echo(f"b44: {fault}", err=True)
     if not as_json:
         _print_outcome(settings, outcome)

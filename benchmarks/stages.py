@@ -11,32 +11,39 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
-from measuring import MIB, fresh_database, load, own_peak_rss, server, timed, workplace
 from rich.console import Console
 from rich.table import Column, Table
 
+# Run as a script, the folder above is not on the path.
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from b44_assets.catalog import Catalog, Kind, load_catalog
+from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.engine.loading import load as load_records
 from b44_assets.engine.proving import content_parity, row_parity
 from b44_assets.engine.schema import apply
 from b44_assets.engine.session import Session
 from b44_assets.engine.settling import settle
-from b44_assets.engine.staging import stage
+from b44_assets.engine.staging import StagedExport, stage
 from b44_assets.errors import B44Error
 from b44_assets.settings import DEFAULT_BATCH_SIZE, Settings
+from benchmarks.measuring import MIB, fresh_database, load, own_peak_rss, server, server_cpu, timed, workplace
+
+T = TypeVar("T")
 
 TABLE = "posts"
+YARDSTICK = "(yardstick)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Times each stage of the engine for posts.")
     parser.add_argument("--export", type=Path, required=True, metavar="DIR", help="a folder of exports")
-    parser.add_argument("--database-url", metavar="URL", help="an empty database to use; default: a scratch server")
     parser.add_argument("--home", type=Path, metavar="DIR", help="keep the scratch server's files here")
     parser.add_argument("--batch-size", type=int, default=DEFAULT_BATCH_SIZE)
     parser.add_argument("--streams", type=int, default=Session.streams, help="connections that load at a time")
@@ -44,17 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args(arguments)
     try:
-        if options.database_url is not None:
-            runs = [measure(options.database_url, options)]
-        else:
-            with workplace(options.home) as place, server(place) as embedded:
-                runs = [measure(fresh_database(embedded, "stages"), options) for _ in range(options.runs)]
+        with workplace(options.home) as place, server(place) as embedded:
+            runs = [measure(embedded, options) for _ in range(options.runs)]
     except B44Error as error:
         print(f"stages: {error}", file=sys.stderr)
         return error.exit_status
     best = {name: min((run[name] for run in runs), key=lambda entry: entry["seconds"]) for name in runs[0]}
-    facts = {"stages": best, "peak_rss": own_peak_rss(), "batch_size": options.batch_size, "streams": options.streams,
-             "machine": load()}
+    for entry in best.values():
+        entry["ratio"] = round(entry["seconds"] / best[YARDSTICK]["seconds"], 2)
+    facts = {
+        "stages": best,
+        "peak_rss": own_peak_rss(),
+        "batch_size": options.batch_size,
+        "streams": options.streams,
+        "machine": load(),
+    }
     if options.json:
         print(json.dumps(facts))
     else:
@@ -62,33 +73,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(url: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def measure(embedded: EmbeddedServer, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Migrates everything but posts untimed, then posts, stage by stage."""
+    url = fresh_database(embedded, "stages")
     catalog = load_catalog(Settings.load().sql_dir)
     session = Session(url=url, catalog=catalog, batch_size=options.batch_size, streams=options.streams)
     mapping = catalog.mappings[TABLE]
-    seconds: dict[str, float] = {}
+    stages: dict[str, dict[str, Any]] = {}
+
+    def take(name: str, work: Callable[[], T], rows: int | None = None) -> T:
+        ours, servers = time.process_time(), server_cpu(embedded)
+        seconds, result = timed(work)
+        stages[name] = {
+            "seconds": round(seconds, 3),
+            "our_cpu": round(time.process_time() - ours, 3),
+            "server_cpu": round(server_cpu(embedded) - servers, 3),
+            "rows_per_second": round((staged.records if rows is None else rows) / seconds),
+        }
+        return result
+
     prepare(session, catalog, options.export)
-    seconds["stage"], staged = timed(lambda: stage(session, mapping, options.export))
-    seconds["(yardstick)"], _ = timed(lambda: _copy_staged(url))
-    seconds["settle"], settlement = timed(lambda: settle(session, mapping))
-    seconds["load"], _ = timed(lambda: load_records(session, mapping))
-    seconds["row parity"], rows = timed(lambda: row_parity(session, mapping))
-    seconds["content parity"], content = timed(lambda: content_parity(session, mapping))
-    seconds["settle and load again"], _ = timed(lambda: load_records(session, mapping))
-    seconds["stage again"], _ = timed(lambda: stage(session, mapping, options.export))
+    staged = StagedExport(TABLE, None, "", 0)
+    staged = take("stage", lambda: stage(session, mapping, options.export))
+    stages["stage"]["rows_per_second"] = round(staged.records / stages["stage"]["seconds"])
+    take(YARDSTICK, lambda: _copy_staged(url))
+    settlement = take("settle", lambda: settle(session, mapping))
+    migrated = settlement.to_migrate
+    take("load", lambda: load_records(session, mapping), migrated)
+    rows = take("row parity", lambda: row_parity(session, mapping), migrated)
+    content = take("content parity", lambda: content_parity(session, mapping), migrated)
+    take("load again", lambda: load_records(session, mapping))
+    take("stage again", lambda: stage(session, mapping, options.export))
     for parity in (rows, content):
         if parity is None or not parity.passed:
             print(f"stages: {parity.explain() if parity else 'nothing was migrated'}", file=sys.stderr)
-    records = {"load": settlement.to_migrate, "row parity": settlement.to_migrate, "content parity": settlement.to_migrate}
-    return {
-        name: {
-            "seconds": round(taken, 3),
-            "rows_per_second": round(records.get(name, staged.records) / taken),
-            "ratio": round(taken / seconds["(yardstick)"], 2),
-        }
-        for name, taken in seconds.items()
-    }
+    return stages
 
 
 def prepare(session: Session, catalog: Catalog, export: Path) -> None:
@@ -109,10 +128,18 @@ def _copy_staged(url: str) -> None:
 
 
 def report(facts: dict[str, Any]) -> None:
-    table = Table("stage", *(Column(name, justify="right") for name in ("seconds", "rows/s", "× yardstick")))
+    names = ("seconds", "of the yardstick", "our CPU s", "server's CPU s", "rows/s")
+    table = Table("stage", *(Column(name, justify="right") for name in names))
     for name, entry in facts["stages"].items():
-        table.add_row(name, f"{entry['seconds']:.2f}", f"{entry['rows_per_second']:,}", f"{entry['ratio']:.2f}")
-    console = Console(highlight=False)
+        table.add_row(
+            name,
+            f"{entry['seconds']:.2f}",
+            f"{entry['ratio']:.2f}",
+            f"{entry['our_cpu']:.2f}",
+            f"{entry['server_cpu']:.2f}",
+            f"{entry['rows_per_second']:,}",
+        )
+    console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     console.print(
         f"batches of {facts['batch_size']:,}, {facts['streams']} streams, our peak memory"

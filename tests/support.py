@@ -77,6 +77,7 @@ _ROLES = (
     f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'",
     f"CREATE ROLE crowded LOGIN CONNECTION LIMIT 0 PASSWORD '{PASSWORD}'",
     "CREATE DATABASE secure",
+    "CREATE DATABASE owned OWNER app",
     "CREATE DATABASE latin TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'",
 )
 _HBA = """\
@@ -84,6 +85,7 @@ local    all                      all                trust
 hostssl  secure                   all  127.0.0.1/32  scram-sha-256
 host     closed                   all  127.0.0.1/32  reject
 host     postgres,nowhere,latin   all  127.0.0.1/32  scram-sha-256
+host     owned                    all  127.0.0.1/32  scram-sha-256
 """
 
 
@@ -91,7 +93,8 @@ host     postgres,nowhere,latin   all  127.0.0.1/32  scram-sha-256
 class Pg15:
     """PostgreSQL 15 of the operating system, on a socket (no password) and on 127.0.0.1 (SCRAM).
 
-    The database `secure` asks for TLS, `closed` refuses everybody, `latin` is encoded in LATIN1.
+    The database `secure` asks for TLS, `closed` refuses everybody, `latin` is encoded in LATIN1, `owned` belongs to
+    `app`.
 
     Attributes:
         directory: A short, existing folder that every account can pass through.

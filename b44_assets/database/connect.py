@@ -6,10 +6,12 @@ import logging
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
 from psycopg import conninfo, errors, pq
+from psycopg.abc import RV, PQGen
 from psycopg.rows import TupleRow
 
 from b44_assets.errors import DatabaseError
@@ -98,6 +100,22 @@ _FAULTS: tuple[tuple[str, str], ...] = (
 )
 
 
+class _Connection(psycopg.Connection[TupleRow]):
+    """Ends its statement in the server on any interruption, before a transaction around it tries to roll back.
+
+    psycopg does so for KeyboardInterrupt only, and Dagster ends a run by raising a BaseException of its own.
+    """
+
+    def wait(self, gen: PQGen[RV], *args: Any, **named: Any) -> RV:
+        try:
+            return super().wait(gen, *args, **named)
+        except (Exception, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            _end_statement(self)
+            raise
+
+
 def connect(
     url: str,
     *,
@@ -129,7 +147,7 @@ def connect(
     wanted = _DEFAULTS | parameters | {"application_name": application_name, "client_encoding": "UTF8"}
     try:
         # Autocommit at first: what is set inside a transaction would go with its roll-back.
-        conn = psycopg.connect(conninfo.make_conninfo(**wanted), autocommit=True)
+        conn = _Connection.connect(conninfo.make_conninfo(**wanted), autocommit=True)
     except psycopg.Error as error:
         raise DatabaseError(_explain(error, parameters)) from None
     try:
@@ -194,15 +212,20 @@ def cancelling(conn: psycopg.Connection[TupleRow]) -> Generator[psycopg.Connecti
     try:
         yield conn
     except BaseException:
-        if conn.info.transaction_status == pq.TransactionStatus.ACTIVE:
-            try:
-                conn.cancel_safe(timeout=CANCEL_SECONDS)
-            except psycopg.Error as error:
-                # The interruption is what must be seen; client_connection_check_interval ends the SQL shortly after.
-                logger.warning("the SQL running in process %s could not be cancelled: %s", _pid(conn), error)
-            finally:
-                conn.close()
+        _end_statement(conn)
         raise
+
+
+def _end_statement(conn: psycopg.Connection[TupleRow]) -> None:
+    """Ends what runs in the server, if anything does; the connection is closed then, since its answer is not read."""
+    if conn.info.transaction_status == pq.TransactionStatus.ACTIVE:
+        try:
+            conn.cancel_safe(timeout=CANCEL_SECONDS)
+        except psycopg.Error as error:
+            # The interruption is what must be seen; client_connection_check_interval ends the SQL shortly after.
+            logger.warning("the SQL running in process %s could not be cancelled: %s", _pid(conn), error)
+        finally:
+            conn.close()
 
 
 def _pid(conn: psycopg.Connection[TupleRow]) -> int | None:

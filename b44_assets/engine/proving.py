@@ -203,7 +203,7 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
         stored as materialized (
           select {stored_names}, {stored_sum} as checksum from public.{table} t
         ),
-        compared as (
+        compared as materialized (
           select e.record_number,
                  case when t.{key} is null then 'missing'
                       when t.checksum = e.checksum and {name_agrees} then 'equal'
@@ -217,7 +217,8 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
                count(*) filter (where verdict = 'missing'),
                count(*) filter (where verdict = 'differs'),
                count(*) filter (where verdict = 'edited'),
-               (array_agg(record_number order by record_number) filter (where verdict in ('missing', 'differs')))[1:{shown}]
+               -- Not an ordered aggregate, for which all rows would be sorted.
+               array(select record_number from compared where verdict in ('missing', 'differs') order by 1 limit {shown})
           from compared
         """
     ).format(

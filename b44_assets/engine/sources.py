@@ -6,14 +6,33 @@ the export has them or not. `migration.<table>_mapping` is the mapping over it.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from typing import LiteralString, cast
 
 import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import Field, TableMapping
-from b44_assets.engine.session import Connection, columns_of
+from b44_assets.engine.session import Connection, columns_of, reason_of, scalar
 from b44_assets.errors import DatabaseError
+
+RECORD_NUMBER = "_record_number"
+SOURCE_FILE = "_source_file"
+CLEAN_PREFIX = "_clean_"
+_TAKEN = frozenset({RECORD_NUMBER, SOURCE_FILE, "tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"})
+
+
+def column_names(fields: Iterable[str]) -> dict[str, str]:
+    """A column name for every exported field: its own name, unless PostgreSQL would cut it, or it is the server's or ours."""
+    names: dict[str, str] = {}
+    for name in fields:
+        fitting = name
+        if len(name.encode()) > 63 or name in _TAKEN or name.startswith(CLEAN_PREFIX):
+            short = name.encode()[:50].decode(errors="ignore")
+            fitting = f"{short}_{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+        names[name] = fitting
+    return names
 
 
 def drop_source_view(conn: Connection, table: str) -> None:
@@ -42,28 +61,26 @@ def mark_versions(conn: Connection, mapping: TableMapping, columns: tuple[str, .
     conn.execute("delete from migration.versions where entity = %s", (table,))
     staged = dict.fromkeys(columns, False)
     fields = {item.name: item for item in mapping.fields}
-    if "id" not in staged:
-        return
+    # Records without an id can be repeats all the same.
+    key = sql.SQL("migration.id_key(s.id)" if "id" in staged else "''")
     times = [
         sql.SQL("migration.as_timestamp({})").format(_value(fields[name], staged))
         for name in ("updated_date", "created_date")
         if name in fields
     ]
     newest = sql.SQL("coalesce({})").format(sql.SQL(", ").join([*times, sql.SQL("null::timestamptz")]))
-    exported = [
-        name for name in columns if not name.startswith("_record_number") and not name.startswith("_source_file")
-    ]
+    exported = [name for name in columns if name not in (RECORD_NUMBER, SOURCE_FILE)]
     conn.execute(
         sql.SQL(
             """
             insert into migration.versions (entity, record_number, repeated)
             with repeated_ids as (
-              select migration.id_key(s.id) as key from base44.{table} s group by 1 having count(*) > 1
+              select {key} as key from base44.{table} s group by 1 having count(*) > 1
             ),
             members as (
               select s._record_number, r.key, md5(row({columns})::text) as digest, {newest} as newest
                 from base44.{table} s
-                join repeated_ids r on r.key = migration.id_key(s.id)
+                join repeated_ids r on r.key = {key}
             ),
             copies as (
               select m.*, row_number() over (partition by m.key, m.digest order by m._record_number) as copy from members m
@@ -79,6 +96,7 @@ def mark_versions(conn: Connection, mapping: TableMapping, columns: tuple[str, .
             """
         ).format(
             table=sql.Identifier(table),
+            key=key,
             entity=sql.Literal(table),
             columns=sql.SQL(", ").join(sql.Identifier("s", name) for name in exported),
             newest=newest,
@@ -94,7 +112,7 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
     for item in mapping.fields[1:]:
         value = _value(item, staged)
         if item.name in mapping.html:
-            clean = sql.Identifier("s", f"_clean_{item.name}")
+            clean = sql.Identifier("s", CLEAN_PREFIX + item.name)
             shown += [
                 sql.SQL("coalesce({}, {}) as {}").format(clean, value, sql.Identifier(item.name)),
                 sql.SQL("{} as {}").format(value, sql.Identifier(f"{item.name}_exported")),
@@ -103,23 +121,33 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
         else:
             shown.append(sql.SQL("{} as {}").format(value, sql.Identifier(item.name)))
     known = {name for item in mapping.fields for name in item.spellings}
-    own = {"_record_number", "_source_file", *(f"_clean_{name}" for name in mapping.html)}
+    own = {RECORD_NUMBER, SOURCE_FILE, *(CLEAN_PREFIX + name for name in mapping.html)}
+    fields = scalar(conn, "select fields from migration.exports where entity = %s", (table,)) or ()
+    renamed = {column: name for name, column in column_names(fields).items() if column != name}
     left = [name for name in staged if name not in known and name not in own]
-    rest = [sql.SQL("{}, base44_present(s.{})").format(sql.Literal(name), sql.Identifier(name)) for name in left]
+    rest = [
+        sql.SQL("{}, base44_present(s.{})").format(sql.Literal(renamed.get(name, name)), sql.Identifier(name))
+        for name in left
+    ]
     for item in mapping.fields:
-        present = [name for name in item.spellings if name in staged]
-        # Of two spellings of one field the first is read; the other is kept where it says something else.
+        # Of several spellings of one field one is read; the others are kept where they say something else.
         rest += [
-            sql.SQL(
-                "{}, case when base44_present(s.{}) is not null then nullif(base44_present(s.{}), s.{}) end"
-            ).format(sql.Literal(other), sql.Identifier(present[0]), sql.Identifier(other), sql.Identifier(present[0]))
-            for other in present[1:]
+            sql.SQL("{}, nullif(base44_present(s.{}), {})").format(
+                sql.Literal(name), sql.Identifier(name), _value(item, staged)
+            )
+            for name in [name for name in item.spellings if name in staged][1:]
         ]
-    # jsonb_build_object takes 100 arguments at most.
-    pieces = [rest[start : start + 40] for start in range(0, len(rest), 40)]
-    unmapped = sql.SQL(" || ").join(
-        sql.SQL("jsonb_strip_nulls(jsonb_build_object({}))").format(sql.SQL(", ").join(piece)) for piece in pieces
-    )
+    unmapped = [sql.SQL("jsonb_strip_nulls({})").format(piece) for piece in _objects(rest)]
+    record = [
+        sql.SQL("to_jsonb(s.*) - {}::text[]").format(sql.Literal(sorted(own | set(renamed)))),
+        *_objects(
+            [
+                sql.SQL("{}, s.{}").format(sql.Literal(name), sql.Identifier(column))
+                for column, name in renamed.items()
+                if column in staged
+            ]
+        ),
+    ]
     base44_id = sql.SQL("base44_trim(s.id)") if "id" in staged else sql.SQL("null::text")
     drop_source_view(conn, table)
     conn.execute(
@@ -132,7 +160,7 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
                    v.record_number is not null as superseded,
                    (select e.exported_at from migration.exports e where e.entity = {entity}) as exported_at,
                    {shown},
-                   to_jsonb(s) - {own}::text[] as record,
+                   {record} as record,
                    {unmapped} as unmapped
               from base44.{table} s
               left join migration.versions v on v.entity = {entity} and v.record_number = s._record_number
@@ -143,11 +171,19 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
             base44_id=base44_id,
             entity=sql.Literal(table),
             shown=sql.SQL(", ").join(shown),
-            own=sql.Literal(sorted(own)),
-            unmapped=unmapped if rest else sql.SQL("'{}'::jsonb"),
+            record=sql.SQL(" || ").join(record),
+            unmapped=sql.SQL(" || ").join(unmapped) if rest else sql.SQL("'{}'::jsonb"),
             table=sql.Identifier(table),
         )
     )
+
+
+def _objects(members: list[sql.Composed]) -> list[sql.Composed]:
+    """Pairs of name and value as JSON objects; `jsonb_build_object` takes 100 arguments at most."""
+    return [
+        sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(members[start : start + 40]))
+        for start in range(0, len(members), 40)
+    ]
 
 
 def create_mapping_view(conn: Connection, mapping: TableMapping) -> None:
@@ -172,5 +208,8 @@ def create_mapping_view(conn: Connection, mapping: TableMapping) -> None:
                 mapping=sql.SQL(cast(LiteralString, statement.text)),
             )
         )
+    except psycopg.OperationalError:
+        # A full disk or a lost connection is no fault of the file.
+        raise
     except psycopg.Error as error:
-        raise DatabaseError(f"{mapping.spec.path}:{statement.line}: {error.diag.message_primary or error}") from error
+        raise DatabaseError(f"{mapping.spec.path}:{statement.line}: {reason_of(error)}") from error

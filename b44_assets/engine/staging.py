@@ -24,14 +24,17 @@ from psycopg.types.json import Jsonb
 
 from b44_assets.catalog import TableMapping
 from b44_assets.engine.sanitizing import sanitized_column
-from b44_assets.engine.session import Connection, Session, columns_of, scalar
-from b44_assets.engine.sources import create_source_view, drop_source_view, mark_versions
+from b44_assets.engine.session import Connection, Session, columns_of, hold, scalar
+from b44_assets.engine.sources import (
+    CLEAN_PREFIX,
+    RECORD_NUMBER,
+    SOURCE_FILE,
+    column_names,
+    create_source_view,
+    drop_source_view,
+    mark_versions,
+)
 from b44_assets.exports import Batch, ExportFile, Refused, discover, open_export
-
-RECORD_NUMBER = "_record_number"
-SOURCE_FILE = "_source_file"
-CLEAN_PREFIX = "_clean_"
-_OWN_COLUMNS = frozenset({RECORD_NUMBER, SOURCE_FILE})
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def stage(session: Session, mapping: TableMapping, directory: Path | None) -> St
     table = mapping.spec.name
     file = next((f for f in (discover(directory) if directory else ()) if f.entity == mapping.entity), None)
     with session.connection(f"stage {table}") as conn:
-        conn.execute("select pg_advisory_lock(hashtextextended(%s, 44))", (f"stage {table}",))
+        hold(conn, f"stage {table}")
         if file is not None:
             return _stage_file(session, conn, mapping, file)
         if scalar(conn, "select to_regclass(%s)", (f"base44_{table}",)) is not None:
@@ -125,19 +128,21 @@ def _stage_file(session: Session, conn: Connection, mapping: TableMapping, file:
 def _stage_table(session: Session, conn: Connection, mapping: TableMapping, source: str) -> StagedExport:
     """From a table of the guide's name in the same database: every value as text."""
     table = mapping.spec.name
-    with conn.transaction():
+    # Read on a connection of its own, as the other one is copying meanwhile; digest and rows are of one moment.
+    with session.connection(f"read {source}") as reading, reading.transaction(), conn.transaction():
+        reading.execute("set transaction isolation level repeatable read read only")
         # A table has no digest of its own; its content, in any order, has.
         digest = str(
             scalar(
-                conn,
+                reading,
                 sql.SQL(
-                    "select 'rows ' || count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) from {} t"
+                    "select 'rows ' || count(*) || ' ' || coalesce(sum(hashtextextended((t.*)::text, 0)::numeric), 0) from {} t"
                 ).format(sql.Identifier(source)),
             )
         )
         if (same := _staged_before(conn, mapping, digest)) is not None:
             return same
-        types = conn.execute(
+        types = reading.execute(
             "select attname, atttypid::regtype::text from pg_attribute"
             " where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum",
             (source,),
@@ -150,7 +155,7 @@ def _stage_table(session: Session, conn: Connection, mapping: TableMapping, sour
             for name, kind in types
         )
         refused: list[Refused] = []
-        with conn.cursor(name="b44_source") as rows:
+        with reading.cursor(name="b44_source") as rows:
             rows.itersize = 5_000
             rows.execute(sql.SQL("select {} from {} order by 1").format(selected, sql.Identifier(source)))
             records, fields = _write(conn, mapping, source, fields, _batches_of(rows, fields), refused)
@@ -269,18 +274,6 @@ def _write(
             )
         )
     return records, fields
-
-
-def column_names(fields: tuple[str, ...]) -> dict[str, str]:
-    """A column name for every exported field: its own name, unless PostgreSQL would cut it or it is one of ours."""
-    names: dict[str, str] = {}
-    for name in fields:
-        fitting = name
-        if len(name.encode()) > 63 or name in _OWN_COLUMNS or name.startswith(CLEAN_PREFIX):
-            short = name.encode()[:50].decode(errors="ignore")
-            fitting = f"{short}_{hashlib.sha256(name.encode()).hexdigest()[:10]}"
-        names[name] = fitting
-    return names
 
 
 class _Copy:

@@ -37,7 +37,7 @@ def _keep(session: Session, conn: Connection, file: ExportFile) -> int:
         conn.execute("create temporary table stray (record_number bigint, base44_id text, data jsonb) on commit drop")
         with conn.cursor() as cursor, cursor.copy("copy stray from stdin") as copy:
             for batch in reader.batches():
-                for number, record in zip(batch.record_numbers, batch.columns.to_pylist(), strict=True):
+                for number, record in zip(batch.record_numbers.to_pylist(), batch.columns.to_pylist(), strict=True):
                     filled = {name: value for name, value in record.items() if value is not None}
                     copy.write_row((number, filled.get("id"), json.dumps(filled, ensure_ascii=False)))
                     records += 1

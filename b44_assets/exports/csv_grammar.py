@@ -4,7 +4,7 @@ Compiled patterns over bytes do it at several hundred MB/s: exact, unlike counti
 parser, which reads `"ab"c` as `abc`. What comes out here as good is therefore safe to hand to Arrow.
 
 The patterns hold possessive quantifiers on single bytes, and on groups only where the group cannot fail half-way:
-Python before 3.11.5 goes wrong otherwise (CPython issue 106052). Elsewhere, no second way leads through a pattern, so
+Python before 3.11.5 goes wrong otherwise (CPython issues 100061, 106052). Elsewhere, no second way leads through a pattern, so
 that matching takes linear time.
 """
 
@@ -72,6 +72,13 @@ class Malformed:
     def records(self) -> int:
         """Always 1."""
         return 1
+
+
+@dataclass(frozen=True)
+class _Row:
+    text: bytes
+    end: int
+    missing: int
 
 
 @dataclass(frozen=True)
@@ -203,53 +210,56 @@ class Grammar:
                 blank_lines += 1
                 at = match.end()
                 continue
-            if match := any_record.match(data, at):
-                end = match.end()
-                # A whole record inside of this one: a lost quote has joined them.
-                has_lines = data.find(b"\n", at, end - 1) >= 0
-                if has_lines and (inner := following.search(data, at, end)):
-                    end = inner.start() + 1
-                    detail = self._fault(data, at, end)
-                else:
-                    row, detail = self._fit(data[at:end])
-                    if row is not None:
-                        cut_short += not detail
-                        surplus += bool(detail)
-                        segments.append(Fitted(row))
-                        at = end
-                        continue
-            else:
-                if not final and not overlong and self._prefix.match(data, at):
-                    break
-                if after := following.search(data, at):
-                    end = after.start() + 1
-                elif final:
-                    end = size
-                else:
-                    break
-                detail = self._fault(data, at, end)
-            segments.append(Malformed(without_line_end(data[at:end]), detail))
+            if row := None if self.all_quoted else self._row(data, at, any_record, following):
+                segments.append(Fitted(row.text))
+                cut_short += row.missing > 0
+                surplus += row.missing < 0
+                at = row.end
+                continue
+            end = self._damage_end(data, at, final=final, overlong=overlong)
+            if end is None:
+                break
+            segments.append(Malformed(without_line_end(data[at:end]), self._fault(data, at, end)))
             at = end
         return Split(segments, at, blank_lines, cut_short, surplus)
 
-    def _fit(self, record: bytes) -> tuple[bytes | None, str]:
-        """Bring a well-formed record to the number of fields.
-
-        Returns:
-            The row, and `surplus` or nothing for what it had; or None and why it cannot be done.
-        """
-        text = without_line_end(record)
+    def _row(self, data: bytes, at: int, any_record: re.Pattern[bytes], following: re.Pattern[bytes]) -> _Row | None:
+        """Bring a well-formed row of a spreadsheet to the number of fields; None where that cannot be done."""
+        match = any_record.match(data, at)
+        if match is None:
+            return None
+        end = match.end()
+        if data.find(b"\n", at, end - 1) >= 0 and following.search(data, at, end):
+            return None  # a whole record inside of this one: a lost quote has joined them
+        text = without_line_end(match[0])
         cells = self._cell_before_delimiter.findall(text + self._delimiter)
-        fault = f"{len(cells)} cells instead of {self.fields}"
-        if self.all_quoted:
-            return None, fault
-        if len(cells) < self.fields:
-            if not record.endswith(b"\n"):
-                return None, f"{fault}, and the file ends without a line end"
-            return text + self._delimiter * (self.fields - len(cells)) + b"\n", ""
+        missing = self.fields - len(cells)
+        if missing > 0:
+            # Without a line end, the end of the file has cut it off.
+            return _Row(text + self._delimiter * missing + b"\n", end, missing) if data[end - 1] == 0x0A else None
         if any(cell not in (b"", b'""') for cell in cells[self.fields :]):
-            return None, fault
-        return self._delimiter.join(cells[: self.fields]) + b"\n", "surplus"
+            return None
+        return _Row(self._delimiter.join(cells[: self.fields]) + b"\n", end, missing)
+
+    def _damage_end(self, data: bytes, at: int, *, final: bool, overlong: bool) -> int | None:
+        """Find the end of the damaged record that begins here; None when more of the file must be seen first."""
+        any_record, following, is_all = self._any[final], self._next[final], final or overlong
+        if match := any_record.match(data, at):
+            # Well-formed but for the number of its cells: it ends here, if what comes next is well-formed, too.
+            end = match.end()
+            if inner := following.search(data, at, end):
+                return inner.start() + 1
+            if end == len(data):
+                return end if is_all else None
+            if data[end] in _LINE_END_BYTES or any_record.match(data, end):
+                return end
+            if not is_all and self._prefix.match(data, end):
+                return None
+        elif not is_all and self._prefix.match(data, at):
+            return None
+        if after := following.search(data, at):
+            return after.start() + 1
+        return len(data) if final else None
 
     def _fault(self, data: bytes, start: int, end: int) -> str:
         """Say what is wrong with the damaged record at these offsets."""
@@ -263,8 +273,13 @@ class Grammar:
             if data[at : at + 1] == b'"':
                 return f"the quote that opens cell {number} is never closed"
             return f"cell {number} does not begin with a quote"
-        if data[cell.end() : end] in (b"", b"\n", b"\r\n"):
+        rest = data[cell.end() : end]
+        if not rest and not self.all_quoted:
+            return f"{number} cells instead of {self.fields}, and the file ends without a line end"
+        if rest[:2] == b"\r\n" or rest[:1] in (b"", b"\n"):
             return f"{number} cells instead of {self.fields}"
+        if rest[:1] == self._delimiter:
+            return f"more than {_MANY:,} cells"
         if cell[0][:1] == b'"':
             return f"text behind the closing quote of cell {number}"
         return f"a quote or carriage return in the unquoted cell {number}"

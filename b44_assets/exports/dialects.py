@@ -145,9 +145,9 @@ def is_all_quoted(sample: bytes, fields: int, *, final: bool) -> bool | None:
     split = grammar.split(sample, final=final)
     quoted = sum(segment.records for segment in split.segments if isinstance(segment, Good))
     others = [segment.raw for segment in split.segments if isinstance(segment, Malformed)]
-    bare = sum(_bare_records(raw) for raw in [*others, sample[split.consumed :]])
+    bare = sum(_bare_records(raw, fields) for raw in [*others, sample[split.consumed :]])
     if quoted or bare:
-        return quoted > bare
+        return quoted >= bare  # a damaged record may look like a row of bare cells, hardly the other way round
     if not final:
         return None
     # One damaged record, or one cut off.
@@ -157,9 +157,15 @@ def is_all_quoted(sample: bytes, fields: int, *, final: bool) -> bool | None:
     return begin.count(b'","') * 2 >= fields - 1 if fields > 1 else begin.startswith(b'"')
 
 
-def _bare_records(data: bytes) -> int:
-    """Count the rows, up to the first that breaks the grammar, with text that does not stand in quotes."""
-    return sum(any(cell[:1] not in (b"", b'"') for cell in cells) for cells in _first_rows(data, b",", final=True))
+def _bare_records(data: bytes, fields: int) -> int:
+    """Count the rows, up to the first that breaks the grammar, with text that does not stand in quotes.
+
+    Rows of few cells do not count: the lines of a text look like them once its quote is lost.
+    """
+    return sum(
+        2 * len(cells) > fields and any(cell[:1] not in (b"", b'"') for cell in cells)
+        for cells in _first_rows(data, b",", final=True)
+    )
 
 
 def usual_cells(sample: bytes, delimiter: bytes, fields: int, *, final: bool) -> int:

@@ -9,6 +9,10 @@ from typing import Final
 # Not storable: NUL, and surrogates without their partner.
 UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
+# Where every quote is doubled, each pair is an empty string to JSON, and nothing of this sort may follow one. That is
+# quickly seen; only the few texts that pass need be decoded to know that they are no JSON.
+_NOT_EMPTY: Final = re.compile(r'""[^"\s,:\]}]')
+
 _decode: Final = json.JSONDecoder().raw_decode
 
 
@@ -53,7 +57,9 @@ def undoubled(text: str) -> str | None:
     if text[:1] not in ("{", "["):
         return None
     without_pairs = text.replace('""', "")
-    if len(without_pairs) == len(text) or '"' in without_pairs or is_json(text):
+    if len(without_pairs) == len(text) or '"' in without_pairs:
+        return None
+    if not _NOT_EMPTY.search(text) and is_json(text):
         return None
     halved = text.replace('""', '"')
     return halved if is_json(halved) else None

@@ -210,7 +210,7 @@ def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
         with migration.session(context) as session:
             staged = stage(session, mapping, migration.export_dir)
         if staged.dialect == "absent":
-            context.log.warning(f"The export has no file for {mapping.entity}; {table} stays without migrated rows")
+            migration.warn(context, f"the export has no file for {mapping.entity}; {table} stays without migrated rows")
         return dg.MaterializeResult(metadata=metadata.of_export(staged))
 
     return staged_export
@@ -233,8 +233,8 @@ def _other_entities() -> dg.AssetsDefinition:
             strays = keep_strays(session, migration.export_dir)
         for entity, records in strays.records.items():
             if records:
-                context.log.warning(
-                    f"No table in sql/ for {entity}: its {records:,} records are kept in migration.unmapped"
+                migration.warn(
+                    context, f"no table in sql/ for {entity}: its {records:,} records are kept in migration.unmapped"
                 )
         facts: dict[str, Any] = {"records": sum(strays.records.values())}
         if strays.records:

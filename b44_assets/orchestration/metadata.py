@@ -71,7 +71,7 @@ def of_load(load: Load) -> dict[str, Any]:
     settlement = load.settlement
     metadata: dict[str, Any] = {
         "read": settlement.read,
-        "migrated": sum(part.migrated for part in load.partitions),
+        "migrated": load.migrated,
         "inserted_now": load.inserted,
         "deduplicated": settlement.deduplicated,
         "quarantined": settlement.quarantined,

@@ -28,12 +28,14 @@ class Migration:
         catalog: The files of `sql/`.
         progress: Told about progress besides the run's log; the command line draws a bar with it.
         faults: Every fault that ended a step, for the command line's one line and exit status.
+        warnings: What a person should know of a run that went well.
     """
 
     settings: Settings
     catalog: Catalog
     progress: Progress = silent
     faults: list[B44Error] = field(default_factory=list[B44Error])
+    warnings: list[str] = field(default_factory=list[str])
 
     @property
     def export_dir(self) -> Path | None:
@@ -62,6 +64,11 @@ class Migration:
         except B44Error as error:
             self.faults.append(error)
             raise dg.Failure(description=str(error), allow_retries=False) from error
+
+    def warn(self, context: dg.AssetExecutionContext, warning: str) -> None:
+        """Says something in the run's log and to whoever ran the command."""
+        context.log.warning(warning)
+        self.warnings.append(warning)
 
     def offline_session(self, run_id: str | None = None, progress: Progress | None = None) -> Session:
         """A session outside of a run."""

@@ -64,12 +64,13 @@ begin
 end
 $$;
 
--- Translate and compare, because a regular expression costs ten times as much, and this runs for every id.
+-- Digits are told by trimming bytes, as this runs for every id: on text, trimming costs three times as much and a regular
+-- expression ten times.
 create or replace function base44_uuid(base44_id text) returns uuid
 language plpgsql immutable strict parallel safe
 as $$
 begin
-  if length(base44_id) = 24 and translate(base44_id, '0123456789abcdefABCDEF', '') = '' then
+  if length(base44_id) = 24 and ltrim(convert_to(base44_id, 'UTF8'), '0123456789abcdefABCDEF'::bytea) = '' then
     return (substr(base44_id, 1, 12) || '8' || substr(base44_id, 13, 3) || '8' || substr(base44_id, 16, 9) || '000b44')::uuid;
   elsif length(base44_id) = 36
       and translate(base44_id, '0123456789abcdefABCDEF', '0000000000000000000000') = '00000000-0000-0000-0000-000000000000' then

@@ -1,9 +1,9 @@
 -- The guide's conversions of Base44 values: roles and tags.
--- depends: text_functions
+-- depends: text_functions, parser_functions
 
 create or replace function transform_user_role(base44_role text) returns text
 language sql immutable parallel safe
-return case lower(base44_trim(base44_role))
+return case lower(base44_trim(base44_role) collate public.base44_unicode)
   when 'superuser' then 'admin'
   when 'admin' then 'admin'
   when 'editor' then 'moderator'
@@ -15,7 +15,7 @@ end;
 -- A JSON array or a comma-separated list. Tags are trimmed, empty ones dropped, spaces inside kept. Null for text that
 -- begins like a JSON array and is none: guessing would invent tags.
 create or replace function transform_tags(base44_tags text) returns text[]
-language plpgsql immutable parallel unsafe
+language plpgsql immutable parallel safe
 as $$
 declare
   listed constant text := base44_trim(base44_tags);
@@ -33,6 +33,8 @@ begin
       end if;
     end loop;
     return tags;
+  elsif not base44_is_json(listed) then
+    return null;
   end if;
   elements := listed::jsonb;
   for i in 0 .. jsonb_array_length(elements) - 1 loop
@@ -42,9 +44,15 @@ begin
     end if;
   end loop;
   return tags;
-exception
-  when data_exception or program_limit_exceeded or statement_too_complex then
-    return null;
+end
+$$;
+
+-- Version 15 cannot ask the parser without an exception to catch, and no parallel worker may catch one.
+do $$
+begin
+  if current_setting('server_version_num')::integer < 160000 then
+    alter function transform_tags(text) parallel unsafe;
+  end if;
 end
 $$;
 

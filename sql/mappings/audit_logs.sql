@@ -8,7 +8,7 @@ select f.record_number,
        f.base44_id,
        base44_uuid(f.base44_id) as id,
        base44_trim(f.table_name) as table_name,
-       base44_uuid(f.record_id) as record_id,
+       v.record as record_id,
        base44_trim(f.action) as action,
        v.old_values,
        v.new_values,
@@ -29,10 +29,17 @@ select f.record_number,
        array_remove(array[
          migration.repair(f.user_id is not null and actor.id is null, 'user_id', 'unknown_user', f.user_id, null)
        ], null) as repairs,
-       jsonb_strip_nulls(jsonb_build_object('created_date', f.created_date, 'updated_date', f.updated_date)) as unmapped
+       -- What the target has no column for, and the text of a record's id that cannot be read back from its UUID.
+       jsonb_strip_nulls(jsonb_build_object(
+         'created_date', f.created_date,
+         'updated_date', f.updated_date,
+         'record_id', case when lower(base44_trim(f.record_id)) not in (v.record::text, coalesce(base44_object_id(v.record), ''))
+           then f.record_id end
+       )) as unmapped
   from source f
  cross join lateral (
-   select migration.as_jsonb(f.old_values) as old_values,
+   select base44_uuid(f.record_id) as record,
+          migration.as_jsonb(f.old_values) as old_values,
           migration.as_jsonb(f.new_values) as new_values,
           migration.as_timestamp(f.timestamp) as happened,
           migration.as_timestamp(f.created_date) as created_date,

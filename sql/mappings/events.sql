@@ -34,22 +34,25 @@ judged as (
          ], null) as faults
     from typed t
 ),
+-- Days that events of the new system hold.
+held as (
+  select distinct e.user_id, (e.event_date at time zone 'UTC')::date as day
+    from events e
+   where not e.cancelled
+     and not exists (select from migration.migrated m where m.entity = 'events' and m.id = e.id)
+),
 -- One event a user and day (UTC) unless cancelled: the earliest that is sound itself stays.
 accepted as (
   select j.*,
          j.faults || case
            when not j.superseded and j.owner_id is not null and j.takes_place is not null and not coalesce(j.called_off, false)
-             and (row_number() over (
-                    partition by j.owner_id, (j.takes_place at time zone 'UTC')::date, j.superseded, coalesce(j.called_off, false)
-                    order by cardinality(j.faults) > 0, j.takes_place, j.made_at, j.key nulls last, j.record_number) > 1
-                  or exists (
-                    select from events e
-                     where e.user_id = j.owner_id and not e.cancelled and e.id is distinct from j.key
-                       and (e.event_date at time zone 'UTC')::date = (j.takes_place at time zone 'UTC')::date
-                       and not exists (select from migration.migrated m where m.entity = 'events' and m.id = e.id)))
+             and (held.day is not null or row_number() over (
+               partition by j.owner_id, (j.takes_place at time zone 'UTC')::date, j.superseded, coalesce(j.called_off, false)
+               order by cardinality(j.faults) > 0, j.takes_place, j.made_at, j.key nulls last, j.record_number) > 1)
              then array['duplicate_event_day']
            else '{}' end as reasons
     from judged j
+    left join held on held.user_id = j.owner_id and held.day = (j.takes_place at time zone 'UTC')::date
 )
 select a.record_number,
        a.base44_id,

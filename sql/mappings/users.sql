@@ -9,7 +9,7 @@
 with typed as materialized (
   select f.*,
          base44_uuid(f.base44_id) as key,
-         lower(base44_trim(f.email)) as address,
+         lower(base44_trim(f.email) collate base44_unicode) collate "default" as address,
          base44_trim(f.avatar_url) as picture,
          coalesce(migration.as_timestamp(f.created_date), migration.object_id_time(f.base44_id),
            migration.as_timestamp(f.updated_date), f.exported_at) as made_at
@@ -74,15 +74,17 @@ select a.record_number,
        array_remove(array[
          migration.repair(a.picture !~ '^https?://', 'avatar_url', 'not_a_web_address', a.avatar_url, null),
          migration.repair(
-           lower(base44_trim(a.role)) not in ('superuser', 'admin', 'editor', 'moderator', 'author', 'user', 'guest'),
+           lower(base44_trim(a.role) collate base44_unicode) not in ('superuser', 'admin', 'editor', 'moderator', 'author', 'user', 'guest'),
            'role', 'unknown_role', a.role, transform_user_role(a.role))
        ], null) as repairs,
-       case when creator.id is null and a.created_by_id is not null
-         then jsonb_build_object('created_by_id', a.created_by_id) end as unmapped
+       -- What the columns cannot tell: a creator who is no user, and an "active" that "disabled" gainsays.
+       nullif(jsonb_strip_nulls(jsonb_build_object(
+         'created_by_id', case when creator.id is null then a.created_by_id end,
+         'active', case when migration.as_boolean(a.active) = migration.as_boolean(a.disabled) then a.active end)),
+         '{}') as unmapped
   from accepted a
-  left join lateral (
-    select c.key as id from accepted c where c.key = base44_uuid(a.created_by_id) and c.reasons = '{}'
+  left join (
+    select s.key as id from accepted s where s.reasons = '{}'
     union
-    select u.id from users u where u.id = base44_uuid(a.created_by_id)
-      and u.id <> '00000000-0000-8000-8000-000000000b44'
-  ) creator on true
+    select u.id from users u where u.id <> '00000000-0000-8000-8000-000000000b44'
+  ) creator on creator.id = base44_uuid(a.created_by_id)

@@ -114,6 +114,7 @@ def migrate_once(
                 databases.create(template, name)
                 kept.write_text(json.dumps(asdict(result)))
         result = Result(**json.loads(kept.read_text()))
+        assert result.status == 0, result
         return Migrated(template, databases.server.url(name), EXPORTS / dialect, result)
 
     return migrate

@@ -150,23 +150,17 @@ def table_of(entity: str) -> str:
     }[entity]
 
 
-def rows(url: str, query: str | sql.Composable, *parameters: object) -> list[tuple[Any, ...]]:
+def rows(url: str, query: str | sql.SQL | sql.Composed, *parameters: object) -> list[tuple[Any, ...]]:
     """What a query returns."""
     with psycopg.connect(url) as conn:
-        text = query if isinstance(query, sql.Composable) else query.encode()
+        text = query if not isinstance(query, str) else query.encode()
         return conn.execute(text, parameters or None).fetchall()
 
 
-def value(url: str, query: str | sql.Composable, *parameters: object) -> Any:
+def value(url: str, query: str | sql.SQL | sql.Composed, *parameters: object) -> Any:
     """The first column of the only row."""
     (row,) = rows(url, query, *parameters)
     return row[0]
-
-
-def execute(url: str, statement: str | sql.Composable, *parameters: object) -> None:
-    """Runs a statement outside of a transaction."""
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(statement if isinstance(statement, sql.Composable) else statement.encode(), parameters or None)
 
 
 # What may differ between two runs that came to the same.
@@ -224,23 +218,13 @@ def versions_of_rows(url: str) -> set[tuple[Any, ...]]:
     return found
 
 
-def sessions(url: str, purpose: str = "") -> int:
+def waiting(url: str, purpose: str = "") -> int:
     """How many sessions of ours wait for a lock in the target."""
     return value(
         url,
         "select count(*) from pg_stat_activity where datname = current_database() and application_name like %s"
         " and wait_event_type = 'Lock'",
         f"b44 {purpose}%",
-    )
-
-
-def at_work(url: str) -> int:
-    """How many sessions of ours run a statement in the target."""
-    return value(
-        url,
-        "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'b44%%'"
-        " and state <> 'idle' and %s",
-        True,
     )
 
 
@@ -266,5 +250,5 @@ def stopped_at(running: Running, url: str, table: str, purpose: str, *, after: s
     with psycopg.connect(url) as conn:
         schema, _, name = table.partition(".")
         conn.execute(sql.SQL("lock table {} in share mode").format(sql.Identifier(schema, name)))
-        running.until(lambda: sessions(url, purpose) > 0)
+        running.until(lambda: waiting(url, purpose) > 0)
         yield

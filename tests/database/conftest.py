@@ -1,118 +1,377 @@
-"""Databases with the whole schema of `sql/` and a small migrated export, made once for each server."""
+"""A database with `sql/` applied for the tests of the engine, small exports to fill it from, and what came of them."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+import re
+import uuid
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString, cast
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
-from b44_assets.engine.constraining import apply_constraints
-from b44_assets.engine.indexing import apply_indexes
-from b44_assets.engine.loading import load
+from b44_assets.database.connect import connect
+from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.engine.loading import Load, load
 from b44_assets.engine.schema import apply
-from b44_assets.engine.session import Session
-from b44_assets.engine.staging import stage
-from b44_assets.engine.triggering import apply_triggers
-from b44_assets.engine.viewing import apply_view
-from b44_assets.sample import write_sample
-from b44_assets.settings import Settings
+from b44_assets.engine.session import Connection, Session
+from b44_assets.engine.staging import StagedExport, stage
 
-MakeDatabase = Callable[[], str]
+SQL_DIR = Path(__file__).resolve().parents[2] / "sql"
+SYSTEM_USER = "00000000-0000-8000-8000-000000000b44"
+NAMESPACE = uuid.UUID("62617365-3434-8000-8000-00000000b044")
+FIRST_SECOND = 1_700_000_000  # 2023-11-14 22:13:20 UTC
+
+Record = Mapping[str, object]
+Row = dict[str, Any]
+
+# What a test has made goes, and what sql/ has made is emptied: a fiftieth of the time that a new database takes.
+_RESET = """
+do $$
+declare
+  item record;
+begin
+  for item in select format('%I.%I', n.nspname, c.relname) as name, c.relkind as kind
+                from pg_class c join pg_namespace n on n.oid = c.relnamespace
+               where n.nspname = 'base44' and c.relkind = 'r'
+                  or n.nspname = 'migration' and (c.relkind = 'v' and c.relname like '%\\_source'
+                                                  or c.relkind = 'r' and c.relname like '%\\_settled')
+                  or n.nspname = 'public' and c.relkind = 'r' and c.relname like 'base44\\_%'
+                  or c.relispartition and c.relname ~ '_\\d{4}(_\\d\\d)?$' loop
+    execute format('drop %s if exists %s cascade', case item.kind when 'v' then 'view' else 'table' end, item.name);
+  end loop;
+  for item in select format('%I.%I', n.nspname, c.relname) as name
+                from pg_class c join pg_namespace n on n.oid = c.relnamespace
+               where n.nspname in ('public', 'migration') and c.relkind in ('r', 'p') and not c.relispartition loop
+    execute format('delete from %s', item.name);
+  end loop;
+end
+$$
+"""
 
 
-def load_everything(session: Session, export: Path) -> None:
-    """From nothing to loaded tables, without what comes after the load."""
-    catalog = session.catalog
-    for spec in catalog.specs:
-        if spec.kind in (Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
-            apply(session, spec)
-        elif spec.kind is Kind.MAPPING:
-            stage(session, catalog.mappings[spec.name], export)
-            load(session, catalog.mappings[spec.name])
+# -- exports -----------------------------------------------------------------------------------------------------------
 
 
-def build_schema(session: Session) -> None:
-    """What comes after the load."""
-    executors = {
-        Kind.PARTITION: apply,
-        Kind.INDEX: apply_indexes,
-        Kind.CONSTRAINT: apply_constraints,
-        Kind.TRIGGER: apply_triggers,
-        Kind.VIEW: apply_view,
+def object_id(number: int, second: int | None = None) -> str:
+    """A Base44 ObjectId: 24 hex digits that begin with the second of its creation, a second later for each number."""
+    return f"{FIRST_SECOND + number if second is None else second:08x}{number:016x}"
+
+
+def uuid_of(base44_id: str) -> str:
+    """The UUID of an id by the contract's formula, worked out apart from the SQL function."""
+    if re.fullmatch("[0-9a-fA-F]{24}", base44_id):
+        h = base44_id.lower()
+        return f"{h[:8]}-{h[8:12]}-8{h[12:15]}-8{h[15:18]}-{h[18:24]}000b44"
+    if re.fullmatch("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", base44_id):
+        return base44_id.lower()
+    return str(uuid.uuid5(NAMESPACE, base44_id))
+
+
+def user(number: int, **fields: object) -> dict[str, object]:
+    """A sound User, a second younger for each number."""
+    return {"id": object_id(number), "email": f"user{number}@example.com", **fields}
+
+
+def post(number: int, **fields: object) -> dict[str, object]:
+    """A sound Post of user 1, a second younger for each number."""
+    return {
+        "id": object_id(number),
+        "title": f"Title {number}",
+        "content": "Long enough.",
+        "user_id": object_id(1),
+        **fields,
     }
-    for spec in session.catalog.of(*executors):
-        executors[spec.kind](session, spec)
+
+
+def moment(text: str) -> datetime:
+    """A point in time from ISO 8601 text, UTC where it says nothing else."""
+    parsed = datetime.fromisoformat(text)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+# -- what came of them -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Templates:
-    """Names of databases on one server that are only copied from: loaded, and loaded with the whole schema."""
+class Outcome:
+    """What became of the records of one entity.
 
-    server_url: str
-    loaded: str
-    built: str
+    Attributes:
+        rows: Migrated rows by Base44 id, as columns.
+        numbers: Record number of the migrated records, by Base44 id.
+        reasons: Reasons by record number, in the order of the mapping, of the quarantined records.
+        records: Quarantined records as kept, by record number.
+        repairs: `(column_name, rule, original, replacement)` by Base44 id, sorted.
+        unmapped: Data by Base44 id.
+        account: The line of `migration.accounting`, by column.
+    """
+
+    rows: dict[str, Row]
+    numbers: dict[str, int]
+    reasons: dict[int, list[str]]
+    records: dict[int, dict[str, str | None]]
+    repairs: dict[str, list[tuple[str, str, str | None, str | None]]]
+    unmapped: dict[str, dict[str, str]]
+    account: Row
+
+
+class Target:
+    """A database with `sql/` applied, empty but for the system user, and a folder for exports.
+
+    No dataclass, for Hypothesis would print all of the session with every failed example.
+
+    Attributes:
+        session: A run on it.
+        export: The folder, empty at first.
+        conn: A connection for looking into it.
+    """
+
+    def __init__(self, session: Session, export: Path, conn: Connection) -> None:
+        self.session = session
+        self.export = export
+        self.conn = conn
+
+    def having(self, **changes: Any) -> Target:
+        """The same database, worked on by another run, such as one with another batch size."""
+        return Target(replace(self.session, **changes), self.export, self.conn)
+
+    def reset(self) -> None:
+        """Makes database and folder as they were at first."""
+        users = self.session.catalog.table("users").statements[-1]
+        with self.conn.transaction():
+            self.conn.execute(sql.SQL(_RESET))
+            self.conn.execute(sql.SQL(cast(LiteralString, users.text)))
+        for path in self.export.iterdir():
+            path.unlink()
+
+    def write(self, records: Mapping[str, Iterable[Record]], *, exported_at: datetime | None = None) -> None:
+        """Writes one JSONL file for each entity, in place of one that is there."""
+        for entity, listed in records.items():
+            path = self.export / f"{entity}.jsonl"
+            path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in listed), "utf-8")
+            if exported_at is not None:
+                os.utime(path, (exported_at.timestamp(), exported_at.timestamp()))
+
+    def stage(self, table: str, directory: Path | None = None) -> StagedExport:
+        """Stages the export of one table from the folder, or from another one."""
+        return stage(self.session, self.session.catalog.mappings[table], directory or self.export)
+
+    def load(self, table: str, **options: Any) -> Load:
+        """Settles and loads one table."""
+        return load(self.session, self.session.catalog.mappings[table], **options)
+
+    def migrate(
+        self, records: Mapping[str, Iterable[Record]], *, exported_at: datetime | None = None
+    ) -> dict[str, Load]:
+        """Writes, stages and loads some entities, in the order of the catalogue. Returns the loads by table."""
+        self.write(records, exported_at=exported_at)
+        done: dict[str, Load] = {}
+        for table, mapping in self.session.catalog.mappings.items():
+            if mapping.entity in records:
+                self.stage(table)
+                done[table] = self.load(table)
+        return done
+
+    def all(self, query: str | sql.SQL | sql.Composed, *parameters: object) -> list[tuple[Any, ...]]:
+        """What a query returns."""
+        text = query.encode() if isinstance(query, str) else query
+        return self.conn.execute(text, parameters or None).fetchall()
+
+    def one(self, query: str | sql.SQL | sql.Composed, *parameters: object) -> Any:
+        """The first column of the only row."""
+        (row,) = self.all(query, *parameters)
+        return row[0]
+
+    def run(self, statement: str | sql.SQL | sql.Composed, *parameters: object) -> None:
+        """Runs a statement that returns nothing."""
+        text = statement.encode() if isinstance(statement, str) else statement
+        self.conn.execute(text, parameters or None)
+
+    def table(self, name: str, *, schema: str = "public") -> list[Row]:
+        """The rows of a table by column, the system user left out."""
+        cursor = self.conn.execute(sql.SQL("select * from {}").format(sql.Identifier(schema, name)))
+        columns = [column.name for column in cursor.description or ()]
+        found = [dict(zip(columns, _as_text(values), strict=True)) for values in cursor.fetchall()]
+        return [row for row in found if row.get("id") != SYSTEM_USER]
+
+    def outcome(self, table: str) -> Outcome:
+        """What became of the records of one table's entity."""
+        key = self.session.catalog.mappings[table].key
+        ids = self.all("select id::text, base44_id, record_number from migration.migrated where entity = %s", table)
+        rows = {row[key]: row for row in self.table(table)}
+        quarantined = self.all(
+            "select record_number, reasons, record from migration.quarantine where entity = %s", table
+        )
+        repairs: dict[str, list[tuple[str, str, str | None, str | None]]] = {}
+        for base44_id, *repair in self.all(
+            "select base44_id, column_name, rule, original, replacement from migration.repairs where entity = %s"
+            " order by column_name",
+            table,
+        ):
+            repairs.setdefault(base44_id, []).append(cast(Any, tuple(repair)))
+        (account,) = [row for row in self.table("accounting", schema="migration") if row["entity"] == table]
+        return Outcome(
+            rows={base44_id: rows[row_id] for row_id, base44_id, _ in ids},
+            numbers={base44_id: number for _, base44_id, number in ids},
+            reasons={number: reasons for number, reasons, _ in quarantined},
+            records={number: record for number, _, record in quarantined},
+            repairs=repairs,
+            unmapped=dict(self.all("select base44_id, data from migration.unmapped where entity = %s", table)),
+            account={name: int(value) for name, value in account.items() if name != "entity"},
+        )
+
+    def state(self) -> dict[str, list[str]]:
+        """All that a migration leaves in tables and books, less what differs from run to run."""
+        found: dict[str, list[str]] = {}
+        for table in self.session.catalog.mappings:
+            found[table] = sorted(str(row) for row in self.table(table))
+        found["post_slugs"] = sorted(str(row) for row in self.table("post_slugs"))
+        for book, left_out in _OF_THE_RUN.items():
+            rows = self.table(book, schema="migration")
+            found[book] = sorted(str({k: v for k, v in row.items() if k not in left_out}) for row in rows)
+        return found
+
+
+_OF_THE_RUN = {
+    "migrated": {"generation", "batch_number"},
+    "quarantine": {"id", "generation", "quarantined_at"},
+    "repairs": {"batch_number"},
+    "unmapped": {"batch_number"},
+    "accounting": set[str](),
+}
+
+
+def _as_text(values: Iterable[Any]) -> list[Any]:
+    return [str(value) if isinstance(value, uuid.UUID) else value for value in values]
+
+
+# -- cases: one rule, one record -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """One record, what its rule says, and all that is to come of it.
+
+    Attributes:
+        says: The rule.
+        fields: What the record has besides, or in place of, what makes it sound.
+        row: Some columns of its row; not looked at where there are reasons.
+        reasons: Why it is refused.
+        repairs: `(column_name, original, replacement)`, each of them.
+        unmapped: All that is kept besides the row.
+    """
+
+    says: str
+    fields: Record
+    row: Row = field(default_factory=dict[str, Any])
+    reasons: tuple[str, ...] = ()
+    repairs: tuple[tuple[str, str | None, str | None], ...] = ()
+    unmapped: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def check(self, outcome: Outcome, number: int, base44_id: str) -> None:
+        """Compares with what came of it, as the record of this number and id."""
+        assert outcome.reasons.get(number, []) == list(self.reasons)
+        if self.reasons:
+            return
+        row = outcome.rows[base44_id]
+        assert {name: row[name] for name in self.row} == self.row
+        found = [(column, original, new) for column, _, original, new in outcome.repairs.get(base44_id, [])]
+        assert found == sorted(self.repairs)
+        assert outcome.unmapped.get(base44_id, {}) == self.unmapped
+
+
+def refused(says: str, *reasons: str, **fields: object) -> Case:
+    """A case whose record goes to quarantine."""
+    return Case(says, fields, reasons=reasons)
+
+
+def each(cases: Sequence[Case]) -> pytest.MarkDecorator:
+    """Makes a test of each case, named after its rule."""
+    assert len({case.says for case in cases}) == len(cases)
+    return pytest.mark.parametrize("place", [pytest.param(place, id=case.says) for place, case in enumerate(cases)])
+
+
+# -- fixtures ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def catalog() -> Catalog:
-    return load_catalog(Settings.load(environ={}).sql_dir)
+    """The project's own `sql/`."""
+    return load_catalog(SQL_DIR)
 
 
-@pytest.fixture(scope="session")
-def templates(server_url: str, catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Templates:
-    """Made by whichever worker comes first."""
-    names = Templates(server_url, "template_loaded", "template_built")
+@contextmanager
+def new_database(server_url: str, options: LiteralString = "template template0") -> Generator[str]:
+    """A database that is there for the block; its URL."""
+    name = f"engine_{uuid.uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute("select pg_advisory_lock(44)")
-        if conn.execute("select from pg_database where datname = %s", (names.built,)).fetchone() is None:
-            _make(conn, names, catalog, tmp_path_factory.mktemp("export"))
-    return names
+        conn.execute(sql.SQL("create database {} ").format(sql.Identifier(name)) + sql.SQL(options))
+        try:
+            yield server_url.replace("@/postgres?", f"@/{name}?")
+        finally:
+            conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
-def _make(conn: psycopg.Connection[Any], names: Templates, catalog: Catalog, export: Path) -> None:
-    write_sample(export, users=24, posts=240, seed=7, dialect="jsonl", faults=0.03)
-    copy = sql.SQL("create database {} template {}")
-    conn.execute(copy.format(sql.Identifier(names.loaded), sql.Identifier("template0")))
-    load_everything(Session(_url(names.server_url, names.loaded), catalog), export)
-    conn.execute(copy.format(sql.Identifier("unfinished"), sql.Identifier(names.loaded)))
-    build_schema(Session(_url(names.server_url, "unfinished"), catalog))
-    conn.execute(sql.SQL("alter database unfinished rename to {}").format(sql.Identifier(names.built)))
-
-
-def _url(server_url: str, name: str) -> str:
-    return server_url.replace("@/postgres?", f"@/{name}?")
-
-
-@pytest.fixture
-def loaded(templates: Templates, catalog: Catalog) -> Generator[Session]:
-    """A session on a database with loaded tables and none of what comes after."""
-    yield from _copied(templates, templates.loaded, catalog)
-
-
-@pytest.fixture
-def built(templates: Templates, catalog: Catalog) -> Generator[Session]:
-    """A session on a database with the whole schema."""
-    yield from _copied(templates, templates.built, catalog)
+@contextmanager
+def new_target(
+    server_url: str, catalog: Catalog, export: Path, options: LiteralString = "template template0"
+) -> Generator[Target]:
+    """A database of its own with `sql/` applied, there for the block."""
+    with new_database(server_url, options) as url:
+        # One stream unless a test asks for more: what takes turns is easier to tell apart.
+        session = Session(url=url, catalog=catalog, streams=1)
+        for spec in catalog.specs:
+            if spec.kind is not Kind.MAPPING:
+                apply(session, spec)
+        with connect(url, application_name="test", autocommit=True) as conn:
+            yield Target(session, export, conn)
 
 
 @pytest.fixture(scope="session")
-def shared(templates: Templates, catalog: Catalog) -> Generator[Session]:
-    """As `built`, shared by tests that only add rows of their own."""
-    yield from _copied(templates, templates.built, catalog)
+def shared_target(server_url: str, catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Generator[Target]:
+    """A worker's database on either server. Whoever uses it resets it first."""
+    with new_target(server_url, catalog, tmp_path_factory.mktemp("export")) as target:
+        yield target
 
 
-def _copied(templates: Templates, template: str, catalog: Catalog) -> Generator[Session]:
-    name = f"copy_{os.urandom(8).hex()}"
-    with psycopg.connect(templates.server_url, autocommit=True) as conn:
-        conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
-        try:
-            yield Session(_url(templates.server_url, name), catalog)
-        finally:
-            conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+@pytest.fixture
+def target(shared_target: Target) -> Target:
+    """A database with `sql/` applied and nothing migrated, on either server."""
+    shared_target.reset()
+    return shared_target
+
+
+@pytest.fixture(scope="session")
+def shared_target_18(
+    embedded: EmbeddedServer, catalog: Catalog, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Target]:
+    """A worker's database on the embedded server. Whoever uses it resets it first."""
+    with new_target(embedded.url("postgres"), catalog, tmp_path_factory.mktemp("export")) as target:
+        yield target
+
+
+@pytest.fixture
+def target_18(shared_target_18: Target) -> Target:
+    """As `target`, on the embedded server alone: for what does not depend on the server."""
+    shared_target_18.reset()
+    return shared_target_18
+
+
+@pytest.fixture
+def migrated(target_18: Target) -> Callable[[Mapping[str, Iterable[Record]]], Target]:
+    """Migrates records, by entity, into an otherwise empty database on the embedded server."""
+
+    def migrate(records: Mapping[str, Iterable[Record]]) -> Target:
+        target_18.migrate(records)
+        return target_18
+
+    return migrate

@@ -450,6 +450,7 @@ def test_a_home_that_was_moved_while_the_server_ran_keeps_it(server: EmbeddedSer
             server.start()
     finally:
         assert moved.stop("immediate")
+        server.socket_dir.rmdir()
 
 
 def test_a_server_that_somebody_started_by_hand_is_left_alone(server: EmbeddedServer) -> None:
@@ -478,6 +479,7 @@ def test_a_server_that_somebody_started_by_hand_is_left_alone(server: EmbeddedSe
         assert ask(server.url(), "SELECT 1") == 1
     finally:
         pg_ctl("stop", "-m", "immediate")
+        server.socket_dir.rmdir()
 
 
 def test_a_path_too_long_for_a_socket_works(make_home: MakeHome, tmp_path: Path) -> None:

@@ -176,6 +176,13 @@ def test_neighbours_with_the_wrong_number_of_cells_are_refused_one_by_one() -> N
     ]
 
 
+@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+def test_a_record_broken_in_two_is_one_damaged_record(block_size: int) -> None:
+    reading = read(with_second(b'"2"\n,"y"'), block_size=block_size)
+    assert reading.rows == GOOD
+    assert [one.record for one in reading.refused] == [{"_raw": '"2"\n,"y"'}]
+
+
 def test_a_swallowed_record_is_found_inside_of_the_one_that_swallowed_it() -> None:
     """A lost quote may join two records to one well-formed one of too many cells."""
     reading = read(b'id,a\n"1","x"\n"2","y\n"3","z"\n","w"\n"5","v"')

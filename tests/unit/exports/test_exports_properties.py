@@ -169,24 +169,30 @@ def test_json_reads_back(
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 # Texts of which no part looks like a record of its own once a quote is lost: they begin with a letter, so that a lost
-# quote is noticed at the next cell, and no line in them begins with a quote.
+# quote is noticed at the next cell, and no line in them begins or ends with a quote.
 SOUND = st.one_of(
     st.just(""),
     st.builds(
         lambda first, rest: first + "".join(rest),
         st.sampled_from("abé"),
         st.lists(st.sampled_from(['"', ",", "\n", "a", "é", "𝄞", "'", '","']), max_size=6),
-    ).filter(lambda text: '\n"' not in text),
+    ).filter(lambda text: '\n"' not in text and '"\n' not in text),
 )
 
 
 @st.composite
 def sound_records(draw: st.DrawFn, least: int = 2) -> list[bytes]:
-    """The records of an all-quoted file, at least one cell of each being filled."""
+    """The records of an all-quoted file, their first cells filled.
+
+    The last cell has no line break: a quote gained before one there ends the record, and nothing could tell.
+    """
     fields = draw(st.integers(1, 3))
     row = st.lists(SOUND, min_size=fields - 1, max_size=fields - 1)
     rows = draw(st.lists(row, min_size=least, max_size=6))
-    return [",".join(quoted(cell) for cell in [f"r{number}", *cells]).encode() for number, cells in enumerate(rows)]
+    records = [[f"r{number}", *cells] for number, cells in enumerate(rows)]
+    for record in records:
+        record[-1] = record[-1].replace("\n", " ")
+    return [",".join(map(quoted, record)).encode() for record in records]
 
 
 def head_for(records: list[bytes]) -> bytes:
@@ -215,10 +221,8 @@ def test_one_quote_too_many_or_too_few_costs_its_record_alone(
     expected = dict(whole.rows)
     del expected[victim + 1]
     assert reading.rows == expected
-    # What may have been a line break in the last cell cannot be told from the file's last line end.
-    raw = damaged.removesuffix("\n") if victim == len(records) - 1 else damaged
     assert [(one.record_number, one.reason, one.record) for one in reading.refused] == [
-        (victim + 1, "malformed_record", {"_raw": raw})
+        (victim + 1, "malformed_record", {"_raw": damaged})
     ]
 
 

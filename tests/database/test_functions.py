@@ -1,0 +1,451 @@
+"""The functions of `sql/functions/`, held against plain Python that shares nothing with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from tests.database.conftest import FIRST_SECOND, NAMESPACE, SYSTEM_USER, Target, object_id, uuid_of
+
+# A round trip costs more than a value, so that each example is a list of them.
+many = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+storable = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+
+WHITE_SPACE = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+
+
+def lists(values: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(values, min_size=1, max_size=60)
+
+
+class Functions:
+    """The functions of a database, called for many values at once."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def map(self, function: str, values: list[Any], kind: str = "text", shown: str = "{}") -> list[Any]:
+        """What a function gives for each value; `shown` says as what."""
+        schema, _, name = function.rpartition(".")
+        call = sql.SQL("{}(v)").format(sql.Identifier(schema or "public", name))
+        query = sql.SQL("select {} from unnest(%s::{}[]) with ordinality as given (v, place) order by place").format(
+            sql.SQL(shown).format(call),  # pyright: ignore[reportArgumentType]
+            sql.SQL(kind),  # pyright: ignore[reportArgumentType]
+        )
+        return [row[0] for row in self._target.conn.execute(query, (values,)).fetchall()]
+
+    def one(self, function: str, value: Any, kind: str = "text") -> Any:
+        """What a function gives for a value."""
+        return self.map(function, [value], kind)[0]
+
+    def compare(self, function: str, values: list[Any], model: Callable[[Any], Any], shown: str = "{}") -> None:
+        """Holds a function against its model, value for value."""
+        found = self.map(function, values, shown=shown)
+        expected = [model(value) for value in values]
+        assert list(zip(values, found, strict=True)) == list(zip(values, expected, strict=True))
+
+
+@pytest.fixture(scope="session")
+def functions(shared_target: Target) -> Functions:
+    """Functions read no table, so that nothing needs a reset; those that do have `target`."""
+    return Functions(shared_target)
+
+
+# -- white space, slugs ------------------------------------------------------------------------------------------------
+
+
+def test_white_space_is_what_python_calls_so_and_the_byte_order_mark(functions: Functions) -> None:
+    characters = [chr(code) for code in range(1, 0x3100)] + ["\ufeff", "\ufffe", "\U0001f600"]
+    blank = functions.map("base44_trim", characters, shown="{} is null")
+    assert {c for c, is_blank in zip(characters, blank, strict=True) if is_blank} == set(WHITE_SPACE)
+    assert set(WHITE_SPACE) - {"\ufeff"} == {c for c in characters if c.isspace()}
+
+
+@many
+@given(lists(st.text(st.one_of(st.sampled_from(WHITE_SPACE), storable), max_size=8)))
+def test_trim_is_that_of_python_and_null_for_blank_text(functions: Functions, values: list[str]) -> None:
+    functions.compare("base44_trim", values, lambda value: value.strip(WHITE_SPACE) or None)
+
+
+@many
+@given(lists(st.text(st.one_of(st.sampled_from(WHITE_SPACE), storable), max_size=8)))
+def test_present_leaves_text_as_it_is_unless_it_is_blank(functions: Functions, values: list[str]) -> None:
+    functions.compare("base44_present", values, lambda value: value if value.strip(WHITE_SPACE) else None)
+
+
+def slug(value: str) -> str | None:
+    kept = "".join(c if unicodedata.category(c)[0] == "L" or c.isdecimal() else "-" for c in value.lower())
+    return re.sub("-+", "-", kept).strip("-") or None
+
+
+# Letters and digits that Unicode has had for long, so that Python and both servers know the same of them.
+_OLD = st.characters(max_codepoint=0x52F, categories=["Lu", "Ll", "Lt", "Lo", "Nd"])
+_SCRIPTS = st.sampled_from("١٢٣४५日本語アあ한글ไทยאבجدهΣΑΣßẞǅİıﬁ")
+_BETWEEN = st.characters(max_codepoint=0x2FF, categories=["Zs", "Pd", "Po", "Ps", "Pe", "Sm", "Sc", "Cc"])
+
+
+@many
+@given(lists(st.text(st.one_of(_OLD, _SCRIPTS, _BETWEEN.filter(lambda c: c != "\0")), max_size=12)))
+@example(["ÄÖÜ Straße", "ΟΔΟΣ", "İstanbul", "a--b__c", "-a-", "--", "", "日本語 タグ", "C++ & C#"])
+def test_slug_keeps_letters_and_digits_of_any_script_in_lower_case(functions: Functions, values: list[str]) -> None:
+    functions.compare("base44_slug", values, slug)
+
+
+def test_generated_slug_is_the_titles(target: Target) -> None:
+    assert target.one("select generate_post_slug('  Hello, World! ')") == "hello-world"
+
+
+@pytest.mark.parametrize("title", ["", "  ", "!?", None])
+def test_generated_slug_of_a_title_without_letters_is_post(target: Target, title: str | None) -> None:
+    assert target.one("select generate_post_slug(%s)", title) == "post"
+
+
+@pytest.mark.parametrize(
+    ("taken", "expected"),
+    [
+        ([], "news"),
+        (["news"], "news-2"),
+        (["news", "news-2"], "news-3"),
+        (["news", "news-3"], "news-2"),
+        (["news", "news-2", "news-3", "news-5"], "news-4"),
+        (["news-2"], "news"),
+        (["news", "news-02"], "news-2"),
+        (["New", "new"], "news"),
+    ],
+)
+def test_generated_slug_is_the_first_that_is_free(target: Target, taken: list[str], expected: str) -> None:
+    for name in taken:
+        target.run("insert into post_slugs values (%s, gen_random_uuid(), now())", name)
+    assert target.one("select generate_post_slug('News', gen_random_uuid())") == expected
+
+
+# -- identifiers -------------------------------------------------------------------------------------------------------
+
+_HEX = st.text("0123456789abcdefABCDEF", min_size=24, max_size=24)
+_UUIDS = st.uuids().map(str)
+_IDS = st.one_of(
+    _HEX,
+    _UUIDS,
+    _UUIDS.map(str.upper),
+    st.text(storable, max_size=70),
+    st.text("0123456789abcdefg-", min_size=20, max_size=40),
+    st.sampled_from(["guest_1778614319013", "service_0c0d", "null", "anonymous", "é" * 90, "6970c3a24e8275af9d1ae39g"]),
+)
+
+
+def test_an_object_id_becomes_a_version_8_uuid_by_the_contracts_formula(functions: Functions) -> None:
+    assert str(functions.one("base44_uuid", "6970c3a24e8275af9d1ae397")) == "6970c3a2-4e82-875a-8f9d-1ae397000b44"
+
+
+@many
+@given(lists(st.tuples(st.text(WHITE_SPACE, max_size=2), _IDS, st.text(WHITE_SPACE, max_size=2)).map("".join)))
+@example([" 6970c3a24e8275af9d1ae397\n", "", " ", "abc", "6970C3A24E8275AF9D1AE397"])
+def test_every_id_becomes_the_uuid_that_python_makes_of_it(functions: Functions, values: list[str]) -> None:
+    def model(value: str) -> str | None:
+        trimmed = value.strip(WHITE_SPACE)
+        return uuid_of(trimmed) if trimmed else None
+
+    functions.compare("base44_uuid", values, model, shown="{}::text")
+
+
+def test_other_text_becomes_a_version_5_uuid_in_the_projects_namespace(functions: Functions) -> None:
+    assert functions.one("base44_uuid", "guest_1") == uuid.uuid5(NAMESPACE, "guest_1")
+    assert functions.one("base44_uuid", "guest_1").version == 5
+
+
+@many
+@given(lists(_HEX))
+def test_an_object_id_can_be_read_back_from_its_uuid(functions: Functions, values: list[str]) -> None:
+    made = functions.map("base44_uuid", values)
+    assert functions.map("base44_object_id", made, kind="uuid") == [value.lower() for value in values]
+
+
+@many
+@given(lists(st.one_of(st.uuids(), _HEX.map(lambda h: uuid.UUID(uuid_of(h))))))
+def test_only_uuids_of_the_contracts_form_are_read_back(functions: Functions, values: list[uuid.UUID]) -> None:
+    def model(value: uuid.UUID) -> str | None:
+        h = value.hex
+        if h[12] == "8" and h[16] == "8" and h.endswith("000b44"):
+            return h[:12] + h[13:16] + h[17:26]
+        return None
+
+    assert functions.map("base44_object_id", values, kind="uuid") == [model(value) for value in values]
+
+
+def test_time_order_of_object_ids_is_kept(functions: Functions) -> None:
+    ids = [object_id(n) for n in (1, 2, 3, 17, 256, 65536)]
+    made = functions.map("base44_uuid", ids)
+    assert made == sorted(made)
+
+
+@many
+@given(lists(st.binary(max_size=200)))
+@example([b"\0" * n for n in (54, 55, 56, 57, 63, 64, 65, 118, 119, 120, 127, 128, 129)])
+def test_sha1_is_that_of_hashlib(functions: Functions, values: list[bytes]) -> None:
+    found = functions.map("base44_sha1", values, kind="bytea")
+    assert [value.hex() for value in found] == [hashlib.sha1(value).hexdigest() for value in values]
+
+
+def test_the_time_of_an_object_id_is_its_first_eight_digits(functions: Functions) -> None:
+    ids = [object_id(5), object_id(5).upper(), "ffffffff" + "0" * 16, "guest_1", "é" * 24, object_id(5) + "0", ""]
+    expected = [
+        *[datetime.fromtimestamp(FIRST_SECOND + 5, UTC)] * 2,
+        datetime.fromtimestamp(0xFFFFFFFF, UTC),
+        None, None, None, None,
+    ]  # fmt: skip
+    assert functions.map("migration.object_id_time", ids) == expected
+
+
+def test_equal_ids_have_equal_keys(functions: Functions) -> None:
+    values = [object_id(10).upper(), " guest_1 ", "Guest_1", "", "\u00a0", SYSTEM_USER.upper(), None]
+    assert functions.map("migration.id_key", values) == [object_id(10), "guest_1", "Guest_1", "", "", SYSTEM_USER, ""]
+
+
+# -- conversions -------------------------------------------------------------------------------------------------------
+
+_TIMESTAMP = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?(?: ?(?:([Zz])|([+-])(\d\d)(?::?(\d\d))?))?)?",
+    re.ASCII,
+)
+
+
+def timestamp(value: str) -> datetime | None:
+    """ISO 8601 as Base44 and spreadsheets write it; fractions rounded to microseconds."""
+    match = _TIMESTAMP.fullmatch(value.strip(" \t\r\n"))
+    if match is None:
+        return None
+    year, month, day = (int(match[n]) for n in (1, 2, 3))
+    hour, minute, second = (int(match[n] or 0) for n in (4, 5, 6))
+    fraction = int((Decimal(match[7] or 0) * 1_000_000).quantize(Decimal(1), ROUND_HALF_EVEN))
+    try:
+        found = datetime(year, month, day, tzinfo=UTC)
+    except ValueError:
+        return None
+    # PostgreSQL takes 24:00:00 for the next midnight and second 60 for the next minute, as ISO 8601 allows.
+    if minute > 59 or second > 60 or hour > 24 or (hour == 24 and (minute, second, fraction) != (0, 0, 0)):
+        return None
+    offset = timedelta()
+    if match[9]:
+        hours, minutes = int(match[10]), int(match[11] or 0)
+        if hours > 15 or minutes > 59:
+            return None
+        offset = timedelta(hours=hours, minutes=minutes) * (1 if match[9] == "+" else -1)
+    return found + timedelta(hours=hour, minutes=minute, seconds=second, microseconds=fraction) - offset
+
+
+_TWO_DIGITS = st.integers(0, 75).map(lambda n: f"{n:02d}")
+_HOURS = st.integers(0, 26).map(lambda n: f"{n:02d}")
+_DATES = st.one_of(
+    st.dates(min_value=datetime(1900, 1, 1).date(), max_value=datetime(2200, 1, 1).date()).map(str),
+    st.tuples(st.sampled_from(["0000", "0001", "1970", "2024", "2026", "9998"]), st.integers(0, 13), st.integers(0, 32))
+    .map(lambda p: f"{p[0]}-{p[1]:02d}-{p[2]:02d}")
+    .filter(lambda d: d != "0001-01-01"),
+)
+# No half of a microsecond: which way such a one goes is nobody's rule.
+_FRACTIONS = st.one_of(st.just(""), st.text("0123456789", min_size=1, max_size=6), st.sampled_from(
+    ["000000", "9999996", "1234564", "12345678", "999999999"])).map(lambda f: f and "." + f)  # fmt: skip
+_CLOCKS = st.one_of(
+    st.tuples(_HOURS, _TWO_DIGITS).map(":".join),
+    st.tuples(st.tuples(_HOURS, _TWO_DIGITS, _TWO_DIGITS).map(":".join), _FRACTIONS).map("".join),
+    st.sampled_from(["24:00:00", "23:59:60", "24:00", "7:30", "07:3", "12:00:00.", "12:00:00,5", "120000"]),
+)
+_ZONES = st.one_of(
+    st.sampled_from(["", "", "Z", "z", " Z", "+00", "-00:00", " UTC", "Z+01", "+1", "+14:00", "+16:00", "+5:30"]),
+    st.tuples(st.sampled_from(["+", "-", " +"]), _HOURS, st.sampled_from(["", ":", "x"]), _TWO_DIGITS).map("".join),
+)
+_TIMESTAMPS = st.one_of(
+    _DATES,
+    st.tuples(_DATES, st.sampled_from(["T", " ", "T", " ", "t", "  ", ""]), _CLOCKS, _ZONES).map("".join),
+    st.sampled_from(
+        ["", " ", "now", "today", "yesterday", "infinity", "-infinity", "epoch", "2024-02-30", "2023-02-29T00:00", "0"]
+    ),
+    st.text("0123456789-T:.Z+ ", max_size=30),
+    st.text(storable, max_size=20),
+)
+
+
+@many
+@given(lists(st.tuples(st.sampled_from(["", "", "", " ", "\n\t"]), _TIMESTAMPS, st.sampled_from(["", "", "\r"])).map("".join)))  # fmt: skip  # noqa: E501
+@example(["2026-03-26T23:25:53.950000", "2026-06-09T17:30:00.000Z", "2026-05-10T08:30", "2026-06-25 18:43:12"])
+@example(["2024-02-29", "2023-02-29", "2026-03-29T02:30:00", "2026-01-01T00:00:00+05:30", "2026-13-01T00:00:00.000000"])
+@example(["٢٠٢٦-٠١-٠١", "2026-01-01T00:00:00\u00a0", "2026-01-01T25:00:00", "2026-01-01 00:00:00-0330"])
+def test_timestamps_are_read_as_iso_8601_in_utc(functions: Functions, values: list[str]) -> None:
+    functions.compare("migration.as_timestamp", values, timestamp)
+
+
+def test_timestamps_do_not_depend_on_the_time_zone_of_the_session(target: Target) -> None:
+    with target.conn.transaction():
+        target.run("set local timezone to 'Asia/Kathmandu'")
+        target.run("set local datestyle to 'SQL, DMY'")
+        found = target.all(
+            "select extract(epoch from migration.as_timestamp(v))::int"
+            " from unnest(array['2026-05-10T08:30', '2026-05-10', '2026-05-10T08:30+02', '2026-05-10 08:30:00']) v"
+        )
+    midnight = int(datetime(2026, 5, 10, tzinfo=UTC).timestamp())
+    assert [row[0] - midnight for row in found] == [30_600, 0, 30_600 - 7_200, 30_600]
+
+
+def integer(value: str) -> int | None:
+    match = re.fullmatch(r"([+-]?[0-9]{1,18})(?:\.0*)?", value.strip(" \t\r\n"))
+    return int(match[1]) if match and -(2**31) <= int(match[1]) < 2**31 else None
+
+
+_INTEGERS = st.one_of(
+    st.integers(-(2**33), 2**33).map(str),
+    st.sampled_from([2**31 - 1, 2**31, -(2**31), -(2**31) - 1, 10**18 - 1, 10**18]).map(str),
+    st.tuples(st.sampled_from(["+", "-", "00", "", " ", "--"]), st.integers(0, 2**33).map(str),
+              st.sampled_from(["", ".0", ".", ".00", ".5", "e3", "\n", " 1", "_0"])).map("".join),
+    st.text("0123456789+-. e", max_size=12),
+    st.text(storable, max_size=6),
+    st.sampled_from(["٣", "１２", "", "NaN", "1,000", "0x10", "1e5"]),
+)  # fmt: skip
+
+
+@many
+@given(lists(_INTEGERS))
+def test_integers_are_read_where_they_fit_in_32_bits(functions: Functions, values: list[str]) -> None:
+    functions.compare("migration.as_integer", values, integer)
+
+
+_BOOLEANS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
+
+
+@many
+@given(
+    lists(
+        st.one_of(
+            st.sampled_from(
+                [*_BOOLEANS, "TRUE", "False", "Yes", "nO", "T", "F", "on", "off", "2", "tr", "y", "n", "ja"]
+            ),
+            st.text(storable, max_size=5),
+        ).flatmap(lambda word: st.sampled_from([word, f" {word}", f"{word}\n"]))
+    )
+)
+def test_booleans_are_the_contracts_words_in_any_case(functions: Functions, values: list[str]) -> None:
+    functions.compare("migration.as_boolean", values, lambda value: _BOOLEANS.get(value.strip(" \t\r\n").lower()))
+
+
+def test_null_stays_null(functions: Functions) -> None:
+    for name in ("as_timestamp", "as_integer", "as_boolean", "as_jsonb", "object_id_time"):
+        assert functions.one(f"migration.{name}", None) is None
+    for name in ("base44_trim", "base44_present", "base44_slug", "base44_uuid"):
+        assert functions.one(name, None) is None
+
+
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.text(storable, max_size=5)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(storable, max_size=3), inner, max_size=3)),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@many
+@given(lists(_JSON))
+def test_json_keeps_its_value(functions: Functions, values: list[Any]) -> None:
+    texts = [json.dumps(value, ensure_ascii=False) for value in values]
+    found = functions.map("migration.as_jsonb", texts, shown="{}::text")
+    assert [json.loads(text) for text in found] == values
+
+
+@pytest.mark.parametrize("text", ["", "{", "dark", "[1,]", "{'a': 1}", '"\\u0000"', "[" * 30_000, "NaN"])
+def test_what_is_no_json_is_null(functions: Functions, text: str) -> None:
+    assert functions.map("migration.as_jsonb", [text], shown="({}) is null") == [True]
+
+
+# -- roles and tags ------------------------------------------------------------------------------------------------------
+
+_ROLES = {
+    "superuser": "admin", "admin": "admin", "editor": "moderator", "moderator": "moderator",
+    "author": "user", "user": "user", "guest": "guest",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given_role", "role"),
+    [*_ROLES.items(), (" ADMIN\n", "admin"), ("Editor", "moderator"), ("", "user"), (None, "user"), ("owner", "user")],
+)
+def test_a_role_is_the_guides(functions: Functions, given_role: str | None, role: str) -> None:
+    assert functions.one("transform_user_role", given_role) == role
+
+
+def tags(value: str | None) -> list[str] | None:
+    """A JSON array, or comma-separated; None for a broken array."""
+    listed = (value or "").strip(WHITE_SPACE)
+    found: list[Any] = listed.split(",")
+    if listed.startswith("["):
+        try:
+            found = json.loads(listed, parse_constant=_refuse)
+        except ValueError:
+            return None
+        if any("\0" in tag or any("\ud800" <= c <= "\udfff" for c in tag) for tag in found if isinstance(tag, str)):
+            return None
+    texts = [tag if isinstance(tag, str) else json.dumps(tag) for tag in found if tag is not None]
+    return [text.strip(WHITE_SPACE) for text in texts if text.strip(WHITE_SPACE)]
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+_TAG = st.one_of(
+    st.sampled_from(["machine learning", " news ", "", " ", "\u00a0", "C#", "a,b", "[x]", '"', "\\"]),
+    st.text(storable, max_size=5),
+)
+_ARRAYS = st.lists(st.one_of(_TAG, _TAG, st.none(), st.booleans(), st.integers(-9, 9)), max_size=5).flatmap(
+    lambda values: st.sampled_from([json.dumps(values), json.dumps(values, ensure_ascii=False, indent=1)])
+)
+
+
+@many
+@given(
+    lists(
+        st.one_of(
+            st.none(),
+            _ARRAYS,
+            st.tuples(st.sampled_from([" ", "\ufeff"]), _ARRAYS, st.sampled_from(["", "\n", "]", ","])).map("".join),
+            st.lists(_TAG, max_size=5).map(",".join),
+            st.text('[]",\\ ab1', max_size=12).map(lambda text: f"[{text}"),
+        )
+    )
+)
+@example(["machine learning, news ,,  ", '["machine learning", " news ", "", null, 1, true]', "[broken", "[", "[]", ""])
+@example(['["\\u0000"]', '["\\ud800"]', '["a"] b', "[NaN]", '{"a": 1}', "a;b", "news"])
+def test_tags_are_a_json_array_or_comma_separated(functions: Functions, values: list[str | None]) -> None:
+    functions.compare("transform_tags", values, tags)
+
+
+# -- partitions ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland", "America/Los_Angeles"])
+def test_a_month_is_that_of_utc_whatever_the_session(target: Target, zone: str) -> None:
+    target.run("select set_config('timezone', %s, false)", zone)
+    try:
+        target.run("select create_monthly_partition(date '2024-02-29')")
+        target.run("select create_monthly_partition(date '2024-02-01')")
+    finally:
+        target.run("select set_config('timezone', 'UTC', false)")
+    assert target.one("select pg_get_expr(relpartbound, oid) from pg_class where relname = 'posts_2024_02'") == (
+        "FOR VALUES FROM ('2024-02-01 00:00:00+00') TO ('2024-03-01 00:00:00+00')"
+    )
+
+
+def test_a_year_is_that_of_utc(target: Target) -> None:
+    assert target.one("select base44_create_partition('audit_logs', 'year', date '2024-12-31')") == "audit_logs_2024"
+    assert target.one("select pg_get_expr(relpartbound, oid) from pg_class where relname = 'audit_logs_2024'") == (
+        "FOR VALUES FROM ('2024-01-01 00:00:00+00') TO ('2025-01-01 00:00:00+00')"
+    )

@@ -1,0 +1,407 @@
+"""An export's file in `base44.<table>`: text as it came, under whatever name, once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Generator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from b44_assets.engine.strays import keep_strays
+from b44_assets.errors import ExportError
+from tests.database.conftest import Outcome, Record, Target, object_id, post, user, uuid_of
+
+
+def staged(target: Target, table: str = "users") -> list[dict[str, Any]]:
+    statement = sql.SQL("select to_jsonb(s.*) from base44.{} s order by _record_number")
+    rows = target.all(statement.format(sql.Identifier(table)))
+    return [row[0] for row in rows]
+
+
+def versions(target: Target, table: str = "users") -> list[tuple[Any, ...]]:
+    """Which transaction wrote each staged row: the same list means that nothing was written."""
+    relation = sql.Identifier("base44", table)
+    return target.all(sql.SQL("select tableoid::text, ctid::text, xmin::text from {} order by 2").format(relation))
+
+
+# -- what stands in the table --------------------------------------------------------------------------------------------
+
+
+def test_a_field_is_a_column_of_text_as_exported(target_18: Target) -> None:
+    target_18.write(
+        {"User": [{"id": " A1 ", "n": 1.50, "flag": True, "list": [1, {"b": None}], "none": None, "empty": ""}]}
+    )
+    done = target_18.stage("users")
+    assert staged(target_18) == [
+        {
+            "id": " A1 ", "n": "1.5", "flag": "true", "list": '[1,{"b":null}]', "none": None, "empty": "",
+            "_record_number": 1, "_source_file": "User.jsonl",
+        }
+    ]  # fmt: skip
+    assert (done.entity, done.file, done.dialect, done.records, done.changed) == (
+        "users",
+        "User.jsonl",
+        "jsonl",
+        1,
+        True,
+    )
+    assert done.fields == ("id", "n", "flag", "list", "none", "empty")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\\.", "\\N", '"', '""', ",", "a\nb", "a\r\nb", "\r", "\n", "'", "\\", "\t", "é😀\u2028\ufeff", "\x01\x1b", " ", "NULL"],
+)  # fmt: skip
+def test_text_comes_through_copy_unchanged(target_18: Target, value: str) -> None:
+    target_18.write({"User": [{"id": "1", "x": value}, {"id": "2", "x": f"{value}x{value}"}]})
+    target_18.stage("users")
+    assert [row["x"] for row in staged(target_18)] == [value, f"{value}x{value}"]
+
+
+def test_a_cell_of_10_megabytes_comes_through_to_its_row(target_18: Target) -> None:
+    content = "0123456789abcdef" * (10 << 16)
+    target_18.migrate({"User": [user(1)], "Post": [post(1, content=content, note=content)]})
+    digest = hashlib.md5(content.encode()).hexdigest()
+    assert len(content) == 10 << 20
+    assert target_18.all("select md5(content), md5(note) from base44.posts") == [(digest, digest)]
+    assert target_18.one("select md5(content) from posts") == digest
+    assert target_18.one("select md5(data ->> 'note') from migration.unmapped") == digest
+
+
+def test_a_field_that_comes_up_late_is_null_before(target_18: Target) -> None:
+    # Later than the first batch, which is under way to the server by then.
+    records: list[Record] = [{"id": str(n)} for n in range(20_000)]
+    records += [{"id": "late", "Später": "x"}, {"other": "y"}]
+    target_18.write({"User": records})
+    done = target_18.stage("users")
+    assert (done.records, done.fields) == (20_002, ("id", "Später", "other"))
+    assert target_18.all(
+        'select count(*), count("Später"), count(other), max(_record_number), count(distinct id) from base44.users'
+    ) == [(20_002, 1, 1, 20_002, 20_001)]
+    assert staged(target_18)[20_000]["Später"] == "x"
+
+
+def test_a_record_without_any_field_is_a_row(target_18: Target) -> None:
+    target_18.write({"User": [{}, {"id": "1"}]})
+    assert target_18.stage("users").records == 2
+    assert [row["id"] for row in staged(target_18)] == [None, "1"]
+
+
+def test_only_html_that_changes_when_cleaned_is_kept_beside(target_18: Target) -> None:
+    texts = ["no html", "<b>fine</b>", "<b onclick='x'>bad</b>", "a & b", None]
+    target_18.write({"Post": [{"id": str(n), "content": text} for n, text in enumerate(texts)]})
+    target_18.stage("posts")
+    assert [row["_clean_content"] for row in staged(target_18, "posts")] == [
+        None,
+        None,
+        "<b>bad</b>",
+        "a &amp; b",
+        None,
+    ]
+    assert [row["content"] for row in staged(target_18, "posts")] == texts
+
+
+def test_the_books_say_what_was_staged(target_18: Target) -> None:
+    moment = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
+    target_18.write({"User": [user(1), user(2)]}, exported_at=moment)
+    target_18.having(run_id="run-7").stage("users")
+    (book,) = target_18.table("exports", schema="migration")
+    file = target_18.export / "User.jsonl"
+    expected = {
+        "entity": "users", "source_entity": "User", "source_file": "User.jsonl", "dialect": "jsonl",
+        "bytes": file.stat().st_size, "digest": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "exported_at": moment, "fields": ["id", "email"], "records": 2, "refused": 0, "run_id": "run-7",
+    }  # fmt: skip
+    assert {name: book[name] for name in expected} == expected
+
+
+def test_progress_is_told_in_bytes_up_to_the_files_size(target_18: Target) -> None:
+    told: list[tuple[str, int, int]] = []
+    target_18.write({"User": [user(1), user(2)]})
+    target_18.having(progress=lambda *what: told.append(what)).stage("users")
+    size = (target_18.export / "User.jsonl").stat().st_size
+    assert told[-1] == ("base44/users", size, size)
+
+
+# -- names of fields ---------------------------------------------------------------------------------------------------
+
+NAMES = [
+    "Upper", "UPPER", "upper", "with space", 'quo"te', "apo'strophe", "semi;colon", "per%cent", "%s", "%(x)s", "{}", "{0}",
+    "back\\slash", "new\nline", "tab\t", "dot.ted", "dollar$1", "-", "1st", "é", "Ünïcödé", "日本語", "😀", "İ", "\u00a0nbsp",
+    "order", "group", "from", "select", "user", "table", "s", "v", "e", "f", "t", "m", "r", "a", "base44", "record", "unmapped",
+    "reasons", "repairs", "record_number", "source_file", "superseded", "base44_id", "generation", "position", "fate",
+    "_record_number", "_source_file", "_clean_content", "_clean_bio", "_clean_", "_x",
+    "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid",
+    "x" * 63, "x" * 64, "x" * 65, "y" * 200, "é" * 32, "日" * 30, "z" * 49 + "日本語" * 10,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def named(shared_target_18: Target) -> tuple[Outcome, Target]:
+    """One migrated and one refused post that have every one of these fields."""
+    shared_target_18.reset()
+    fields = {name: f"value {place}" for place, name in enumerate(NAMES)}
+    shared_target_18.migrate({"User": [user(1)], "Post": [post(1, **fields), post(2, content="short", **fields)]})
+    return shared_target_18.outcome("posts"), shared_target_18
+
+
+@pytest.mark.parametrize("place", [pytest.param(n, id=ascii(name)[:40]) for n, name in enumerate(NAMES)])
+def test_a_field_of_any_name_is_kept_under_its_own_name(named: tuple[Outcome, Target], place: int) -> None:
+    outcome, _ = named
+    assert outcome.unmapped[object_id(1)][NAMES[place]] == f"value {place}"
+    assert outcome.records[2][NAMES[place]] == f"value {place}"
+
+
+def test_nothing_else_is_kept(named: tuple[Outcome, Target]) -> None:
+    outcome, _ = named
+    assert set(outcome.unmapped[object_id(1)]) == set(NAMES)
+    assert set(outcome.records[2]) == {*NAMES, "id", "title", "content", "user_id"}
+
+
+def test_records_that_differ_in_a_field_named_like_ours_are_no_repeats(target_18: Target) -> None:
+    target_18.migrate({"User": [user(1, _record_number=1), user(1, _record_number=2)]})
+    assert target_18.outcome("users").account["deduplicated"] == 0
+
+
+def test_a_file_of_many_columns_is_staged(target_18: Target) -> None:
+    target_18.migrate({"User": [user(1, **{f"field_{n}": n for n in range(1_490)})]})
+    assert len(target_18.outcome("users").unmapped[object_id(1)]) == 1_490
+
+
+# -- records that cannot be staged -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(target_18: Target) -> Target:
+    """Five records: sound, broken, sound, invalid UTF-8, NUL."""
+    lines = [
+        json.dumps(user(1)).encode(),
+        b'{"id": "broken", "email": ',
+        json.dumps(user(2)).encode(),
+        b'{"id": " latin ", "email": "\xe9@example.com"}',
+        b'{"id": "nul", "email": "a\\u0000b"}',
+    ]
+    (target_18.export / "User.jsonl").write_bytes(b"\n".join(lines))
+    return target_18
+
+
+def test_refused_records_do_not_stop_the_file(damaged: Target) -> None:
+    done = damaged.stage("users")
+    assert done.records == 5
+    assert done.refused == {"malformed_record": 1, "invalid_encoding": 2}
+    assert [row["_record_number"] for row in staged(damaged)] == [1, 3]
+
+
+def test_refused_records_go_to_quarantine_whole(damaged: Target) -> None:
+    damaged.stage("users")
+    damaged.load("users")
+    outcome = damaged.outcome("users")
+    assert outcome.reasons == {2: ["malformed_record"], 4: ["invalid_encoding"], 5: ["invalid_encoding"]}
+    assert outcome.records == {
+        2: {"_raw": '{"id": "broken", "email":'},
+        4: {"id": " latin ", "email": "\\xe9@example.com"},
+        5: {"id": "nul", "email": "a\\x00b"},
+    }
+    assert outcome.account == {
+        "read": 5, "migrated": 2, "deduplicated": 0, "quarantined": 3, "unaccounted": 0, "pending": 0,
+    }  # fmt: skip
+    assert damaged.all("select base44_id, source_file from migration.quarantine order by record_number") == [
+        (None, "User.jsonl"), ("latin", "User.jsonl"), ("nul", "User.jsonl"),
+    ]  # fmt: skip
+
+
+# -- the same file again -----------------------------------------------------------------------------------------------
+
+
+def test_the_same_file_is_not_staged_again(target_18: Target) -> None:
+    target_18.write({"User": [user(1), user(1), user(2)]})
+    first, before = target_18.stage("users"), versions(target_18)
+    again = target_18.stage("users")
+    assert not again.changed
+    assert versions(target_18) == before
+    assert [again.records, again.dialect, again.file, again.fields] == [
+        first.records, first.dialect, first.file, first.fields,
+    ]  # fmt: skip
+
+
+def test_what_was_refused_is_said_again(damaged: Target) -> None:
+    first = damaged.stage("users")
+    again = damaged.stage("users")
+    assert (again.changed, again.refused, again.records) == (False, first.refused, 5)
+
+
+def test_a_file_that_was_only_touched_is_not_staged_again(target_18: Target) -> None:
+    target_18.write({"User": [user(1)]})
+    target_18.stage("users")
+    before = versions(target_18)
+    os.utime(target_18.export / "User.jsonl", (2_000_000_000, 2_000_000_000))
+    assert not target_18.stage("users").changed
+    assert versions(target_18) == before
+
+
+def test_a_changed_file_replaces_what_was_staged(target_18: Target) -> None:
+    target_18.write({"User": [user(1, bio="x"), user(2)]})
+    target_18.stage("users")
+    target_18.write({"User": [user(1, motto="y")]})
+    done = target_18.stage("users")
+    assert (done.changed, done.records) == (True, 1)
+    assert staged(target_18) == [{**user(1), "motto": "y", "_record_number": 1, "_source_file": "User.jsonl"}]
+    assert target_18.one("select records from migration.exports") == 1
+
+
+def test_staged_rows_that_a_crash_of_the_server_emptied_are_staged_again(target_18: Target) -> None:
+    target_18.write({"User": [user(1)]})
+    target_18.stage("users")
+    target_18.run("truncate base44.users")
+    assert target_18.stage("users").changed
+    assert len(staged(target_18)) == 1
+
+
+def test_an_interruption_leaves_what_was_staged_before(target_18: Target) -> None:
+    target_18.write({"User": [user(1)]})
+    target_18.stage("users")
+    target_18.write({"User": [user(n) for n in range(20_000)]})
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        target_18.having(progress=interrupt).stage("users")
+    assert len(staged(target_18)) == 1
+    assert target_18.one("select records from migration.exports") == 1
+    assert target_18.stage("users").records == 20_000
+
+
+# -- no file -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_file_is_an_entity_without_records(target_18: Target) -> None:
+    target_18.write({"Post": []})
+    done = target_18.stage("users")
+    assert (done.dialect, done.file, done.records, done.fields) == ("absent", None, 0, ())
+    assert target_18.load("users").settlement.read == 0
+
+
+def test_a_file_of_no_bytes_is_an_entity_without_records(target_18: Target) -> None:
+    target_18.write({"User": []})
+    done = target_18.stage("users")
+    assert (done.dialect, done.file, done.records) == ("empty", "User.jsonl", 0)
+    assert target_18.load("users").settlement.read == 0
+
+
+def test_a_file_that_has_gone_takes_its_records_along(target_18: Target) -> None:
+    target_18.write({"User": [user(1)], "Post": []})
+    target_18.stage("users")
+    (target_18.export / "User.jsonl").unlink()
+    assert (target_18.stage("users").changed, staged(target_18)) == (True, [])
+    assert not target_18.stage("users").changed
+
+
+def test_a_missing_folder_is_one_clear_line(target_18: Target, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="there is no such export folder"):
+        target_18.stage("users", tmp_path / "none")
+
+
+# -- tables of the guide's names -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def guide(target_18: Target) -> Generator[Target]:
+    """`base44_users` and `base44_posts` in the same database, as the guide has them."""
+    people = [uuid_of(object_id(n)) for n in (1, 2)]
+    target_18.run(
+        "create table base44_users (id uuid primary key, email text, role text, active bool, created_at timestamptz)"
+    )
+    target_18.run(
+        "create table base44_posts (id uuid, t text, title text, content text, tags text[], status text, user_id uuid,"
+        " view_count int, meta jsonb)"
+    )
+    for place, person in enumerate(people):
+        target_18.run(
+            "insert into base44_users values (%s, %s, 'Admin', true, '2026-01-01 01:00+01')",
+            person,
+            f"U{place}@X.example",
+        )
+    target_18.run(
+        "insert into base44_posts values (%s, null, 'A', 'Long <b>enough</b>.', array['a,b', 'c \"d\"', ' '], 'published', %s, 7,"
+        """ '{"a": 1}')""",
+        uuid_of(object_id(5)),
+        people[0],
+    )
+    target_18.run(
+        "insert into base44_posts values (%s, 't', 'B', 'short', null, null, %s, null, null)",
+        uuid_of(object_id(6)),
+        people[1],
+    )
+    yield target_18
+
+
+def stage_tables(target: Target) -> list[bool]:
+    from b44_assets.engine.staging import stage
+
+    mappings = target.session.catalog.mappings
+    return [stage(target.session, mappings[table], None).changed for table in ("users", "posts")]
+
+
+def test_tables_of_the_guides_names_are_migrated(guide: Target) -> None:
+    assert stage_tables(guide) == [True, True]
+    guide.load("users")
+    guide.load("posts")
+    users, posts = guide.outcome("users"), guide.outcome("posts")
+    first = users.rows[uuid_of(object_id(1))]
+    assert (first["email"], first["role"], first["active"]) == ("u0@x.example", "admin", True)
+    assert first["created_at"] == datetime(2026, 1, 1, tzinfo=UTC)
+    row = posts.rows[uuid_of(object_id(5))]
+    assert (row["id"], row["tags"], row["published"], row["view_count"]) == (
+        uuid_of(object_id(5)), ["a,b", 'c "d"'], True, 7,
+    )  # fmt: skip
+    assert posts.unmapped[uuid_of(object_id(5))] == {"meta": '{"a": 1}'}
+    assert posts.reasons == {2: ["short_content"]}
+    assert posts.account["unaccounted"] == 0
+
+
+def test_an_unchanged_table_is_not_staged_again(guide: Target) -> None:
+    stage_tables(guide)
+    before = versions(guide), versions(guide, "posts")
+    assert stage_tables(guide) == [False, False]
+    assert (versions(guide), versions(guide, "posts")) == before
+
+
+def test_a_changed_table_is_staged_again(guide: Target) -> None:
+    stage_tables(guide)
+    guide.run("update base44_posts set view_count = 8 where view_count = 7")
+    assert stage_tables(guide) == [False, True]
+    assert staged(guide, "posts")[0]["view_count"] == "8"
+
+
+def test_a_file_goes_before_a_table(guide: Target) -> None:
+    guide.write({"User": [user(9)]})
+    assert guide.stage("users").dialect == "jsonl"
+
+
+def test_without_a_folder_what_was_staged_stays(target_18: Target) -> None:
+    target_18.write({"User": [user(1)]})
+    target_18.stage("users")
+    before = versions(target_18)
+    assert stage_tables(target_18)[0] is False
+    assert versions(target_18) == before
+
+
+# -- entities that sql/ does not know ------------------------------------------------------------------------------------
+
+
+def test_records_of_other_entities_are_kept_whole(target_18: Target) -> None:
+    records = [{"id": "1", "text": "a", "none": None, "list": [1]}, {"id": "1", "text": "b"}, {"text": "c"}]
+    target_18.write({"Comment": records, "User": [user(1)]})
+    for _ in range(2):
+        assert keep_strays(target_18.session, target_18.export).records == {"Comment": 3}
+    kept = target_18.all("select data from migration.unmapped where entity = 'Comment' order by data ->> 'text'")
+    assert [row[0] for row in kept] == [
+        {"id": "1", "text": "a", "list": "[1]"}, {"id": "1", "text": "b"}, {"text": "c"},
+    ]  # fmt: skip

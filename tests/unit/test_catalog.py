@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from b44_assets.catalog import (
+    Catalog,
+    Field,
+    Kind,
+    Numbered,
+    Period,
+    Statement,
+    load_catalog,
+    split_statements,
+)
+from b44_assets.errors import CatalogError
+
+NOWHERE = Path("nowhere.sql")
+SMALL = {
+    "books/exports.sql": "-- What was staged.\ncreate table exports ();\n",
+    "functions/tag_functions.sql": "-- Tags.\n-- depends: migration/exports\nselect 1;\nselect 2;\n",
+    "tables/users.sql": "-- Accounts and\n-- profiles.\ncreate table users ();\n",
+    "tables/posts.sql": (
+        "-- Articles.\n-- partitions: month of created_at\n-- depends: users\ncreate table posts ();\n"
+    ),
+    "mappings/users.sql": "-- What becomes of a User.\n-- entity: User\n-- fields: id, email\nselect 1\n",
+    "mappings/posts.sql": (
+        "-- What becomes of a Post.\n-- entity: Post\n-- depends: users,\n--   tag_functions\n"
+        "-- fields: id, title, content, owner|owner_id\n-- html: content\n-- wide: content\n-- later: owner\n"
+        "-- numbered: slug in users by id, repaired\nselect 1\n"
+    ),
+    "indexes/posts_equality_indexes.sql": "-- Equality.\n-- on: posts\ncreate index on posts (slug);\n",
+    "views/aaa.sql": "-- A view.\n-- depends: posts\ncreate view aaa as select 1;\n",
+}
+
+
+def folder(root: Path, **changes: str | None) -> Path:
+    """Writes the small catalogue; a change names a file with `__` for `/`, and None leaves it out."""
+    files: dict[str, str | None] = {**SMALL}
+    files.update({f"{name.replace('__', '/')}.sql": text for name, text in changes.items()})
+    for name, text in files.items():
+        if text is not None:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text, encoding="utf-8")
+    return root
+
+
+def small(root: Path) -> Catalog:
+    return load_catalog(folder(root))
+
+
+def complaint(root: Path) -> str:
+    """The one line about what is wrong, without the folder's name."""
+    with pytest.raises(CatalogError) as caught:
+        load_catalog(root)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(root))
+    return message.replace(f"{root}/", "").replace(str(root), "FOLDER")
+
+
+# -- a good folder -------------------------------------------------------------------------------------------------------
+
+
+def test_every_file_stands_behind_what_it_depends_on_otherwise_by_stage_and_name(tmp_path: Path) -> None:
+    assert [(spec.kind.value, spec.name) for spec in small(tmp_path).specs] == [
+        ("books", "migration/exports"),
+        ("tables", "users"),
+        ("mappings", "users"),
+        ("functions", "tag_functions"),
+        ("tables", "posts"),
+        ("mappings", "posts"),
+        ("indexes", "posts_equality_indexes"),
+        ("views", "aaa"),
+    ]
+
+
+def test_a_spec_says_what_its_file_says(tmp_path: Path) -> None:
+    spec = small(tmp_path).table("posts")
+    assert spec.description == "Articles."
+    assert spec.depends == ("users",)
+    assert spec.statements == (Statement("create table posts ()", 4),)
+    assert spec.path == tmp_path / "tables/posts.sql"
+    assert spec.digest == hashlib.sha256(SMALL["tables/posts.sql"].encode()).hexdigest()
+    assert spec.period == Period("month", "created_at")
+
+
+def test_a_description_may_have_many_lines(tmp_path: Path) -> None:
+    assert small(tmp_path).table("users").description == "Accounts and profiles."
+
+
+def test_a_table_without_periods_has_none(tmp_path: Path) -> None:
+    assert small(tmp_path).table("users").period is None
+
+
+def test_a_mapping_is_taken_apart(tmp_path: Path) -> None:
+    mapping = small(tmp_path).mappings["posts"]
+    assert (mapping.entity, mapping.key) == ("Post", "id")
+    assert mapping.fields == (Field(("id",)), Field(("title",)), Field(("content",)), Field(("owner", "owner_id")))
+    assert mapping.fields[-1].name == "owner"
+    assert (mapping.html, mapping.wide, mapping.later) == (("content",), ("content",), ("owner",))
+    assert mapping.numbered == Numbered("slug", "users", "id", repaired=True)
+    assert mapping.spec.depends == ("users", "tag_functions")
+
+
+def test_a_mapping_without_options_has_their_defaults(tmp_path: Path) -> None:
+    mapping = small(tmp_path).mappings["users"]
+    assert (mapping.key, mapping.html, mapping.wide, mapping.later, mapping.numbered) == ("id", (), (), (), None)
+
+
+def test_a_numbered_column_need_not_be_a_repair(tmp_path: Path) -> None:
+    text = SMALL["mappings/posts.sql"].replace(", repaired", "")
+    numbered = load_catalog(folder(tmp_path, mappings__posts=text)).mappings["posts"].numbered
+    assert numbered == Numbered("slug", "users", "id", repaired=False)
+
+
+def test_tables_are_found_by_entity(tmp_path: Path) -> None:
+    assert small(tmp_path).entities == {"User": "users", "Post": "posts"}
+
+
+def test_files_are_found_by_kind_in_order(tmp_path: Path) -> None:
+    assert [spec.name for spec in small(tmp_path).of(Kind.TABLE, Kind.VIEW)] == ["users", "posts", "aaa"]
+
+
+def test_an_unknown_table_is_a_key_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="nothing"):
+        small(tmp_path).table("nothing")
+
+
+def test_specs_cannot_be_changed(tmp_path: Path) -> None:
+    catalog = small(tmp_path)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        catalog.specs[0].name = "other"  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(TypeError):
+        catalog.specs[0].options["on"] = "x"  # pyright: ignore[reportIndexIssue]
+    with pytest.raises(TypeError):
+        del catalog.mappings["users"]  # pyright: ignore[reportIndexIssue]
+
+
+def test_files_of_other_folders_and_suffixes_are_none_of_the_catalogue(tmp_path: Path) -> None:
+    folder(tmp_path, queries__report="select 1", tables__README=None)
+    (tmp_path / "tables" / "notes.txt").write_text("notes")
+    assert len(load_catalog(tmp_path).specs) == len(SMALL)
+
+
+def test_the_digest_changes_with_the_text_alone(tmp_path: Path) -> None:
+    before = small(tmp_path / "a").table("users").digest
+    assert small(tmp_path / "b").table("users").digest == before
+    changed = load_catalog(folder(tmp_path / "c", tables__users=SMALL["tables/users.sql"] + "\n"))
+    assert changed.table("users").digest != before
+
+
+def test_the_projects_own_folder_is_sound() -> None:
+    catalog = load_catalog(Path(__file__).parents[2] / "sql")
+    assert set(catalog.entities) == {
+        "User", "Category", "Post", "Event", "UserPreference", "UserSession", "AuditLog",
+    }  # fmt: skip
+    place = {spec.name: number for number, spec in enumerate(catalog.specs)}
+    assert [(s.name, name) for s in catalog.specs for name in s.depends if place[name] > place[s.name]] == []
+
+
+# -- broken ones -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_folder_names_the_variable(tmp_path: Path) -> None:
+    assert complaint(tmp_path / "none") == "FOLDER: no such folder (B44_SQL_DIR)"
+
+
+def test_a_folder_without_sql_says_so(tmp_path: Path) -> None:
+    assert complaint(tmp_path).startswith("FOLDER: holds no SQL files in books, functions, tables")
+
+
+def test_a_missing_dependency_is_named_with_its_line(tmp_path: Path) -> None:
+    folder(tmp_path, views__aaa="-- A view of nothing.\n-- depends: posts,\n--   nothing\nselect 1;\n")
+    assert complaint(tmp_path) == "views/aaa.sql:3: depends on nothing, which no file of FOLDER gives"
+
+
+def test_a_missing_table_of_an_index_is_named_with_its_line(tmp_path: Path) -> None:
+    folder(tmp_path, indexes__posts_equality_indexes="-- For events.\n-- on: events\nselect 1;\n")
+    assert complaint(tmp_path).startswith("indexes/posts_equality_indexes.sql:2: depends on events")
+
+
+def test_a_cycle_is_shown(tmp_path: Path) -> None:
+    folder(tmp_path, tables__users="-- Accounts.\n-- depends: aaa\nselect 1;\n")
+    message = complaint(tmp_path)
+    ring = message.split("depends on itself: ")[1].split(" -> ")
+    assert message.split(":")[:2] in ([f"{kind}/{ring[0]}.sql", "1"] for kind in ("tables", "mappings", "views"))
+    assert ring[0] == ring[-1]
+    assert set(ring) == {"users", "aaa", "posts"}
+
+
+def test_a_file_that_depends_on_itself_is_a_cycle(tmp_path: Path) -> None:
+    folder(tmp_path, views__aaa="-- A view.\n-- depends: aaa\nselect 1;\n")
+    assert complaint(tmp_path) == "views/aaa.sql:1: depends on itself: aaa -> aaa"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("tables__users", "-- A.\n-- b.\n-- colour: red\nselect 1;", "tables/users.sql:3: unknown header 'colour'"),
+        ("tables__users", "-- A.\n-- on: posts\nselect 1;", "tables/users.sql:2: unknown header 'on'"),
+        ("views__aaa", "-- A.\n-- depends: users\n-- depends: posts\nselect 1;", "views/aaa.sql:3: header 'depends'"),
+        ("views__aaa", "-- A.\n-- depends: users\n-- and more\nselect 1;", "views/aaa.sql:3: expected '-- key: value'"),
+        ("views__aaa", "", "views/aaa.sql:1: the first comment must say what this is"),
+        ("views__aaa", "select 1;", "views/aaa.sql:1: the first comment must say what this is"),
+        ("views__aaa", "-- depends: users\nselect 1;", "views/aaa.sql:1: the first comment must say what this is"),
+        ("views__aaa", "--\nselect 1;", "views/aaa.sql:1: the first comment must say what this is"),
+        ("views__aaa", "-- A view.\n\n-- or none;\n;;\n", "views/aaa.sql: holds no statement"),
+        ("views__aaa", "-- A.\nselect 1;\nselect 'it''s;\n", "views/aaa.sql:3: quote is never closed"),
+        ("views__aaa", '-- A.\n\nselect "it;\n', "views/aaa.sql:3: quote is never closed"),
+        ("views__aaa", "-- A.\nselect 1; /* but\n /* so */", "views/aaa.sql:2: comment is never closed"),
+        ("views__aaa", "-- A.\ndo\n$x$ begin $$; end $y$", "views/aaa.sql:3: $x$ is never closed"),
+        ("views__Posts", "-- A.\nselect 1;", "views/Posts.sql: the file's name must be the object's"),
+        ("views__2nd", "-- A.\nselect 1;", "views/2nd.sql: the file's name must be the object's"),
+        ("views__users", "-- A.\nselect 1;", "views/users.sql:1: users stands there twice: tables/users.sql"),
+        ("tables__posts", "-- A.\n-- partitions: day of t\nselect 1;", "tables/posts.sql:2: expected 'month of <column>'"),
+        ("tables__posts", "-- A.\n-- partitions: month\nselect 1;", "tables/posts.sql:2: expected 'month of <column>'"),
+        ("mappings__events", "-- A.\n-- entity: E\n-- fields: id\nselect 1", "mappings/events.sql:1: there is no table events"),
+        ("mappings__aaa", "-- A.\n-- entity: E\n-- fields: id\nselect 1", "mappings/aaa.sql:1: there is no table aaa"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_is_named_with_the_line(tmp_path: Path, file: str, text: str, expected: str) -> None:
+    folder(tmp_path, **{file: text})
+    assert complaint(tmp_path).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "expected"),
+    [
+        ("entity: User\n-- fields: id", "select 1; select 2", "a mapping is one SELECT"),
+        ("fields: id", "select 1", "a mapping needs a header 'entity'"),
+        ("entity: User", "select 1", "a mapping needs a header 'fields'"),
+        ("entity: User\n-- fields: email, id", "select 1", "'fields' must begin with id"),
+        ("entity: User\n-- fields: id, email,", "select 1", "'fields' has an empty or repeated name"),
+        ("entity: User\n-- fields: id, email|", "select 1", "'fields' has an empty or repeated name"),
+        ("entity: User\n-- fields: id, email, email", "select 1", "'fields' has an empty or repeated name"),
+        ("entity: User\n-- fields: id, email|mail, mail", "select 1", "'fields' has an empty or repeated name"),
+        ("entity: User\n-- fields: id\n-- html: bio", "select 1", "'html' names bio, which is not among the fields"),
+        ("entity: User\n-- fields: id\n-- numbered: name", "select 1", "expected 'numbered: <column> in <table> by"),
+        ("entity: Post\n-- fields: id", "select 1", "entity Post has a mapping already: mappings/posts.sql"),
+    ],
+)
+def test_a_broken_mapping_is_named_with_the_line(tmp_path: Path, header: str, body: str, expected: str) -> None:
+    folder(tmp_path, mappings__users=f"-- What becomes of a User.\n-- {header}\n{body}\n")
+    assert complaint(tmp_path).startswith(f"mappings/users.sql:1: {expected}")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "views/aaa.sql").write_bytes(b"-- caf\xe9\nselect 1;")
+    assert complaint(tmp_path).startswith("views/aaa.sql: cannot be read: ")
+
+
+# -- statements --------------------------------------------------------------------------------------------------------
+
+
+def texts(text: str) -> list[str]:
+    return [statement.text for statement in split_statements(text, NOWHERE)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select 'a;b', 'it''s;', ''",
+        r"select 'back\', 1",
+        r"select E'it\'s;\\', e'x;''y'",
+        'select "a;b", "c"";d"',
+        "select $$a;b'$$, $t$;$$;$t$",
+        "select 1 -- one; of 'many\n, 2",
+        "select /* a; /* b; */ c; */ 1",
+        "create function f() returns int language sql begin atomic select 1; select 2; end",
+        "create function f() returns int begin  /* ; */ atomic select case when 1 = 2 then 3; end; select 4; end",
+        "create function f() returns int BEGIN ATOMIC select 1; END",
+        "select a$b, c$d from e; ".rstrip("; "),
+        "select $1",
+    ],
+)
+def test_semicolons_inside_do_not_end_a_statement(statement: str) -> None:
+    assert texts(f"{statement};\nselect 2") == [statement, "select 2"]
+
+
+def test_begin_alone_and_case_outside_of_atomic_do_not_hold_statements_together() -> None:
+    assert texts("begin; select case when true then 1 end; end; select atomic;") == [
+        "begin", "select case when true then 1 end", "end", "select atomic",
+    ]  # fmt: skip
+
+
+def test_comments_alone_are_no_statement() -> None:
+    assert texts("-- one\n;; /* two */ ;\n select 1 ; -- three\n") == ["select 1"]
+
+
+def test_a_statement_begins_at_the_line_of_its_first_word() -> None:
+    text = "\n-- one;\nselect 1;\n\n/* a\nb */ select\n2;"
+    assert [statement.line for statement in split_statements(text, NOWHERE)] == [3, 6]
+
+
+_WORD = st.from_regex(r"(?!atomic|begin|case|end|e\b)[a-z_][a-z0-9_]{0,5}", fullmatch=True)
+_INSIDE = st.text("ab;'\"$\n-/*\\ é", max_size=8)
+_TAG = st.sampled_from(["$$", "$a$", "$_b1$"])
+
+
+def _harmless(text: str, *parts: str) -> str:
+    for part in parts:
+        text = text.replace(part, "")
+    return text
+
+
+_COMMENT = st.one_of(
+    _INSIDE.map(lambda text: "--" + text.replace("\n", "") + "\n"),
+    _INSIDE.map(lambda text: f"/*{_harmless(text, '*', '/')}*/"),
+    _INSIDE.map(lambda text: f"/* /*{_harmless(text, '*', '/')}*/ ; */"),
+)
+_QUOTED = st.one_of(
+    _INSIDE.map(lambda text: "'" + text.replace("'", "''") + "'"),
+    _INSIDE.map(lambda text: " E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"),
+    _INSIDE.map(lambda text: '"' + text.replace('"', '""') + '"'),
+    st.tuples(_TAG, _INSIDE).map(lambda both: f" {both[0]}{both[1].replace('$', '')}{both[0]}"),
+)
+_PIECE = st.one_of(_WORD, st.sampled_from(["1", "=", "(", ")", ","]), _QUOTED, _COMMENT)
+_PLAIN = st.tuples(_WORD, st.lists(_PIECE, max_size=6), _WORD).map(
+    lambda parts: " ".join([parts[0], *parts[1], parts[2]])
+)
+_ATOMIC = st.tuples(_PLAIN, st.lists(st.one_of(_PLAIN, _PLAIN.map(lambda s: f"case {s} end")), max_size=3)).map(
+    lambda parts: f"{parts[0]} begin atomic {''.join(f'{s}; ' for s in parts[1])}end"
+)
+_STATEMENT = st.one_of(_PLAIN, _ATOMIC)
+_BETWEEN = st.lists(st.one_of(_COMMENT, st.sampled_from([" ", "\n", ";"])), max_size=4).map("".join)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(_BETWEEN, _STATEMENT), max_size=6), _BETWEEN)
+@example([("", "a 'x;' b"), (" ", "c $$;$$ d")], "--;\n")
+def test_joined_statements_are_split_where_they_were_joined(parts: list[tuple[str, str]], rest: str) -> None:
+    text, expected = "", list[Statement]()
+    for between, statement in parts:
+        text += between
+        expected.append(Statement(statement, text.count("\n") + 1))
+        text += statement + ";"
+    assert list(split_statements(text + rest, NOWHERE)) == expected
