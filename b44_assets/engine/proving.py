@@ -178,7 +178,8 @@ def _name_agrees(mapping: TableMapping) -> sql.Composable:
     if mapping.numbered is None:
         return sql.SQL("true")
     return sql.SQL(
-        "(t.{name} is not distinct from e.{name} or regexp_replace(t.{name}, '-[1-9][0-9]*$', '') = e.{name})"
+        "(t.{name} is not distinct from e.{name}"
+        " or coalesce(regexp_replace(t.{name}, '-[1-9][0-9]*$', '') = e.{name}, false))"
     ).format(name=sql.Identifier(mapping.numbered.column))
 
 

@@ -62,7 +62,8 @@ class Session:
             purpose: Shown in `pg_stat_activity` as `b44 <purpose>`.
 
         Raises:
-            DatabaseError: The target cannot be reached, or cannot go on: it shuts down, its disk is full, ….
+            DatabaseError: The target cannot be reached, cannot go on (it shuts down, its disk is full, …), or refuses a
+                statement that nobody nearer to it has said more about.
         """
         try:
             with connect(self.url, application_name=f"b44 {purpose}", autocommit=True) as conn, cancelling(conn):
@@ -71,6 +72,8 @@ class Session:
                 yield conn
         except psycopg.OperationalError as error:
             raise DatabaseError(f"{purpose}: the database could not go on: {reason_of(error)}") from error
+        except psycopg.Error as error:
+            raise DatabaseError(f"{purpose}: {reason_of(error)}") from error
 
 
 def reason_of(error: psycopg.Error) -> str:
