@@ -43,6 +43,7 @@ class Kind(StrEnum):
 _HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.TABLE: frozenset({"depends", "partitions"}),
     Kind.MAPPING: frozenset({"depends", "entity", "fields", "key", "html", "wide", "numbered", "later"}),
+    Kind.PARTITION: frozenset({"depends", "on", "ahead"}),
     Kind.INDEX: frozenset({"depends", "on"}),
     Kind.CONSTRAINT: frozenset({"depends", "on"}),
     Kind.TRIGGER: frozenset({"depends", "on"}),
@@ -258,6 +259,10 @@ class Catalog:
         """
         return next((spec for spec in self.of(Kind.TABLE) if spec.name == name), None) or _missing(name)
 
+    def partitions(self, table: str) -> Spec | None:
+        """The file of a table's partitions, if there is one."""
+        return next((spec for spec in self.of(Kind.PARTITION) if spec.options["on"] == table), None)
+
     @property
     def entities(self) -> Mapping[str, str]:
         """Target table by Base44 entity."""
@@ -338,6 +343,10 @@ def _read(path: Path, kind: Kind) -> Spec:
     )
     if "partitions" in options and not re.fullmatch(r"(month|year) of [a-z_][a-z0-9_]*", options["partitions"]):
         raise CatalogError(f"{path}:{lines['partitions']}: expected 'month of <column>' or 'year of <column>'")
+    if "ahead" in options and not re.fullmatch(r"[0-9]{1,3}", options["ahead"]):
+        raise CatalogError(
+            f"{path}:{lines['ahead']}: expected how many periods after the current one shall have a partition"
+        )
     return spec
 
 
@@ -546,6 +555,7 @@ def query_definition(spec: Spec) -> Query:
 
 
 _FORMS: Mapping[Kind, Callable[[Spec], object]] = {
+    Kind.PARTITION: _on,
     Kind.INDEX: index_definitions,
     Kind.CONSTRAINT: constraint_definitions,
     Kind.TRIGGER: trigger_definitions,

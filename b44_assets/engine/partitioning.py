@@ -17,7 +17,8 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from b44_assets.catalog import Period
+from b44_assets.catalog import Period, Spec
+from b44_assets.engine.schema import apply
 from b44_assets.engine.session import Connection, Progress, Session, columns_of, scalar
 from b44_assets.errors import DatabaseError
 
@@ -145,6 +146,27 @@ class Drained:
 
 
 @dataclass(frozen=True)
+class PartitionSet:
+    """A table's partitions, brought to what its file says.
+
+    Attributes:
+        table: The table.
+        partitions: All of them, as they are now.
+        made: Those that were made, rows or not.
+        drained: What was moved out of the default partition; None for a table without periods.
+        detached: Those that were detached, since they are older than is to be kept.
+        seconds: How long it took.
+    """
+
+    table: str
+    partitions: tuple[Partition, ...]
+    made: tuple[str, ...]
+    drained: Drained | None
+    detached: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class RepeatedId:
     """An id that stands in a table more than once, and the partitions in which it does."""
 
@@ -182,6 +204,42 @@ class GlobalIds:
             f"{self.repeated} ids of {self.table} stand there more than once, such as {first.id} in"
             f" {' and '.join(first.partitions)}"
         )
+
+
+def apply_partitions(session: Session, spec: Spec, *, keep_months: int | None = None) -> PartitionSet:
+    """Brings the partitions of a table to what a file says.
+
+    Rows in the default partition move to partitions of their own, missing partitions are made up to as many periods ahead
+    as the file's header says, and then its statements are run, as psql would.
+
+    Args:
+        session: The run.
+        spec: The file.
+        keep_months: Partitions that ended before so many months are detached and stay as tables; None keeps all.
+
+    Raises:
+        DatabaseError: Rows cannot be moved, or a partition cannot be made or detached; says why. Calling again goes on.
+    """
+    started = time.monotonic()
+    table = spec.options["on"]
+    before = {part.name for part in describe_partitions(session, table)}
+    drained: Drained | None = None
+    detached: tuple[str, ...] = ()
+    if session.catalog.table(table).period is not None:
+        drained = drain_default(session, table)
+        keep_ahead(session, table, int(spec.options.get("ahead", "0")))
+    apply(session, spec)
+    if keep_months is not None:
+        detached = detach_before(session, table, months_ago(datetime.now(UTC).date(), keep_months))
+    partitions = describe_partitions(session, table)
+    made = tuple(part.name for part in partitions if part.name not in before)
+    return PartitionSet(table, partitions, made, drained, detached, time.monotonic() - started)
+
+
+def months_ago(day: date, months: int) -> date:
+    """The first day of the month so many months before that of a day; the earliest there is where it lies before."""
+    number = max(day.year * 12 + day.month - 1 - months, 12)
+    return date(number // 12, number % 12 + 1, 1)
 
 
 def describe_partitions(session: Session, table: str) -> tuple[Partition, ...]:
@@ -330,12 +388,12 @@ def detach_before(session: Session, table: str, day: date) -> tuple[str, ...]:
                 detached.extend(names)
             return tuple(detached)
         limit = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        due = [(part.name, "concurrently") for part in partitions if part.end is not None and part.end <= limit]
+        due = [
+            (part.name, sql.SQL("concurrently")) for part in partitions if part.end is not None and part.end <= limit
+        ]
         statement = sql.SQL("alter table {} detach partition {} {}")
-        for name, how in [*((name, "finalize") for name in _detaching(conn, table)), *due]:
-            _asked(
-                conn, statement.format(sql.Identifier("public", table), sql.Identifier("public", name), sql.SQL(how))
-            )
+        for name, how in [*((name, sql.SQL("finalize")) for name in _detaching(conn, table)), *due]:
+            _asked(conn, statement.format(sql.Identifier("public", table), sql.Identifier("public", name), how))
             detached.append(name)
     return tuple(detached)
 

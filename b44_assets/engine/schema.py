@@ -8,7 +8,7 @@ from typing import LiteralString, cast
 import psycopg
 from psycopg import sql
 
-from b44_assets.catalog import Spec
+from b44_assets.catalog import Kind, Spec
 from b44_assets.engine.ddl import change
 from b44_assets.engine.session import Connection, Session, reason_of
 from b44_assets.errors import DatabaseError
@@ -25,11 +25,17 @@ class Applied:
 def apply(session: Session, spec: Spec) -> Applied:
     """Runs the statements of a file in one transaction; running them again changes nothing.
 
+    A table that is not partitioned by time gets its partitions along with it, since no row could be written without.
+
     Raises:
         DatabaseError: A statement fails, naming file and line; or no lock was to be had, naming who stood in the way.
     """
+    partitions = session.catalog.partitions(spec.name) if spec.kind is Kind.TABLE and spec.period is None else None
     with session.connection(f"apply {spec.name}") as conn:
-        return change(session, conn, lambda c: apply_on(c, spec))
+        applied = change(session, conn, lambda c: apply_on(c, spec))
+        if partitions is not None:
+            change(session, conn, lambda c: apply_on(c, partitions))
+        return applied
 
 
 def apply_on(conn: Connection, spec: Spec) -> Applied:

@@ -10,13 +10,14 @@ from b44_assets.engine.constraining import apply_constraints
 from b44_assets.engine.ddl import SchemaChange
 from b44_assets.engine.indexing import apply_indexes
 from b44_assets.engine.loading import Load, load
+from b44_assets.engine.partitioning import apply_partitions
 from b44_assets.engine.schema import apply
 from b44_assets.engine.session import Session
 from b44_assets.engine.staging import stage
 from b44_assets.engine.strays import keep_strays
 from b44_assets.engine.tables import describe
 from b44_assets.engine.triggering import apply_triggers
-from b44_assets.engine.upkeep import index_usage
+from b44_assets.engine.upkeep import index_usage, reindex_bloated
 from b44_assets.engine.viewing import apply_view
 from b44_assets.orchestration import metadata
 from b44_assets.orchestration.partitions import KEY_FORMAT, month_of, range_of
@@ -43,6 +44,7 @@ EXECUTORS: Mapping[Kind, Callable[[Session, Spec], SchemaChange]] = {
 EXPORT_STAGE = "exports"
 MONITORING_STAGE = "monitoring"
 INDEX_USAGE_KEY = dg.AssetKey(["monitoring", "index_usage"])
+REBUILT_INDEXES_KEY = dg.AssetKey(["monitoring", "rebuilt_indexes"])
 STRAYS_KEY = dg.AssetKey(["base44", "other_entities"])
 
 
@@ -72,10 +74,11 @@ def build_assets(catalog: Catalog, months: dg.MonthlyPartitionsDefinition) -> li
     for spec in catalog.of(Kind.TABLE):
         mapping = catalog.mappings.get(spec.name)
         assets.append(_object(spec) if mapping is None else _table(spec, mapping, months))
-    assets.extend(_object(spec) for spec in catalog.of(Kind.PARTITION))
+    assets.extend(_partition_set(spec) for spec in catalog.of(Kind.PARTITION))
     assets.extend(_schema_of(table, specs) for table, specs in schema_by_table(catalog).items())
     assets.extend(_view(spec) for spec in catalog.of(Kind.VIEW))
     assets.append(_index_usage(catalog))
+    assets.append(_rebuilt_indexes())
     return assets
 
 
@@ -135,6 +138,23 @@ def _schema_of(table: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
     return schema
 
 
+def _partition_set(spec: Spec) -> dg.AssetsDefinition:
+    """The partitions of a table."""
+    table = spec.options["on"]
+
+    def partition_set(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            done = apply_partitions(session, spec, keep_months=migration.settings.keep_months.get(table))
+        for what, names in (("made", done.made), ("detached", done.detached)):
+            if names:
+                context.log.info(f"{table}: {what} {', '.join(names)}")
+        return dg.MaterializeResult(metadata=metadata.of_partitions(done))
+
+    return dg.asset(**_spec_of(spec))(partition_set)
+
+
 def _view(spec: Spec) -> dg.AssetsDefinition:
     """A materialized view, made, and filled where it differs from its query."""
 
@@ -167,6 +187,26 @@ def _index_usage(catalog: Catalog) -> dg.AssetsDefinition:
         return dg.MaterializeResult(metadata=metadata.of_index_usage(usage))
 
     return usage_of_indexes
+
+
+def _rebuilt_indexes() -> dg.AssetsDefinition:
+    @dg.asset(
+        key=REBUILT_INDEXES_KEY,
+        deps=[INDEX_USAGE_KEY],
+        description="Indexes rebuilt CONCURRENTLY, since half of them or more was bloat.",
+        group_name=MONITORING_STAGE,
+        kinds={"postgres"},
+        owners=OWNERS,
+        code_version="1",
+    )
+    def rebuilt_indexes(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            names = reindex_bloated(session)
+        return dg.MaterializeResult(metadata=metadata.of_rebuilt(names))
+
+    return rebuilt_indexes
 
 
 def _log_change(context: dg.AssetExecutionContext, done: SchemaChange) -> None:

@@ -17,6 +17,7 @@ from b44_assets.engine.health import (
     view_equals_query,
     view_fresh,
 )
+from b44_assets.engine.partitioning import check_bounds, check_global_ids
 from b44_assets.engine.plans import query_plans
 from b44_assets.engine.proving import RowParity, content_parity, row_parity
 from b44_assets.engine.session import Session
@@ -31,6 +32,7 @@ def build_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     return [
         *(_parity(catalog, mapping) for mapping in catalog.mappings.values()),
         *(_health(catalog, table) for table in catalog.mappings),
+        *(_partition_set(spec) for spec in catalog.of(Kind.PARTITION)),
         *(_view(spec) for spec in catalog.of(Kind.VIEW)),
         _whole_schema(catalog),
     ]
@@ -135,6 +137,16 @@ def _health(catalog: Catalog, table: str) -> dg.AssetChecksDefinition:
             after=after,
         ),
     ]
+    if catalog.table(table).period is not None and catalog.mappings[table].key == "id":
+        checks.append(
+            Check(
+                "ids_unique",
+                asset,
+                "No identifier stands in two partitions; the primary key sees to it within one only.",
+                lambda session: check_global_ids(session, table),
+                metadata.of_global_ids,
+            )
+        )
     if table == "posts" and "post_slugs" in catalog.table(table).depends:
         checks += [
             Check(
@@ -164,6 +176,21 @@ def _health(catalog: Catalog, table: str) -> dg.AssetChecksDefinition:
             ),
         ]
     return _together(f"{table}_health", checks)
+
+
+def _partition_set(spec: Spec) -> dg.AssetChecksDefinition:
+    return _together(
+        f"{spec.name}_health",
+        [
+            Check(
+                "partition_bounds",
+                key_of(spec.name),
+                "Every row has a partition of its own: no gap, no overlap, and an empty default partition.",
+                lambda session: check_bounds(session, spec.options["on"]),
+                metadata.of_bounds,
+            )
+        ],
+    )
 
 
 def _view(spec: Spec) -> dg.AssetChecksDefinition:

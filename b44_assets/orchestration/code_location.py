@@ -8,7 +8,7 @@ import dagster as dg
 
 from b44_assets.catalog import load_catalog
 from b44_assets.engine.session import Progress, silent
-from b44_assets.orchestration.assets import build_assets
+from b44_assets.orchestration.assets import INDEX_USAGE_KEY, REBUILT_INDEXES_KEY, build_assets
 from b44_assets.orchestration.checks import build_checks
 from b44_assets.orchestration.partitions import months_from
 from b44_assets.orchestration.resources import Migration
@@ -16,6 +16,7 @@ from b44_assets.settings import Settings
 
 MIGRATE_JOB = "migrate_everything"
 VERIFY_JOB = "verify"
+MAINTENANCE_JOB = "maintenance"
 
 
 def build_definitions(settings: Settings, progress: Progress = silent) -> dg.Definitions:
@@ -41,13 +42,18 @@ def definitions_of(migration: Migration) -> dg.Definitions:
         jobs=[
             dg.define_asset_job(
                 MIGRATE_JOB,
-                selection=dg.AssetSelection.all(),
+                selection=dg.AssetSelection.all() - dg.AssetSelection.assets(REBUILT_INDEXES_KEY),
                 description="From the folder of exports to verified tables: every asset and every check.",
             ),
             dg.define_asset_job(
                 VERIFY_JOB,
                 selection=dg.AssetSelection.all_asset_checks(),
                 description="Every check, on what is in the database now.",
+            ),
+            dg.define_asset_job(
+                MAINTENANCE_JOB,
+                selection=dg.AssetSelection.assets(INDEX_USAGE_KEY, REBUILT_INDEXES_KEY),
+                description="Looks at every index, and rebuilds the bloated ones while they are in use.",
             ),
         ],
         resources={"migration": migration},

@@ -20,6 +20,7 @@ from b44_assets.engine.health import (
     ViewFresh,
 )
 from b44_assets.engine.loading import Load
+from b44_assets.engine.partitioning import BoundsCheck, GlobalIds, PartitionSet
 from b44_assets.engine.plans import QueryPlans
 from b44_assets.engine.proving import ContentParity, RowParity
 from b44_assets.engine.staging import StagedExport
@@ -176,6 +177,48 @@ def of_change(change: SchemaChange) -> dict[str, Any]:
     }
 
 
+def of_partitions(done: PartitionSet) -> dict[str, Any]:
+    """What was done to a table's partitions, and what they are now."""
+    facts: dict[str, Any] = {
+        "partitions": len(done.partitions),
+        "made": len(done.made),
+        "detached": len(done.detached),
+        "size_bytes": sum(part.size for part in done.partitions),
+        "seconds": round(done.seconds, 3),
+        "by_partition": _table(
+            ("partition", "bounds", "rows_estimated", "size_bytes"),
+            [(part.name, part.bounds, part.rows, part.size) for part in reversed(done.partitions)],
+        ),
+    }
+    if done.drained is not None:
+        facts["rows_out_of_default"] = done.drained.rows
+    return facts | _named(detached_partitions=done.detached)
+
+
+def of_bounds(verdict: BoundsCheck) -> dict[str, Any]:
+    """What is wrong with a table's partitions."""
+    return {
+        "partitions": verdict.partitions,
+        "rows_in_default": sum(verdict.default_rows.values()),
+        **_named(
+            gaps=tuple(map(str, verdict.gaps)),
+            overlaps=tuple(" and ".join(pair) for pair in verdict.overlaps),
+            detaching=verdict.detaching,
+            missing_remainders=verdict.missing_hashes,
+            default_holds=tuple(f"{period}: {rows} rows" for period, rows in verdict.default_rows.items()),
+        ),
+    }
+
+
+def of_global_ids(verdict: GlobalIds) -> dict[str, Any]:
+    """Identifiers that stand in a table more than once."""
+    return {
+        "rows": verdict.rows,
+        "repeated": verdict.repeated,
+        **_named(examples=tuple(f"{one.id}: {', '.join(one.partitions)}" for one in verdict.examples)),
+    }
+
+
 def of_constraints(verdict: ConstraintsValid) -> dict[str, Any]:
     """How many constraints were looked at, and which are amiss."""
     return {"checked": verdict.checked, **_named(missing=verdict.missing, unproven=verdict.unproven)}
@@ -282,6 +325,11 @@ def of_index_usage(usage: IndexUsage) -> dict[str, Any]:
             ],
         ),
     }
+
+
+def of_rebuilt(names: tuple[str, ...]) -> dict[str, Any]:
+    """Which indexes were rebuilt."""
+    return {"rebuilt": len(names), **_named(indexes=names)}
 
 
 def _named(**lists: tuple[str, ...]) -> dict[str, Any]:

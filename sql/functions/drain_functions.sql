@@ -1,9 +1,9 @@
 -- Any number of rows moved out of a default partition while everybody reads and writes.
--- depends: partition_functions
 --
 -- Rows moved one by one would be seen twice or not at all by a reader whose statement began before. So they are copied to
 -- new partitions and a new default partition beside the table; triggers keep the copy up to date; then one short transaction
 -- lets the copies take the old partition's place. An interruption at any point is gone on from by the next call.
+-- depends: partition_functions
 
 create or replace function base44_qualified(relation regclass) returns text
 language sql stable

@@ -144,7 +144,7 @@ def test_published_posts_of_authors_without_the_right_are_counted(built: Session
         "select p.user_id from posts p join users u on u.id = p.user_id"
         " where p.published and u.active and u.email_verified limit 1",
     )
-    plant(built, f"update users set active = false where id = '{author}'")  # noqa: S608
+    plant(built, f"update users set active = false where id = '{author}'")
     after = publish_permissions(built)
     assert not after.passed
     assert after.forbidden > before.forbidden

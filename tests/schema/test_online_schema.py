@@ -212,7 +212,7 @@ def test_an_invalid_index_is_found_and_rebuilt(built: Session, index: str, onlin
         "child": "(select min(inhrelid::regclass::text)::regclass from pg_inherits where inhparent = 'idx_posts_tags_gin'::regclass)",
         "children": "any (select inhrelid from pg_inherits where inhparent = 'idx_posts_tags_gin'::regclass)",
     }.get(index, f"'{index}'::regclass")
-    execute(built, f"update pg_index set indisvalid = false where indexrelid = {named}")  # noqa: S608
+    execute(built, f"update pg_index set indisvalid = false where indexrelid = {named}")
     done = apply_indexes(built, spec(built, file), online=online)
     assert done.repaired == (("idx_users_role",) if index == "idx_users_role" else ("idx_posts_tags_gin",))
     assert value(built, "select count(*) from pg_index where not indisvalid") == 0

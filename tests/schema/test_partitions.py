@@ -433,8 +433,10 @@ def test_the_default_partition_that_takes_over_is_like_the_old_one(
     conn.execute("alter table posts_default replica identity full, set (fillfactor = 66, autovacuum_enabled = false)")
     conn.execute("comment on table posts_default is 'Of no month'")
     described = (
-        "select (select array_agg(a::text order by a::text) from unnest(relacl) a), relreplident::text, obj_description(oid), reloptions,"
-        " (select array_agg(c.relname::text order by 1) from pg_index i join pg_class c on c.oid = i.indexrelid where i.indrelid = d.oid)"
+        "select (select array_agg(a::text order by a::text) from unnest(relacl) a), relreplident::text,"
+        " obj_description(oid), reloptions,"
+        " (select array_agg(c.relname::text order by 1) from pg_index i join pg_class c on c.oid = i.indexrelid"
+        " where i.indrelid = d.oid)"
         " from pg_class d where oid = 'posts_default'::regclass"
     )
     before = one(conn, described)
@@ -1106,7 +1108,8 @@ class Traffic:
     def count(self, repeatable: bool, total: int, of_month: int) -> None:
         query = (
             "select count(*), count(distinct id), count(*) filter (where title like 'Post %%' or title like 'w%%') from posts",
-            "select count(*) from posts where created_at >= %(m)s::timestamptz and created_at < %(m)s::timestamptz + interval '1 month'",
+            "select count(*) from posts where created_at >= %(m)s::timestamptz"
+            " and created_at < %(m)s::timestamptz + interval '1 month'",
         )
         params = {"m": f"{self.month}-01 00:00+00"}
         with psycopg.connect(self.url, autocommit=True) as conn:
@@ -1141,7 +1144,8 @@ class Traffic:
                         hit = conn.execute("delete from posts where id = %s and created_at = %s", key)
                         added = (uuid.uuid4(), key[1])
                         conn.execute(
-                            "insert into posts (id, user_id, title, content, slug, created_at, created_by) values (%s, %s, %s, 'Some content', %s, %s, %s)",
+                            "insert into posts (id, user_id, title, content, slug, created_at, created_by)"
+                            " values (%s, %s, %s, 'Some content', %s, %s, %s)",
                             (added[0], AUTHOR, title, str(added[0]), added[1], AUTHOR),
                         )
                     abandoned = random.random() < 0.1

@@ -70,7 +70,7 @@ def new_post(db: Db, user: uuid.UUID, title: str = "A title", **values: Any) -> 
     into = values.pop("into", "posts")
     given = {"user_id": user, "created_by": user, "title": title, "content": "Long enough.", **values}
     columns, marks = ", ".join(given), ", ".join(["%s"] * len(given))
-    statement = f"insert into {into} ({columns}) values ({marks}) returning id, slug"  # noqa: S608
+    statement = f"insert into {into} ({columns}) values ({marks}) returning id, slug"
     row = db.execute(statement.encode(), list(given.values())).fetchone()
     assert row is not None
     return row
