@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from b44_assets.errors import SettingsError
 from b44_assets.orchestration.code_location import MIGRATE_JOB, VERIFY_JOB, build_definitions
 from b44_assets.settings import Settings
 
@@ -157,3 +158,9 @@ def test_the_jobs_cover_everything(definitions: dg.Definitions) -> None:
         spec.key for spec in definitions.resolve_all_asset_specs()
     }
     assert definitions.resolve_job_def(VERIFY_JOB).asset_layer.executable_asset_keys == set()
+
+
+def test_a_table_to_keep_months_of_that_has_no_partitions_by_time_is_named(tmp_path: Path) -> None:
+    settings = Settings.load(environ={"B44_KEEP_MONTHS": "posts=36,user_sessions=1"}, directory=tmp_path)
+    with pytest.raises(SettingsError, match="B44_KEEP_MONTHS names user_sessions"):
+        build_definitions(settings)

@@ -16,6 +16,7 @@ from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.engine.constraining import apply_constraints
 from b44_assets.engine.indexing import apply_indexes
 from b44_assets.engine.loading import load
+from b44_assets.engine.partitioning import apply_partitions
 from b44_assets.engine.schema import apply
 from b44_assets.engine.session import Session
 from b44_assets.engine.staging import stage
@@ -41,7 +42,7 @@ def load_everything(session: Session, export: Path) -> None:
 def build_schema(session: Session) -> None:
     """What comes after the load."""
     executors = {
-        Kind.PARTITION: apply,
+        Kind.PARTITION: apply_partitions,
         Kind.INDEX: apply_indexes,
         Kind.CONSTRAINT: apply_constraints,
         Kind.TRIGGER: apply_triggers,

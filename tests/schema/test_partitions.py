@@ -19,12 +19,14 @@ from psycopg.rows import TupleRow
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.engine.partitioning import (
+    apply_partitions,
     check_bounds,
     check_global_ids,
     describe_partitions,
     detach_before,
     drain_default,
     keep_ahead,
+    months_ago,
 )
 from b44_assets.engine.session import Session
 from b44_assets.errors import DatabaseError
@@ -51,7 +53,9 @@ def template(server_url: str, sql_files: Catalog) -> Generator[str]:
         server.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
         with psycopg.connect(_url(server_url, name), autocommit=True) as conn:
             conn.execute("create schema migration")
-            for spec in sql_files.of(*KINDS):
+            hashed = sql_files.partitions("user_sessions")
+            assert hashed is not None
+            for spec in (*sql_files.of(*KINDS), hashed):
                 for statement in spec.statements:
                     conn.execute(statement.text.encode())
             conn.execute(
@@ -574,6 +578,46 @@ def test_partition_files_bring_every_set_into_order_and_may_run_again(session: S
     for table in ("posts", "audit_logs", "user_sessions"):
         check = check_bounds(session, table)
         assert check.passed, check.explain()
+
+
+def test_a_partition_file_moves_rows_makes_what_is_missing_and_detaches_what_is_old(
+    session: Session, conn: Connection
+) -> None:
+    conn.execute("select create_monthly_partition('2024-11-01')")
+    add_posts(conn, "2024-11", 3)
+    add_posts(conn, "2025-02", 5)
+    before = content(conn)
+    spec = session.catalog.partitions("posts")
+    assert spec is not None
+    done = apply_partitions(session, spec)
+    assert done.drained is not None
+    assert (done.drained.rows, done.drained.partitions, done.detached) == (5, ("posts_2025_02",), ())
+    assert {"posts_2024_12", "posts_2025_01"} < set(done.made) and "posts_2024_11" not in done.made
+    last = months_ago(datetime.now(UTC).date(), -12)
+    assert done.partitions[-2].name == f"posts_{last:%Y_%m}" and done.partitions[-1].default
+    assert check_bounds(session, "posts").passed
+    assert content(conn) == before
+    again = apply_partitions(session, spec)
+    assert (again.made, again.detached, again.partitions) == ((), (), done.partitions)
+    age = (datetime.now(UTC).year - 2025) * 12 + datetime.now(UTC).month - 1
+    kept = apply_partitions(session, spec, keep_months=age)
+    assert kept.detached == ("posts_2024_11", "posts_2024_12")
+    assert one(conn, "select count(*) from posts_2024_11") == 3
+    assert one(conn, "select count(*) from posts") == 5
+
+
+@pytest.mark.parametrize(
+    ("months", "expected"),
+    [
+        (0, date(2026, 3, 1)),
+        (2, date(2026, 1, 1)),
+        (3, date(2025, 12, 1)),
+        (26, date(2024, 1, 1)),
+        (99999, date(1, 1, 1)),
+    ],
+)
+def test_months_are_counted_back_to_the_first_of_a_month(months: int, expected: date) -> None:
+    assert months_ago(date(2026, 3, 31), months) == expected
 
 
 # -- draining ----------------------------------------------------------------------------------------------------------
