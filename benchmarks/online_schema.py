@@ -2,9 +2,10 @@
 
     python benchmarks/online_schema.py --posts 100000
 
-Clients read and write posts without a pause against a scratch server, first alone (the yardstick), then while an index
-group is dropped and built again, a constraint is added, and the whole schema is applied anew. What counts is the longest
-wait of any one statement against the yardstick's, and that none fails.
+Clients read and write posts without a pause against a scratch server, first alone (the yardstick), then while the whole
+schema is applied anew, an index group and constraints are added, and rows are drained out of the default partition. What
+counts is that no statement fails, and the longest wait of any for a lock of ours; the longest statement, which also waits
+for the processor and the disk, stands beside it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.engine.constraining import apply_constraints
 from b44_assets.engine.indexing import apply_indexes
 from b44_assets.engine.loading import load as load_records
+from b44_assets.engine.partitioning import apply_partitions, drain_default
 from b44_assets.engine.schema import apply
 from b44_assets.engine.session import Session
 from b44_assets.engine.staging import stage
@@ -51,9 +53,10 @@ STATEMENTS: tuple[tuple[str, str], ...] = (
 
 @dataclass
 class Traffic:
-    """What clients met with: seconds of each statement by name, and what failed."""
+    """What clients met with: seconds of each statement by name, of each wait for a lock of ours, and what failed."""
 
     waits: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    locks: dict[tuple[int, str], float] = field(default_factory=dict[tuple[int, str], float])
     failures: list[str] = field(default_factory=list[str])
 
 
@@ -62,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--posts", type=int, default=100_000)
     parser.add_argument("--users", type=int, default=1_000)
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--drained", type=int, default=100_000, metavar="N", help="rows in the default partition")
     parser.add_argument("--home", type=Path, metavar="DIR", help="keep the scratch server's files here")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args(arguments)
@@ -88,6 +92,7 @@ def measure(url: str, options: argparse.Namespace) -> dict[str, Any]:
         prepare(session, catalog, export)
     build(session, catalog)
     search = next(spec for spec in catalog.of(Kind.INDEX) if spec.name == "posts_search_indexes")
+    composite = next(spec for spec in catalog.of(Kind.INDEX) if spec.name == "posts_composite_indexes")
     constraints = next(spec for spec in catalog.of(Kind.CONSTRAINT) if spec.name == "posts_constraints")
 
     def rebuild_indexes() -> None:
@@ -100,11 +105,23 @@ def measure(url: str, options: argparse.Namespace) -> dict[str, Any]:
             conn.execute("alter table posts drop constraint fk_posts_user_id, drop constraint chk_posts_title_length")
         apply_constraints(session, constraints)
 
+    def add_index_group() -> None:
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute("drop index idx_posts_user_created, idx_posts_user_published_state")
+        apply_indexes(session, composite)
+
+    def drain() -> None:
+        drained = drain_default(session, "posts")
+        assert drained.rows == options.drained and not drained.left, drained
+
+    fill_default(url, options.drained)
     phases: dict[str, Callable[[], None]] = {
         "nothing (yardstick)": lambda: time.sleep(10),
         "the whole schema applied anew": lambda: build(session, catalog),
+        "an index group added": add_index_group,
         "a full-text index built": rebuild_indexes,
         "a foreign key and a check added": add_constraints,
+        f"{options.drained:,} rows drained": drain,
     }
     return {
         "phases": {name: phase(url, options.clients, work) for name, work in phases.items()},
@@ -124,10 +141,27 @@ def prepare(session: Session, catalog: Catalog, export: Path) -> None:
             load_records(session, catalog.mappings[spec.name])
 
 
+def fill_default(url: str, rows: int) -> None:
+    """Posts of a month far ahead, which has no partition."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(
+            """
+            insert into posts (user_id, created_by, title, content, created_at)
+            select u.id, u.id, 'Post ' || i, repeat(md5(i::text) || ' ', 30), timestamptz '2040-03-01 00:00+00' + i * interval '20 s'
+              from generate_series(1, %s) i
+              join (select id, row_number() over () as n, count(*) over () as users from users) u on u.n = 1 + i %% u.users
+            """,
+            (rows,),
+        )
+        conn.execute("vacuum analyze posts")
+
+
 def build(session: Session, catalog: Catalog) -> None:
     """All that stands on the tables."""
     for spec in catalog.specs:
-        if spec.kind is Kind.INDEX:
+        if spec.kind is Kind.PARTITION and spec.options["on"] != "posts":
+            apply_partitions(session, spec)
+        elif spec.kind is Kind.INDEX:
             apply_indexes(session, spec)
         elif spec.kind is Kind.CONSTRAINT:
             apply_constraints(session, spec)
@@ -141,6 +175,7 @@ def phase(url: str, clients: int, work: Callable[[], None]) -> dict[str, Any]:
     """Does something while clients are at it; returns what they met with."""
     traffic, done = Traffic(), threading.Event()
     threads = [threading.Thread(target=client, args=(url, traffic, done, n), daemon=True) for n in range(clients)]
+    threads.append(threading.Thread(target=watch, args=(url, traffic, done), daemon=True))
     for thread in threads:
         thread.start()
     try:
@@ -156,6 +191,7 @@ def phase(url: str, clients: int, work: Callable[[], None]) -> dict[str, Any]:
         "median_ms": round(every[len(every) // 2] * 1000, 2),
         "p99_ms": round(every[len(every) * 99 // 100] * 1000, 2),
         "worst_ms": round(every[-1] * 1000, 1),
+        "worst_lock_wait_ms": round(max(traffic.locks.values(), default=0) * 1000, 1),
         "worst_by_statement_ms": {name: round(max(waits) * 1000, 1) for name, waits in traffic.waits.items()},
         "failures": traffic.failures[:10],
     }
@@ -177,10 +213,30 @@ def client(url: str, traffic: Traffic, done: threading.Event, number: int) -> No
             traffic.waits.setdefault(name, []).append(time.monotonic() - started)
 
 
+def watch(url: str, traffic: Traffic, done: threading.Event) -> None:
+    """Looks every few milliseconds who waits for a lock that we hold or queue for, and since when."""
+    with psycopg.connect(url, autocommit=True, application_name="watch") as conn:
+        while not done.wait(0.01):
+            rows = conn.execute(
+                """
+                select l.pid, l.waitstart::text, extract(epoch from clock_timestamp() - l.waitstart)::float8
+                  from pg_locks l join pg_stat_activity a using (pid)
+                 where not l.granted and l.waitstart is not null and a.application_name like 'shop%'
+                   and exists (select from unnest(pg_blocking_pids(l.pid)) b join pg_stat_activity o on o.pid = b
+                                where o.application_name like 'b44%')
+                """
+            ).fetchall()
+            for pid, since, seconds in rows:
+                traffic.locks[pid, since] = max(seconds, traffic.locks.get((pid, since), 0))
+
+
 def report(facts: dict[str, Any]) -> None:
     table = Table(
         "meanwhile",
-        *(Column(n, justify="right") for n in ("seconds", "statements", "median", "p99", "worst", "failed")),
+        *(
+            Column(n, justify="right")
+            for n in ("seconds", "statements", "median", "p99", "worst", "worst lock", "failed")
+        ),
     )
     for name, entry in facts["phases"].items():
         table.add_row(
@@ -190,6 +246,7 @@ def report(facts: dict[str, Any]) -> None:
             f"{entry['median_ms']:.1f} ms",
             f"{entry['p99_ms']:.1f} ms",
             f"{entry['worst_ms']:.0f} ms",
+            f"{entry['worst_lock_wait_ms']:.0f} ms",
             str(len(entry["failures"])),
         )
     console = Console(highlight=False)
