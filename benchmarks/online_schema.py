@@ -157,9 +157,11 @@ def fill_default(url: str, rows: int) -> None:
 
 
 def build(session: Session, catalog: Catalog) -> None:
-    """All that stands on the tables."""
+    """Everything but the records."""
     for spec in catalog.specs:
-        if spec.kind is Kind.PARTITION and spec.options["on"] != "posts":
+        if spec.kind in (Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+            apply(session, spec)
+        elif spec.kind is Kind.PARTITION and spec.options["on"] != "posts":
             apply_partitions(session, spec)
         elif spec.kind is Kind.INDEX:
             apply_indexes(session, spec)
