@@ -303,10 +303,12 @@ def _table(spec: Spec, mapping: TableMapping, months: dg.MonthlyPartitionsDefini
                 done = load(
                     session, mapping, range_of(months, keys), month_of(months.get_first_partition_key() or keys[0])
                 )
-                _report_months(context, done, keys)
-            description = describe(session, spec.name)
+            facts = {**metadata.of_load(done), **metadata.of_table(describe(session, spec.name))}
         _log(context, done)
-        return dg.MaterializeResult(metadata={**metadata.of_load(done), **metadata.of_table(description)})
+        if by_month:
+            _report_months(context, done, list(context.partition_keys), facts)
+            return dg.MaterializeResult()
+        return dg.MaterializeResult(metadata=facts)
 
     return dg.asset(**options)(table)
 
@@ -317,8 +319,8 @@ _BOOKS_OF_A_LOAD = tuple(
 )
 
 
-def _report_months(context: dg.AssetExecutionContext, done: Load, keys: Sequence[str]) -> None:
-    """Each month's own numbers, on its own materialization."""
+def _report_months(context: dg.AssetExecutionContext, done: Load, keys: Sequence[str], facts: dict[str, Any]) -> None:
+    """Each month's own numbers, on its own materialization; the whole table's on the last, which is the one shown first."""
     months = {
         part.partition_key.strftime(KEY_FORMAT): part for part in done.partitions if part.partition_key is not None
     }
@@ -329,6 +331,7 @@ def _report_months(context: dg.AssetExecutionContext, done: Load, keys: Sequence
                 "month": key,
                 "dagster/partition_row_count": part.migrated if part else 0,
                 "month_inserted_now": part.inserted if part else 0,
+                **(facts if key == keys[-1] else {}),
             },
             partition_key=key,
         )

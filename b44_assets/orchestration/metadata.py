@@ -27,7 +27,7 @@ from b44_assets.engine.staging import StagedExport
 from b44_assets.engine.tables import TableDescription
 from b44_assets.engine.upkeep import IndexUsage
 
-LISTED = 100
+LISTED = 50
 """How many lines a table of metadata has at most."""
 
 
@@ -303,14 +303,13 @@ def of_drift(verdict: SchemaDrift) -> dict[str, Any]:
 
 
 def of_index_usage(usage: IndexUsage) -> dict[str, Any]:
-    """Sums over all indexes, and each of them."""
+    """Sums over all indexes, and the largest of them."""
     return {
         "indexes": len(usage.indexes),
         "size_bytes": sum(index.size for index in usage.indexes),
         "unused": len(usage.unused),
         "unused_bytes": sum(index.size for index in usage.unused),
-        "duplicate": len(usage.duplicates),
-        "bloated": len(usage.bloated),
+        **of_index_verdict(usage),
         "by_index": _table(
             ("table", "index", "size_bytes", "scans", "bloat_percent"),
             [
@@ -323,6 +322,18 @@ def of_index_usage(usage: IndexUsage) -> dict[str, Any]:
                 )
                 for index in usage.indexes
             ],
+        ),
+    }
+
+
+def of_index_verdict(usage: IndexUsage) -> dict[str, Any]:
+    """Which indexes repeat another, and which are bloated."""
+    return {
+        "duplicate": len(usage.duplicates),
+        "bloated": len(usage.bloated),
+        **_named(
+            the_same=tuple(" = ".join(names) for names in usage.duplicates),
+            bloated_indexes=tuple(index.name for index in usage.bloated),
         ),
     }
 
