@@ -85,11 +85,15 @@ as $$
   end
 $$;
 
--- One at a time changes the partitions of a table.
+-- One at a time changes the partitions of a table. The table's own lock, which keeps nobody out, lets this session see what
+-- the one before it did to the catalogue.
 create or replace function base44_lock_partitions(relation regclass) returns void
-language sql
+language plpgsql
 as $$
-  select pg_advisory_xact_lock(hashtextextended('b44 partitions', relation::oid::bigint))
+begin
+  perform pg_advisory_xact_lock(hashtextextended('b44 partitions', relation::oid::bigint));
+  execute format('lock table only %s in access share mode', relation);
+end
 $$;
 
 -- Locks tables one after the other, all within `patience` milliseconds: others wait for at most that long.

@@ -46,9 +46,10 @@ begin
   if tg_op = 'UPDATE' then
     delete from post_slugs s where s.slug = old.slug and s.post_id = old.id and s.post_created_at = old.created_at;
   else
-    -- An insert that ends in ON CONFLICT writes no row of its own and must claim nothing.
-    select p.slug into held from posts p where p.id = new.id and p.created_at = new.created_at;
-    if found then
+    -- An insert that ends in ON CONFLICT writes no row of its own and must claim nothing. Planned each time, since a plan
+    -- for any moment would lock every partition with its indexes.
+    execute 'select p.slug from posts p where p.id = $1 and p.created_at = $2' into held using new.id, new.created_at;
+    if held is not null then
       new.slug := coalesce(new.slug, held);
       return new;
     end if;

@@ -20,6 +20,7 @@ from b44_assets.engine import ddl
 from b44_assets.engine.constraining import apply_constraints
 from b44_assets.engine.ddl import SchemaChange
 from b44_assets.engine.indexing import apply_indexes
+from b44_assets.engine.partitioning import apply_partitions
 from b44_assets.engine.session import Session
 from b44_assets.engine.triggering import apply_triggers
 from b44_assets.engine.viewing import apply_view, refresh
@@ -86,6 +87,8 @@ def changed(session: Session, folder: Path, file: str, old: str, new: str) -> Se
 
 
 def test_built_in_live_use_the_schema_is_the_same_as_built_offline(loaded: Session, built: Session) -> None:
+    for partitions in loaded.catalog.of(Kind.PARTITION):
+        apply_partitions(loaded, partitions)
     for index in loaded.catalog.of(Kind.INDEX):
         assert apply_indexes(loaded, index, online=True).online
     for constraint in loaded.catalog.of(Kind.CONSTRAINT):
