@@ -46,7 +46,8 @@ STATEMENTS: tuple[tuple[str, str], ...] = (
     ("count a view", "update posts set view_count = view_count + 1 where id = %(id)s"),
     (
         "write a post",
-        "insert into posts (user_id, created_by, title, content) values (%(user)s, %(user)s, 'A title', 'Written meanwhile.')",
+        "insert into posts (user_id, created_by, title, content)"
+        " values (%(user)s, %(user)s, 'A title ' || %(place)s, 'Written meanwhile.')",
     ),
 )
 
@@ -144,6 +145,8 @@ def prepare(session: Session, catalog: Catalog, export: Path) -> None:
 def fill_default(url: str, rows: int) -> None:
     """Posts of a month far ahead, which has no partition."""
     with psycopg.connect(url, autocommit=True) as conn:
+        # What the clients write has its partition.
+        conn.execute("select create_monthly_partition(current_date)")
         conn.execute(
             """
             insert into posts (user_id, created_by, title, content, created_at)
@@ -209,7 +212,9 @@ def client(url: str, traffic: Traffic, done: threading.Event, number: int) -> No
             place += 1
             started = time.monotonic()
             try:
-                conn.execute(statement.encode(), {"id": post, "user": user} if "%" in statement else None)
+                conn.execute(
+                    statement.encode(), {"id": post, "user": user, "place": str(place)} if "%" in statement else None
+                )
             except psycopg.Error as error:
                 traffic.failures.append(f"{name}: {error.diag.message_primary or error}")
             traffic.waits.setdefault(name, []).append(time.monotonic() - started)

@@ -1,4 +1,4 @@
-"""What indexes cost and whether they earn it: size, use, repetition, bloat; and rebuilding what is bloated."""
+"""What indexes cost and whether they earn it: size, use, repetition, bloat; rebuilding what is bloated; statistics."""
 
 from __future__ import annotations
 
@@ -161,6 +161,17 @@ def index_usage(
     return IndexUsage(
         tuple(IndexFacts(*row) for row in rows), tuple(tuple(row[0]) for row in duplicates), threshold, minimum_bytes
     )
+
+
+def analyze(session: Session, table: str) -> None:
+    """Gathers the planner's statistics of a table and its partitions; keeps no reader or writer waiting.
+
+    Raises:
+        DatabaseError: There is no such table, or other DDL keeps it locked.
+    """
+    with session.connection(f"analyze {table}") as conn:
+        conn.execute(sql.SQL("set lock_timeout = {}").format(sql.Literal(CONCURRENT_LOCK_TIMEOUT_MS)))
+        conn.execute(sql.SQL("analyze {}").format(sql.Identifier("public", table)))
 
 
 def reindex_bloated(

@@ -17,7 +17,7 @@ from b44_assets.engine.staging import stage
 from b44_assets.engine.strays import keep_strays
 from b44_assets.engine.tables import describe
 from b44_assets.engine.triggering import apply_triggers
-from b44_assets.engine.upkeep import index_usage, reindex_bloated
+from b44_assets.engine.upkeep import analyze, index_usage, reindex_bloated
 from b44_assets.engine.viewing import apply_view
 from b44_assets.orchestration import metadata
 from b44_assets.orchestration.partitions import KEY_FORMAT, month_of, range_of
@@ -128,12 +128,17 @@ def _schema_of(table: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
     def schema(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.MaterializeResult[Any]]:
+        indexed = False
         with migration.session(context) as session:
             for spec in specs:
                 if key_of(spec.name) in context.selected_asset_keys:
                     done = EXECUTORS[spec.kind](session, spec)
+                    indexed |= spec.kind is Kind.INDEX and done.changed
                     _log_change(context, done)
                     yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata=metadata.of_change(done))
+            if indexed:
+                # Expressions have statistics only once they are indexed, and after a first load nothing has any.
+                analyze(session, table)
 
     return schema
 

@@ -368,6 +368,19 @@ def test_many_posts_of_one_title_at_once_get_as_many_slugs(shared: Session, db: 
     assert_registry_is_true(db)
 
 
+def test_an_insert_of_many_posts_takes_no_lock_for_each(own: Db) -> None:
+    user = new_user(own)
+    with own.transaction():
+        own.execute(
+            "insert into posts (user_id, created_by, title, content)"
+            " select %s, %s, 'Title ' || n, 'Some content' from generate_series(1, 500) n",
+            (user, user),
+        )
+        row = own.execute("select count(*) from pg_locks where pid = pg_backend_pid()").fetchone()
+    assert row is not None and row[0] < 250
+    assert_registry_is_true(own)
+
+
 def test_a_slug_awaited_in_vain_is_numbered_after_the_other_transaction_commits(shared: Session, db: Db) -> None:
     user = new_user(db)
     with psycopg.connect(shared.url) as first, ThreadPoolExecutor(1) as pool:
