@@ -239,7 +239,7 @@ def watch(url: str, traffic: Traffic, done: threading.Event) -> None:
 
 def report(facts: dict[str, Any]) -> None:
     table = Table(
-        "meanwhile",
+        Column("meanwhile", no_wrap=True),
         *(
             Column(n, justify="right")
             for n in ("seconds", "statements", "median", "p99", "worst", "worst lock", "failed")
@@ -256,7 +256,7 @@ def report(facts: dict[str, Any]) -> None:
             f"{entry['worst_lock_wait_ms']:.0f} ms",
             str(len(entry["failures"])),
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=120)
     console.print(table)
     for entry in facts["phases"].values():
         for failure in entry["failures"]:

@@ -145,11 +145,16 @@ def test_verify_finds_a_schema_that_was_changed_behind_its_back(settings: Settin
     with psycopg.connect(settings.database_url, autocommit=True) as conn:
         conn.execute("alter table events drop constraint unique_event_per_day")
         conn.execute("drop index idx_posts_tags_gin")
+        conn.execute(
+            "insert into posts (user_id, created_by, title, content, created_at)"
+            " select id, id, 'Far ahead', 'Some content', '2040-01-01' from users limit 1"
+        )
     result, _ = run(settings, VERIFY_JOB, "2020-01", "2026-11")
     assert failed_checks(result) == {
         ("events", "constraints_valid"),
         ("posts", "indexes_valid"),
         ("posts", "query_plans"),
+        ("posts_partitions", "partition_bounds"),
         ("monitoring/index_usage", "schema_drift"),
     }
     again, _ = run(settings, MIGRATE_JOB, "2020-01", "2026-11")
