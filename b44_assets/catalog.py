@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
@@ -37,14 +37,17 @@ class Kind(StrEnum):
     CONSTRAINT = "constraints"
     TRIGGER = "triggers"
     VIEW = "views"
+    QUERY = "queries"
 
 
 _HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.TABLE: frozenset({"depends", "partitions"}),
     Kind.MAPPING: frozenset({"depends", "entity", "fields", "key", "html", "wide", "numbered", "later"}),
+    Kind.PARTITION: frozenset({"depends", "on", "ahead"}),
     Kind.INDEX: frozenset({"depends", "on"}),
     Kind.CONSTRAINT: frozenset({"depends", "on"}),
     Kind.TRIGGER: frozenset({"depends", "on"}),
+    Kind.QUERY: frozenset({"depends", "uses", "prunes", "since", "until"}),
 }
 _COMMON_KEYS = frozenset({"depends"})
 _HEADER_LINE = re.compile(r"--\s(?P<key>[a-z]+):\s+(?P<value>.*\S)\s*$")
@@ -130,6 +133,93 @@ class Spec:
 
 
 @dataclass(frozen=True)
+class IndexDefinition:
+    """`create [unique] index [if not exists] <name> on <table> <rest>`, taken apart.
+
+    Attributes:
+        name: The index.
+        table: The table or materialized view.
+        unique: Whether it is unique.
+        rest: What follows the table's name.
+        statistics: Statistics target by column number, from `alter index … alter column … set statistics …`.
+        statement: As written.
+    """
+
+    name: str
+    table: str
+    unique: bool
+    rest: str
+    statistics: Mapping[int, int]
+    statement: Statement
+
+
+@dataclass(frozen=True)
+class ConstraintDefinition:
+    """`alter table <table> add constraint <name> <rest>`, taken apart.
+
+    Attributes:
+        name: The constraint.
+        table: The table.
+        form: `check`, `foreign` (key), `exclude` or `unique`: the first word of `rest`.
+        rest: What follows the constraint's name.
+        statement: As written.
+    """
+
+    name: str
+    table: str
+    form: str
+    rest: str
+    statement: Statement
+
+
+@dataclass(frozen=True)
+class TriggerDefinition:
+    """`create or replace trigger <name> … on <table> …`, taken apart."""
+
+    name: str
+    table: str
+    statement: Statement
+
+
+@dataclass(frozen=True)
+class ViewDefinition:
+    """`create materialized view if not exists <name> as <query>`, taken apart, with its indexes and comments.
+
+    Attributes:
+        name: The view.
+        query: What follows `as`.
+        indexes: Its indexes.
+        comments: `comment on …` statements.
+        statement: The first statement as written.
+    """
+
+    name: str
+    query: str
+    indexes: tuple[IndexDefinition, ...]
+    comments: tuple[Statement, ...]
+    statement: Statement
+
+
+@dataclass(frozen=True)
+class Query:
+    """A SELECT of the application.
+
+    Attributes:
+        spec: Its file.
+        uses: Indexes any of which is right for it; empty where none is meant.
+        prunes: The partitioned table of which it must leave partitions out, or None.
+        since: The literal at which the range of time in it begins, as written between quotes, or None.
+        until: Likewise, where it ends.
+    """
+
+    spec: Spec
+    uses: tuple[str, ...]
+    prunes: str | None
+    since: str | None
+    until: str | None
+
+
+@dataclass(frozen=True)
 class TableMapping:
     """A mapping with its header taken apart."""
 
@@ -169,6 +259,10 @@ class Catalog:
         """
         return next((spec for spec in self.of(Kind.TABLE) if spec.name == name), None) or _missing(name)
 
+    def partitions(self, table: str) -> Spec | None:
+        """The file of a table's partitions, if there is one."""
+        return next((spec for spec in self.of(Kind.PARTITION) if spec.options["on"] == table), None)
+
     @property
     def entities(self) -> Mapping[str, str]:
         """Target table by Base44 entity."""
@@ -193,6 +287,9 @@ def load_catalog(root: Path) -> Catalog:
     if not specs:
         raise CatalogError(f"{root}: holds no SQL files in {', '.join(Kind)}")
     mappings = {spec.name: _mapping(spec) for spec in specs if spec.kind is Kind.MAPPING}
+    for spec in specs:
+        if (check := _FORMS.get(spec.kind)) is not None:
+            check(spec)
     _check_names(specs)
     ordered = _order(specs)
     return Catalog(
@@ -246,6 +343,10 @@ def _read(path: Path, kind: Kind) -> Spec:
     )
     if "partitions" in options and not re.fullmatch(r"(month|year) of [a-z_][a-z0-9_]*", options["partitions"]):
         raise CatalogError(f"{path}:{lines['partitions']}: expected 'month of <column>' or 'year of <column>'")
+    if "ahead" in options and not re.fullmatch(r"[0-9]{1,3}", options["ahead"]):
+        raise CatalogError(
+            f"{path}:{lines['ahead']}: expected how many periods after the current one shall have a partition"
+        )
     return spec
 
 
@@ -285,6 +386,184 @@ def _mapping(spec: Spec) -> TableMapping:
     )
 
 
+_INDEX = re.compile(
+    r"create\s+(?P<unique>unique\s+)?index\s+(?:if\s+not\s+exists\s+)?(?P<name>[a-z_]\w*)\s+on\s+(?P<table>[a-z_]\w*)"
+    r"\s*(?P<rest>(?:using\b|\().*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_INDEX_STATISTICS = re.compile(
+    r"alter\s+index\s+(?P<name>[a-z_]\w*)\s+alter\s+column\s+(?P<column>\d+)\s+set\s+statistics\s+(?P<target>\d+)",
+    re.IGNORECASE,
+)
+_CONSTRAINT = re.compile(
+    r"alter\s+table\s+(?P<table>[a-z_]\w*)\s+add\s+constraint\s+(?P<name>[a-z_]\w*)\s+"
+    r"(?P<rest>(?P<form>check|foreign|exclude|unique)\b.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_TRIGGER = re.compile(
+    r"create\s+or\s+replace\s+trigger\s+(?P<name>[a-z_]\w*)\s+(?:before|after|instead\s+of)\s.*?\son\s+(?P<table>[a-z_]\w*)\s.*",
+    re.IGNORECASE | re.DOTALL,
+)
+_VIEW = re.compile(
+    r"create\s+materialized\s+view\s+(?:if\s+not\s+exists\s+)?(?P<name>[a-z_]\w*)\s+as\s+(?P<query>(?:select|with)\b.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_COMMENT = re.compile(r"comment\s+on\s", re.IGNORECASE)
+_SELECT = re.compile(r"(?:select|with)\b", re.IGNORECASE)
+
+
+def _fault_at(spec: Spec, statement: Statement, reason: str) -> CatalogError:
+    return CatalogError(f"{spec.path}:{statement.line}: {reason}")
+
+
+def _on(spec: Spec) -> str:
+    if (table := spec.options.get("on")) is None:
+        raise CatalogError(f"{spec.path}:1: {spec.kind} need a header 'on'")
+    return table
+
+
+def _check_table(spec: Spec, statement: Statement, table: str, expected: str) -> None:
+    if table != expected:
+        raise _fault_at(spec, statement, f"is about {table}, the file about {expected}")
+
+
+def _indexes(spec: Spec, statements: Sequence[Statement], table: str) -> tuple[IndexDefinition, ...]:
+    found: dict[str, tuple[re.Match[str], Statement]] = {}
+    statistics: dict[str, dict[int, int]] = {}
+    for statement in statements:
+        if match := _INDEX.fullmatch(statement.text):
+            _check_table(spec, statement, match["table"], table)
+            if match["name"] in found:
+                raise _fault_at(spec, statement, f"{match['name']} stands there twice")
+            found[match["name"]] = match, statement
+        elif match := _INDEX_STATISTICS.fullmatch(statement.text):
+            if match["name"] not in found:
+                raise _fault_at(spec, statement, f"{match['name']} is not created above")
+            statistics.setdefault(match["name"], {})[int(match["column"])] = int(match["target"])
+        else:
+            raise _fault_at(
+                spec,
+                statement,
+                "expected 'create [unique] index [if not exists] <name> on <table> …'"
+                " or 'alter index <name> alter column <number> set statistics <target>'",
+            )
+    return tuple(
+        IndexDefinition(
+            name,
+            table,
+            match["unique"] is not None,
+            match["rest"],
+            MappingProxyType(statistics.get(name, {})),
+            statement,
+        )
+        for name, (match, statement) in found.items()
+    )
+
+
+def index_definitions(spec: Spec) -> tuple[IndexDefinition, ...]:
+    """The indexes of a file.
+
+    Raises:
+        CatalogError: A statement is of another form; names the line.
+    """
+    return _indexes(spec, spec.statements, _on(spec))
+
+
+def constraint_definitions(spec: Spec) -> tuple[ConstraintDefinition, ...]:
+    """The constraints of a file.
+
+    Raises:
+        CatalogError: A statement is of another form; names the line.
+    """
+    table = _on(spec)
+    found: dict[str, ConstraintDefinition] = {}
+    for statement in spec.statements:
+        match = _CONSTRAINT.fullmatch(statement.text)
+        if match is None:
+            raise _fault_at(
+                spec,
+                statement,
+                "expected 'alter table <table> add constraint <name> check|foreign key|exclude|unique …'",
+            )
+        _check_table(spec, statement, match["table"], table)
+        if match["name"] in found:
+            raise _fault_at(spec, statement, f"{match['name']} stands there twice")
+        if re.search(r"\bnot\s+valid\s*$", match["rest"], re.IGNORECASE):
+            raise _fault_at(spec, statement, "NOT VALID is a matter of how it is added, not of the constraint")
+        found[match["name"]] = ConstraintDefinition(
+            match["name"], table, match["form"].lower(), match["rest"], statement
+        )
+    return tuple(found.values())
+
+
+def trigger_definitions(spec: Spec) -> tuple[TriggerDefinition, ...]:
+    """The triggers of a file.
+
+    Raises:
+        CatalogError: A statement is of another form; names the line.
+    """
+    table = _on(spec)
+    found: dict[str, TriggerDefinition] = {}
+    for statement in spec.statements:
+        match = _TRIGGER.fullmatch(statement.text)
+        if match is None:
+            raise _fault_at(spec, statement, "expected 'create or replace trigger <name> … on <table> …'")
+        _check_table(spec, statement, match["table"], table)
+        if match["name"] in found:
+            raise _fault_at(spec, statement, f"{match['name']} stands there twice")
+        found[match["name"]] = TriggerDefinition(match["name"], table, statement)
+    return tuple(found.values())
+
+
+def view_definition(spec: Spec) -> ViewDefinition:
+    """The materialized view of a file.
+
+    Raises:
+        CatalogError: A statement is of another form; names the line.
+    """
+    first = spec.statements[0]
+    match = _VIEW.fullmatch(first.text)
+    if match is None:
+        raise _fault_at(spec, first, "expected 'create materialized view [if not exists] <name> as <query>'")
+    if match["name"] != spec.name:
+        raise _fault_at(spec, first, f"the view is {match['name']}, the file {spec.name}")
+    comments = tuple(statement for statement in spec.statements[1:] if _COMMENT.match(statement.text))
+    indexes = _indexes(spec, [s for s in spec.statements[1:] if s not in comments], spec.name)
+    if not any(index.unique for index in indexes):
+        raise _fault_at(spec, first, "a materialized view needs a unique index: REFRESH … CONCURRENTLY works by it")
+    return ViewDefinition(spec.name, match["query"], indexes, comments, first)
+
+
+def query_definition(spec: Spec) -> Query:
+    """The query of a file.
+
+    Raises:
+        CatalogError: It is not one SELECT, or a literal that a header names is not in it.
+    """
+    if len(spec.statements) != 1 or not _SELECT.match(spec.statements[0].text):
+        raise CatalogError(f"{spec.path}:1: a query is one SELECT")
+    for key in ("since", "until"):
+        if key in spec.options and f"'{spec.options[key]}'" not in spec.statements[0].text:
+            raise CatalogError(f"{spec.path}:1: '{key}' must be a literal of the query: '{spec.options[key]}'")
+    return Query(
+        spec,
+        _names(spec.options.get("uses", "")),
+        spec.options.get("prunes"),
+        spec.options.get("since"),
+        spec.options.get("until"),
+    )
+
+
+_FORMS: Mapping[Kind, Callable[[Spec], object]] = {
+    Kind.PARTITION: _on,
+    Kind.INDEX: index_definitions,
+    Kind.CONSTRAINT: constraint_definitions,
+    Kind.TRIGGER: trigger_definitions,
+    Kind.VIEW: view_definition,
+    Kind.QUERY: query_definition,
+}
+
+
 def _names(value: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in value.split(",") if name.strip())
 
@@ -302,10 +581,14 @@ def _check_names(specs: list[Spec]) -> None:
         if spec.name in seen:
             raise CatalogError(f"{spec.path}:1: {spec.name} stands there twice: {seen[spec.name].path}")
         seen[spec.name] = spec
+    indexes = {index.name for spec in specs if spec.kind is Kind.INDEX for index in index_definitions(spec)}
+    for spec in specs:
+        if missing := [name for name in _names(spec.options.get("uses", "")) if name not in indexes]:
+            raise CatalogError(f"{spec.path}:1: uses {missing[0]}, which no file of {spec.path.parent.parent} gives")
     for spec in specs:
         if spec.kind is Kind.MAPPING and (spec.name not in seen or seen[spec.name].kind is not Kind.TABLE):
             raise CatalogError(f"{spec.path}:1: there is no table {spec.name}: tables/{spec.name}.sql is missing")
-        for name in (*spec.depends, *_names(spec.options.get("on", ""))):
+        for name in (*spec.depends, *_names(spec.options.get("on", "")), *_names(spec.options.get("prunes", ""))):
             if name not in seen:
                 line = _line_naming(spec.path, name)
                 raise CatalogError(

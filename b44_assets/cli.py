@@ -303,6 +303,8 @@ def _prepare_dagster(settings: Settings) -> None:
             shutil.copyfile(_packaged("dagster.yaml"), home / "dagster.yaml")
         os.environ["DAGSTER_HOME"] = str(home)
     os.environ["B44_HOME"] = str(settings.home)
+    # The months of a range are one step's; storing each by itself takes longer than most steps.
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
     for name, value in (
         ("B44_DATABASE_URL", settings.database_url),
         ("B44_EXPORT_DIR", settings.export_dir),

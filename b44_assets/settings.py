@@ -98,6 +98,7 @@ class Overrides(TypedDict, total=False):
     max_quarantine: QuarantineLimit | None
     batch_size: int | None
     lock_timeout_ms: int | None
+    keep_months: Mapping[str, int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,7 @@ class Settings:
         max_quarantine: Limit on refused records for each entity (`B44_MAX_QUARANTINE`); `None` is no limit.
         batch_size: Records in one batch of the engine (`B44_BATCH_SIZE`).
         lock_timeout_ms: Longest wait, in milliseconds, for a lock that blocks others (`B44_LOCK_TIMEOUT`).
+        keep_months: Months after which partitions are detached, by table (`B44_KEEP_MONTHS`); others are kept for ever.
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -125,6 +127,7 @@ class Settings:
     max_quarantine: QuarantineLimit | None = None
     batch_size: int = DEFAULT_BATCH_SIZE
     lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS
+    keep_months: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:
         """Holds what no source of a value may break."""
@@ -172,6 +175,8 @@ class Settings:
             given["batch_size"] = _whole("B44_BATCH_SIZE", text)
         if text := values.get("B44_LOCK_TIMEOUT"):
             given["lock_timeout_ms"] = _milliseconds("B44_LOCK_TIMEOUT", text)
+        if text := values.get("B44_KEEP_MONTHS"):
+            given["keep_months"] = _months_by_table("B44_KEEP_MONTHS", text)
         for name, value in overrides.items():
             if name not in Overrides.__annotations__:
                 raise TypeError(f"there is no setting named {name!r}")
@@ -215,6 +220,18 @@ def _month(name: str, text: str) -> date:
     if match is None or int(match[1]) < 1:
         raise SettingsError(f"{name} must be a month such as 2020-01, not {text!r}")
     return date(int(match[1]), int(match[2]), 1)
+
+
+def _months_by_table(name: str, text: str) -> dict[str, int]:
+    kept: dict[str, int] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([a-z_][a-z0-9_]*)\s*=\s*([0-9]{1,4})\s*", part)
+        if match is None or int(match[2]) < 1 or match[1] in kept:
+            raise SettingsError(
+                f"{name} must be months by table such as audit_logs=84 or posts=36,audit_logs=84, not {text!r}"
+            )
+        kept[match[1]] = int(match[2])
+    return kept
 
 
 def _whole(name: str, text: str) -> int:

@@ -9,6 +9,9 @@ set work_mem = '256MB';
 set jit = off;
 set timezone = 'UTC';
 set client_min_messages = warning;
+set b44.migrating = 'on';
+set maintenance_work_mem = '1GB';
+set max_parallel_maintenance_workers = 4;
 
 create schema migration;
 create unlogged table s_user (username text, avatar_url text, bio text, verified text, last_login_at text, role text, id text,
@@ -59,6 +62,7 @@ return case when t ~ '^''[=+@-]' then substr(t, 2) else t end;
 \ir ../sql/tables/events.sql
 \ir ../sql/tables/user_preferences.sql
 \ir ../sql/tables/user_sessions.sql
+\ir ../sql/partitions/user_sessions_partitions.sql
 \ir ../sql/tables/audit_logs.sql
 
 -- Users.
@@ -173,3 +177,36 @@ select distinct on (a.id) to_id(a.id), table_name, to_id(record_id), action, old
   from s_audit a left join users u on u.id = to_id(a.user_id)
  where a.id is not null and to_time("timestamp") is not null and (old_values is null or old_values is json)
    and (new_values is null or new_values is json);
+
+-- What stands on the tables.
+\ir ../sql/functions/partition_functions.sql
+\ir ../sql/functions/drain_functions.sql
+\ir ../sql/functions/post_functions.sql
+\ir ../sql/functions/statistics_functions.sql
+\ir ../sql/functions/reading_functions.sql
+\ir ../sql/partitions/posts_partitions.sql
+\ir ../sql/partitions/audit_logs_partitions.sql
+\ir ../sql/indexes/audit_logs_lookup_indexes.sql
+\ir ../sql/indexes/categories_listing_indexes.sql
+\ir ../sql/indexes/events_lookup_indexes.sql
+\ir ../sql/indexes/posts_composite_indexes.sql
+\ir ../sql/indexes/posts_covering_indexes.sql
+\ir ../sql/indexes/posts_equality_indexes.sql
+\ir ../sql/indexes/posts_foreign_key_indexes.sql
+\ir ../sql/indexes/posts_month_indexes.sql
+\ir ../sql/indexes/posts_partial_indexes.sql
+\ir ../sql/indexes/posts_search_indexes.sql
+\ir ../sql/indexes/posts_tags_indexes.sql
+\ir ../sql/indexes/user_preferences_document_indexes.sql
+\ir ../sql/indexes/user_sessions_lookup_indexes.sql
+\ir ../sql/indexes/users_account_indexes.sql
+\ir ../sql/constraints/audit_logs_constraints.sql
+\ir ../sql/constraints/categories_constraints.sql
+\ir ../sql/constraints/events_constraints.sql
+\ir ../sql/constraints/posts_constraints.sql
+\ir ../sql/constraints/user_preferences_constraints.sql
+\ir ../sql/constraints/user_sessions_constraints.sql
+\ir ../sql/constraints/users_constraints.sql
+\ir ../sql/triggers/posts_triggers.sql
+\ir ../sql/views/user_post_stats.sql
+analyze;

@@ -152,13 +152,7 @@ def connect(
         raise DatabaseError(_explain(error, parameters)) from None
     try:
         _check_server(conn, where)
-        session = _SESSION | {"lock_timeout": str(lock_timeout_ms)}
-        conn.cursor().executemany("SELECT set_config(%s, %s, false)", list(session.items()))
-        try:
-            # Ends SQL whose client was killed; the second net below `cancelling`.
-            conn.execute("SELECT set_config('client_connection_check_interval', '2s', false)")
-        except errors.InvalidParameterValue:
-            logger.debug("%s cannot watch for clients that have gone", where)
+        _settle(conn, where, lock_timeout_ms)
         conn.autocommit = autocommit
     except psycopg.Error as error:
         conn.close()
@@ -167,6 +161,40 @@ def connect(
         conn.close()
         raise
     return conn
+
+
+def renew(
+    conn: psycopg.Connection[TupleRow],
+    *,
+    application_name: str = "b44",
+    lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS,
+) -> None:
+    """Makes a connection as good as new for its next use: settings, advisory locks, temporary tables, cursors.
+
+    What stays is the server's knowledge of the tables, which a new connection would gather anew.
+
+    Args:
+        conn: In autocommit mode, with no transaction open.
+        application_name: As of `connect`.
+        lock_timeout_ms: As of `connect`.
+
+    Raises:
+        psycopg.Error: It is none to be used any more.
+    """
+    # Not DISCARD ALL, which would drop prepared statements behind psycopg's back.
+    conn.execute("RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP")
+    _settle(conn, _where(conn.info.get_parameters()), lock_timeout_ms)
+    conn.execute("SELECT set_config('application_name', %s, false)", (application_name,))
+
+
+def _settle(conn: psycopg.Connection[TupleRow], where: str, lock_timeout_ms: int) -> None:
+    session = _SESSION | {"lock_timeout": str(lock_timeout_ms)}
+    conn.cursor().executemany("SELECT set_config(%s, %s, false)", list(session.items()))
+    try:
+        # Ends SQL whose client was killed; the second net below `cancelling`.
+        conn.execute("SELECT set_config('client_connection_check_interval', '2s', false)")
+    except errors.InvalidParameterValue:
+        logger.debug("%s cannot watch for clients that have gone", where)
 
 
 def redact(url: str) -> str:

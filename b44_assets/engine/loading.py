@@ -335,6 +335,8 @@ class _Loader:
                 }
                 # The batch's records are kept in memory while they are written, and again for the trigger of the slugs.
                 conn.execute("set local work_mem = '64MB'")
+                # Rules for writes by the application are not for records that the mapping has judged.
+                conn.execute("set local b44.migrating = 'on'")
                 row = conn.execute(self._statement, params).fetchone()
                 if row is None or row[0] != upto - position + 1:
                     raise DatabaseError(

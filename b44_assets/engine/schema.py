@@ -8,7 +8,8 @@ from typing import LiteralString, cast
 import psycopg
 from psycopg import sql
 
-from b44_assets.catalog import Spec
+from b44_assets.catalog import Kind, Spec
+from b44_assets.engine.ddl import change
 from b44_assets.engine.session import Connection, Session, reason_of
 from b44_assets.errors import DatabaseError
 
@@ -24,11 +25,17 @@ class Applied:
 def apply(session: Session, spec: Spec) -> Applied:
     """Runs the statements of a file in one transaction; running them again changes nothing.
 
+    A table that is not partitioned by time gets its partitions along with it, since no row could be written without.
+
     Raises:
-        DatabaseError: A statement fails; names the file and the line.
+        DatabaseError: A statement fails, naming file and line; or no lock was to be had, naming who stood in the way.
     """
+    partitions = session.catalog.partitions(spec.name) if spec.kind is Kind.TABLE and spec.period is None else None
     with session.connection(f"apply {spec.name}") as conn:
-        return apply_on(conn, spec)
+        applied = change(session, conn, lambda c: apply_on(c, spec))
+        if partitions is not None:
+            change(session, conn, lambda c: apply_on(c, partitions))
+        return applied
 
 
 def apply_on(conn: Connection, spec: Spec) -> Applied:
@@ -43,7 +50,7 @@ def apply_on(conn: Connection, spec: Spec) -> Applied:
                 # The text of a file under sql/, which is trusted as the program itself is.
                 conn.execute(sql.SQL(cast(LiteralString, statement.text)))
             except psycopg.OperationalError:
-                # A full disk or a lost connection is no fault of the file.
+                # A full disk or a lost connection is no fault of the file; a lock is tried again.
                 raise
             except psycopg.Error as error:
                 raise DatabaseError(f"{spec.path}:{statement.line}: {reason_of(error)}") from error

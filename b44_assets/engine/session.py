@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from b44_assets.catalog import Catalog
-from b44_assets.database.connect import cancelling, connect
+from b44_assets.database.connect import cancelling, connect, renew
 from b44_assets.errors import DatabaseError
 from b44_assets.settings import QuarantineLimit
 
@@ -43,6 +44,7 @@ class Session:
         max_quarantine: How many refused records stop an entity's load; None for no limit.
         lock_timeout_ms: How long DDL may wait for a lock before it steps back and tries again, in milliseconds.
         progress: Whom to tell.
+        idle: Connections to be used again, where the session was made to keep them (`keeping`).
     """
 
     url: str = field(repr=False)
@@ -53,6 +55,17 @@ class Session:
     max_quarantine: QuarantineLimit | None = None
     lock_timeout_ms: int = 200
     progress: Progress = silent
+    idle: list[Connection] | None = field(default=None, repr=False, compare=False)
+
+    @contextmanager
+    def keeping(self) -> Generator[Session]:
+        """The same session, which uses its connections again until the end of the block, and then closes them."""
+        idle: list[Connection] = []
+        try:
+            yield replace(self, idle=idle)
+        finally:
+            for conn in idle:
+                conn.close()
 
     @contextmanager
     def connection(self, purpose: str) -> Generator[Connection]:
@@ -66,7 +79,7 @@ class Session:
                 statement that nobody nearer to it has said more about.
         """
         try:
-            with connect(self.url, application_name=f"b44 {purpose}", autocommit=True) as conn, cancelling(conn):
+            with self._connected(f"b44 {purpose}") as conn, cancelling(conn):
                 # The files of sql/ name their objects without a schema.
                 conn.execute("set search_path = public")
                 yield conn
@@ -74,6 +87,31 @@ class Session:
             raise DatabaseError(f"{purpose}: the database could not go on: {reason_of(error)}") from error
         except psycopg.Error as error:
             raise DatabaseError(f"{purpose}: {reason_of(error)}") from error
+
+    @contextmanager
+    def _connected(self, name: str) -> Generator[Connection]:
+        conn = self._kept(name) or connect(self.url, application_name=name, autocommit=True)
+        try:
+            yield conn
+        except BaseException:
+            conn.close()
+            raise
+        if self.idle is not None and conn.info.transaction_status is TransactionStatus.IDLE:
+            self.idle.append(conn)
+        else:
+            conn.close()
+
+    def _kept(self, name: str) -> Connection | None:
+        while self.idle:
+            conn = self.idle.pop()
+            try:
+                renew(conn, application_name=name)
+            except psycopg.Error:
+                # It was ended meanwhile; a new one tells whether the server still is there.
+                conn.close()
+            else:
+                return conn
+        return None
 
 
 def reason_of(error: psycopg.Error) -> str:

@@ -1,16 +1,24 @@
 """Factories: specs of the catalogue into assets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
+from b44_assets.engine.constraining import apply_constraints
+from b44_assets.engine.ddl import SchemaChange
+from b44_assets.engine.indexing import apply_indexes
 from b44_assets.engine.loading import Load, load
+from b44_assets.engine.partitioning import apply_partitions
 from b44_assets.engine.schema import apply
+from b44_assets.engine.session import Session
 from b44_assets.engine.staging import stage
 from b44_assets.engine.strays import keep_strays
 from b44_assets.engine.tables import describe
+from b44_assets.engine.triggering import apply_triggers
+from b44_assets.engine.upkeep import analyze, index_usage, reindex_bloated
+from b44_assets.engine.viewing import apply_view
 from b44_assets.orchestration import metadata
 from b44_assets.orchestration.partitions import KEY_FORMAT, month_of, range_of
 from b44_assets.orchestration.resources import Migration
@@ -27,7 +35,16 @@ STAGES = {
     Kind.VIEW: "views",
 }
 """Group of an asset by kind: the stage of the work."""
+EXECUTORS: Mapping[Kind, Callable[[Session, Spec], SchemaChange]] = {
+    Kind.INDEX: apply_indexes,
+    Kind.CONSTRAINT: apply_constraints,
+    Kind.TRIGGER: apply_triggers,
+}
+"""Who brings the files about one table into the database, by kind."""
 EXPORT_STAGE = "exports"
+MONITORING_STAGE = "monitoring"
+INDEX_USAGE_KEY = dg.AssetKey(["monitoring", "index_usage"])
+REBUILT_INDEXES_KEY = dg.AssetKey(["monitoring", "rebuilt_indexes"])
 STRAYS_KEY = dg.AssetKey(["base44", "other_entities"])
 
 
@@ -57,16 +74,27 @@ def build_assets(catalog: Catalog, months: dg.MonthlyPartitionsDefinition) -> li
     for spec in catalog.of(Kind.TABLE):
         mapping = catalog.mappings.get(spec.name)
         assets.append(_object(spec) if mapping is None else _table(spec, mapping, months))
-    assets.extend(
-        _object(spec) for spec in catalog.of(Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW)
-    )
+    assets.extend(_partition_set(spec) for spec in catalog.of(Kind.PARTITION))
+    assets.extend(_schema_of(table, specs) for table, specs in schema_by_table(catalog).items())
+    assets.extend(_view(spec) for spec in catalog.of(Kind.VIEW))
+    assets.append(_index_usage(catalog))
+    assets.append(_rebuilt_indexes())
     return assets
+
+
+def schema_by_table(catalog: Catalog) -> dict[str, list[Spec]]:
+    """Index groups, constraints and triggers by the table that they are on, in the order of the work."""
+    tables: dict[str, list[Spec]] = {}
+    for kind in EXECUTORS:
+        for spec in catalog.of(kind):
+            tables.setdefault(spec.options["on"], []).append(spec)
+    return tables
 
 
 def _spec_of(spec: Spec, **more: Any) -> Any:
     return {
         "key": key_of(spec.name),
-        "deps": [key_of(name) for name in spec.depends],
+        "deps": [key_of(name) for name in dict.fromkeys((*spec.depends, *spec.options.get("on", "").split()))],
         "description": spec.description,
         "group_name": STAGES[spec.kind],
         "kinds": {"postgres", "sql"},
@@ -91,6 +119,105 @@ def _together(name: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
                     yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata={"statements": applied.statements})
 
     return objects
+
+
+def _schema_of(table: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
+    """What stands on one table, each file an asset, in one step."""
+
+    @dg.multi_asset(name=f"{table}_schema", specs=[dg.AssetSpec(**_spec_of(spec)) for spec in specs], can_subset=True)
+    def schema(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        indexed = False
+        with migration.session(context) as session:
+            for spec in specs:
+                if key_of(spec.name) in context.selected_asset_keys:
+                    done = EXECUTORS[spec.kind](session, spec)
+                    indexed |= spec.kind is Kind.INDEX and done.changed
+                    _log_change(context, done)
+                    yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata=metadata.of_change(done))
+            if indexed:
+                # Expressions have statistics only once they are indexed, and after a first load nothing has any.
+                analyze(session, table)
+
+    return schema
+
+
+def _partition_set(spec: Spec) -> dg.AssetsDefinition:
+    """The partitions of a table."""
+    table = spec.options["on"]
+
+    def partition_set(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            done = apply_partitions(session, spec, keep_months=migration.settings.keep_months.get(table))
+        for what, names in (("made", done.made), ("detached", done.detached)):
+            if names:
+                context.log.info(f"{table}: {what} {', '.join(names)}")
+        return dg.MaterializeResult(metadata=metadata.of_partitions(done))
+
+    return dg.asset(**_spec_of(spec))(partition_set)
+
+
+def _view(spec: Spec) -> dg.AssetsDefinition:
+    """A materialized view, made, and filled where it differs from its query."""
+
+    def view(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            done = apply_view(session, spec)
+            facts = metadata.of_change(done) | {"refreshed": done.refreshed}
+            facts |= metadata.of_table(describe(session, spec.name))
+        _log_change(context, done)
+        return dg.MaterializeResult(metadata=facts)
+
+    return dg.asset(**_spec_of(spec))(view)
+
+
+def _index_usage(catalog: Catalog) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=INDEX_USAGE_KEY,
+        deps=[key_of(spec.name) for spec in catalog.of(Kind.INDEX, Kind.CONSTRAINT, Kind.VIEW)],
+        description="Size, use and bloat of every index.",
+        group_name=MONITORING_STAGE,
+        kinds={"postgres"},
+        owners=OWNERS,
+        code_version="1",
+    )
+    def usage_of_indexes(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            usage = index_usage(session)
+        return dg.MaterializeResult(metadata=metadata.of_index_usage(usage))
+
+    return usage_of_indexes
+
+
+def _rebuilt_indexes() -> dg.AssetsDefinition:
+    @dg.asset(
+        key=REBUILT_INDEXES_KEY,
+        deps=[INDEX_USAGE_KEY],
+        description="Indexes rebuilt CONCURRENTLY, since half of them or more was bloat.",
+        group_name=MONITORING_STAGE,
+        kinds={"postgres"},
+        owners=OWNERS,
+        code_version="1",
+    )
+    def rebuilt_indexes(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            names = reindex_bloated(session)
+        return dg.MaterializeResult(metadata=metadata.of_rebuilt(names))
+
+    return rebuilt_indexes
+
+
+def _log_change(context: dg.AssetExecutionContext, done: SchemaChange) -> None:
+    for what in ("created", "replaced", "repaired"):
+        if names := getattr(done, what):
+            context.log.info(f"{done.name}: {what} {', '.join(names)}")
 
 
 def _object(spec: Spec) -> dg.AssetsDefinition:
@@ -181,10 +308,12 @@ def _table(spec: Spec, mapping: TableMapping, months: dg.MonthlyPartitionsDefini
                 done = load(
                     session, mapping, range_of(months, keys), month_of(months.get_first_partition_key() or keys[0])
                 )
-                _report_months(context, done, keys)
-            description = describe(session, spec.name)
+            facts = {**metadata.of_load(done), **metadata.of_table(describe(session, spec.name))}
         _log(context, done)
-        return dg.MaterializeResult(metadata={**metadata.of_load(done), **metadata.of_table(description)})
+        if by_month:
+            _report_months(context, done, list(context.partition_keys), facts)
+            return dg.MaterializeResult()
+        return dg.MaterializeResult(metadata=facts)
 
     return dg.asset(**options)(table)
 
@@ -195,8 +324,8 @@ _BOOKS_OF_A_LOAD = tuple(
 )
 
 
-def _report_months(context: dg.AssetExecutionContext, done: Load, keys: Sequence[str]) -> None:
-    """Each month's own numbers, on its own materialization."""
+def _report_months(context: dg.AssetExecutionContext, done: Load, keys: Sequence[str], facts: dict[str, Any]) -> None:
+    """Each month's own numbers, on its own materialization; the whole table's on the last, which is the one shown first."""
     months = {
         part.partition_key.strftime(KEY_FORMAT): part for part in done.partitions if part.partition_key is not None
     }
@@ -207,6 +336,7 @@ def _report_months(context: dg.AssetExecutionContext, done: Load, keys: Sequence
                 "month": key,
                 "dagster/partition_row_count": part.migrated if part else 0,
                 "month_inserted_now": part.inserted if part else 0,
+                **(facts if key == keys[-1] else {}),
             },
             partition_key=key,
         )

@@ -1,19 +1,239 @@
 """Factories: tables of the catalogue into asset checks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import dagster as dg
 
-from b44_assets.catalog import Catalog, TableMapping
+from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
+from b44_assets.engine.drift import schema_drift
+from b44_assets.engine.health import (
+    constraints_valid,
+    foreign_keys_hold,
+    indexes_valid,
+    publish_permissions,
+    slugs_registered,
+    view_equals_query,
+    view_fresh,
+)
+from b44_assets.engine.partitioning import check_bounds, check_global_ids
+from b44_assets.engine.plans import query_plans
 from b44_assets.engine.proving import RowParity, content_parity, row_parity
+from b44_assets.engine.session import Session
+from b44_assets.engine.upkeep import index_usage
 from b44_assets.orchestration import metadata
-from b44_assets.orchestration.assets import key_of
+from b44_assets.orchestration.assets import INDEX_USAGE_KEY, key_of, schema_by_table
 from b44_assets.orchestration.resources import Migration
 
 
 def build_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
     """Every check."""
-    return [_parity(catalog, mapping) for mapping in catalog.mappings.values()]
+    return [
+        *(_parity(catalog, mapping) for mapping in catalog.mappings.values()),
+        _together(
+            "health",
+            [
+                *(check for table in catalog.mappings for check in _health(catalog, table)),
+                *(_bounds(spec) for spec in catalog.of(Kind.PARTITION)),
+                *(check for spec in catalog.of(Kind.VIEW) for check in _view(spec)),
+                *_whole_schema(catalog),
+            ],
+        ),
+    ]
+
+
+class Verdict(Protocol):
+    """What the engine's checks return."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether all is well."""
+        ...
+
+    def explain(self) -> str:
+        """One line."""
+        ...
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check of the engine as one of Dagster.
+
+    Attributes:
+        name: Its name in Dagster.
+        asset: What it is about.
+        description: What passing means.
+        judge: Does it.
+        facts: Its metadata.
+        warns: Whether failing is a warning only.
+        after: What must be there before, besides the asset.
+    """
+
+    name: str
+    asset: dg.AssetKey
+    description: str
+    judge: Callable[[Session], Verdict]
+    facts: Callable[[Any], dict[str, Any]]
+    warns: bool = False
+    after: tuple[dg.AssetKey, ...] = field(default=())
+
+
+def _together(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
+    """Many checks in one step, which costs more than most of them. None blocks: nothing is built on what they look at."""
+
+    @dg.multi_asset_check(
+        name=name,
+        specs=[
+            dg.AssetCheckSpec(
+                check.name, asset=check.asset, description=check.description, additional_deps=list(check.after)
+            )
+            for check in checks
+        ],
+        can_subset=True,
+    )
+    def health(
+        context: dg.AssetCheckExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> Iterator[dg.AssetCheckResult]:
+        selected = context.selected_asset_check_keys
+        with migration.session(context) as session:
+            for check in checks:
+                if dg.AssetCheckKey(check.asset, check.name) in selected:
+                    verdict = check.judge(session)
+                    yield dg.AssetCheckResult(
+                        asset_key=check.asset,
+                        check_name=check.name,
+                        passed=verdict.passed,
+                        severity=dg.AssetCheckSeverity.WARN if check.warns else dg.AssetCheckSeverity.ERROR,
+                        description=verdict.explain(),
+                        metadata=check.facts(verdict),
+                    )
+
+    return health
+
+
+def _health(catalog: Catalog, table: str) -> list[Check]:
+    """Whether what stands on a table is in force."""
+    asset = key_of(table)
+    after = tuple(key_of(spec.name) for spec in schema_by_table(catalog).get(table, []))
+    checks = [
+        Check(
+            "constraints_valid",
+            asset,
+            "Every constraint of sql/ is there, and proven for every row.",
+            lambda session: constraints_valid(session, table),
+            metadata.of_constraints,
+            after=after,
+        ),
+        Check(
+            "indexes_valid",
+            asset,
+            "Every index of sql/ is there, on every partition, and valid.",
+            lambda session: indexes_valid(session, table),
+            metadata.of_indexes,
+            after=after,
+        ),
+        Check(
+            "foreign_keys_hold",
+            asset,
+            "No reference is without its row, counted anew whatever the server says of its constraints.",
+            lambda session: foreign_keys_hold(session, table),
+            metadata.of_foreign_keys,
+            after=after,
+        ),
+    ]
+    if catalog.table(table).period is not None and catalog.mappings[table].key == "id":
+        checks.append(
+            Check(
+                "ids_unique",
+                asset,
+                "No identifier stands in two partitions; the primary key sees to it within one only.",
+                lambda session: check_global_ids(session, table),
+                metadata.of_global_ids,
+            )
+        )
+    if table == "posts" and "post_slugs" in catalog.table(table).depends:
+        checks += [
+            Check(
+                "publish_permissions",
+                asset,
+                "The authors of published posts are active and verified. Posts that came from Base44 otherwise are kept.",
+                publish_permissions,
+                metadata.of_publish_permissions,
+                warns=True,
+                after=after,
+            ),
+            Check(
+                "slugs_registered",
+                asset,
+                "The registry of slugs holds what the posts hold.",
+                slugs_registered,
+                metadata.of_slugs,
+                after=after,
+            ),
+            Check(
+                "query_plans",
+                asset,
+                "The queries of sql/queries/ leave out partitions and can use the indexes meant for them.",
+                query_plans,
+                metadata.of_query_plans,
+                after=(*after, *(key_of(spec.name) for spec in catalog.of(Kind.INDEX) if spec.options["on"] != table)),
+            ),
+        ]
+    return checks
+
+
+def _bounds(spec: Spec) -> Check:
+    return Check(
+        "partition_bounds",
+        key_of(spec.name),
+        "Every row has a partition of its own: no gap, no overlap, and an empty default partition.",
+        lambda session: check_bounds(session, spec.options["on"]),
+        metadata.of_bounds,
+    )
+
+
+def _view(spec: Spec) -> list[Check]:
+    asset = key_of(spec.name)
+    return [
+        Check(
+            "view_fresh",
+            asset,
+            "The view is filled, and not much older than its tables.",
+            lambda session: view_fresh(session, spec),
+            metadata.of_view_fresh,
+        ),
+        Check(
+            "view_equals_query",
+            asset,
+            "The rows of the view are those of its query. Between two refreshes they need not be.",
+            lambda session: view_equals_query(session, spec),
+            metadata.of_view_equals_query,
+            warns=True,
+        ),
+    ]
+
+
+def _whole_schema(catalog: Catalog) -> list[Check]:
+    built = tuple(key_of(spec.name) for spec in catalog.of(Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW))
+    return [
+        Check(
+            "schema_drift",
+            INDEX_USAGE_KEY,
+            "Tables, columns, indexes, constraints, triggers, functions and comments are as sql/ says.",
+            schema_drift,
+            metadata.of_drift,
+            after=built,
+        ),
+        Check(
+            "indexes_worth_having",
+            INDEX_USAGE_KEY,
+            "No index is bloated, and none repeats another.",
+            index_usage,
+            metadata.of_index_verdict,
+            warns=True,
+        ),
+    ]
 
 
 def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition:

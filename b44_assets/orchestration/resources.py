@@ -60,7 +60,8 @@ class Migration:
                 context.log.info(f"{what}: {done:,} of {total:,} ({done / total:.0%})")
 
         try:
-            yield self.offline_session(context.run.run_id, report)
+            with self.offline_session(context.run.run_id, report).keeping() as session:
+                yield session
         except B44Error as error:
             self.faults.append(error)
             raise dg.Failure(description=str(error), allow_retries=False) from error

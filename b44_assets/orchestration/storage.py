@@ -6,10 +6,25 @@ from typing import Any
 
 from dagster import Field, StringSource
 from dagster._serdes import ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 
 from b44_assets.database.embedded import dagster_url
 from b44_assets.settings import Settings
+
+
+class EventLogStorage(PostgresEventLogStorage):
+    """As `dagster-postgres` has it, but it remembers which tables are there instead of asking before many an event."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        """As of `PostgresEventLogStorage`."""
+        self._tables: set[str] = set()
+        super().__init__(*args, **named)
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether there is such a table; one that is there stays."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables.add(table_name)
+        return table_name in self._tables
 
 
 class PostgresStorage(DagsterPostgresStorage):
@@ -18,6 +33,11 @@ class PostgresStorage(DagsterPostgresStorage):
     Dagster's `env:` has no default, so a plain configuration would fail wherever DAGSTER_PG_URL is not set. This finds it
     as the rest of the project does: DAGSTER_PG_URL, else database `dagster` on the embedded server, started if need be.
     """
+
+    def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
+        """Opens no connection but to see that Dagster's tables are there."""
+        super().__init__(postgres_url, inst_data=inst_data)
+        self._event_log_storage = EventLogStorage(postgres_url)
 
     @classmethod
     def config_type(cls) -> Any:
@@ -28,4 +48,4 @@ class PostgresStorage(DagsterPostgresStorage):
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> DagsterPostgresStorage:
         """Called by Dagster for the `storage` section of `dagster.yaml`."""
         url = config_value.get("postgres_url") or dagster_url(Settings.load())
-        return DagsterPostgresStorage(postgres_url=url, inst_data=inst_data)
+        return cls(url, inst_data)

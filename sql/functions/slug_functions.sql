@@ -19,22 +19,32 @@ begin
 end
 $$;
 
--- Kept by statement, not by row: a batch of thousands costs one insert.
+-- Kept by statement, not by row: a batch of thousands costs one insert. Writes that are not the migration's come after
+-- the triggers by row (triggers/posts_triggers.sql), which see writes to a partition, too; then nothing is left to do.
 create or replace function register_post_slugs() returns trigger
 language plpgsql
 as $$
 begin
-  if tg_op = 'INSERT' then
-    insert into post_slugs (slug, post_id, post_created_at) select a.slug, a.id, a.created_at from added a;
-  elsif tg_op = 'DELETE' then
+  if tg_op = 'DELETE' then
     delete from post_slugs s using removed r where s.slug = r.slug and s.post_id = r.id and s.post_created_at = r.created_at;
+  elsif tg_op = 'INSERT' and current_setting('b44.migrating', true) = 'on' then
+    insert into post_slugs (slug, post_id, post_created_at) select a.slug, a.id, a.created_at from added a;
+  elsif tg_op = 'INSERT' then
+    insert into post_slugs (slug, post_id, post_created_at)
+    select a.slug, a.id, a.created_at
+      from added a
+     where not exists (
+       select from post_slugs s where s.slug = a.slug and s.post_id = a.id and s.post_created_at = a.created_at);
   else
     -- Most updates leave slug and key alone and cost a comparison only.
     delete from post_slugs s
      using (select slug, id, created_at from removed except select slug, id, created_at from added) r
      where s.slug = r.slug and s.post_id = r.id and s.post_created_at = r.created_at;
     insert into post_slugs (slug, post_id, post_created_at)
-    select slug, id, created_at from added except select slug, id, created_at from removed;
+    select a.slug, a.id, a.created_at
+      from (select slug, id, created_at from added except select slug, id, created_at from removed) a
+     where not exists (
+       select from post_slugs s where s.slug = a.slug and s.post_id = a.id and s.post_created_at = a.created_at);
   end if;
   return null;
 end

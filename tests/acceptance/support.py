@@ -26,6 +26,7 @@ DIALECTS = sorted(folder.name for folder in EXPORTS.iterdir())
 # Longer than any of it takes on a slow machine: only a process that hangs is ended by it.
 PATIENCE = 300.0
 
+_KEPT = re.compile(r"warning: posts publish_permissions: \d+ of \d+ published posts .*")
 _PROGRESS = re.compile(r"[\w/]+(?:: mapping|: [\d,]+ of [\d,]+)?")
 
 
@@ -39,8 +40,8 @@ class Result:
 
     @property
     def complaints(self) -> list[str]:
-        """The lines of standard error that do not report progress."""
-        return [line for line in self.err.splitlines() if not _PROGRESS.fullmatch(line)]
+        """The lines of standard error that do not report progress, nor what every sample has of posts kept though forbidden."""
+        return [line for line in self.err.splitlines() if not (_PROGRESS.fullmatch(line) or _KEPT.fullmatch(line))]
 
     @property
     def fault(self) -> str:

@@ -35,7 +35,7 @@ INTERRUPTED = "interrupted; run the same command again to go on"
 
 def test_help_names_every_command(b44: Command) -> None:
     result = b44("--help")
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, result.complaints) == (0, [])
     for command in ("migrate", "verify", "status", "sample", "dev", "db"):
         assert f"\n  {command} " in result.out
 
@@ -43,7 +43,7 @@ def test_help_names_every_command(b44: Command) -> None:
 @pytest.mark.parametrize("command", ["migrate", "verify", "status", "sample", "dev", "db"])
 def test_every_command_explains_itself(command: str, b44: Command) -> None:
     result = b44(command, "--help")
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, result.complaints) == (0, [])
     assert result.out.startswith(f"Usage: b44 {command}")
 
 
@@ -116,7 +116,7 @@ def own_server(b44: Command) -> Generator[EmbeddedServer]:
 def test_db_url_starts_a_server_that_psql_reaches_and_db_stop_ends_it(b44: Command, own_server: EmbeddedServer) -> None:
     assert b44("db", "stop").out == "the embedded server was not running\n"
     result = b44("db", "url")
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, result.complaints) == (0, [])
     psql = [own_server.bin_dir / "psql", "-X", "-A", "-t", "-c", "select current_database()", result.out.rstrip("\n")]
     assert subprocess.run(psql, capture_output=True, text=True, check=True).stdout == "b44\n"
     assert b44("db", "url").out == result.out
@@ -131,7 +131,7 @@ def test_db_url_starts_a_server_that_psql_reaches_and_db_stop_ends_it(b44: Comma
 
 def test_status_of_an_empty_database_says_that_nothing_was_migrated(b44: Command, target: str) -> None:
     result = b44.on(target)("status")
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, result.complaints) == (0, [])
     assert result.out == "Nothing has been migrated into this database yet.\n"
     assert b44.on(target)("status", "--json").report == {"entities": {}}
     assert state(target) == {}
@@ -139,7 +139,7 @@ def test_status_of_an_empty_database_says_that_nothing_was_migrated(b44: Command
 
 def test_status_after_a_migration_says_what_the_migration_said(b44: Command, migrated: Migrated) -> None:
     result = b44("status", "--json", "--database-url", migrated.url)
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, result.complaints) == (0, [])
     assert result.report["entities"] == migrated.result.report["entities"]
 
 
@@ -159,7 +159,7 @@ def test_verify_of_an_empty_database_fails_with_one_line(b44: Command, target: s
 def test_verify_passes_after_a_migration_and_changes_nothing(b44: Command, finished: str) -> None:
     before = versions_of_rows(finished)
     result = b44.on(finished)("verify", "--json")
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, result.complaints) == (0, [])
     assert result.report["checks"]["failed"] == 0
     assert result.report["checks"]["passed"] >= 14
     assert versions_of_rows(finished) == before
@@ -202,7 +202,7 @@ def test_verify_names_record_and_column_of_planted_faults(b44: Command, finished
 def test_migrating_again_changes_nothing(b44: Command, migrated: Migrated, finished: str) -> None:
     before = versions_of_rows(finished)
     result = b44.on(finished)("migrate", "--export", migrated.export, "--json")
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, result.complaints) == (0, [])
     assert result.report["entities"] == migrated.result.report["entities"]
     # No row was written anew, in no table and no book: nothing was staged, mapped or loaded a second time.
     assert versions_of_rows(finished) == before
@@ -299,7 +299,7 @@ def test_a_table_is_added_by_adding_files(b44: Command, migrated: Migrated, fini
     shutil.copytree(migrated.export, export)
     (export / "Comment_export.csv").write_text(COMMENT_EXPORT)
     result = b44.on(finished).having(B44_SQL_DIR=str(catalog))("migrate", "--export", export, "--json")
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, result.complaints) == (0, [])
     assert result.report["entities"]["comments"] == {
         "read": 3,
         "migrated": 2,
@@ -362,7 +362,7 @@ def test_too_many_quarantined_records_stop_the_load_of_their_entity(
     # What the limit allows is not held back.
     assert result.report["entities"]["users"] == migrated.result.report["entities"]["users"]
     again = command.having(B44_MAX_QUARANTINE="25")("migrate", "--export", migrated.export, "--json")
-    assert (again.status, again.err) == (0, "")
+    assert (again.status, again.complaints) == (0, [])
     assert state(target) == state(migrated.url)
 
 
@@ -376,7 +376,7 @@ def test_posts_before_the_first_month_stop_the_run_and_say_what_to_set(
     assert "set B44_FIRST_MONTH=2024-03" in result.fault
     assert value(target, "select count(*) from posts") == 0
     again = command.having(B44_FIRST_MONTH="2024-03")("migrate", "--export", migrated.export, "--json")
-    assert (again.status, again.err) == (0, "")
+    assert (again.status, again.complaints) == (0, [])
     assert state(target) == state(migrated.url)
 
 
@@ -404,7 +404,7 @@ def test_interrupted_migration_ends_its_sql_and_goes_on_when_run_again(
         assert waiting(target) == 0
     assert (result.status, result.out, result.err) == (130, "", f"{INTERRUPTED}\n")
     again = command("migrate", "--export", migrated.export, "--json")
-    assert (again.status, again.err) == (0, "")
+    assert (again.status, again.complaints) == (0, [])
     assert again.report["entities"] == migrated.result.report["entities"]
     assert state(target) == state(migrated.url)
 

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from b44_assets.errors import SettingsError
 from b44_assets.orchestration.code_location import MIGRATE_JOB, VERIFY_JOB, build_definitions
 from b44_assets.settings import Settings
 
@@ -91,13 +92,64 @@ def test_a_change_of_a_mapping_changes_the_code_version_of_its_table_only(tmp_pa
     assert {key.to_user_string() for key in after if after[key] != before[key]} == {"events"}
 
 
-def test_every_table_has_both_parity_checks_and_they_block(definitions: dg.Definitions) -> None:
-    checks = {
-        (spec.asset_key.to_user_string(), spec.name): spec.blocking
+@pytest.fixture(scope="module")
+def checks(definitions: dg.Definitions) -> dict[tuple[str, str], dg.AssetCheckSpec]:
+    return {
+        (spec.asset_key.to_user_string(), spec.name): spec
         for checks in definitions.asset_checks or ()
         for spec in checks.check_specs  # type: ignore[union-attr]
     }
-    assert checks == {(table, name): True for table in TABLES for name in ("row_parity", "content_parity")}
+
+
+def test_both_parity_checks_of_every_table_block_and_no_other_check_does(
+    checks: dict[tuple[str, str], dg.AssetCheckSpec],
+) -> None:
+    blocking = {key for key, spec in checks.items() if spec.blocking}
+    assert blocking == {(table, name) for table in TABLES for name in ("row_parity", "content_parity")}
+
+
+def test_every_table_is_checked_once_all_that_stands_on_it_is_there(
+    checks: dict[tuple[str, str], dg.AssetCheckSpec], specs: dict[str, dg.AssetSpec]
+) -> None:
+    for table in TABLES:
+        standing = {
+            key
+            for key in specs
+            if key.startswith(f"{table}_") and key.endswith(("_indexes", "_constraints", "_triggers"))
+        }
+        for name in ("constraints_valid", "indexes_valid", "foreign_keys_hold"):
+            after = {dep.asset_key.to_user_string() for dep in checks[table, name].additional_deps}
+            assert standing <= after
+
+
+def test_views_queries_and_the_schema_as_a_whole_are_checked(checks: dict[tuple[str, str], dg.AssetCheckSpec]) -> None:
+    assert {name for (asset, name) in checks if asset == "user_post_stats"} == {"view_fresh", "view_equals_query"}
+    assert {"query_plans", "publish_permissions", "slugs_registered"} <= {
+        name for asset, name in checks if asset == "posts"
+    }
+    assert ("monitoring/index_usage", "schema_drift") in checks
+
+
+def test_an_index_group_a_constraint_file_and_a_trigger_file_are_assets_downstream_of_their_table(
+    specs: dict[str, dg.AssetSpec],
+) -> None:
+    for key in ("posts_search_indexes", "posts_constraints", "posts_triggers", "user_post_stats"):
+        assert "posts" in {dep.asset_key.to_user_string() for dep in specs[key].deps}
+    assert specs["posts_search_indexes"].group_name == "indexes"
+
+
+def test_adding_an_index_group_is_adding_a_file(tmp_path: Path) -> None:
+    import shutil
+
+    settings = Settings.load(environ={}, directory=tmp_path)
+    root = tmp_path / "sql"
+    shutil.copytree(settings.sql_dir, root)
+    (root / "indexes" / "users_name_indexes.sql").write_text(
+        "-- Users by name.\n-- on: users\n\ncreate index if not exists idx_users_display_name on users (display_name);\n"
+    )
+    other = Settings.load(environ={"B44_SQL_DIR": str(root)}, directory=tmp_path)
+    keys = {spec.key.to_user_string() for spec in build_definitions(other).resolve_all_asset_specs()}
+    assert "users_name_indexes" in keys
 
 
 def test_the_jobs_cover_everything(definitions: dg.Definitions) -> None:
@@ -106,3 +158,9 @@ def test_the_jobs_cover_everything(definitions: dg.Definitions) -> None:
         spec.key for spec in definitions.resolve_all_asset_specs()
     }
     assert definitions.resolve_job_def(VERIFY_JOB).asset_layer.executable_asset_keys == set()
+
+
+def test_a_table_to_keep_months_of_that_has_no_partitions_by_time_is_named(tmp_path: Path) -> None:
+    settings = Settings.load(environ={"B44_KEEP_MONTHS": "posts=36,user_sessions=1"}, directory=tmp_path)
+    with pytest.raises(SettingsError, match="B44_KEEP_MONTHS names user_sessions"):
+        build_definitions(settings)

@@ -27,6 +27,7 @@ def test_an_empty_environment_gives_the_defaults(tmp_path: Path) -> None:
     assert settings.max_quarantine is None
     assert settings.batch_size == 20_000
     assert settings.lock_timeout_ms == 200
+    assert settings.keep_months == {}
 
 
 def test_the_catalogue_of_the_repository_is_found(tmp_path: Path) -> None:
@@ -45,6 +46,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         B44_MAX_QUARANTINE="0.5%",
         B44_BATCH_SIZE="1000",
         B44_LOCK_TIMEOUT="2s",
+        B44_KEEP_MONTHS="posts=36, audit_logs=84",
     )
 
     assert settings == Settings(
@@ -57,6 +59,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         max_quarantine=QuarantineLimit(percent=Fraction(1, 2)),
         batch_size=1000,
         lock_timeout_ms=2000,
+        keep_months={"posts": 36, "audit_logs": 84},
     )
 
 
@@ -150,6 +153,9 @@ def test_no_password_is_in_the_repr(tmp_path: Path) -> None:
         ("B44_LOCK_TIMEOUT", "200", "200ms or 2s"),
         ("B44_LOCK_TIMEOUT", "0ms", "from 1ms"),
         ("B44_LOCK_TIMEOUT", "999999min", "24 days"),
+        ("B44_KEEP_MONTHS", "36", "audit_logs=84"),
+        ("B44_KEEP_MONTHS", "posts=0", "audit_logs=84"),
+        ("B44_KEEP_MONTHS", "posts=36,posts=12", "audit_logs=84"),
         ("B44_HOME", "~no_such_account_here/x", "home directory"),
     ],
 )

@@ -1,0 +1,198 @@
+"""Whether the database is what `sql/` says: everything of `sql/` built in a scratch schema and compared with public.
+
+What belongs here: reading a schema into comparable facts, and naming the differences. What does not: mending them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from b44_assets.catalog import Kind
+from b44_assets.engine.ddl import in_scratch_schema, run
+from b44_assets.engine.session import Connection, Session
+
+Facts = dict[str, dict[str, str | None]]
+"""Attribute to value, by object as it is named in a message (`column posts.title`)."""
+
+SHOWN = 5
+
+_BUILT = (Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW)
+_OF_THE_BOOKS = re.compile(
+    r"\s*(?:create\s+or\s+replace\s+function|comment\s+on\s+function)\s+migration\.", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class SchemaDrift:
+    """What differs between the database and `sql/`.
+
+    Attributes:
+        compared: Objects that `sql/` gives.
+        differences: Each difference in words, by object.
+    """
+
+    compared: int
+    differences: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Nothing differs."""
+        return not self.differences
+
+    def explain(self) -> str:
+        """One line on what differs; or that nothing does."""
+        if self.passed:
+            return f"{self.compared} objects are as sql/ says"
+        more = f"; and {len(self.differences) - SHOWN} more" if len(self.differences) > SHOWN else ""
+        return "; ".join(self.differences[:SHOWN]) + more
+
+
+def schema_drift(session: Session) -> SchemaDrift:
+    """Compares tables, columns, indexes, constraints, triggers, views, functions and comments of public with `sql/`.
+
+    Everything is built in a transaction that is rolled back; nothing of it is ever seen by others. Left out are what is
+    made as time goes on (partitions) and the migration's own books, which may be dropped.
+
+    Raises:
+        DatabaseError: A file of `sql/` does not run.
+    """
+    with session.connection("check schema drift") as conn:
+        conn.execute("set search_path = public")
+        conn.execute("set client_min_messages = warning")
+
+        def build(conn: Connection, schema: str) -> Facts:
+            for spec in session.catalog.of(*_BUILT):
+                for statement in spec.statements:
+                    if not _OF_THE_BOOKS.match(statement.text):
+                        run(conn, spec, statement.line, statement.text)
+            return _facts(conn, schema)
+
+        wanted = in_scratch_schema(session, conn, build)
+        with conn.transaction():
+            conn.execute("set transaction isolation level repeatable read read only")
+            found = _facts(conn, "public")
+    return SchemaDrift(len(wanted), tuple(_differences(found, wanted)))
+
+
+def _differences(found: Facts, wanted: Facts) -> Iterator[str]:
+    for name in sorted(found.keys() | wanted.keys()):
+        owner = _owner(name)
+        if name not in found:
+            if owner is None or owner in found:
+                yield f"{name} is missing"
+        elif name not in wanted:
+            if owner is None or owner in wanted:
+                yield f"{name} is not in sql/"
+        else:
+            for attribute in sorted(found[name].keys() | wanted[name].keys()):
+                is_now, should_be = found[name].get(attribute), wanted[name].get(attribute)
+                if is_now != should_be:
+                    yield f"{name}: {attribute} is {_shown(is_now)}, sql/ says {_shown(should_be)}"
+
+
+def _owner(name: str) -> str | None:
+    """The table of a column, index, constraint or trigger, whose absence says all."""
+    kind, _, rest = name.partition(" ")
+    return f"table {rest.partition('.')[0]}" if kind in ("column", "index", "constraint", "trigger") else None
+
+
+def _shown(value: str | None) -> str:
+    if value is None:
+        return "nothing"
+    return value if len(value) <= 120 else f"{value[:117]}…"
+
+
+_RELATIONS = """
+    select c.oid, c.relname, c.relkind from pg_class c
+     where c.relnamespace = to_regnamespace(%(schema)s) and c.relkind in ('r', 'p', 'm', 'v') and not c.relispartition
+       and c.relname not like 'base44\\_%%'
+       and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+"""
+_QUERIES = {
+    "table": """
+        select r.relname,
+               jsonb_build_object(
+                 'kind', case r.relkind when 'm' then 'materialized view' when 'v' then 'view' else 'table' end,
+                 'partitioning', pg_get_partkeydef(r.oid),
+                 'query', case when r.relkind in ('m', 'v') then pg_get_viewdef(r.oid, true) end,
+                 'row-level security', c.relrowsecurity::text,
+                 'comment', regexp_replace(obj_description(r.oid, 'pg_class'), ', as of .*$', ''))
+          from relations r join pg_class c using (oid)
+    """,
+    "column": """
+        select r.relname || '.' || a.attname,
+               jsonb_build_object(
+                 'type', format_type(a.atttypid, a.atttypmod),
+                 'not null', a.attnotnull::text,
+                 'default', case when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) end,
+                 'generated', case when a.attgenerated <> '' then pg_get_expr(d.adbin, d.adrelid) end,
+                 'identity', nullif(a.attidentity, '')::text,
+                 'collation', (select l.collname from pg_collation l where l.oid = a.attcollation),
+                 'comment', col_description(r.oid, a.attnum))
+          from relations r
+          join pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
+          left join pg_attrdef d on d.adrelid = r.oid and d.adnum = a.attnum
+    """,
+    "index": """
+        select r.relname || '.' || c.relname,
+               jsonb_build_object(
+                 'definition', case when i.indisunique then 'unique ' else '' end
+                   || substr(pg_get_indexdef(i.indexrelid, 0, true), strpos(pg_get_indexdef(i.indexrelid, 0, true), ' USING ') + 1),
+                 'valid', i.indisvalid::text,
+                 'statistics targets', (select string_agg(a.attnum || ': ' || a.attstattarget, ', ' order by a.attnum)
+                                          from pg_attribute a
+                                         where a.attrelid = i.indexrelid and coalesce(a.attstattarget, -1) >= 0),
+                 'comment', obj_description(c.oid, 'pg_class'))
+          from relations r
+          join pg_index i on i.indrelid = r.oid
+          join pg_class c on c.oid = i.indexrelid
+         where not exists (select from pg_constraint k where k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x'))
+    """,
+    "constraint": """
+        select r.relname || '.' || k.conname,
+               jsonb_build_object(
+                 'definition', pg_get_constraintdef(k.oid, true),
+                 'comment', obj_description(k.oid, 'pg_constraint'))
+          from relations r
+          join pg_constraint k on k.conrelid = r.oid and k.contype <> 'n'
+    """,
+    "trigger": """
+        select r.relname || '.' || t.tgname,
+               jsonb_build_object(
+                 'definition', pg_get_triggerdef(t.oid, true),
+                 'enabled', (t.tgenabled = 'O')::text,
+                 'comment', obj_description(t.oid, 'pg_trigger'))
+          from relations r
+          join pg_trigger t on t.tgrelid = r.oid and not t.tgisinternal
+    """,
+    "function": """
+        select p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')',
+               jsonb_build_object(
+                 'arguments', pg_get_function_arguments(p.oid),
+                 'result', pg_get_function_result(p.oid),
+                 'body', coalesce(pg_get_function_sqlbody(p.oid), p.prosrc),
+                 'language', (select l.lanname from pg_language l where l.oid = p.prolang),
+                 'volatility', p.provolatile::text,
+                 'strict', p.proisstrict::text,
+                 'parallel safety', p.proparallel::text,
+                 'security definer', p.prosecdef::text,
+                 'settings', array_to_string(p.proconfig, ', '),
+                 'comment', obj_description(p.oid, 'pg_proc'))
+          from pg_proc p
+         where p.pronamespace = to_regnamespace(%(schema)s)
+           and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+    """,
+}
+
+
+def _facts(conn: Connection, schema: str) -> Facts:
+    facts: Facts = {}
+    for kind, query in _QUERIES.items():
+        text = f"with relations as ({_RELATIONS}) {query}"  # both are constants of this module
+        rows: list[tuple[str, dict[str, Any]]] = conn.execute(text.encode(), {"schema": schema}).fetchall()
+        for name, attributes in rows:
+            facts[f"{kind} {name}"] = {key: value for key, value in attributes.items() if value is not None}
+    return facts

@@ -1,0 +1,410 @@
+"""Whether what `sql/` promises holds in the database: constraints, indexes, foreign keys, slugs, views.
+
+What belongs here: looking, and saying what is wrong. What does not: putting it right (the executors do), or comparing
+definitions (`drift`), plans (`plans`) and sizes (`upkeep`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from psycopg import sql
+
+from b44_assets.catalog import Kind, Spec, constraint_definitions, index_definitions, view_definition
+from b44_assets.engine.ddl import trusted
+from b44_assets.engine.session import Connection, Session, columns_of, scalar
+from b44_assets.engine.viewing import differences
+
+SHOWN = 5
+"""How many of what is wrong a sentence names."""
+MAX_AGE = timedelta(hours=7)
+"""A view refreshed every six hours is late after seven."""
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """Names in a sentence, not too many."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+@dataclass(frozen=True)
+class ConstraintsValid:
+    """Whether every constraint of a table is there and proven for every row.
+
+    Attributes:
+        table: The table.
+        checked: Constraints looked at, those of partitions included.
+        missing: Constraints that `sql/constraints/` gives and the table lacks.
+        unproven: Constraints added NOT VALID and never validated, as `table.constraint`.
+    """
+
+    table: str
+    checked: int
+    missing: tuple[str, ...]
+    unproven: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """All are there and validated."""
+        return not self.missing and not self.unproven
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if self.missing:
+            return f"{self.table} lacks {listed(self.missing)}"
+        if self.unproven:
+            return f"never validated: {listed(self.unproven)}"
+        return f"{self.checked} constraints are there and hold for every row"
+
+
+@dataclass(frozen=True)
+class IndexesValid:
+    """Whether every index of a table is there, on every partition, and can be used.
+
+    Attributes:
+        table: The table.
+        checked: Indexes looked at, those of partitions included.
+        missing: Indexes that `sql/indexes/` gives and the table lacks.
+        invalid: Indexes that an interrupted build left.
+        incomplete: Indexes that some partition has no part of.
+    """
+
+    table: str
+    checked: int
+    missing: tuple[str, ...]
+    invalid: tuple[str, ...]
+    incomplete: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """All are there and valid."""
+        return not (self.missing or self.invalid or self.incomplete)
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if self.missing:
+            return f"{self.table} lacks {listed(self.missing)}"
+        if self.invalid:
+            return f"invalid: {listed(self.invalid)}"
+        if self.incomplete:
+            return f"not on every partition: {listed(self.incomplete)}"
+        return f"{self.checked} indexes are there and valid"
+
+
+@dataclass(frozen=True)
+class ForeignKeysHold:
+    """Whether every reference of a table has its row, counted anew.
+
+    Attributes:
+        table: The table.
+        rows: Rows looked at.
+        orphans: Rows whose reference has no row, by foreign key; with 0 for those that hold.
+    """
+
+    table: str
+    rows: int
+    orphans: dict[str, int]
+
+    @property
+    def passed(self) -> bool:
+        """No reference is without its row."""
+        return not any(self.orphans.values())
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        broken = tuple(f"{name} ({count} rows)" for name, count in self.orphans.items() if count)
+        if broken:
+            return f"references without a row: {listed(broken)}"
+        return f"{len(self.orphans)} foreign keys hold for {self.rows} rows"
+
+
+@dataclass(frozen=True)
+class PublishPermissions:
+    """How many published posts belong to authors who may not publish now.
+
+    No fault of the migration: such posts are kept, and authors may lose the right later.
+
+    Attributes:
+        published: Published posts.
+        forbidden: Those whose author is not active and verified.
+        examples: Identifiers of the first ones.
+    """
+
+    published: int
+    forbidden: int
+    examples: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Every author of a published post is active and verified."""
+        return self.forbidden == 0
+
+    def explain(self) -> str:
+        """One line."""
+        if self.passed:
+            return f"the authors of all {self.published} published posts are active and verified"
+        return f"{self.forbidden} of {self.published} published posts are of authors who are not active and verified"
+
+
+@dataclass(frozen=True)
+class SlugsRegistered:
+    """Whether `post_slugs` holds what `posts` holds.
+
+    Attributes:
+        posts: Posts.
+        unregistered: Posts whose slug does not stand in the registry as theirs.
+        left_over: Entries of the registry without such a post.
+    """
+
+    posts: int
+    unregistered: int
+    left_over: int
+
+    @property
+    def passed(self) -> bool:
+        """Both hold the same."""
+        return self.unregistered == 0 and self.left_over == 0
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if self.passed:
+            return f"the slugs of {self.posts} posts are registered"
+        return f"{self.unregistered} slugs are not registered, {self.left_over} are registered for no post"
+
+
+@dataclass(frozen=True)
+class ViewFresh:
+    """Whether a materialized view is filled, and not older than it may be while its tables change.
+
+    Attributes:
+        view: The view.
+        populated: Whether it was ever filled.
+        refreshed_at: When it was last filled; None where nobody noted it.
+        changed_since: Whether a table that it reads has rows newer than that.
+        age: How old it is.
+        max_age: How old it may be once there are such rows.
+    """
+
+    view: str
+    populated: bool
+    refreshed_at: datetime | None
+    changed_since: bool
+    age: timedelta | None
+    max_age: timedelta
+
+    @property
+    def passed(self) -> bool:
+        """It is filled, and young enough or still up to date."""
+        return self.populated and self.age is not None and (self.age <= self.max_age or not self.changed_since)
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if not self.populated:
+            return f"{self.view} was never filled"
+        if self.refreshed_at is None or self.age is None:
+            return f"nobody noted when {self.view} was filled; refresh it"
+        when = f"{self.refreshed_at:%Y-%m-%d %H:%M} UTC"
+        if not self.passed:
+            return f"{self.view} is of {when}, and its tables have changed since"
+        return f"{self.view} is of {when}"
+
+
+@dataclass(frozen=True)
+class ViewEqualsQuery:
+    """Whether a materialized view holds the rows of its query.
+
+    Attributes:
+        view: The view.
+        rows: Its rows.
+        differing: Rows too many or too few against the query.
+    """
+
+    view: str
+    rows: int
+    differing: int
+
+    @property
+    def passed(self) -> bool:
+        """No row differs."""
+        return self.differing == 0
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if self.passed:
+            return f"the {self.rows} rows of {self.view} are those of its query"
+        return f"{self.view} differs from its query in {self.differing} rows; refresh it"
+
+
+def _on(session: Session, kind: Kind, table: str) -> tuple[Spec, ...]:
+    return tuple(spec for spec in session.catalog.of(kind) if spec.options.get("on") == table)
+
+
+def constraints_valid(session: Session, table: str) -> ConstraintsValid:
+    """Looks at the constraints of a table and its partitions."""
+    wanted = [item.name for spec in _on(session, Kind.CONSTRAINT, table) for item in constraint_definitions(spec)]
+    with session.connection(f"check {table}") as conn:
+        rows = conn.execute(
+            """
+            select c.oid = to_regclass(%(table)s), c.relname, k.conname, k.convalidated
+              from pg_constraint k
+              join pg_class c on c.oid = k.conrelid
+             where c.oid = to_regclass(%(table)s) or c.oid in (select relid from pg_partition_tree(to_regclass(%(table)s)))
+             order by c.relname, k.conname
+            """,
+            {"table": f"public.{table}"},
+        ).fetchall()
+    held = {name for own, _, name, _ in rows if own}
+    return ConstraintsValid(
+        table,
+        len(rows),
+        tuple(name for name in wanted if name not in held),
+        tuple(f"{relation}.{name}" for _, relation, name, validated in rows if not validated),
+    )
+
+
+def indexes_valid(session: Session, table: str) -> IndexesValid:
+    """Looks at the indexes of a table and its partitions."""
+    wanted = [item.name for spec in _on(session, Kind.INDEX, table) for item in index_definitions(spec)]
+    with session.connection(f"check {table}") as conn:
+        rows = conn.execute(
+            """
+            select i.indrelid = to_regclass(%(table)s), c.relname, i.indisvalid and i.indisready and i.indislive,
+                   c.relkind <> 'I' or (select count(*) from pg_inherits h where h.inhparent = c.oid)
+                                     = (select count(*) from pg_inherits h where h.inhparent = i.indrelid)
+              from pg_index i
+              join pg_class c on c.oid = i.indexrelid
+             where i.indrelid = to_regclass(%(table)s)
+                or i.indrelid in (select relid from pg_partition_tree(to_regclass(%(table)s)))
+             order by c.relname
+            """,
+            {"table": f"public.{table}"},
+        ).fetchall()
+    held = {name for own, name, _, _ in rows if own}
+    return IndexesValid(
+        table,
+        len(rows),
+        tuple(name for name in wanted if name not in held),
+        tuple(name for _, name, valid, _ in rows if not valid),
+        tuple(name for _, name, _, complete in rows if not complete),
+    )
+
+
+_REFERENCE = re.compile(r"foreign\s+key\s*\((\w+)\)\s*references\s+(\w+)\s*\((\w+)\)", re.IGNORECASE)
+
+
+def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
+    """Counts references without a row, for each foreign key of one column that `sql/constraints/` gives.
+
+    It does not look at what the server says of its constraints: rows can get past them (a superuser's
+    `session_replication_role`, damage), and a constraint that was dropped says nothing.
+    """
+    references = {
+        item.name: match.groups()
+        for spec in _on(session, Kind.CONSTRAINT, table)
+        for item in constraint_definitions(spec)
+        if (match := _REFERENCE.match(item.rest)) is not None
+    }
+    counts: list[sql.Composable] = [sql.SQL("count(*)")]
+    joins: list[sql.Composable] = []
+    for number, (column, other, key) in enumerate(references.values()):
+        alias = sql.Identifier(f"r{number}")
+        names = {"column": sql.Identifier("t", column), "alias": alias, "key": sql.Identifier(key)}
+        counts.append(sql.SQL("count(*) filter (where {column} is not null and {alias}.{key} is null)").format(**names))
+        joins.append(
+            sql.SQL("left join public.{other} {alias} on {alias}.{key} = {column}").format(
+                other=sql.Identifier(other), **names
+            )
+        )
+    query = sql.SQL("select {} from public.{} t {}").format(
+        sql.SQL(", ").join(counts), sql.Identifier(table), sql.SQL(" ").join(joins)
+    )
+    with session.connection(f"check {table}") as conn:
+        row = conn.execute(query).fetchone()
+    assert row is not None
+    return ForeignKeysHold(table, row[0], dict(zip(references, row[1:], strict=True)))
+
+
+def publish_permissions(session: Session) -> PublishPermissions:
+    """Counts published posts of authors who are not active and verified."""
+    with session.connection("check posts") as conn:
+        row = conn.execute(
+            """
+            select count(*), count(*) filter (where not (u.active and u.email_verified)),
+                   (array_agg(p.id::text order by p.created_at, p.id) filter (where not (u.active and u.email_verified)))[1:5]
+              from posts p
+              join users u on u.id = p.user_id
+             where p.published
+            """
+        ).fetchone()
+    assert row is not None
+    return PublishPermissions(row[0], row[1], tuple(row[2] or ()))
+
+
+def slugs_registered(session: Session) -> SlugsRegistered:
+    """Compares the registry of slugs with the posts."""
+    with session.connection("check posts") as conn:
+        row = conn.execute(
+            """
+            select count(p.id), count(*) filter (where s.slug is null), count(*) filter (where p.id is null)
+              from (select slug, id, created_at from posts) p
+              full join post_slugs s on s.slug = p.slug and s.post_id = p.id and s.post_created_at = p.created_at
+            """
+        ).fetchone()
+    assert row is not None
+    return SlugsRegistered(*row)
+
+
+def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, now: datetime | None = None) -> ViewFresh:
+    """Looks at when a materialized view was filled, as noted in its comment, and whether its tables have newer rows.
+
+    Args:
+        session: The run.
+        spec: The view's file.
+        max_age: How old it may be once its tables have changed.
+        now: The time to compare with; by default the present.
+    """
+    now = now or datetime.now(UTC)
+    with session.connection(f"check {spec.name}") as conn:
+        row = conn.execute(
+            "select relispopulated, obj_description(oid, 'pg_class') from pg_class where oid = to_regclass(%s) and relkind = 'm'",
+            (f"public.{spec.name}",),
+        ).fetchone()
+        noted = re.search(r", as of (\S+ \S+) UTC$", row[1] or "") if row else None
+        refreshed_at = datetime.fromisoformat(noted[1]).replace(tzinfo=UTC) if noted else None
+        changed = refreshed_at is not None and any(
+            _changed_since(conn, table.name, refreshed_at)
+            for table in session.catalog.of(Kind.TABLE)
+            if table.name in spec.depends
+        )
+    age = now - refreshed_at if refreshed_at else None
+    return ViewFresh(spec.name, bool(row and row[0]), refreshed_at, changed, age, max_age)
+
+
+def _changed_since(conn: Connection, table: str, moment: datetime) -> bool:
+    newest = [name for name in ("created_at", "updated_at") if name in columns_of(conn, "public", table)]
+    return any(
+        scalar(
+            conn,
+            sql.SQL("select exists (select from public.{} where {} > %s)").format(
+                sql.Identifier(table), sql.Identifier(name)
+            ),
+            (moment,),
+        )
+        for name in newest
+    )
+
+
+def view_equals_query(session: Session, spec: Spec) -> ViewEqualsQuery:
+    """Compares a materialized view with its query, evaluated now. One that was never filled differs in every row."""
+    definition = view_definition(spec)
+    with session.connection(f"check {spec.name}") as conn:
+        populated = scalar(
+            conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{spec.name}",)
+        )
+        if not populated:
+            count = sql.SQL("select count(*) from ({}) as expected").format(trusted(definition.query).format())
+            return ViewEqualsQuery(spec.name, 0, scalar(conn, count))
+        rows = scalar(conn, sql.SQL("select count(*) from public.{}").format(sql.Identifier(spec.name)))
+        return ViewEqualsQuery(spec.name, rows, differences(conn, spec.name, definition.query))

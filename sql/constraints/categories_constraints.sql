@@ -1,0 +1,9 @@
+-- What every category must be. As in the guide, but with names for what it leaves unnamed, a slug that is not blank, and
+-- without unique_active_slug, since categories_slug_key is unique among all categories, active or not.
+-- on: categories
+-- depends: users
+
+alter table categories add constraint chk_categories_color check (color ~ '^#[0-9A-Fa-f]{6}$');
+alter table categories add constraint chk_categories_slug check (slug <> '' and slug = btrim(slug));
+alter table categories add constraint fk_categories_created_by foreign key (created_by) references users (id);
+alter table categories add constraint fk_categories_updated_by foreign key (updated_by) references users (id);

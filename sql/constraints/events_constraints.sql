@@ -1,0 +1,11 @@
+-- One event a user and day, and whose it is. The guide's date_trunc on a date with time zone depends on the session's
+-- zone, which an index must not: days here are those of UTC. Equality is all that is compared, so a B-tree does, and no
+-- extension (btree_gist) is needed.
+-- on: events
+-- depends: users
+
+alter table events add constraint unique_event_per_day
+  exclude using btree (user_id with =, ((event_date at time zone 'UTC')::date) with =) where (cancelled = false);
+alter table events add constraint fk_events_user_id foreign key (user_id) references users (id) on delete cascade;
+alter table events add constraint fk_events_created_by foreign key (created_by) references users (id);
+alter table events add constraint fk_events_updated_by foreign key (updated_by) references users (id);

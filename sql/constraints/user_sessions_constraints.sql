@@ -1,0 +1,6 @@
+-- Whose session it is; it goes with the user. Ours: the guide has no foreign key here.
+-- on: user_sessions
+-- depends: users
+
+alter table user_sessions add constraint fk_user_sessions_user_id
+  foreign key (user_id) references users (id) on delete cascade;

@@ -1,0 +1,716 @@
+-- Any number of rows moved out of a default partition while everybody reads and writes.
+--
+-- Rows moved one by one would be seen twice or not at all by a reader whose statement began before. So they are copied to
+-- new partitions and a new default partition beside the table; triggers keep the copy up to date; then one short transaction
+-- lets the copies take the old partition's place. An interruption at any point is gone on from by the next call.
+-- depends: partition_functions
+
+create or replace function base44_qualified(relation regclass) returns text
+language sql stable
+as $$
+  select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation
+$$;
+
+-- What the copies were made after. Where it changes meanwhile (a column, an index, a constraint), they are made anew.
+create or replace function base44_partition_form(parent regclass) returns text
+language sql stable
+as $$
+  select md5(concat_ws('|',
+    (select string_agg(concat_ws(',', a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated, a.attcollation,
+                                 pg_get_expr(d.adbin, d.adrelid)), ';' order by a.attnum)
+       from pg_attribute a
+       left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+      where a.attrelid = parent and a.attnum > 0 and not a.attisdropped),
+    (select string_agg(i.indexrelid::text, ';' order by i.indexrelid) from pg_index i where i.indrelid = parent),
+    (select string_agg(concat_ws(',', c.oid, c.convalidated), ';' order by c.oid)
+       from pg_constraint c where c.conrelid = parent and c.contype in ('c', 'f') and c.confrelid <> parent),
+    (select p.partdefid::text from pg_partitioned_table p where p.partrelid = parent)))
+$$;
+
+-- A condition that a row belongs to no partition but the default one, with what lies together put together.
+create or replace function base44_outside(parent regclass, firsts timestamptz[], nexts timestamptz[]) returns text
+language sql stable
+set timezone = 'UTC'
+set datestyle = 'ISO, YMD'
+as $$
+  with taken as (
+    select b.first_moment, b.next_moment from base44_partition_bounds(parent) b
+    union
+    select f, n from unnest(firsts, nexts) as g (f, n)
+  ),
+  marked as (
+    select t.*, t.first_moment is distinct from lag(t.next_moment) over (order by t.first_moment) as begins from taken t
+  ),
+  numbered as (
+    select m.*, count(*) filter (where m.begins) over (order by m.first_moment) as run from marked m
+  ),
+  runs as (
+    select min(first_moment) as first_moment, max(next_moment) as next_moment from numbered group by run
+  )
+  select coalesce(string_agg('(' || coalesce(nullif(w.condition, ''), 'false') || ')', ' and ' order by r.first_moment), 'true')
+    from base44_partitioning(parent::text) p
+   cross join runs r
+   cross join lateral (select base44_within(p.key_column, p.key_type, r.first_moment, r.next_moment, true) as condition) w
+$$;
+
+-- A trigger function that does to the copy what is done to the default partition. What it finds not copied yet it notes,
+-- since the copying may have taken an older version of it.
+create or replace function base44_make_mirror(mirror text, source regclass, drain regclass, noted regclass) returns void
+language plpgsql
+as $$
+declare
+  key_columns constant name[] := base44_key_of(source);
+  plain_columns constant name[] := array(
+    select a.attname from pg_attribute a
+     where a.attrelid = source and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attname <> all (key_columns)
+     order by a.attnum);
+  insertion text;
+begin
+  insertion := format('insert into %s (%s) select %s from only %s s where (%s) = (%s) on conflict (%s) do %s',
+    base44_qualified(drain), base44_columns_of(source), base44_columns_of(source, 's.'), base44_qualified(source),
+    base44_listed(key_columns, 's.'), base44_listed(key_columns, 'new.'), base44_listed(key_columns, ''),
+    coalesce('update set ' || (select string_agg(format('%1$I = excluded.%1$I', p), ', ') from unnest(plain_columns) p), 'nothing'));
+  execute format($sql$
+    create function %1$s() returns trigger
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    as $body$
+    begin
+      if tg_op = 'TRUNCATE' then
+        truncate %2$s;
+      elsif tg_op = 'INSERT' then
+        %3$s;
+      elsif tg_op = 'UPDATE' and (%4$s) = (%5$s) then
+        update %2$s d set %6$s from only %7$s s where (%8$s) = (%5$s) and (%9$s) = (%5$s);
+        if not found then
+          insert into %10$s values (%5$s);
+        end if;
+      else
+        delete from %2$s d where (%8$s) = (%4$s);
+        if not found then
+          insert into %10$s values (%4$s);
+        end if;
+        if tg_op = 'UPDATE' then
+          %3$s;
+        end if;
+      end if;
+      return null;
+    end
+    $body$
+    $sql$,
+    mirror, base44_qualified(drain), insertion, base44_listed(key_columns, 'old.'), base44_listed(key_columns, 'new.'),
+    (select string_agg(format('%1$I = s.%1$I', p), ', ')
+       from unnest(case when cardinality(plain_columns) > 0 then plain_columns else key_columns end) p),
+    base44_qualified(source), base44_listed(key_columns, 'd.'), base44_listed(key_columns, 's.'), base44_qualified(noted));
+end
+$$;
+
+create or replace function base44_listed(names name[], prefix text) returns text
+language sql immutable
+as $$
+  select string_agg(prefix || quote_ident(n), ', ' order by place) from unnest(names) with ordinality as u (n, place)
+$$;
+
+-- Builds the copies, empty; null where there is nothing to move.
+create or replace function base44_drain_begin(parent text, period text, days date[]) returns jsonb
+language plpgsql
+set timezone = 'UTC'
+set datestyle = 'ISO, YMD'
+as $$
+declare
+  -- Attaching one takes some milliseconds under the lock; the others have their turn afterwards.
+  most_periods constant integer := 6;
+  target constant record := base44_partitioning(parent);
+  item record;
+  total bigint;
+  chosen jsonb;
+  ties text;
+  drain regclass;
+  noted regclass;
+  owner text;
+begin
+  if target.default_partition is null then
+    return null;
+  end if;
+  execute format($sql$
+    with counted as (
+      select date_trunc(%1$L, %2$I::timestamptz at time zone 'UTC') as first_day, count(*) as rows from only %3$s group by 1
+    ),
+    wanted as (
+      select first_day::date, rows from counted where isfinite(first_day) and first_day >= '0001-01-01' and $1 is null
+      union all
+      select distinct on (1) (p.first_moment at time zone 'UTC')::date, coalesce(c.rows, 0)
+        from unnest($1) d
+       cross join base44_period(%1$L, d) p
+        left join counted c on c.first_day = p.first_moment at time zone 'UTC'
+    ),
+    named as (
+      select p.first_moment, p.next_moment, %4$L || p.suffix as name, w.rows
+        from wanted w
+       cross join base44_period(%1$L, w.first_day) p
+    ),
+    free as (
+      select n.* from named n
+       where to_regclass(format('%%I.%%I', %5$L::text, n.name)) is null
+         and not exists (select from base44_partition_bounds(%6$L) b
+                          where b.first_moment < n.next_moment and b.next_moment > n.first_moment)
+       order by n.rows desc, n.first_moment
+       limit %7$s
+    )
+    select (select sum(rows) from counted), (select jsonb_agg(to_jsonb(f) order by f.first_moment) from free f)
+    $sql$,
+    period, target.key_column, target.default_partition, target.table_name, target.schema_name, target.relation, most_periods)
+    using days into total, chosen;
+  if chosen is null then
+    return null;
+  end if;
+
+  ties := base44_tied_to(target.default_partition);
+  if ties is not null then
+    raise dependent_objects_still_exist using message = format(
+      '%s has what another default partition would not have: %s', target.default_partition, ties);
+  end if;
+  for item in select * from base44_incoming_keys(target.relation) loop
+    if item.referencing_kind = 'p' and current_setting('server_version_num')::integer < 180000 then
+      raise feature_not_supported using message = format(
+        'foreign key %s of the partitioned table %s leads to %s and could not be added again without a long lock',
+        item.constraint_name, item.referencing, parent);
+    end if;
+  end loop;
+  if exists (
+    select from unnest(base44_key_of(target.relation)) k join pg_attribute a on a.attrelid = target.relation and a.attname = k
+      join pg_type t on t.oid = a.atttypid where t.typnamespace <> 'pg_catalog'::regnamespace) then
+    raise feature_not_supported using message = format('the primary key of %s has a type of an extension', parent);
+  end if;
+
+  drain := base44_build_partition(parent, target.table_name || '_drain', format('partition by range (%I)', target.key_column));
+  for item in select * from jsonb_to_recordset(chosen) as c (name text, first_moment timestamptz, next_moment timestamptz) loop
+    execute format('create table %I.%I partition of %s (constraint b44_bounds check (%s)) for values from (%L) to (%L)',
+      target.schema_name, item.name, drain,
+      base44_within(target.key_column, target.key_type, item.first_moment, item.next_moment), item.first_moment, item.next_moment);
+    perform base44_describe_partition(
+      target.relation, format('%I.%I', target.schema_name, item.name)::regclass, period, item.first_moment);
+  end loop;
+  execute format('create table %I.%I partition of %s default', target.schema_name, base44_drain_default(parent), drain);
+  for item in select h.inhrelid::regclass as leaf from pg_inherits h where h.inhparent = drain loop
+    perform base44_adopt_settings(target.relation, target.default_partition, item.leaf);
+    -- It would hold the lock that the swap needs.
+    execute format('alter table %s set (autovacuum_enabled = off, toast.autovacuum_enabled = off)', item.leaf);
+  end loop;
+  perform base44_adopt_access(
+    target.default_partition, format('%I.%I', target.schema_name, base44_drain_default(parent))::regclass);
+  execute format('create table %I.%I as select %s from only %s with no data',
+    target.schema_name, target.table_name || '_drain_noted', base44_listed(base44_key_of(target.relation), ''), target.relation);
+  noted := format('%I.%I', target.schema_name, target.table_name || '_drain_noted')::regclass;
+  perform base44_make_mirror(
+    format('%I.%I', target.schema_name, target.table_name || '_drain_mirror'), target.default_partition, drain, noted);
+  select quote_ident(pg_get_userbyid(relowner)) into owner from pg_class where oid = target.relation;
+  execute format('alter table %s owner to %s', noted, owner);
+  execute format('alter function %I.%I() owner to %s', target.schema_name, target.table_name || '_drain_mirror', owner);
+  return jsonb_build_object(
+    'phase', 'built', 'form', base44_partition_form(target.relation), 'partitions', chosen, 'rows', total, 'copied', 0,
+    'block', 0, 'blocks', 0, 'pages', 16, 'keys', 20, 'analyzed', '[]'::jsonb,
+    'default', target.default_partition::oid::bigint,
+    'autovacuum', (select option_value from pg_class, pg_options_to_table(reloptions)
+                    where pg_class.oid = target.default_partition and option_name = 'autovacuum_enabled'));
+end
+$$;
+
+create or replace function base44_drain_default(parent text) returns text
+language sql stable
+as $$
+  select c.relname || '_drain' from base44_partitioning(parent) p join pg_class c on c.oid = p.default_partition
+$$;
+
+-- From now on all changes go to the copy, too.
+create or replace function base44_drain_watch(parent text, state jsonb, patience integer) returns jsonb
+language plpgsql
+as $$
+declare
+  target constant record := base44_partitioning(parent);
+  mirror constant text := format('%I.%I', target.schema_name, target.table_name || '_drain_mirror');
+begin
+  perform base44_lock_briefly(array[target.default_partition], array['share row exclusive'], patience);
+  execute format('create trigger b44_drain_rows after insert or update or delete on %s for each row execute function %s()',
+    target.default_partition, mirror);
+  execute format('create trigger b44_drain_truncate after truncate on %s for each statement execute function %s()',
+    target.default_partition, mirror);
+  -- Also for what a replication or a restore writes.
+  execute format('alter table %s enable always trigger b44_drain_rows, enable always trigger b44_drain_truncate',
+    target.default_partition);
+  return state || jsonb_build_object('phase', 'copying',
+    'blocks', pg_relation_size(target.default_partition) / current_setting('block_size')::integer);
+end
+$$;
+
+-- A number that is to take `wanted` milliseconds.
+create or replace function base44_paced(
+  number integer, taken double precision, wanted double precision, most integer
+) returns integer
+language sql immutable
+as $$
+  select greatest(1, least(most, 4 * number, (number * wanted / greatest(taken, 0.1))::integer))
+$$;
+
+-- Copies some pages of the default partition.
+create or replace function base44_drain_copy(parent text, state jsonb) returns jsonb
+language plpgsql
+as $$
+declare
+  target constant record := base44_partitioning(parent);
+  drain constant text := format('%I.%I', target.schema_name, target.table_name || '_drain');
+  first_block constant bigint := (state ->> 'block')::bigint;
+  pages constant integer := (state ->> 'pages')::integer;
+  begun constant timestamptz := clock_timestamp();
+  copied bigint;
+begin
+  -- The rows that changed meanwhile are there already. This lets alone, and so never waits for, those being changed.
+  execute format('insert into %s (%s) select %s from only %s s where s.ctid >= %L and s.ctid < %L'
+    ' and not exists (select from %s d where %s) on conflict (%s) do nothing',
+    drain, base44_columns_of(target.relation), base44_columns_of(target.relation, 's.'), target.default_partition,
+    format('(%s,0)', first_block), format('(%s,0)', first_block + pages),
+    drain, base44_same_key(target.relation, 'd', 's'), base44_listed(base44_key_of(target.relation), ''));
+  get diagnostics copied = row_count;
+  return state || jsonb_build_object(
+    'block', first_block + pages,
+    'phase', case when first_block + pages < (state ->> 'blocks')::bigint then 'copying' else 'catching up' end,
+    'copied', (state ->> 'copied')::bigint + copied,
+    'pages', base44_paced(pages, extract(epoch from clock_timestamp() - begun) * 1000, 100, 8192));
+end
+$$;
+
+-- Looks again at the rows that were noted.
+create or replace function base44_drain_catch_up(parent text, state jsonb) returns jsonb
+language plpgsql
+as $$
+declare
+  target constant record := base44_partitioning(parent);
+  drain constant text := format('%I.%I', target.schema_name, target.table_name || '_drain');
+  noted constant text := format('%I.%I', target.schema_name, target.table_name || '_drain_noted');
+  key_columns constant name[] := base44_key_of(target.relation);
+  most constant integer := (state ->> 'keys')::integer;
+  begun constant timestamptz := clock_timestamp();
+  places tid[];
+  keys jsonb;
+  held jsonb;
+  gone jsonb;
+  done bigint;
+begin
+  execute format('select array_agg(n.place), jsonb_agg(distinct to_jsonb(n.key)) from (select k.ctid as place, k as key from %s k limit %s) n',
+    noted, most) into places, keys;
+  if places is null then
+    return state || jsonb_build_object('done', 0, 'left', false);
+  end if;
+  execute format('select jsonb_agg(to_jsonb(h)) from (select %s from jsonb_populate_recordset(null::%s, $1) k join only %s s on %s'
+    ' for no key update of s skip locked) h',
+    base44_listed(key_columns, 's.'), noted, target.default_partition, base44_same_key(target.relation, 's', 'k'))
+    using keys into held;
+  execute format('select jsonb_agg(to_jsonb(h)) from (select %s from jsonb_populate_recordset(null::%s, $1) k join %s d on %s'
+    ' where not exists (select from only %s s where %s) for update of d skip locked) h',
+    base44_listed(key_columns, 'd.'), noted, drain, base44_same_key(target.relation, 'd', 'k'),
+    target.default_partition, base44_same_key(target.relation, 's', 'k'))
+    using keys into gone;
+  held := coalesce(held, '[]') || coalesce(gone, '[]');
+  execute format('delete from %s d using jsonb_populate_recordset(null::%s, $1) k where %s',
+    drain, noted, base44_same_key(target.relation, 'd', 'k')) using held;
+  execute format('insert into %s (%s) select %s from jsonb_populate_recordset(null::%s, $1) k join only %s s on %s on conflict (%s) do nothing',
+    drain, base44_columns_of(target.relation), base44_columns_of(target.relation, 's.'), noted, target.default_partition,
+    base44_same_key(target.relation, 's', 'k'), base44_listed(key_columns, '')) using held;
+  -- Notes of these keys, and of keys that are in neither place.
+  execute format('delete from %s n where n.ctid = any ($2) and ('
+    'exists (select from jsonb_populate_recordset(null::%1$s, $1) k where %s)'
+    ' or not exists (select from only %s s where %s) and not exists (select from %s d where %s))',
+    noted, base44_same_key(target.relation, 'k', 'n'), target.default_partition, base44_same_key(target.relation, 's', 'n'),
+    drain, base44_same_key(target.relation, 'd', 'n')) using held, places;
+  get diagnostics done = row_count;
+  return state || jsonb_build_object('done', done, 'left', true,
+    'keys', base44_paced(most, extract(epoch from clock_timestamp() - begun) * 1000, 30, 500));
+end
+$$;
+
+-- Checks which let ATTACH believe the bounds, and statistics for the plans of the first queries.
+create or replace function base44_drain_constrain(parent text, state jsonb, patience integer) returns jsonb
+language plpgsql
+as $$
+declare
+  target constant record := base44_partitioning(parent);
+  drain constant regclass := format('%I.%I', target.schema_name, target.table_name || '_drain')::regclass;
+  successor constant regclass := format('%I.%I', target.schema_name, base44_drain_default(parent))::regclass;
+  outside constant text := base44_drain_outside(target.relation, state);
+  item record;
+begin
+  -- Where the planner's proof comes from that the new default partition has no row of another partition.
+  if state ->> 'outside' is distinct from outside then
+    perform base44_lock_briefly(array[successor], array['access exclusive'], patience);
+    if state ->> 'outside' is not null then
+      execute format('alter table %s drop constraint b44_outside', successor);
+    end if;
+    execute format('alter table %s add constraint b44_outside check (%s) not valid', successor, outside);
+    return state || jsonb_build_object('outside', outside);
+  end if;
+  for item in
+    select h.inhrelid::regclass as leaf,
+           array_agg(format('alter table %s add constraint %I %s%s', h.inhrelid::regclass, c.conname, pg_get_constraintdef(c.oid),
+                            case when c.convalidated then ' not valid' else '' end) order by c.conname) as statements
+      from pg_inherits h
+      join pg_constraint c on c.conrelid = target.relation
+       and (c.contype = 'c' and not c.connoinherit or c.contype = 'f' and c.confrelid <> target.relation and c.conparentid = 0)
+     where h.inhparent = drain
+       and not exists (select from pg_constraint p where p.conrelid = h.inhrelid and p.conname = c.conname)
+     group by h.inhrelid
+     order by h.inhrelid
+     limit 1
+  loop
+    perform base44_lock_briefly(
+      base44_referenced_tables(target.relation) || item.leaf,
+      array(select 'share row exclusive' from unnest(base44_referenced_tables(target.relation))) || 'access exclusive'::text, patience);
+    for i in 1 .. cardinality(item.statements) loop
+      execute item.statements[i];
+    end loop;
+    return state;
+  end loop;
+  begin
+    for item in
+      select c.conrelid::regclass as leaf, c.conname, c.conrelid <> lag(c.conrelid) over (order by h.inhrelid, c.conname) as another
+        from pg_inherits h
+        join pg_constraint c on c.conrelid = h.inhrelid and c.contype in ('c', 'f') and not c.convalidated
+        left join pg_constraint p on p.conrelid = target.relation and p.conname = c.conname
+       where h.inhparent = drain and (p.oid is null or p.convalidated)
+       order by h.inhrelid, c.conname
+    loop
+      if item.another then
+        return state;
+      end if;
+      execute format('alter table %s validate constraint %I', item.leaf, item.conname);
+    end loop;
+    if found then
+      return state;
+    end if;
+  exception
+    when foreign_key_violation or check_violation then
+      -- A row was deleted by somebody who did not see its copy: the key is noted.
+      return state || jsonb_build_object('phase', 'catching up');
+  end;
+  for item in
+    select h.inhrelid::regclass as leaf from pg_inherits h
+     where h.inhparent = drain and not state -> 'analyzed' @> to_jsonb(h.inhrelid::bigint)
+     order by h.inhrelid
+     limit 1
+  loop
+    execute format('analyze %s', item.leaf);
+    return state || jsonb_build_object('analyzed', state -> 'analyzed' || to_jsonb(item.leaf::oid::bigint));
+  end loop;
+  return state || jsonb_build_object('phase', 'settling', 'older', null);
+end
+$$;
+
+create or replace function base44_drain_outside(parent regclass, state jsonb) returns text
+language sql stable
+as $$
+  select base44_outside(parent, array_agg(p.first_moment), array_agg(p.next_moment))
+    from jsonb_to_recordset(state -> 'partitions') as p (first_moment timestamptz, next_moment timestamptz)
+$$;
+
+-- Transactions that may have begun before the trigger was there, or still have to commit what they noted.
+create or replace function base44_older_snapshots(noted regclass) returns jsonb
+language sql
+as $$
+  select coalesce(jsonb_agg(jsonb_build_object('pid', a.pid, 'transaction', t.virtualtransaction, 'snapshot', a.backend_xmin::text,
+                                               'name', coalesce(nullif(a.application_name, ''), a.backend_type))), '[]')
+    from pg_stat_activity a
+    join pg_locks t on t.pid = a.pid and t.locktype = 'virtualxid' and t.granted and t.virtualxid = t.virtualtransaction
+   where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type <> 'autovacuum worker'
+     and (a.backend_xmin is not null or exists (select from pg_locks n where n.pid = a.pid and n.locktype = 'relation'
+                                                   and n.relation = noted and n.database = a.datid))
+     and not exists (select from pg_stat_progress_vacuum p where p.pid = a.pid)
+     and not exists (select from pg_stat_progress_create_index p where p.pid = a.pid)
+     and not exists (select from pg_stat_progress_analyze p where p.pid = a.pid)
+$$;
+
+-- Waits until nobody is left who could have written unseen.
+create or replace function base44_drain_settle(parent text, state jsonb) returns jsonb
+language plpgsql
+as $$
+declare
+  target constant record := base44_partitioning(parent);
+  noted constant regclass := format('%I.%I', target.schema_name, target.table_name || '_drain_noted')::regclass;
+  older jsonb;
+begin
+  if base44_has_rows(noted, 'true') then
+    return state || jsonb_build_object('phase', 'catching up');
+  elsif state -> 'older' = 'null' then
+    older := base44_older_snapshots(noted);
+  else
+    select coalesce(jsonb_agg(o), '[]') into older
+      from jsonb_array_elements(state -> 'older') o
+      join jsonb_array_elements(base44_older_snapshots(noted)) n
+        on (o -> 'pid', o -> 'transaction', o -> 'snapshot') = (n -> 'pid', n -> 'transaction', n -> 'snapshot');
+  end if;
+  -- Notes may have come in with the last of those transactions: looked for again at the swap.
+  return state || jsonb_build_object('older', older, 'phase', case when older = '[]' then 'verifying' else 'settling' end);
+end
+$$;
+
+-- Counts and sums both sides in one snapshot. Whoever writes with triggers disabled is found out here.
+create or replace function base44_drain_verify(parent text, state jsonb) returns jsonb
+language plpgsql
+as $$
+declare
+  target constant record := base44_partitioning(parent);
+  drain constant text := format('%I.%I', target.schema_name, target.table_name || '_drain');
+  noted constant text := format('%I.%I', target.schema_name, target.table_name || '_drain_noted');
+  columns constant text := (
+    select string_agg(quote_ident(attname), ', ' order by attnum)
+      from pg_attribute where attrelid = target.relation and attnum > 0 and not attisdropped);
+  found_notes boolean;
+  equal boolean;
+begin
+  execute format($sql$
+    select exists (select from %1$s), s.rows = d.rows and s.digest = d.digest
+      from (select count(*) as rows, coalesce(sum(hashtextextended(row(%2$s)::text, 0)::numeric), 0) as digest from only %3$s) s,
+           (select count(*) as rows, coalesce(sum(hashtextextended(row(%2$s)::text, 0)::numeric), 0) as digest from %4$s) d
+    $sql$, noted, columns, target.default_partition, drain) into found_notes, equal;
+  if found_notes then
+    return state || jsonb_build_object('phase', 'catching up');
+  elsif not equal then
+    raise warning 'the copy of % differs from it: it was written to with triggers disabled. It is begun again', target.default_partition;
+    return state || jsonb_build_object('phase', 'discarding');
+  end if;
+  return state || jsonb_build_object('phase', 'swapping');
+end
+$$;
+
+-- The copies take the place of the default partition, in one transaction with nothing but changes of the catalogue.
+create or replace function base44_drain_swap(parent text, state jsonb, patience integer) returns jsonb
+language plpgsql
+set timezone = 'UTC'
+set datestyle = 'ISO, YMD'
+as $$
+declare
+  target constant record := base44_partitioning(parent);
+  default_name constant text := (select relname from pg_class where oid = target.default_partition);
+  drain constant regclass := format('%I.%I', target.schema_name, target.table_name || '_drain')::regclass;
+  noted constant regclass := format('%I.%I', target.schema_name, target.table_name || '_drain_noted')::regclass;
+  successor constant regclass := format('%I.%I', target.schema_name, base44_drain_default(parent))::regclass;
+  leaves constant regclass[] := array(select inhrelid::regclass from pg_inherits where inhparent = drain);
+  incoming jsonb := '[]';
+  tables regclass[];
+  item record;
+begin
+  tables := base44_referenced_tables(target.relation)
+    || array(select distinct k.referencing from base44_incoming_keys(target.relation) k where k.referencing <> target.relation)
+    || target.relation || target.default_partition || drain || leaves;
+  perform base44_lock_briefly(tables, array_fill('access exclusive'::text, array[cardinality(tables)]), patience);
+  if base44_has_rows(noted, 'true') then
+    return state || jsonb_build_object('phase', 'catching up');
+  elsif state ->> 'outside' <> base44_drain_outside(target.relation, state) then
+    return state || jsonb_build_object('phase', 'constraining');
+  elsif state ->> 'form' <> base44_partition_form(target.relation) then
+    return state || jsonb_build_object('phase', 'discarding');
+  end if;
+  for item in select * from base44_incoming_keys(target.relation) loop
+    execute format('alter table %s drop constraint %I', item.referencing, item.constraint_name);
+    incoming := incoming || jsonb_build_object('table', base44_qualified(item.referencing), 'name', item.constraint_name,
+      'definition', item.definition, 'validated', item.validated);
+  end loop;
+  execute format('drop table %s', target.default_partition);
+  for i in 1 .. cardinality(leaves) loop
+    execute format('alter table %s detach partition %s', drain, leaves[i]);
+  end loop;
+  execute format('alter table %s attach partition %s default', target.relation, successor);
+  for item in
+    select * from jsonb_to_recordset(state -> 'partitions') as p (name text, first_moment timestamptz, next_moment timestamptz)
+     order by p.first_moment
+  loop
+    execute format('alter table %s attach partition %I.%I for values from (%L) to (%L)',
+      target.relation, target.schema_name, item.name, item.first_moment, item.next_moment);
+    execute format('alter table %I.%I drop constraint b44_bounds', target.schema_name, item.name);
+  end loop;
+  execute format('alter table %s drop constraint b44_outside', successor);
+  perform base44_rename_partition(successor, default_name);
+  for item in select * from jsonb_to_recordset(incoming) as k ("table" text, name text, definition text, validated boolean) loop
+    execute format('alter table %s add constraint %I %s%s', item.table, item.name, item.definition,
+      case when item.validated then ' not valid' else '' end);
+  end loop;
+  return state || jsonb_build_object('phase', 'finishing', 'incoming', incoming,
+    'leaves', (select jsonb_agg(l::oid::bigint) from unnest(leaves) l));
+end
+$$;
+
+-- Settings and foreign keys as they were, and the traces go.
+create or replace function base44_drain_finish(parent text, state jsonb) returns void
+language plpgsql
+as $$
+declare
+  target constant record := base44_partitioning(parent);
+  item record;
+begin
+  for item in
+    select l.oid::regclass as leaf from jsonb_array_elements_text(state -> 'leaves') e join pg_class l on l.oid = e::oid
+  loop
+    execute format('alter table %s reset (autovacuum_enabled, toast.autovacuum_enabled)', item.leaf);
+    if state ->> 'autovacuum' is not null then
+      execute format('alter table %s set (autovacuum_enabled = %L)', item.leaf, state ->> 'autovacuum');
+    end if;
+  end loop;
+  for item in select * from jsonb_to_recordset(state -> 'incoming') as k ("table" text, name text, validated boolean) loop
+    if item.validated and exists (
+      select from pg_constraint where conrelid = to_regclass(item.table) and conname = item.name and not convalidated) then
+      execute format('alter table %s validate constraint %I', item.table, item.name);
+    end if;
+  end loop;
+  execute format('drop table %I.%I', target.schema_name, target.table_name || '_drain');
+  execute format('drop table %I.%I', target.schema_name, target.table_name || '_drain_noted');
+  execute format('drop function %I.%I()', target.schema_name, target.table_name || '_drain_mirror');
+end
+$$;
+
+-- Gives up: nothing but the copies is lost.
+create or replace function base44_drain_discard(parent text, state jsonb, patience integer) returns void
+language plpgsql
+as $$
+declare
+  target constant record := base44_partitioning(parent);
+  source constant regclass := (select oid from pg_class where oid = (state ->> 'default')::oid);
+begin
+  if exists (select from pg_trigger where tgrelid = source and tgname = 'b44_drain_rows') then
+    perform base44_lock_briefly(array[source], array['access exclusive'], patience);
+    execute format('drop trigger b44_drain_rows on %s', source);
+    execute format('drop trigger b44_drain_truncate on %s', source);
+  end if;
+  execute format('drop table %I.%I', target.schema_name, target.table_name || '_drain');
+  execute format('drop table %I.%I', target.schema_name, target.table_name || '_drain_noted');
+  execute format('drop function %I.%I()', target.schema_name, target.table_name || '_drain_mirror');
+end
+$$;
+
+-- The state of the work stands in the comment of the copy, so that whoever comes next goes on, whatever happened.
+create or replace function base44_drain_step(
+  parent text, period text, days date[] default null, patience integer default 60, out phase text, out done bigint, out total bigint, out idle boolean, out waits_for text
+)
+language plpgsql
+as $$
+declare
+  target record := base44_partitioning(parent);
+  caller_lock_timeout constant text := current_setting('lock_timeout');
+  caller_deadlock_timeout constant text := current_setting('deadlock_timeout');
+  drain regclass;
+  state jsonb;
+  reached jsonb;
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise active_sql_transaction using message = 'rows are moved only with READ COMMITTED';
+  end if;
+  perform base44_lock_partitions(target.relation);
+  -- No wait of ours may be long while rows are held; and only indexes tell which rows are copied without reading them all.
+  perform set_config('lock_timeout', patience::text, true), set_config('enable_hashjoin', 'off', true),
+          set_config('enable_mergejoin', 'off', true);
+  -- Read anew, since what was read above may be what it was before we had our turn.
+  target := base44_partitioning(parent);
+  drain := to_regclass(format('%I.%I', target.schema_name, target.table_name || '_drain'));
+  idle := false;
+  if drain is null then
+    reached := base44_drain_begin(parent, period, days);
+    phase := coalesce(reached ->> 'phase', 'done');
+  else
+    state := obj_description(drain, 'pg_class')::jsonb;
+    if state is null then
+      raise duplicate_table using message = format('there is a table %s that is not of our making', drain);
+    end if;
+    phase := state ->> 'phase';
+    if phase not in ('finishing', 'discarding') and state ->> 'form' <> base44_partition_form(target.relation) then
+      phase := 'discarding';
+    end if;
+    case phase
+      when 'built' then
+        reached := base44_drain_watch(parent, state, patience);
+      when 'copying' then
+        reached := base44_drain_copy(parent, state);
+      when 'catching up' then
+        reached := base44_drain_catch_up(parent, state);
+        if not (reached ->> 'left')::boolean then
+          reached := reached || jsonb_build_object('phase', 'constraining');
+        else
+          idle := (reached ->> 'done')::bigint = 0;
+        end if;
+      when 'constraining' then
+        reached := base44_drain_constrain(parent, state, patience);
+      when 'settling' then
+        reached := base44_drain_settle(parent, state);
+        idle := reached ->> 'phase' = 'settling';
+      when 'verifying' then
+        reached := base44_drain_verify(parent, state);
+      when 'swapping' then
+        reached := base44_drain_swap(parent, state, patience);
+      when 'finishing' then
+        perform base44_drain_finish(parent, state);
+      when 'discarding' then
+        perform base44_drain_discard(parent, state, patience);
+    end case;
+    -- What the row lacks afterwards is the reason why the two ends differ.
+    reached := reached - 'done' - 'left';
+  end if;
+  state := coalesce(reached, state);
+  done := (state ->> 'copied')::bigint;
+  total := (state ->> 'rows')::bigint;
+  if idle then
+    select string_agg(format('process %s (%s)', o ->> 'pid', o ->> 'name'), ', ') into waits_for
+      from jsonb_array_elements(case when jsonb_typeof(state -> 'older') = 'array' then state -> 'older' else '[]' end) o;
+    waits_for := coalesce(waits_for, 'whoever is changing the rows');
+  end if;
+  if reached is not null then
+    execute format('comment on table %I.%I is %L', target.schema_name, target.table_name || '_drain', reached::text);
+  end if;
+  perform set_config('lock_timeout', caller_lock_timeout, true);
+  if current_setting('deadlock_timeout') <> caller_deadlock_timeout then
+    perform set_config('deadlock_timeout', caller_deadlock_timeout, true);
+  end if;
+end
+$$;
+
+create or replace procedure drain_default_partition(parent text, period text default 'month'::text, days date[] default null)
+language plpgsql
+as $$
+declare
+  most_attempts constant integer := 300;
+  step record;
+  phase text;
+  attempts integer := 0;
+begin
+  loop
+    commit;
+    set transaction isolation level read committed;
+    begin
+      select * into step from base44_drain_step(parent, period, days);
+      attempts := case when step.idle then attempts + 1 else 0 end;
+    exception
+      when lock_not_available or deadlock_detected then
+        attempts := attempts + 1;
+        if attempts >= most_attempts then
+          raise;
+        end if;
+    end;
+    exit when step.phase = 'done';
+    if step.phase is distinct from phase then
+      phase := step.phase;
+      raise notice '%: % (% of % rows copied)', parent, phase, step.done, step.total;
+    end if;
+    if attempts > 0 then
+      commit;
+      perform pg_sleep(least(0.05 * 1.5 ^ least(attempts, 20), 2) * (1 - random() / 2));
+    end if;
+  end loop;
+end
+$$;
+
+create or replace procedure create_monthly_partition_online(target_month date)
+language plpgsql
+as $$
+begin
+  call drain_default_partition('posts', 'month', array[target_month]);
+end
+$$;
+
+comment on function base44_drain_step is 'Does the next step of moving rows out of a default partition; to be called, each time in a transaction of its own, until phase is done';
+comment on procedure drain_default_partition is 'Moves the rows of a default partition to partitions of their months or years, while everybody reads and writes';
+comment on procedure create_monthly_partition_online is 'Makes the partition of posts for a month (UTC) like create_monthly_partition, for any number of rows in the default partition, and without making others wait for it';

@@ -1,0 +1,96 @@
+-- Rules for writes to posts by the application; the triggers that call them are in triggers/posts_triggers.sql. As in the
+-- guide, but: the likes that count are those before the update, so that one statement cannot clear them and unpublish;
+-- unpublishing clears published_at, as chk_posts_published_at wants it; and publishing is bound to its author here,
+-- since a CHECK must not read another table.
+-- depends: slug_functions
+
+create or replace function validate_post_update() returns trigger
+language plpgsql
+as $$
+begin
+  if old.published and not new.published then
+    if old.like_count > 100 then
+      raise exception 'Cannot unpublish posts with more than 100 likes'
+        using errcode = 'check_violation', table = 'posts', constraint = 'trg_validate_post_update';
+    end if;
+    new.published_at := null;
+  elsif new.published and not old.published and new.published_at is null then
+    new.published_at := now();
+  end if;
+  return new;
+end
+$$;
+
+create or replace function check_publish_permissions() returns trigger
+language plpgsql
+as $$
+begin
+  if not exists (select from users u where u.id = new.user_id and u.active and u.email_verified) then
+    raise exception 'post % cannot be published: its author % is not active and verified', new.id, new.user_id
+      using errcode = 'check_violation', table = 'posts', constraint = 'chk_posts_publish_permissions';
+  end if;
+  return new;
+end
+$$;
+
+-- The slug is taken in the registry before the row is written, so that the next row of the same statement sees it. Who
+-- comes at the same time with the same words waits at the registry's primary key, and takes the next number then. No lock
+-- is taken besides: an insert of a hundred thousand titles would need as many, more than the server has.
+create or replace function claim_post_slug() returns trigger
+language plpgsql
+as $$
+declare
+  held text;
+  base text;
+begin
+  new.slug := base44_trim(new.slug);
+  if tg_op = 'UPDATE' then
+    delete from post_slugs s where s.slug = old.slug and s.post_id = old.id and s.post_created_at = old.created_at;
+  else
+    -- An insert that ends in ON CONFLICT writes no row of its own and must claim nothing. Planned each time, since a plan
+    -- for any moment would lock every partition with its indexes.
+    execute 'select p.slug from posts p where p.id = $1 and p.created_at = $2' into held using new.id, new.created_at;
+    if held is not null then
+      new.slug := coalesce(new.slug, held);
+      return new;
+    end if;
+  end if;
+  base := coalesce(base44_slug(coalesce(new.slug, new.title)), 'post');
+  loop
+    if new.slug is null or exists (select from post_slugs s where s.slug = new.slug and s.post_id <> new.id) then
+      new.slug := generate_post_slug(base, new.user_id);
+    end if;
+    -- A row that moves to another partition comes here a second time, with a claim of its own.
+    insert into post_slugs as s (slug, post_id, post_created_at) values (new.slug, new.id, new.created_at)
+    on conflict (slug) do update set post_created_at = excluded.post_created_at where s.post_id = excluded.post_id;
+    exit when found;
+    new.slug := null;
+  end loop;
+  return new;
+end
+$$;
+
+create or replace function release_post_slug() returns trigger
+language plpgsql
+as $$
+begin
+  delete from post_slugs s where s.slug = old.slug and s.post_id = old.id and s.post_created_at = old.created_at;
+  return null;
+end
+$$;
+
+create or replace function release_all_post_slugs() returns trigger
+language plpgsql
+as $$
+begin
+  delete from post_slugs;
+  return null;
+end
+$$;
+
+comment on function validate_post_update() is
+  'Keeps popular posts published, and published_at true to published';
+comment on function check_publish_permissions() is 'Lets only active and verified users publish';
+comment on function claim_post_slug() is 'Gives a post a slug of its own: a wanted one if it is free, else one made of it or of the title';
+comment on function release_post_slug() is 'Frees the slug of a deleted post';
+comment on function release_all_post_slugs() is 'Frees all slugs when posts is truncated';

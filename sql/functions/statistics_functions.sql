@@ -1,0 +1,32 @@
+-- Keeps the statistics of users fresh. As in the guide, but it fills a view that was never filled (CONCURRENTLY cannot),
+-- waits for a refresh under way, and notes in the view's comment when it was done, which PostgreSQL does not.
+
+create or replace function refresh_user_stats() returns void
+language plpgsql
+-- Readers go on meanwhile, so a long wait harms nobody.
+set lock_timeout = '10min'
+as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('refresh user_post_stats', 44));
+  if (select c.relispopulated from pg_catalog.pg_class c where c.oid = 'user_post_stats'::regclass) then
+    refresh materialized view concurrently user_post_stats;
+  else
+    refresh materialized view user_post_stats;
+  end if;
+  perform base44_note_refresh('user_post_stats');
+end
+$$;
+
+-- The start of the transaction, since a refresh shows what was there then or a little later.
+create or replace function base44_note_refresh(view regclass) returns void
+language plpgsql
+as $$
+begin
+  execute format('comment on materialized view %s is %L', view,
+    regexp_replace(coalesce(obj_description(view, 'pg_class'), ''), ', as of .*$', '')
+      || ', as of ' || to_char(now() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || ' UTC');
+end
+$$;
+
+comment on function refresh_user_stats() is 'Brings user_post_stats up to date without keeping its readers waiting';
+comment on function base44_note_refresh(regclass) is 'Notes in the comment of a materialized view that it shows what is there now';

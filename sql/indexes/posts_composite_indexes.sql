@@ -1,0 +1,6 @@
+-- Posts of a user by time and state. The guide gives the name idx_posts_user_published to two definitions: this one, of
+-- all rows, is idx_posts_user_published_state; the partial one keeps the name (posts_partial_indexes).
+-- on: posts
+
+create index if not exists idx_posts_user_created on posts (user_id, created_at desc);
+create index if not exists idx_posts_user_published_state on posts (user_id, published, published_at desc);

@@ -1,0 +1,5 @@
+-- Sessions of a user, for the foreign key, and those that have ended. Ours: the guide has none for this table.
+-- on: user_sessions
+
+create index if not exists idx_user_sessions_user_id on user_sessions (user_id);
+create index if not exists idx_user_sessions_expires_at on user_sessions (expires_at);

@@ -1,0 +1,85 @@
+"""Connections of a session that keeps them: used again, and as good as new each time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from b44_assets.catalog import Catalog, load_catalog
+from b44_assets.engine.session import Connection, Session
+from b44_assets.errors import DatabaseError
+from b44_assets.settings import Settings
+
+STATE = """
+select pg_backend_pid(), current_setting('application_name'), current_setting('search_path'), current_setting('lock_timeout'),
+       current_setting('timezone'), current_setting('default_transaction_isolation'), current_setting('enable_nestloop'),
+       (select count(*) from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'),
+       to_regclass('pg_temp.left_over') is null
+"""
+
+
+@pytest.fixture(scope="session")
+def catalog() -> Catalog:
+    return load_catalog(Settings.load(environ={}).sql_dir)
+
+
+@pytest.fixture
+def session(database: str, catalog: Catalog) -> Session:
+    return Session(database, catalog)
+
+
+def state(conn: Connection) -> tuple[Any, ...]:
+    row = conn.execute(STATE).fetchone()
+    assert row is not None
+    return row
+
+
+def test_a_connection_is_used_again_and_is_as_new(session: Session) -> None:
+    with session.keeping() as keeping:
+        with keeping.connection("first") as conn:
+            first = state(conn)
+            conn.execute("set search_path = nowhere; set lock_timeout = '1h'; set timezone = 'Asia/Tokyo'")
+            conn.execute("set default_transaction_isolation = serializable; set enable_nestloop = off")
+            conn.execute("select pg_advisory_lock(1); create temporary table left_over ()")
+        with keeping.connection("second") as conn:
+            second = state(conn)
+    assert (first[1], second[1]) == ("b44 first", "b44 second")
+    assert (first[0], *first[2:]) == (second[0], *second[2:])
+
+
+def test_connections_in_use_at_the_same_time_are_two(session: Session) -> None:
+    with session.keeping() as keeping, keeping.connection("one") as one, keeping.connection("other") as other:
+        assert state(one)[0] != state(other)[0]
+
+
+def test_a_connection_that_met_with_an_error_is_not_used_again(session: Session) -> None:
+    with session.keeping() as keeping:
+        with pytest.raises(DatabaseError), keeping.connection("first") as conn:
+            first = state(conn)[0]
+            conn.execute("select 1 / 0")
+        with keeping.connection("second") as conn:
+            assert state(conn)[0] != first
+
+
+def test_a_connection_that_was_ended_meanwhile_is_replaced(session: Session) -> None:
+    with session.keeping() as keeping:
+        with keeping.connection("first") as conn:
+            first = state(conn)[0]
+        with psycopg.connect(session.url, autocommit=True) as other:
+            other.execute("select pg_terminate_backend(%s, 5000)", (first,))
+        with keeping.connection("second") as conn:
+            assert state(conn)[0] != first
+
+
+def test_all_are_closed_at_the_end(session: Session) -> None:
+    with session.keeping() as keeping, keeping.connection("first") as conn:
+        assert not conn.closed
+    assert conn.closed
+
+
+def test_a_session_that_keeps_none_closes_each(session: Session) -> None:
+    with session.connection("only") as conn:
+        pass
+    assert conn.closed

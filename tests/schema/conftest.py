@@ -1,0 +1,125 @@
+"""Databases with the whole schema of `sql/` and a small migrated export, made once for each server."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from b44_assets.catalog import Catalog, Kind, load_catalog
+from b44_assets.engine.constraining import apply_constraints
+from b44_assets.engine.indexing import apply_indexes
+from b44_assets.engine.loading import load
+from b44_assets.engine.partitioning import apply_partitions
+from b44_assets.engine.schema import apply
+from b44_assets.engine.session import Session
+from b44_assets.engine.staging import stage
+from b44_assets.engine.triggering import apply_triggers
+from b44_assets.engine.viewing import apply_view
+from b44_assets.sample import write_sample
+from b44_assets.settings import Settings
+
+MakeDatabase = Callable[[], str]
+
+
+def load_everything(session: Session, export: Path) -> None:
+    """From nothing to loaded tables, without what comes after the load."""
+    catalog = session.catalog
+    for spec in catalog.specs:
+        if spec.kind in (Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+            apply(session, spec)
+        elif spec.kind is Kind.MAPPING:
+            stage(session, catalog.mappings[spec.name], export)
+            load(session, catalog.mappings[spec.name])
+
+
+def build_schema(session: Session) -> None:
+    """What comes after the load."""
+    executors = {
+        Kind.PARTITION: apply_partitions,
+        Kind.INDEX: apply_indexes,
+        Kind.CONSTRAINT: apply_constraints,
+        Kind.TRIGGER: apply_triggers,
+        Kind.VIEW: apply_view,
+    }
+    for spec in session.catalog.of(*executors):
+        executors[spec.kind](session, spec)
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Names of databases on one server that are only copied from: loaded, and loaded with the whole schema."""
+
+    server_url: str
+    loaded: str
+    built: str
+
+
+@pytest.fixture(scope="session")
+def catalog() -> Catalog:
+    return load_catalog(Settings.load(environ={}).sql_dir)
+
+
+@pytest.fixture(scope="session")
+def templates(server_url: str, catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    """Made by whichever worker comes first."""
+    names = Templates(server_url, "template_loaded", "template_built")
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute("select pg_advisory_lock(44)")
+        if conn.execute("select from pg_database where datname = %s", (names.built,)).fetchone() is None:
+            _make(conn, names, catalog, tmp_path_factory.mktemp("export"))
+    return names
+
+
+def _make(conn: psycopg.Connection[Any], names: Templates, catalog: Catalog, export: Path) -> None:
+    write_sample(export, users=24, posts=1_000, seed=7, dialect="jsonl", faults=0.03)
+    # Of some months only: every test copies the database, and each month is some forty files of it.
+    posts = export / "Post.jsonl"
+    kept = [line for line in posts.read_text().splitlines() if re.search(r'"created_date": "2026-0[6-9]', line)]
+    assert len(kept) > 50
+    posts.write_text("\n".join(kept) + "\n")
+    copy = sql.SQL("create database {} template {}")
+    conn.execute(copy.format(sql.Identifier(names.loaded), sql.Identifier("template0")))
+    load_everything(Session(_url(names.server_url, names.loaded), catalog), export)
+    conn.execute(copy.format(sql.Identifier("unfinished"), sql.Identifier(names.loaded)))
+    build_schema(Session(_url(names.server_url, "unfinished"), catalog))
+    conn.execute(sql.SQL("alter database unfinished rename to {}").format(sql.Identifier(names.built)))
+
+
+def _url(server_url: str, name: str) -> str:
+    return server_url.replace("@/postgres?", f"@/{name}?")
+
+
+@pytest.fixture
+def loaded(templates: Templates, catalog: Catalog) -> Generator[Session]:
+    """A session on a database with loaded tables and none of what comes after."""
+    yield from _copied(templates, templates.loaded, catalog)
+
+
+@pytest.fixture
+def built(templates: Templates, catalog: Catalog) -> Generator[Session]:
+    """A session on a database with the whole schema."""
+    yield from _copied(templates, templates.built, catalog)
+
+
+@pytest.fixture(scope="session")
+def shared(templates: Templates, catalog: Catalog) -> Generator[Session]:
+    """As `built`, shared by tests that only add rows of their own."""
+    yield from _copied(templates, templates.built, catalog)
+
+
+def _copied(templates: Templates, template: str, catalog: Catalog) -> Generator[Session]:
+    name = f"copy_{os.urandom(8).hex()}"
+    with psycopg.connect(templates.server_url, autocommit=True) as conn:
+        conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+        try:
+            yield Session(_url(templates.server_url, name), catalog)
+        finally:
+            conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
