@@ -287,11 +287,12 @@ def load_catalog(root: Path) -> Catalog:
     if not specs:
         raise CatalogError(f"{root}: holds no SQL files in {', '.join(Kind)}")
     mappings = {spec.name: _mapping(spec) for spec in specs if spec.kind is Kind.MAPPING}
+    _check_names(specs)
+    ordered = _order(specs)
     for spec in specs:
         if (check := _FORMS.get(spec.kind)) is not None:
             check(spec)
-    _check_names(specs)
-    ordered = _order(specs)
+    _check_uses(specs)
     return Catalog(
         root, ordered, MappingProxyType({s.name: mappings[s.name] for s in ordered if s.kind is Kind.MAPPING})
     )
@@ -581,10 +582,6 @@ def _check_names(specs: list[Spec]) -> None:
         if spec.name in seen:
             raise CatalogError(f"{spec.path}:1: {spec.name} stands there twice: {seen[spec.name].path}")
         seen[spec.name] = spec
-    indexes = {index.name for spec in specs if spec.kind is Kind.INDEX for index in index_definitions(spec)}
-    for spec in specs:
-        if missing := [name for name in _names(spec.options.get("uses", "")) if name not in indexes]:
-            raise CatalogError(f"{spec.path}:1: uses {missing[0]}, which no file of {spec.path.parent.parent} gives")
     for spec in specs:
         if spec.kind is Kind.MAPPING and (spec.name not in seen or seen[spec.name].kind is not Kind.TABLE):
             raise CatalogError(f"{spec.path}:1: there is no table {spec.name}: tables/{spec.name}.sql is missing")
@@ -606,6 +603,13 @@ def _line_naming(path: Path, name: str) -> int:
         if within and word.search(text):
             return number
     return 1
+
+
+def _check_uses(specs: list[Spec]) -> None:
+    indexes = {index.name for spec in specs if spec.kind is Kind.INDEX for index in index_definitions(spec)}
+    for spec in specs:
+        if missing := [name for name in _names(spec.options.get("uses", "")) if name not in indexes]:
+            raise CatalogError(f"{spec.path}:1: uses {missing[0]}, which no file of {spec.path.parent.parent} gives")
 
 
 def _order(specs: list[Spec]) -> tuple[Spec, ...]:

@@ -253,7 +253,10 @@ def describe_partitions(session: Session, table: str) -> tuple[Partition, ...]:
 
 
 def check_bounds(session: Session, table: str) -> BoundsCheck:
-    """Looks for gaps and overlaps between the earliest and the latest partition, and for rows in the default partition.
+    """Looks for gaps and overlaps between partitions, and for rows in the default partition.
+
+    A gap that begins later than partitions are made ahead is none: a single row of the far future gets a partition of its
+    own, and not one for each month until then.
 
     Raises:
         DatabaseError: There is no such table, or it is not partitioned.
@@ -265,6 +268,7 @@ def check_bounds(session: Session, table: str) -> BoundsCheck:
         if any(part.bounds.startswith("FOR VALUES WITH") for part in parts):
             return BoundsCheck(table, len(parts), detaching=detaching, missing_hashes=_missing_hashes(parts))
         period = session.catalog.table(table).period
+        horizon = _horizon(session, table)
         default = next((part.name for part in partitions if part.default), None)
         return BoundsCheck(
             table,
@@ -272,7 +276,7 @@ def check_bounds(session: Session, table: str) -> BoundsCheck:
             gaps=tuple(
                 Gap(before.end, after.start)
                 for before, after in pairwise(parts)
-                if before.end is not None and after.start is not None and before.end < after.start
+                if before.end is not None and after.start is not None and before.end < min(after.start, horizon)
             ),
             overlaps=tuple(
                 (before.name, after.name)
@@ -284,6 +288,15 @@ def check_bounds(session: Session, table: str) -> BoundsCheck:
             detaching=detaching,
             unfinished=scalar(conn, "select to_regclass(%s) is not null", (f"public.{table}_drain",)),
         )
+
+
+def _horizon(session: Session, table: str) -> datetime:
+    """Until when there shall be partitions."""
+    spec, period = session.catalog.partitions(table), session.catalog.table(table).period
+    ahead = 0 if spec is None else int(spec.options.get("ahead", "0"))
+    months = ahead * (12 if period is not None and period.unit == "year" else 1)
+    first = months_ago(datetime.now(UTC).date(), -months)
+    return datetime(first.year, first.month, first.day, tzinfo=UTC)
 
 
 def keep_ahead(session: Session, table: str, ahead: int) -> tuple[str, ...]:

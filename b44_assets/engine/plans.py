@@ -12,7 +12,10 @@ from psycopg import sql
 
 from b44_assets.catalog import Kind, Query, query_definition
 from b44_assets.engine.ddl import fault, trusted
-from b44_assets.engine.session import Connection, Session
+from b44_assets.engine.session import Connection, Session, scalar
+
+SMALL_COST = 1_000.0
+"""Below it (the planner's units: pages read in order) a query reads so little that another index may well be as cheap."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class QueryPlan:
         partitions: Partitions of the table that it must leave partitions out of.
         read: Those that the plan reads.
         wrongly_read: Those of them that lie outside of the query's range of time.
+        too_small: Whether a meant index is there and valid, and the query cheap whatever serves it.
     """
 
     name: str
@@ -36,11 +40,12 @@ class QueryPlan:
     partitions: int
     read: int
     wrongly_read: tuple[str, ...]
+    too_small: bool = False
 
     @property
     def passed(self) -> bool:
         """An index that is meant for it serves it, and no partition is read in vain."""
-        return not self.wrongly_read and (not self.meant or bool(self.chosen or self.usable))
+        return not self.wrongly_read and (not self.meant or bool(self.chosen or self.usable) or self.too_small)
 
     def explain(self) -> str:
         """One line."""
@@ -49,6 +54,8 @@ class QueryPlan:
         if not self.passed:
             return f"{self.name} cannot use {' or '.join(self.meant)}"
         index = f"uses {self.chosen[0]}" if self.chosen else f"can use {self.usable[0]}" if self.usable else "runs"
+        if self.too_small:
+            index = f"reads too little to need {self.meant[0]}"
         return f"{self.name} {index}" + (f", {self.read} of {self.partitions} partitions" if self.partitions else "")
 
 
@@ -101,6 +108,7 @@ def _plan(session: Session, conn: Connection, query: Query) -> QueryPlan:
             conn.execute("set local enable_seqscan = off")
             usable = _indexes(list(_nodes(_explain(conn, query, statement))), roots, query)
             conn.execute("set local enable_seqscan = on")
+    too_small = not chosen and not usable and natural[0]["Total Cost"] < SMALL_COST and _there(conn, query.uses)
     partitions: dict[str, bool] = {}
     if query.prunes is not None:
         partitions = dict(_partitions(conn, query.prunes, since, until))
@@ -113,6 +121,7 @@ def _plan(session: Session, conn: Connection, query: Query) -> QueryPlan:
         len(partitions),
         len(read),
         tuple(sorted(name for name in read if partitions[name])),
+        too_small,
     )
 
 
@@ -166,6 +175,15 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", ()):
         yield from _nodes(child)
+
+
+def _there(conn: Connection, names: tuple[str, ...]) -> bool:
+    """Whether one of some indexes exists and can be used."""
+    return scalar(
+        conn,
+        "select exists (select from pg_index where indisvalid and indexrelid = any(select to_regclass(n) from unnest(%s::text[]) n))",
+        (list(names),),
+    )
 
 
 def _indexes(nodes: list[dict[str, Any]], roots: dict[str, str], query: Query) -> tuple[str, ...]:

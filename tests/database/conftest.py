@@ -325,13 +325,12 @@ def new_database(server_url: str, options: LiteralString = "template template0")
 def new_target(
     server_url: str, catalog: Catalog, export: Path, options: LiteralString = "template template0"
 ) -> Generator[Target]:
-    """A database of its own with `sql/` applied, there for the block."""
+    """A database of its own with the books, functions and tables of `sql/`, there for the block."""
     with new_database(server_url, options) as url:
         # One stream unless a test asks for more: what takes turns is easier to tell apart.
         session = Session(url=url, catalog=catalog, streams=1)
-        for spec in catalog.specs:
-            if spec.kind is not Kind.MAPPING:
-                apply(session, spec)
+        for spec in catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+            apply(session, spec)
         with connect(url, application_name="test", autocommit=True) as conn:
             yield Target(session, export, conn)
 

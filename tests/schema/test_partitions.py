@@ -1298,6 +1298,12 @@ def test_a_gap_is_found(session: Session, conn: Connection) -> None:
     assert (check.passed, check.explain()) == (False, "posts has no partition for 2025-04-01 to 2025-06-01")
 
 
+def test_a_gap_later_than_partitions_are_made_ahead_is_none(session: Session, conn: Connection) -> None:
+    conn.execute("select manage_partitions()")
+    conn.execute("select create_monthly_partition('2099-01-01')")
+    assert check_bounds(session, "posts").passed
+
+
 def test_rows_in_the_default_partition_are_found(session: Session, conn: Connection) -> None:
     conn.execute("select create_monthly_partition('2025-03-01')")
     add_posts(conn, "2025-03", 1)

@@ -34,8 +34,11 @@ SMALL = {
         "-- fields: id, title, content, owner|owner_id\n-- html: content\n-- wide: content\n-- later: owner\n"
         "-- numbered: slug in users by id, repaired\nselect 1\n"
     ),
-    "indexes/posts_equality_indexes.sql": "-- Equality.\n-- on: posts\ncreate index on posts (slug);\n",
-    "views/aaa.sql": "-- A view.\n-- depends: posts\ncreate view aaa as select 1;\n",
+    "indexes/posts_equality_indexes.sql": "-- Equality.\n-- on: posts\ncreate index idx_posts_slug on posts (slug);\n",
+    "views/aaa.sql": (
+        "-- A view.\n-- depends: posts\ncreate materialized view aaa as select 1 as one;\n"
+        "create unique index idx_aaa_one on aaa (one);\n"
+    ),
 }
 
 
@@ -143,7 +146,7 @@ def test_specs_cannot_be_changed(tmp_path: Path) -> None:
 
 
 def test_files_of_other_folders_and_suffixes_are_none_of_the_catalogue(tmp_path: Path) -> None:
-    folder(tmp_path, queries__report="select 1", tables__README=None)
+    folder(tmp_path, reports__report="select 1", tables__README=None)
     (tmp_path / "tables" / "notes.txt").write_text("notes")
     assert len(load_catalog(tmp_path).specs) == len(SMALL)
 
