@@ -401,6 +401,9 @@ _CONSTRAINT = re.compile(
     r"(?P<rest>(?P<form>check|foreign|exclude|unique)\b.*)",
     re.IGNORECASE | re.DOTALL,
 )
+FOREIGN_KEY = re.compile(
+    r"foreign\s+key\s*\((?P<columns>[\w\s,]+)\)\s*references\s+(?P<table>\w+)\s*\((?P<keys>[\w\s,]+)\)", re.IGNORECASE
+)
 _TRIGGER = re.compile(
     r"create\s+or\s+replace\s+trigger\s+(?P<name>[a-z_]\w*)\s+(?:before|after|instead\s+of)\s.*?\son\s+(?P<table>[a-z_]\w*)\s.*",
     re.IGNORECASE | re.DOTALL,
@@ -491,6 +494,8 @@ def constraint_definitions(spec: Spec) -> tuple[ConstraintDefinition, ...]:
             raise _fault_at(spec, statement, f"{match['name']} stands there twice")
         if re.search(r"\bnot\s+valid\s*$", match["rest"], re.IGNORECASE):
             raise _fault_at(spec, statement, "NOT VALID is a matter of how it is added, not of the constraint")
+        if match["form"].lower() == "foreign" and FOREIGN_KEY.match(match["rest"]) is None:
+            raise _fault_at(spec, statement, "expected 'foreign key (<columns>) references <table> (<columns>)'")
         found[match["name"]] = ConstraintDefinition(
             match["name"], table, match["form"].lower(), match["rest"], statement
         )

@@ -85,7 +85,7 @@ def definition_of(text: str) -> str:
 
 def _wanted(conn: Connection, schema: str, spec: Spec, definitions: Sequence[ConstraintDefinition]) -> dict[str, str]:
     tables = {definitions[0].table, *(name for name in spec.depends if _is_table(conn, name))}
-    shadow(conn, schema, sorted(tables))
+    shadow(conn, schema, sorted(tables), keys=True)
     wanted: dict[str, str] = {}
     for definition in definitions:
         run(conn, spec, definition.statement.line, definition.statement.text)

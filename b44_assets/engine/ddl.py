@@ -102,17 +102,15 @@ def in_scratch_schema(session: Session, conn: Connection, operation: Callable[[C
     return change(session, conn, build)
 
 
-def shadow(conn: Connection, schema: str, tables: Iterable[str]) -> None:
-    """Makes empty tables in a scratch schema that look like those of public; keys come along where the table is plain."""
+def shadow(conn: Connection, schema: str, tables: Iterable[str], *, keys: bool = False) -> None:
+    """Makes empty tables in a scratch schema that look like those of public; with their keys, where these are wanted."""
     for table in tables:
-        plain = scalar(conn, "select relkind <> 'p' from pg_class where oid = to_regclass(%s)", (f"public.{table}",))
-        if plain is None:
-            raise DatabaseError(f"there is no table {table}; materialize it first")
+        relation_oid(conn, table)
         conn.execute(
             sql.SQL("create table {} (like {} including generated{})").format(
                 sql.Identifier(schema, table),
                 sql.Identifier("public", table),
-                sql.SQL(" including indexes" if plain else ""),
+                sql.SQL(" including indexes" if keys else ""),
             )
         )
 
@@ -204,7 +202,9 @@ def is_live(session: Session, conn: Connection, table: str) -> bool:
         select coalesce((select sum(pg_table_size(relid)) from pg_partition_tree(to_regclass(%(table)s))),
                         pg_table_size(to_regclass(%(table)s)), 0)::bigint,
                exists (select from pg_stat_activity
-                        where datname = current_database() and backend_type = 'client backend'
+                        where datname = current_database() and usesysid is not null
+                          -- Of what kind another role's session is, is not shown.
+                          and coalesce(backend_type, 'client backend') = 'client backend'
                           and pid <> pg_backend_pid() and application_name not like 'b44%%')
         """,
         {"table": f"public.{table}"},

@@ -109,6 +109,10 @@ _RELATIONS = """
     select c.oid, c.relname, c.relkind from pg_class c
      where c.relnamespace = to_regnamespace(%(schema)s) and c.relkind in ('r', 'p', 'm', 'v') and not c.relispartition
        and c.relname not like 'base44\\_%%'
+       -- A detached month or year, kept as a table.
+       and not exists (select from pg_partitioned_table p join pg_class t on t.oid = p.partrelid
+                        where p.partstrat = 'r' and t.relnamespace = c.relnamespace
+                          and c.relname ~ ('^' || t.relname || '_[0-9]{4}(_[0-9]{2})?$'))
        and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
 """
 _QUERIES = {

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from psycopg import sql
 
-from b44_assets.catalog import Kind, Spec, constraint_definitions, index_definitions, view_definition
+from b44_assets.catalog import FOREIGN_KEY, Kind, Spec, constraint_definitions, index_definitions, view_definition
 from b44_assets.engine.ddl import trusted
 from b44_assets.engine.session import Connection, Session, columns_of, scalar
 from b44_assets.engine.viewing import differences
@@ -291,31 +291,31 @@ def indexes_valid(session: Session, table: str) -> IndexesValid:
     )
 
 
-_REFERENCE = re.compile(r"foreign\s+key\s*\((\w+)\)\s*references\s+(\w+)\s*\((\w+)\)", re.IGNORECASE)
-
-
 def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
-    """Counts references without a row, for each foreign key of one column that `sql/constraints/` gives.
+    """Counts references without a row, for each foreign key that `sql/constraints/` gives.
 
     It does not look at what the server says of its constraints: rows can get past them (a superuser's
     `session_replication_role`, damage), and a constraint that was dropped says nothing.
     """
     references = {
-        item.name: match.groups()
+        item.name: match
         for spec in _on(session, Kind.CONSTRAINT, table)
         for item in constraint_definitions(spec)
-        if (match := _REFERENCE.match(item.rest)) is not None
+        if (match := FOREIGN_KEY.match(item.rest)) is not None
     }
     counts: list[sql.Composable] = [sql.SQL("count(*)")]
     joins: list[sql.Composable] = []
-    for number, (column, other, key) in enumerate(references.values()):
-        alias = sql.Identifier(f"r{number}")
-        names = {"column": sql.Identifier("t", column), "alias": alias, "key": sql.Identifier(key)}
-        counts.append(sql.SQL("count(*) filter (where {column} is not null and {alias}.{key} is null)").format(**names))
+    for number, match in enumerate(references.values()):
+        alias = f"r{number}"
+        columns = [sql.Identifier("t", name.strip()) for name in match["columns"].split(",")]
+        keys = [sql.Identifier(alias, name.strip()) for name in match["keys"].split(",")]
+        given = sql.SQL(" and ").join(sql.SQL("{} is not null").format(column) for column in columns)
+        counts.append(sql.SQL("count(*) filter (where {} and {} is null)").format(given, keys[0]))
+        equal = sql.SQL(" and ").join(
+            sql.SQL("{} = {}").format(key, column) for key, column in zip(keys, columns, strict=True)
+        )
         joins.append(
-            sql.SQL("left join public.{other} {alias} on {alias}.{key} = {column}").format(
-                other=sql.Identifier(other), **names
-            )
+            sql.SQL("left join public.{} {} on {}").format(sql.Identifier(match["table"]), sql.Identifier(alias), equal)
         )
     query = sql.SQL("select {} from public.{} t {}").format(
         sql.SQL(", ").join(counts), sql.Identifier(table), sql.SQL(" ").join(joins)
@@ -343,11 +343,13 @@ def publish_permissions(session: Session) -> PublishPermissions:
 
 
 def slugs_registered(session: Session) -> SlugsRegistered:
-    """Compares the registry of slugs with the posts."""
+    """Compares the registry of slugs with the posts. Those of detached months stay taken, and count as theirs."""
     with session.connection("check posts") as conn:
         row = conn.execute(
             """
-            select count(p.id), count(*) filter (where s.slug is null), count(*) filter (where p.id is null)
+            select count(p.id), count(*) filter (where s.slug is null), count(*) filter (
+                     where p.id is null and s.post_created_at >= coalesce(
+                       (select min(b.first_moment) from base44_partition_bounds('posts') b), '-infinity'))
               from (select slug, id, created_at from posts) p
               full join post_slugs s on s.slug = p.slug and s.post_id = p.id and s.post_created_at = p.created_at
             """

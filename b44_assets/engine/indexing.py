@@ -157,7 +157,7 @@ class _Index:
             self._repair(found)
             outcome = "repaired"
         else:
-            outcome = "unchanged"
+            outcome = "repaired" if self._clear_away() else "unchanged"
         if self._set_statistics(name) and outcome == "unchanged":
             outcome = "repaired"
         return outcome
@@ -224,6 +224,19 @@ class _Index:
             unnamed = relation_oid != self._table_oid and leftover.form == self._wanted
             if leftover.name in own or (rebuilt is not None and (rebuilt in own or unnamed)) or unnamed:
                 self._change(sql.SQL("drop index if exists {}").format(sql.Identifier("public", leftover.name)))
+
+    def _clear_away(self) -> bool:
+        """Drops what an interrupted rebuild of an index that is in order left on the table or a partition."""
+        left = "not i.indisvalid and c.relname ~ '_cc(new|old)[0-9]*$' and i.indrelid = any(select relid from pg_partition_tree(%s))"
+        before = self._indexes(left, self._table_oid) or self._indexes(
+            "not i.indisvalid and c.relname ~ '_cc(new|old)[0-9]*$' and i.indrelid = %s", self._table_oid
+        )
+        for oid in {found.table_oid for found in before}:
+            self._drop_leftovers(oid)
+        gone = {found.oid for found in before} - {
+            found.oid for found in self._indexes("i.indexrelid = any(%s)", [found.oid for found in before])
+        }
+        return bool(gone)
 
     def _complete(self, parent: _Found, relation: int) -> None:
         """Sees to it that every partition has its part of an index, built one by one."""

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from b44_assets.catalog import Kind, Query, query_definition
+from b44_assets.catalog import Catalog, Kind, Query, Spec, query_definition
 from b44_assets.engine.ddl import fault, trusted
 from b44_assets.engine.session import Connection, Session, scalar
 
@@ -78,8 +78,13 @@ class QueryPlans:
         return f"{len(self.plans)} queries prune partitions and can use the indexes meant for them"
 
 
-def query_plans(session: Session) -> QueryPlans:
-    """Plans every query of `sql/queries/`; none is run. Ranges of time are moved to the latest month that has rows.
+def queries_of(catalog: Catalog, table: str) -> tuple[Spec, ...]:
+    """The queries about a table: those that name it first among what they depend on."""
+    return tuple(spec for spec in catalog.of(Kind.QUERY) if spec.depends[:1] == (table,))
+
+
+def query_plans(session: Session, table: str) -> QueryPlans:
+    """Plans the queries of `sql/queries/` about a table; none is run. Ranges of time go to the latest month with rows.
 
     Raises:
         DatabaseError: A query cannot be planned; names the file.
@@ -87,7 +92,7 @@ def query_plans(session: Session) -> QueryPlans:
     with session.connection("check query plans") as conn, conn.transaction():
         conn.execute("set local search_path = public")
         return QueryPlans(
-            tuple(_plan(session, conn, query_definition(spec)) for spec in session.catalog.of(Kind.QUERY))
+            tuple(_plan(session, conn, query_definition(spec)) for spec in queries_of(session.catalog, table))
         )
 
 

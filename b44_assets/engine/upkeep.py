@@ -27,7 +27,7 @@ class IndexFacts:
         scans: How often it was used since statistics were last reset.
         needed: Whether it is unique or stands behind a constraint, and so is needed even if never read.
         bloat: Estimated share of its bytes that a rebuild would free, 0 to 1; None where it cannot be told (no B-tree,
-            or no statistics yet).
+            or no statistics yet), and for the index of an EXCLUDE, which PostgreSQL cannot rebuild without locking.
     """
 
     table: str
@@ -94,7 +94,7 @@ _SIZES = """
     -- An entry: tuple header and line pointer (12 bytes), then its columns, aligned; pages are filled to nine tenths.
     sizes as (
       select l.root, l.indexrelid, l.indrelid, pg_relation_size(l.indexrelid) as bytes,
-             case when a.amname = 'btree' and x.reltuples > 0 and w.known = i.indnatts then
+             case when a.amname = 'btree' and not i.indisexclusion and x.reltuples > 0 and w.known = i.indnatts then
                greatest(2, ceil(x.reltuples * (12 + ceil(w.width / 8.0) * 8) / (8192 * 0.9) * 1.01) + 1) * 8192
              end as expected
         from leaves l
@@ -179,6 +179,8 @@ def reindex_bloated(
 ) -> tuple[str, ...]:
     """Rebuilds CONCURRENTLY every index, on whichever partition, that is bloated; returns their names.
 
+    What an interrupted rebuild left (`…_ccnew`, `…_ccold`) is dropped first.
+
     Raises:
         DatabaseError: A rebuild fails; those before it stay.
     """
@@ -195,9 +197,23 @@ def reindex_bloated(
             (minimum_bytes, threshold),
         ).fetchall()
         conn.execute(sql.SQL("set lock_timeout = {}").format(sql.Literal(CONCURRENT_LOCK_TIMEOUT_MS)))
+        _drop_leftovers(conn)
         for (name,) in rows:
             _reindex(conn, name)
     return tuple(name for (name,) in rows)
+
+
+def _drop_leftovers(conn: Connection) -> None:
+    rows = conn.execute(
+        "select c.relname from pg_index i join pg_class c on c.oid = i.indexrelid"
+        " where c.relnamespace = 'public'::regnamespace and not i.indisvalid and c.relname ~ '_cc(new|old)[0-9]*$'"
+        " and not exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid)"
+    ).fetchall()
+    for (name,) in rows:
+        try:
+            conn.execute(sql.SQL("drop index concurrently if exists {}").format(sql.Identifier("public", name)))
+        except psycopg.Error as error:
+            raise DatabaseError(f"{name} cannot be dropped: {error.diag.message_primary or error}") from error
 
 
 def _reindex(conn: Connection, name: str) -> None:

@@ -18,7 +18,7 @@ from b44_assets.engine.health import (
     view_fresh,
 )
 from b44_assets.engine.partitioning import check_bounds, check_global_ids
-from b44_assets.engine.plans import query_plans
+from b44_assets.engine.plans import queries_of, query_plans
 from b44_assets.engine.proving import RowParity, content_parity, row_parity
 from b44_assets.engine.session import Session
 from b44_assets.engine.upkeep import index_usage
@@ -34,7 +34,7 @@ def build_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
         _together(
             "health",
             [
-                *(check for table in catalog.mappings for check in _health(catalog, table)),
+                *(check for spec in catalog.of(Kind.TABLE) for check in _health(catalog, spec.name)),
                 *(_bounds(spec) for spec in catalog.of(Kind.PARTITION)),
                 *(check for spec in catalog.of(Kind.VIEW) for check in _view(spec)),
                 *_whole_schema(catalog),
@@ -142,7 +142,8 @@ def _health(catalog: Catalog, table: str) -> list[Check]:
             after=after,
         ),
     ]
-    if catalog.table(table).period is not None and catalog.mappings[table].key == "id":
+    mapping = catalog.mappings.get(table)
+    if catalog.table(table).period is not None and mapping is not None and mapping.key == "id":
         checks.append(
             Check(
                 "ids_unique",
@@ -171,15 +172,18 @@ def _health(catalog: Catalog, table: str) -> list[Check]:
                 metadata.of_slugs,
                 after=after,
             ),
+        ]
+    if queries_of(catalog, table):
+        checks.append(
             Check(
                 "query_plans",
                 asset,
                 "The queries of sql/queries/ leave out partitions and can use the indexes meant for them.",
-                query_plans,
+                lambda session: query_plans(session, table),
                 metadata.of_query_plans,
                 after=(*after, *(key_of(spec.name) for spec in catalog.of(Kind.INDEX) if spec.options["on"] != table)),
-            ),
-        ]
+            )
+        )
     return checks
 
 

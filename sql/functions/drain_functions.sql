@@ -78,22 +78,35 @@ begin
     begin
       if tg_op = 'TRUNCATE' then
         truncate %2$s;
-      elsif tg_op = 'INSERT' then
-        %3$s;
-      elsif tg_op = 'UPDATE' and (%4$s) = (%5$s) then
-        update %2$s d set %6$s from only %7$s s where (%8$s) = (%5$s) and (%9$s) = (%5$s);
-        if not found then
-          insert into %10$s values (%5$s);
-        end if;
-      else
-        delete from %2$s d where (%8$s) = (%4$s);
-        if not found then
-          insert into %10$s values (%4$s);
-        end if;
-        if tg_op = 'UPDATE' then
-          %3$s;
-        end if;
+        return null;
       end if;
+      begin
+        if tg_op = 'INSERT' then
+          %3$s;
+        elsif tg_op = 'UPDATE' and (%4$s) = (%5$s) then
+          update %2$s d set %6$s from only %7$s s where (%8$s) = (%5$s) and (%9$s) = (%5$s);
+          if not found then
+            insert into %10$s values (%5$s);
+          end if;
+        else
+          delete from %2$s d where (%8$s) = (%4$s);
+          if not found then
+            insert into %10$s values (%4$s);
+          end if;
+          if tg_op = 'UPDATE' then
+            %3$s;
+          end if;
+        end if;
+      exception
+        when serialization_failure then
+          -- The copy changed after the snapshot of a transaction that may go on: with its row, nothing is the matter.
+          if tg_op <> 'INSERT' then
+            insert into %10$s values (%4$s);
+          end if;
+          if tg_op <> 'DELETE' then
+            insert into %10$s values (%5$s);
+          end if;
+      end;
       return null;
     end
     $body$
@@ -419,9 +432,12 @@ as $$
                                                'name', coalesce(nullif(a.application_name, ''), a.backend_type))), '[]')
     from pg_stat_activity a
     join pg_locks t on t.pid = a.pid and t.locktype = 'virtualxid' and t.granted and t.virtualxid = t.virtualtransaction
-   where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type <> 'autovacuum worker'
-     and (a.backend_xmin is not null or exists (select from pg_locks n where n.pid = a.pid and n.locktype = 'relation'
-                                                   and n.relation = noted and n.database = a.datid))
+   where a.datname = current_database() and a.pid <> pg_backend_pid() and a.usesysid is not null
+     and a.backend_type is distinct from 'autovacuum worker'
+     -- Of another role's session neither kind nor snapshot are shown: it counts until its transaction ends.
+     and (a.backend_xmin is not null or a.backend_type is null
+          or exists (select from pg_locks n where n.pid = a.pid and n.locktype = 'relation'
+                                             and n.relation = noted and n.database = a.datid))
      and not exists (select from pg_stat_progress_vacuum p where p.pid = a.pid)
      and not exists (select from pg_stat_progress_create_index p where p.pid = a.pid)
      and not exists (select from pg_stat_progress_analyze p where p.pid = a.pid)

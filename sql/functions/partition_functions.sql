@@ -379,7 +379,7 @@ begin
 end
 $$;
 
--- The locks under which partitions are attached; `replacing` the default partition locks more.
+-- The locks under which partitions are attached; `replacing` the default partition, or moving rows of it, locks more.
 create or replace function base44_lock_to_attach(
   parent regclass, default_partition regclass, replacing boolean, patience integer
 ) returns void
@@ -633,7 +633,16 @@ begin
     end if;
 
     begin
-      perform base44_lock_to_attach(target.relation, target.default_partition, becomes is not null, patience);
+      -- Whoever has its list of partitions, but not read the default one yet, would miss rows that move.
+      perform base44_lock_to_attach(target.relation, target.default_partition, held <> '{}', patience);
+      perform pg_stat_clear_snapshot();
+      if held <> '{}' and becomes is null and exists (
+        select from pg_stat_activity a
+         where a.datname = current_database() and a.pid <> pg_backend_pid() and a.state like 'idle in transaction%'
+           and a.backend_xmin is not null) then
+        raise lock_not_available using hint = hint, message = format(
+          'a transaction with a snapshot of before would not see rows of %s where they move to', target.default_partition);
+      end if;
       if becomes is not null then
         execute format('alter table %s detach partition %s', target.relation, target.default_partition);
         perform base44_replace_partition(target.default_partition, names[becomes], successor);
@@ -686,6 +695,7 @@ $$;
 
 create or replace function create_monthly_partition(target_month date) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   perform base44_create_partition('posts', 'month', target_month);
@@ -730,6 +740,7 @@ $$;
 
 create or replace function manage_partitions() returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   if to_regclass('posts') is not null then

@@ -23,6 +23,7 @@ $$;
 
 create or replace function check_publish_permissions() returns trigger
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   if not exists (select from users u where u.id = new.user_id and u.active and u.email_verified) then
@@ -38,6 +39,7 @@ $$;
 -- is taken besides: an insert of a hundred thousand titles would need as many, more than the server has.
 create or replace function claim_post_slug() returns trigger
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   held text;
@@ -72,6 +74,7 @@ $$;
 
 create or replace function release_post_slug() returns trigger
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   delete from post_slugs s where s.slug = old.slug and s.post_id = old.id and s.post_created_at = old.created_at;
@@ -81,6 +84,7 @@ $$;
 
 create or replace function release_all_post_slugs() returns trigger
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   delete from post_slugs;

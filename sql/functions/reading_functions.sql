@@ -13,6 +13,7 @@ return translate(
 create or replace function get_posts_paginated(limit_param integer default 20, cursor_param text default null)
 returns table (id uuid, title text, created_at timestamptz, next_cursor text)
 language plpgsql stable
+set search_path = public, pg_temp
 as $$
 #variable_conflict use_column
 declare

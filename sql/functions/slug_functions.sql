@@ -5,6 +5,7 @@
 -- race asks again.
 create or replace function generate_post_slug(title text, user_id uuid default null) returns text
 language plpgsql stable
+set search_path = public, pg_temp
 as $$
 declare
   base constant text := coalesce(base44_slug(title), 'post');
@@ -23,6 +24,7 @@ $$;
 -- the triggers by row (triggers/posts_triggers.sql), which see writes to a partition, too; then nothing is left to do.
 create or replace function register_post_slugs() returns trigger
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   if tg_op = 'DELETE' then

@@ -5,6 +5,7 @@ create or replace function refresh_user_stats() returns void
 language plpgsql
 -- Readers go on meanwhile, so a long wait harms nobody.
 set lock_timeout = '10min'
+set search_path = public, pg_temp
 as $$
 begin
   perform pg_advisory_xact_lock(hashtextextended('refresh user_post_stats', 44));

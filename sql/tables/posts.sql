@@ -26,12 +26,23 @@ create table if not exists posts (
 
 create table if not exists posts_default partition of posts default;
 
-create or replace trigger trg_posts_slugs_inserted after insert on posts
-  referencing new table as added for each statement execute function register_post_slugs();
-create or replace trigger trg_posts_slugs_updated after update on posts
-  referencing old table as removed new table as added for each statement execute function register_post_slugs();
-create or replace trigger trg_posts_slugs_deleted after delete on posts
-  referencing old table as removed for each statement execute function register_post_slugs();
+-- Made where they are not there only: making one anew keeps writers waiting.
+do $$
+begin
+  if not exists (select from pg_trigger where tgrelid = 'posts'::regclass and tgname = 'trg_posts_slugs_inserted') then
+    create trigger trg_posts_slugs_inserted after insert on posts
+      referencing new table as added for each statement execute function register_post_slugs();
+  end if;
+  if not exists (select from pg_trigger where tgrelid = 'posts'::regclass and tgname = 'trg_posts_slugs_updated') then
+    create trigger trg_posts_slugs_updated after update on posts
+      referencing old table as removed new table as added for each statement execute function register_post_slugs();
+  end if;
+  if not exists (select from pg_trigger where tgrelid = 'posts'::regclass and tgname = 'trg_posts_slugs_deleted') then
+    create trigger trg_posts_slugs_deleted after delete on posts
+      referencing old table as removed for each statement execute function register_post_slugs();
+  end if;
+end
+$$;
 
 comment on table posts is 'User-created posts and articles';
 comment on column posts.id is 'Identifier; made from the Base44 id for migrated posts';

@@ -222,6 +222,7 @@ def test_database_url_of_dotenv_is_honoured(b44: Command, migrated: Migrated) ->
     assert b44("status", "--json").report["entities"] == migrated.result.report["entities"]
 
 
+@pytest.mark.slow
 def test_export_dir_of_the_environment_is_honoured(b44: Command, target: str, tmp_path: Path) -> None:
     export = tmp_path / "export"
     export.mkdir()
@@ -383,7 +384,9 @@ def test_posts_before_the_first_month_stop_the_run_and_say_what_to_set(
 @pytest.mark.parametrize(
     ("table", "purpose", "after"),
     [
-        ("migration.exports", "stage", "select count(*) >= 2 from migration.exports"),
+        pytest.param(
+            "migration.exports", "stage", "select count(*) >= 2 from migration.exports", marks=pytest.mark.slow
+        ),
         (
             "migration.migration_log",
             "load posts",

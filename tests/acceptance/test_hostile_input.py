@@ -68,7 +68,7 @@ def cut_in_a_record(path: Path) -> int:
 
 
 # How each dialect is cut is a matter of reading, and tested there.
-@pytest.mark.parametrize("dialect", ["2026-06", "json"])
+@pytest.mark.parametrize("dialect", ["2026-06", pytest.param("json", marks=pytest.mark.slow)])
 def test_file_cut_off_in_a_record_loses_that_record_to_quarantine_and_no_other(
     dialect: str, b44: Command, target: str, tmp_path: Path
 ) -> None:
@@ -346,7 +346,9 @@ def test_database_that_is_dropped_under_a_migration_is_one_line(
 @pytest.mark.parametrize(
     ("table", "purpose", "after"),
     [
-        ("migration.exports", "stage", "select count(*) >= 3 from migration.exports"),
+        pytest.param(
+            "migration.exports", "stage", "select count(*) >= 3 from migration.exports", marks=pytest.mark.slow
+        ),
         (
             "migration.migration_log",
             "load posts",

@@ -26,6 +26,21 @@ from b44_assets.engine.viewing import apply_view
 from b44_assets.sample import write_sample
 from b44_assets.settings import Settings
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test with many variants, the older server runs one; the others are slow ones."""
+    seen: set[str] = set()
+    for item in items:
+        if not isinstance(item, pytest.Function) or item.path.parent != Path(__file__).parent:
+            continue
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if params.get("server_url") == "pg15" and len(params) > 1:
+            if item.originalname in seen:
+                item.add_marker(pytest.mark.slow)
+            seen.add(item.originalname)
+
+
 MakeDatabase = Callable[[], str]
 
 

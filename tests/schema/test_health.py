@@ -58,7 +58,8 @@ Check = Callable[[Session], Any]
         slugs_registered,
         lambda s: view_fresh(s, view(s)),
         lambda s: view_equals_query(s, view(s)),
-        query_plans,
+        lambda s: query_plans(s, "posts"),
+        lambda s: query_plans(s, "user_preferences"),
         schema_drift,
         lambda s: index_usage(s, minimum_bytes=0, threshold=1.0),
     ],
@@ -188,19 +189,19 @@ def test_an_old_view_is_stale_only_once_its_table_has_changed(built: Session) ->
 
 def test_a_query_whose_index_is_gone_fails(built: Session) -> None:
     plant(built, "drop index idx_posts_tags_gin")
-    verdict = query_plans(built)
+    verdict = query_plans(built, "posts")
     assert [plan.name for plan in verdict.plans if not plan.passed] == ["posts_by_tag"]
     assert "posts_by_tag" in verdict.explain()
 
 
 def test_a_query_for_which_partitions_are_not_pruned_fails(built: Session) -> None:
     plant(built, f"alter database {value(built, 'select current_database()')} set enable_partition_pruning = off")
-    failed = {plan.name for plan in query_plans(built).plans if plan.wrongly_read}
+    failed = {plan.name for plan in query_plans(built, "posts").plans if plan.wrongly_read}
     assert failed == {"posts_of_month", "recent_posts", "active_authors"}
 
 
 def test_a_month_is_read_from_its_partition_and_the_default_one_only(shared: Session) -> None:
-    plan = next(plan for plan in query_plans(shared).plans if plan.name == "posts_of_month")
+    plan = next(plan for plan in query_plans(shared, "posts").plans if plan.name == "posts_of_month")
     assert plan.read <= 2 < plan.partitions
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Generator
@@ -21,6 +22,7 @@ from b44_assets.engine.constraining import apply_constraints
 from b44_assets.engine.ddl import SchemaChange
 from b44_assets.engine.indexing import apply_indexes
 from b44_assets.engine.partitioning import apply_partitions
+from b44_assets.engine.schema import apply
 from b44_assets.engine.session import Session
 from b44_assets.engine.triggering import apply_triggers
 from b44_assets.engine.viewing import apply_view, refresh
@@ -220,6 +222,45 @@ def test_an_invalid_index_is_found_and_rebuilt(built: Session, index: str, onlin
     assert done.repaired == (("idx_users_role",) if index == "idx_users_role" else ("idx_posts_tags_gin",))
     assert value(built, "select count(*) from pg_index where not indisvalid") == 0
     assert apply_indexes(built, spec(built, file), online=online).changed is False
+
+
+def test_what_an_interrupted_rebuild_left_is_cleared_away(built: Session) -> None:
+    # As REINDEX CONCURRENTLY leaves it: the index is in order, and a half-made copy stands beside it.
+    execute(
+        built,
+        "create index idx_users_role_ccnew on users (role) where active = true",
+        "update pg_index set indisvalid = false where indexrelid = 'idx_users_role_ccnew'::regclass",
+    )
+    assert apply_indexes(built, spec(built, "users_account_indexes"), online=True).repaired != ()
+    assert value(built, "select to_regclass('idx_users_role_ccnew')") is None
+    assert not apply_indexes(built, spec(built, "users_account_indexes"), online=True).changed
+
+
+def test_applying_the_table_again_keeps_no_writer_waiting(built: Session) -> None:
+    with in_the_way(built, "update posts set view_count = view_count + 1"):
+        apply(replace(built, lock_timeout_ms=1), spec(built, "posts"))
+
+
+def test_a_session_of_another_role_makes_a_table_count_as_in_use_though_it_is_hidden(
+    built: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ddl, "SMALL_BYTES", 0)
+    app, owner = (f"{name}_{os.urandom(4).hex()}" for name in ("app", "owner"))
+    execute(built, f"create role {app} login", f"create role {owner}")
+    for schema in ("public", "migration"):
+        execute(
+            built,
+            f"grant usage on schema {schema} to {owner}",
+            f"grant select on all tables in schema {schema} to {owner}",
+        )
+    try:
+        with psycopg.connect(built.url, autocommit=True, application_name="b44 test") as conn:
+            conn.execute(f"set role {owner}".encode())
+            assert not ddl.is_live(built, conn, "posts")
+            with psycopg.connect(built.url, user=app):
+                assert ddl.is_live(built, conn, "posts")
+    finally:
+        execute(built, f"drop owned by {owner}", f"drop role {owner}", f"drop role {app}")
 
 
 def test_an_interrupted_build_goes_on_with_the_parts_that_are_there(loaded: Session) -> None:

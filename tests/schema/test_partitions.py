@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from psycopg import errors, sql
 from psycopg.rows import TupleRow
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
+from b44_assets.engine.drift import schema_drift
+from b44_assets.engine.health import slugs_registered
 from b44_assets.engine.partitioning import (
     apply_partitions,
     check_bounds,
@@ -606,6 +609,14 @@ def test_a_partition_file_moves_rows_makes_what_is_missing_and_detaches_what_is_
     assert one(conn, "select count(*) from posts") == 5
 
 
+def test_a_detached_month_is_no_fault_of_slugs_or_schema(session: Session, conn: Connection) -> None:
+    add_posts(conn, "2024-11", 3)
+    conn.execute("select create_monthly_partition('2024-11-01'), create_monthly_partition('2024-12-01')")
+    detach_before(session, "posts", date(2024, 12, 1))
+    assert slugs_registered(session).passed
+    assert not [line for line in schema_drift(session).differences if "posts_2024_11" in line]
+
+
 @pytest.mark.parametrize(
     ("months", "expected"),
     [
@@ -618,6 +629,44 @@ def test_a_partition_file_moves_rows_makes_what_is_missing_and_detaches_what_is_
 )
 def test_months_are_counted_back_to_the_first_of_a_month(months: int, expected: date) -> None:
     assert months_ago(date(2026, 3, 31), months) == expected
+
+
+def test_a_reader_who_waits_while_rows_move_still_sees_each_once(session: Session, conn: Connection) -> None:
+    add_posts(conn, "2025-03", 20)
+    add_posts(conn, "2025-05", 5)
+    seen: list[int] = []
+
+    def read() -> None:
+        with psycopg.connect(session.url, autocommit=True, application_name="reader") as reader:
+            seen.append(one(reader, "select count(*) from posts"))
+
+    with psycopg.connect(session.url) as mover:
+        mover.execute("select create_monthly_partition('2025-03-01')")
+        with in_thread(read):
+            while not one(
+                conn,
+                "select count(*) from pg_stat_activity where application_name = 'reader' and wait_event_type = 'Lock'",
+            ):
+                pass
+            mover.commit()
+    assert seen == [25]
+
+
+def test_rows_do_not_move_under_a_snapshot_of_before(session: Session, conn: Connection) -> None:
+    add_posts(conn, "2025-03", 20)
+    add_posts(conn, "2025-05", 5)
+    within = (
+        "select count(*) from posts where created_at >= '2025-03-01 00:00+00' and created_at < '2025-04-01 00:00+00'"
+    )
+    with (
+        old_snapshot(session) as reader,
+        psycopg.connect(session.url, autocommit=True) as mover,
+        in_thread(lambda: mover.execute("select create_monthly_partition('2025-03-01')")),
+    ):
+        time.sleep(0.3)
+        assert one(reader, within) == 20
+        reader.rollback()
+    assert places(conn) == {"posts_2025_03": 20, "posts_default": 5}
 
 
 # -- draining ----------------------------------------------------------------------------------------------------------
@@ -1044,6 +1093,21 @@ def test_other_triggers_that_change_a_row_again_are_followed(conn: Connection) -
     expected = content(conn)
     finish(conn)
     assert content(conn) == expected
+
+
+def test_a_reader_of_another_role_is_waited_for_though_its_snapshot_is_hidden(
+    session: Session, conn: Connection, role: sql.Identifier
+) -> None:
+    add_posts(conn, "2025-03", 20)
+    conn.execute(sql.SQL("grant create on database {} to {}").format(sql.Identifier(conn.info.dbname), role))
+    conn.execute(sql.SQL("grant all on schema public to {}").format(role))
+    for table in ("users", "categories", "posts", "posts_default", "post_slugs"):
+        conn.execute(sql.SQL("alter table {} owner to {}").format(sql.Identifier(table), role))
+    with old_snapshot(session):
+        conn.execute(sql.SQL("set role {}").format(role))
+        step_until(conn, "settling")
+        assert [step(conn)[3] for _ in range(3)] == [True] * 3
+        conn.execute("reset role")
 
 
 def test_what_hangs_on_the_default_partition_is_named_before_anything_is_done(
