@@ -26,6 +26,8 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
+_DISPLACING_MS = 1_000
+"""How long past `deadlock_timeout` an autovacuum may take to end once it was told to."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,10 @@ def with_lock_retries(
     `lock_timeout` at most, and then lets the others through for a while that doubles from 0.1 to 10 seconds, less up to
     a half at random, lest two who clashed clash again.
 
+    An autovacuum gives way only to who waits for longer than `deadlock_timeout`, which is more than `lock_timeout`. Where
+    one, or other maintenance, was in the way, the next attempt first waits for it in a mode that keeps no reader or writer
+    waiting.
+
     Args:
         conn: A connection with no transaction open.
         operation: What to do; it is called once an attempt and must leave the transaction to us.
@@ -154,11 +160,13 @@ def with_lock_retries(
     if conn.info.transaction_status != pq.TransactionStatus.IDLE:
         # An outer transaction would keep its locks through the pauses.
         raise ValueError("DDL with retries needs a connection with no transaction open")
+    blockers: tuple[Session, ...] = ()
     for attempt in range(1, attempts + 1):
         # The first attempt mostly succeeds; only afterwards is it worth a second connection to see who is in the way.
         watch = _Watch(conn, lock_timeout) if attempt > 1 or attempts == 1 else None
         try:
             with conn.transaction():
+                _displace_maintenance(conn, blockers)
                 conn.execute("SELECT set_config('lock_timeout', %s, true)", (f"{lock_timeout}ms",))
                 return operation(conn)
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
@@ -175,6 +183,25 @@ def with_lock_retries(
             if watch:
                 watch.stop()
     raise AssertionError("unreachable")
+
+
+def _displace_maintenance(conn: psycopg.Connection[TupleRow], blockers: tuple[Session, ...]) -> None:
+    """Waits until no (auto)vacuum, ANALYZE or the like of these sessions is left, and lets none begin before we end."""
+    if not blockers:
+        return
+    relations = conn.execute(
+        "SELECT DISTINCT n.nspname, c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE l.pid = ANY (%s) AND l.granted AND l.mode = 'ShareUpdateExclusiveLock' AND c.relkind IN ('r', 'p')"
+        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1, 2",
+        ([session.pid for session in blockers],),
+    ).fetchall()
+    conn.execute(
+        "SELECT set_config('lock_timeout', (setting::integer + %s)::text, true) FROM pg_settings WHERE name = 'deadlock_timeout'",
+        (_DISPLACING_MS,),
+    )
+    for relation in relations:
+        conn.execute(sql.SQL("LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE").format(sql.Identifier(*relation)))
 
 
 _SESSIONS = sql.SQL("""

@@ -592,6 +592,28 @@ def test_who_stood_in_the_way_is_named_at_the_end(table: str, attempts: int) -> 
     assert columns(table) == 1
 
 
+def test_maintenance_in_the_way_is_waited_for_without_keeping_writers_waiting(table: str) -> None:
+    with (
+        connect(table, application_name="vacuum") as other,
+        connect(table) as conn,
+        connect(table, autocommit=True) as app,
+    ):
+        other.execute("LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE")
+        pauses = 0
+
+        def pause(_: float) -> None:
+            nonlocal pauses
+            pauses += 1
+            if pauses == 2:
+                # It ends later than any lock_timeout, while the third attempt waits.
+                threading.Timer(0.6, other.rollback).start()
+                threading.Timer(0.25, app.execute, ("INSERT INTO t DEFAULT VALUES",)).start()
+
+        assert with_lock_retries(conn, add_column, lock_timeout=200, attempts=3, sleep=pause) == "added"
+        assert pauses == 2
+        assert one(app, "SELECT count(*) FROM t") == 1
+
+
 def test_a_deadlock_is_tried_again(table: str) -> None:
     calls: list[int] = []
 
