@@ -259,9 +259,13 @@ class Catalog:
         """
         return next((spec for spec in self.of(Kind.TABLE) if spec.name == name), None) or _missing(name)
 
+    def on(self, table: str, kind: Kind) -> tuple[Spec, ...]:
+        """The files of a kind about a table, in order."""
+        return tuple(spec for spec in self.of(kind) if spec.options["on"] == table)
+
     def partitions(self, table: str) -> Spec | None:
         """The file of a table's partitions, if there is one."""
-        return next((spec for spec in self.of(Kind.PARTITION) if spec.options["on"] == table), None)
+        return next(iter(self.on(table, Kind.PARTITION)), None)
 
     @property
     def entities(self) -> Mapping[str, str]:

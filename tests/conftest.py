@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 
 from b44_assets.database.embedded import EmbeddedServer
-from tests.support import PG15_BIN, Pg15, locked
+from tests.support import PG15_BIN, Pg15, database_url, locked
 
 _SERVERS = pytest.StashKey[Path]()
 
@@ -98,6 +98,6 @@ def _fresh_database(server_url: str) -> Generator[str]:
     with psycopg.connect(server_url, autocommit=True) as conn:
         conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
         try:
-            yield server_url.replace("@/postgres?", f"@/{name}?")
+            yield database_url(server_url, name)
         finally:
             conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -17,6 +17,11 @@ PG15_BIN = Path("/usr/lib/postgresql/15/bin")
 PASSWORD = "correct horse battery"
 
 
+def database_url(server_url: str, name: str) -> str:
+    """URL of a database beside `postgres`."""
+    return server_url.replace("@/postgres?", f"@/{name}?")
+
+
 @contextmanager
 def locked(path: Path) -> Generator[None]:
     """Holds a file lock among the workers of a test session."""

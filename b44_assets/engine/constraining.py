@@ -57,19 +57,11 @@ def apply_constraints(session: Session, spec: Spec, *, online: bool | None = Non
     with changing(session, spec, table) as conn:
         online = is_live(session, conn, table) if online is None else online
         wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
-        done: dict[str, list[str]] = {"created": [], "replaced": [], "unchanged": [], "repaired": []}
-        for definition in definitions:
-            work = _Constraint(session, conn, spec, definition, wanted[definition.name], online)
-            done[work.settle()].append(definition.name)
-    return SchemaChange(
-        spec.name,
-        created=tuple(done["created"]),
-        replaced=tuple(done["replaced"]),
-        unchanged=tuple(done["unchanged"]),
-        repaired=tuple(done["repaired"]),
-        online=online,
-        seconds=time.monotonic() - started,
-    )
+        outcomes = {
+            definition.name: _Constraint(session, conn, spec, definition, wanted[definition.name], online).settle()
+            for definition in definitions
+        }
+    return SchemaChange.of(spec.name, outcomes, started, online=online)
 
 
 @dataclass(frozen=True)

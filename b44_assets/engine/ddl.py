@@ -6,17 +6,18 @@ and views are; see `indexing`, `constraining`, `triggering` and `viewing`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString, TypeVar, cast
+from typing import Any, LiteralString, Self, TypeVar, cast
 
 import psycopg
 from psycopg import errors, sql
 
 from b44_assets.catalog import Spec
 from b44_assets.database.locks import advisory_lock, with_lock_retries
-from b44_assets.engine.session import Connection, Session, scalar
+from b44_assets.engine.session import Connection, Session, reason_of, scalar
 from b44_assets.errors import DatabaseError
 
 T = TypeVar("T")
@@ -53,6 +54,15 @@ class SchemaChange:
     online: bool = False
     seconds: float = 0.0
 
+    @classmethod
+    def of(cls, name: str, outcomes: Mapping[str, str], started: float, *, online: bool = False) -> Self:
+        """From what became of each object (`created`, `replaced`, `unchanged`, `repaired`), and when the work began."""
+        created, replaced, unchanged, repaired = (
+            tuple(item for item, outcome in outcomes.items() if outcome == wanted)
+            for wanted in ("created", "replaced", "unchanged", "repaired")
+        )
+        return cls(name, created, replaced, unchanged, repaired, online, time.monotonic() - started)
+
     @property
     def changed(self) -> bool:
         """Whether anything was done."""
@@ -67,8 +77,6 @@ def changing(session: Session, spec: Spec, relation: str) -> Generator[Connectio
         DatabaseError: The target cannot be reached.
     """
     with session.connection(f"apply {spec.name}") as conn:
-        # Names are shown without schema where they are found without one, whatever the role's own path is.
-        conn.execute("set search_path = public")
         conn.execute("set client_min_messages = warning")
         with advisory_lock(conn, f"b44 schema of {relation}"):
             yield conn
@@ -138,11 +146,11 @@ def run(conn: Connection, spec: Spec, line: int, query: sql.Composable | str) ->
 
 def fault(spec: Spec, line: int, error: psycopg.Error) -> DatabaseError:
     """The server's complaint about a line of a file; without its detail, which may show people's data."""
-    return DatabaseError(f"{spec.path}:{line}: {error.diag.message_primary or error}")
+    return DatabaseError(f"{spec.path}:{line}: {reason_of(error)}")
 
 
 def concurrently(
-    conn: Connection, spec: Spec, line: int, query: sql.Composed, clean_up: Callable[[], None], session: Session
+    conn: Connection, spec: Spec, line: int, query: sql.Composed, clean_up: Callable[[], object], session: Session
 ) -> None:
     """Runs a statement that cannot run in a transaction.
 

@@ -60,7 +60,6 @@ def schema_drift(session: Session) -> SchemaDrift:
         DatabaseError: A file of `sql/` does not run.
     """
     with session.connection("check schema drift") as conn:
-        conn.execute("set search_path = public")
         conn.execute("set client_min_messages = warning")
 
         def build(conn: Connection, schema: str) -> Facts:

@@ -237,13 +237,9 @@ class ViewEqualsQuery:
         return f"{self.view} differs from its query in {self.differing} rows; refresh it"
 
 
-def _on(session: Session, kind: Kind, table: str) -> tuple[Spec, ...]:
-    return tuple(spec for spec in session.catalog.of(kind) if spec.options.get("on") == table)
-
-
 def constraints_valid(session: Session, table: str) -> ConstraintsValid:
     """Looks at the constraints of a table and its partitions."""
-    wanted = [item.name for spec in _on(session, Kind.CONSTRAINT, table) for item in constraint_definitions(spec)]
+    wanted = [item.name for spec in session.catalog.on(table, Kind.CONSTRAINT) for item in constraint_definitions(spec)]
     with session.connection(f"check {table}") as conn:
         rows = conn.execute(
             """
@@ -266,7 +262,7 @@ def constraints_valid(session: Session, table: str) -> ConstraintsValid:
 
 def indexes_valid(session: Session, table: str) -> IndexesValid:
     """Looks at the indexes of a table and its partitions."""
-    wanted = [item.name for spec in _on(session, Kind.INDEX, table) for item in index_definitions(spec)]
+    wanted = [item.name for spec in session.catalog.on(table, Kind.INDEX) for item in index_definitions(spec)]
     with session.connection(f"check {table}") as conn:
         rows = conn.execute(
             """
@@ -299,7 +295,7 @@ def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
     """
     references = {
         item.name: match
-        for spec in _on(session, Kind.CONSTRAINT, table)
+        for spec in session.catalog.on(table, Kind.CONSTRAINT)
         for item in constraint_definitions(spec)
         if (match := FOREIGN_KEY.match(item.rest)) is not None
     }

@@ -6,6 +6,7 @@ What belongs here: building, repairing and replacing indexes. What does not: jud
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ from b44_assets.engine.ddl import (
 from b44_assets.engine.session import Connection, Session, scalar
 from b44_assets.errors import DatabaseError
 
+_REBUILT = re.compile("_cc(new|old)[0-9]*$")
+"""What REINDEX CONCURRENTLY adds to the name of the index that it builds, and to that of the one it replaces."""
+
 
 def apply_indexes(session: Session, spec: Spec, *, online: bool | None = None) -> SchemaChange:
     """Brings the indexes of a file into the database.
@@ -55,19 +59,11 @@ def apply_indexes(session: Session, spec: Spec, *, online: bool | None = None) -
     with changing(session, spec, table) as conn:
         online = is_live(session, conn, table) if online is None else online
         wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
-        done: dict[str, list[str]] = {"created": [], "replaced": [], "unchanged": [], "repaired": []}
-        for definition in definitions:
-            work = _Index(session, conn, spec, definition, wanted[definition.name], online)
-            done[work.settle()].append(definition.name)
-    return SchemaChange(
-        spec.name,
-        created=tuple(done["created"]),
-        replaced=tuple(done["replaced"]),
-        unchanged=tuple(done["unchanged"]),
-        repaired=tuple(done["repaired"]),
-        online=online,
-        seconds=time.monotonic() - started,
-    )
+        outcomes = {
+            definition.name: _Index(session, conn, spec, definition, wanted[definition.name], online).settle()
+            for definition in definitions
+        }
+    return SchemaChange.of(spec.name, outcomes, started, online=online)
 
 
 @dataclass(frozen=True)
@@ -211,32 +207,40 @@ class _Index:
         statement = create_index(self._definition, name, relation, concurrent=True)
         concurrently(self._conn, self._spec, self._definition.statement.line, statement, clean_up, self._session)
 
-    def _drop_leftovers(self, relation_oid: int, kept: int = 0) -> None:
-        """Drops invalid indexes that an interrupted build or rebuild of this one left on a table, but for one."""
-        name = self._definition.name
-        own = (name, temporary_name(name))
-        for leftover in self._indexes("i.indrelid = %s and not i.indisvalid and not c.relispartition", relation_oid):
-            if leftover.oid == kept:
-                continue
-            rebuilt = (
-                leftover.name.rsplit("_cc", 1)[0] if "_ccnew" in leftover.name or "_ccold" in leftover.name else None
+    def _drop_leftovers(self, relation_oid: int, kept: int = 0) -> bool:
+        """Drops invalid indexes that an interrupted build or rebuild of this one left on a table, but for one.
+
+        Returns:
+            Whether there were any.
+        """
+        own = (self._definition.name, temporary_name(self._definition.name))
+        leftovers = [
+            found
+            for found in self._indexes("i.indrelid = %s and not i.indisvalid and not c.relispartition", relation_oid)
+            if found.oid != kept
+            and (
+                _REBUILT.sub("", found.name) in own
+                # The server names those of partitions.
+                or (relation_oid != self._table_oid and found.form == self._wanted)
             )
-            unnamed = relation_oid != self._table_oid and leftover.form == self._wanted
-            if leftover.name in own or (rebuilt is not None and (rebuilt in own or unnamed)) or unnamed:
-                self._change(sql.SQL("drop index if exists {}").format(sql.Identifier("public", leftover.name)))
+        ]
+        for leftover in leftovers:
+            self._change(sql.SQL("drop index if exists {}").format(sql.Identifier("public", leftover.name)))
+        return bool(leftovers)
 
     def _clear_away(self) -> bool:
         """Drops what an interrupted rebuild of an index that is in order left on the table or a partition."""
-        left = "not i.indisvalid and c.relname ~ '_cc(new|old)[0-9]*$' and i.indrelid = any(select relid from pg_partition_tree(%s))"
-        before = self._indexes(left, self._table_oid) or self._indexes(
-            "not i.indisvalid and c.relname ~ '_cc(new|old)[0-9]*$' and i.indrelid = %s", self._table_oid
+        rebuilt = self._indexes(
+            "not i.indisvalid and c.relname ~ %s"
+            " and (i.indrelid = %s or i.indrelid in (select relid from pg_partition_tree(%s)))",
+            _REBUILT.pattern,
+            self._table_oid,
+            self._table_oid,
         )
-        for oid in {found.table_oid for found in before}:
-            self._drop_leftovers(oid)
-        gone = {found.oid for found in before} - {
-            found.oid for found in self._indexes("i.indexrelid = any(%s)", [found.oid for found in before])
-        }
-        return bool(gone)
+        dropped = False
+        for oid in {found.table_oid for found in rebuilt}:
+            dropped |= self._drop_leftovers(oid)
+        return dropped
 
     def _complete(self, parent: _Found, relation: int) -> None:
         """Sees to it that every partition has its part of an index, built one by one."""

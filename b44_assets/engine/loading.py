@@ -112,6 +112,7 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
         loader = _Loader(session, mapping, spec, settlement, _statement(conn, mapping, spec.period))
     partitions = loader.run(parts)
     with session.connection(f"load {table}") as conn:
+        _pass_rules_by(conn)
         for name in mapping.later:
             _complete(conn, mapping, name)
         repairs = dict(
@@ -287,6 +288,7 @@ class _Loader:
     def _stream(self, todo: SimpleQueue[_Part]) -> list[LoadedPartition]:
         loaded: list[LoadedPartition] = []
         with self._session.connection(f"load {self._table}") as conn:
+            _pass_rules_by(conn)
             self._connections.append(conn)
             while not self._stop.is_set():
                 try:
@@ -335,8 +337,6 @@ class _Loader:
                 }
                 # The batch's records are kept in memory while they are written, and again for the trigger of the slugs.
                 conn.execute("set local work_mem = '64MB'")
-                # Rules for writes by the application are not for records that the mapping has judged.
-                conn.execute("set local b44.migrating = 'on'")
                 row = conn.execute(self._statement, params).fetchone()
                 if row is None or row[0] != upto - position + 1:
                     raise DatabaseError(
@@ -386,6 +386,11 @@ class _Loader:
                 " values (%s, coalesce(%s, nextval('migration.batch_number')), 'failed', %s, now(), now(), %s, %s, %s, %s, %s)",
                 (self._table, batch, str(error), key, self._settlement.generation, first, last, self._session.run_id),
             )
+
+
+def _pass_rules_by(conn: Connection) -> None:
+    """Rules for writes by the application are not for records that the mapping has judged; the triggers look at this."""
+    conn.execute("set b44.migrating = 'on'")
 
 
 def _complete(conn: Connection, mapping: TableMapping, name: str) -> None:

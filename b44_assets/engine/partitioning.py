@@ -19,7 +19,7 @@ from psycopg import errors, sql
 
 from b44_assets.catalog import Period, Spec
 from b44_assets.engine.schema import apply
-from b44_assets.engine.session import Connection, Progress, Session, columns_of, scalar
+from b44_assets.engine.session import Connection, Progress, Session, columns_of, reason_of, scalar
 from b44_assets.errors import DatabaseError
 
 LOCK_PATIENCE_MS = 60
@@ -372,11 +372,12 @@ def drain_default(
                 tell(f"{table}: {phase}" + (f", waits for {waits_for}" if idle else ""), done, total)
             if waited:
                 time.sleep(min(0.05 * 1.5 ** min(waited, 20), _LONGEST_PAUSE_SECONDS) * (1 - random() / 2))
-        made = tuple(part.name for part in _partitions(conn, table) if part.name not in before)
+        after = _partitions(conn, table)
+        made = tuple(part.name for part in after if part.name not in before)
         rows = sum(
             scalar(conn, sql.SQL("select count(*) from public.{}").format(sql.Identifier(name))) for name in made
         )
-        default = next((part.name for part in _partitions(conn, table) if part.default), None)
+        default = next((part.name for part in after if part.default), None)
         left = {} if default is None else _rows_by_period(conn, default, period)
     return Drained(table, rows, made, left, retries, time.monotonic() - started)
 
@@ -528,6 +529,6 @@ def _asked(conn: Connection, query: str | sql.Composable, params: Any = None) ->
 
 
 def _reason(error: psycopg.Error) -> str:
-    said = error.diag.message_primary or str(error)
+    said = reason_of(error)
     more = error.diag.message_detail if isinstance(error, errors.LockNotAvailable) else error.diag.message_hint
     return f"{said}: {more}" if more else said

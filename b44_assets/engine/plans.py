@@ -90,7 +90,6 @@ def query_plans(session: Session, table: str) -> QueryPlans:
         DatabaseError: A query cannot be planned; names the file.
     """
     with session.connection("check query plans") as conn, conn.transaction():
-        conn.execute("set local search_path = public")
         return QueryPlans(
             tuple(_plan(session, conn, query_definition(spec)) for spec in queries_of(session.catalog, table))
         )
@@ -200,14 +199,12 @@ def _partitions(conn: Connection, table: str, since: datetime | None, until: dat
     """The partitions with whether each lies outside of a range of time; the default one may hold anything."""
     return conn.execute(
         """
-        select relname,
-               coalesce(upper <= %(since)s::timestamptz, false) or coalesce(lower >= %(until)s::timestamptz, false)
-          from (select c.relname,
-                       (regexp_match(pg_get_expr(c.relpartbound, c.oid), $$FROM \\('([^']*)'\\)$$))[1]::timestamptz as lower,
-                       (regexp_match(pg_get_expr(c.relpartbound, c.oid), $$TO \\('([^']*)'\\)$$))[1]::timestamptz as upper
-                  from pg_partition_tree(to_regclass(%(table)s)) t
-                  join pg_class c on c.oid = t.relid
-                 where t.isleaf and t.level > 0) bounds
+        select c.relname,
+               coalesce(b.next_moment <= %(since)s::timestamptz, false) or coalesce(b.first_moment >= %(until)s::timestamptz, false)
+          from pg_partition_tree(to_regclass(%(table)s)) t
+          join pg_class c on c.oid = t.relid
+          left join base44_partition_bounds(to_regclass(%(table)s)) b on b.partition = t.relid
+         where t.isleaf and t.level > 0
         """,
         {"since": since, "until": until, "table": f"public.{table}"},
     ).fetchall()

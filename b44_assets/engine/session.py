@@ -80,7 +80,7 @@ class Session:
         """
         try:
             with self._connected(f"b44 {purpose}") as conn, cancelling(conn):
-                # The files of sql/ name their objects without a schema.
+                # The files of sql/ name their objects without a schema, and PostgreSQL then shows them without one, too.
                 conn.execute("set search_path = public")
                 yield conn
         except psycopg.OperationalError as error:

@@ -23,7 +23,7 @@ def apply_triggers(session: Session, spec: Spec) -> SchemaChange:
     started = time.monotonic()
     definitions = trigger_definitions(spec)
     table = definitions[0].table
-    done: dict[str, list[str]] = {"created": [], "replaced": [], "unchanged": [], "repaired": []}
+    outcomes: dict[str, str] = {}
     with changing(session, spec, table) as conn:
         wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
         oid = relation_oid(conn, table)
@@ -42,17 +42,10 @@ def apply_triggers(session: Session, spec: Spec) -> SchemaChange:
                 (oid, definition.name),
             ).fetchone()
             outcome = _outcome(found, wanted[definition.name])
-            done[outcome].append(definition.name)
+            outcomes[definition.name] = outcome
             if outcome != "unchanged":
                 _make(session, conn, spec, definition, enable=outcome == "repaired")
-    return SchemaChange(
-        spec.name,
-        created=tuple(done["created"]),
-        replaced=tuple(done["replaced"]),
-        unchanged=tuple(done["unchanged"]),
-        repaired=tuple(done["repaired"]),
-        seconds=time.monotonic() - started,
-    )
+    return SchemaChange.of(spec.name, outcomes, started)
 
 
 def _outcome(found: tuple[str, bool] | None, wanted: str) -> str:

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.engine.ddl import CONCURRENT_LOCK_TIMEOUT_MS
-from b44_assets.engine.session import Connection, Session
+from b44_assets.engine.session import Connection, Session, reason_of
 from b44_assets.errors import DatabaseError
 
 BLOAT_THRESHOLD = 0.5
@@ -213,11 +213,11 @@ def _drop_leftovers(conn: Connection) -> None:
         try:
             conn.execute(sql.SQL("drop index concurrently if exists {}").format(sql.Identifier("public", name)))
         except psycopg.Error as error:
-            raise DatabaseError(f"{name} cannot be dropped: {error.diag.message_primary or error}") from error
+            raise DatabaseError(f"{name} cannot be dropped: {reason_of(error)}") from error
 
 
 def _reindex(conn: Connection, name: str) -> None:
     try:
         conn.execute(sql.SQL("reindex index concurrently {}").format(sql.Identifier("public", name)))
     except psycopg.Error as error:
-        raise DatabaseError(f"{name} cannot be rebuilt: {error.diag.message_primary or error}") from error
+        raise DatabaseError(f"{name} cannot be rebuilt: {reason_of(error)}") from error

@@ -6,7 +6,7 @@ What belongs here: making, replacing and refreshing views. What does not: judgin
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
@@ -23,7 +23,7 @@ from b44_assets.engine.ddl import (
     trusted,
 )
 from b44_assets.engine.indexing import Form, create_index, form_of
-from b44_assets.engine.session import Connection, Session, scalar
+from b44_assets.engine.session import Connection, Session, reason_of, scalar
 from b44_assets.errors import DatabaseError
 
 REFRESH_LOCK_TIMEOUT_MS = 600_000
@@ -58,36 +58,29 @@ def apply_view(session: Session, spec: Spec) -> ViewChange:
     started = time.monotonic()
     definition = view_definition(spec)
     name = definition.name
-    done: dict[str, list[str]] = {"created": [], "replaced": [], "unchanged": [], "repaired": []}
+    names = [name, *(index.name for index in definition.indexes)]
     refreshed = False
     with changing(session, spec, name) as conn:
         wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definition))
         found = _found(conn, name)
         if found is None:
             _build(session, conn, spec, definition, name)
-            done["created"] += [name, *(index.name for index in definition.indexes)]
+            outcomes = dict.fromkeys(names, "created")
         elif found != wanted.query:
             _replace(session, conn, spec, definition)
-            done["replaced"] += [name, *(index.name for index in definition.indexes)]
+            outcomes = dict.fromkeys(names, "replaced")
         else:
-            done["unchanged"].append(name)
-            for index in definition.indexes:
-                done[_settle_index(session, conn, spec, index, wanted.indexes[index.name])].append(index.name)
+            outcomes = {name: "unchanged"} | {
+                index.name: _settle_index(session, conn, spec, index, wanted.indexes[index.name])
+                for index in definition.indexes
+            }
             populated = scalar(
                 conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{name}",)
             )
             if not populated or differences(conn, name, definition.query):
                 refresh_on(conn, name)
                 refreshed = True
-    return ViewChange(
-        spec.name,
-        created=tuple(done["created"]),
-        replaced=tuple(done["replaced"]),
-        unchanged=tuple(done["unchanged"]),
-        repaired=tuple(done["repaired"]),
-        seconds=time.monotonic() - started,
-        refreshed=refreshed,
-    )
+    return replace(ViewChange.of(spec.name, outcomes, started), refreshed=refreshed)
 
 
 def refresh(session: Session, spec: Spec) -> None:
@@ -117,7 +110,7 @@ def refresh_on(conn: Connection, name: str) -> None:
             conn.execute(sql.SQL("refresh materialized view {}{}").format(concurrently, view))
             _note_refresh(conn, name)
     except psycopg.Error as error:
-        raise DatabaseError(f"{name} cannot be refreshed: {error.diag.message_primary or error}") from error
+        raise DatabaseError(f"{name} cannot be refreshed: {reason_of(error)}") from error
 
 
 def differences(conn: Connection, name: str, query: str) -> int:

@@ -1,22 +1,19 @@
 """Factories: specs of the catalogue into assets."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
-from b44_assets.engine.constraining import apply_constraints
+from b44_assets.engine.building import ON_A_TABLE
 from b44_assets.engine.ddl import SchemaChange
-from b44_assets.engine.indexing import apply_indexes
 from b44_assets.engine.loading import Load, load
 from b44_assets.engine.partitioning import apply_partitions
 from b44_assets.engine.schema import apply
-from b44_assets.engine.session import Session
 from b44_assets.engine.staging import stage
 from b44_assets.engine.strays import keep_strays
 from b44_assets.engine.tables import describe
-from b44_assets.engine.triggering import apply_triggers
 from b44_assets.engine.upkeep import analyze, index_usage, reindex_bloated
 from b44_assets.engine.viewing import apply_view
 from b44_assets.orchestration import metadata
@@ -24,23 +21,6 @@ from b44_assets.orchestration.partitions import KEY_FORMAT, month_of, range_of
 from b44_assets.orchestration.resources import Migration
 
 OWNERS = ["team:database"]
-STAGES = {
-    Kind.BOOK: "books",
-    Kind.FUNCTION: "functions",
-    Kind.TABLE: "tables",
-    Kind.PARTITION: "partitions",
-    Kind.INDEX: "indexes",
-    Kind.CONSTRAINT: "constraints",
-    Kind.TRIGGER: "triggers",
-    Kind.VIEW: "views",
-}
-"""Group of an asset by kind: the stage of the work."""
-EXECUTORS: Mapping[Kind, Callable[[Session, Spec], SchemaChange]] = {
-    Kind.INDEX: apply_indexes,
-    Kind.CONSTRAINT: apply_constraints,
-    Kind.TRIGGER: apply_triggers,
-}
-"""Who brings the files about one table into the database, by kind."""
 EXPORT_STAGE = "exports"
 MONITORING_STAGE = "monitoring"
 INDEX_USAGE_KEY = dg.AssetKey(["monitoring", "index_usage"])
@@ -73,22 +53,19 @@ def build_assets(catalog: Catalog, months: dg.MonthlyPartitionsDefinition) -> li
     ]
     for spec in catalog.of(Kind.TABLE):
         mapping = catalog.mappings.get(spec.name)
-        assets.append(_object(spec) if mapping is None else _table(spec, mapping, months))
+        assets.append(_plain_table(spec) if mapping is None else _table(spec, mapping, months))
     assets.extend(_partition_set(spec) for spec in catalog.of(Kind.PARTITION))
-    assets.extend(_schema_of(table, specs) for table, specs in schema_by_table(catalog).items())
+    tables = dict.fromkeys(spec.options["on"] for spec in catalog.of(*ON_A_TABLE))
+    assets.extend(_schema_of(table, schema_on(catalog, table)) for table in tables)
     assets.extend(_view(spec) for spec in catalog.of(Kind.VIEW))
     assets.append(_index_usage(catalog))
     assets.append(_rebuilt_indexes())
     return assets
 
 
-def schema_by_table(catalog: Catalog) -> dict[str, list[Spec]]:
-    """Index groups, constraints and triggers by the table that they are on, in the order of the work."""
-    tables: dict[str, list[Spec]] = {}
-    for kind in EXECUTORS:
-        for spec in catalog.of(kind):
-            tables.setdefault(spec.options["on"], []).append(spec)
-    return tables
+def schema_on(catalog: Catalog, table: str) -> list[Spec]:
+    """Index groups, constraints and triggers on a table, in the order of the work."""
+    return [spec for kind in ON_A_TABLE for spec in catalog.on(table, kind)]
 
 
 def _spec_of(spec: Spec, **more: Any) -> Any:
@@ -96,7 +73,7 @@ def _spec_of(spec: Spec, **more: Any) -> Any:
         "key": key_of(spec.name),
         "deps": [key_of(name) for name in dict.fromkeys((*spec.depends, *spec.options.get("on", "").split()))],
         "description": spec.description,
-        "group_name": STAGES[spec.kind],
+        "group_name": spec.kind.value,
         "kinds": {"postgres", "sql"},
         "owners": OWNERS,
         "code_version": spec.digest[:16],
@@ -132,7 +109,7 @@ def _schema_of(table: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
         with migration.session(context) as session:
             for spec in specs:
                 if key_of(spec.name) in context.selected_asset_keys:
-                    done = EXECUTORS[spec.kind](session, spec)
+                    done = ON_A_TABLE[spec.kind](session, spec)
                     indexed |= spec.kind is Kind.INDEX and done.changed
                     _log_change(context, done)
                     yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata=metadata.of_change(done))
@@ -220,20 +197,18 @@ def _log_change(context: dg.AssetExecutionContext, done: SchemaChange) -> None:
             context.log.info(f"{done.name}: {what} {', '.join(names)}")
 
 
-def _object(spec: Spec) -> dg.AssetsDefinition:
-    """One object, made by its file."""
+def _plain_table(spec: Spec) -> dg.AssetsDefinition:
+    """A table without migrated rows."""
 
-    def database_object(
+    def plain_table(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
         with migration.session(context) as session:
             applied = apply(session, spec)
-            facts: dict[str, Any] = {"statements": applied.statements}
-            if spec.kind is Kind.TABLE:
-                facts |= metadata.of_table(describe(session, spec.name))
+            facts = {"statements": applied.statements} | metadata.of_table(describe(session, spec.name))
         return dg.MaterializeResult(metadata=facts)
 
-    return dg.asset(**_spec_of(spec))(database_object)
+    return dg.asset(**_spec_of(spec))(plain_table)
 
 
 def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:

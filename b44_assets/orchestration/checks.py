@@ -23,7 +23,7 @@ from b44_assets.engine.proving import RowParity, content_parity, row_parity
 from b44_assets.engine.session import Session
 from b44_assets.engine.upkeep import index_usage
 from b44_assets.orchestration import metadata
-from b44_assets.orchestration.assets import INDEX_USAGE_KEY, key_of, schema_by_table
+from b44_assets.orchestration.assets import INDEX_USAGE_KEY, key_of, schema_on
 from b44_assets.orchestration.resources import Migration
 
 
@@ -115,7 +115,7 @@ def _together(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
 def _health(catalog: Catalog, table: str) -> list[Check]:
     """Whether what stands on a table is in force."""
     asset = key_of(table)
-    after = tuple(key_of(spec.name) for spec in schema_by_table(catalog).get(table, []))
+    after = tuple(key_of(spec.name) for spec in schema_on(catalog, table))
     checks = [
         Check(
             "constraints_valid",

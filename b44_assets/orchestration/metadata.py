@@ -86,18 +86,8 @@ def of_load(load: Load) -> dict[str, Any]:
     if load.repairs:
         metadata["repaired_by_column"] = counts_table(load.repairs, "column")
     if load.preview:
-        metadata["quarantine_preview"] = dg.MetadataValue.table(
-            [
-                dg.TableRecord({"record": number, "base44_id": key or "", "reasons": reasons})
-                for number, key, reasons in load.preview
-            ],
-            schema=dg.TableSchema(
-                [
-                    dg.TableColumn("record", "int"),
-                    dg.TableColumn("base44_id", "string"),
-                    dg.TableColumn("reasons", "string"),
-                ]
-            ),
+        metadata["quarantine_preview"] = _table(
+            ("record", "base44_id", "reasons"), [(number, key or "", reasons) for number, key, reasons in load.preview]
         )
     return metadata
 
@@ -145,20 +135,9 @@ def of_content_parity(parity: ContentParity) -> dict[str, Any]:
         "edited_since": parity.edited,
     }
     if parity.differences:
-        metadata["differences"] = dg.MetadataValue.table(
-            [
-                dg.TableRecord(
-                    {"record": d.record_number, "base44_id": d.base44_id, "columns": ", ".join(d.columns) or "no row"}
-                )
-                for d in parity.differences
-            ],
-            schema=dg.TableSchema(
-                [
-                    dg.TableColumn("record", "int"),
-                    dg.TableColumn("base44_id", "string"),
-                    dg.TableColumn("columns", "string"),
-                ]
-            ),
+        metadata["differences"] = _table(
+            ("record", "base44_id", "columns"),
+            [(d.record_number, d.base44_id, ", ".join(d.columns) or "no row") for d in parity.differences],
         )
     return metadata
 

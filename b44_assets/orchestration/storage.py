@@ -37,7 +37,8 @@ class PostgresStorage(DagsterPostgresStorage):
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
         """Opens no connection but to see that Dagster's tables are there."""
         super().__init__(postgres_url, inst_data=inst_data)
-        self._event_log_storage = EventLogStorage(postgres_url)
+        # The tables were seen to just now.
+        self._event_log_storage = EventLogStorage(postgres_url, should_autocreate_tables=False)
 
     @classmethod
     def config_type(cls) -> Any:

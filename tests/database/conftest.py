@@ -24,6 +24,7 @@ from b44_assets.engine.loading import Load, load
 from b44_assets.engine.schema import apply
 from b44_assets.engine.session import Connection, Session
 from b44_assets.engine.staging import StagedExport, stage
+from tests.support import database_url
 
 SQL_DIR = Path(__file__).resolve().parents[2] / "sql"
 SYSTEM_USER = "00000000-0000-8000-8000-000000000b44"
@@ -316,7 +317,7 @@ def new_database(server_url: str, options: LiteralString = "template template0")
     with psycopg.connect(server_url, autocommit=True) as conn:
         conn.execute(sql.SQL("create database {} ").format(sql.Identifier(name)) + sql.SQL(options))
         try:
-            yield server_url.replace("@/postgres?", f"@/{name}?")
+            yield database_url(server_url, name)
         finally:
             conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 

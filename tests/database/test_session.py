@@ -7,10 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from b44_assets.catalog import Catalog, load_catalog
+from b44_assets.catalog import Catalog
 from b44_assets.engine.session import Connection, Session
 from b44_assets.errors import DatabaseError
-from b44_assets.settings import Settings
 
 STATE = """
 select pg_backend_pid(), current_setting('application_name'), current_setting('search_path'), current_setting('lock_timeout'),
@@ -18,11 +17,6 @@ select pg_backend_pid(), current_setting('application_name'), current_setting('s
        (select count(*) from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'),
        to_regclass('pg_temp.left_over') is null
 """
-
-
-@pytest.fixture(scope="session")
-def catalog() -> Catalog:
-    return load_catalog(Settings.load(environ={}).sql_dir)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,13 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
-from b44_assets.engine.constraining import apply_constraints
-from b44_assets.engine.indexing import apply_indexes
+from b44_assets.engine.building import ON_A_TABLE, build
 from b44_assets.engine.loading import load
-from b44_assets.engine.partitioning import apply_partitions
-from b44_assets.engine.schema import apply
 from b44_assets.engine.session import Session
 from b44_assets.engine.staging import stage
-from b44_assets.engine.triggering import apply_triggers
-from b44_assets.engine.viewing import apply_view
 from b44_assets.sample import write_sample
 from b44_assets.settings import Settings
+from tests.support import database_url
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -39,33 +35,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.originalname in seen:
                 item.add_marker(pytest.mark.slow)
             seen.add(item.originalname)
-
-
-MakeDatabase = Callable[[], str]
-
-
-def load_everything(session: Session, export: Path) -> None:
-    """From nothing to loaded tables, without what comes after the load."""
-    catalog = session.catalog
-    for spec in catalog.specs:
-        if spec.kind in (Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
-            apply(session, spec)
-        elif spec.kind is Kind.MAPPING:
-            stage(session, catalog.mappings[spec.name], export)
-            load(session, catalog.mappings[spec.name])
-
-
-def build_schema(session: Session) -> None:
-    """What comes after the load."""
-    executors = {
-        Kind.PARTITION: apply_partitions,
-        Kind.INDEX: apply_indexes,
-        Kind.CONSTRAINT: apply_constraints,
-        Kind.TRIGGER: apply_triggers,
-        Kind.VIEW: apply_view,
-    }
-    for spec in session.catalog.of(*executors):
-        executors[spec.kind](session, spec)
 
 
 @dataclass(frozen=True)
@@ -102,14 +71,17 @@ def _make(conn: psycopg.Connection[Any], names: Templates, catalog: Catalog, exp
     posts.write_text("\n".join(kept) + "\n")
     copy = sql.SQL("create database {} template {}")
     conn.execute(copy.format(sql.Identifier(names.loaded), sql.Identifier("template0")))
-    load_everything(Session(_url(names.server_url, names.loaded), catalog), export)
+    session = Session(database_url(names.server_url, names.loaded), catalog)
+    for spec in catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+        build(session, spec)
+    for mapping in catalog.mappings.values():
+        stage(session, mapping, export)
+        load(session, mapping)
     conn.execute(copy.format(sql.Identifier("unfinished"), sql.Identifier(names.loaded)))
-    build_schema(Session(_url(names.server_url, "unfinished"), catalog))
+    session = Session(database_url(names.server_url, "unfinished"), catalog)
+    for spec in catalog.of(Kind.PARTITION, *ON_A_TABLE, Kind.VIEW):
+        build(session, spec)
     conn.execute(sql.SQL("alter database unfinished rename to {}").format(sql.Identifier(names.built)))
-
-
-def _url(server_url: str, name: str) -> str:
-    return server_url.replace("@/postgres?", f"@/{name}?")
 
 
 @pytest.fixture
@@ -135,6 +107,6 @@ def _copied(templates: Templates, template: str, catalog: Catalog) -> Generator[
     with psycopg.connect(templates.server_url, autocommit=True) as conn:
         conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
         try:
-            yield Session(_url(templates.server_url, name), catalog)
+            yield Session(database_url(templates.server_url, name), catalog)
         finally:
             conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))

@@ -18,7 +18,7 @@ import pytest
 from psycopg import errors, sql
 from psycopg.rows import TupleRow
 
-from b44_assets.catalog import Catalog, Kind, load_catalog
+from b44_assets.catalog import Catalog, Kind
 from b44_assets.engine.drift import schema_drift
 from b44_assets.engine.health import slugs_registered
 from b44_assets.engine.partitioning import (
@@ -33,7 +33,7 @@ from b44_assets.engine.partitioning import (
 )
 from b44_assets.engine.session import Session
 from b44_assets.errors import DatabaseError
-from b44_assets.settings import Settings
+from tests.support import database_url
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -44,21 +44,16 @@ PHASES = ("built", "copying", "catching up", "constraining", "settling", "verify
 
 
 @pytest.fixture(scope="session")
-def sql_files() -> Catalog:
-    return load_catalog(Settings.load(environ={}).sql_dir)
-
-
-@pytest.fixture(scope="session")
-def template(server_url: str, sql_files: Catalog) -> Generator[str]:
+def template(server_url: str, catalog: Catalog) -> Generator[str]:
     """Name of a database with all tables, indexes, constraints and triggers, and two authors; it is only copied from."""
     name = f"partitions_{os.getpid()}"
     with psycopg.connect(server_url, autocommit=True) as server:
         server.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
-        with psycopg.connect(_url(server_url, name), autocommit=True) as conn:
+        with psycopg.connect(database_url(server_url, name), autocommit=True) as conn:
             conn.execute("create schema migration")
-            hashed = sql_files.partitions("user_sessions")
+            hashed = catalog.partitions("user_sessions")
             assert hashed is not None
-            for spec in (*sql_files.of(*KINDS), hashed):
+            for spec in (*catalog.of(*KINDS), hashed):
                 for statement in spec.statements:
                     conn.execute(statement.text.encode())
             conn.execute(
@@ -71,13 +66,13 @@ def template(server_url: str, sql_files: Catalog) -> Generator[str]:
 
 
 @pytest.fixture
-def session(server_url: str, template: str, sql_files: Catalog) -> Generator[Session]:
+def session(server_url: str, template: str, catalog: Catalog) -> Generator[Session]:
     """A session on a copy of it."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as server:
         server.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
         try:
-            yield Session(_url(server_url, name), sql_files)
+            yield Session(database_url(server_url, name), catalog)
         finally:
             server.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
@@ -98,10 +93,6 @@ def role(conn: Connection) -> Generator[sql.Identifier]:
     conn.execute("reset role")
     conn.execute(sql.SQL("drop owned by {} cascade").format(name))
     conn.execute(sql.SQL("drop role {}").format(name))
-
-
-def _url(server_url: str, name: str) -> str:
-    return server_url.replace("@/postgres?", f"@/{name}?")
 
 
 def one(conn: Connection, query: str, *params: object) -> Any:

@@ -16,12 +16,8 @@ import pytest
 from psycopg import errors
 
 from b44_assets.catalog import Catalog, Kind, constraint_definitions, index_definitions, load_catalog
-from b44_assets.engine.constraining import apply_constraints
-from b44_assets.engine.indexing import apply_indexes
-from b44_assets.engine.schema import apply
+from b44_assets.engine.building import build
 from b44_assets.engine.session import Session
-from b44_assets.engine.triggering import apply_triggers
-from b44_assets.engine.viewing import apply_view
 from b44_assets.errors import CatalogError
 
 Db = psycopg.Connection[Any]
@@ -467,15 +463,12 @@ def test_statistics_are_refreshed_whether_the_view_was_filled_or_not(own: Db) ->
 def test_what_a_file_needs_is_what_it_says_it_needs(database: str, catalog: Catalog) -> None:
     """Every object that the server says a file's objects stand on comes from that file or from one it depends on."""
     session = Session(database, catalog)
-    executors = {
-        Kind.INDEX: apply_indexes, Kind.CONSTRAINT: apply_constraints, Kind.TRIGGER: apply_triggers, Kind.VIEW: apply_view,
-    }  # fmt: skip
     owner: dict[tuple[int, int], str] = {}
     with psycopg.connect(database, autocommit=True) as conn:
         known = _objects(conn)
         for spec in catalog.specs:
             if spec.kind not in (Kind.MAPPING, Kind.QUERY):
-                executors.get(spec.kind, apply)(session, spec)  # type: ignore[operator]
+                build(session, spec)
                 now = _objects(conn)
                 # A partition is a part of its table, whichever file made it.
                 owner |= dict.fromkeys(now - known, spec.options["on"] if spec.kind is Kind.PARTITION else spec.name)

@@ -1,0 +1,43 @@
+"""Any file of `sql/` brought into the database by whoever knows its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from b44_assets.catalog import Kind, Spec
+from b44_assets.engine.constraining import apply_constraints
+from b44_assets.engine.ddl import SchemaChange
+from b44_assets.engine.indexing import apply_indexes
+from b44_assets.engine.partitioning import PartitionSet, apply_partitions
+from b44_assets.engine.schema import Applied, apply
+from b44_assets.engine.session import Session
+from b44_assets.engine.triggering import apply_triggers
+from b44_assets.engine.viewing import apply_view
+
+ON_A_TABLE: Mapping[Kind, Callable[[Session, Spec], SchemaChange]] = {
+    Kind.INDEX: apply_indexes,
+    Kind.CONSTRAINT: apply_constraints,
+    Kind.TRIGGER: apply_triggers,
+}
+"""What stands on a table, in the order of the work."""
+_EXECUTORS: Mapping[Kind, Callable[[Session, Spec], Applied | PartitionSet | SchemaChange]] = {
+    Kind.BOOK: apply,
+    Kind.FUNCTION: apply,
+    Kind.TABLE: apply,
+    Kind.PARTITION: apply_partitions,
+    **ON_A_TABLE,
+    Kind.VIEW: apply_view,
+}
+
+
+def build(session: Session, spec: Spec) -> Applied | PartitionSet | SchemaChange:
+    """Brings a file into the database.
+
+    Args:
+        session: The run.
+        spec: Of any kind but mappings and queries, which make no object.
+
+    Raises:
+        DatabaseError: A statement fails, or no lock was to be had; names file and line.
+    """
+    return _EXECUTORS[spec.kind](session, spec)
