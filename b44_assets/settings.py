@@ -59,11 +59,12 @@ class QuarantineLimit:
         Raises:
             SettingsError: If it is neither.
         """
-        if match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", text.strip()):
+        text = text.strip()
+        if match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", text):
             percent = Fraction(match[1])
             if percent <= 100:
                 return cls(percent=percent)
-        elif re.fullmatch(r"[0-9]+", text.strip()):
+        elif re.fullmatch(r"[0-9]+", text):
             return cls(count=int(text))
         raise SettingsError(
             f"B44_MAX_QUARANTINE must be a number of records such as 100 or a share such as 0.5%, not {text!r}"

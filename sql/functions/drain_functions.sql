@@ -11,6 +11,22 @@ as $$
   select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation
 $$;
 
+-- What is to be known of a table, and what its drain is made of: the copy with its own default partition, the notes, and
+-- the trigger function.
+create or replace function base44_draining(
+  parent text, out relation regclass, out schema_name name, out table_name name, out key_column name, out key_type regtype,
+  out default_partition regclass, out drain text, out successor text, out noted text, out mirror text
+)
+language sql stable
+as $$
+  select p.*,
+         format('%I.%I', p.schema_name, p.table_name || '_drain'),
+         (select format('%I.%I', p.schema_name, d.relname || '_drain') from pg_class d where d.oid = p.default_partition),
+         format('%I.%I', p.schema_name, p.table_name || '_drain_noted'),
+         format('%I.%I', p.schema_name, p.table_name || '_drain_mirror')
+    from base44_partitioning(parent) p
+$$;
+
 -- What the copies were made after. Where it changes meanwhile (a column, an index, a constraint), they are made anew.
 create or replace function base44_partition_form(parent regclass) returns text
 language sql stable
@@ -133,13 +149,12 @@ as $$
 declare
   -- Attaching one takes some milliseconds under the lock; the others have their turn afterwards.
   most_periods constant integer := 6;
-  target constant record := base44_partitioning(parent);
+  target constant record := base44_draining(parent);
   item record;
   total bigint;
   chosen jsonb;
   ties text;
   drain regclass;
-  noted regclass;
   owner text;
 begin
   if target.default_partition is null then
@@ -204,22 +219,19 @@ begin
     perform base44_describe_partition(
       target.relation, format('%I.%I', target.schema_name, item.name)::regclass, period, item.first_moment);
   end loop;
-  execute format('create table %I.%I partition of %s default', target.schema_name, base44_drain_default(parent), drain);
+  execute format('create table %s partition of %s default', target.successor, drain);
   for item in select h.inhrelid::regclass as leaf from pg_inherits h where h.inhparent = drain loop
     perform base44_adopt_settings(target.relation, target.default_partition, item.leaf);
     -- It would hold the lock that the swap needs.
     execute format('alter table %s set (autovacuum_enabled = off, toast.autovacuum_enabled = off)', item.leaf);
   end loop;
-  perform base44_adopt_access(
-    target.default_partition, format('%I.%I', target.schema_name, base44_drain_default(parent))::regclass);
-  execute format('create table %I.%I as select %s from only %s with no data',
-    target.schema_name, target.table_name || '_drain_noted', base44_listed(base44_key_of(target.relation), ''), target.relation);
-  noted := format('%I.%I', target.schema_name, target.table_name || '_drain_noted')::regclass;
-  perform base44_make_mirror(
-    format('%I.%I', target.schema_name, target.table_name || '_drain_mirror'), target.default_partition, drain, noted);
+  perform base44_adopt_access(target.default_partition, target.successor::regclass);
+  execute format('create table %s as select %s from only %s with no data',
+    target.noted, base44_listed(base44_key_of(target.relation), ''), target.relation);
+  perform base44_make_mirror(target.mirror, target.default_partition, drain, target.noted::regclass);
   select quote_ident(pg_get_userbyid(relowner)) into owner from pg_class where oid = target.relation;
-  execute format('alter table %s owner to %s', noted, owner);
-  execute format('alter function %I.%I() owner to %s', target.schema_name, target.table_name || '_drain_mirror', owner);
+  execute format('alter table %s owner to %s', target.noted, owner);
+  execute format('alter function %s() owner to %s', target.mirror, owner);
   return jsonb_build_object(
     'phase', 'built', 'form', base44_partition_form(target.relation), 'partitions', chosen, 'rows', total, 'copied', 0,
     'block', 0, 'blocks', 0, 'pages', 16, 'keys', 20, 'analyzed', '[]'::jsonb,
@@ -229,25 +241,18 @@ begin
 end
 $$;
 
-create or replace function base44_drain_default(parent text) returns text
-language sql stable
-as $$
-  select c.relname || '_drain' from base44_partitioning(parent) p join pg_class c on c.oid = p.default_partition
-$$;
-
 -- From now on all changes go to the copy, too.
 create or replace function base44_drain_watch(parent text, state jsonb, patience integer) returns jsonb
 language plpgsql
 as $$
 declare
-  target constant record := base44_partitioning(parent);
-  mirror constant text := format('%I.%I', target.schema_name, target.table_name || '_drain_mirror');
+  target constant record := base44_draining(parent);
 begin
   perform base44_lock_briefly(array[target.default_partition], array['share row exclusive'], patience);
   execute format('create trigger b44_drain_rows after insert or update or delete on %s for each row execute function %s()',
-    target.default_partition, mirror);
+    target.default_partition, target.mirror);
   execute format('create trigger b44_drain_truncate after truncate on %s for each statement execute function %s()',
-    target.default_partition, mirror);
+    target.default_partition, target.mirror);
   -- Also for what a replication or a restore writes.
   execute format('alter table %s enable always trigger b44_drain_rows, enable always trigger b44_drain_truncate',
     target.default_partition);
@@ -270,8 +275,7 @@ create or replace function base44_drain_copy(parent text, state jsonb) returns j
 language plpgsql
 as $$
 declare
-  target constant record := base44_partitioning(parent);
-  drain constant text := format('%I.%I', target.schema_name, target.table_name || '_drain');
+  target constant record := base44_draining(parent);
   first_block constant bigint := (state ->> 'block')::bigint;
   pages constant integer := (state ->> 'pages')::integer;
   begun constant timestamptz := clock_timestamp();
@@ -280,9 +284,9 @@ begin
   -- The rows that changed meanwhile are there already. This lets alone, and so never waits for, those being changed.
   execute format('insert into %s (%s) select %s from only %s s where s.ctid >= %L and s.ctid < %L'
     ' and not exists (select from %s d where %s) on conflict (%s) do nothing',
-    drain, base44_columns_of(target.relation), base44_columns_of(target.relation, 's.'), target.default_partition,
+    target.drain, base44_columns_of(target.relation), base44_columns_of(target.relation, 's.'), target.default_partition,
     format('(%s,0)', first_block), format('(%s,0)', first_block + pages),
-    drain, base44_same_key(target.relation, 'd', 's'), base44_listed(base44_key_of(target.relation), ''));
+    target.drain, base44_same_key(target.relation, 'd', 's'), base44_listed(base44_key_of(target.relation), ''));
   get diagnostics copied = row_count;
   return state || jsonb_build_object(
     'block', first_block + pages,
@@ -297,9 +301,7 @@ create or replace function base44_drain_catch_up(parent text, state jsonb) retur
 language plpgsql
 as $$
 declare
-  target constant record := base44_partitioning(parent);
-  drain constant text := format('%I.%I', target.schema_name, target.table_name || '_drain');
-  noted constant text := format('%I.%I', target.schema_name, target.table_name || '_drain_noted');
+  target constant record := base44_draining(parent);
   key_columns constant name[] := base44_key_of(target.relation);
   most constant integer := (state ->> 'keys')::integer;
   begun constant timestamptz := clock_timestamp();
@@ -310,31 +312,31 @@ declare
   done bigint;
 begin
   execute format('select array_agg(n.place), jsonb_agg(distinct to_jsonb(n.key)) from (select k.ctid as place, k as key from %s k limit %s) n',
-    noted, most) into places, keys;
+    target.noted, most) into places, keys;
   if places is null then
     return state || jsonb_build_object('done', 0, 'left', false);
   end if;
   execute format('select jsonb_agg(to_jsonb(h)) from (select %s from jsonb_populate_recordset(null::%s, $1) k join only %s s on %s'
     ' for no key update of s skip locked) h',
-    base44_listed(key_columns, 's.'), noted, target.default_partition, base44_same_key(target.relation, 's', 'k'))
+    base44_listed(key_columns, 's.'), target.noted, target.default_partition, base44_same_key(target.relation, 's', 'k'))
     using keys into held;
   execute format('select jsonb_agg(to_jsonb(h)) from (select %s from jsonb_populate_recordset(null::%s, $1) k join %s d on %s'
     ' where not exists (select from only %s s where %s) for update of d skip locked) h',
-    base44_listed(key_columns, 'd.'), noted, drain, base44_same_key(target.relation, 'd', 'k'),
+    base44_listed(key_columns, 'd.'), target.noted, target.drain, base44_same_key(target.relation, 'd', 'k'),
     target.default_partition, base44_same_key(target.relation, 's', 'k'))
     using keys into gone;
   held := coalesce(held, '[]') || coalesce(gone, '[]');
   execute format('delete from %s d using jsonb_populate_recordset(null::%s, $1) k where %s',
-    drain, noted, base44_same_key(target.relation, 'd', 'k')) using held;
+    target.drain, target.noted, base44_same_key(target.relation, 'd', 'k')) using held;
   execute format('insert into %s (%s) select %s from jsonb_populate_recordset(null::%s, $1) k join only %s s on %s on conflict (%s) do nothing',
-    drain, base44_columns_of(target.relation), base44_columns_of(target.relation, 's.'), noted, target.default_partition,
+    target.drain, base44_columns_of(target.relation), base44_columns_of(target.relation, 's.'), target.noted, target.default_partition,
     base44_same_key(target.relation, 's', 'k'), base44_listed(key_columns, '')) using held;
   -- Notes of these keys, and of keys that are in neither place.
   execute format('delete from %s n where n.ctid = any ($2) and ('
     'exists (select from jsonb_populate_recordset(null::%1$s, $1) k where %s)'
     ' or not exists (select from only %s s where %s) and not exists (select from %s d where %s))',
-    noted, base44_same_key(target.relation, 'k', 'n'), target.default_partition, base44_same_key(target.relation, 's', 'n'),
-    drain, base44_same_key(target.relation, 'd', 'n')) using held, places;
+    target.noted, base44_same_key(target.relation, 'k', 'n'), target.default_partition, base44_same_key(target.relation, 's', 'n'),
+    target.drain, base44_same_key(target.relation, 'd', 'n')) using held, places;
   get diagnostics done = row_count;
   return state || jsonb_build_object('done', done, 'left', true,
     'keys', base44_paced(most, extract(epoch from clock_timestamp() - begun) * 1000, 30, 500));
@@ -346,9 +348,9 @@ create or replace function base44_drain_constrain(parent text, state jsonb, pati
 language plpgsql
 as $$
 declare
-  target constant record := base44_partitioning(parent);
-  drain constant regclass := format('%I.%I', target.schema_name, target.table_name || '_drain')::regclass;
-  successor constant regclass := format('%I.%I', target.schema_name, base44_drain_default(parent))::regclass;
+  target constant record := base44_draining(parent);
+  drain constant regclass := target.drain::regclass;
+  successor constant regclass := target.successor::regclass;
   outside constant text := base44_drain_outside(target.relation, state);
   item record;
 begin
@@ -448,8 +450,8 @@ create or replace function base44_drain_settle(parent text, state jsonb) returns
 language plpgsql
 as $$
 declare
-  target constant record := base44_partitioning(parent);
-  noted constant regclass := format('%I.%I', target.schema_name, target.table_name || '_drain_noted')::regclass;
+  target constant record := base44_draining(parent);
+  noted constant regclass := target.noted::regclass;
   older jsonb;
 begin
   if base44_has_rows(noted, 'true') then
@@ -472,9 +474,7 @@ create or replace function base44_drain_verify(parent text, state jsonb) returns
 language plpgsql
 as $$
 declare
-  target constant record := base44_partitioning(parent);
-  drain constant text := format('%I.%I', target.schema_name, target.table_name || '_drain');
-  noted constant text := format('%I.%I', target.schema_name, target.table_name || '_drain_noted');
+  target constant record := base44_draining(parent);
   columns constant text := (
     select string_agg(quote_ident(attname), ', ' order by attnum)
       from pg_attribute where attrelid = target.relation and attnum > 0 and not attisdropped);
@@ -485,7 +485,7 @@ begin
     select exists (select from %1$s), s.rows = d.rows and s.digest = d.digest
       from (select count(*) as rows, coalesce(sum(hashtextextended(row(%2$s)::text, 0)::numeric), 0) as digest from only %3$s) s,
            (select count(*) as rows, coalesce(sum(hashtextextended(row(%2$s)::text, 0)::numeric), 0) as digest from %4$s) d
-    $sql$, noted, columns, target.default_partition, drain) into found_notes, equal;
+    $sql$, target.noted, columns, target.default_partition, target.drain) into found_notes, equal;
   if found_notes then
     return state || jsonb_build_object('phase', 'catching up');
   elsif not equal then
@@ -503,11 +503,11 @@ set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 as $$
 declare
-  target constant record := base44_partitioning(parent);
+  target constant record := base44_draining(parent);
   default_name constant text := (select relname from pg_class where oid = target.default_partition);
-  drain constant regclass := format('%I.%I', target.schema_name, target.table_name || '_drain')::regclass;
-  noted constant regclass := format('%I.%I', target.schema_name, target.table_name || '_drain_noted')::regclass;
-  successor constant regclass := format('%I.%I', target.schema_name, base44_drain_default(parent))::regclass;
+  drain constant regclass := target.drain::regclass;
+  noted constant regclass := target.noted::regclass;
+  successor constant regclass := target.successor::regclass;
   leaves constant regclass[] := array(select inhrelid::regclass from pg_inherits where inhparent = drain);
   incoming jsonb := '[]';
   tables regclass[];
@@ -553,12 +553,23 @@ begin
 end
 $$;
 
+create or replace function base44_drain_clear(parent text) returns void
+language plpgsql
+as $$
+declare
+  target constant record := base44_draining(parent);
+begin
+  execute format('drop table %s', target.drain);
+  execute format('drop table %s', target.noted);
+  execute format('drop function %s()', target.mirror);
+end
+$$;
+
 -- Settings and foreign keys as they were, and the traces go.
 create or replace function base44_drain_finish(parent text, state jsonb) returns void
 language plpgsql
 as $$
 declare
-  target constant record := base44_partitioning(parent);
   item record;
 begin
   for item in
@@ -575,9 +586,7 @@ begin
       execute format('alter table %s validate constraint %I', item.table, item.name);
     end if;
   end loop;
-  execute format('drop table %I.%I', target.schema_name, target.table_name || '_drain');
-  execute format('drop table %I.%I', target.schema_name, target.table_name || '_drain_noted');
-  execute format('drop function %I.%I()', target.schema_name, target.table_name || '_drain_mirror');
+  perform base44_drain_clear(parent);
 end
 $$;
 
@@ -586,7 +595,6 @@ create or replace function base44_drain_discard(parent text, state jsonb, patien
 language plpgsql
 as $$
 declare
-  target constant record := base44_partitioning(parent);
   source constant regclass := (select oid from pg_class where oid = (state ->> 'default')::oid);
 begin
   if exists (select from pg_trigger where tgrelid = source and tgname = 'b44_drain_rows') then
@@ -594,9 +602,7 @@ begin
     execute format('drop trigger b44_drain_rows on %s', source);
     execute format('drop trigger b44_drain_truncate on %s', source);
   end if;
-  execute format('drop table %I.%I', target.schema_name, target.table_name || '_drain');
-  execute format('drop table %I.%I', target.schema_name, target.table_name || '_drain_noted');
-  execute format('drop function %I.%I()', target.schema_name, target.table_name || '_drain_mirror');
+  perform base44_drain_clear(parent);
 end
 $$;
 
@@ -607,7 +613,7 @@ create or replace function base44_drain_step(
 language plpgsql
 as $$
 declare
-  target record := base44_partitioning(parent);
+  target record := base44_draining(parent);
   caller_lock_timeout constant text := current_setting('lock_timeout');
   caller_deadlock_timeout constant text := current_setting('deadlock_timeout');
   drain regclass;
@@ -622,8 +628,8 @@ begin
   perform set_config('lock_timeout', patience::text, true), set_config('enable_hashjoin', 'off', true),
           set_config('enable_mergejoin', 'off', true);
   -- Read anew, since what was read above may be what it was before we had our turn.
-  target := base44_partitioning(parent);
-  drain := to_regclass(format('%I.%I', target.schema_name, target.table_name || '_drain'));
+  target := base44_draining(parent);
+  drain := to_regclass(target.drain);
   idle := false;
   if drain is null then
     reached := base44_drain_begin(parent, period, days);
@@ -675,12 +681,9 @@ begin
     waits_for := coalesce(waits_for, 'whoever is changing the rows');
   end if;
   if reached is not null then
-    execute format('comment on table %I.%I is %L', target.schema_name, target.table_name || '_drain', reached::text);
+    execute format('comment on table %s is %L', target.drain, reached::text);
   end if;
-  perform set_config('lock_timeout', caller_lock_timeout, true);
-  if current_setting('deadlock_timeout') <> caller_deadlock_timeout then
-    perform set_config('deadlock_timeout', caller_deadlock_timeout, true);
-  end if;
+  perform base44_wait_as_before(caller_lock_timeout, caller_deadlock_timeout);
 end
 $$;
 

@@ -133,6 +133,26 @@ begin
 end
 $$;
 
+-- After the above, for the rest of the caller's transaction.
+create or replace function base44_wait_as_before(lock_timeout text, deadlock_timeout text) returns void
+language plpgsql
+as $$
+begin
+  perform set_config('lock_timeout', $1, true);
+  -- For superusers only; for others it is as it was.
+  if current_setting('deadlock_timeout') <> $2 then
+    perform set_config('deadlock_timeout', $2, true);
+  end if;
+end
+$$;
+
+-- Before the next attempt: twice as long each time, up to a second, less up to a half at random.
+create or replace function base44_pause(attempt integer) returns void
+language sql
+as $$
+  select pg_sleep(least(0.05 * 2 ^ least(attempt, 10), 1) * (1 - random() / 2))
+$$;
+
 -- What an index is, without its name and table.
 create or replace function base44_index_form(index_id oid) returns text
 language sql stable
@@ -677,12 +697,9 @@ begin
         end if;
         held := null;
     end;
-    perform pg_sleep(least(0.05 * 2 ^ least(attempt, 10), 1) * (1 - random() / 2));
+    perform base44_pause(attempt);
   end loop;
-  perform set_config('lock_timeout', caller_lock_timeout, true);
-  if current_setting('deadlock_timeout') <> caller_deadlock_timeout then
-    perform set_config('deadlock_timeout', caller_deadlock_timeout, true);
-  end if;
+  perform base44_wait_as_before(caller_lock_timeout, caller_deadlock_timeout);
   return answer;
 end
 $$;
@@ -787,13 +804,10 @@ begin
             raise;
           end if;
       end;
-      perform pg_sleep(least(0.05 * 2 ^ least(attempt, 10), 1) * (1 - random() / 2));
+      perform base44_pause(attempt);
     end loop;
   end loop;
-  perform set_config('lock_timeout', caller_lock_timeout, true);
-  if current_setting('deadlock_timeout') <> caller_deadlock_timeout then
-    perform set_config('deadlock_timeout', caller_deadlock_timeout, true);
-  end if;
+  perform base44_wait_as_before(caller_lock_timeout, caller_deadlock_timeout);
   return detached;
 end
 $$;
