@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from b44_assets.errors import SettingsError
@@ -225,6 +225,7 @@ def test_a_percentage_is_exact_at_its_edge(thousandths: int, read: int) -> None:
 
 
 @given(text=st.text(max_size=12))
+@example(text="0\x1f")  # white space to str.strip, none to int
 def test_any_text_is_either_a_limit_or_refused_in_one_line(text: str) -> None:
     try:
         limit = QuarantineLimit.parse(text)
