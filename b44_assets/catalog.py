@@ -42,7 +42,7 @@ class Kind(StrEnum):
 
 _HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.TABLE: frozenset({"depends", "partitions"}),
-    Kind.MAPPING: frozenset({"depends", "entity", "fields", "key", "html", "wide", "numbered", "later"}),
+    Kind.MAPPING: frozenset({"depends", "entity", "fields", "key", "html", "wide", "numbered", "later", "claims"}),
     Kind.PARTITION: frozenset({"depends", "on", "ahead"}),
     Kind.INDEX: frozenset({"depends", "on"}),
     Kind.CONSTRAINT: frozenset({"depends", "on"}),
@@ -97,6 +97,21 @@ class Numbered:
     table: str
     owner: str
     repaired: bool
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Columns by which one row can stand in another's way, as two users that exchange their addresses.
+
+    Attributes:
+        columns: Updates that change one of these are made together, in one transaction.
+        released: The column that is set first, so that none of those rows is in the way of another.
+        expression: What it is set to then, in SQL over the row's own columns.
+    """
+
+    columns: tuple[str, ...]
+    released: str
+    expression: str
 
 
 @dataclass(frozen=True)
@@ -231,6 +246,7 @@ class TableMapping:
     wide: tuple[str, ...]
     later: tuple[str, ...]
     numbered: Numbered | None
+    claims: Claims | None
 
 
 @dataclass(frozen=True)
@@ -297,6 +313,7 @@ def load_catalog(root: Path) -> Catalog:
         if (check := _FORMS.get(spec.kind)) is not None:
             check(spec)
     _check_uses(specs)
+    _check_claims(specs, mappings)
     return Catalog(
         root, ordered, MappingProxyType({s.name: mappings[s.name] for s in ordered if s.kind is Kind.MAPPING})
     )
@@ -376,6 +393,12 @@ def _mapping(spec: Spec) -> TableMapping:
         if match is None:
             raise fault("expected 'numbered: <column> in <table> by <column>[, repaired]'")
         numbered = Numbered(match[1], match[2], match[3], match[4] is not None)
+    claims: Claims | None = None
+    if (value := spec.options.get("claims")) is not None:
+        match = re.fullmatch(r"(\w+(?:, *\w+)*); released by (\w+) = (.+)", value)
+        if match is None:
+            raise fault("expected 'claims: <column>, ...; released by <column> = <expression>'")
+        claims = Claims(_names(match[1]), match[2], match[3])
     html = _names(spec.options.get("html", ""))
     if missing := set(html) - {item.name for item in fields}:
         raise fault(f"'html' names {sorted(missing)[0]}, which is not among the fields")
@@ -388,6 +411,7 @@ def _mapping(spec: Spec) -> TableMapping:
         wide=_names(spec.options.get("wide", "")),
         later=_names(spec.options.get("later", "")),
         numbered=numbered,
+        claims=claims,
     )
 
 
@@ -619,6 +643,13 @@ def _check_uses(specs: list[Spec]) -> None:
     for spec in specs:
         if missing := [name for name in _names(spec.options.get("uses", "")) if name not in indexes]:
             raise CatalogError(f"{spec.path}:1: uses {missing[0]}, which no file of {spec.path.parent.parent} gives")
+
+
+def _check_claims(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> None:
+    for spec in specs:
+        if spec.kind is Kind.TABLE and spec.period and spec.name in mappings and mappings[spec.name].claims:
+            # Its partitions are loaded one by one, and the rows that exchange values may lie in several.
+            raise CatalogError(f"{mappings[spec.name].spec.path}:1: 'claims' is not for a table with periods")
 
 
 def _order(specs: list[Spec]) -> tuple[Spec, ...]:

@@ -32,7 +32,7 @@ from b44_assets.engine.session import Session
 from b44_assets.engine.settling import settle
 from b44_assets.engine.staging import StagedExport, stage
 from b44_assets.errors import B44Error
-from b44_assets.settings import DEFAULT_BATCH_SIZE, Settings
+from b44_assets.settings import DEFAULT_BATCH_SIZE, DEFAULT_STREAMS, Pace, Settings
 from benchmarks.measuring import MIB, fresh_database, load, own_peak_rss, server, server_cpu, timed, workplace
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--export", type=Path, required=True, metavar="DIR", help="a folder of exports")
     parser.add_argument("--home", type=Path, metavar="DIR", help="keep the scratch server's files here")
     parser.add_argument("--batch-size", type=int, default=DEFAULT_BATCH_SIZE)
-    parser.add_argument("--streams", type=int, default=Session.streams, help="connections that load at a time")
+    parser.add_argument("--streams", type=int, default=DEFAULT_STREAMS, help="connections that load at a time")
     parser.add_argument("--runs", type=int, default=1, help="how often; the quickest time of each stage counts")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args(arguments)
@@ -77,7 +77,7 @@ def measure(embedded: EmbeddedServer, options: argparse.Namespace) -> dict[str, 
     """Migrates everything but posts untimed, then posts, stage by stage."""
     url = fresh_database(embedded, "stages")
     catalog = load_catalog(Settings.load().sql_dir)
-    session = Session(url=url, catalog=catalog, batch_size=options.batch_size, streams=options.streams)
+    session = Session(url=url, catalog=catalog, pace=Pace(batch_size=options.batch_size, streams=options.streams))
     mapping = catalog.mappings[TABLE]
     stages: dict[str, dict[str, Any]] = {}
 

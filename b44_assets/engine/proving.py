@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from b44_assets.catalog import TableMapping
-from b44_assets.engine.loading import target_columns
 from b44_assets.engine.session import Connection, Session, checksum, columns_of, identifiers, plan_for_bulk, scalar
+from b44_assets.engine.sources import name_agrees, target_columns
 
 DIFFERENCES_SHOWN = 20
 
@@ -32,6 +32,8 @@ class RowParity:
         staged: Rows in `base44.<table>` and refused records; None where the staged rows are gone (after a crash).
         held: Rows of the table that came from the migration.
         native: Rows of the table that did not: made in the new system.
+        retained: Rows of records that this export does not have, or refuses; they are kept.
+        accepted: Migrated rows that were deleted in the new system, which somebody has accepted.
     """
 
     entity: str
@@ -44,6 +46,13 @@ class RowParity:
     staged: int | None
     held: int
     native: int
+    retained: int = 0
+    accepted: int = 0
+
+    @property
+    def lost(self) -> int:
+        """Rows that should be there and are not; negative where there are too many, or updates wait for their batch."""
+        return self.migrated + self.retained - self.accepted - self.held
 
     @property
     def passed(self) -> bool:
@@ -51,7 +60,7 @@ class RowParity:
         return (
             self.unaccounted == 0
             and self.pending == 0
-            and self.held == self.migrated
+            and self.lost == 0
             and (self.staged is None or self.staged == self.read)
         )
 
@@ -61,11 +70,15 @@ class RowParity:
             return f"{self.unaccounted} of {self.read} records read are unaccounted for"
         if self.pending:
             return f"{self.pending} of {self.read} records wait for their batch; run the migration again"
-        if self.held != self.migrated:
-            return f"{self.migrated} records were migrated, {self.entity} holds {self.held} of them"
+        if self.lost:
+            return f"{self.migrated + self.retained} records were migrated, {self.entity} holds {self.held} of them"
         if self.staged is not None and self.staged != self.read:
             return f"{self.read} records were read, base44.{self.entity} holds {self.staged}"
-        return f"{self.read} read = {self.migrated} migrated + {self.deduplicated} deduplicated + {self.quarantined} quarantined"
+        further = f"; {self.retained} rows of earlier exports are kept" if self.retained else ""
+        return (
+            f"{self.read} read = {self.migrated} migrated + {self.deduplicated} deduplicated"
+            f" + {self.quarantined} quarantined{further}"
+        )
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,7 @@ class ContentParity:
         missing: Records without a row.
         differing: Rows that differ.
         edited: Rows that differ and were changed in the new system since: their `updated_at` is newer.
+        conflicts: Rows that differ since the newer export was left out for their sake; see `migration.conflicts`.
         staged: False where the staged rows are gone, so that nothing could be compared.
         differences: The first of the missing and differing ones.
     """
@@ -99,6 +113,7 @@ class ContentParity:
     missing: int
     differing: int
     edited: int
+    conflicts: int = 0
     staged: bool = True
     differences: tuple[Difference, ...] = field(default=())
 
@@ -112,8 +127,9 @@ class ContentParity:
         if not self.staged:
             return f"base44.{self.entity} is empty, though records were staged (a crash of the server empties it); migrate again"
         if self.passed:
-            return f"{self.compared} rows equal their records" + (
-                f"; {self.edited} edited since" if self.edited else ""
+            apart = {"edited since": self.edited, "left alone by a newer export": self.conflicts}
+            return f"{self.compared} rows equal their records" + "".join(
+                f"; {count} {what}" for what, count in apart.items() if count
             )
         worst = self.differences[0]
         where = f"record {worst.record_number} (id {worst.base44_id})"
@@ -138,6 +154,14 @@ def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
         if scalar(conn, "select to_regclass(%s)", (f"base44.{table}",)) is not None:
             rows = scalar(conn, sql.SQL("select count(*) from base44.{}").format(sql.Identifier(table)))
         staged = None if rows == 0 and books[0] > refused else rows + refused
+        retained, accepted = conn.execute(
+            """
+            select (select count(*) from migration.retained r join migration.migrated using (entity, id) where r.entity = %(table)s),
+                   (select count(*) from migration.conflicts c join migration.migrated using (entity, id)
+                     where c.entity = %(table)s and c.kind = 'deleted' and c.accepted_at is not null)
+            """,
+            {"table": table},
+        ).fetchone() or (0, 0)
         held, native = conn.execute(
             sql.SQL(
                 """
@@ -148,7 +172,7 @@ def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
                 """
             ).format(table=sql.Identifier(table), entity=sql.Literal(table), key=sql.Identifier(mapping.key))
         ).fetchone() or (0, 0)
-    return RowParity(table, *books, staged=staged, held=held, native=native)
+    return RowParity(table, *books, staged=staged, held=held, native=native, retained=retained, accepted=accepted)
 
 
 def content_parity(session: Session, mapping: TableMapping) -> ContentParity | None:
@@ -163,24 +187,14 @@ def content_parity(session: Session, mapping: TableMapping) -> ContentParity | N
         if export[0] and scalar(conn, sql.SQL("select 1 from base44.{} limit 1").format(sql.Identifier(table))) is None:
             return ContentParity(table, 0, 0, 0, 0, staged=False)
         columns = target_columns(conn, mapping)
-        compared, missing, differing, edited, numbers = conn.execute(
+        compared, missing, differing, edited, conflicts, numbers = conn.execute(
             _comparison(conn, mapping, columns)
-        ).fetchone() or (0, 0, 0, 0, [])
+        ).fetchone() or (0, 0, 0, 0, 0, [])
         differences: tuple[Difference, ...] = ()
         if numbers:
             rows = conn.execute(_naming(mapping, columns), {"numbers": numbers}).fetchall()
             differences = tuple(Difference(number, base44_id, tuple(names)) for number, base44_id, names in rows)
-    return ContentParity(table, compared, missing, differing, edited, differences=differences)
-
-
-def _name_agrees(mapping: TableMapping) -> sql.Composable:
-    """Whether the stored name is the wanted one, or that with a number after it; true where no column is numbered."""
-    if mapping.numbered is None:
-        return sql.SQL("true")
-    return sql.SQL(
-        "(t.{name} is not distinct from e.{name}"
-        " or coalesce(regexp_replace(t.{name}, '-[1-9][0-9]*$', '') = e.{name}, false))"
-    ).format(name=sql.Identifier(mapping.numbered.column))
+    return ContentParity(table, compared, missing, differing, edited, conflicts, differences=differences)
 
 
 def _summed(mapping: TableMapping, columns: list[str]) -> list[str]:
@@ -206,18 +220,22 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
         ),
         compared as materialized (
           select e.record_number,
-                 case when t.{key} is null then 'missing'
-                      when t.checksum = e.checksum and {name_agrees} then 'equal'
+                 case when t.checksum = e.checksum and {name_agrees} then 'equal'
+                      when t.{key} is not null and c.id is not null then 'conflict'
+                      when t.{key} is null and c.kind = 'deleted' and c.accepted_at is not null then 'conflict'
+                      when t.{key} is null then 'missing'
                       when {newer} then 'edited'
                       else 'differs' end as verdict
             from expected e
             join migration.migrated m on m.entity = {entity} and m.id = e.{key}
             left join stored t on t.{key} = e.{key}
+            left join migration.conflicts c on c.entity = {entity} and c.id = e.{key}
         )
         select count(*),
                count(*) filter (where verdict = 'missing'),
                count(*) filter (where verdict = 'differs'),
                count(*) filter (where verdict = 'edited'),
+               count(*) filter (where verdict = 'conflict'),
                -- Not an ordered aggregate, for which all rows would be sorted.
                array(select record_number from compared where verdict in ('missing', 'differs') order by 1 limit {shown})
           from compared
@@ -230,7 +248,7 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
         stored_sum=checksum(_summed(mapping, columns), "t"),
         table=sql.Identifier(table),
         key=sql.Identifier(mapping.key),
-        name_agrees=_name_agrees(mapping),
+        name_agrees=name_agrees(mapping, "t", "e"),
         newer=newer,
         entity=sql.Literal(table),
         shown=sql.Literal(DIFFERENCES_SHOWN),
@@ -247,7 +265,9 @@ def _naming(mapping: TableMapping, columns: list[str]) -> sql.Composed:
     ]
     if mapping.numbered is not None:
         unequal.append(
-            sql.SQL("case when not {} then {} end").format(_name_agrees(mapping), sql.Literal(mapping.numbered.column))
+            sql.SQL("case when not {} then {} end").format(
+                name_agrees(mapping, "t", "e"), sql.Literal(mapping.numbered.column)
+            )
         )
     return sql.SQL(
         "select e.record_number, e.base44_id,"
@@ -263,6 +283,74 @@ def _naming(mapping: TableMapping, columns: list[str]) -> sql.Composed:
 
 
 @dataclass(frozen=True)
+class Applied:
+    """Whether all of the newest export is in the table.
+
+    Attributes:
+        entity: The target table.
+        vanished: Rows whose record the export does not have any more; they are kept.
+        refused: Rows whose record is refused in its newer form; they are kept as they were.
+        conflicts: Records left out for the sake of an edited or deleted row, by kind; accepted ones do not count.
+        first: Some of all these: `(base44_id, why, columns)`.
+    """
+
+    entity: str
+    vanished: int
+    refused: int
+    conflicts: dict[str, int]
+    first: tuple[tuple[str, str, str], ...]
+
+    @property
+    def passed(self) -> bool:
+        """Nothing of the export was left out, and it lacks nothing that the table has from before."""
+        return not (self.vanished or self.refused or self.conflicts)
+
+    def explain(self) -> str:
+        """One line on what is not; or that all is."""
+        if self.passed:
+            return "All of the newest export is in the table"
+        said = {
+            "edited": "changed in the export and edited in the new system, left alone",
+            "deleted": "changed in the export and deleted in the new system, left out",
+            "not_newer": "different in the export, but no newer, left alone",
+        }
+        parts = [f"{count} {said[kind]}" for kind, count in self.conflicts.items()]
+        parts += [f"{self.vanished} vanished from the export, kept"] if self.vanished else []
+        parts += [f"{self.refused} refused in their newer form, kept as they were"] if self.refused else []
+        return "; ".join(parts)
+
+
+def export_applied(session: Session, mapping: TableMapping) -> Applied:
+    """Reads what a newer export could not change, and what it does not have any more."""
+    table = mapping.spec.name
+    with session.connection(f"check {table}") as conn:
+        retained = dict(
+            conn.execute(
+                "select reason, count(*) from migration.retained where entity = %s group by 1", (table,)
+            ).fetchall()
+        )
+        conflicts = dict(
+            conn.execute(
+                "select kind, count(*) from migration.conflicts where entity = %s and accepted_at is null group by 1 order by 1",
+                (table,),
+            ).fetchall()
+        )
+        first = conn.execute(
+            "select coalesce(base44_id, ''), kind, array_to_string(columns, ', ') from migration.conflicts"
+            " where entity = %(table)s and accepted_at is null"
+            " union all select base44_id, reason, '' from migration.retained where entity = %(table)s order by 2, 1 limit %(shown)s",
+            {"table": table, "shown": DIFFERENCES_SHOWN},
+        ).fetchall()
+    return Applied(
+        table,
+        retained.get("vanished", 0),
+        retained.get("refused", 0),
+        conflicts,
+        tuple((row[0], row[1], row[2]) for row in first),
+    )
+
+
+@dataclass(frozen=True)
 class EntityAccount:
     """One line of `migration.accounting`, with reasons and repairs."""
 
@@ -273,6 +361,8 @@ class EntityAccount:
     quarantined: int
     unaccounted: int
     pending: int
+    vanished: int
+    conflicts: int
     reasons: dict[str, int]
     repairs: dict[str, int]
 
@@ -285,7 +375,8 @@ def accounts(session: Session) -> tuple[EntityAccount, ...]:
         rows = {
             row[0]: row
             for row in conn.execute(
-                "select entity, read, migrated, deduplicated, quarantined, unaccounted, pending from migration.accounting"
+                "select entity, read, migrated, deduplicated, quarantined, unaccounted, pending, vanished, conflicts"
+                " from migration.accounting"
             ).fetchall()
         }
         reasons: dict[str, dict[str, int]] = {}

@@ -5,10 +5,12 @@ What belongs here: the context of a run and the few helpers that every part need
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -17,8 +19,11 @@ from psycopg.rows import TupleRow
 
 from b44_assets.catalog import Catalog
 from b44_assets.database.connect import cancelling, connect, renew
-from b44_assets.errors import DatabaseError
-from b44_assets.settings import QuarantineLimit
+from b44_assets.database.faults import FaultClass, backoff, classify
+from b44_assets.errors import DatabaseError, TransientDatabaseError
+from b44_assets.settings import Pace, QuarantineLimit
+
+T = TypeVar("T")
 
 Connection = psycopg.Connection[TupleRow]
 """A connection in autocommit mode; every step opens its transactions itself."""
@@ -31,6 +36,10 @@ def silent(what: str, done: int, total: int) -> None:
     """The `Progress` that nobody watches."""
 
 
+def unsaid(line: str) -> None:
+    """The listener that nobody is."""
+
+
 @dataclass(frozen=True)
 class Session:
     """The context of a run.
@@ -39,22 +48,26 @@ class Session:
         url: Connection string of the target database.
         catalog: The files of `sql/`.
         run_id: The Dagster run, for the books; None outside of one.
-        batch_size: Records a batch.
-        streams: How many connections load a partitioned table at a time.
+        pace: How hard a load may push.
+        attempts: How often work is tried that fails for a reason that may pass by itself.
         max_quarantine: How many refused records stop an entity's load; None for no limit.
         lock_timeout_ms: How long DDL may wait for a lock before it steps back and tries again, in milliseconds.
-        progress: Whom to tell.
+        progress: Whom to tell how far it is.
+        notice: Whom to tell, in a line, that something is tried again or held back.
+        sleep: How to wait, for tests.
         idle: Connections to be used again, where the session was made to keep them (`keeping`).
     """
 
     url: str = field(repr=False)
     catalog: Catalog
     run_id: str | None = None
-    batch_size: int = 20_000
-    streams: int = 2
+    pace: Pace = field(default_factory=Pace)
+    attempts: int = 6
     max_quarantine: QuarantineLimit | None = None
     lock_timeout_ms: int = 200
     progress: Progress = silent
+    notice: Callable[[str], None] = unsaid
+    sleep: Callable[[float], None] = time.sleep
     idle: list[Connection] | None = field(default=None, repr=False, compare=False)
 
     @contextmanager
@@ -75,18 +88,17 @@ class Session:
             purpose: Shown in `pg_stat_activity` as `b44 <purpose>`.
 
         Raises:
-            DatabaseError: The target cannot be reached, cannot go on (it shuts down, its disk is full, …), or refuses a
-                statement that nobody nearer to it has said more about.
+            TransientDatabaseError: The server is not there or went away, or another transaction was in the way.
+            DatabaseError: The target cannot be reached, cannot go on (its disk is full, …), or refuses a statement that
+                nobody nearer to it has said more about.
         """
         try:
             with self._connected(f"b44 {purpose}") as conn, cancelling(conn):
                 # The files of sql/ name their objects without a schema, and PostgreSQL then shows them without one, too.
                 conn.execute("set search_path = public")
                 yield conn
-        except psycopg.OperationalError as error:
-            raise DatabaseError(f"{purpose}: the database could not go on: {reason_of(error)}") from error
         except psycopg.Error as error:
-            raise DatabaseError(f"{purpose}: {reason_of(error)}") from error
+            raise explained(purpose, error) from error
 
     @contextmanager
     def _connected(self, name: str) -> Generator[Connection]:
@@ -112,6 +124,28 @@ class Session:
             else:
                 return conn
         return None
+
+
+def explained(what: str, error: psycopg.Error) -> DatabaseError:
+    """An error of the server in one line, of the kind that says whether it may pass by itself."""
+    lost = "the database could not go on: " if isinstance(error, psycopg.OperationalError) else ""
+    kind = TransientDatabaseError if classify(error) is FaultClass.TRANSIENT else DatabaseError
+    return kind(f"{what}: {lost}{reason_of(error)}")
+
+
+def persevering(session: Session, what: str, work: Callable[[], T]) -> T:
+    """Does work that is all or nothing, again and again with longer pauses while it fails for a reason that may pass.
+
+    Raises:
+        TransientDatabaseError: The last attempt failed, too.
+    """
+    for attempt in range(1, session.attempts):
+        try:
+            return work()
+        except TransientDatabaseError as error:
+            session.notice(f"{error}; trying again ({attempt + 1} of {session.attempts})")
+            session.sleep(backoff(attempt, random.random))
+    return work()
 
 
 def reason_of(error: psycopg.Error) -> str:

@@ -1,24 +1,47 @@
 """The mapping, run once over everything staged for an entity: what becomes of each record.
 
 The result stands in `migration.<table>_settled`, one row a record, in the order in which batches will take it; refused
-records go to quarantine here, before anything is loaded. What belongs here: verdicts that need the whole entity. What
-does not: the rules themselves, which are the mapping's.
+records go to quarantine here, before anything is loaded. Its `fate` is one of:
+
+- `insert`: the record is new.
+- `update`: its row is as the migration wrote it, and the export has a newer version (or the mapping makes something else
+  of the same one).
+- `unchanged`: nothing is to be done.
+- `edited`, `deleted`: a newer version of a record whose row the new system changed or removed; the row is left alone.
+- `not_newer`: another version, which is no newer by its own account; the row is left alone.
+- `refused`: the record has at least one reason against it.
+
+What belongs here: verdicts that need the whole entity. What does not: the rules themselves, which are the mapping's.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import LiteralString
 
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, Numbered, Period, TableMapping
-from b44_assets.engine.session import Connection, Session, columns_of, hold, identifiers, plan_for_bulk, scalar
-from b44_assets.engine.sources import create_mapping_view
+from b44_assets.engine.batching import create_batch_functions
+from b44_assets.engine.correcting import note_corrections
+from b44_assets.engine.failpoints import failpoint
+from b44_assets.engine.session import (
+    Connection,
+    Session,
+    checksum,
+    columns_of,
+    hold,
+    identifiers,
+    persevering,
+    plan_for_bulk,
+    scalar,
+)
+from b44_assets.engine.sources import create_mapping_view, name_agrees, target_columns
 from b44_assets.errors import DatabaseError, ThresholdError
 
-VERDICTS = ("name_given", "reasons", "repairs", "unmapped")
-"""Columns of a mapping that are about the record rather than for the target."""
+CONFLICTS = ("edited", "deleted", "not_newer")
+"""Fates of records that are left out for the sake of the row that is there."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +54,11 @@ class Settlement:
         read: Records in the export.
         deduplicated: Records equal to an earlier one in every field.
         quarantined: Records refused.
-        unchanged: Records that were migrated before.
-        to_migrate: Records for the batches.
+        unchanged: Records that were migrated before and stay as they are, conflicts included.
+        to_migrate: Records for the batches, to insert or to update.
+        vanished: Records migrated before that the export does not have any more; their rows stay.
         reasons: Refused records by reason; one with two reasons counts for both.
+        conflicts: Records left out for the sake of an edited row, by kind.
         changed: False where nothing had changed since the last settlement.
     """
 
@@ -44,7 +69,9 @@ class Settlement:
     quarantined: int
     unchanged: int
     to_migrate: int
+    vanished: int = 0
     reasons: dict[str, int] = field(default_factory=dict[str, int])
+    conflicts: dict[str, int] = field(default_factory=dict[str, int])
     changed: bool = True
 
 
@@ -57,6 +84,10 @@ def settle(session: Session, mapping: TableMapping) -> Settlement:
         DatabaseError: Nothing is staged, or the mapping fails in the server.
         ThresholdError: More records are refused than the session allows; nothing was changed.
     """
+    return persevering(session, f"{mapping.spec.name}: mapping", lambda: _settle(session, mapping))
+
+
+def _settle(session: Session, mapping: TableMapping) -> Settlement:
     table = mapping.spec.name
     with session.connection(f"settle {table}") as conn:
         hold(conn, f"settle {table}")
@@ -67,10 +98,30 @@ def settle(session: Session, mapping: TableMapping) -> Settlement:
             return standing
         session.progress(f"{table}: mapping", 0, 0)
         with conn.transaction():
-            _evaluate(conn, session.catalog, mapping)
+            again = scalar(conn, "select exists (select from migration.migrated where entity = %s)", (table,))
+            _note_following(conn, session.catalog, mapping)
+            _evaluate(conn, session.catalog, mapping, again=again)
+            failpoint("settle: evaluated", conn)
             if mapping.numbered is not None:
                 _number(conn, mapping, mapping.numbered)
             _write_books(session, conn, mapping, fingerprint)
+            _note_parts(conn, session.catalog, mapping)
+            if again:
+                _note_retained(conn, mapping)
+                _note_conflicts(session, conn, mapping)
+            _note_undated(conn, session.catalog, mapping)
+            create_batch_functions(
+                conn,
+                mapping,
+                session.catalog.table(table).period,
+                updates=again and _exists(conn, mapping, "fate = 'update'"),
+                corrected=scalar(
+                    conn,
+                    "select exists (select from migration.quarantine q join migration.settlements s using (entity)"
+                    " where q.entity = %s and q.generation <> s.generation and q.replayed_at is null)",
+                    (table,),
+                ),
+            )
             settlement = _read(conn, table, changed=True)
             limit = session.max_quarantine
             if limit is not None and limit.exceeded(settlement.quarantined, settlement.read):
@@ -78,7 +129,14 @@ def settle(session: Session, mapping: TableMapping) -> Settlement:
                     f"{table}: {settlement.quarantined} of {settlement.read} records would be quarantined"
                     f" ({_listed(settlement.reasons)}), more than B44_MAX_QUARANTINE={limit} allows; nothing was loaded"
                 )
+            failpoint("settle: before commit", conn)
+        failpoint("settle: after commit", conn)
         return settlement
+
+
+def _exists(conn: Connection, mapping: TableMapping, condition: LiteralString) -> bool:
+    query = sql.SQL("select exists (select from migration.{} where {})")
+    return scalar(conn, query.format(sql.Identifier(f"{mapping.spec.name}_settled"), sql.SQL(condition)))
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -91,10 +149,21 @@ def _fingerprint(conn: Connection, catalog: Catalog, mapping: TableMapping) -> s
     generation = scalar(conn, "select generation from migration.exports where entity = %s", (table,))
     if generation is None:
         raise DatabaseError(f"{table}: nothing is staged in base44.{table}; materialize base44/{table} first")
+    if scalar(conn, "select records > refused from migration.exports where entity = %s", (table,)) and not scalar(
+        conn, sql.SQL("select exists (select from base44.{})").format(sql.Identifier(table))
+    ):
+        # Else all that was migrated would be said to have vanished.
+        raise DatabaseError(
+            f"{table}: the records staged in base44.{table} are gone (a crash of the server empties it);"
+            f" materialize base44/{table} again"
+        )
     parts = [mapping.spec.digest, str(generation)]
     for name in mapping.spec.depends:
         if name in catalog.mappings:
-            parts.append(str(scalar(conn, "select count(*) from migration.migrated where entity = %s", (name,))))
+            held = conn.execute(
+                "select count(*), max(batch_number) from migration.migrated where entity = %s", (name,)
+            ).fetchone()
+            parts.append(str(held))
     parts += [spec.digest for spec in catalog.of(Kind.FUNCTION) if spec.name in mapping.spec.depends]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -108,52 +177,175 @@ def _standing(conn: Connection, mapping: TableMapping, fingerprint: str) -> Sett
     if row is None or scalar(conn, "select to_regclass(%s)", (f"migration.{table}_settled",)) is None:
         return None
     # Unlogged: after a crash of the server it is there and empty.
-    if (
-        row[1]
-        and scalar(conn, sql.SQL("select 1 from migration.{} limit 1").format(sql.Identifier(f"{table}_settled")))
-        is None
-    ):
+    if row[1] and not _exists(conn, mapping, "true"):
         return None
     return _read(conn, table, changed=False)
 
 
-def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping) -> None:
+def _same_row(mapping: TableMapping, period: Period | None) -> sql.Composable:
+    """Joins the row `t` of what `known` says was migrated."""
+    same = sql.SQL("t.{} = known.id").format(sql.Identifier(mapping.key))
+    if period is None:
+        return same
+    return sql.SQL("{} and t.{} = known.created_at").format(same, sql.Identifier(period.column))
+
+
+def _note_following(conn: Connection, catalog: Catalog, mapping: TableMapping) -> None:
+    """Notes which rows may give up the values that they hold, for the mapping to look at.
+
+    Of tables without periods only: those with some hold no values that another row could want.
+    """
+    table = mapping.spec.name
+    conn.execute("delete from migration.following where entity = %s", (table,))
+    if mapping.claims is None:
+        return
+    conn.execute(
+        sql.SQL(
+            """
+            insert into migration.following (entity, id)
+            select distinct {entity}, known.id
+              from migration.migrated known
+              join public.{table} t on {same_row} and {checksum} = known.row_checksum
+              join migration.{source} f on f.base44_id = known.base44_id
+             where known.entity = {entity}
+            """
+        ).format(
+            entity=sql.Literal(table),
+            table=sql.Identifier(table),
+            same_row=_same_row(mapping, catalog.table(table).period),
+            checksum=checksum(target_columns(conn, mapping), "t"),
+            source=sql.Identifier(f"{table}_source"),
+        )
+    )
+
+
+def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, again: bool) -> None:
+    """Makes `migration.<table>_settled`.
+
+    Args:
+        conn: In a transaction.
+        catalog: For the table's period.
+        mapping: The entity's mapping.
+        again: Whether records of the entity were migrated before, with which these are to be compared.
+    """
     table = mapping.spec.name
     settled = sql.Identifier(f"{table}_settled")
     period = catalog.table(table).period
     columns = [name for name in columns_of(conn, "migration", f"{table}_mapping") if name not in mapping.wide]
     plan_for_bulk(conn)
     conn.execute(sql.SQL("drop table if exists migration.{}").format(settled))
-    # Those to insert first, in the order of their partition and key, so that a batch is a range of positions. Times lead
-    # the sort where there are some: to compare two of them is cheap, and they are hardly ever equal.
+    # Those to write first, in the order of their partition and key, so that a batch is a range of positions. Times lead
+    # the sort where there are some: to compare two of them is cheap, and they are hardly ever equal. Where rows exchange
+    # values, updates come before the inserts that may want what they give up.
     key = sql.Identifier("judged", mapping.key)
-    leading = key if period is None else sql.Identifier("judged", period.column)
-    order = sql.SQL("case when judged.fate = 'insert' then {} end, {}, judged.record_number").format(leading, key)
+    if period is None:
+        ranks = (
+            "case judged.fate when 'update' then case when judged.contested then 1 else 2 end when 'insert' then 3 end"
+        )
+        order = sql.SQL("{}, {}, judged.record_number").format(sql.SQL(ranks), key)
+    else:
+        moment = sql.Identifier("judged", period.column)
+        order = sql.SQL("case when judged.fate in ('insert', 'update') then {} end, {}, judged.record_number").format(
+            moment, moment
+        )
     conn.execute(
         sql.SQL(
             """
             create unlogged table migration.{settled} with (autovacuum_enabled = false) as
             select row_number() over (order by {order}) as position, {partition_key} as partition_key, judged.*
-              from (
-                select case when cardinality(m.reasons) > 0 then 'refused'
-                            when known.id is null then 'insert' else 'unchanged' end as fate,
-                       {columns}
-                  from migration.{mapping} m
-                  left join migration.migrated known on known.entity = {entity} and known.id = {key}
-              ) judged
+              from (select {judged} from migration.{mapping} m {compared}) judged
              order by {order}
             """
         ).format(
             settled=settled,
             order=order,
             partition_key=partition_of(period, "judged"),
-            columns=identifiers(columns, "m"),
+            judged=_judged(conn, mapping, columns, again=again),
             mapping=sql.Identifier(f"{table}_mapping"),
-            entity=sql.Literal(table),
-            key=sql.Identifier("m", mapping.key),
+            compared=sql.SQL(
+                """
+                left join migration.migrated known on known.entity = {entity} and known.id = m.{key}
+                left join public.{table} t on {same_row}
+                left join migration.{source} f on f.record_number = m.record_number
+                """
+            ).format(
+                entity=sql.Literal(table),
+                key=sql.Identifier(mapping.key),
+                table=sql.Identifier(table),
+                same_row=_same_row(mapping, period),
+                source=sql.Identifier(f"{table}_source"),
+            )
+            if again
+            else sql.SQL(""),
         )
     )
     conn.execute(sql.SQL("alter table migration.{} add primary key (position)").format(settled))
+
+
+def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, again: bool) -> sql.Composed:
+    """The columns of the settlement: the mapping's, the fate, and whether an update changes what others may want."""
+    table = mapping.spec.name
+    new = sql.SQL("known.id is null" if again else "true")
+    # A key that a row of the new system has; among the migrated ones it is the record's own.
+    taken = sql.SQL("({} and exists (select from public.{} x where x.{} = m.{}))").format(
+        new, sql.Identifier(table), sql.Identifier(mapping.key), sql.Identifier(mapping.key)
+    )
+    special: dict[str, sql.Composable] = {
+        "reasons": sql.SQL("case when {} then m.reasons || array['id_taken'] else m.reasons end").format(taken)
+    }
+    contested, renamed = sql.SQL("false"), sql.SQL("true")
+    if not again:
+        fate = sql.SQL("case when cardinality(m.reasons) > 0 or {} then 'refused' else 'insert' end").format(taken)
+    else:
+        filled = target_columns(conn, mapping)
+        summed = [name for name in filled if mapping.numbered is None or name != mapping.numbered.column]
+        agrees = name_agrees(mapping, "t", "m")
+        parts = {
+            "taken": taken,
+            "edited": sql.SQL("({} <> known.row_checksum)").format(checksum(filled, "t")),
+            "same": sql.SQL("({} = {} and {})").format(checksum(summed, "m"), checksum(summed, "t"), agrees),
+            "newer": sql.SQL("coalesce(f.last_change > coalesce(known.updated_at, '-infinity'), false)"),
+            "gone": sql.SQL("t.{} is null").format(sql.Identifier(mapping.key)),
+        }
+        fate = sql.SQL(
+            """
+            case when cardinality(m.reasons) > 0 or {taken} then 'refused'
+                 when known.id is null then 'insert'
+                 when f.record_checksum = known.record_checksum then
+                   case when {gone} or {same} or {edited} then 'unchanged' else 'update' end
+                 when {newer} then
+                   case when {gone} then 'deleted' when {edited} then 'edited' else 'update' end
+                 when {gone} or {same} or {edited} then 'unchanged'
+                 else 'not_newer' end
+            """
+        ).format(**parts)
+        if mapping.claims is not None:
+            contested = sql.SQL("(t.{key} is not null and row({old}) is distinct from row({new}))").format(
+                key=sql.Identifier(mapping.key),
+                old=identifiers(mapping.claims.columns, "t"),
+                new=identifiers(mapping.claims.columns, "m"),
+            )
+        if mapping.numbered is not None:
+            # A name that was made unique before stays, as links go by it.
+            name = mapping.numbered.column
+            stays = sql.SQL("(t.{} is not null and {})").format(sql.Identifier(name), agrees)
+            stored, wanted = sql.Identifier("t", name), sql.Identifier("m", name)
+            renamed = sql.SQL("not {}").format(stays)
+            special[name] = sql.SQL("case when {} then {} else {} end").format(stays, stored, wanted)
+            if mapping.numbered.repaired:
+                special["repairs"] = sql.SQL(
+                    "m.repairs || array_remove(array[migration.repair({stays} and {stored} <> {wanted}, {column}, 'taken',"
+                    " {wanted}, {stored})], null)"
+                ).format(stays=stays, stored=stored, wanted=wanted, column=sql.Literal(name))
+    shown = [
+        sql.SQL("{} as {}").format(special[name], sql.Identifier(name))
+        if name in special
+        else sql.Identifier("m", name)
+        for name in columns
+    ]
+    return sql.SQL("{} as fate, {} as contested, {} as renamed, {}").format(
+        fate, contested, renamed, sql.SQL(", ").join(shown)
+    )
 
 
 def partition_of(period: Period | None, relation: str) -> sql.Composable:
@@ -181,7 +373,7 @@ def _number(conn: Connection, mapping: TableMapping, numbered: Numbered) -> None
             with claims as (
               select s.position, s.{name} as wanted, s.name_given, s.{age} as age, s.{key} as key
                 from migration.{settled} s
-               where s.fate = 'insert' and s.{name} is not null
+               where s.fate in ('insert', 'update') and s.renamed and s.{name} is not null
             ),
             held as (
               select h.{name} as name
@@ -253,15 +445,16 @@ def _write_books(session: Session, conn: Connection, mapping: TableMapping, fing
         sql.SQL(
             """
             insert into migration.settlements
-              (entity, fingerprint, read, deduplicated, quarantined, unchanged, to_migrate, run_id)
+              (entity, fingerprint, read, deduplicated, quarantined, unchanged, to_migrate, contested, run_id)
             select {table}, {fingerprint}, e.records,
                    (select count(*) from migration.versions v where v.entity = {table} and v.repeated),
-                   e.refused + c.refused, c.unchanged, c.to_migrate, {run_id}
+                   e.refused + c.refused, c.unchanged, c.to_migrate, c.contested, {run_id}
               from migration.exports e
              cross join (
                select count(*) filter (where fate = 'refused') as refused,
-                      count(*) filter (where fate = 'unchanged') as unchanged,
-                      count(*) filter (where fate = 'insert') as to_migrate
+                      count(*) filter (where fate in ('insert', 'update')) as to_migrate,
+                      count(*) filter (where fate not in ('insert', 'update', 'refused')) as unchanged,
+                      coalesce(max(position) filter (where fate = 'update' and contested), 0) as contested
                  from migration.{settled}) c
              where e.entity = {table}
             returning generation
@@ -273,19 +466,33 @@ def _write_books(session: Session, conn: Connection, mapping: TableMapping, fing
             settled=settled,
         ),
     )
-    conn.execute("delete from migration.quarantine where entity = %s and replayed_at is null", (table,))
+    note_corrections(conn, table)
+    # What was corrected and is sound now stays until its batch has migrated it.
+    conn.execute(
+        sql.SQL(
+            """
+            delete from migration.quarantine q
+             where q.entity = {table} and q.replayed_at is null
+               and not exists (
+                 select from migration.corrections c
+                   join migration.{settled} s on s.base44_id = q.base44_id and s.fate in ('insert', 'update')
+                  where c.entity = {table} and c.corrected = q.record)
+            """
+        ).format(table=sql.Literal(table), settled=settled)
+    )
     conn.execute(
         sql.SQL(
             """
             insert into migration.quarantine
-              (entity, base44_id, source_file, record_number, reasons, record, run_id, generation)
-            select {table}, s.base44_id, f.source_file, s.record_number, s.reasons, f.record, {run_id}, {generation}
+              (entity, base44_id, source_file, record_number, reasons, record, record_digest, run_id, generation)
+            select {table}, s.base44_id, f.source_file, s.record_number, s.reasons, f.record,
+                   md5(jsonb_strip_nulls(f.record)::text), {run_id}, {generation}
               from migration.{settled} s
               join migration.{source} f using (record_number)
              where s.fate = 'refused'
             union all
             select {table}, base44_trim(r.record ->> 'id'), e.source_file, r.record_number, array[r.reason], r.record,
-                   {run_id}, {generation}
+                   md5(jsonb_strip_nulls(r.record)::text), {run_id}, {generation}
               from migration.refused r
               join migration.exports e using (entity)
              where r.entity = {table}
@@ -299,11 +506,133 @@ def _write_books(session: Session, conn: Connection, mapping: TableMapping, fing
             source=sql.Identifier(f"{table}_source"),
         )
     )
+    # Corrected, but not staged as corrected yet: it is not to be corrected once more.
+    conn.execute(
+        """
+        update migration.quarantine q set record = c.corrected, record_digest = md5(jsonb_strip_nulls(c.corrected)::text)
+          from migration.corrections c
+         where q.entity = %s and q.generation = %s and c.entity = q.entity and c.original = q.record_digest
+           and coalesce(c.base44_id, '') = coalesce(q.base44_id, '')
+        """,
+        (table, generation),
+    )
+
+
+def _note_parts(conn: Connection, catalog: Catalog, mapping: TableMapping) -> None:
+    """Partitions with the positions of their batches, in one pass: there is no index to ask for a single one."""
+    table = mapping.spec.name
+    period = catalog.table(table).period
+    conn.execute("delete from migration.parts where entity = %s", (table,))
+    conn.execute(
+        sql.SQL(
+            """
+            insert into migration.parts (entity, partition_key, unit, first_position, last_position, records)
+            select {table}, partition_key, {unit}, min(position) filter (where fate in ('insert', 'update')),
+                   max(position) filter (where fate in ('insert', 'update')), count(*)
+              from migration.{settled}
+             where fate <> 'refused'
+             group by partition_key
+            """
+        ).format(
+            table=sql.Literal(table),
+            unit=sql.Literal(period.unit if period else None),
+            settled=sql.Identifier(f"{table}_settled"),
+        )
+    )
+
+
+def _note_retained(conn: Connection, mapping: TableMapping) -> None:
+    """Rows of records that are in this export no more, or refused in it."""
+    table = mapping.spec.name
+    conn.execute("delete from migration.retained where entity = %s", (table,))
+    conn.execute(
+        sql.SQL(
+            """
+            insert into migration.retained (entity, id, base44_id, reason, generation)
+            select known.entity, known.id, known.base44_id,
+                   case when exists (select from migration.{settled} s where s.{key} = known.id)
+                     then 'refused' else 'vanished' end,
+                   n.generation
+              from migration.migrated known
+              join migration.settlements n on n.entity = known.entity
+             where known.entity = {table}
+               and not exists (select from migration.{settled} s where s.{key} = known.id and s.fate <> 'refused')
+            """
+        ).format(settled=sql.Identifier(f"{table}_settled"), key=sql.Identifier(mapping.key), table=sql.Literal(table))
+    )
+    conn.execute(
+        "update migration.settlements s set vanished ="
+        " (select count(*) from migration.retained r where r.entity = s.entity and r.reason = 'vanished') where s.entity = %s",
+        (table,),
+    )
+
+
+def _note_conflicts(session: Session, conn: Connection, mapping: TableMapping) -> None:
+    """Rows left alone, with the columns in which the record differs from them; accepted ones are not reported again."""
+    table = mapping.spec.name
+    differing = [
+        sql.SQL("case when {} is distinct from {} then {} end").format(
+            sql.Identifier("f" if name in mapping.wide else "s", name), sql.Identifier("t", name), sql.Literal(name)
+        )
+        for name in target_columns(conn, mapping)
+    ]
+    conn.execute("delete from migration.conflicts where entity = %s and accepted_at is null", (table,))
+    conn.execute(
+        sql.SQL(
+            """
+            insert into migration.conflicts as c
+              (entity, id, base44_id, kind, columns, record, record_number, generation, run_id)
+            select {table}, s.{key}, s.base44_id, s.fate,
+                   case when t.{key} is null then '{{}}' else array_remove(array[{differing}], null) end,
+                   f.record, s.record_number, n.generation, {run_id}
+              from migration.{settled} s
+              join migration.{source} f using (record_number)
+              join migration.settlements n on n.entity = {table}
+              left join public.{target} t on t.{key} = s.{key}
+             where s.fate = any ({kinds})
+            on conflict (entity, id) do update
+               set base44_id = excluded.base44_id, kind = excluded.kind, columns = excluded.columns,
+                   record = excluded.record, record_number = excluded.record_number, generation = excluded.generation,
+                   run_id = excluded.run_id,
+                   accepted_at = case when c.record = excluded.record then c.accepted_at end
+            """
+        ).format(
+            table=sql.Literal(table),
+            target=sql.Identifier(table),
+            key=sql.Identifier(mapping.key),
+            differing=sql.SQL(", ").join(differing),
+            run_id=sql.Literal(session.run_id),
+            settled=sql.Identifier(f"{table}_settled"),
+            source=sql.Identifier(f"{table}_source"),
+            kinds=sql.Literal(list(CONFLICTS)),
+        )
+    )
+
+
+def _note_undated(conn: Connection, catalog: Catalog, mapping: TableMapping) -> None:
+    """Notes by which export a record was dated, where it has no date of its own."""
+    table = mapping.spec.name
+    period = catalog.table(table).period
+    column = period.column if period else "created_at"
+    if column not in columns_of(conn, "migration", f"{table}_settled"):
+        return
+    conn.execute(
+        sql.SQL(
+            """
+            insert into migration.undated (entity, base44_id, exported_at)
+            select {table}, s.base44_id, e.exported_at
+              from migration.{settled} s
+              join migration.exports e on e.entity = {table} and e.exported_at = s.{column}
+             where s.fate in ('insert', 'update')
+            on conflict do nothing
+            """
+        ).format(table=sql.Literal(table), settled=sql.Identifier(f"{table}_settled"), column=sql.Identifier(column))
+    )
 
 
 def _read(conn: Connection, table: str, *, changed: bool) -> Settlement:
     row = conn.execute(
-        "select generation, read, deduplicated, quarantined, unchanged, to_migrate"
+        "select generation, read, deduplicated, quarantined, unchanged, to_migrate, vanished"
         " from migration.settlements where entity = %s",
         (table,),
     ).fetchone()
@@ -316,4 +645,10 @@ def _read(conn: Connection, table: str, *, changed: bool) -> Settlement:
             (table, row[0]),
         ).fetchall()
     )
-    return Settlement(table, *row, reasons=reasons, changed=changed)
+    conflicts = dict(
+        conn.execute(
+            "select kind, count(*) from migration.conflicts where entity = %s and accepted_at is null group by 1 order by 1",
+            (table,),
+        ).fetchall()
+    )
+    return Settlement(table, *row, reasons=reasons, conflicts=conflicts, changed=changed)

@@ -20,6 +20,8 @@ from b44_assets.errors import DatabaseError
 RECORD_NUMBER = "_record_number"
 SOURCE_FILE = "_source_file"
 CLEAN_PREFIX = "_clean_"
+VERDICTS = ("name_given", "reasons", "repairs", "unmapped")
+"""Columns of a mapping that are about the record rather than for the target."""
 _TAKEN = frozenset({RECORD_NUMBER, SOURCE_FILE, "tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"})
 
 
@@ -60,15 +62,8 @@ def mark_versions(conn: Connection, mapping: TableMapping, columns: tuple[str, .
     table = mapping.spec.name
     conn.execute("delete from migration.versions where entity = %s", (table,))
     staged = dict.fromkeys(columns, False)
-    fields = {item.name: item for item in mapping.fields}
     # Records without an id can be repeats all the same.
     key = sql.SQL("migration.id_key(s.id)" if "id" in staged else "''")
-    times = [
-        sql.SQL("migration.as_timestamp({})").format(_value(fields[name], staged))
-        for name in ("updated_date", "created_date")
-        if name in fields
-    ]
-    newest = sql.SQL("coalesce({})").format(sql.SQL(", ").join([*times, sql.SQL("null::timestamptz")]))
     exported = [name for name in columns if name not in (RECORD_NUMBER, SOURCE_FILE)]
     conn.execute(
         sql.SQL(
@@ -99,9 +94,20 @@ def mark_versions(conn: Connection, mapping: TableMapping, columns: tuple[str, .
             key=key,
             entity=sql.Literal(table),
             columns=sql.SQL(", ").join(sql.Identifier("s", name) for name in exported),
-            newest=newest,
+            newest=_last_change(mapping, staged),
         )
     )
+
+
+def _last_change(mapping: TableMapping, staged: dict[str, bool]) -> sql.Composable:
+    """When a record last changed, as it says itself; null where it does not."""
+    fields = {item.name: item for item in mapping.fields}
+    times = [
+        sql.SQL("migration.as_timestamp({})").format(_value(fields[name], staged))
+        for name in ("updated_date", "created_date")
+        if name in fields
+    ]
+    return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*times, sql.SQL("null::timestamptz")]))
 
 
 def create_source_view(conn: Connection, mapping: TableMapping) -> None:
@@ -149,6 +155,7 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
         ),
     ]
     base44_id = sql.SQL("base44_trim(s.id)") if "id" in staged else sql.SQL("null::text")
+    read = [base44_id, *(_value(item, staged) for item in mapping.fields[1:])]
     drop_source_view(conn, table)
     conn.execute(
         sql.SQL(
@@ -158,8 +165,14 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
                    s._source_file as source_file,
                    {base44_id} as base44_id,
                    v.record_number is not null as superseded,
-                   (select e.exported_at from migration.exports e where e.entity = {entity}) as exported_at,
+                   case when exists (select from migration.undated u where u.entity = {entity})
+                     then coalesce(
+                       (select u.exported_at from migration.undated u where u.entity = {entity} and u.base44_id = {base44_id}),
+                       (select e.exported_at from migration.exports e where e.entity = {entity}))
+                     else (select e.exported_at from migration.exports e where e.entity = {entity}) end as exported_at,
                    {shown},
+                   {last_change} as last_change,
+                   hash_record_extended(row({read}), 0) as record_checksum,
                    {record} as record,
                    {unmapped} as unmapped
               from base44.{table} s
@@ -171,6 +184,8 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
             base44_id=base44_id,
             entity=sql.Literal(table),
             shown=sql.SQL(", ").join(shown),
+            last_change=_last_change(mapping, staged),
+            read=sql.SQL(", ").join(read),
             record=sql.SQL(" || ").join(record),
             unmapped=sql.SQL(" || ").join(unmapped) if rest else sql.SQL("'{}'::jsonb"),
             table=sql.Identifier(table),
@@ -184,6 +199,38 @@ def _objects(members: list[sql.Composed]) -> list[sql.Composed]:
         sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(members[start : start + 40]))
         for start in range(0, len(members), 40)
     ]
+
+
+def target_columns(conn: Connection, mapping: TableMapping) -> list[str]:
+    """The columns that the mapping fills, in the target's order.
+
+    Raises:
+        DatabaseError: The mapping gives a column that the target does not have.
+    """
+    table = mapping.spec.name
+    target = columns_of(conn, "public", table)
+    given = columns_of(conn, "migration", f"{table}_mapping")
+    strange = [name for name in given if name not in target and name not in {*VERDICTS, "record_number", "base44_id"}]
+    if strange:
+        raise DatabaseError(f"{mapping.spec.path}: gives {strange[0]}, which {table} does not have")
+    return [name for name, generated in target.items() if name in given and not generated]
+
+
+def name_agrees(mapping: TableMapping, stored: str, wanted: str) -> sql.Composable:
+    """Whether a stored name is the wanted one, or that with a number after it; true where no column is numbered.
+
+    Args:
+        mapping: The mapping.
+        stored: Alias of the relation with the stored row.
+        wanted: Alias of the relation with the mapped record.
+    """
+    if mapping.numbered is None:
+        return sql.SQL("true")
+    column = mapping.numbered.column
+    return sql.SQL(
+        "({stored} is not distinct from {wanted}"
+        " or coalesce(regexp_replace({stored}, '-[1-9][0-9]*$', '') = {wanted}, false))"
+    ).format(stored=sql.Identifier(stored, column), wanted=sql.Identifier(wanted, column))
 
 
 def create_mapping_view(conn: Connection, mapping: TableMapping) -> None:

@@ -23,8 +23,10 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
 from b44_assets.catalog import TableMapping
+from b44_assets.engine.correcting import apply_corrections, note_corrections
+from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.sanitizing import sanitized_column
-from b44_assets.engine.session import Connection, Session, columns_of, hold, scalar
+from b44_assets.engine.session import Connection, Session, columns_of, hold, persevering, scalar
 from b44_assets.engine.sources import (
     CLEAN_PREFIX,
     RECORD_NUMBER,
@@ -76,6 +78,10 @@ def stage(session: Session, mapping: TableMapping, directory: Path | None) -> St
     Raises:
         ExportError: The folder or the file cannot be read.
     """
+    return persevering(session, f"base44/{mapping.spec.name}", lambda: _stage(session, mapping, directory))
+
+
+def _stage(session: Session, mapping: TableMapping, directory: Path | None) -> StagedExport:
     table = mapping.spec.name
     file = next((f for f in (discover(directory) if directory else ()) if f.entity == mapping.entity), None)
     with session.connection(f"stage {table}") as conn:
@@ -120,6 +126,8 @@ def _stage_file(session: Session, conn: Connection, mapping: TableMapping, file:
                 refused,
                 dict(reader.oddities),
             )
+            failpoint("stage: before commit", conn)
+        failpoint("stage: after commit", conn)
     return StagedExport(
         table, file.path.name, reader.dialect.name, records, _by_reason(refused), dict(reader.oddities), fields
     )
@@ -229,6 +237,7 @@ def _write(
 ) -> tuple[int, tuple[str, ...]]:
     """Makes `base44.<table>` anew and fills it. Returns the number of records, and the fields in the end."""
     table = mapping.spec.name
+    note_corrections(conn, table)
     drop_source_view(conn, table)
     conn.execute(sql.SQL("drop table if exists base44.{}").format(sql.Identifier(table)))
     own = sql.SQL(", ").join(
@@ -262,6 +271,8 @@ def _write(
             refused.extend(batch.refused)
             records += len(batch.record_numbers) + len(batch.refused)
             write.batch(table, mapping, names, batch)
+            failpoint("stage: between blocks", conn)
+    failpoint("stage: staged", conn)
     conn.execute(
         sql.SQL("alter table base44.{} add primary key ({})").format(
             sql.Identifier(table), sql.Identifier(RECORD_NUMBER)
@@ -379,3 +390,4 @@ def _note(
         )
     mark_versions(conn, mapping, tuple(columns_of(conn, "base44", table)))
     create_source_view(conn, mapping)
+    apply_corrections(conn, mapping)

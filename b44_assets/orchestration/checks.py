@@ -19,7 +19,7 @@ from b44_assets.engine.health import (
 )
 from b44_assets.engine.partitioning import check_bounds, check_global_ids
 from b44_assets.engine.plans import queries_of, query_plans
-from b44_assets.engine.proving import RowParity, content_parity, row_parity
+from b44_assets.engine.proving import RowParity, content_parity, export_applied, row_parity
 from b44_assets.engine.session import Session
 from b44_assets.engine.upkeep import index_usage
 from b44_assets.orchestration import metadata
@@ -257,7 +257,14 @@ def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition
         description="Every stored row is what the mapping makes of the staged record, by a 64-bit checksum of each row.",
     )
 
-    @dg.multi_asset_check(name=f"{table}_parity", specs=[rows, content], can_subset=True)
+    applied = dg.AssetCheckSpec(
+        "export_applied",
+        asset=key_of(table),
+        description="All of the newest export is in the table: no row was left alone for an edit of its own, and no record"
+        " has vanished. See migration.conflicts and migration.retained.",
+    )
+
+    @dg.multi_asset_check(name=f"{table}_parity", specs=[rows, content, applied], can_subset=True)
     def parity(
         context: dg.AssetCheckExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.AssetCheckResult]:
@@ -278,6 +285,16 @@ def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition
                         description=compared.explain(),
                         metadata=metadata.of_content_parity(compared),
                     )
+            if "export_applied" in selected:
+                verdict = export_applied(session, mapping)
+                yield dg.AssetCheckResult(
+                    asset_key=key_of(table),
+                    check_name="export_applied",
+                    passed=verdict.passed,
+                    severity=dg.AssetCheckSeverity.WARN,
+                    description=verdict.explain(),
+                    metadata=metadata.of_export_applied(verdict),
+                )
 
     return parity
 
@@ -286,7 +303,7 @@ def _row_result(table: str, counted: RowParity | None, *, by_month: bool) -> dg.
     if counted is None:
         return _nothing(table, "row_parity")
     # Months that were not asked for are no fault of those that were: a warning, which blocks nothing.
-    waiting = by_month and counted.pending > 0 and counted.unaccounted == 0 and counted.held == counted.migrated
+    waiting = by_month and counted.pending > 0 and counted.unaccounted == 0 and counted.lost <= 0
     return dg.AssetCheckResult(
         asset_key=key_of(table),
         check_name="row_parity",

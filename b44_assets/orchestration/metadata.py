@@ -22,7 +22,7 @@ from b44_assets.engine.health import (
 from b44_assets.engine.loading import Load
 from b44_assets.engine.partitioning import BoundsCheck, GlobalIds, PartitionSet
 from b44_assets.engine.plans import QueryPlans
-from b44_assets.engine.proving import ContentParity, RowParity
+from b44_assets.engine.proving import Applied, ContentParity, RowParity
 from b44_assets.engine.staging import StagedExport
 from b44_assets.engine.tables import TableDescription
 from b44_assets.engine.upkeep import IndexUsage
@@ -110,6 +110,20 @@ def of_table(description: TableDescription) -> dict[str, Any]:
             ]
         ),
     }
+
+
+def of_export_applied(applied: Applied) -> dict[str, Any]:
+    """What was left alone, by kind, with the first of them."""
+    metadata: dict[str, Any] = {
+        "vanished": applied.vanished,
+        "refused_in_newer_form": applied.refused,
+        "conflicts": sum(applied.conflicts.values()),
+    }
+    if applied.conflicts:
+        metadata["conflicts_by_kind"] = counts_table(applied.conflicts, "kind")
+    if applied.first:
+        metadata["preview"] = _table(("base44_id", "why", "columns"), list(applied.first))
+    return metadata
 
 
 def of_row_parity(parity: RowParity) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Migration:
             url=target_url(self.settings),
             catalog=self.catalog,
             run_id=run_id,
-            batch_size=self.settings.batch_size,
+            pace=self.settings.pace,
             max_quarantine=self.settings.max_quarantine,
             lock_timeout_ms=self.settings.lock_timeout_ms,
             progress=progress or self.progress,

@@ -45,8 +45,21 @@ create table if not exists migration.settlements (
   quarantined bigint not null,
   unchanged bigint not null,
   to_migrate bigint not null,
+  vanished bigint not null default 0,
+  contested bigint not null default 0,
   run_id text,
   settled_at timestamptz not null default now()
+);
+
+-- The partitions of what is to be migrated: which positions of the settlement each has.
+create table if not exists migration.parts (
+  entity text not null,
+  partition_key date,
+  unit text,
+  first_position bigint,
+  last_position bigint,
+  records bigint not null,
+  unique nulls not distinct (entity, partition_key)
 );
 
 comment on table migration.exports is 'The staged export of each entity';
@@ -64,3 +77,9 @@ comment on table migration.versions is 'Records passed over for another of the s
 comment on table migration.settlements is 'What becomes of the staged records of each entity, in numbers';
 comment on column migration.settlements.fingerprint is 'Digest of the export, the mapping and what it reads: the same fingerprint gives the same result';
 comment on column migration.settlements.unchanged is 'Records that were migrated before and are the same';
+comment on column migration.settlements.to_migrate is 'Records to insert or to update';
+comment on column migration.settlements.vanished is 'Records migrated before that this export has no more; their rows stay';
+comment on column migration.settlements.contested is 'Updates up to this position exchange unique values, and are one batch';
+comment on table migration.parts is 'What is to be migrated, by partition';
+comment on column migration.parts.unit is 'month or year; null for a table without periods';
+comment on column migration.parts.records is 'Records of the export that belong in the partition, refused ones left out';

@@ -1,4 +1,4 @@
--- Every record that was migrated: its identity in both systems, and the checksum of the row as it was written.
+-- Every record that was migrated: its identity in both systems, and checksums of the record and of the row as written.
 -- depends: migration/schemas
 
 create table if not exists migration.migrated (
@@ -8,15 +8,39 @@ create table if not exists migration.migrated (
   created_at timestamptz,
   updated_at timestamptz,
   row_checksum bigint not null,
+  record_checksum bigint not null,
   record_number bigint not null,
   generation bigint not null,
   batch_number bigint not null,
+  updated_batch bigint,
   primary key (entity, id)
+);
+
+create index if not exists idx_migrated_batch on migration.migrated (entity, batch_number);
+
+-- Rows of the target that a newer export may rewrite: nobody edited them, and the export has their record. The values that
+-- they hold are no obstacle to other records, as they may be given up; those of all other rows are.
+create table if not exists migration.following (
+  entity text not null,
+  id uuid not null,
+  primary key (entity, id)
+);
+
+-- Records without any date are dated by the export that they came in first, lest each newer one moves them.
+create table if not exists migration.undated (
+  entity text not null,
+  base44_id text not null,
+  exported_at timestamptz not null,
+  primary key (entity, base44_id)
 );
 
 comment on table migration.migrated is 'Records that the migration put into the target';
 comment on column migration.migrated.id is 'Key in the target table (user_id for user_preferences)';
 comment on column migration.migrated.created_at is 'Partition key of the row, where its table has one';
-comment on column migration.migrated.updated_at is 'The export''s updated_at of the version that was migrated';
+comment on column migration.migrated.updated_at is 'When the migrated version of the record last changed, by the export';
 comment on column migration.migrated.row_checksum is '64-bit checksum of the row as written: a row with another one was edited since';
-comment on column migration.migrated.batch_number is 'The batch of migration.migration_log that wrote it';
+comment on column migration.migrated.record_checksum is '64-bit checksum of the exported fields that the mapping reads';
+comment on column migration.migrated.batch_number is 'The batch of migration.migration_log that inserted it';
+comment on column migration.migrated.updated_batch is 'The batch that updated it last; null where none did';
+comment on table migration.following is 'Rows that the staged export may rewrite';
+comment on table migration.undated is 'When records without any date came first';

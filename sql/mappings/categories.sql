@@ -4,6 +4,7 @@
 -- fields: id, name, slug, description, color, sort_order, active, created_date|created_at, updated_date|updated_at,
 --   created_by_id
 -- numbered: slug in categories by id, repaired
+-- claims: name; released by name = id::text
 
 with typed as materialized (
   select f.*,
@@ -28,6 +29,16 @@ judged as (
          ], null) as faults
     from typed t
 ),
+-- Names that their categories will not give up: those of the new system, edited ones, and those whose record is refused.
+held as (
+  select c.name, array_agg(c.id) as holders
+    from categories c
+   where not exists (
+     select from migration.following f
+       join judged j on j.key = f.id and not j.superseded and j.faults = '{}'
+      where f.entity = 'categories' and f.id = c.id)
+   group by c.name
+),
 -- Of several categories of one name the earliest that is sound itself keeps it.
 accepted as (
   select j.*,
@@ -36,13 +47,11 @@ accepted as (
              row_number() over (
                partition by j.label, j.superseded
                order by cardinality(j.faults) > 0, j.made_at, j.key nulls last, j.record_number) > 1
-             or exists (
-               select from categories c
-                where c.name = j.label and c.id is distinct from j.key
-                  and not exists (select from migration.migrated m where m.entity = 'categories' and m.id = c.id)))
+             or not coalesce(held.holders <@ array[j.key], true))
              then array['duplicate_name']
            else '{}' end as reasons
     from judged j
+    left join held on held.name = j.label
 )
 select a.record_number,
        a.base44_id,

@@ -1,5 +1,6 @@
 -- What becomes of an Event record.
 -- entity: Event
+-- claims: user_id, event_date, cancelled; released by cancelled = true
 -- depends: users, identifier_functions, conversion_functions
 -- fields: id, user_id|author_id, title, event_date, cancelled, created_date|created_at, updated_date|updated_at,
 --   created_by_id
@@ -34,19 +35,23 @@ judged as (
          ], null) as faults
     from typed t
 ),
--- Days that events of the new system hold.
+-- Days that their events will not give up: those of the new system, edited ones, and those whose record is refused.
 held as (
-  select distinct e.user_id, (e.event_date at time zone 'UTC')::date as day
+  select e.user_id, (e.event_date at time zone 'UTC')::date as day, array_agg(e.id) as holders
     from events e
    where not e.cancelled
-     and not exists (select from migration.migrated m where m.entity = 'events' and m.id = e.id)
+     and not exists (
+       select from migration.following f
+         join judged j on j.key = f.id and not j.superseded and j.faults = '{}'
+        where f.entity = 'events' and f.id = e.id)
+   group by 1, 2
 ),
 -- One event a user and day (UTC) unless cancelled: the earliest that is sound itself stays.
 accepted as (
   select j.*,
          j.faults || case
            when not j.superseded and j.owner_id is not null and j.takes_place is not null and not coalesce(j.called_off, false)
-             and (held.day is not null or row_number() over (
+             and (not coalesce(held.holders <@ array[j.key], true) or row_number() over (
                partition by j.owner_id, (j.takes_place at time zone 'UTC')::date, j.superseded, coalesce(j.called_off, false)
                order by cardinality(j.faults) > 0, j.takes_place, j.made_at, j.key nulls last, j.record_number) > 1)
              then array['duplicate_event_day']

@@ -4,6 +4,7 @@
 -- fields: id, email, username, full_name|display_name, avatar_url, role, verified|is_verified|email_verified,
 --   disabled, active, last_login_at, created_date|created_at, updated_date|updated_at, created_by_id
 -- numbered: username in users by id, repaired
+-- claims: email; released by email = 'b44-' || id || '@base44.invalid'
 -- later: created_by
 
 with typed as materialized (
@@ -34,20 +35,27 @@ judged as (
          ], null) as faults
     from typed t
 ),
+-- Addresses that their users will not give up: those of the new system, edited ones, and those whose record is refused.
+held as (
+  select u.email, array_agg(u.id) as holders
+    from users u
+   where not exists (
+     select from migration.following f
+       join judged j on j.key = f.id and not j.superseded and j.faults = '{}'
+      where f.entity = 'users' and f.id = u.id)
+   group by u.email
+),
 -- Of several records with one address the earliest that is sound itself keeps it; an older version of a user is no rival.
--- An address that a user of the new system holds is taken, too.
 rivals as (
   select j.*,
          case when not j.superseded and j.address is not null then
            row_number() over (
              partition by j.address, j.superseded
              order by cardinality(j.faults) > 0, j.made_at, j.key nulls last, j.record_number) > 1
-           or exists (
-             select from users u
-              where u.email = j.address and u.id is distinct from j.key
-                and not exists (select from migration.migrated m where m.entity = 'users' and m.id = u.id))
+           or not coalesce(held.holders <@ array[j.key], true)
          else false end as second_holder
     from judged j
+    left join held on held.email = j.address
 ),
 accepted as materialized (
   select r.*,

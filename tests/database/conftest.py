@@ -8,7 +8,7 @@ import re
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, LiteralString, cast
@@ -24,6 +24,7 @@ from b44_assets.engine.loading import Load, load
 from b44_assets.engine.schema import apply
 from b44_assets.engine.session import Connection, Session
 from b44_assets.engine.staging import StagedExport, stage
+from b44_assets.settings import Pace
 from tests.support import database_url
 
 SQL_DIR = Path(__file__).resolve().parents[2] / "sql"
@@ -143,7 +144,8 @@ class Target:
 
     def having(self, **changes: Any) -> Target:
         """The same database, worked on by another run, such as one with another batch size."""
-        return Target(replace(self.session, **changes), self.export, self.conn)
+        pace = {name: changes.pop(name) for name in [f.name for f in fields(Pace)] if name in changes}
+        return Target(replace(self.session, pace=replace(self.session.pace, **pace), **changes), self.export, self.conn)
 
     def reset(self) -> None:
         """Makes database and folder as they were at first."""
@@ -329,7 +331,7 @@ def new_target(
     """A database of its own with the books, functions and tables of `sql/`, there for the block."""
     with new_database(server_url, options) as url:
         # One stream unless a test asks for more: what takes turns is easier to tell apart.
-        session = Session(url=url, catalog=catalog, streams=1)
+        session = Session(url=url, catalog=catalog, pace=Pace(streams=1), sleep=lambda seconds: None)
         for spec in catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
             apply(session, spec)
         with connect(url, application_name="test", autocommit=True) as conn:

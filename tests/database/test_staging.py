@@ -210,6 +210,7 @@ def test_refused_records_go_to_quarantine_whole(damaged: Target) -> None:
     }
     assert outcome.account == {
         "read": 5, "migrated": 2, "deduplicated": 0, "quarantined": 3, "unaccounted": 0, "pending": 0,
+        "vanished": 0, "conflicts": 0,
     }  # fmt: skip
     assert damaged.all("select base44_id, source_file from migration.quarantine order by record_number") == [
         (None, "User.jsonl"), ("latin", "User.jsonl"), ("nul", "User.jsonl"),
