@@ -8,7 +8,7 @@ not: what may be loaded afterwards; the next load finds out by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import LiteralString
 
@@ -121,7 +121,8 @@ def _undo(session: Session, find: Callable[[Connection], dict[str, list[int]]]) 
     # So that books and tables agree from now on, not from the next load.
     for table in session.catalog.mappings:
         if _unsettled(session, table):
-            settle(session, session.catalog.mappings[table])
+            # Records whose author is gone are orphans for the time being, which is no reason to stop.
+            settle(replace(session, max_quarantine=None), session.catalog.mappings[table])
     return Undone(done)
 
 
