@@ -93,6 +93,8 @@ def test_rows_edited_since_are_left_alone_and_so_is_what_they_stand_on(keyed: Ta
     assert [row["title"] for row in keyed.table("posts")] == ["Mine"]
     # Its author stays, and the author's creator with them.
     assert {row["id"] for row in keyed.table("users")} == {uuid_of(object_id(n)) for n in (1, 2)}
+    keyed.load("users")
+    keyed.load("posts")
     sound(keyed, "posts", "users")
 
 
