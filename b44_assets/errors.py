@@ -33,6 +33,10 @@ class DatabaseError(B44Error):
     """The target database cannot be reached or refuses the work; never carries a password."""
 
 
+class TransientDatabaseError(DatabaseError):
+    """The target database cannot be reached now, for a reason that may pass by itself: trying again makes sense."""
+
+
 class ThresholdError(B44Error):
     """More records were refused than `B44_MAX_QUARANTINE` allows; the entity's load was rolled back."""
 

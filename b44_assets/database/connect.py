@@ -14,7 +14,8 @@ from psycopg import conninfo, errors, pq
 from psycopg.abc import RV, PQGen
 from psycopg.rows import TupleRow
 
-from b44_assets.errors import DatabaseError
+from b44_assets.database.faults import FaultClass, classify
+from b44_assets.errors import DatabaseError, TransientDatabaseError
 
 logger = logging.getLogger(__name__)
 
@@ -50,53 +51,62 @@ _SESSION: dict[str, str] = {
     "jit": "off",
 }
 
-# What the server or libpq says (in English) → what it means. {where}, {user} and {database} are filled in.
-_FAULTS: tuple[tuple[str, str], ...] = (
-    (r"password authentication failed", "{where} refuses the password of user {user}"),
+# What the server or libpq says (in English) → what it means, and whether it may pass by itself. {where}, {user} and
+# {database} are filled in.
+_FAULTS: tuple[tuple[str, str, bool], ...] = (
+    (r"password authentication failed", "{where} refuses the password of user {user}", False),
     (
         r"no password supplied|password is required",
         "{where} asks for the password of user {user}: put it in the URL, in PGPASSWORD or in ~/.pgpass",
+        False,
     ),
     (
         r"\A(?!.*SSL encryption).*no pg_hba\.conf entry.*no encryption",
         "{where} lets nobody connect to database {database} without TLS: put sslmode=require in the URL",
+        False,
     ),
     (
         r"no pg_hba\.conf entry|pg_hba\.conf rejects",
         "{where} does not let user {user} connect to database {database} from here (its pg_hba.conf)",
+        False,
     ),
     (
         r"(?:Peer|Ident|GSSAPI|LDAP|PAM|certificate) authentication failed",
         "{where} does not accept user {user} from here: its pg_hba.conf asks for another way to authenticate",
+        False,
     ),
     (
         r"does not support SSL|SSL was required",
         "{where} offers no TLS, which sslmode in the URL asks for",
+        False,
     ),
     (
         r"certificate verify failed|root certificate|server certificate|does not match host name",
         "the TLS certificate of {where} cannot be verified: check sslrootcert and the host's name in the URL",
+        False,
     ),
-    (r"SSL error|SSL SYSCALL error|tlsv1 alert", "no TLS connection to {where} could be made"),
-    (r'database ".*" does not exist', "{where} has no database {database}: create it, or correct the URL"),
-    (r'role ".*" does not exist', "{where} has no user {user}: create it, or correct the URL"),
-    (r"not permitted to log in", "user {user} may not log in on {where}"),
-    (r"permission denied for database", "user {user} may not connect to database {database} on {where}"),
+    (r"SSL error|SSL SYSCALL error|tlsv1 alert", "no TLS connection to {where} could be made", False),
+    (r'database ".*" does not exist', "{where} has no database {database}: create it, or correct the URL", False),
+    (r'role ".*" does not exist', "{where} has no user {user}: create it, or correct the URL", False),
+    (r"not permitted to log in", "user {user} may not log in on {where}", False),
+    (r"permission denied for database", "user {user} may not connect to database {database} on {where}", False),
     (
         r"too many clients|remaining connection slots|too many connections|reserved for roles",
         "{where} has too many connections already: end some, or raise max_connections",
+        True,
     ),
-    (r"is starting up|not yet accepting|recovery mode", "{where} is still starting up: try again in a while"),
-    (r"shutting down", "{where} is shutting down"),
+    (r"is starting up|not yet accepting|recovery mode", "{where} is still starting up: try again in a while", True),
+    (r"shutting down", "{where} is shutting down", True),
     (
         r"could not translate host name|failed to resolve host|Name or service not known|nodename nor servname",
         "the name of {where} cannot be resolved",
+        False,
     ),
-    (r"No such file or directory", "no server listens on {where}"),
-    (r"Connection refused", "{where} refuses the connection: no server listens there"),
-    (r"timeout|timed out|No route to host|Network is unreachable", "{where} cannot be reached"),
-    (r"Permission denied", "{where} is closed to this account"),
-    (r"server closed the connection unexpectedly|Connection reset", "{where} closed the connection at once"),
+    (r"No such file or directory", "no server listens on {where}", True),
+    (r"Connection refused", "{where} refuses the connection: no server listens there", True),
+    (r"timeout|timed out|No route to host|Network is unreachable", "{where} cannot be reached", True),
+    (r"Permission denied", "{where} is closed to this account", False),
+    (r"server closed the connection unexpectedly|Connection reset", "{where} closed the connection at once", True),
 )
 
 
@@ -141,6 +151,8 @@ def connect(
     Raises:
         DatabaseError: If there is no connection to be had, or the server is not one of PostgreSQL 15 to 18 with UTF-8.
             One line, without the password. A server newer than 18 is logged as a warning only.
+        TransientDatabaseError: If there is none now, but may be in a while: the server starts up or shuts down, has too
+            many clients, or cannot be reached.
     """
     parameters = _parameters(url)
     where = _where(parameters)
@@ -149,14 +161,14 @@ def connect(
         # Autocommit at first: what is set inside a transaction would go with its roll-back.
         conn = _Connection.connect(conninfo.make_conninfo(**wanted), autocommit=True)
     except psycopg.Error as error:
-        raise DatabaseError(_explain(error, parameters)) from None
+        raise _fault(error, parameters) from None
     try:
         _check_server(conn, where)
         _settle(conn, where, lock_timeout_ms)
         conn.autocommit = autocommit
     except psycopg.Error as error:
         conn.close()
-        raise DatabaseError(_explain(error, parameters)) from None
+        raise _fault(error, parameters) from None
     except BaseException:
         conn.close()
         raise
@@ -297,24 +309,26 @@ def _where(parameters: dict[str, str]) -> str:
     return f"the PostgreSQL server {host}:{port}" if port else f"the PostgreSQL server {host}"
 
 
-def _explain(error: psycopg.Error, parameters: dict[str, str]) -> str:
-    """Returns one line on why there is no connection."""
+def _fault(error: psycopg.Error, parameters: dict[str, str]) -> DatabaseError:
+    """Returns one line on why there is no connection, as the error that tells whether to try again."""
     text = str(error)
     names = {
         "where": _where(parameters),
         "user": repr(parameters.get("user", "")) if parameters.get("user") else "of this system",
         "database": repr(parameters.get("dbname") or parameters.get("user", "")),
     }
-    for pattern, meaning in _FAULTS:
+    for pattern, meaning, passes in _FAULTS:
         if re.search(pattern, text, re.IGNORECASE | re.DOTALL):
-            return meaning.format_map(names)
+            return (TransientDatabaseError if passes else DatabaseError)(meaning.format_map(names))
     # A server may speak another language; what it says is passed on, the password excepted.
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = lines[0] if lines else type(error).__name__
     for secret in (parameters.get("password"), parameters.get("sslpassword")):
         if secret:
             said = said.replace(secret, "***").replace(quote(secret, safe=""), "***")
-    return f"no connection to {names['where']}: {said}"
+    # Without a SQLSTATE, libpq has tried to connect, and in words that the table does not know.
+    passes = error.sqlstate is not None and classify(error) is FaultClass.TRANSIENT
+    return (TransientDatabaseError if passes else DatabaseError)(f"no connection to {names['where']}: {said}")
 
 
 def _check_server(conn: psycopg.Connection[TupleRow], where: str) -> None:

@@ -22,7 +22,7 @@ from b44_assets.database import connect as module
 from b44_assets.database.connect import cancelling, connect, redact
 from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.database.locks import LockRetry, Session, advisory_key, advisory_lock, with_lock_retries
-from b44_assets.errors import DatabaseError
+from b44_assets.errors import DatabaseError, TransientDatabaseError
 from tests.support import Pg15, free_port
 
 SECRET = "Geheim7Secret"
@@ -141,10 +141,12 @@ def test_a_supported_server_gives_no_warning(server_url: str, caplog: pytest.Log
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 
-def fault(url: str) -> str:
+def fault(url: str, *, passes: bool = False) -> str:
+    """The one line, having seen that the error tells whether the fault may pass by itself."""
     with pytest.raises(DatabaseError) as caught:
         connect(url)
     assert caught.value.__cause__ is None
+    assert isinstance(caught.value, TransientDatabaseError) is passes
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -210,13 +212,13 @@ def test_a_server_without_tls_says_so() -> None:
 
 
 def test_too_many_connections_are_named(pg15: Pg15) -> None:
-    assert "has too many connections already" in fault(pg15.tcp_url(user="crowded"))
+    assert "has too many connections already" in fault(pg15.tcp_url(user="crowded"), passes=True)
 
 
 def test_a_port_where_nothing_listens_is_named() -> None:
     port = free_port()
 
-    message = fault(f"postgresql://app:{SECRET}@127.0.0.1:{port}/shop")
+    message = fault(f"postgresql://app:{SECRET}@127.0.0.1:{port}/shop", passes=True)
 
     assert message == f"the PostgreSQL server 127.0.0.1:{port} refuses the connection: no server listens there"
 
@@ -231,15 +233,52 @@ def test_a_host_that_does_not_answer_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://app:{SECRET}@127.0.0.1:{silent.getsockname()[1]}/shop?connect_timeout=1"
 
-        assert fault(url).endswith(" cannot be reached")
+        assert fault(url, passes=True).endswith(" cannot be reached")
 
 
 def test_a_socket_without_a_server_is_named() -> None:
-    assert fault("postgresql:///shop?host=/nonexistent") == "no server listens on the socket in /nonexistent"
+    message = fault("postgresql:///shop?host=/nonexistent", passes=True)
+
+    assert message == "no server listens on the socket in /nonexistent"
 
 
 def test_a_database_of_another_encoding_is_refused(pg15: Pg15) -> None:
     assert "database 'latin' is encoded in LATIN1" in fault(pg15.url("latin"))
+
+
+def answered(answer: bytes) -> str:
+    """The one line on a server that gives an answer to whoever connects, and closes; it may pass by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(1000)
+                client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            return fault(
+                f"postgresql://app:{SECRET}@127.0.0.1:{listener.getsockname()[1]}/shop?sslmode=disable", passes=True
+            )
+        finally:
+            thread.join()
+
+
+def refusal(code: str, message: str) -> bytes:
+    """As the server words it on the line."""
+    body = f"SFATAL\0VFATAL\0C{code}\0M{message}\0\0".encode()
+    return b"E" + (len(body) + 4).to_bytes(4, "big") + body
+
+
+def test_a_server_that_is_not_ready_says_so() -> None:
+    assert " is still starting up" in answered(refusal("57P03", "the database system is starting up"))
+    assert answered(refusal("57P03", "the database system is shutting down")).endswith(" is shutting down")
+
+
+def test_a_server_that_says_nothing_is_named() -> None:
+    assert answered(b"").endswith(" closed the connection at once")
 
 
 def test_a_fault_in_another_language_is_passed_on_without_the_password() -> None:
