@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
 from importlib.resources import files
@@ -23,10 +23,17 @@ from b44_assets.errors import SettingsError
 DEFAULT_FIRST_MONTH = date(2020, 1, 1)
 DEFAULT_BATCH_SIZE = 20_000
 DEFAULT_LOCK_TIMEOUT_MS = 200
+DEFAULT_BATCH_SECONDS = 2.0
+DEFAULT_STREAMS = 2
+DEFAULT_MAX_REPLICATION_LAG = 10.0
+DEFAULT_MAX_LOCK_QUEUE = 20
 
 # PostgreSQL keeps lock_timeout in a signed 32-bit number of milliseconds.
 _MAX_TIMEOUT_MS = 2**31 - 1
 _UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000}
+_UNITS_BYTES = {"kB": 1024, "MB": 1024**2, "GB": 1024**3}
+_LONGEST_SECONDS = 3600
+_LARGEST_MULTIPLE = 1000
 _URL = re.compile(r"(?:postgresql|postgres)(?:\+[a-z0-9]+)?://(?P<rest>.*)", re.DOTALL)
 
 
@@ -87,6 +94,98 @@ class QuarantineLimit:
         return str(self.count) if self.percent is None else f"{float(self.percent):.15g}%"
 
 
+@dataclass(frozen=True)
+class Pause:
+    """How long a load rests between two batches of a stream; by default not at all.
+
+    Attributes:
+        seconds: A time of its own, in seconds, at most an hour.
+        multiple: The batch's own duration, so many times, at most 1000; so a server that gets slower is given more rest.
+            At most one of the two is given.
+    """
+
+    seconds: float = 0.0
+    multiple: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses what would be two pauses, or none that ends."""
+        if self.seconds and self.multiple:
+            raise ValueError("a pause is a time or a multiple of the batch's own, and only one of them")
+        if not (0 <= self.seconds <= _LONGEST_SECONDS and 0 <= self.multiple <= _LARGEST_MULTIPLE):
+            raise ValueError("a pause is from 0 seconds to an hour, or up to 1000 times the batch's own duration")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `0` as none, `100ms` and `2s` as a time, and `3x` as three times the batch's own duration.
+
+        Args:
+            text: What stands in `B44_BATCH_PAUSE`.
+
+        Raises:
+            SettingsError: If it is none of these.
+        """
+        text = text.strip()
+        if re.fullmatch(r"0+", text):
+            return cls()
+        if match := re.fullmatch(r"([0-9]{1,4}(?:\.[0-9]{1,3})?)\s*x", text):
+            if (multiple := float(match[1])) <= _LARGEST_MULTIPLE:
+                return cls(multiple=multiple)
+        elif (ms := _duration(text)) is not None and ms <= _LONGEST_SECONDS * 1000:
+            return cls(seconds=ms / 1000)
+        raise SettingsError(
+            "B44_BATCH_PAUSE must be 0, a time of at most an hour such as 100ms or 2s, or a multiple of the batch's own"
+            f" duration such as 3x, not {text!r}"
+        )
+
+    def after(self, seconds: float) -> float:
+        """Returns how long to rest after a batch, in seconds.
+
+        Args:
+            seconds: What the batch took.
+        """
+        return self.multiple * seconds if self.multiple else self.seconds
+
+    def __str__(self) -> str:
+        """The pause as it would be written in the environment."""
+        if self.multiple:
+            return f"{self.multiple:g}x"
+        return f"{round(self.seconds * 1000)}ms" if self.seconds else "0"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How hard a load may push the server.
+
+    Attributes:
+        batch_size: The most records in one batch.
+        target_seconds: What a batch should take, in seconds; its size adapts towards that.
+        pause: The rest between two batches of a stream.
+        streams: How many connections load a partitioned table at a time.
+        max_replication_lag: Seconds that a standby may be behind before the load holds back; None for no limit.
+        max_lock_queue: Sessions of the application that may wait for a lock before it does; None for no limit.
+        max_wal_rate: Bytes of WAL a second that the server may write, of the load and of all others; None for no limit.
+    """
+
+    batch_size: int = DEFAULT_BATCH_SIZE
+    target_seconds: float = DEFAULT_BATCH_SECONDS
+    pause: Pause = Pause()
+    streams: int = DEFAULT_STREAMS
+    max_replication_lag: float | None = DEFAULT_MAX_REPLICATION_LAG
+    max_lock_queue: int | None = DEFAULT_MAX_LOCK_QUEUE
+    max_wal_rate: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a pace at which nothing would ever be loaded."""
+        if self.batch_size < 1 or self.streams < 1 or not self.target_seconds > 0:
+            raise ValueError(
+                "a batch has at least one record, a load at least one stream, and a target above 0 seconds"
+            )
+
+
+_LIVE = Pace(target_seconds=0.1, pause=Pause(multiple=3), streams=1)
+"""`B44_THROTTLE=on`: the application has the server to itself for three quarters of the time."""
+
+
 class Overrides(TypedDict, total=False):
     """Values that come from command-line options; `None` means that the option was not given."""
 
@@ -100,6 +199,12 @@ class Overrides(TypedDict, total=False):
     batch_size: int | None
     lock_timeout_ms: int | None
     keep_months: Mapping[str, int] | None
+    throttle: bool | None
+    batch_seconds: float | None
+    batch_pause: Pause | None
+    max_replication_lag: float | None
+    max_lock_queue: int | None
+    max_wal_rate: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +222,12 @@ class Settings:
         batch_size: Records in one batch of the engine (`B44_BATCH_SIZE`).
         lock_timeout_ms: Longest wait, in milliseconds, for a lock that blocks others (`B44_LOCK_TIMEOUT`).
         keep_months: Months after which partitions are detached, by table (`B44_KEEP_MONTHS`); others are kept for ever.
+        throttle: Whether loads give way to an application in live use (`B44_THROTTLE`); see `pace`.
+        batch_seconds: What a batch should take, in seconds (`B44_BATCH_SECONDS`); `None` leaves it to `throttle`.
+        batch_pause: The rest between two batches of a stream (`B44_BATCH_PAUSE`); `None` leaves it to `throttle`.
+        max_replication_lag: Seconds that a standby may be behind (`B44_MAX_REPLICATION_LAG`); `None` is no limit.
+        max_lock_queue: Sessions that may wait for a lock (`B44_MAX_LOCK_QUEUE`); `None` is no limit.
+        max_wal_rate: Bytes of WAL a second that the server may write (`B44_MAX_WAL_RATE`); `None` is no limit.
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -129,6 +240,12 @@ class Settings:
     batch_size: int = DEFAULT_BATCH_SIZE
     lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS
     keep_months: Mapping[str, int] = field(default_factory=dict[str, int])
+    throttle: bool = False
+    batch_seconds: float | None = None
+    batch_pause: Pause | None = None
+    max_replication_lag: float | None = DEFAULT_MAX_REPLICATION_LAG
+    max_lock_queue: int | None = DEFAULT_MAX_LOCK_QUEUE
+    max_wal_rate: int | None = None
 
     def __post_init__(self) -> None:
         """Holds what no source of a value may break."""
@@ -139,6 +256,20 @@ class Settings:
         if not 1 <= self.lock_timeout_ms <= _MAX_TIMEOUT_MS:
             # PostgreSQL reads 0 as "wait for ever", the opposite of what a bound is for.
             raise SettingsError(f"B44_LOCK_TIMEOUT must be from 1ms to 24 days, not {self.lock_timeout_ms}ms")
+
+    @property
+    def pace(self) -> Pace:
+        """How hard a load may push: all that `throttle` brings with it, less what is set by itself."""
+        preset = _LIVE if self.throttle else Pace()
+        return replace(
+            preset,
+            batch_size=self.batch_size,
+            target_seconds=preset.target_seconds if self.batch_seconds is None else self.batch_seconds,
+            pause=preset.pause if self.batch_pause is None else self.batch_pause,
+            max_replication_lag=self.max_replication_lag,
+            max_lock_queue=self.max_lock_queue,
+            max_wal_rate=self.max_wal_rate,
+        )
 
     @classmethod
     def load(
@@ -178,6 +309,24 @@ class Settings:
             given["lock_timeout_ms"] = _milliseconds("B44_LOCK_TIMEOUT", text)
         if text := values.get("B44_KEEP_MONTHS"):
             given["keep_months"] = _months_by_table("B44_KEEP_MONTHS", text)
+        if text := values.get("B44_THROTTLE"):
+            given["throttle"] = _on_or_off("B44_THROTTLE", text)
+        if text := values.get("B44_BATCH_SECONDS"):
+            given["batch_seconds"] = _seconds(
+                "B44_BATCH_SECONDS", text, "a time from 1ms to an hour such as 2s or 500ms"
+            )
+        if text := values.get("B44_BATCH_PAUSE"):
+            given["batch_pause"] = Pause.parse(text)
+        if text := values.get("B44_MAX_REPLICATION_LAG"):
+            given["max_replication_lag"] = (
+                None
+                if text == "off"
+                else _seconds("B44_MAX_REPLICATION_LAG", text, "a time from 1ms to an hour such as 10s, or off")
+            )
+        if text := values.get("B44_MAX_LOCK_QUEUE"):
+            given["max_lock_queue"] = None if text == "off" else _sessions("B44_MAX_LOCK_QUEUE", text)
+        if text := values.get("B44_MAX_WAL_RATE"):
+            given["max_wal_rate"] = None if text == "off" else _bytes("B44_MAX_WAL_RATE", text)
         for name, value in overrides.items():
             if name not in Overrides.__annotations__:
                 raise TypeError(f"there is no setting named {name!r}")
@@ -192,7 +341,7 @@ class Settings:
             given["export_dir"] = _absolute("B44_EXPORT_DIR", path, directory)
         given["sql_dir"] = _absolute("B44_SQL_DIR", given.get("sql_dir") or _default_sql_dir(), directory)
         given["home"] = _absolute("B44_HOME", given.get("home") or Path(".b44"), directory)
-        return cls(**given)  # pyright: ignore[reportArgumentType]  # no value is None any more
+        return cls(**given)  # pyright: ignore[reportArgumentType]  # None only where it means no limit
 
 
 def _dotenv(path: Path) -> dict[str, str | None]:
@@ -242,10 +391,43 @@ def _whole(name: str, text: str) -> int:
 
 
 def _milliseconds(name: str, text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,12})\s*(ms|s|min)", text)
-    if match is None:
+    if (ms := _duration(text)) is None:
         raise SettingsError(f"{name} must be a time with its unit such as 200ms or 2s, not {text!r}")
-    return int(match[1]) * _UNITS_MS[match[2]]
+    return ms
+
+
+def _seconds(name: str, text: str, wanted: str) -> float:
+    ms = _duration(text)
+    if ms is None or not 1 <= ms <= _LONGEST_SECONDS * 1000:
+        raise SettingsError(f"{name} must be {wanted}, not {text!r}")
+    return ms / 1000
+
+
+def _duration(text: str) -> int | None:
+    """Returns milliseconds, or None where the text is no time with its unit."""
+    match = re.fullmatch(r"([0-9]{1,12})\s*(ms|s|min)", text)
+    return None if match is None else int(match[1]) * _UNITS_MS[match[2]]
+
+
+def _on_or_off(name: str, text: str) -> bool:
+    if text not in ("on", "off"):
+        raise SettingsError(f"{name} must be on or off, not {text!r}")
+    return text == "on"
+
+
+def _sessions(name: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise SettingsError(f"{name} must be a number of sessions such as 20, or off, not {text!r}")
+    return int(text)
+
+
+def _bytes(name: str, text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,9})\s*(kB|MB|GB)(?:/s)?", text)
+    if match is None or int(match[1]) < 1:
+        raise SettingsError(
+            f"{name} must be an amount of WAL a second such as 50MB (kB, MB or GB), or off, not {text!r}"
+        )
+    return int(match[1]) * _UNITS_BYTES[match[2]]
 
 
 def _absolute(name: str, path: Path, directory: Path) -> Path:
