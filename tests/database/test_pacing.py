@@ -284,9 +284,10 @@ class Standby:
         self._line = pq.PGconn.connect(url(conn, replication="true", application_name="standby").encode())
         assert self._line.status == pq.ConnStatus.OK, self._line.error_message
         self.began = self.received = position(conn)
-        result = self._line.exec_(
-            f"START_REPLICATION PHYSICAL {self.began >> 32:X}/{self.began & 0xFFFFFFFF:X}".encode()
-        )
+        # The slot keeps the WAL that is still to be sent, whatever checkpoints others make.
+        self._line.exec_(b"CREATE_REPLICATION_SLOT standby TEMPORARY PHYSICAL RESERVE_WAL")
+        at = f"{self.began >> 32:X}/{self.began & 0xFFFFFFFF:X}"
+        result = self._line.exec_(f"START_REPLICATION SLOT standby PHYSICAL {at}".encode())
         assert result.status == pq.ExecStatus.COPY_BOTH, result.error_message
 
     def replies(self, replayed: int | None = None) -> None:
