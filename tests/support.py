@@ -86,7 +86,7 @@ _ROLES = (
     "CREATE DATABASE latin TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'",
 )
 _HBA = """\
-local    all                      all                trust
+local    all,replication          all                trust
 hostssl  secure                   all  127.0.0.1/32  scram-sha-256
 host     closed                   all  127.0.0.1/32  reject
 host     postgres,nowhere,latin   all  127.0.0.1/32  scram-sha-256

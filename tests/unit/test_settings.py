@@ -3,13 +3,14 @@ from __future__ import annotations
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from b44_assets.errors import SettingsError
-from b44_assets.settings import QuarantineLimit, Settings
+from b44_assets.settings import Pace, Pause, QuarantineLimit, Settings
 
 
 def load(directory: Path, **environ: str) -> Settings:
@@ -28,6 +29,15 @@ def test_an_empty_environment_gives_the_defaults(tmp_path: Path) -> None:
     assert settings.batch_size == 20_000
     assert settings.lock_timeout_ms == 200
     assert settings.keep_months == {}
+    assert settings.pace == Pace(
+        batch_size=20_000,
+        target_seconds=2.0,
+        pause=Pause(),
+        streams=2,
+        max_replication_lag=10.0,
+        max_lock_queue=20,
+        max_wal_rate=None,
+    )
 
 
 def test_the_catalogue_of_the_repository_is_found(tmp_path: Path) -> None:
@@ -47,6 +57,12 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         B44_BATCH_SIZE="1000",
         B44_LOCK_TIMEOUT="2s",
         B44_KEEP_MONTHS="posts=36, audit_logs=84",
+        B44_THROTTLE="on",
+        B44_BATCH_SECONDS="500ms",
+        B44_BATCH_PAUSE="1s",
+        B44_MAX_REPLICATION_LAG="1min",
+        B44_MAX_LOCK_QUEUE="5",
+        B44_MAX_WAL_RATE="50MB",
     )
 
     assert settings == Settings(
@@ -60,6 +76,12 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         batch_size=1000,
         lock_timeout_ms=2000,
         keep_months={"posts": 36, "audit_logs": 84},
+        throttle=True,
+        batch_seconds=0.5,
+        batch_pause=Pause(seconds=1),
+        max_replication_lag=60.0,
+        max_lock_queue=5,
+        max_wal_rate=50 * 1024 * 1024,
     )
 
 
@@ -156,6 +178,21 @@ def test_no_password_is_in_the_repr(tmp_path: Path) -> None:
         ("B44_KEEP_MONTHS", "36", "audit_logs=84"),
         ("B44_KEEP_MONTHS", "posts=0", "audit_logs=84"),
         ("B44_KEEP_MONTHS", "posts=36,posts=12", "audit_logs=84"),
+        ("B44_THROTTLE", "yes", "on or off"),
+        ("B44_BATCH_SECONDS", "2", "2s or 500ms"),
+        ("B44_BATCH_SECONDS", "0s", "from 1ms"),
+        ("B44_BATCH_SECONDS", "61min", "an hour"),
+        ("B44_BATCH_PAUSE", "1", "100ms or 2s"),
+        ("B44_BATCH_PAUSE", "1001x", "3x"),
+        ("B44_BATCH_PAUSE", "-1x", "3x"),
+        ("B44_BATCH_PAUSE", "61min", "an hour"),
+        ("B44_MAX_REPLICATION_LAG", "0s", "10s, or off"),
+        ("B44_MAX_REPLICATION_LAG", "never", "10s, or off"),
+        ("B44_MAX_LOCK_QUEUE", "-1", "20, or off"),
+        ("B44_MAX_LOCK_QUEUE", "none", "20, or off"),
+        ("B44_MAX_WAL_RATE", "50", "50MB"),
+        ("B44_MAX_WAL_RATE", "0MB", "50MB"),
+        ("B44_MAX_WAL_RATE", "50TB", "50MB"),
         ("B44_HOME", "~no_such_account_here/x", "home directory"),
     ],
 )
@@ -233,3 +270,83 @@ def test_any_text_is_either_a_limit_or_refused_in_one_line(text: str) -> None:
         assert "\n" not in str(error)
     else:
         assert QuarantineLimit.parse(str(limit)).exceeded(10**12, 10**12) == limit.exceeded(10**12, 10**12)
+
+
+# -- pace --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_throttle_brings_one_stream_short_batches_and_long_rests(tmp_path: Path) -> None:
+    pace = load(tmp_path, B44_THROTTLE="on").pace
+
+    assert pace == Pace(target_seconds=0.1, pause=Pause(multiple=3), streams=1)
+    assert load(tmp_path, B44_THROTTLE="off").pace == load(tmp_path).pace
+
+
+def test_what_is_set_by_itself_stays_under_the_throttle(tmp_path: Path) -> None:
+    pace = load(tmp_path, B44_THROTTLE="on", B44_BATCH_SIZE="500", B44_BATCH_SECONDS="1s", B44_BATCH_PAUSE="0").pace
+
+    assert pace == Pace(batch_size=500, target_seconds=1, pause=Pause(), streams=1)
+
+
+def test_limits_can_be_switched_off(tmp_path: Path) -> None:
+    pace = load(tmp_path, B44_MAX_REPLICATION_LAG="off", B44_MAX_LOCK_QUEUE="off", B44_MAX_WAL_RATE="off").pace
+
+    assert (pace.max_replication_lag, pace.max_lock_queue, pace.max_wal_rate) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1kB", 1024), ("50MB", 50 * 2**20), ("50 MB/s", 50 * 2**20), ("1GB", 2**30)]
+)
+def test_a_rate_of_wal_has_the_units_of_postgresql(tmp_path: Path, text: str, size: int) -> None:
+    assert load(tmp_path, B44_MAX_WAL_RATE=text).pace.max_wal_rate == size
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"), [("0", 0.0), ("0ms", 0.0), ("100ms", 0.1), ("2s", 2.0), ("3x", 1.2), ("0.5 x", 0.2), ("0x", 0.0)]
+)
+def test_a_pause_is_a_time_or_a_multiple_of_what_the_batch_took(text: str, rest: float) -> None:
+    assert Pause.parse(text).after(0.4) == pytest.approx(rest)
+
+
+def test_a_pause_says_one_thing() -> None:
+    with pytest.raises(ValueError, match="only one"):
+        Pause(seconds=1, multiple=1)
+    for wrong in ({"seconds": -1.0}, {"seconds": 3601.0}, {"multiple": 1001.0}, {"multiple": float("nan")}):
+        with pytest.raises(ValueError, match="an hour"):
+            Pause(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"streams": 0}, {"target_seconds": 0}])
+def test_a_pace_at_which_nothing_is_loaded_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Pace(**wrong)
+
+
+PACES = (
+    "B44_BATCH_SECONDS",
+    "B44_BATCH_PAUSE",
+    "B44_THROTTLE",
+    "B44_MAX_REPLICATION_LAG",
+    "B44_MAX_LOCK_QUEUE",
+    "B44_MAX_WAL_RATE",
+)
+
+
+@given(
+    name=st.sampled_from(PACES),
+    text=st.one_of(
+        st.text(max_size=12),
+        st.from_regex(r"[0-9]{1,13}(\.[0-9]{1,4})? ?(ms|s|min|x|kB|MB|GB)?(/s)?", fullmatch=True),
+    ),
+)
+def test_any_text_is_either_a_pace_or_refused_in_one_line(name: str, text: str) -> None:
+    try:
+        settings = Settings.load({name: text}, Path("/nowhere"))
+    except SettingsError as error:
+        assert name in str(error)
+        assert "\n" not in str(error)
+    else:
+        pace = settings.pace
+        assert 0 < pace.target_seconds <= 3600
+        assert 0 <= pace.pause.after(1) <= 3600
+        assert Pause.parse(str(pace.pause)) == pace.pause
