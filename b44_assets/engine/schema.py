@@ -9,9 +9,8 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import Kind, Spec
-from b44_assets.engine.ddl import change
-from b44_assets.engine.session import Connection, Session, reason_of
-from b44_assets.errors import DatabaseError
+from b44_assets.engine.ddl import change, enduring
+from b44_assets.engine.session import Connection, Session, explained
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,7 @@ class Applied:
     statements: int
 
 
+@enduring
 def apply(session: Session, spec: Spec) -> Applied:
     """Runs the statements of a file in one transaction; running them again changes nothing.
 
@@ -53,5 +53,5 @@ def apply_on(conn: Connection, spec: Spec) -> Applied:
                 # A full disk or a lost connection is no fault of the file; a lock is tried again.
                 raise
             except psycopg.Error as error:
-                raise DatabaseError(f"{spec.path}:{statement.line}: {reason_of(error)}") from error
+                raise explained(f"{spec.path}:{statement.line}", error) from error
     return Applied(spec.name, len(spec.statements))
