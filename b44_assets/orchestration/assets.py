@@ -152,7 +152,13 @@ def _partition_set(spec: Spec) -> dg.AssetsDefinition:
                 context.log.info(f"{table}: {what} {', '.join(names)}")
         return dg.MaterializeResult(metadata=metadata.of_partitions(done))
 
-    return dg.asset(**_spec_of(spec, freshness_policy=TIMETABLE[PARTITIONS_JOB].freshness))(partition_set)
+    options = _spec_of(spec, freshness_policy=TIMETABLE[PARTITIONS_JOB].freshness)
+    options["deps"] = list(dict.fromkeys((*options["deps"], *_WORK_ON_PARTITIONS)))
+    return dg.asset(**options)(partition_set)
+
+
+_WORK_ON_PARTITIONS = (key_of("partition_functions"), key_of("drain_functions"))
+"""What the engine calls for a partition set, whether its file does or not."""
 
 
 def _view(spec: Spec) -> dg.AssetsDefinition:
