@@ -330,6 +330,7 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
 
     from b44_assets.engine.proving import accounts
     from b44_assets.orchestration.code_location import definitions_of
+    from b44_assets.orchestration.history import PROCESS_TAG, end_abandoned_runs, this_process
     from b44_assets.orchestration.partitions import months_from
 
     months = months_from(settings.first_month)
@@ -337,6 +338,7 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
         with redirect_stderr(_Screen(sys.stderr)), _progress(quiet=as_json) as progress, _instance() as instance:
             # Dagster opens two connections for each event otherwise, which takes longer than most steps.
             instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
+            end_abandoned_runs(instance)
             migration = replace(migration, progress=progress)
             definitions = definitions_of(migration)
             result = definitions.resolve_job_def(job).execute_in_process(
@@ -345,6 +347,7 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
                 tags={
                     "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
                     "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
+                    PROCESS_TAG: this_process(),
                 },
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             )
