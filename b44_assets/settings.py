@@ -324,7 +324,7 @@ class Settings:
         if text := values.get("DAGSTER_PG_URL"):
             given["dagster_pg_url"] = text
         if text := values.get("B44_FIRST_MONTH"):
-            given["first_month"] = _month("B44_FIRST_MONTH", text)
+            given["first_month"] = month_from("B44_FIRST_MONTH", text)
         if text := values.get("B44_MAX_QUARANTINE"):
             given["max_quarantine"] = QuarantineLimit.parse(text)
         if text := values.get("B44_BATCH_SIZE"):
@@ -399,7 +399,16 @@ def _url(name: str, text: str) -> str:
     return match["rest"]
 
 
-def _month(name: str, text: str) -> date:
+def month_from(name: str, text: str) -> date:
+    """Reads `2020-01` as the first day of that month.
+
+    Args:
+        name: What the text was given as, for the complaint.
+        text: The text.
+
+    Raises:
+        SettingsError: It is no month.
+    """
     match = re.fullmatch(r"([0-9]{4})-(0[1-9]|1[0-2])", text)
     if match is None or int(match[1]) < 1:
         raise SettingsError(f"{name} must be a month such as 2020-01, not {text!r}")

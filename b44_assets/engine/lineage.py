@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from b44_assets.catalog import Catalog, Kind, TableMapping
-from b44_assets.engine.settling import VERDICTS
+from b44_assets.engine.sources import VERDICTS
 
 _OWN = {"record_number", "source_file", "exported_at", "superseded"}
 """What the source view adds to the exported fields, and no field stands behind."""

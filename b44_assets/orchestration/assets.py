@@ -328,6 +328,7 @@ def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
     def staged_export(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
+        migration.keep_others_away(context, stages=True)
         with migration.session(context) as session:
             staged = stage(session, mapping, migration.export_dir)
         if staged.dialect == "absent":
@@ -350,6 +351,7 @@ def _other_entities() -> dg.AssetsDefinition:
     def other_entities(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
+        migration.keep_others_away(context, stages=True)
         with migration.session(context) as session:
             strays = keep_strays(session, migration.export_dir)
         for entity, records in strays.records.items():
@@ -377,6 +379,7 @@ def _table(
         return dg.asset(**options)(_rows_by_month(spec, mapping, months))
 
     def table(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
+        migration.keep_others_away(context, stages=False)
         with migration.session(context) as session:
             apply(session, spec)
             done = load(session, mapping)
@@ -394,6 +397,7 @@ def _rows_by_month(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
         keys = list(context.partition_keys)
+        migration.keep_others_away(context, stages=False)
         with migration.session(context) as session:
             apply(session, spec)
             done = load_months(

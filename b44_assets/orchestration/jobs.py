@@ -32,6 +32,7 @@ from b44_assets.orchestration.timetable import (
 MIGRATE_JOB = "migrate_everything"
 DELTA_JOB = "delta"
 SCHEMA_JOB = "schema_only"
+REPLAY_JOB = "replay"
 VERIFY_JOB = "verify"
 
 LOAD_TAGS = {"b44/work": "load"}
@@ -72,6 +73,12 @@ def build_jobs(catalog: Catalog) -> dict[str, Any]:
             ),
             description="Only the records: stages the exports that have changed, loads what is new, and checks the tables."
             " The schema stays as it is. Sensors start it for the entities and months that are touched.",
+            tags=LOAD_TAGS,
+        ),
+        dg.define_asset_job(
+            REPLAY_JOB,
+            selection=assets(*(key_of(table) for table in tables)),
+            description="Migrates what was corrected in migration.quarantine, and checks the tables. Nothing is staged anew.",
             tags=LOAD_TAGS,
         ),
         dg.define_asset_job(
