@@ -245,7 +245,8 @@ def test_an_operator_finds_the_graph_months_backfills_checks_schedules_and_senso
         [staged] = until(lambda: asked_for("base44/posts"))
         until(lambda: status_of(ui, staged) == "SUCCESS")
         page.goto(f"{ui.address}/locations/b44_assets/sensors/changed_exports")
-        page.get_by_text("1 requested").first.wait_for()
+        page.get_by_role("button", name="Runs", exact=True).click()
+        page.get_by_text(staged["runId"][:8]).first.wait_for()
         picture("sensor")
 
         # The run of the touched month hangs in the server; it is terminated, and the server is idle.
