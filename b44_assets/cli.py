@@ -186,10 +186,10 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
 
     if (run_id is None) == (partition is None):
         raise SettingsError("rollback needs either --run ID or --partition YYYY-MM")
+    month = None if partition is None else month_from("--partition", partition)
     settings = _settings(database_url=database_url)
     migration = _migration(settings)
     _need_books(migration, "rollback")
-    month = None if partition is None else month_from("--partition", partition)
     with _alone(settings):
         session = migration.offline_session()
         undone = undo_run(session, run_id or "") if month is None else undo_month(session, month)

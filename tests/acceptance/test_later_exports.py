@@ -44,7 +44,7 @@ def run(url: str, statement: str) -> None:
 
 
 def test_a_cut_over_is_the_last_delta_and_a_page_to_sign(finished: str, newer: Path, b44: Command) -> None:
-    run(finished, "update posts set title = 'Edited here' where slug = (select min(slug) from posts)")
+    run(finished, "update posts set title = 'Edited here', updated_at = now() where slug = (select min(slug) from posts)")
     page = b44.directory / "signed.html"
     result = b44.on(finished)("cutover", "--export", newer, "--by", "Ada <L>", "--output", page)
     assert result.status == 0, result
@@ -95,7 +95,7 @@ def test_a_month_is_taken_back_and_brought_again(finished: str, migrated: Migrat
     )[0]
     total = value(finished, "select count(*) from posts")
     result = on("rollback", "--partition", month, "--json")
-    assert (result.status, result.json["entities"]["posts"]["deleted"]) == (0, held)
+    assert (result.status, result.report["entities"]["posts"]["deleted"]) == (0, held)
     assert value(finished, "select count(*) from posts") == total - held
     assert on("verify").status == 1
     assert on("migrate", "--export", migrated.export).status == 0
