@@ -154,7 +154,7 @@ def test_the_nightly_sweep_takes_what_has_changed_and_then_has_nothing_to_do(set
     migration = Migration(settings, load_catalog(settings.sql_dir))
     definitions = definitions_of(migration)
     assert settings.database_url is not None
-    swept: list[int] = []
+    swept: list[Any] = []
     with dg.DagsterInstance.ephemeral() as instance:
         definitions.resolve_job_def("schema_only").execute_in_process(instance=instance, run_config=QUIET)
         with psycopg.connect(settings.database_url, autocommit=True) as conn:
