@@ -282,8 +282,8 @@ def report(facts: dict[str, Any]) -> None:
     """Prints the figures as tables."""
     console = Console(highlight=False, width=120)
     figures = ("p50_ms", "p95_ms", "p99_ms", "worst_ms")
-    columns = [Column(name.replace("_", " "), justify="right") for name in figures]
-    table = Table("phase", Column("seconds", justify="right"), *columns, Column("p99 / quiet", justify="right"))
+    names = [name.replace("_", " ") for name in figures]
+    table = Table("phase", *(Column(name, justify="right") for name in ("seconds", *names, "p99 / quiet")))
     for entry in facts["phases"]:
         table.add_row("quiet", "", *(f"{entry['quiet'][name]:.1f}" for name in figures), "1")
         table.add_row(
@@ -299,9 +299,7 @@ def report(facts: dict[str, Any]) -> None:
     for entry in facts["phases"]:
         steps = Table(
             f"throttle {entry['throttle']}: while this runs",
-            Column("seconds", justify="right"),
-            Column("statements", justify="right"),
-            *columns,
+            *(Column(name, justify="right") for name in ("seconds", "statements", *names)),
         )
         for row in entry["steps"]:
             steps.add_row(
