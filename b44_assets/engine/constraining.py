@@ -17,6 +17,7 @@ from b44_assets.engine.ddl import (
     SchemaChange,
     change,
     changing,
+    enduring,
     fault,
     in_scratch_schema,
     is_live,
@@ -33,6 +34,7 @@ _NOT_VALID_ON_PARTITIONED = 180_000
 """PostgreSQL takes NOT VALID foreign keys on partitioned tables from version 18 on."""
 
 
+@enduring
 def apply_constraints(session: Session, spec: Spec, *, online: bool | None = None) -> SchemaChange:
     """Brings the constraints of a file into the database.
 

@@ -6,21 +6,24 @@ and views are; see `indexing`, `constraining`, `triggering` and `viewing`.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString, Self, TypeVar, cast
+from typing import Any, Concatenate, LiteralString, ParamSpec, Self, TypeVar, cast
 
 import psycopg
 from psycopg import errors, sql
 
 from b44_assets.catalog import Spec
 from b44_assets.database.locks import advisory_lock, with_lock_retries
-from b44_assets.engine.session import Connection, Session, reason_of, scalar
+from b44_assets.engine.failpoints import failpoint
+from b44_assets.engine.session import Connection, Session, explained, persevering, scalar
 from b44_assets.errors import DatabaseError
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 LOCK_ATTEMPTS = 12
 """How often a change asks for its lock; with the pauses between, about a minute."""
@@ -69,6 +72,16 @@ class SchemaChange:
         return bool(self.created or self.replaced or self.repaired)
 
 
+def enduring(work: Callable[Concatenate[Session, Spec, P], T]) -> Callable[Concatenate[Session, Spec, P], T]:
+    """Lets work on a file that changes nothing when it is done again be done again where a fault may pass by itself."""
+
+    @functools.wraps(work)
+    def endured(session: Session, spec: Spec, *args: P.args, **named: P.kwargs) -> T:
+        return persevering(session, spec.name, lambda: work(session, spec, *args, **named))
+
+    return endured
+
+
 @contextmanager
 def changing(session: Session, spec: Spec, relation: str) -> Generator[Connection]:
     """A connection for changing what belongs to a relation; whoever else wants to waits, without holding anything.
@@ -88,7 +101,15 @@ def change(session: Session, conn: Connection, operation: Callable[[Connection],
     Raises:
         DatabaseError: No attempt got its lock; names who stood in the way.
     """
-    return with_lock_retries(conn, operation, lock_timeout=session.lock_timeout_ms, attempts=LOCK_ATTEMPTS)
+
+    def watched(conn: Connection) -> T:
+        done = operation(conn)
+        failpoint("schema: before commit", conn)
+        return done
+
+    done = with_lock_retries(conn, watched, lock_timeout=session.lock_timeout_ms, attempts=LOCK_ATTEMPTS)
+    failpoint("schema: after commit", conn)
+    return done
 
 
 def in_scratch_schema(session: Session, conn: Connection, operation: Callable[[Connection, str], T]) -> T:
@@ -146,7 +167,7 @@ def run(conn: Connection, spec: Spec, line: int, query: sql.Composable | str) ->
 
 def fault(spec: Spec, line: int, error: psycopg.Error) -> DatabaseError:
     """The server's complaint about a line of a file; without its detail, which may show people's data."""
-    return DatabaseError(f"{spec.path}:{line}: {reason_of(error)}")
+    return explained(f"{spec.path}:{line}", error)
 
 
 def concurrently(

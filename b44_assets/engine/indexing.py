@@ -20,6 +20,7 @@ from b44_assets.engine.ddl import (
     change,
     changing,
     concurrently,
+    enduring,
     fault,
     in_scratch_schema,
     is_live,
@@ -30,6 +31,7 @@ from b44_assets.engine.ddl import (
     temporary_name,
     trusted,
 )
+from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.session import Connection, Session, scalar
 from b44_assets.errors import DatabaseError
 
@@ -37,6 +39,7 @@ _REBUILT = re.compile("_cc(new|old)[0-9]*$")
 """What REINDEX CONCURRENTLY adds to the name of the index that it builds, and to that of the one it replaces."""
 
 
+@enduring
 def apply_indexes(session: Session, spec: Spec, *, online: bool | None = None) -> SchemaChange:
     """Brings the indexes of a file into the database.
 
@@ -269,6 +272,7 @@ class _Index:
                 "i.indexrelid in (select inhrelid from pg_inherits where inhparent = %s)", parent.oid
             )[:1]:
                 self._attach(parent, part)
+                failpoint("indexes: between partitions", self._conn)
 
     def _part(self, oid: int, table: str, relkind: str) -> _Found:
         """An index of a partition that is not attached yet: one that is there, or a new one with the server's name."""

@@ -18,6 +18,7 @@ import psycopg
 from psycopg import errors, sql
 
 from b44_assets.catalog import Period, Spec
+from b44_assets.engine.ddl import enduring
 from b44_assets.engine.schema import apply
 from b44_assets.engine.session import Connection, Progress, Session, columns_of, reason_of, scalar
 from b44_assets.errors import DatabaseError
@@ -206,6 +207,7 @@ class GlobalIds:
         )
 
 
+@enduring
 def apply_partitions(session: Session, spec: Spec, *, keep_months: int | None = None) -> PartitionSet:
     """Brings the partitions of a table to what a file says.
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from psycopg import sql
 
-from b44_assets.engine.session import Connection, Session
+from b44_assets.engine.failpoints import failpoint
+from b44_assets.engine.session import Connection, Session, persevering
 from b44_assets.exports import ExportFile, discover, open_export
 
 
@@ -27,8 +28,12 @@ def keep_strays(session: Session, directory: Path | None) -> Strays:
     """
     known = session.catalog.entities
     files = [file for file in (discover(directory) if directory else ()) if file.entity not in known]
-    with session.connection("keep strays") as conn:
-        return Strays({file.entity: _keep(session, conn, file) for file in files})
+
+    def work() -> Strays:
+        with session.connection("keep strays") as conn:
+            return Strays({file.entity: _keep(session, conn, file) for file in files})
+
+    return persevering(session, "keep strays", work)
 
 
 def _keep(session: Session, conn: Connection, file: ExportFile) -> int:
@@ -58,4 +63,6 @@ def _keep(session: Session, conn: Connection, file: ExportFile) -> int:
                 """
             ).format(entity=sql.Literal(file.entity))
         )
+        failpoint("strays: before commit", conn)
+    failpoint("strays: after commit", conn)
     return records

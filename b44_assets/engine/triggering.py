@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from psycopg import sql
 
 from b44_assets.catalog import Spec, TriggerDefinition, trigger_definitions
-from b44_assets.engine.ddl import SchemaChange, change, changing, in_scratch_schema, relation_oid, run, shadow
+from b44_assets.engine.ddl import SchemaChange, change, changing, enduring, in_scratch_schema, relation_oid, run, shadow
 from b44_assets.engine.session import Connection, Session, scalar
 
 
+@enduring
 def apply_triggers(session: Session, spec: Spec) -> SchemaChange:
     """Brings the triggers of a file into the database: missing and changed ones are made, disabled ones enabled.
 

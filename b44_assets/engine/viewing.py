@@ -16,14 +16,16 @@ from b44_assets.engine.ddl import (
     SchemaChange,
     change,
     changing,
+    enduring,
     fault,
     in_scratch_schema,
     run,
     temporary_name,
     trusted,
 )
+from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.indexing import Form, create_index, form_of
-from b44_assets.engine.session import Connection, Session, reason_of, scalar
+from b44_assets.engine.session import Connection, Session, explained, scalar
 from b44_assets.errors import DatabaseError
 
 REFRESH_LOCK_TIMEOUT_MS = 600_000
@@ -47,6 +49,7 @@ class _Wanted:
     indexes: dict[str, Form]
 
 
+@enduring
 def apply_view(session: Session, spec: Spec) -> ViewChange:
     """Brings a materialized view and its indexes into the database and fills it where it differs from its query.
 
@@ -83,6 +86,7 @@ def apply_view(session: Session, spec: Spec) -> ViewChange:
     return replace(ViewChange.of(spec.name, outcomes, started), refreshed=refreshed)
 
 
+@enduring
 def refresh(session: Session, spec: Spec) -> None:
     """Fills a materialized view anew; its readers see the old rows until the new ones are there.
 
@@ -107,10 +111,11 @@ def refresh_on(conn: Connection, name: str) -> None:
                 conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{name}",)
             )
             concurrently = sql.SQL("concurrently " if populated else "")
+            failpoint("view: before refresh", conn)
             conn.execute(sql.SQL("refresh materialized view {}{}").format(concurrently, view))
             _note_refresh(conn, name)
     except psycopg.Error as error:
-        raise DatabaseError(f"{name} cannot be refreshed: {reason_of(error)}") from error
+        raise explained(f"{name} cannot be refreshed", error) from error
 
 
 def differences(conn: Connection, name: str, query: str) -> int:
