@@ -6,6 +6,7 @@ What belongs here: options, progress, what is printed, the exit status. What doe
 from __future__ import annotations
 
 import functools
+import getpass
 import io
 import json
 import os
@@ -16,13 +17,14 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from b44_assets import sample as sample_exports
 from b44_assets.database.connect import connect
@@ -30,16 +32,27 @@ from b44_assets.database.embedded import EmbeddedServer, dagster_url, target_url
 from b44_assets.database.locks import Session as Holder
 from b44_assets.database.locks import advisory_lock
 from b44_assets.errors import B44Error, DatabaseError, ExportError, SettingsError
-from b44_assets.settings import Settings
+from b44_assets.settings import Settings, month_from
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
+    from b44_assets.catalog import Catalog
     from b44_assets.engine.proving import EntityAccount
     from b44_assets.orchestration.resources import Migration
 
 INTERRUPTED = 130
 out = functools.partial(Console, highlight=False)
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """A check of a run: what it is about, its name, `passed`, `warning` or `failed`, and what it said."""
+
+    asset: str
+    name: str
+    verdict: str
+    said: str
 
 
 @dataclass
@@ -52,6 +65,8 @@ class Outcome:
     failed: int
     seconds: float
     unaccounted: int
+    checks: tuple[CheckOutcome, ...] = ()
+    stages: dict[str, float] = field(default_factory=dict[str, float])
 
     def as_json(self) -> str:
         """One JSON object."""
@@ -141,16 +156,153 @@ def migrate(export: Path | None, database_url: str | None, as_json: bool) -> Non
     _conclude(settings, outcome, faults, as_json=as_json)
 
 
+@main.command()
+@click.option("--entity", metavar="TABLE", help="Only this table's records, such as posts.")
+@_database_option
+@_json_option
+def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
+    """Migrate the records that were corrected in migration.quarantine, once."""
+    settings = _settings(database_url=database_url)
+    migration = _migration(settings)
+    if entity is not None and entity not in migration.catalog.mappings:
+        raise SettingsError(f"--entity: no table {entity}; there are {', '.join(migration.catalog.mappings)}")
+    _need_books(migration, "replay")
+    with _alone(settings):
+        outcome, faults = _run("replay", settings, as_json=as_json, tables=None if entity is None else [entity])
+    _conclude(settings, outcome, faults, as_json=as_json)
+
+
+@main.command()
+@click.option("--run", "run_id", metavar="ID", help="The run to take back, or the first characters of its id.")
+@click.option("--partition", metavar="YYYY-MM", help="The month of posts to take back.")
+@_database_option
+@_json_option
+def rollback(run_id: str | None, partition: str | None, database_url: str | None, as_json: bool) -> None:
+    """Take back what a run, or a month's load, has inserted and changed.
+
+    Rows that were edited since, and rows that others refer to, are left alone.
+    """
+    from b44_assets.engine.undoing import undo_month, undo_run
+
+    if (run_id is None) == (partition is None):
+        raise SettingsError("rollback needs either --run ID or --partition YYYY-MM")
+    settings = _settings(database_url=database_url)
+    migration = _migration(settings)
+    _need_books(migration, "rollback")
+    month = None if partition is None else month_from("--partition", partition)
+    with _alone(settings):
+        session = migration.offline_session()
+        undone = undo_run(session, run_id or "") if month is None else undo_month(session, month)
+    if as_json:
+        click.echo(json.dumps({"entities": {one.entity: asdict(one) for one in undone.entities}}, ensure_ascii=False))
+        return
+    table = Table(
+        "table", *(_right(name) for name in ("deleted", "restored", "left: edited since", "left: others refer to it"))
+    )
+    for one in undone.entities:
+        table.add_row(one.entity, *(f"{n:,}" for n in (one.deleted, one.restored, one.edited, one.in_use)))
+    console = out()
+    if not undone.entities:
+        console.print("Nothing was to be taken back.")
+        return
+    console.print(table)
+    console.print("b44 migrate brings it back; b44 status shows how things stand.")
+
+
+@main.command()
+@_export_option
+@_database_option
+@click.option("--by", "signed_by", metavar="NAME", help="Who signs it off; default the user of this system.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="FILE", help="The report; default cutover-<time>.html here."
+)
+@_json_option
+def cutover(
+    export: Path | None, database_url: str | None, signed_by: str | None, output: Path | None, as_json: bool
+) -> None:
+    """The last delta, every check, and a report that is signed off; the application must not write meanwhile."""
+    settings = _settings(export_dir=export, database_url=database_url)
+    if settings.export_dir is None:
+        raise ExportError("no export: name the folder of the last one with --export DIR or B44_EXPORT_DIR")
+    from b44_assets.exports import discover
+
+    discover(settings.export_dir)
+    begun = datetime.now(UTC)
+    target = output or Path.cwd() / f"cutover-{begun:%Y%m%dT%H%M%SZ}.html"
+    with _alone(settings):
+        outcome, faults = _run("migrate_everything", settings, as_json=as_json)
+    held = not (faults or outcome.failed or outcome.unaccounted)
+    _write_report(settings, target, outcome, faults, begun=begun, signed_by=signed_by or getpass.getuser())
+    if not as_json:
+        verdict = "Signed off" if held else "NOT signed off"
+        click.echo(f"{verdict}: {target}")
+        click.echo(
+            f"Write freeze that this needed: {outcome.seconds:.1f} seconds"
+            f" ({', '.join(f'{name} {seconds:.1f}' for name, seconds in outcome.stages.items())}),"
+            " and before it the time that the export took."
+        )
+    _conclude(settings, outcome, faults, as_json=as_json)
+
+
+@main.command()
+@_database_option
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Default report.html here.")
+def report(database_url: str | None, output: Path | None) -> None:
+    """Write the state of migration and database as one self-contained page."""
+    settings = _settings(database_url=database_url)
+    _need_books(_migration(settings), "report")
+    target = output or Path.cwd() / "report.html"
+    _write_report(settings, target, None, [], begun=datetime.now(UTC), signed_by=None)
+    click.echo(str(target))
+
+
+def _write_report(
+    settings: Settings,
+    target: Path,
+    outcome: Outcome | None,
+    faults: list[B44Error],
+    *,
+    begun: datetime,
+    signed_by: str | None,
+) -> None:
+    from b44_assets.engine.report import Cutover, gather, render
+
+    done = None
+    if outcome is not None and signed_by is not None:
+        done = Cutover(
+            held=not (faults or outcome.failed or outcome.unaccounted),
+            signed_by=signed_by,
+            begun=begun,
+            freeze_seconds=outcome.seconds,
+            stages=outcome.stages,
+            checks=tuple((check.asset, check.name, check.verdict, check.said) for check in outcome.checks),
+            faults=tuple(str(fault) for fault in faults),
+        )
+    page = render(gather(_migration(settings).offline_session(), done))
+    try:
+        target.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{target}: cannot be written: {error.strerror}") from error
+
+
+def _need_books(migration: Migration, command: str) -> None:
+    from b44_assets.engine.proving import accounts
+
+    if not accounts(migration.offline_session()):
+        raise NothingMigratedError(f"nothing to {command}: nothing has been migrated into this database yet")
+
+
 @contextmanager
 def _alone(settings: Settings) -> Generator[None]:
     """Keeps two migrations of one target apart: of two exports at once, each would undo the other's staging."""
+    from b44_assets.orchestration.resources import MIGRATION_LOCK
 
     def say(holder: Holder | None) -> None:
         click.echo(f"waiting for another migration of this database to end: {holder or 'it is just ending'}", err=True)
 
     with (
         _migration(settings).offline_session().connection("migrate") as conn,
-        advisory_lock(conn, "migrate", wait=say),
+        advisory_lock(conn, MIGRATION_LOCK, wait=say),
     ):
         yield
 
@@ -175,7 +327,7 @@ def verify(database_url: str | None, as_json: bool) -> None:
 def status(database_url: str | None, as_json: bool) -> None:
     """Show how far the migration is, and what became of every record."""
     settings = _settings(database_url=database_url)
-    from b44_assets.engine.proving import accounts
+    from b44_assets.engine.proving import accounts, progress_of, recent_runs
 
     session = _migration(settings).offline_session()
     found = accounts(session)
@@ -187,6 +339,17 @@ def status(database_url: str | None, as_json: bool) -> None:
         console.print("Nothing has been migrated into this database yet.")
         return
     _print_accounts(console, found)
+    for one in progress_of(session):
+        if one.percentage < 100:
+            rate = f", {one.records_per_second:,.0f} records a second" if one.records_per_second else ""
+            end = f", done about {one.expected_end:%Y-%m-%d %H:%M} UTC" if one.expected_end else ""
+            console.print(f"  {one.entity}: {one.percentage:.1f} % done{rate}{end}", markup=False)
+    runs = Table(Column("run", no_wrap=True), "began (UTC)", _right("batches"), _right("records"))
+    for run in recent_runs(session):
+        runs.add_row(run.run_id, f"{run.began:%Y-%m-%d %H:%M:%S}", f"{run.batches:,}", f"{run.records:,}")
+    if runs.row_count:
+        console.print("The last runs that wrote records (b44 rollback --run takes one back):")
+        console.print(runs)
 
 
 @main.command()
@@ -315,9 +478,17 @@ def _prepare_dagster(settings: Settings) -> None:
             os.environ[name] = str(value)
 
 
-def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[B44Error]]:
-    """Runs a job in this process over the instance that `b44 dev` shows."""
+def _end_on_sigterm(*_: object) -> None:
+    """A service manager ends a run as Ctrl-C does: in the server, too, and so that it can go on."""
+    raise KeyboardInterrupt
+
+
+def _run(
+    job: str, settings: Settings, *, as_json: bool, tables: list[str] | None = None
+) -> tuple[Outcome, list[B44Error]]:
+    """Runs a job, or the part of it for some tables, in this process over the instance that `b44 dev` shows."""
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, _end_on_sigterm)
     _prepare_dagster(settings)
     # Reach the target before Dagster is: a wrong address is one line, not a failed run.
     migration = _migration(settings)
@@ -325,11 +496,13 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
         pass
     with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
         pass
+    from dagster import AssetKey
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 
     from b44_assets.engine.proving import accounts
     from b44_assets.orchestration.code_location import definitions_of
+    from b44_assets.orchestration.history import PROCESS_TAG, end_abandoned_runs, this_process
     from b44_assets.orchestration.partitions import months_from
 
     months = months_from(settings.first_month)
@@ -337,14 +510,19 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
         with redirect_stderr(_Screen(sys.stderr)), _progress(quiet=as_json) as progress, _instance() as instance:
             # Dagster opens two connections for each event otherwise, which takes longer than most steps.
             instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
-            migration = replace(migration, progress=progress)
+            end_abandoned_runs(instance)
+            migration = replace(
+                migration, progress=progress, notice=lambda line: click.echo(f"notice: {line}", err=True), alone=True
+            )
             definitions = definitions_of(migration)
             result = definitions.resolve_job_def(job).execute_in_process(
                 instance=instance,
                 raise_on_error=False,
+                asset_selection=None if tables is None else [AssetKey(table) for table in tables],
                 tags={
                     "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
                     "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
+                    PROCESS_TAG: this_process(),
                 },
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             )
@@ -361,13 +539,18 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
     found = accounts(migration.offline_session())
     for warning in migration.warnings:
         click.echo(f"warning: {warning}", err=True)
-    for evaluation in evaluations:
-        if not evaluation.passed:
-            word = "failed" if evaluation in failed else "warning"
-            click.echo(
-                f"{word}: {evaluation.asset_key.to_user_string()} {evaluation.check_name}: {evaluation.description}",
-                err=True,
-            )
+    checks = tuple(
+        CheckOutcome(
+            e.asset_key.to_user_string(),
+            e.check_name,
+            "passed" if e.passed else "failed" if e in failed else "warning",
+            e.description or "",
+        )
+        for e in evaluations
+    )
+    for check in checks:
+        if check.verdict != "passed":
+            click.echo(f"{check.verdict}: {check.asset} {check.name}: {check.said}", err=True)
     outcome = Outcome(
         entities=_entities(found),
         passed=sum(e.passed for e in evaluations),
@@ -375,8 +558,29 @@ def _run(job: str, settings: Settings, *, as_json: bool) -> tuple[Outcome, list[
         failed=len(failed),
         seconds=time.monotonic() - started,
         unaccounted=sum(account.unaccounted + account.pending for account in found),
+        checks=checks,
+        stages=_seconds_by_stage(result, migration.catalog),
     )
     return outcome, faults
+
+
+def _seconds_by_stage(result: Any, catalog: Catalog) -> dict[str, float]:
+    """What the steps of a run took, by what they did."""
+    seconds = dict.fromkeys(("staging", "loading", "schema", "checking"), 0.0)
+    for event in result.all_events:
+        if event.is_step_success:
+            key = event.step_key
+            stage = (
+                "staging"
+                if key.startswith("base44__")
+                else "loading"
+                if key in catalog.mappings
+                else "checking"
+                if key == "health" or key.endswith("_parity")
+                else "schema"
+            )
+            seconds[stage] += event.event_specific_data.duration_ms / 1000
+    return seconds
 
 
 def _instance() -> DagsterInstance:
@@ -522,23 +726,12 @@ def _own_command() -> str:
 
 
 def _print_accounts(console: Console, found: tuple[EntityAccount, ...]) -> None:
-    table = Table(
-        "table", *(_right(n) for n in ("read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted"))
-    )
+    names = ("read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted", "vanished", "conflicts")
+    table = Table("table", *(_right(name) for name in names))
     for account in found:
         table.add_row(
             account.entity,
-            *(
-                f"{n:,}"
-                for n in (
-                    account.read,
-                    account.migrated,
-                    account.deduplicated,
-                    account.quarantined,
-                    account.pending,
-                    account.unaccounted,
-                )
-            ),
+            *(f"{getattr(account, name):,}" for name in names),
         )
     console.print(table)
     for account in found:
@@ -547,8 +740,6 @@ def _print_accounts(console: Console, found: tuple[EntityAccount, ...]) -> None:
 
 
 def _right(name: str) -> Any:
-    from rich.table import Column
-
     return Column(name, justify="right")
 
 

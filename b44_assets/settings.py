@@ -27,6 +27,7 @@ DEFAULT_BATCH_SECONDS = 2.0
 DEFAULT_STREAMS = 2
 DEFAULT_MAX_REPLICATION_LAG = 10.0
 DEFAULT_MAX_LOCK_QUEUE = 20
+DEFAULT_KEEP_RUNS_DAYS = 90
 
 # PostgreSQL keeps lock_timeout in a signed 32-bit number of milliseconds.
 _MAX_TIMEOUT_MS = 2**31 - 1
@@ -34,6 +35,9 @@ _UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000}
 _UNITS_BYTES = {"kB": 1024, "MB": 1024**2, "GB": 1024**3}
 _LONGEST_SECONDS = 3600
 _LARGEST_MULTIPLE = 1000
+_WEBHOOK = re.compile(r"https?://[^\s/]+\S*")
+_MAIL_SERVER = re.compile(r"smtps?://[^\s/]+/?")
+_ADDRESS = re.compile(r"[^@\s,<>]+@[^@\s,<>]+")
 _URL = re.compile(r"(?:postgresql|postgres)(?:\+[a-z0-9]+)?://(?P<rest>.*)", re.DOTALL)
 
 
@@ -205,11 +209,16 @@ class Overrides(TypedDict, total=False):
     max_replication_lag: float | None
     max_lock_queue: int | None
     max_wal_rate: int | None
+    alert_webhook: str | None
+    alert_email: tuple[str, ...] | None
+    smtp_url: str | None
+    alert_from: str | None
+    keep_runs_days: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of one process. Both URLs are left out of the `repr`, since they may carry passwords.
+    """The settings of one process. URLs are left out of the `repr`, since they may carry passwords.
 
     Attributes:
         database_url: libpq URL of the target (`B44_DATABASE_URL`); `None` means the embedded server.
@@ -228,6 +237,12 @@ class Settings:
         max_replication_lag: Seconds that a standby may be behind (`B44_MAX_REPLICATION_LAG`); `None` is no limit.
         max_lock_queue: Sessions that may wait for a lock (`B44_MAX_LOCK_QUEUE`); `None` is no limit.
         max_wal_rate: Bytes of WAL a second that the server may write (`B44_MAX_WAL_RATE`); `None` is no limit.
+        alert_webhook: URL that a failed run is posted to as JSON (`B44_ALERT_WEBHOOK`).
+        alert_email: Addresses that are told of a failed run (`B44_ALERT_EMAIL`, comma-separated).
+        smtp_url: The server that takes these e-mails (`B44_SMTP_URL`, such as `smtp://user:password@host:587`; TLS is used
+            wherever the server offers it, and always with `smtps://`).
+        alert_from: Their sender (`B44_ALERT_FROM`); by default the first recipient.
+        keep_runs_days: Days after which the history of a run is forgotten (`B44_KEEP_RUNS_DAYS`).
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -246,6 +261,11 @@ class Settings:
     max_replication_lag: float | None = DEFAULT_MAX_REPLICATION_LAG
     max_lock_queue: int | None = DEFAULT_MAX_LOCK_QUEUE
     max_wal_rate: int | None = None
+    alert_webhook: str | None = field(default=None, repr=False)
+    alert_email: tuple[str, ...] = ()
+    smtp_url: str | None = field(default=None, repr=False)
+    alert_from: str | None = None
+    keep_runs_days: int = DEFAULT_KEEP_RUNS_DAYS
 
     def __post_init__(self) -> None:
         """Holds what no source of a value may break."""
@@ -256,6 +276,10 @@ class Settings:
         if not 1 <= self.lock_timeout_ms <= _MAX_TIMEOUT_MS:
             # PostgreSQL reads 0 as "wait for ever", the opposite of what a bound is for.
             raise SettingsError(f"B44_LOCK_TIMEOUT must be from 1ms to 24 days, not {self.lock_timeout_ms}ms")
+        if self.keep_runs_days < 1:
+            raise SettingsError(f"B44_KEEP_RUNS_DAYS must be a whole number of at least 1, not {self.keep_runs_days}")
+        if self.alert_email and self.smtp_url is None:
+            raise SettingsError("B44_ALERT_EMAIL needs a server to send by: set B44_SMTP_URL=smtp://host:25")
 
     @property
     def pace(self) -> Pace:
@@ -300,7 +324,7 @@ class Settings:
         if text := values.get("DAGSTER_PG_URL"):
             given["dagster_pg_url"] = text
         if text := values.get("B44_FIRST_MONTH"):
-            given["first_month"] = _month("B44_FIRST_MONTH", text)
+            given["first_month"] = month_from("B44_FIRST_MONTH", text)
         if text := values.get("B44_MAX_QUARANTINE"):
             given["max_quarantine"] = QuarantineLimit.parse(text)
         if text := values.get("B44_BATCH_SIZE"):
@@ -327,6 +351,16 @@ class Settings:
             given["max_lock_queue"] = None if text == "off" else _sessions("B44_MAX_LOCK_QUEUE", text)
         if text := values.get("B44_MAX_WAL_RATE"):
             given["max_wal_rate"] = None if text == "off" else _bytes("B44_MAX_WAL_RATE", text)
+        if text := values.get("B44_ALERT_WEBHOOK"):
+            given["alert_webhook"] = _matching("B44_ALERT_WEBHOOK", text, _WEBHOOK, "https://host/path")
+        if text := values.get("B44_ALERT_EMAIL"):
+            given["alert_email"] = _addresses("B44_ALERT_EMAIL", text)
+        if text := values.get("B44_SMTP_URL"):
+            given["smtp_url"] = _matching("B44_SMTP_URL", text, _MAIL_SERVER, "smtp://user:password@host:587")
+        if text := values.get("B44_ALERT_FROM"):
+            given["alert_from"] = _addresses("B44_ALERT_FROM", text)[0]
+        if text := values.get("B44_KEEP_RUNS_DAYS"):
+            given["keep_runs_days"] = _whole("B44_KEEP_RUNS_DAYS", text)
         for name, value in overrides.items():
             if name not in Overrides.__annotations__:
                 raise TypeError(f"there is no setting named {name!r}")
@@ -365,7 +399,16 @@ def _url(name: str, text: str) -> str:
     return match["rest"]
 
 
-def _month(name: str, text: str) -> date:
+def month_from(name: str, text: str) -> date:
+    """Reads `2020-01` as the first day of that month.
+
+    Args:
+        name: What the text was given as, for the complaint.
+        text: The text.
+
+    Raises:
+        SettingsError: It is no month.
+    """
     match = re.fullmatch(r"([0-9]{4})-(0[1-9]|1[0-2])", text)
     if match is None or int(match[1]) < 1:
         raise SettingsError(f"{name} must be a month such as 2020-01, not {text!r}")
@@ -382,6 +425,21 @@ def _months_by_table(name: str, text: str) -> dict[str, int]:
             )
         kept[match[1]] = int(match[2])
     return kept
+
+
+def _matching(name: str, text: str, form: re.Pattern[str], example: str) -> str:
+    """Returns the text if it has the form. It may hold a secret, and is never shown."""
+    if form.fullmatch(text) is None:
+        raise SettingsError(f"{name} must be of the form {example}")
+    return text
+
+
+def _addresses(name: str, text: str) -> tuple[str, ...]:
+    addresses = tuple(part.strip() for part in text.split(","))
+    for address in addresses:
+        if _ADDRESS.fullmatch(address) is None:
+            raise SettingsError(f"{name} must be e-mail addresses such as ops@example.org, not {address!r}")
+    return addresses
 
 
 def _whole(name: str, text: str) -> int:

@@ -82,6 +82,7 @@ def advisory_lock(
     *,
     wait: Callable[[Session | None], None] | None = None,
     timeout: float | None = None,
+    shared: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Generator[None]:
     """Holds a lock of the whole database, by name, until the block is left or the session ends.
@@ -94,6 +95,7 @@ def advisory_lock(
         name: What the lock is called; the same name is the same lock for every version of this project.
         wait: Called once if somebody else holds the lock, with who it is, or `None` if they had just let go.
         timeout: Seconds to wait at most; 0 is not at all, `None` for as long as it takes.
+        shared: Whether others may hold it at the same time that want to share it, too.
         sleep: How to wait, for tests.
 
     Raises:
@@ -104,7 +106,7 @@ def advisory_lock(
     key = advisory_key(name)
     waited = 0.0
     told = False
-    while not _try_lock(conn, key):
+    while not _try_lock(conn, key, shared=shared):
         if timeout is not None and waited >= timeout:
             holder = _holder(conn, key)
             raise DatabaseError(f"the lock {name!r} is held by {holder or 'a session that has just let go of it'}")
@@ -117,7 +119,7 @@ def advisory_lock(
     try:
         yield
     finally:
-        _unlock(conn, key)
+        _unlock(conn, key, shared=shared)
 
 
 def with_lock_retries(
@@ -222,8 +224,9 @@ _HOLDER = sql.SQL("""
 _BLOCKERS = sql.SQL("{sessions} WHERE pid = ANY (pg_blocking_pids(%s)) ORDER BY pid").format(sessions=_SESSIONS)
 
 
-def _try_lock(conn: psycopg.Connection[TupleRow], key: int) -> bool:
-    row = conn.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
+def _try_lock(conn: psycopg.Connection[TupleRow], key: int, *, shared: bool) -> bool:
+    function = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
+    row = conn.execute(sql.SQL("SELECT {}(%s)").format(sql.Identifier(function)), (key,)).fetchone()
     _settle(conn)
     assert row is not None
     return bool(row[0])
@@ -238,7 +241,7 @@ def _holder(conn: psycopg.Connection[TupleRow], key: int) -> Session | None:
     return holder
 
 
-def _unlock(conn: psycopg.Connection[TupleRow], key: int) -> None:
+def _unlock(conn: psycopg.Connection[TupleRow], key: int, *, shared: bool) -> None:
     if conn.closed:
         return
     status = conn.info.transaction_status
@@ -250,7 +253,8 @@ def _unlock(conn: psycopg.Connection[TupleRow], key: int) -> None:
         conn.rollback()
     idle = conn.info.transaction_status == pq.TransactionStatus.IDLE
     try:
-        conn.execute("SELECT pg_advisory_unlock(%s)", (key,))
+        function = "pg_advisory_unlock_shared" if shared else "pg_advisory_unlock"
+        conn.execute(sql.SQL("SELECT {}(%s)").format(sql.Identifier(function)), (key,))
     except errors.OperationalError as error:
         # The connection broke just now, and the lock went with it.
         logger.debug("advisory lock freed by the end of the session: %s", error)

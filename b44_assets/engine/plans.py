@@ -31,6 +31,7 @@ class QueryPlan:
         read: Those that the plan reads.
         wrongly_read: Those of them that lie outside of the query's range of time.
         too_small: Whether a meant index is there and valid, and the query cheap whatever serves it.
+        text: The plan for people, a line a node, as EXPLAIN has it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class QueryPlan:
     read: int
     wrongly_read: tuple[str, ...]
     too_small: bool = False
+    text: str = ""
 
     @property
     def passed(self) -> bool:
@@ -104,7 +106,8 @@ def _plan(session: Session, conn: Connection, query: Query) -> QueryPlan:
             " join pg_class p on p.oid = h.inhparent where c.relkind = 'i'"
         ).fetchall()
     )
-    natural = list(_nodes(_explain(conn, query, statement)))
+    plan = _explain(conn, query, statement)
+    natural = list(_nodes(plan))
     chosen = _indexes(natural, roots, query)
     usable: tuple[str, ...] = ()
     if not chosen and query.uses:
@@ -126,6 +129,7 @@ def _plan(session: Session, conn: Connection, query: Query) -> QueryPlan:
         len(read),
         tuple(sorted(name for name in read if partitions[name])),
         too_small,
+        "\n".join(_lines(plan)),
     )
 
 
@@ -179,6 +183,19 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", ()):
         yield from _nodes(child)
+
+
+def _lines(plan: dict[str, Any], depth: int = 0) -> Iterator[str]:
+    index, relation = plan.get("Index Name"), plan.get("Relation Name")
+    yield (
+        "  " * depth
+        + plan["Node Type"]
+        + (f" using {index}" if index else "")
+        + (f" on {relation}" if relation else "")
+        + f"  (cost={plan['Startup Cost']:.2f}..{plan['Total Cost']:.2f} rows={plan['Plan Rows']})"
+    )
+    for child in plan.get("Plans", ()):
+        yield from _lines(child, depth + 1)
 
 
 def _there(conn: Connection, names: tuple[str, ...]) -> bool:

@@ -7,6 +7,7 @@ what the load itself computed: the expected rows come from the staged text throu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from psycopg import sql
 
@@ -365,6 +366,47 @@ class EntityAccount:
     conflicts: int
     reasons: dict[str, int]
     repairs: dict[str, int]
+
+
+@dataclass(frozen=True)
+class EntityProgress:
+    """How far an entity is: percent of its records, records a second of late, and when it should be done (UTC)."""
+
+    entity: str
+    percentage: float
+    records_per_second: float | None
+    expected_end: datetime | None
+
+
+@dataclass(frozen=True)
+class WritingRun:
+    """A run that wrote records: its id, when its first batch began (UTC), and its batches and records."""
+
+    run_id: str
+    began: datetime
+    batches: int
+    records: int
+
+
+def progress_of(session: Session) -> tuple[EntityProgress, ...]:
+    """How far every entity is that was settled."""
+    with session.connection("status") as conn:
+        rows = conn.execute(
+            "select entity_type, percentage::float8, records_per_second::float8, expected_end from migration.progress"
+        ).fetchall()
+    return tuple(EntityProgress(*row) for row in rows)
+
+
+def recent_runs(session: Session, most: int = 5) -> tuple[WritingRun, ...]:
+    """The last runs that wrote records and were not taken back, the newest first."""
+    with session.connection("status") as conn:
+        rows = conn.execute(
+            "select run_id, min(started_at), count(*), sum(records_processed)::bigint from migration.migration_log"
+            " where status = 'completed' and rolled_back_at is null and run_id is not null and records_processed > 0"
+            " group by 1 order by 2 desc limit %s",
+            (most,),
+        ).fetchall()
+    return tuple(WritingRun(*row) for row in rows)
 
 
 def accounts(session: Session) -> tuple[EntityAccount, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import LiteralString, cast
 
@@ -10,7 +11,7 @@ from psycopg import sql
 
 from b44_assets.catalog import Kind, Spec
 from b44_assets.engine.ddl import change, enduring
-from b44_assets.engine.session import Connection, Session, explained
+from b44_assets.engine.session import Connection, Session, explained, scalar
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,34 @@ def apply_on(conn: Connection, spec: Spec) -> Applied:
             except psycopg.Error as error:
                 raise explained(f"{spec.path}:{statement.line}", error) from error
     return Applied(spec.name, len(spec.statements))
+
+
+def ensure_tables(session: Session, names: Iterable[str]) -> tuple[str, ...]:
+    """Makes those of some tables, and of the tables they stand on, that are not there yet; returns their names.
+
+    What stands on a table can then be made before the table's rows are loaded.
+
+    Args:
+        session: The run.
+        names: Tables; names of anything else are passed over.
+
+    Raises:
+        DatabaseError: As of `apply`.
+    """
+    tables = {spec.name: spec for spec in session.catalog.of(Kind.TABLE)}
+    wanted: set[str] = set()
+    todo = [name for name in names if name in tables]
+    while todo:
+        name = todo.pop()
+        if name not in wanted:
+            wanted.add(name)
+            todo += [other for other in tables[name].depends if other in tables]
+    with session.connection("look for tables") as conn:
+        missing = [
+            name
+            for name in tables
+            if name in wanted and scalar(conn, "select to_regclass(%s) is null", (f"public.{name}",))
+        ]
+    for name in missing:
+        apply(session, tables[name])
+    return tuple(missing)

@@ -1,6 +1,6 @@
 """Factories: specs of the catalogue into assets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -8,23 +8,39 @@ import dagster as dg
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
 from b44_assets.engine.building import ON_A_TABLE
 from b44_assets.engine.ddl import SchemaChange
+from b44_assets.engine.health import view_fresh
+from b44_assets.engine.lineage import origins
 from b44_assets.engine.loading import Load, load
+from b44_assets.engine.measuring import measure_sizes, repairs_by_rule, staged_fields, sweep
 from b44_assets.engine.partitioning import apply_partitions
-from b44_assets.engine.schema import apply
+from b44_assets.engine.schema import apply, ensure_tables
+from b44_assets.engine.session import Session
 from b44_assets.engine.staging import stage
 from b44_assets.engine.strays import keep_strays
 from b44_assets.engine.tables import describe
 from b44_assets.engine.upkeep import analyze, index_usage, reindex_bloated
-from b44_assets.engine.viewing import apply_view
+from b44_assets.engine.viewing import apply_view, refresh
+from b44_assets.engine.work import load_months, settle_again, standing
 from b44_assets.orchestration import metadata
-from b44_assets.orchestration.partitions import KEY_FORMAT, month_of, range_of
+from b44_assets.orchestration.partitions import is_monthly, key_of_month, month_of, range_of
 from b44_assets.orchestration.resources import Migration
+from b44_assets.orchestration.timetable import (
+    MAINTENANCE_JOB,
+    MONITORING_JOB,
+    PARTITIONS_JOB,
+    REFRESH_JOB,
+    STATISTICS_JOB,
+    TIMETABLE,
+)
 
 OWNERS = ["team:database"]
 EXPORT_STAGE = "exports"
 MONITORING_STAGE = "monitoring"
 INDEX_USAGE_KEY = dg.AssetKey(["monitoring", "index_usage"])
 REBUILT_INDEXES_KEY = dg.AssetKey(["monitoring", "rebuilt_indexes"])
+PENDING_WORK_KEY = dg.AssetKey(["monitoring", "pending_work"])
+STATISTICS_KEY = dg.AssetKey(["monitoring", "statistics"])
+TABLE_SIZES_KEY = dg.AssetKey(["monitoring", "table_sizes"])
 STRAYS_KEY = dg.AssetKey(["base44", "other_entities"])
 
 
@@ -53,13 +69,13 @@ def build_assets(catalog: Catalog, months: dg.MonthlyPartitionsDefinition) -> li
     ]
     for spec in catalog.of(Kind.TABLE):
         mapping = catalog.mappings.get(spec.name)
-        assets.append(_plain_table(spec) if mapping is None else _table(spec, mapping, months))
+        assets.append(_plain_table(spec) if mapping is None else _table(spec, mapping, catalog, months))
     assets.extend(_partition_set(spec) for spec in catalog.of(Kind.PARTITION))
     tables = dict.fromkeys(spec.options["on"] for spec in catalog.of(*ON_A_TABLE))
     assets.extend(_schema_of(table, schema_on(catalog, table)) for table in tables)
     assets.extend(_view(spec) for spec in catalog.of(Kind.VIEW))
     assets.append(_index_usage(catalog))
-    assets.append(_rebuilt_indexes())
+    assets += [_rebuilt_indexes(), _pending_work(catalog), _statistics(catalog), _table_sizes(catalog)]
     return assets
 
 
@@ -107,6 +123,7 @@ def _schema_of(table: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult[Any]]:
         indexed = False
         with migration.session(context) as session:
+            ensure_tables(session, (table, *(name for spec in specs for name in spec.depends)))
             for spec in specs:
                 if key_of(spec.name) in context.selected_asset_keys:
                     done = ON_A_TABLE[spec.kind](session, spec)
@@ -128,27 +145,40 @@ def _partition_set(spec: Spec) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
         with migration.session(context) as session:
+            ensure_tables(session, (table,))
             done = apply_partitions(session, spec, keep_months=migration.settings.keep_months.get(table))
         for what, names in (("made", done.made), ("detached", done.detached)):
             if names:
                 context.log.info(f"{table}: {what} {', '.join(names)}")
         return dg.MaterializeResult(metadata=metadata.of_partitions(done))
 
-    return dg.asset(**_spec_of(spec))(partition_set)
+    options = _spec_of(spec, freshness_policy=TIMETABLE[PARTITIONS_JOB].freshness)
+    options["deps"] = list(dict.fromkeys((*options["deps"], *_WORK_ON_PARTITIONS)))
+    return dg.asset(**options)(partition_set)
+
+
+_WORK_ON_PARTITIONS = (key_of("partition_functions"), key_of("drain_functions"))
+"""What the engine calls for a partition set, whether its file does or not."""
 
 
 def _view(spec: Spec) -> dg.AssetsDefinition:
-    """A materialized view, made, and filled where it differs from its query."""
+    """A materialized view, made, and filled where it differs from its query or its tables have changed since."""
 
     def view(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
         with migration.session(context) as session:
+            ensure_tables(session, spec.depends)
             done = apply_view(session, spec)
-            facts = metadata.of_change(done) | {"refreshed": done.refreshed}
+            refreshed = done.refreshed
+            if spec.name in done.unchanged and not refreshed and view_fresh(session, spec).changed_since:
+                # Its rows came out the same; but it would go on counting as older than its tables.
+                refresh(session, spec)
+                refreshed = True
+            facts = metadata.of_change(done) | {"refreshed": refreshed}
             facts |= metadata.of_table(describe(session, spec.name))
         _log_change(context, done)
         return dg.MaterializeResult(metadata=facts)
 
-    return dg.asset(**_spec_of(spec))(view)
+    return dg.asset(**_spec_of(spec, freshness_policy=TIMETABLE[REFRESH_JOB].freshness))(view)
 
 
 def _index_usage(catalog: Catalog) -> dg.AssetsDefinition:
@@ -156,6 +186,7 @@ def _index_usage(catalog: Catalog) -> dg.AssetsDefinition:
         key=INDEX_USAGE_KEY,
         deps=[key_of(spec.name) for spec in catalog.of(Kind.INDEX, Kind.CONSTRAINT, Kind.VIEW)],
         description="Size, use and bloat of every index.",
+        freshness_policy=TIMETABLE[MAINTENANCE_JOB].freshness,
         group_name=MONITORING_STAGE,
         kinds={"postgres"},
         owners=OWNERS,
@@ -176,6 +207,7 @@ def _rebuilt_indexes() -> dg.AssetsDefinition:
         key=REBUILT_INDEXES_KEY,
         deps=[INDEX_USAGE_KEY],
         description="Indexes rebuilt CONCURRENTLY, since half of them or more was bloat.",
+        freshness_policy=TIMETABLE[MAINTENANCE_JOB].freshness,
         group_name=MONITORING_STAGE,
         kinds={"postgres"},
         owners=OWNERS,
@@ -189,6 +221,75 @@ def _rebuilt_indexes() -> dg.AssetsDefinition:
         return dg.MaterializeResult(metadata=metadata.of_rebuilt(names))
 
     return rebuilt_indexes
+
+
+def _pending_work(catalog: Catalog) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=PENDING_WORK_KEY,
+        deps=[
+            *(export_key(table) for table in catalog.mappings),
+            *(key_of(table) for table in catalog.mappings if not is_monthly(catalog, table)),
+        ],
+        description="Records that wait for their batch, by table and month: what is staged is judged anew where its export, or"
+        " what its mapping reads, has changed. The sensor pending_work then has them loaded.",
+        group_name=MONITORING_STAGE,
+        kinds={"postgres"},
+        owners=OWNERS,
+        code_version="1",
+    )
+    def pending_work(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            settle_again(session)
+            stands = standing(session)
+        return dg.MaterializeResult(metadata=metadata.of_standing(stands))
+
+    return pending_work
+
+
+def _statistics(catalog: Catalog) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=STATISTICS_KEY,
+        deps=[key_of(spec.name) for spec in catalog.of(Kind.TABLE)],
+        description="What the planner knows of the tables, and dead rows: those that have changed enough since the last time"
+        " are vacuumed and analyzed, which keeps no reader or writer waiting.",
+        freshness_policy=TIMETABLE[STATISTICS_JOB].freshness,
+        group_name=MONITORING_STAGE,
+        kinds={"postgres"},
+        owners=OWNERS,
+        code_version="1",
+    )
+    def statistics(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            swept = sweep(session)
+        return dg.MaterializeResult(metadata=metadata.of_sweep(swept))
+
+    return statistics
+
+
+def _table_sizes(catalog: Catalog) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=TABLE_SIZES_KEY,
+        deps=[key_of(spec.name) for spec in catalog.of(Kind.TABLE)],
+        description="Size of every table with its indexes, and how fast it grows: plotted over time.",
+        freshness_policy=TIMETABLE[MONITORING_JOB].freshness,
+        group_name=MONITORING_STAGE,
+        kinds={"postgres"},
+        owners=OWNERS,
+        code_version="1",
+    )
+    def table_sizes(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        with migration.session(context) as session:
+            sizes = measure_sizes(session)
+        before = context.instance.get_latest_materialization_event(TABLE_SIZES_KEY)
+        return dg.MaterializeResult(metadata=metadata.of_sizes(sizes, before))
+
+    return table_sizes
 
 
 def _log_change(context: dg.AssetExecutionContext, done: SchemaChange) -> None:
@@ -227,6 +328,7 @@ def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
     def staged_export(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
+        migration.keep_others_away(context, stages=True)
         with migration.session(context) as session:
             staged = stage(session, mapping, migration.export_dir)
         if staged.dialect == "absent":
@@ -249,6 +351,7 @@ def _other_entities() -> dg.AssetsDefinition:
     def other_entities(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
+        migration.keep_others_away(context, stages=True)
         with migration.session(context) as session:
             strays = keep_strays(session, migration.export_dir)
         for entity, records in strays.records.items():
@@ -264,33 +367,75 @@ def _other_entities() -> dg.AssetsDefinition:
     return other_entities
 
 
-def _table(spec: Spec, mapping: TableMapping, months: dg.MonthlyPartitionsDefinition) -> dg.AssetsDefinition:
+def _table(
+    spec: Spec, mapping: TableMapping, catalog: Catalog, months: dg.MonthlyPartitionsDefinition
+) -> dg.AssetsDefinition:
     """A table and its migrated rows."""
-    by_month = spec.period is not None and spec.period.unit == "month"
     reads = {*spec.depends, *mapping.spec.depends}
     options = _spec_of(spec, code_version=f"{spec.digest[:8]}{mapping.spec.digest[:8]}")
     options["deps"] = [export_key(spec.name), *(key_of(name) for name in sorted(reads)), *_BOOKS_OF_A_LOAD]
-    if by_month:
+    if is_monthly(catalog, spec.name):
         options |= {"partitions_def": months, "backfill_policy": dg.BackfillPolicy.single_run()}
+        return dg.asset(**options)(_rows_by_month(spec, mapping, months))
 
     def table(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
+        migration.keep_others_away(context, stages=False)
         with migration.session(context) as session:
             apply(session, spec)
-            if not by_month:
-                done = load(session, mapping)
-            else:
-                keys = list(context.partition_keys)
-                done = load(
-                    session, mapping, range_of(months, keys), month_of(months.get_first_partition_key() or keys[0])
-                )
-            facts = {**metadata.of_load(done), **metadata.of_table(describe(session, spec.name))}
+            done = load(session, mapping)
+            facts = _facts(session, mapping, done)
         _log(context, done)
-        if by_month:
-            _report_months(context, done, list(context.partition_keys), facts)
-            return dg.MaterializeResult()
         return dg.MaterializeResult(metadata=facts)
 
     return dg.asset(**options)(table)
+
+
+def _rows_by_month(
+    spec: Spec, mapping: TableMapping, months: dg.MonthlyPartitionsDefinition
+) -> Callable[..., dg.MaterializeResult[Any]]:
+    def table_by_month(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        keys = list(context.partition_keys)
+        migration.keep_others_away(context, stages=False)
+        with migration.session(context) as session:
+            apply(session, spec)
+            done = load_months(
+                session, mapping, range_of(months, keys), month_of(months.get_first_partition_key() or keys[0])
+            )
+            facts = {} if done.load is None else _facts(session, mapping, done.load)
+        if done.load is not None:
+            _log(context, done.load)
+        if not done.failed:
+            assert done.load is not None
+            for key, of_month in _by_month(done.load, keys, facts).items():
+                context.add_asset_metadata(of_month, partition_key=key)
+            return dg.MaterializeResult()
+        # A step fails as a whole; the months that are in are told of one by one, so that only the others show as failed.
+        failed = {key_of_month(month): reason for month, reason in sorted(done.failed.items())}
+        if done.load is not None:
+            for key, of_month in _by_month(done.load, [key for key in keys if key not in failed], facts).items():
+                context.log_event(dg.AssetMaterialization(key_of(spec.name), partition=key, metadata=of_month))
+        raise dg.Failure(
+            f"{spec.name}: {len(failed)} of {len(keys)} months failed, the others are in;"
+            f" {', '.join(f'{key}: {reason}' for key, reason in failed.items())}",
+            metadata={"failed_months": metadata.names_table("month", "reason", failed)},
+            allow_retries=False,
+        )
+
+    return table_by_month
+
+
+def _facts(session: Session, mapping: TableMapping, done: Load) -> dict[str, Any]:
+    """What there is to say of a table and its migrated records, whichever way it is loaded."""
+    table = mapping.spec.name
+    return {
+        **metadata.of_load(done),
+        **metadata.of_months(done),
+        **metadata.of_table(describe(session, table)),
+        **metadata.of_repairs(repairs_by_rule(session, table)),
+        **metadata.of_lineage(origins(session.catalog, mapping), export_key(table), staged_fields(session, mapping)),
+    }
 
 
 _BOOKS_OF_A_LOAD = tuple(
@@ -299,22 +444,20 @@ _BOOKS_OF_A_LOAD = tuple(
 )
 
 
-def _report_months(context: dg.AssetExecutionContext, done: Load, keys: Sequence[str], facts: dict[str, Any]) -> None:
-    """Each month's own numbers, on its own materialization; the whole table's on the last, which is the one shown first."""
-    months = {
-        part.partition_key.strftime(KEY_FORMAT): part for part in done.partitions if part.partition_key is not None
-    }
+def _by_month(done: Load, keys: Sequence[str], facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each month's own numbers; those of the whole table go with the last, which is the one shown first."""
+    months = {key_of_month(part.partition_key): part for part in done.partitions if part.partition_key is not None}
+    found: dict[str, dict[str, Any]] = {}
     for key in keys:
         part = months.get(key)
-        context.add_asset_metadata(
-            {
-                "month": key,
-                "dagster/partition_row_count": part.migrated if part else 0,
-                "month_inserted_now": part.inserted if part else 0,
-                **(facts if key == keys[-1] else {}),
-            },
-            partition_key=key,
-        )
+        found[key] = {
+            "month": key,
+            "dagster/partition_row_count": part.migrated if part else 0,
+            "month_inserted_now": part.inserted if part else 0,
+            **({"month_seconds": round(part.seconds, 3)} if part and part.seconds else {}),
+            **(facts if key == keys[-1] else {}),
+        }
+    return found
 
 
 def _log(context: dg.AssetExecutionContext, done: Load) -> None:

@@ -1,4 +1,4 @@
-"""The definitions put together: assets, checks, jobs and the resource, from settings and catalogue alone."""
+"""The definitions put together: assets, checks, jobs, schedules, sensors and the resource, from settings and catalogue alone."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import dagster as dg
 from b44_assets.catalog import Kind, load_catalog
 from b44_assets.engine.session import Progress, silent
 from b44_assets.errors import SettingsError
-from b44_assets.orchestration.assets import INDEX_USAGE_KEY, REBUILT_INDEXES_KEY, build_assets
+from b44_assets.orchestration.assets import build_assets
 from b44_assets.orchestration.checks import build_checks
+from b44_assets.orchestration.history import build_forget_job
+from b44_assets.orchestration.jobs import MIGRATE_JOB, VERIFY_JOB, build_jobs, build_schedules
 from b44_assets.orchestration.partitions import months_from
 from b44_assets.orchestration.resources import Migration
+from b44_assets.orchestration.sensors import build_sensors
 from b44_assets.settings import Settings
 
-MIGRATE_JOB = "migrate_everything"
-VERIFY_JOB = "verify"
-MAINTENANCE_JOB = "maintenance"
+__all__ = ["MIGRATE_JOB", "VERIFY_JOB", "build_definitions", "definitions_of"]
 
 
 def build_definitions(settings: Settings, progress: Progress = silent) -> dg.Definitions:
@@ -39,29 +40,18 @@ def definitions_of(migration: Migration) -> dg.Definitions:
         raise SettingsError(f"B44_KEEP_MONTHS names {min(wrong)}, which sql/partitions/ does not partition by time")
     months = months_from(migration.settings.first_month)
     with warnings.catch_warnings():
-        # Backfill policies and code references are "beta" in Dagster 1.13; the pinned range is tested with both.
+        # Backfill policies, code references and freshness policies are "beta" in Dagster 1.13; the pinned range is tested
+        # with all of them.
         warnings.simplefilter("ignore", dg.BetaWarning)
         assets, checks = build_assets(catalog, months), build_checks(catalog)
+    check_keys = [spec.key for check in checks for spec in check.check_specs]
+    jobs = build_jobs(catalog)
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
-        jobs=[
-            dg.define_asset_job(
-                MIGRATE_JOB,
-                selection=dg.AssetSelection.all() - dg.AssetSelection.assets(REBUILT_INDEXES_KEY),
-                description="From the folder of exports to verified tables: every asset and every check.",
-            ),
-            dg.define_asset_job(
-                VERIFY_JOB,
-                selection=dg.AssetSelection.all_asset_checks(),
-                description="Every check, on what is in the database now.",
-            ),
-            dg.define_asset_job(
-                MAINTENANCE_JOB,
-                selection=dg.AssetSelection.assets(INDEX_USAGE_KEY, REBUILT_INDEXES_KEY),
-                description="Looks at every index, and rebuilds the bloated ones while they are in use.",
-            ),
-        ],
+        jobs=[*jobs.values(), build_forget_job(check_keys)],
+        schedules=build_schedules(),
+        sensors=build_sensors(migration.settings, jobs, months),
         resources={"migration": migration},
         # The database does the work; a process for each step would cost seconds a step.
         executor=dg.in_process_executor,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
 from typing import Any
 
 import dagster as dg
@@ -19,16 +22,21 @@ from b44_assets.engine.health import (
     ViewEqualsQuery,
     ViewFresh,
 )
+from b44_assets.engine.lineage import Origin
 from b44_assets.engine.loading import Load
+from b44_assets.engine.measuring import Repaired, Sizes, Sweep
 from b44_assets.engine.partitioning import BoundsCheck, GlobalIds, PartitionSet
 from b44_assets.engine.plans import QueryPlans
 from b44_assets.engine.proving import Applied, ContentParity, RowParity
 from b44_assets.engine.staging import StagedExport
 from b44_assets.engine.tables import TableDescription
 from b44_assets.engine.upkeep import IndexUsage
+from b44_assets.engine.work import Standing
 
 LISTED = 50
 """How many lines a table of metadata has at most."""
+_NAMED_BARS = 10
+_SHORTEST_GROWTH_DAYS = 1 / 288
 
 
 def code_reference(spec: Spec) -> dict[str, Any]:
@@ -90,6 +98,148 @@ def of_load(load: Load) -> dict[str, Any]:
             ("record", "base44_id", "reasons"), [(number, key or "", reasons) for number, key, reasons in load.preview]
         )
     return metadata
+
+
+def of_repairs(repairs: Sequence[Repaired]) -> dict[str, Any]:
+    """Repairs by column and rule."""
+    if not repairs:
+        return {}
+    return {
+        "repaired_by_rule": _table(
+            ("column", "rule", "records"), [(repair.column, repair.rule, repair.records) for repair in repairs]
+        )
+    }
+
+
+def of_lineage(
+    origins: Mapping[str, Sequence[Origin]], export: dg.AssetKey, fields: Mapping[str, str]
+) -> dict[str, Any]:
+    """Which exported fields and which columns of other tables each column comes from.
+
+    Args:
+        origins: By column of the target.
+        export: The staged export.
+        fields: The spelling that the export has of each field that the mapping reads; others are left out.
+    """
+    deps = {
+        column: [
+            dg.TableColumnDep(asset_key=dg.AssetKey(origin.table), column_name=origin.column)
+            if origin.table is not None
+            else dg.TableColumnDep(asset_key=export, column_name=fields[origin.column])
+            for origin in found
+            if origin.table is not None or origin.column in fields
+        ]
+        for column, found in origins.items()
+    }
+    return {"dagster/column_lineage": dg.TableColumnLineage({column: found for column, found in deps.items() if found})}
+
+
+def of_months(done: Load) -> dict[str, Any]:
+    """The records of each month as a picture."""
+    months = [(part.partition_key, part.migrated) for part in done.partitions if part.partition_key is not None]
+    if not months:
+        return {}
+    return {"rows_by_month": bars([(key.strftime("%Y-%m"), rows) for key, rows in months])}
+
+
+def of_standing(stands: Standing) -> dict[str, Any]:
+    """What waits, by table and month."""
+    facts: dict[str, Any] = {
+        "waiting": sum(part.records for part in stands.pending),
+        "tables_settled": len(stands.settled),
+    }
+    if stands.pending:
+        facts["by_table_and_month"] = _table(
+            ("table", "month", "records"),
+            [
+                (part.table, "" if part.partition_key is None else part.partition_key.strftime("%Y-%m"), part.records)
+                for part in stands.pending
+            ],
+        )
+    return facts
+
+
+def of_sweep(swept: Sweep) -> dict[str, Any]:
+    """What was vacuumed and analyzed."""
+    facts: dict[str, Any] = {
+        "swept": len(swept.tables),
+        "looked_at": swept.looked_at,
+        "dead_rows": sum(one.dead_rows for one in swept.tables),
+        "changed_rows": sum(one.changed_rows for one in swept.tables),
+        "seconds": round(swept.seconds, 3),
+    }
+    if swept.tables:
+        facts["by_table"] = _table(
+            ("table", "dead_rows", "changed_rows"),
+            [(one.name, one.dead_rows, one.changed_rows) for one in swept.tables],
+        )
+    return facts | _named(busy=swept.busy)
+
+
+def of_sizes(sizes: Sizes, before: dg.EventLogEntry | None) -> dict[str, Any]:
+    """Sizes as numbers, a number a table, so that each is plotted; and growth since the last time.
+
+    Args:
+        sizes: As measured now.
+        before: The materialization before this one; None where there is none.
+    """
+    facts: dict[str, Any] = {
+        "database_bytes": sizes.database_bytes,
+        "tables_bytes": sum(table.bytes for table in sizes.tables),
+        "index_bytes": sum(table.index_bytes for table in sizes.tables),
+        **{f"{table.name}_bytes": table.bytes for table in sizes.tables},
+        **{f"{table.name}_rows": table.rows for table in sizes.tables},
+        "by_table": _table(
+            ("table", "rows_estimated", "table_bytes", "index_bytes", "partitions"),
+            [(one.name, one.rows, one.table_bytes, one.index_bytes, one.partitions) for one in sizes.tables],
+        ),
+    }
+    if any(table.bytes for table in sizes.tables):
+        facts["by_size"] = bars([(table.name, table.bytes) for table in sizes.tables])
+    held = before.asset_materialization.metadata if before is not None and before.asset_materialization else {}
+    was = held.get("database_bytes")
+    if before is not None and was is not None and isinstance(was.value, int):
+        facts["growth_bytes"] = sizes.database_bytes - was.value
+        days = (datetime.now(UTC).timestamp() - before.timestamp) / 86_400
+        # Over less than some minutes it would be a wild guess.
+        if days > _SHORTEST_GROWTH_DAYS:
+            facts["growth_bytes_per_day"] = round((sizes.database_bytes - was.value) / days)
+    return facts
+
+
+def bars(values: Sequence[tuple[str, int]]) -> dg.MarkdownMetadataValue:
+    """Numbers by name as a picture: a bar each, drawn as SVG, with the names at the ends and the largest number."""
+    width, height, top = 640, 120, 18
+    largest = max(max(number for _, number in values), 1)
+    step = width / len(values)
+    drawn = "".join(
+        f'<rect x="{n * step:.1f}" y="{top + height * (1 - number / largest):.1f}" width="{max(step - 1, 0.5):.1f}"'
+        f' height="{height * number / largest:.1f}"><title>{escape(name)}: {number:,}</title></rect>'
+        for n, (name, number) in enumerate(values)
+    )
+    text = '<text x="{}" y="{}" font-size="12" font-family="sans-serif" fill="#555" text-anchor="{}">{}</text>'
+    names = [text.format(0, 12, "start", f"largest: {largest:,}")]
+    if len(values) <= _NAMED_BARS:
+        names += [
+            text.format(round((n + 0.5) * step), top + height + 14, "middle", escape(name))
+            for n, (name, _) in enumerate(values)
+        ]
+    else:
+        names += [
+            text.format(0, top + height + 14, "start", escape(values[0][0])),
+            text.format(width, top + height + 14, "end", escape(values[-1][0])),
+        ]
+    picture = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{top + height + 20}" fill="#4f43dd">'
+        f"{drawn}{''.join(names)}</svg>"
+    )
+    encoded = b64encode(picture.encode()).decode()
+    return dg.MetadataValue.md(f"![{len(values)} bars](data:image/svg+xml;base64,{encoded})")
+
+
+def names_table(name: str, value: str, rows: Mapping[str, str]) -> dg.TableMetadataValue:
+    """Texts by name as a table with two columns."""
+    return _table((name, value), list(rows.items()))
 
 
 def of_table(description: TableDescription) -> dict[str, Any]:
@@ -283,7 +433,15 @@ def of_query_plans(verdict: QueryPlans) -> dict[str, Any]:
                 for plan in verdict.plans
             ],
         ),
+        "plan_texts": dg.MetadataValue.md(
+            "\n\n".join(f"**{plan.name}**\n```\n{_cut(plan.text)}\n```" for plan in verdict.plans)
+        ),
     }
+
+
+def _cut(text: str) -> str:
+    lines = text.splitlines()
+    return "\n".join([*lines[:LISTED], *([f"… {len(lines) - LISTED} more lines"] if len(lines) > LISTED else [])])
 
 
 def of_drift(verdict: SchemaDrift) -> dict[str, Any]:

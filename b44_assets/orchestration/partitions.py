@@ -6,9 +6,12 @@ from datetime import date
 
 import dagster as dg
 
+from b44_assets.catalog import Catalog
 from b44_assets.engine.loading import Range
 
 KEY_FORMAT = "%Y-%m"
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
 
 
 def months_from(first_month: date) -> dg.MonthlyPartitionsDefinition:
@@ -22,6 +25,22 @@ def month_of(key: str) -> date:
     """The first day of the month that a key names."""
     year, month = key.split("-")
     return date(int(year), int(month), 1)
+
+
+def key_of_month(month: date) -> str:
+    """The key that names a month."""
+    return f"{month.year:04}-{month.month:02}"
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """Tags of one run over a range of months, both included."""
+    return {RANGE_START: first, RANGE_END: last}
+
+
+def is_monthly(catalog: Catalog, table: str) -> bool:
+    """Whether a table is loaded month by month."""
+    period = catalog.table(table).period
+    return period is not None and period.unit == "month"
 
 
 def next_month(month: date) -> date:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,11 +12,15 @@ import dagster as dg
 
 from b44_assets.catalog import Catalog
 from b44_assets.database.embedded import target_url
-from b44_assets.engine.session import Progress, Session, silent
+from b44_assets.database.locks import Session as Holder
+from b44_assets.database.locks import advisory_lock
+from b44_assets.engine.session import Progress, Session, silent, unsaid
 from b44_assets.errors import B44Error
 from b44_assets.settings import Settings
 
 LOG_EVERY_SECONDS = 5.0
+MIGRATION_LOCK = "migrate"
+"""Held by one run at a time that stages exports, or by several that only load what is staged."""
 
 
 @dataclass
@@ -27,6 +31,8 @@ class Migration:
         settings: From the environment.
         catalog: The files of `sql/`.
         progress: Told about progress besides the run's log; the command line draws a bar with it.
+        notice: Told, besides the run's log, that something is tried again or held back.
+        alone: Whether whoever made this keeps other migrations away already.
         faults: Every fault that ended a step, for the command line's one line and exit status.
         warnings: What a person should know of a run that went well.
     """
@@ -34,8 +40,11 @@ class Migration:
     settings: Settings
     catalog: Catalog
     progress: Progress = silent
+    notice: Callable[[str], None] = unsaid
+    alone: bool = False
     faults: list[B44Error] = field(default_factory=list[B44Error])
     warnings: list[str] = field(default_factory=list[str])
+    _held: dict[str, ExitStack] = field(default_factory=dict[str, ExitStack], repr=False)
 
     @property
     def export_dir(self) -> Path | None:
@@ -59,19 +68,64 @@ class Migration:
                 last = time.monotonic()
                 context.log.info(f"{what}: {done:,} of {total:,} ({done / total:.0%})")
 
+        def notice(line: str) -> None:
+            context.log.warning(line)
+            self.notice(line)
+
         try:
-            with self.offline_session(context.run.run_id, report).keeping() as session:
+            with self.offline_session(context.run.run_id, report, notice).keeping() as session:
                 yield session
         except B44Error as error:
             self.faults.append(error)
             raise dg.Failure(description=str(error), allow_retries=False) from error
+
+    def keep_others_away(self, context: dg.AssetExecutionContext, *, stages: bool) -> None:
+        """Keeps this run and others from mixing their exports, from its first such step until its process ends.
+
+        A run that stages exports waits until no other moves records, and those wait for it. Runs that only load what is
+        staged, such as two that share a backfill of months, go on together.
+
+        Args:
+            context: Of a step that stages, or loads.
+            stages: Whether the step stages.
+
+        Raises:
+            Failure: The target cannot be reached.
+        """
+        run_id = context.run.run_id
+        if self.alone or run_id in self._held:
+            return
+        # In one process runs come one after the other.
+        for stack in self._held.values():
+            stack.close()
+        self._held.clear()
+
+        def say(holder: Holder | None) -> None:
+            context.log.info(f"waiting for another migration of this database to end: {holder or 'it is just ending'}")
+
+        stack = ExitStack()
+        try:
+            conn = stack.enter_context(self.offline_session(run_id).connection("migrate"))
+            stack.enter_context(advisory_lock(conn, MIGRATION_LOCK, wait=say, shared=not stages))
+        except B44Error as error:
+            self.faults.append(error)
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        except BaseException:
+            stack.close()
+            raise
+        self._held[run_id] = stack
 
     def warn(self, context: dg.AssetExecutionContext, warning: str) -> None:
         """Says something in the run's log and to whoever ran the command."""
         context.log.warning(warning)
         self.warnings.append(warning)
 
-    def offline_session(self, run_id: str | None = None, progress: Progress | None = None) -> Session:
+    def offline_session(
+        self,
+        run_id: str | None = None,
+        progress: Progress | None = None,
+        notice: Callable[[str], None] | None = None,
+    ) -> Session:
         """A session outside of a run."""
         return Session(
             url=target_url(self.settings),
@@ -81,6 +135,7 @@ class Migration:
             max_quarantine=self.settings.max_quarantine,
             lock_timeout_ms=self.settings.lock_timeout_ms,
             progress=progress or self.progress,
+            notice=notice or self.notice,
         )
 
 

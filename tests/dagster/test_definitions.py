@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
+from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
+from dagster._core.instance.config import dagster_instance_config
+from dagster._utils.schedules import cron_string_iterator
 
+from b44_assets.catalog import load_catalog
+from b44_assets.engine.lineage import Origin, origins
 from b44_assets.errors import SettingsError
 from b44_assets.orchestration.code_location import MIGRATE_JOB, VERIFY_JOB, build_definitions
 from b44_assets.settings import Settings
 
+ROOT = Path(__file__).parents[2]
 TABLES = ("users", "categories", "posts", "events", "user_preferences", "user_sessions", "audit_logs")
 
 
@@ -156,7 +168,7 @@ def test_the_jobs_cover_everything(definitions: dg.Definitions) -> None:
     everything = definitions.resolve_job_def(MIGRATE_JOB)
     assert set(everything.asset_layer.executable_asset_keys) == {
         spec.key for spec in definitions.resolve_all_asset_specs()
-    } - {dg.AssetKey(["monitoring", "rebuilt_indexes"])}
+    } - {dg.AssetKey(["monitoring", name]) for name in ("rebuilt_indexes", "pending_work", "statistics", "table_sizes")}
     assert definitions.resolve_job_def(VERIFY_JOB).asset_layer.executable_asset_keys == set()
 
 
@@ -164,3 +176,137 @@ def test_a_table_to_keep_months_of_that_has_no_partitions_by_time_is_named(tmp_p
     settings = Settings.load(environ={"B44_KEEP_MONTHS": "posts=36,user_sessions=1"}, directory=tmp_path)
     with pytest.raises(SettingsError, match="B44_KEEP_MONTHS names user_sessions"):
         build_definitions(settings)
+
+
+SCHEDULES = {
+    "refresh_stats_schedule": ("refresh_stats", "0 */6 * * *"),
+    "manage_partitions_schedule": ("manage_partitions", "0 2 1 * *"),
+    "statistics_schedule": ("statistics", "30 3 * * *"),
+    "maintenance_schedule": ("maintenance", "0 4 * * 0"),
+    "monitoring_schedule": ("monitoring", "0 * * * *"),
+    "forget_old_runs_schedule": ("forget_old_runs", "0 5 * * 0"),
+}
+
+
+def test_schedules_are_those_of_the_timetable_in_utc_and_off(definitions: dg.Definitions) -> None:
+    found = {
+        schedule.name: (schedule.job_name, schedule.cron_schedule)
+        for schedule in definitions.schedules or ()
+        if isinstance(schedule, dg.ScheduleDefinition)
+        and schedule.execution_timezone == "UTC"
+        and schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+    }
+    assert found == SCHEDULES
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_each_schedule_asks_for_one_run_of_its_job(definitions: dg.Definitions, name: str) -> None:
+    schedule = definitions.resolve_schedule_def(name)
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=datetime(2026, 11, 1, 2, tzinfo=UTC)
+        ) as context,
+    ):
+        [request] = schedule.evaluate_tick(context).run_requests or ()
+    assert (request.partition_key, request.asset_selection) == (None, None)
+    assert definitions.resolve_job_def(SCHEDULES[name][0]).partitions_def is None
+
+
+def test_what_schedules_refresh_has_a_policy_of_freshness_longer_than_their_interval(
+    specs: dict[str, dg.AssetSpec], definitions: dg.Definitions
+) -> None:
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    for job, cron in SCHEDULES.values():
+        ticks = cron_string_iterator(start.timestamp(), cron, "UTC")
+        first, second = next(ticks), next(ticks)
+        for key in definitions.resolve_job_def(job).asset_layer.executable_asset_keys:
+            policy = specs[key.to_user_string()].freshness_policy
+            assert isinstance(policy, TimeWindowFreshnessPolicy), key
+            assert policy.fail_window.to_timedelta() > second - first
+
+
+def test_jobs_schedules_and_sensors_say_what_they_are_for(definitions: dg.Definitions) -> None:
+    everything = [*(definitions.jobs or ()), *(definitions.schedules or ()), *(definitions.sensors or ())]
+    assert len(everything) == 22
+    assert [one.name for one in everything if not getattr(one, "description", None)] == []  # type: ignore[union-attr]
+
+
+def test_only_sensors_that_start_nothing_are_on_by_themselves(definitions: dg.Definitions) -> None:
+    on = [
+        sensor.name
+        for sensor in definitions.sensors or ()
+        if isinstance(sensor, dg.SensorDefinition) and sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    ]
+    assert on == ["interrupted_runs"]
+
+
+def test_alerts_are_on_where_there_is_somebody_to_tell(tmp_path: Path) -> None:
+    settings = Settings.load(environ={"B44_ALERT_WEBHOOK": "https://hooks.example.org/x"}, directory=tmp_path)
+    sensor = build_definitions(settings).resolve_sensor_def("run_failures")
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+
+
+def test_the_instance_is_set_up_for_production(tmp_path: Path) -> None:
+    """As `dagster dev`, `b44 dev` and services of one's own read it, whatever their working directory."""
+    config, _ = dagster_instance_config(str(ROOT))
+    assert config["storage"]["custom"] == {
+        "module": "b44_assets.orchestration.storage",
+        "class": "PostgresStorage",
+        "config": {},
+    }
+    assert config["telemetry"] == {"enabled": False}
+    assert config["run_monitoring"]["enabled"] is True
+    # Above 0 a run could not be terminated while it is resumed.
+    assert config["run_monitoring"]["max_resume_run_attempts"] == 0
+    assert config["run_retries"] == {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False}
+    runs = config["concurrency"]["runs"]
+    assert runs["max_concurrent_runs"] > 1
+    assert [(limit["key"], limit["value"]) for limit in runs["tag_concurrency_limits"]] == [("b44/work", "load")]
+    assert config["retention"].keys() == {"schedule", "sensor", "auto_materialize"}
+
+
+def test_every_way_to_start_dagster_loads_the_same_code_location() -> None:
+    [location] = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
+    assert location["python_module"] == {"module_name": "b44_assets.definitions", "location_name": "b44_assets"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    assert (project["code_location_name"], project["code_location_target_module"]) == (
+        "b44_assets",
+        "b44_assets.definitions",
+    )
+
+
+def test_the_definitions_validate_on_the_command_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "definitions", "validate", "-w", str(ROOT / "workspace.yaml")],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "B44_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_columns_come_from_the_fields_that_the_mapping_reads() -> None:
+    catalog = load_catalog(Settings.load(environ={}).sql_dir)
+    found = origins(catalog, catalog.mappings["posts"])
+    assert found["title"] == (Origin(None, "title"),)
+    assert found["slug"] == (Origin(None, "title"),)
+    assert found["user_id"] == (Origin(None, "user_id"), Origin("users", "id"))
+    assert found["published"] == (Origin(None, "published"), Origin(None, "status"))
+    assert found["updated_by"] == ()
+    assert not found.keys() & {"reasons", "repairs", "unmapped", "record_number"}
+
+
+def test_every_column_that_a_mapping_takes_from_the_export_has_an_origin() -> None:
+    """A mapping written in a way that its names cannot be followed through would show here."""
+    catalog = load_catalog(Settings.load(environ={}).sql_dir)
+    without = {
+        (table, column)
+        for table, mapping in catalog.mappings.items()
+        for column, found in origins(catalog, mapping).items()
+        if not found
+    }
+    assert without == {(table, "updated_by") for table in ("users", "categories", "posts", "events")}

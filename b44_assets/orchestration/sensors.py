@@ -1,0 +1,384 @@
+"""Sensors: what is to be done next, found out from the folder of exports, the books, and Dagster's own runs.
+
+What belongs here: deciding which run to ask for. What does not: SQL, or any work; a tick with nothing new costs no run.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import dagster as dg
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+
+from b44_assets.catalog import Catalog, Kind
+from b44_assets.engine.work import StagedFile, books_exist, failed_parts, rows_in_defaults, staged_files, standing
+from b44_assets.exports import discover
+from b44_assets.orchestration.alerts import Alert, send
+from b44_assets.orchestration.assets import PENDING_WORK_KEY, STRAYS_KEY, export_key, key_of
+from b44_assets.orchestration.history import UNFINISHED, end_abandoned_runs
+from b44_assets.orchestration.jobs import DELTA_JOB, MIGRATE_JOB
+from b44_assets.orchestration.partitions import RANGE_END, RANGE_START, is_monthly, key_of_month, next_month, range_tags
+from b44_assets.orchestration.reporting import report_what_is_in
+from b44_assets.orchestration.resources import Migration
+from b44_assets.orchestration.timetable import PARTITIONS_JOB
+from b44_assets.settings import Settings
+
+RETRIES_OF_A_FAILED_BATCH = 3
+"""How often what failed is run again by itself; then it is a person's turn."""
+_OTHERS = "*"
+"""Stands for all files of entities without a table."""
+_LONGEST_TAG = 200
+_RUNS_LOOKED_BACK = 100
+
+
+Months = dg.MonthlyPartitionsDefinition
+
+
+def build_sensors(settings: Settings, jobs: Mapping[str, Any], months: Months) -> list[dg.SensorDefinition]:
+    """Every sensor. Those that start runs are off until somebody turns them on.
+
+    Args:
+        settings: Say whether anybody is to be told of failures.
+        jobs: Every job on assets, by name.
+        months: Partitions of the tables that are loaded by month.
+    """
+    return [
+        _changed_exports(jobs, months),
+        _pending_work(jobs, months),
+        _failed_batches(jobs, months),
+        _default_partitions(jobs),
+        _interrupted_runs(),
+        _run_failures(settings),
+    ]
+
+
+def _changed_exports(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="changed_exports",
+        description="Export files that are new or have changed: stages and loads their entities, and no others. A file counts"
+        " once two ticks have seen it the same, since it may still be written. Where nothing was ever migrated, it"
+        " migrates everything. Months of posts follow by the sensor pending_work.",
+        minimum_interval_seconds=30,
+        jobs=[jobs[DELTA_JOB], jobs[MIGRATE_JOB]],
+    )
+    def changed_exports(
+        context: dg.SensorEvaluationContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.SensorResult | dg.SkipReason:
+        if migration.export_dir is None:
+            return dg.SkipReason("B44_EXPORT_DIR is not set")
+        now = _fingerprints(migration.export_dir, migration.catalog)
+        seen = _Seen.of(context.cursor) if context.cursor else _Seen(_as_staged(migration, now))
+        changed = {name: print_ for name, print_ in now.items() if seen.taken.get(name) != print_}
+        steady = {name for name, print_ in changed.items() if seen.growing.get(name) == print_}
+        if not changed:
+            return dg.SensorResult(skip_reason="no export file has changed", cursor=_Seen(seen.taken).as_cursor())
+        if steady != changed.keys():
+            waiting = ", ".join(sorted(changed.keys() - steady))
+            return dg.SensorResult(
+                skip_reason=f"changed, and taken once they stay the same: {waiting}",
+                cursor=_Seen(seen.taken, changed).as_cursor(),
+            )
+        if (run := under_way(context.instance)) is not None:
+            return dg.SkipReason(f"run {run.run_id} is under way; the changed files are taken after it")
+        request = _all_of_it(months) if not books_exist(migration.offline_session()) else _touched(migration, changed)
+        return dg.SensorResult(run_requests=[request], cursor=_Seen(seen.taken | changed).as_cursor())
+
+    return changed_exports
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The cursor of `changed_exports`: a fingerprint of each table's export file.
+
+    Attributes:
+        taken: As of the last run that was asked for.
+        growing: As of the last tick, of files that were not as taken: they may still be written.
+    """
+
+    taken: dict[str, str] = field(default_factory=dict[str, str])
+    growing: dict[str, str] = field(default_factory=dict[str, str])
+
+    def as_cursor(self) -> str:
+        """For the next tick."""
+        return json.dumps({"taken": self.taken, "growing": self.growing})
+
+    @classmethod
+    def of(cls, cursor: str) -> Self:
+        """From the tick before."""
+        held = json.loads(cursor)
+        return cls(held["taken"], held["growing"])
+
+
+def _fingerprints(folder: Path, catalog: Catalog) -> dict[str, str]:
+    """Of each table's file its name, size and time of change; of all files without a table one digest over these."""
+    found: dict[str, str] = {}
+    others: list[str] = []
+    for file in discover(folder):
+        status = file.path.stat()
+        print_ = f"{file.path.name}:{status.st_size}:{status.st_mtime_ns}"
+        if (table := catalog.entities.get(file.entity)) is not None:
+            found[table] = print_
+        else:
+            others.append(print_)
+    if others:
+        found[_OTHERS] = hashlib.sha256("\n".join(others).encode()).hexdigest()
+    return found
+
+
+def _as_staged(migration: Migration, now: Mapping[str, str]) -> dict[str, str]:
+    """For the first tick: the fingerprints of files that are staged as they are."""
+    assert migration.export_dir is not None
+    staged = staged_files(migration.offline_session())
+    same = {
+        table: print_
+        for table, print_ in now.items()
+        if (file := staged.get(table)) is not None and _is(file, migration.export_dir / file.name)
+    }
+    return same | ({_OTHERS: now[_OTHERS]} if staged and _OTHERS in now else {})
+
+
+def _is(staged: StagedFile, path: Path) -> bool:
+    if not path.exists():
+        return False
+    status = path.stat()
+    return (status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)) == (staged.size, staged.changed_at)
+
+
+def _all_of_it(months: Months) -> dg.RunRequest:
+    return dg.RunRequest(
+        job_name=MIGRATE_JOB,
+        tags=range_tags(months.get_first_partition_key() or "", months.get_last_partition_key() or ""),
+    )
+
+
+def _touched(migration: Migration, changed: Mapping[str, str]) -> dg.RunRequest:
+    """Stages and loads some tables; of those by month it only finds out what there is to do, which `pending_work` asks for."""
+    tables = [table for table in migration.catalog.mappings if table in changed]
+    at_once = [table for table in tables if not is_monthly(migration.catalog, table)]
+    others = [STRAYS_KEY] if _OTHERS in changed else []
+    return dg.RunRequest(
+        job_name=DELTA_JOB,
+        asset_selection=[
+            *(export_key(table) for table in tables),
+            *(key_of(table) for table in at_once),
+            *others,
+            PENDING_WORK_KEY,
+        ],
+        tags={"b44/changed": ", ".join([*tables, *(["other_entities"] if others else [])])},
+    )
+
+
+def under_way(instance: DagsterInstance) -> DagsterRun | None:
+    """A run that moves records and is not finished, if there is one: what waits may be its work already."""
+    for run in instance.get_runs(filters=RunsFilter(statuses=UNFINISHED)):
+        # A run that somebody started from the graph has no job of ours.
+        if run.job_name in (MIGRATE_JOB, DELTA_JOB) or run.job_name.startswith("__"):
+            return run
+    return None
+
+
+def _pending_work(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="pending_work",
+        description="Whenever monitoring/pending_work was materialized, as changed_exports has it done: loads the tables and"
+        " months for which records wait, and no others; one run for each stretch of months.",
+        minimum_interval_seconds=30,
+        job=jobs[DELTA_JOB],
+    )
+    def pending_work(
+        context: dg.SensorEvaluationContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.SensorResult | dg.SkipReason:
+        latest = context.instance.fetch_materializations(PENDING_WORK_KEY, limit=1).records
+        if not latest or context.cursor == str(latest[0].storage_id):
+            return dg.SkipReason("nothing was staged since")
+        if (run := under_way(context.instance)) is not None:
+            return dg.SkipReason(f"run {run.run_id} is under way; what then still waits is taken after it")
+        pending = standing(migration.offline_session()).pending
+        cursor = str(latest[0].storage_id)
+        if not pending:
+            return dg.SensorResult(skip_reason="no record waits", cursor=cursor)
+        generations = {part.table: part.generation for part in pending}
+        requests: list[dg.RunRequest] = []
+        if at_once := [table for table in generations if not is_monthly(migration.catalog, table)]:
+            of_which = ", ".join(f"{table} {generations[table]}" for table in at_once)
+            requests.append(_load(at_once, f"pending: {of_which}"))
+        for table, generation in generations.items():
+            if table not in at_once:
+                waiting = [part.partition_key for part in pending if part.table == table and part.partition_key]
+                requests += [
+                    _load([table], f"pending: {table} {generation}, {first} to {last}", first, last)
+                    for first, last in stretches(waiting, months)
+                ]
+        return dg.SensorResult(run_requests=requests, cursor=cursor)
+
+    return pending_work
+
+
+def stretches(waiting: Sequence[date], months: Months) -> list[tuple[str, str]]:
+    """Months as stretches without a gap, each as the keys of its first and its last month.
+
+    Months outside of the defined ones count as the nearest of those, as they do for a load.
+    """
+    first, last = months.get_first_partition_key() or "", months.get_last_partition_key() or ""
+    found: list[tuple[date, date]] = []
+    for month in sorted(set(waiting)):
+        if found and next_month(found[-1][1]) == month:
+            found[-1] = (found[-1][0], month)
+        else:
+            found.append((month, month))
+    keys = [
+        (min(max(key_of_month(start), first), last), min(max(key_of_month(end), first), last)) for start, end in found
+    ]
+    return list(dict.fromkeys(keys))
+
+
+def _load(tables: Sequence[str], run_key: str, first: str | None = None, last: str | None = None) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=run_key,
+        job_name=DELTA_JOB,
+        asset_selection=[key_of(table) for table in tables],
+        tags=range_tags(first, last) if first and last else {},
+    )
+
+
+def _failed_batches(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="failed_batches",
+        description="Batches that migration.migration_log says have failed: runs their table or month again, alone, and no"
+        f" more than {RETRIES_OF_A_FAILED_BATCH} times for each settled export.",
+        minimum_interval_seconds=60,
+        job=jobs[DELTA_JOB],
+    )
+    def failed_batches(
+        context: dg.SensorEvaluationContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.SensorResult | dg.SkipReason:
+        failed = failed_parts(migration.offline_session())
+        if not failed:
+            return dg.SkipReason("no batch has failed")
+        if (run := under_way(context.instance)) is not None:
+            return dg.SkipReason(f"run {run.run_id} is under way")
+        again = [part for part in failed if part.failures <= RETRIES_OF_A_FAILED_BATCH]
+        if not again:
+            named = ", ".join(f"{part.table} {part.partition_key or ''}".strip() for part in failed)
+            return dg.SkipReason(f"failed too often, and wait for a person: {named}: {failed[0].error}")
+        requests: list[dg.RunRequest] = []
+        for part in again:
+            key = f"failed: {part.table} {part.partition_key} {part.generation}, {part.failures}"
+            if part.partition_key is not None and is_monthly(migration.catalog, part.table):
+                [(first, last)] = stretches([part.partition_key], months)
+                requests.append(_load([part.table], key, first, last))
+            else:
+                requests.append(_load([part.table], key))
+        return dg.SensorResult(run_requests=requests)
+
+    return failed_batches
+
+
+def _default_partitions(jobs: Mapping[str, Any]) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="default_partitions",
+        description="Rows that have fallen into a default partition: has them moved to partitions of their own. Rows that"
+        " cannot be moved are left alone until others join them.",
+        minimum_interval_seconds=300,
+        job=jobs[PARTITIONS_JOB],
+    )
+    def default_partitions(
+        context: dg.SensorEvaluationContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.SensorResult | dg.SkipReason:
+        rows = rows_in_defaults(migration.offline_session())
+        cursor = json.dumps(rows, sort_keys=True)
+        if not rows:
+            return dg.SensorResult(skip_reason="every default partition is empty", cursor=cursor)
+        said = "; ".join(f"{table}: {sum(held.values())} rows of {', '.join(held)}" for table, held in rows.items())
+        if cursor == context.cursor:
+            return dg.SkipReason(f"moved already, or cannot be moved: {said}")
+        if context.instance.get_runs_count(RunsFilter(job_name=PARTITIONS_JOB, statuses=UNFINISHED)):
+            return dg.SkipReason(f"being moved: {said}")
+        sets = {spec.options["on"]: key_of(spec.name) for spec in migration.catalog.of(Kind.PARTITION)}
+        request = dg.RunRequest(
+            job_name=PARTITIONS_JOB,
+            asset_selection=[sets[table] for table in rows],
+            tags={"b44/default_partitions": said[:_LONGEST_TAG]},
+        )
+        return dg.SensorResult(run_requests=[request], cursor=cursor)
+
+    return default_partitions
+
+
+def _interrupted_runs() -> dg.SensorDefinition:
+    @dg.sensor(
+        name="interrupted_runs",
+        description="Keeps Dagster's records true after a kill or a termination: ends runs whose command is gone, and reports"
+        " tables and months whose records are all in although the run could not say so any more. Starts nothing.",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def interrupted_runs(
+        context: dg.SensorEvaluationContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.SensorResult | dg.SkipReason:
+        ended = end_abandoned_runs(context.instance)
+        since = datetime.fromisoformat(context.cursor) if context.cursor else None
+        records = context.instance.get_run_records(
+            filters=RunsFilter(
+                statuses=[DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED],
+                updated_after=since,
+            ),
+            limit=None if since else _RUNS_LOOKED_BACK,
+        )
+        if not records:
+            return dg.SkipReason("no run was interrupted")
+        reported = report_what_is_in(context.instance, migration, [record.dagster_run for record in records])
+        said = f"{len(records)} runs looked at, {len(ended)} ended, {len(reported)} tables and months reported"
+        latest = max(record.update_timestamp for record in records)
+        return dg.SensorResult(skip_reason=said, cursor=latest.isoformat())
+
+    return interrupted_runs
+
+
+def _run_failures(settings: Settings) -> dg.SensorDefinition:
+    configured = settings.alert_webhook is not None or bool(settings.alert_email)
+
+    @dg.run_failure_sensor(
+        name="run_failures",
+        description="Tells of every failed run by the webhook B44_ALERT_WEBHOOK, by e-mail to B44_ALERT_EMAIL, or both.",
+        minimum_interval_seconds=30,
+        # Runs that a command executes by itself belong to no code location.
+        monitor_all_code_locations=True,
+        default_status=dg.DefaultSensorStatus.RUNNING if configured else dg.DefaultSensorStatus.STOPPED,
+    )
+    def run_failures(
+        context: dg.RunFailureSensorContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.SkipReason | None:
+        if not configured:
+            return dg.SkipReason("neither B44_ALERT_WEBHOOK nor B44_ALERT_EMAIL is set")
+        send(alert_of(context), migration.settings)
+        return None
+
+    return run_failures
+
+
+def alert_of(context: dg.RunFailureSensorContext) -> Alert:
+    """What is said of a failed run."""
+    run = context.dagster_run
+    steps: dict[str, str] = {}
+    for event in context.get_step_failure_events():
+        error = event.step_failure_data.error
+        cause = error.cause or error if error is not None else None
+        steps[event.step_key or ""] = _one_line(cause.message if cause is not None else "no reason was noted")
+    first, last = run.tags.get(RANGE_START), run.tags.get(RANGE_END)
+    months = run.tags.get("dagster/partition") or (first if first == last else f"{first} to {last}")
+    return Alert(
+        run_id=run.run_id,
+        job="a run from the graph" if run.job_name.startswith("__") else run.job_name,
+        reason=_one_line(context.failure_event.message or ""),
+        steps=steps,
+        months=months,
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

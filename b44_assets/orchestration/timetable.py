@@ -1,0 +1,50 @@
+"""When what is done by itself: the schedules, and how old what they refresh may grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import dagster as dg
+
+REFRESH_JOB = "refresh_stats"
+PARTITIONS_JOB = "manage_partitions"
+STATISTICS_JOB = "statistics"
+MAINTENANCE_JOB = "maintenance"
+MONITORING_JOB = "monitoring"
+FORGET_JOB = "forget_old_runs"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the timetable.
+
+    Attributes:
+        job: What is run.
+        cron: When, in UTC.
+        within: From which age on the UI calls what it refreshes overdue; None where it refreshes no asset.
+        description: One line.
+    """
+
+    job: str
+    cron: str
+    within: timedelta | None
+    description: str
+
+    @property
+    def freshness(self) -> dg.FreshnessPolicy | None:
+        """The policy of the assets that it refreshes: its interval and some patience."""
+        return None if self.within is None else dg.FreshnessPolicy.time_window(fail_window=self.within)
+
+
+TIMETABLE = {
+    entry.job: entry
+    for entry in (
+        Entry(REFRESH_JOB, "0 */6 * * *", timedelta(hours=7), "Every six hours: the statistics of users."),
+        Entry(PARTITIONS_JOB, "0 2 1 * *", timedelta(days=32), "On the first of each month: the partitions ahead."),
+        Entry(STATISTICS_JOB, "30 3 * * *", timedelta(hours=26), "Every night: what the planner knows, and dead rows."),
+        Entry(MAINTENANCE_JOB, "0 4 * * 0", timedelta(days=8), "On Sundays: bloated indexes."),
+        Entry(MONITORING_JOB, "0 * * * *", timedelta(hours=2), "Every hour: sizes and growth."),
+        Entry(FORGET_JOB, "0 5 * * 0", None, "On Sundays: runs older than B44_KEEP_RUNS_DAYS."),
+    )
+}

@@ -1,0 +1,195 @@
+"""A migrated database of a few months, made once and copied for each test, and a code location over it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+from psycopg import sql
+
+from b44_assets.catalog import Kind, load_catalog
+from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.engine.building import build
+from b44_assets.engine.loading import load
+from b44_assets.engine.session import Session
+from b44_assets.engine.staging import stage
+from b44_assets.orchestration.code_location import definitions_of
+from b44_assets.orchestration.resources import Migration
+from b44_assets.settings import Settings
+from tests.support import database_url, locked
+
+USERS = 6
+POST_MONTHS = ("2026-01", "2026-02", "2026-03", "2026-05")
+POSTS_A_MONTH = 4
+
+
+def object_id(number: int) -> str:
+    return f"66000000000000000000{number:04x}"
+
+
+def user(number: int, **fields: object) -> dict[str, object]:
+    when = f"2025-01-{number + 1:02}T08:00:00Z"
+    return {"id": object_id(number), "email": f"u{number}@example.org", "created_date": when} | fields
+
+
+def post(number: int, month: str, **fields: object) -> dict[str, object]:
+    when = f"{month}-{number % 27 + 1:02}T10:00:00Z"
+    known = {"id": object_id(1000 + number), "title": f"Post {number}", "content": "More than ten characters."}
+    return known | {"user_id": object_id(number % USERS), "created_date": when, "updated_date": when} | fields
+
+
+def posts() -> list[dict[str, object]]:
+    return [post(n * POSTS_A_MONTH + i, month) for n, month in enumerate(POST_MONTHS) for i in range(POSTS_A_MONTH)]
+
+
+def write(path: Path, records: list[dict[str, object]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@dataclass
+class Place:
+    """A code location with its database, its export, and a Dagster instance of its own."""
+
+    settings: Settings
+    export: Path
+    instance: dg.DagsterInstance
+
+    def __post_init__(self) -> None:
+        self.migration = Migration(self.settings, load_catalog(self.settings.sql_dir))
+        self.definitions = definitions_of(self.migration)
+
+    @property
+    def url(self) -> str:
+        assert self.settings.database_url is not None
+        return self.settings.database_url
+
+    def execute(self, query: str, *params: Any) -> list[Any]:
+        with psycopg.connect(self.url, autocommit=True) as conn:
+            cursor = conn.execute(query.encode(), params or None)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    def tick(self, sensor: str, cursor: str | None = None) -> Any:
+        """What a sensor says: run requests, a reason for none, and its cursor."""
+        definition = self.definitions.resolve_sensor_def(sensor)
+        repository = self.definitions.get_repository_def()
+        with dg.build_sensor_context(
+            instance=self.instance,
+            cursor=cursor,
+            resources={"migration": self.migration},
+            definitions=self.definitions,
+        ) as context:
+            assert repository is not None
+            return definition.evaluate_tick(context)
+
+    def run(self, request: dg.RunRequest) -> Any:
+        """What the daemon would do with a request, in this process."""
+        assert request.job_name is not None
+        return self.job(request.job_name, request.tags, request.asset_selection)
+
+    def job(self, job: str, tags: Any = None, assets: Any = None) -> Any:
+        return self.definitions.resolve_job_def(job).execute_in_process(
+            instance=self.instance,
+            raise_on_error=False,
+            tags=dict(tags or {}),
+            asset_selection=assets,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+
+    def months(self) -> dict[str, int]:
+        """Posts by month, as the database has them."""
+        return dict(
+            self.execute("select to_char(created_at at time zone 'UTC', 'YYYY-MM'), count(*) from posts group by 1")
+        )
+
+    def said(self, table: str = "posts") -> dict[str, int]:
+        """Rows by month, as the latest materializations have them."""
+        found: dict[str, int] = {}
+        records = self.instance.fetch_materializations(dg.AssetKey(table), limit=1000, ascending=True).records
+        for record in records:
+            event = record.asset_materialization
+            assert event is not None and event.partition is not None
+            rows = event.metadata["dagster/partition_row_count"].value
+            assert isinstance(rows, int)
+            found[event.partition] = rows
+        return {month: rows for month, rows in found.items() if rows}
+
+
+def _session(settings: Settings) -> Session:
+    assert settings.database_url is not None
+    return Session(settings.database_url, load_catalog(settings.sql_dir), run_id="before")
+
+
+@pytest.fixture(scope="session")
+def template(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Name of a database that holds the migrated export, and the folder of that export."""
+    # Workers share the server, and so the folder that the books of the database speak of.
+    folder = embedded.home / "dagster-export"
+    with locked(embedded.home / "dagster-template.lock"):
+        if not folder.exists():
+            made = tmp_path_factory.mktemp("made")
+            write(made / "User.jsonl", [user(n) for n in range(USERS)])
+            write(made / "Post.jsonl", posts())
+            with psycopg.connect(embedded.url("postgres"), autocommit=True) as conn:
+                conn.execute("create database dagster_template template template0")
+            settings = Settings.load(
+                environ={"B44_DATABASE_URL": database_url(embedded.url("postgres"), "dagster_template")}, directory=made
+            )
+            session = _session(settings)
+            for spec in session.catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+                build(session, spec)
+            for mapping in session.catalog.mappings.values():
+                stage(session, mapping, made)
+                load(session, mapping)
+            shutil.copytree(made, folder)
+    return "dagster_template", folder
+
+
+@pytest.fixture
+def instance() -> Generator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture
+def migrated(
+    embedded: EmbeddedServer, template: tuple[str, Path], tmp_path: Path, instance: dg.DagsterInstance
+) -> Generator[Place]:
+    """All of the export is migrated."""
+    name, folder = f"copy_{os.urandom(8).hex()}", tmp_path / "export"
+    shutil.copytree(template[1], folder)
+    with psycopg.connect(embedded.url("postgres"), autocommit=True) as conn:
+        conn.execute(
+            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template[0]))
+        )
+        try:
+            environ = {
+                "B44_DATABASE_URL": database_url(embedded.url("postgres"), name),
+                "B44_EXPORT_DIR": str(folder),
+                "B44_FIRST_MONTH": "2025-10",
+            }
+            yield Place(Settings.load(environ=environ, directory=tmp_path), folder, instance)
+        finally:
+            conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def empty(embedded_database: str, tmp_path: Path, instance: dg.DagsterInstance) -> Place:
+    """Nothing was ever migrated; the export is there."""
+    folder = tmp_path / "export"
+    folder.mkdir()
+    write(folder / "User.jsonl", [user(n) for n in range(USERS)])
+    write(folder / "Post.jsonl", posts())
+    environ = {
+        "B44_DATABASE_URL": embedded_database,
+        "B44_EXPORT_DIR": str(folder),
+        "B44_FIRST_MONTH": "2025-10",
+    }
+    return Place(Settings.load(environ=environ, directory=tmp_path), folder, instance)
