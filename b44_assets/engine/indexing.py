@@ -266,13 +266,13 @@ class _Index:
             elif attached:
                 continue
             self._attach(parent, part)
+            failpoint("indexes: between partitions", self._conn)
         if not self._must_find_oid(parent.oid).valid:
             # Its parts are all in order, but the mark on the parent itself only goes when one is attached.
             for part in self._indexes(
                 "i.indexrelid in (select inhrelid from pg_inherits where inhparent = %s)", parent.oid
             )[:1]:
                 self._attach(parent, part)
-                failpoint("indexes: between partitions", self._conn)
 
     def _part(self, oid: int, table: str, relkind: str) -> _Found:
         """An index of a partition that is not attached yet: one that is there, or a new one with the server's name."""

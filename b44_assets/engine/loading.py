@@ -27,7 +27,7 @@ from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.pacing import Pacer
 from b44_assets.engine.session import Connection, Session, explained, persevering, reason_of, scalar
 from b44_assets.engine.settling import Settlement, settle
-from b44_assets.errors import DatabaseError, SettingsError, ThresholdError
+from b44_assets.errors import DatabaseError, SettingsError, ThresholdError, TransientDatabaseError
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,6 @@ class _Loader:
         self._connections: dict[int, Connection] = {}
         self._lock = threading.Lock()
         self._done = 0
-        self._refused = 0
 
     def run(self, parts: Sequence[_Part]) -> tuple[LoadedPartition, ...]:
         if not parts:
@@ -243,10 +242,12 @@ class _Loader:
                     return loaded
             except Empty:
                 return loaded
-            except _TryAgain as error:
+            except (_TryAgain, TransientDatabaseError) as error:
+                # Between two batches, too, or in the midst of connecting anew.
+                fault = error.fault if isinstance(error, _TryAgain) else error
                 if attempt >= self._session.attempts or self._stop.is_set():
-                    raise error.fault from error.fault.__cause__
-                self._session.notice(f"{error.fault}; trying again ({attempt + 1} of {self._session.attempts})")
+                    raise fault from fault.__cause__
+                self._session.notice(f"{fault}; trying again ({attempt + 1} of {self._session.attempts})")
                 self._session.sleep(backoff(attempt, random.random))
                 attempt += 1
 
@@ -337,9 +338,12 @@ class _Loader:
                     self._session.run_id,
                 ),
             )
-            with self._lock:
-                self._refused += 1
-                refused = self._settlement.quarantined + self._refused
+            # As the books say: an attempt that failed is not in them, and what an earlier run refused is.
+            refused = scalar(
+                conn,
+                "select count(*) from migration.quarantine where entity = %s and generation = %s and replayed_at is null",
+                (self._table, self._settlement.generation),
+            )
             limit = self._session.max_quarantine
             if limit is not None and limit.exceeded(refused, self._settlement.read):
                 raise ThresholdError(

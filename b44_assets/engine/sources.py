@@ -205,11 +205,13 @@ def target_columns(conn: Connection, mapping: TableMapping) -> list[str]:
     """The columns that the mapping fills, in the target's order.
 
     Raises:
-        DatabaseError: The mapping gives a column that the target does not have.
+        DatabaseError: The mapping gives a column that the target does not have, or its view is not there.
     """
     table = mapping.spec.name
     target = columns_of(conn, "public", table)
     given = columns_of(conn, "migration", f"{table}_mapping")
+    if not given:
+        raise DatabaseError(f"{table}: what is staged is not settled yet; materialize {table} first")
     strange = [name for name in given if name not in target and name not in {*VERDICTS, "record_number", "base44_id"}]
     if strange:
         raise DatabaseError(f"{mapping.spec.path}: gives {strange[0]}, which {table} does not have")

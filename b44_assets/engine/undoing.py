@@ -18,7 +18,7 @@ from b44_assets.catalog import TableMapping
 from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.session import Connection, Session, checksum, columns_of, identifiers, persevering, scalar
 from b44_assets.engine.settling import settle
-from b44_assets.engine.sources import target_columns
+from b44_assets.engine.sources import create_mapping_view, target_columns
 from b44_assets.errors import DatabaseError, SettingsError
 
 
@@ -168,6 +168,8 @@ class _Undo:
         self._mapping = mapping
         self._table = mapping.spec.name
         period = session.catalog.table(self._table).period
+        # Staging drops the view, and what was loaded can be taken back before the newer export is settled.
+        create_mapping_view(conn, mapping)
         self._columns = target_columns(conn, mapping)
         self._names: dict[str, sql.Composable] = {
             "entity": sql.Literal(self._table),

@@ -76,6 +76,14 @@ def test_a_newer_export_taken_back_restores_what_it_changed(target: Target) -> N
     assert sorted(str(row) for row in target.table("post_slugs")) == slugs
 
 
+def test_a_run_can_be_taken_back_when_a_newer_export_is_staged_already(target_18: Target) -> None:
+    first_run(target_18)
+    target_18.write({"Post": [article(1), article(2)]})
+    target_18.stage("posts")
+    undone = undo_run(target_18.session, "run-first")
+    assert undone.entities == (UndoneEntity("posts", 3, 0, 0, 0), UndoneEntity("users", 3, 0, 0, 0))
+
+
 def test_a_month_taken_back_is_that_month(target_18: Target) -> None:
     expected = first_run(target_18)
     undone = undo_month(target_18.session, date(2026, 2, 1))

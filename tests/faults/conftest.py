@@ -1,0 +1,148 @@
+"""Databases at the beginning of each phase, and what an undisturbed run makes of them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from b44_assets.catalog import Catalog, load_catalog
+from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.engine.failpoints import armed
+from b44_assets.engine.session import Session
+from tests.database.conftest import SQL_DIR
+from tests.faults.crashing import Crasher, Hits, crasher
+from tests.faults.scenario import PHASES, State, differences, prepare, session_of, state_at, write_exports
+from tests.support import locked
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a phase comes to that nothing disturbs.
+
+    Attributes:
+        hits: How often each failpoint is passed, in the order of the first time.
+        state: All that it leaves.
+        batches: The number of the last batch that was begun.
+    """
+
+    hits: dict[str, int]
+    state: State
+    batches: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A server with a database at the beginning of each phase.
+
+    Attributes:
+        server: The server.
+        folder: Of both exports.
+        catalog: The project's own `sql/`.
+        phases: What each phase comes to.
+    """
+
+    server: EmbeddedServer
+    folder: Path
+    catalog: Catalog
+    phases: dict[str, Undisturbed]
+
+    @contextmanager
+    def database(self, phase: str) -> Generator[str]:
+        """URL of a database of the block's own at the beginning of a phase."""
+        name = f"faults_{uuid.uuid4().hex}"
+        with psycopg.connect(self.server.url("postgres"), autocommit=True) as conn:
+            _copy(conn, name, _template(phase))
+        try:
+            yield self.server.url(name)
+        finally:
+            # On another connection: the server may have been started anew.
+            with psycopg.connect(self.server.url("postgres"), autocommit=True) as conn:
+                conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+    def session(self, url: str) -> Session:
+        """An undisturbed run."""
+        return session_of(url, self.catalog)
+
+    def work(self, url: str, phase: str) -> None:
+        """Does all of a phase, or what is left of it."""
+        PHASES[phase].work(self.session(url), self.folder)
+
+    def compare(self, url: str, phase: str) -> None:
+        """The database is as an undisturbed one."""
+        assert differences(state_at(url), self.phases[phase].state) == {}
+
+
+def _template(phase: str) -> str:
+    return f"faults_before_{phase}"
+
+
+def _copy(conn: psycopg.Connection, name: str, template: str) -> None:
+    conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+
+
+def batches_begun(url: str) -> int:
+    """How many batches were ever begun, whatever became of them: a sequence forgets nothing."""
+    with psycopg.connect(url) as conn:
+        row = conn.execute("select last_value from migration.batch_number").fetchone()
+        assert row is not None
+        return row[0]
+
+
+def set_stage(server: EmbeddedServer, catalog: Catalog, folder: Path) -> dict[str, Undisturbed]:
+    """Makes the databases on a server, each phase's from the end of the one before."""
+    write_exports(folder)
+    phases: dict[str, Undisturbed] = {}
+    with psycopg.connect(server.url("postgres"), autocommit=True) as conn:
+        for name, phase in PHASES.items():
+            url = server.url(_template(name))
+            _copy(conn, _template(name), "template0" if phase.before is None else f"faults_after_{phase.before}")
+            if phase.before is None:
+                prepare(session_of(url, catalog))
+            with psycopg.connect(url, autocommit=True) as inside:
+                for statement in phase.between:
+                    assert inside.execute(statement.encode()).rowcount == 1, statement
+            after = f"faults_after_{name}"
+            _copy(conn, after, _template(name))
+            hits = Hits()
+            with armed(hits):
+                phase.work(session_of(server.url(after), catalog), folder)
+            phases[name] = Undisturbed(dict(hits.counts), state_at(server.url(after)), batches_begun(server.url(after)))
+    return phases
+
+
+@pytest.fixture(scope="session")
+def set_once(embedded: EmbeddedServer) -> Callable[[], Stage]:
+    """Sets the stage on the shared server, by whichever worker comes first."""
+
+    def make() -> Stage:
+        folder = embedded.home.parent / "faults"
+        catalog = load_catalog(SQL_DIR)
+        with locked(folder.with_suffix(".lock")):
+            kept = folder / "phases.json"
+            if not kept.exists():
+                phases = set_stage(embedded, catalog, folder)
+                kept.write_text(json.dumps({name: vars(found) for name, found in phases.items()}))
+        phases = {name: Undisturbed(**found) for name, found in json.loads(kept.read_text()).items()}
+        return Stage(embedded, folder, catalog, phases)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def scene(set_once: Callable[[], Stage]) -> Stage:
+    return set_once()
+
+
+@pytest.fixture(scope="session")
+def processes() -> Generator[Crasher]:
+    """Where processes to be killed come from."""
+    with crasher() as server:
+        yield server

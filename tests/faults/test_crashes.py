@@ -1,0 +1,153 @@
+"""Whatever happens at whichever point of the work: what a re-run comes to is what an undisturbed run comes to."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from b44_assets.catalog import load_catalog
+from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.engine.failpoints import FAILPOINTS, Armed, armed
+from b44_assets.engine.session import Connection
+from b44_assets.errors import B44Error
+from tests.database.conftest import SQL_DIR
+from tests.faults.conftest import Stage, batches_begun, set_stage
+from tests.faults.crashing import Crasher, Hits, Order, lose, provoking
+from tests.faults.scenario import PHASES, PROVOKED, SECOND, phase_of
+
+AFTER_COMMIT = [name for name in FAILPOINTS if name.endswith("after commit")]
+
+
+def terminate(name: str, conn: Connection) -> None:
+    """Ends the session in the server, and waits until it is gone."""
+    if conn.closed:
+        return
+    with psycopg.connect(conn.info.dsn, autocommit=True) as other:
+        other.execute("select pg_terminate_backend(%s, 10000)", (conn.info.backend_pid,))
+
+
+def middle(scene: Stage, failpoint: str, phase: str) -> int:
+    return (scene.phases[phase].hits.get(failpoint, 1) + 1) // 2
+
+
+def test_every_failpoint_is_passed(scene: Stage) -> None:
+    passed = {name for phase in scene.phases.values() for name in phase.hits}
+    assert passed | PROVOKED == set(FAILPOINTS)
+    assert len(FAILPOINTS) >= 20
+
+
+# -- killed ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failpoint", FAILPOINTS)
+def test_a_killed_process_is_made_up_for_by_the_next(failpoint: str, scene: Stage, processes: Crasher) -> None:
+    phase = phase_of(failpoint)
+    with scene.database(phase) as url:
+        order = Order(url, str(scene.folder), phase, failpoint, middle(scene, failpoint, phase))
+        assert processes.run(order) == -signal.SIGKILL
+        scene.work(url, phase)
+        scene.compare(url, phase)
+        assert batches_begun(url) - scene.phases[phase].batches <= repeated(failpoint)
+
+
+def repeated(failpoint: str) -> int:
+    """How often a batch is begun that an undisturbed run does not begin: the one under way, and that in as many pieces."""
+    if failpoint in PROVOKED:
+        return 2
+    # A batch of two with a record that is refused is begun as a whole, in halves, and once more to refuse the one.
+    return 3 if failpoint.startswith("record refused") else 1
+
+
+# -- the session ended by the server, the answer lost --------------------------------------------------------------------
+
+
+def happening(scene: Stage, phase: str, url: str, hits: list[Hits]) -> None:
+    """Does the work of a phase while things happen. It ends by itself, and as if nothing had happened."""
+
+    def what(name: str, conn: Connection) -> None:
+        for hit in hits:
+            hit(name, conn)
+
+    with armed(what):
+        scene.work(url, phase)
+    assert all(hit.happened for hit in hits)
+    scene.compare(url, phase)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_sessions_that_are_ended_at_every_failpoint_cost_no_run(phase: str, scene: Stage) -> None:
+    hits = [Hits(name, middle(scene, name, phase), terminate) for name in scene.phases[phase].hits]
+    if phase == SECOND:
+        hits += [Hits(name, 1, terminate) for name in PROVOKED]
+    with scene.database(phase) as url:
+        happening(scene, phase, url, hits)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_answers_that_are_lost_after_every_kind_of_commit_cost_no_run(phase: str, scene: Stage) -> None:
+    passed = [name for name in AFTER_COMMIT if name in scene.phases[phase].hits]
+    with scene.database(phase) as url:
+        happening(scene, phase, url, [Hits(name, middle(scene, name, phase), lose) for name in passed])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", [terminate, lose], ids=["ended", "lost"])
+@pytest.mark.parametrize("failpoint", FAILPOINTS)
+def test_a_session_that_is_ended_or_an_answer_that_is_lost_costs_no_run(
+    failpoint: str, what: Armed, scene: Stage
+) -> None:
+    for phase in PHASES:
+        for hit in {1, scene.phases[phase].hits.get(failpoint, 0)} if failpoint in scene.phases[phase].hits else ():
+            with scene.database(phase) as url:
+                happening(scene, phase, url, [Hits(failpoint, hit, what)])
+
+
+# -- the server shut down ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own_scene(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    """A server of these tests' own, which may crash."""
+    folder = Path(tempfile.mkdtemp(prefix="b44-crash-", dir="/tmp"))
+    folder.chmod(0o755)
+    server = EmbeddedServer(folder / "home")
+    server.start()
+    catalog = load_catalog(SQL_DIR)
+    try:
+        yield Stage(server, folder / "exports", catalog, set_stage(server, catalog, folder / "exports"))
+    finally:
+        server.stop("immediate")
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        name
+        if name in ("batch: before commit", "settle: after commit", "undo: after commit")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in FAILPOINTS
+    ],
+)
+def test_a_server_that_crashes_is_gone_on_with_where_it_was(failpoint: str, own_scene: Stage) -> None:
+    scene, phase = own_scene, phase_of(failpoint)
+
+    def crash(name: str, conn: Connection) -> None:
+        scene.server.stop("immediate")
+        scene.server.start()
+
+    hit = Hits(failpoint, middle(scene, failpoint, phase), crash)
+    with scene.database(phase) as url:
+        # What was staged is gone where it was not logged; then the run ends with one line, else it goes on by itself.
+        with armed(provoking(failpoint)), armed(hit), suppress(B44Error):
+            scene.work(url, phase)
+        assert hit.happened
+        scene.work(url, phase)
+        scene.compare(url, phase)
