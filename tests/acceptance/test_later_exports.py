@@ -44,7 +44,10 @@ def run(url: str, statement: str) -> None:
 
 
 def test_a_cut_over_is_the_last_delta_and_a_page_to_sign(finished: str, newer: Path, b44: Command) -> None:
-    run(finished, "update posts set title = 'Edited here', updated_at = now() where slug = (select min(slug) from posts)")
+    run(
+        finished,
+        "update posts set title = 'Edited here', updated_at = now() where slug = (select min(slug) from posts)",
+    )
     page = b44.directory / "signed.html"
     result = b44.on(finished)("cutover", "--export", newer, "--by", "Ada <L>", "--output", page)
     assert result.status == 0, result
