@@ -733,7 +733,9 @@ def _own_command() -> str:
 
 
 def _print_accounts(console: Console, found: tuple[EntityAccount, ...]) -> None:
-    names = ("read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted", "vanished", "conflicts")
+    names = ["read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted"]
+    # After a newer export only, as the width of a terminal is scarce.
+    names += [name for name in ("vanished", "conflicts") if any(getattr(account, name) for account in found)]
     table = Table("table", *(_right(name) for name in names))
     for account in found:
         table.add_row(
