@@ -494,6 +494,8 @@ def _run(
     """Runs a job, or the part of it for some tables, in this process over the instance that `b44 dev` shows."""
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _end_on_sigterm)
+    if settings.throttle and hasattr(os, "nice"):
+        os.nice(10)
     _prepare_dagster(settings)
     # Reach the target before Dagster is: a wrong address is one line, not a failed run.
     migration = _migration(settings)

@@ -261,7 +261,8 @@ def raise_memory(conn: Connection) -> None:
         select set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')),
                  268435456) / 1024 || 'kB', true),
                set_config('max_parallel_maintenance_workers',
-                 greatest(current_setting('max_parallel_maintenance_workers')::integer, 4)::text, true)
+                 greatest(current_setting('max_parallel_maintenance_workers')::integer,
+                   case when current_setting('b44.gentle', true) = 'on' then 0 else 4 end)::text, true)
         """
     )
 

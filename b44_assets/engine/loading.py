@@ -24,7 +24,7 @@ from b44_assets.database.connect import CANCEL_SECONDS
 from b44_assets.database.faults import FaultClass, backoff, classify
 from b44_assets.engine.correcting import correct
 from b44_assets.engine.failpoints import failpoint
-from b44_assets.engine.pacing import Pacer
+from b44_assets.engine.pacing import Blindness, Pacer
 from b44_assets.engine.session import Connection, Session, explained, persevering, reason_of, scalar
 from b44_assets.engine.settling import Settlement, settle
 from b44_assets.engine.undoing import undo_entity
@@ -198,6 +198,7 @@ class _Loader:
         self._connections: dict[int, Connection] = {}
         self._lock = threading.Lock()
         self._done = 0
+        self._blindness = Blindness()
 
     def run(self, parts: Sequence[_Part]) -> tuple[LoadedPartition, ...]:
         if not parts:
@@ -229,7 +230,7 @@ class _Loader:
 
     def _stream(self, number: int, todo: SimpleQueue[_Part]) -> list[LoadedPartition]:
         """Takes parts until there are none; a fault that may pass costs a connection, and no more."""
-        pacer = Pacer(self._session.pace)
+        pacer = Pacer(self._session.pace, blindness=self._blindness)
         loaded: list[LoadedPartition] = []
         part: _Part | None = None
         inserted, seconds, attempt = 0, 0.0, 1

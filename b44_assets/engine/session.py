@@ -49,6 +49,7 @@ class Session:
         catalog: The files of `sql/`.
         run_id: The Dagster run, for the books; None outside of one.
         pace: How hard a load may push.
+        gentle: Whether the application is to have the server's other processors: no statement of ours takes a second one.
         attempts: How often work is tried that fails for a reason that may pass by itself.
         max_quarantine: How many refused records stop an entity's load; None for no limit.
         lock_timeout_ms: How long DDL may wait for a lock before it steps back and tries again, in milliseconds.
@@ -62,6 +63,7 @@ class Session:
     catalog: Catalog
     run_id: str | None = None
     pace: Pace = field(default_factory=Pace)
+    gentle: bool = False
     attempts: int = 6
     max_quarantine: QuarantineLimit | None = None
     lock_timeout_ms: int = 200
@@ -96,6 +98,9 @@ class Session:
             with self._connected(f"b44 {purpose}") as conn, cancelling(conn):
                 # The files of sql/ name their objects without a schema, and PostgreSQL then shows them without one, too.
                 conn.execute("set search_path = public")
+                if self.gentle:
+                    conn.execute("set max_parallel_workers_per_gather = 0; set max_parallel_maintenance_workers = 0")
+                    conn.execute("set b44.gentle = 'on'")
                 yield conn
         except psycopg.Error as error:
             raise explained(purpose, error) from error

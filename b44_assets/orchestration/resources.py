@@ -132,6 +132,7 @@ class Migration:
             catalog=self.catalog,
             run_id=run_id,
             pace=self.settings.pace,
+            gentle=self.settings.throttle,
             max_quarantine=self.settings.max_quarantine,
             lock_timeout_ms=self.settings.lock_timeout_ms,
             progress=progress or self.progress,

@@ -8,8 +8,10 @@ import psycopg
 import pytest
 
 from b44_assets.catalog import Catalog
-from b44_assets.engine.session import Connection, Session
+from b44_assets.engine.ddl import raise_memory
+from b44_assets.engine.session import Connection, Session, scalar
 from b44_assets.errors import DatabaseError
+from tests.database.conftest import Target
 
 STATE = """
 select pg_backend_pid(), current_setting('application_name'), current_setting('search_path'), current_setting('lock_timeout'),
@@ -78,3 +80,14 @@ def test_a_session_that_keeps_none_closes_each(session: Session) -> None:
     with session.connection("only") as conn:
         pass
     assert conn.closed
+
+
+def test_a_gentle_session_takes_one_processor_only(target_18: Target) -> None:
+    with target_18.having(gentle=True).session.connection("look") as conn:
+        assert scalar(conn, "show max_parallel_workers_per_gather") == "0"
+        with conn.transaction():
+            raise_memory(conn)
+            assert scalar(conn, "show max_parallel_maintenance_workers") == "0"
+    with target_18.session.connection("look") as conn, conn.transaction():
+        raise_memory(conn)
+        assert int(scalar(conn, "show max_parallel_maintenance_workers")) >= 4
