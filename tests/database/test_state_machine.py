@@ -129,9 +129,8 @@ class Model:
         # Of several sound records with one address the eldest keeps it; and a row that stays keeps its own.
         holders = {row["email"]: n for n, row in books.rows.items() if not self.follows(n)}
         for number, record in sorted(books.staged.items()):
-            if not reasons[number]:
-                if holders.setdefault(record["email"], number) != number:
-                    reasons[number] = ["taken"]
+            if not reasons[number] and holders.setdefault(record["email"], number) != number:
+                reasons[number] = ["taken"]
         return reasons
 
     def fate(self, entity: str, number: int) -> str:
@@ -237,12 +236,11 @@ class Model:
             books = self.of(entity)
             for number, known in list(books.migrated.items()):
                 used = entity == USERS and any(row["author"] == number for row in self.posts.rows.values())
-                if (entity, *known.inserted) in batches:
-                    if not books.is_edited(number) and not used:
-                        books.rows.pop(number, None)
-                        del books.migrated[number]
-                        books.conflicts.pop(number, None)
-                        continue
+                if (entity, *known.inserted) in batches and not books.is_edited(number) and not used:
+                    books.rows.pop(number, None)
+                    del books.migrated[number]
+                    books.conflicts.pop(number, None)
+                    continue
                 # The newest of several first.
                 while known.updated and (entity, *known.updated) in batches and number in books.rows:
                     if books.is_edited(number):
