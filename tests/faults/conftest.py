@@ -77,6 +77,10 @@ class Stage:
         """Does all of a phase, or what is left of it."""
         PHASES[phase].work(self.session(url), self.folder)
 
+    def rows(self, url: str) -> State:
+        """The rows of the app's tables alone."""
+        return {name: found for name, found in state_at(url).items() if name.startswith("public.")}
+
     def compare(self, url: str, phase: str) -> None:
         """The database is as an undisturbed one."""
         assert differences(state_at(url), self.phases[phase].state) == {}
