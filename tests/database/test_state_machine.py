@@ -126,11 +126,12 @@ class Model:
         reasons = {number: self.faults(entity, record) for number, record in books.staged.items()}
         if entity != USERS:
             return reasons
-        # Of several sound records with one address the eldest keeps it; and a row that stays keeps its own.
+        # Of several records with one address the eldest sound one keeps it; and a row that stays keeps its own.
         holders = {row["email"]: n for n, row in books.rows.items() if not self.follows(n)}
-        for number, record in sorted(books.staged.items()):
-            if not reasons[number] and holders.setdefault(record["email"], number) != number:
-                reasons[number] = ["taken"]
+        for number in sorted(books.staged, key=lambda n: (bool(reasons[n]), n)):
+            email = books.staged[number]["email"]
+            if email is not None and holders.setdefault(email, number) != number:
+                reasons[number] = [*reasons[number], "taken"]
         return reasons
 
     def fate(self, entity: str, number: int) -> str:
