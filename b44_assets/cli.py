@@ -186,10 +186,10 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
 
     if (run_id is None) == (partition is None):
         raise SettingsError("rollback needs either --run ID or --partition YYYY-MM")
+    month = None if partition is None else month_from("--partition", partition)
     settings = _settings(database_url=database_url)
     migration = _migration(settings)
     _need_books(migration, "rollback")
-    month = None if partition is None else month_from("--partition", partition)
     with _alone(settings):
         session = migration.offline_session()
         undone = undo_run(session, run_id or "") if month is None else undo_month(session, month)
@@ -230,7 +230,7 @@ def cutover(
     begun = datetime.now(UTC)
     target = output or Path.cwd() / f"cutover-{begun:%Y%m%dT%H%M%SZ}.html"
     with _alone(settings):
-        outcome, faults = _run("migrate_everything", settings, as_json=as_json)
+        outcome, faults = _run("migrate_everything", settings, as_json=as_json, prove=True)
     held = not (faults or outcome.failed or outcome.unaccounted)
     _write_report(settings, target, outcome, faults, begun=begun, signed_by=signed_by or getpass.getuser())
     if not as_json:
@@ -484,7 +484,12 @@ def _end_on_sigterm(*_: object) -> None:
 
 
 def _run(
-    job: str, settings: Settings, *, as_json: bool, tables: list[str] | None = None
+    job: str,
+    settings: Settings,
+    *,
+    as_json: bool,
+    tables: list[str] | None = None,
+    prove: bool = False,
 ) -> tuple[Outcome, list[B44Error]]:
     """Runs a job, or the part of it for some tables, in this process over the instance that `b44 dev` shows."""
     started = time.monotonic()
@@ -503,6 +508,7 @@ def _run(
     from b44_assets.engine.proving import accounts
     from b44_assets.orchestration.code_location import definitions_of
     from b44_assets.orchestration.history import PROCESS_TAG, end_abandoned_runs, this_process
+    from b44_assets.orchestration.jobs import PROVE_TAG
     from b44_assets.orchestration.partitions import months_from
 
     months = months_from(settings.first_month)
@@ -523,6 +529,7 @@ def _run(
                     "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
                     "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
                     PROCESS_TAG: this_process(),
+                    **({PROVE_TAG: "anew"} if prove else {}),
                 },
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             )
@@ -566,7 +573,7 @@ def _run(
 
 def _seconds_by_stage(result: Any, catalog: Catalog) -> dict[str, float]:
     """What the steps of a run took, by what they did."""
-    seconds = dict.fromkeys(("staging", "loading", "schema", "checking"), 0.0)
+    seconds: dict[str, float] = dict.fromkeys(("staging", "loading", "schema", "checking"), 0.0)
     for event in result.all_events:
         if event.is_step_success:
             key = event.step_key
@@ -726,7 +733,9 @@ def _own_command() -> str:
 
 
 def _print_accounts(console: Console, found: tuple[EntityAccount, ...]) -> None:
-    names = ("read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted", "vanished", "conflicts")
+    names = ["read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted"]
+    # After a newer export only, as the width of a terminal is scarce.
+    names += [name for name in ("vanished", "conflicts") if any(getattr(account, name) for account in found)]
     table = Table("table", *(_right(name) for name in names))
     for account in found:
         table.add_row(

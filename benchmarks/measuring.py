@@ -1,4 +1,4 @@
-"""What every benchmark needs: a scratch server, the time and memory of a process, and how busy the machine was."""
+"""What every benchmark needs: a scratch server, the time and memory of a process, an application, how busy the machine was."""
 
 from __future__ import annotations
 
@@ -30,6 +30,52 @@ class BenchmarkError(B44Error):
     """A benchmark that cannot go on; one line, as everywhere."""
 
 
+STATEMENTS: tuple[tuple[str, str], ...] = (
+    ("read a page", "select id, title, next_cursor from get_posts_paginated(20)"),
+    ("read a post", "select title, excerpt from posts where id = %(id)s"),
+    ("count a view", "update posts set view_count = view_count + 1 where id = %(id)s"),
+    (
+        "write a post",
+        "insert into posts (user_id, created_by, title, content)"
+        " values (%(user)s, %(user)s, 'A title ' || %(place)s, 'Written meanwhile.')",
+    ),
+)
+"""What the application does with posts, each as often as any other."""
+
+
+class Shop:
+    """A client of the application, on a connection of its own."""
+
+    def __init__(self, url: str, number: int) -> None:
+        """Looks up some posts to be busy with.
+
+        Args:
+            url: The database, which has posts.
+            number: Tells clients apart, who take turns at the statements.
+        """
+        self._conn = psycopg.connect(url, autocommit=True, application_name=f"shop {number}")
+        self._rows = self._conn.execute("select id, user_id from posts order by id limit 500").fetchall()
+        self._place = number
+
+    def act(self) -> tuple[str, str | None]:
+        """Runs the next statement; returns its name, and what the server had against it."""
+        post, user = self._rows[self._place % len(self._rows)]
+        name, statement = STATEMENTS[self._place % len(STATEMENTS)]
+        self._place += 1
+        values = {"id": post, "user": user, "place": str(self._place)} if "%" in statement else None
+        try:
+            self._conn.execute(statement.encode(), values)
+        except psycopg.Error as error:
+            return name, f"{name}: {error.diag.message_primary or error}"
+        return name, None
+
+    def __enter__(self) -> Shop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._conn.close()
+
+
 @dataclass(frozen=True)
 class Ran:
     """A process that has ended.
@@ -48,16 +94,23 @@ class Ran:
     output: str
 
 
-def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ran:
+def run(
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    allowed: Sequence[int] = (0,),
+) -> Ran:
     """Runs a command to its end. Its standard error is ours.
 
     Args:
         command: Program and arguments.
         env: Variables on top of our own environment.
         cwd: Its working directory.
+        allowed: The statuses that it may end with.
 
     Raises:
-        BenchmarkError: It ended with another status than 0.
+        BenchmarkError: It ended with another status.
     """
     started = time.monotonic()
     process = subprocess.Popen(
@@ -77,7 +130,7 @@ def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, 
     process.returncode = os.waitstatus_to_exitcode(status)
     process.stdout.close()
     watch.stop()
-    if process.returncode:
+    if process.returncode not in allowed:
         raise BenchmarkError(f"{Path(command[0]).name} ended with status {process.returncode}")
     return Ran(seconds, usage.ru_utime + usage.ru_stime, watch.peak or _max_rss(usage), output)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from measuring import load, server, timed, workplace
+from measuring import Shop, load, server, timed, workplace
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -37,17 +37,6 @@ from b44_assets.engine.staging import stage
 from b44_assets.errors import B44Error
 from b44_assets.sample import write_sample
 from b44_assets.settings import Settings
-
-STATEMENTS: tuple[tuple[str, str], ...] = (
-    ("read a page", "select id, title, next_cursor from get_posts_paginated(20)"),
-    ("read a post", "select title, excerpt from posts where id = %(id)s"),
-    ("count a view", "update posts set view_count = view_count + 1 where id = %(id)s"),
-    (
-        "write a post",
-        "insert into posts (user_id, created_by, title, content)"
-        " values (%(user)s, %(user)s, 'A title ' || %(place)s, 'Written meanwhile.')",
-    ),
-)
 
 
 @dataclass
@@ -192,21 +181,13 @@ def phase(url: str, clients: int, work: Callable[[], None]) -> dict[str, Any]:
 
 
 def client(url: str, traffic: Traffic, done: threading.Event, number: int) -> None:
-    with psycopg.connect(url, autocommit=True, application_name=f"shop {number}") as conn:
-        rows = conn.execute("select p.id, p.user_id from posts p order by p.id limit 500").fetchall()
-        place = number
+    with Shop(url, number) as shop:
         while not done.is_set():
-            post, user = rows[place % len(rows)]
-            name, statement = STATEMENTS[place % len(STATEMENTS)]
-            place += 1
             started = time.monotonic()
-            try:
-                conn.execute(
-                    statement.encode(), {"id": post, "user": user, "place": str(place)} if "%" in statement else None
-                )
-            except psycopg.Error as error:
-                traffic.failures.append(f"{name}: {error.diag.message_primary or error}")
+            name, failure = shop.act()
             traffic.waits.setdefault(name, []).append(time.monotonic() - started)
+            if failure is not None:
+                traffic.failures.append(failure)
 
 
 def watch(url: str, traffic: Traffic, done: threading.Event) -> None:

@@ -27,6 +27,7 @@ from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.pacing import Pacer
 from b44_assets.engine.session import Connection, Session, explained, persevering, reason_of, scalar
 from b44_assets.engine.settling import Settlement, settle
+from b44_assets.engine.undoing import undo_entity
 from b44_assets.errors import DatabaseError, SettingsError, ThresholdError, TransientDatabaseError
 
 
@@ -91,13 +92,17 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
     Raises:
         DatabaseError: A batch failed; names the records. Batches before it stay.
         SettingsError: A record is older than `first_month`.
-        ThresholdError: Too many records are refused; nothing was loaded.
+        ThresholdError: Too many records are refused; nothing was loaded, or what was is taken back.
     """
     table = mapping.spec.name
     correct(session, mapping)
     settlement = settle(session, mapping)
     parts = persevering(session, f"load {table}", lambda: _prepared(session, mapping, wanted, first_month))
-    partitions = _Loader(session, mapping, settlement).run(parts)
+    try:
+        partitions = _Loader(session, mapping, settlement).run(parts)
+    except ThresholdError:
+        undo_entity(session, mapping, settlement.generation)
+        raise
     return persevering(session, f"load {table}", lambda: _concluded(session, mapping, settlement, partitions))
 
 
@@ -348,7 +353,7 @@ class _Loader:
             if limit is not None and limit.exceeded(refused, self._settlement.read):
                 raise ThresholdError(
                     f"{self._table}: {refused} of {self._settlement.read} records are refused, the last by the server"
-                    f" ({reason}), more than B44_MAX_QUARANTINE={limit} allows; the load stopped"
+                    f" ({reason}), more than B44_MAX_QUARANTINE={limit} allows; the load was rolled back"
                 )
             failpoint("record refused: before commit", conn)
         failpoint("record refused: after commit", conn)

@@ -106,6 +106,7 @@ class ContentParity:
         edited: Rows that differ and were changed in the new system since: their `updated_at` is newer.
         conflicts: Rows that differ since the newer export was left out for their sake; see `migration.conflicts`.
         staged: False where the staged rows are gone, so that nothing could be compared.
+        proven: Whether the rows are as they were when each was compared with its record, and that was not done again.
         differences: The first of the missing and differing ones.
     """
 
@@ -116,6 +117,7 @@ class ContentParity:
     edited: int
     conflicts: int = 0
     staged: bool = True
+    proven: bool = False
     differences: tuple[Difference, ...] = field(default=())
 
     @property
@@ -123,10 +125,17 @@ class ContentParity:
         """Every record has its row, and every row is as it should be."""
         return self.staged and self.missing == 0 and self.differing == 0
 
+    @property
+    def equal(self) -> bool:
+        """Every row is what its record says; nothing had to be excused."""
+        return self.passed and self.edited == 0 and self.conflicts == 0
+
     def explain(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if not self.staged:
             return f"base44.{self.entity} is empty, though records were staged (a crash of the server empties it); migrate again"
+        if self.proven:
+            return f"{self.compared} rows are as they were when each was compared with its record"
         if self.passed:
             apart = {"edited since": self.edited, "left alone by a newer export": self.conflicts}
             return f"{self.compared} rows equal their records" + "".join(
@@ -176,10 +185,38 @@ def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
     return RowParity(table, *books, staged=staged, held=held, native=native, retained=retained, accepted=accepted)
 
 
-def content_parity(session: Session, mapping: TableMapping) -> ContentParity | None:
-    """Compares every stored row with its staged record, mapped anew; None where nothing was staged yet."""
+def content_parity(session: Session, mapping: TableMapping, *, proven: bool = False) -> ContentParity | None:
+    """Compares every stored row with its staged record, mapped anew; None where nothing was staged yet.
+
+    Args:
+        session: The run.
+        mapping: The entity's mapping.
+        proven: Whether a comparison that found all rows equal counts still, where nothing was settled or written since: then
+            each row is read again and compared with its checksum of then, and only where one differs with its record.
+    """
     table = mapping.spec.name
-    with session.connection(f"check {table}") as conn, conn.transaction():
+    with session.connection(f"check {table}") as conn:
+        found = _compare(conn, mapping, proven=proven)
+        if found is not None and found.equal and not found.proven:
+            conn.execute(
+                """
+                insert into migration.proofs (entity, generation, last_batch, rows)
+                select s.entity, s.generation, coalesce(max(l.batch_number), 0), %(rows)s
+                  from migration.settlements s
+                  left join migration.migration_log l on l.entity_type = s.entity
+                 where s.entity = %(table)s
+                 group by s.entity, s.generation
+                on conflict (entity) do update
+                   set generation = excluded.generation, last_batch = excluded.last_batch, rows = excluded.rows, proven_at = now()
+                """,
+                {"table": table, "rows": found.compared},
+            )
+    return found
+
+
+def _compare(conn: Connection, mapping: TableMapping, *, proven: bool) -> ContentParity | None:
+    table = mapping.spec.name
+    with conn.transaction():
         conn.execute("set transaction isolation level repeatable read read only")
         plan_for_bulk(conn)
         export = conn.execute("select records - refused from migration.exports where entity = %s", (table,)).fetchone()
@@ -188,6 +225,8 @@ def content_parity(session: Session, mapping: TableMapping) -> ContentParity | N
         if export[0] and scalar(conn, sql.SQL("select 1 from base44.{} limit 1").format(sql.Identifier(table))) is None:
             return ContentParity(table, 0, 0, 0, 0, staged=False)
         columns = target_columns(conn, mapping)
+        if proven and (rows := _as_proven(conn, mapping, columns)) is not None:
+            return ContentParity(table, rows, 0, 0, 0, proven=True)
         compared, missing, differing, edited, conflicts, numbers = conn.execute(
             _comparison(conn, mapping, columns)
         ).fetchone() or (0, 0, 0, 0, 0, [])
@@ -196,6 +235,38 @@ def content_parity(session: Session, mapping: TableMapping) -> ContentParity | N
             rows = conn.execute(_naming(mapping, columns), {"numbers": numbers}).fetchall()
             differences = tuple(Difference(number, base44_id, tuple(names)) for number, base44_id, names in rows)
     return ContentParity(table, compared, missing, differing, edited, conflicts, differences=differences)
+
+
+def _as_proven(conn: Connection, mapping: TableMapping, columns: list[str]) -> int | None:
+    """How many rows there are, where all are as they were when each was proven; None where that cannot be said."""
+    table = mapping.spec.name
+    proof = scalar(
+        conn,
+        "select p.rows from migration.proofs p join migration.settlements s using (entity, generation)"
+        " where p.entity = %s and p.last_batch >="
+        " (select coalesce(max(l.batch_number), 0) from migration.migration_log l where l.entity_type = p.entity)",
+        (table,),
+    )
+    if proof is None:
+        return None
+    same, others = conn.execute(
+        sql.SQL(
+            """
+            select count(*) filter (where m.row_checksum = {checksum}),
+                   count(*) filter (where m.row_checksum is distinct from {checksum})
+              from migration.migrated m
+              left join public.{table} t on t.{key} = m.id
+             where m.entity = {entity}
+            """
+        ).format(
+            checksum=checksum(columns, "t"),
+            table=sql.Identifier(table),
+            key=sql.Identifier(mapping.key),
+            entity=sql.Literal(table),
+        )
+    ).fetchone() or (0, 1)
+    # Rows that the export has no more were not compared, and are counted here.
+    return proof if others == 0 and same >= proof else None
 
 
 def _summed(mapping: TableMapping, columns: list[str]) -> list[str]:

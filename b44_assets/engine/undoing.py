@@ -224,6 +224,11 @@ class _Undo:
         for batch in batches:
             done = self._restore(batch)
             restored, changed = restored + done[0], changed + done[1]
+        # What the server refused then is to be tried again.
+        self._run(
+            "delete from migration.quarantine where entity = {entity} and batch_number = any (%s) and replayed_at is null",
+            batches,
+        )
         self._run(
             "update migration.migration_log set rolled_back_at = now() where entity_type = {entity} and batch_number = any (%s)",
             batches,

@@ -35,6 +35,8 @@ SCHEMA_JOB = "schema_only"
 REPLAY_JOB = "replay"
 VERIFY_JOB = "verify"
 
+PROVE_TAG = "b44/prove"
+"""On a run that is to compare every row with its record anew, whatever was proven before."""
 LOAD_TAGS = {"b44/work": "load"}
 """Of runs that move records; `dagster.yaml` says how many of them may be under way."""
 UPKEEP_TAGS = {"b44/work": "upkeep"}

@@ -62,7 +62,7 @@ def _changed_exports(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefini
         description="Export files that are new or have changed: stages and loads their entities, and no others. A file counts"
         " once two ticks have seen it the same, since it may still be written. Where nothing was ever migrated, it"
         " migrates everything. Months of posts follow by the sensor pending_work.",
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=10,
         jobs=[jobs[DELTA_JOB], jobs[MIGRATE_JOB]],
     )
     def changed_exports(
@@ -186,7 +186,7 @@ def _pending_work(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefinitio
         name="pending_work",
         description="Whenever monitoring/pending_work was materialized, as changed_exports has it done: loads the tables and"
         " months for which records wait, and no others; one run for each stretch of months.",
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=10,
         job=jobs[DELTA_JOB],
     )
     def pending_work(

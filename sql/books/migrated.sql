@@ -26,6 +26,15 @@ create table if not exists migration.following (
   primary key (entity, id)
 );
 
+-- When every row of an entity was last shown to be what its record says, and of which state that holds.
+create table if not exists migration.proofs (
+  entity text primary key,
+  generation bigint not null,
+  last_batch bigint not null,
+  rows bigint not null,
+  proven_at timestamptz not null default now()
+);
+
 -- Records without any date are dated by the export that they came in first, lest each newer one moves them.
 create table if not exists migration.undated (
   entity text not null,
@@ -43,4 +52,7 @@ comment on column migration.migrated.record_checksum is '64-bit checksum of the 
 comment on column migration.migrated.batch_number is 'The batch of migration.migration_log that inserted it';
 comment on column migration.migrated.updated_batch is 'The batch that updated it last; null where none did';
 comment on table migration.following is 'Rows that the staged export may rewrite';
+comment on table migration.proofs is 'Entities whose rows were each compared with their record: until the next batch, a row as written is as proven';
+comment on column migration.proofs.generation is 'The settlement that the records were judged by';
+comment on column migration.proofs.last_batch is 'The last batch before';
 comment on table migration.undated is 'When records without any date came first';

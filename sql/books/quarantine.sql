@@ -13,7 +13,8 @@ create table if not exists migration.quarantine (
   run_id text,
   quarantined_at timestamptz not null default now(),
   replayed_at timestamptz,
-  generation bigint not null
+  generation bigint not null,
+  batch_number bigint
 );
 
 create unique index if not exists idx_quarantine_record on migration.quarantine (entity, generation, record_number);
@@ -24,3 +25,4 @@ comment on column migration.quarantine.record is 'Field to text as exported; {"_
 comment on column migration.quarantine.record_digest is 'MD5 of the record as it was put here: another record is a correction';
 comment on column migration.quarantine.replayed_at is 'When the corrected record was migrated';
 comment on column migration.quarantine.generation is 'The settlement that refused it';
+comment on column migration.quarantine.batch_number is 'The batch in which the server refused it; null where the mapping did';

@@ -16,11 +16,15 @@ create or replace function migration.begin_batch(
 language plpgsql
 as $$
 declare
+  caller_lock_timeout constant text := current_setting('lock_timeout');
   settlement record;
   part record;
 begin
+  -- However long the other's batch takes: it is at the same work.
+  perform set_config('lock_timeout', '0', true);
   perform pg_advisory_xact_lock_shared(hashtextextended(format('settle %s', entity_name), 44));
   perform pg_advisory_xact_lock(hashtextextended(format('load %s %s', entity_name, partition_day), 44));
+  perform set_config('lock_timeout', caller_lock_timeout, true);
   select s.generation, s.contested into settlement from migration.settlements s where s.entity = entity_name;
   if settlement.generation is distinct from settled then
     raise object_not_in_prerequisite_state using
@@ -57,13 +61,14 @@ as $$
 begin
   execute format($sql$
     insert into migration.quarantine
-      (entity, base44_id, source_file, record_number, reasons, record, record_digest, run_id, generation)
+      (entity, base44_id, source_file, record_number, reasons, record, record_digest, run_id, generation,
+       batch_number)
     select $1, s.base44_id, f.source_file, s.record_number, array[$2], f.record,
-           md5(jsonb_strip_nulls(f.record)::text), $3, $4
+           md5(jsonb_strip_nulls(f.record)::text), $3, $4, $6
       from migration.%1$I s join migration.%2$I f using (record_number)
      where s.position = $5
     $sql$, entity_name || '_settled', entity_name || '_source')
-    using entity_name, reason, run, settled, place;
+    using entity_name, reason, run, settled, place, batch;
   execute format($sql$
     insert into migration.retained (entity, id, base44_id, reason, generation)
     select m.entity, m.id, m.base44_id, 'refused', $2

@@ -36,11 +36,11 @@ INTERRUPTED = "interrupted; run the same command again to go on"
 def test_help_names_every_command(b44: Command) -> None:
     result = b44("--help")
     assert (result.status, result.complaints) == (0, [])
-    for command in ("migrate", "verify", "status", "sample", "dev", "db"):
+    for command in ("migrate", "verify", "status", "replay", "rollback", "cutover", "report", "sample", "dev", "db"):
         assert f"\n  {command} " in result.out
 
 
-@pytest.mark.parametrize("command", ["migrate", "verify", "status", "sample", "dev", "db"])
+@pytest.mark.parametrize("command", ["migrate", "replay", "rollback", "cutover", "db"])
 def test_every_command_explains_itself(command: str, b44: Command) -> None:
     result = b44(command, "--help")
     assert (result.status, result.complaints) == (0, [])

@@ -208,7 +208,7 @@ def test_each_schedule_asks_for_one_run_of_its_job(definitions: dg.Definitions, 
             instance=instance, scheduled_execution_time=datetime(2026, 11, 1, 2, tzinfo=UTC)
         ) as context,
     ):
-        [request] = schedule.evaluate_tick(context).run_requests or ()
+        [request] = list(schedule.evaluate_tick(context).run_requests or ())
     assert (request.partition_key, request.asset_selection) == (None, None)
     assert definitions.resolve_job_def(SCHEDULES[name][0]).partitions_def is None
 
@@ -234,9 +234,7 @@ def test_jobs_schedules_and_sensors_say_what_they_are_for(definitions: dg.Defini
 
 def test_only_sensors_that_start_nothing_are_on_by_themselves(definitions: dg.Definitions) -> None:
     on = [
-        sensor.name
-        for sensor in definitions.sensors or ()
-        if isinstance(sensor, dg.SensorDefinition) and sensor.default_status is dg.DefaultSensorStatus.RUNNING
+        sensor.name for sensor in definitions.sensors or () if sensor.default_status is dg.DefaultSensorStatus.RUNNING
     ]
     assert on == ["interrupted_runs"]
 

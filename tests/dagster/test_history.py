@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -47,35 +49,49 @@ def wait_for(what: Any, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def interrupted(place: Place, number: signal.Signals, home: Path) -> dg.DagsterInstance:
-    """A process migrates posts and is sent a signal in May, while the months before it are in; returns its instance."""
+@contextmanager
+def held(place: Place, since: str) -> Generator[None]:
+    """New posts of every month are staged, and batches of months from one on wait within; not after the block."""
     write(place.export / "Post.jsonl", [*posts(), *(post(90 + n, f"2026-0{n}") for n in range(1, 7))])
     assert place.job("delta", assets=[dg.AssetKey(["base44", "posts"])]).success
     place.execute(
         """
         create function wait() returns trigger language plpgsql as $$
         begin
-          if new.created_at >= '2026-05-01' then perform pg_advisory_xact_lock(4711); end if;
+          if to_char(new.created_at at time zone 'UTC', 'YYYY-MM') >= tg_argv[0] then
+            perform pg_advisory_xact_lock(4711);
+          end if;
           return new;
         end $$
         """
     )
-    place.execute("create trigger wait before insert on posts for each row execute function wait()")
-    home.mkdir()
+    place.execute(f"create trigger wait before insert on posts for each row execute function wait('{since}')")
     with psycopg.connect(place.url, autocommit=True) as holder:
         holder.execute("select pg_advisory_lock(4711)")
-        process = subprocess.Popen(
-            [sys.executable, "-c", RUN_OF_ITS_OWN, str(home)],
-            env={
-                **os.environ,
-                "B44_DATABASE_URL": place.url,
-                "B44_FIRST_MONTH": "2025-10",
-                "B44_EXPORT_DIR": str(place.export),
-            },
-            cwd=home,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        yield
+
+
+def started(place: Place, home: Path) -> subprocess.Popen[bytes]:
+    """A process of its own that loads posts of all months."""
+    home.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN_OF_ITS_OWN, str(home)],
+        env={
+            **os.environ,
+            "B44_DATABASE_URL": place.url,
+            "B44_FIRST_MONTH": "2025-10",
+            "B44_EXPORT_DIR": str(place.export),
+        },
+        cwd=home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def interrupted(place: Place, number: signal.Signals, home: Path) -> dg.DagsterInstance:
+    """A process migrates posts and is sent a signal in May, while the months before it are in; returns its instance."""
+    with held(place, "2026-05"):
+        process = started(place, home)
         try:
             wait_for(lambda: len(place.months()) == 5 and place.execute(WAITING) == [(2,)])
             process.send_signal(number)
@@ -89,6 +105,7 @@ def interrupted(place: Place, number: signal.Signals, home: Path) -> dg.DagsterI
 
 
 WAITING = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'advisory'"
+LOCKED_OUT = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 BUSY = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'b44 load%'"
 
 
@@ -133,6 +150,31 @@ def test_after_a_termination_the_server_is_idle_and_the_months_that_are_in_are_t
 
 
 RANGE = {"dagster/asset_partition_range_start": "2026-01", "dagster/asset_partition_range_end": "2026-06"}
+
+
+def test_two_workers_share_the_months_of_a_backfill_and_do_none_twice(migrated: Place, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        with held(migrated, "2026-01"):
+            workers = [started(migrated, home) for _ in range(2)]
+            try:
+                # The first has begun two months, and the second has come to one of them, too.
+                wait_for(lambda: migrated.execute(LOCKED_OUT)[0][0] >= 3)
+            except AssertionError:
+                for worker in workers:
+                    worker.kill()
+                raise
+        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+        batches = migrated.execute(
+            "select partition_key, count(*), sum(records_processed), count(*) filter (where run_id = 'before')"
+            " from migration.migration_log where entity_type = 'posts' and status = 'completed' group by 1 order by 1"
+        )
+        new = [(count - old, rows) for _, count, rows, old in batches]
+        assert new == [(1, 5), (1, 5), (1, 5), (1, 1), (1, 5), (1, 1)]
+        assert [run.status for run in instance.get_runs()] == [DagsterRunStatus.SUCCESS] * 2
+        migrated.instance = instance
+        agree(migrated)
 
 
 def test_what_a_later_run_has_said_is_not_said_again(migrated: Place) -> None:

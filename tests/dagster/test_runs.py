@@ -118,6 +118,56 @@ def test_metadata_tells_what_became_of_the_records(settings: Settings) -> None:
     assert users["read"].value == users["migrated"].value + users["deduplicated"].value + users["quarantined"].value
     assert "quarantined_by_reason" in facts["posts"]
     assert "quarantine_preview" in facts["posts"]
+    lineage = facts["posts"]["dagster/column_lineage"].value.deps_by_column
+    assert [(dep.asset_key.to_user_string(), dep.column_name) for dep in lineage["title"]] == [
+        ("base44/posts", "title")
+    ]
+    staged = {column.name for column in facts["base44/posts"]["dagster/column_schema"].value.columns}
+    named = {d.column_name for deps in lineage.values() for d in deps if d.asset_key.path[0] == "base44"}
+    assert named <= staged
+    rules = facts["users"]["repaired_by_rule"].value.records
+    assert sum(record.data["records"] for record in rules) == facts["users"]["repaired"].value
+    assert facts["posts"]["rows_by_month"].value.startswith("![")
+
+
+def test_sizes_are_numbers_by_table_and_growth_is_told_from_the_second_time_on(settings: Settings) -> None:
+    migration = Migration(settings, load_catalog(settings.sql_dir))
+    definitions = definitions_of(migration)
+    assert settings.database_url is not None
+    with dg.DagsterInstance.ephemeral() as instance:
+        facts: list[Any] = []
+        for job in ("schema_only", "monitoring", "monitoring"):
+            done = definitions.resolve_job_def(job).execute_in_process(instance=instance, run_config=QUIET)
+            if job == "monitoring":
+                [event] = done.get_asset_materialization_events()
+                facts.append(event.step_materialization_data.materialization.metadata)
+                with psycopg.connect(settings.database_url) as conn:
+                    conn.execute(
+                        "create table if not exists filler as select repeat(g::text, 100) as x from generate_series(1, 9999) g"
+                    )
+    assert "growth_bytes" not in facts[0]
+    assert facts[1]["growth_bytes"].value == facts[1]["database_bytes"].value - facts[0]["database_bytes"].value > 0
+    assert isinstance(facts[1]["posts_bytes"].value, int)
+
+
+def test_the_nightly_sweep_takes_what_has_changed_and_then_has_nothing_to_do(settings: Settings) -> None:
+    migration = Migration(settings, load_catalog(settings.sql_dir))
+    definitions = definitions_of(migration)
+    assert settings.database_url is not None
+    swept: list[Any] = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        definitions.resolve_job_def("schema_only").execute_in_process(instance=instance, run_config=QUIET)
+        with psycopg.connect(settings.database_url, autocommit=True) as conn:
+            conn.execute(
+                "insert into categories (name, slug, created_by) select g::text, g::text, id"
+                " from users, generate_series(1, 100) g"
+            )
+            conn.execute("select pg_stat_force_next_flush()")
+        for _ in range(2):
+            done = definitions.resolve_job_def("statistics").execute_in_process(instance=instance, run_config=QUIET)
+            [event] = done.get_asset_materialization_events()
+            swept.append(event.step_materialization_data.materialization.metadata["swept"].value)
+    assert (swept[0] >= 1, swept[1]) == (True, 0)
 
 
 def test_a_failed_check_blocks_what_stands_on_the_table(settings: Settings) -> None:

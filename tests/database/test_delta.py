@@ -12,6 +12,8 @@ import pytest
 from b44_assets.catalog import Kind, constraint_definitions
 from b44_assets.engine.proving import content_parity, export_applied, row_parity
 from b44_assets.engine.settling import settle
+from b44_assets.errors import ThresholdError
+from b44_assets.settings import QuarantineLimit
 from tests.database.conftest import Record, Target, object_id, post, user, uuid_of
 
 OLD, NEW = "2026-03-01T00:00:00", "2026-03-02T00:00:00"
@@ -334,5 +336,11 @@ def test_a_record_that_the_server_refuses_goes_to_quarantine_and_the_others_on(t
         before = target.state()
         target.load("posts")
         assert target.state() == before
+        limited = target.having(batch_size=8, max_quarantine=QuarantineLimit(count=1))
+        worse = [{**record, "view_count": 7, "updated_date": NEW} for record in records[:3]]
+        with pytest.raises(ThresholdError, match="refused:no_seven"):
+            limited.migrate({"Post": [*worse, *records[3:], article(30)]})
+        assert {row["view_count"] for row in target.table("posts")} == {*range(20)} - {7}
+        assert target.one("select unaccounted from migration.accounting where entity = 'posts'") == 0
     finally:
         target.run("alter table posts drop constraint no_seven")

@@ -284,3 +284,44 @@ def test_numbers_after_a_name_are_no_difference(good: Target) -> None:
     assert {row["username"] for row in good.table("users")} == {"anna", "anna-2"}
     assert content(good, "posts").passed
     assert content(good, "users").passed
+
+
+# -- what was proven before ---------------------------------------------------------------------------------------------
+
+
+def proven(target: Target) -> ContentParity:
+    found = content_parity(target.session, target.session.catalog.mappings["posts"], proven=True)
+    assert found is not None
+    return found
+
+
+def test_rows_that_are_as_they_were_proven_are_not_mapped_again(good: Target) -> None:
+    assert not proven(good).proven
+    again = proven(good)
+    assert (again.proven, again.passed, again.compared) == (True, True, len(good.table("posts")))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update posts set title = 'Another' where id = (select id from posts order by id limit 1)",
+        "delete from posts where id = (select id from posts order by id limit 1)",
+        "update posts set slug = 'another', title = 'Another' where id = (select id from posts order by id limit 1)",
+    ],
+)
+def test_a_row_changed_after_the_proof_is_found(good: Target, change: str) -> None:
+    proven(good)
+    with good.conn.transaction():
+        good.run("set local b44.migrating = 'on'")
+        good.run(change)
+    found = proven(good)
+    assert not found.proven and not found.passed
+
+
+def test_a_proof_ends_with_the_next_batch_and_the_next_settlement(good: Target) -> None:
+    proven(good)
+    good.run("insert into migration.migration_log (entity_type, status) values ('posts', 'completed')")
+    assert not proven(good).proven
+    assert proven(good).proven
+    good.run("update migration.settlements set generation = default where entity = 'posts'")
+    assert not proven(good).proven

@@ -245,6 +245,7 @@ def test_a_broken_file_is_named_with_the_line(tmp_path: Path, file: str, text: s
         ("entity: User\n-- fields: id, email|mail, mail", "select 1", "'fields' has an empty or repeated name"),
         ("entity: User\n-- fields: id\n-- html: bio", "select 1", "'html' names bio, which is not among the fields"),
         ("entity: User\n-- fields: id\n-- numbered: name", "select 1", "expected 'numbered: <column> in <table> by"),
+        ("entity: User\n-- fields: id\n-- claims: name", "select 1", "expected 'claims: <column>, ...; released by"),
         ("entity: Post\n-- fields: id", "select 1", "entity Post has a mapping already: mappings/posts.sql"),
     ],
 )

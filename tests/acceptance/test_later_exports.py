@@ -1,0 +1,145 @@
+"""After the first migration: newer exports, corrections, taking back, and the cut-over, as people meet them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from b44_assets.database.connect import connect
+from tests.acceptance.conftest import Migrated
+from tests.acceptance.support import Command, rows, value
+
+NEWER = "2099-01-01T00:00:00.000000"
+
+
+@pytest.fixture
+def newer(migrated: Migrated, tmp_path: Path) -> Path:
+    """The export again: the first three sound posts have newer versions, and the last record is gone."""
+    folder = tmp_path / "newer"
+    shutil.copytree(migrated.export, folder)
+    path = folder / "Post_export.csv"
+    with path.open(newline="", encoding="utf-8") as stream:
+        header, *records = list(csv.reader(stream))
+    title, updated = header.index("title"), header.index("updated_date")
+    kept = {row[0] for row in rows(migrated.url, "select base44_id from migration.migrated where entity = 'posts'")}
+    sound = [record for record in records if record[header.index("id")] in kept]
+    for record in sound[:3]:
+        record[title], record[updated] = f"Newer {record[title]}"[:200], NEWER
+    records.remove(sound[-1])
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([header, *records])
+    return folder
+
+
+def run(url: str, statement: str) -> None:
+    with connect(url, autocommit=True) as conn:
+        conn.execute(statement.encode())
+
+
+def test_a_cut_over_is_the_last_delta_and_a_page_to_sign(finished: str, newer: Path, b44: Command) -> None:
+    run(
+        finished,
+        "update posts set title = 'Edited here', updated_at = now() where slug = (select min(slug) from posts)",
+    )
+    page = b44.directory / "signed.html"
+    result = b44.on(finished)("cutover", "--export", newer, "--by", "Ada <L>", "--output", page)
+    assert result.status == 0, result
+    assert f"Signed off: {page}" in result.out
+    assert "Write freeze that this needed: " in result.out
+    assert value(finished, "select count(*) from posts where title like 'Newer %'") >= 2
+    text = page.read_text("utf-8")
+    assert "Signed off by Ada &lt;L&gt;." in text
+    match = re.search(r'<script type="application/json" id="facts">(.*)</script>', text)
+    assert match
+    told = match[1].replace("\\u003c", "<")
+    assert hashlib.sha256(told.encode()).hexdigest() in text
+    facts: dict[str, Any] = json.loads(told)
+    assert facts["cutover"]["held"] is True
+    assert {check[2] for check in facts["cutover"]["checks"]} <= {"passed", "warning"}
+    assert {one["entity"]: one["vanished"] for one in facts["accounts"]}["posts"] == 1
+
+
+def test_a_cut_over_that_does_not_hold_is_not_signed(finished: str, newer: Path, b44: Command) -> None:
+    run(finished, "delete from posts where slug = (select max(slug) from posts)")
+    result = b44.on(finished)("cutover", "--export", newer)
+    assert result.status == 1
+    (page,) = b44.directory.glob("cutover-*.html")
+    assert f"NOT signed off: {page}" in result.out
+    assert "Not signed off:" in page.read_text("utf-8")
+
+
+def test_corrected_records_are_replayed_once(finished: str, b44: Command) -> None:
+    on = b44.on(finished)
+    run(
+        finished,
+        'update migration.quarantine set record = record || \'{"title": "Found again"}\''
+        " where id = (select min(id) from migration.quarantine where entity = 'posts' and reasons = '{missing_title}')",
+    )
+    before = value(finished, "select count(*) from posts")
+    first = on("replay", "--entity", "posts", "--json")
+    assert (first.status, value(finished, "select count(*) from posts")) == (0, before + 1)
+    assert value(finished, "select count(*) from migration.quarantine where replayed_at is not null") == 1
+    assert on("replay", "--json").status == 0
+    assert value(finished, "select count(*) from posts") == before + 1
+
+
+def test_a_month_is_taken_back_and_brought_again(finished: str, migrated: Migrated, b44: Command) -> None:
+    on = b44.on(finished)
+    month, held = rows(
+        finished,
+        "select to_char(created_at at time zone 'UTC', 'YYYY-MM'), count(*) from posts group by 1 order by 2 desc limit 1",
+    )[0]
+    total = value(finished, "select count(*) from posts")
+    result = on("rollback", "--partition", month, "--json")
+    assert (result.status, result.report["entities"]["posts"]["deleted"]) == (0, held)
+    assert value(finished, "select count(*) from posts") == total - held
+    assert on("verify").status == 1
+    assert on("migrate", "--export", migrated.export).status == 0
+    assert value(finished, "select count(*) from posts") == total
+
+
+def test_a_run_is_taken_back_by_the_id_that_status_shows(finished: str, b44: Command) -> None:
+    on = b44.on(finished)
+    run_id = value(finished, "select min(run_id) from migration.migration_log")
+    assert run_id in on("status").out
+    result = on("rollback", "--run", run_id[:12])
+    assert result.status == 0
+    assert value(finished, "select count(*) from posts") == 0
+    assert value(finished, "select count(*) from users") == 1
+
+
+def test_a_report_of_the_state_is_one_page(finished: str, b44: Command) -> None:
+    result = b44.on(finished)("report")
+    assert result.status == 0
+    text = (b44.directory / "report.html").read_text("utf-8")
+    assert "What became of every record" in text
+    assert not re.search(r'(?:src|href)="', text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["rollback"], "either --run ID or --partition YYYY-MM"),
+        (["rollback", "--run", "x", "--partition", "2026-01"], "either --run ID or --partition YYYY-MM"),
+        (["rollback", "--partition", "2026-13"], "--partition"),
+        (["replay", "--entity", "nobody"], "no table nobody"),
+        (["cutover"], "no export"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_status_2(arguments: list[str], named: str, target: str, b44: Command) -> None:
+    result = b44.on(target)(*arguments)
+    assert (result.status, named in result.fault) == (2, True)
+
+
+@pytest.mark.parametrize("command", [["replay"], ["rollback", "--run", "x"], ["report"]])
+def test_where_nothing_was_migrated_it_says_so(command: list[str], target: str, b44: Command) -> None:
+    result = b44.on(target)(*command)
+    assert result.status == 1
+    assert "nothing has been migrated into this database yet" in result.fault

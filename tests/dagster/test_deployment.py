@@ -1,0 +1,76 @@
+"""What docs/deployment.md has one install: each file is whole, and says the same as the others."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from dagster._core.instance.config import dagster_instance_config
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGE = (DOCS / "deployment.md").read_text()
+PROGRAMS = {
+    "b44-code": "dagster code-server start -m b44_assets.definitions --location-name b44_assets",
+    "b44-webserver": "dagster-webserver -w /etc/b44/workspace.yaml",
+    "b44-daemon": "dagster-daemon run -w /etc/b44/workspace.yaml",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_each_process_has_a_unit_that_ends_runs_gently(name: str) -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(DOCS / "systemd" / f"{name}.service")
+    service = unit["Service"]
+    assert service["ExecStart"].startswith(f"/opt/b44/bin/{PROGRAMS[name]}")
+    assert (service["KillSignal"], service["EnvironmentFile"]) == ("SIGINT", "/etc/b44/b44.env")
+    assert unit["Install"]["WantedBy"] == "multi-user.target"
+
+
+def test_compose_has_the_same_processes_on_one_storage() -> None:
+    services = yaml.safe_load((DOCS / "compose.yaml").read_text())["services"]
+    commands = {service["command"].split(" -w ")[0] for name, service in services.items() if name != "database"}
+    assert {c.partition(" -h")[0] for c in commands} == {program.split(" -w ")[0] for program in PROGRAMS.values()}
+    storages = {services[name]["environment"]["DAGSTER_PG_URL"] for name in ("code", "webserver", "daemon")}
+    assert len(storages) == 1
+    # The UI has no login: it is not for the network.
+    assert services["webserver"]["ports"] == ["127.0.0.1:3000:3000"]
+
+
+def test_services_find_the_code_location_where_it_listens() -> None:
+    [location] = yaml.safe_load((DOCS / "workspace-services.yaml").read_text())["load_from"]
+    assert location["grpc_server"]["location_name"] == "b44_assets"
+    unit = (DOCS / "systemd" / "b44-code.service").read_text()
+    assert f"-h {location['grpc_server']['host']} -p {location['grpc_server']['port']}" in unit
+
+
+@pytest.mark.parametrize("launcher", ["dagster_docker", "dagster_k8s", "dagster_celery"])
+def test_a_launcher_of_the_page_is_added_to_the_configuration_as_it_stands(launcher: str, tmp_path: Path) -> None:
+    [section] = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if f"module: {launcher}" in block]
+    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text() + section)
+    config, _ = dagster_instance_config(str(tmp_path))
+    assert config["run_launcher"]["module"].partition(".")[0] == launcher
+    assert config["storage"]["custom"]["class"] == "PostgresStorage"
+
+
+def test_every_file_that_the_page_links_to_is_there() -> None:
+    assert [link for link in re.findall(r"\]\(([^)#]+)\)", PAGE) if not (DOCS / link).exists()] == []
+
+
+@pytest.mark.parametrize("program", ["dagster-webserver", "dagster-daemon"])
+def test_the_programs_of_the_units_are_installed(program: str) -> None:
+    assert (Path(sys.executable).parent / program).exists()
+
+
+def test_the_code_server_knows_the_options_of_its_unit() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "dagster", "code-server", "start", "--help"], capture_output=True, text=True, check=True
+    )
+    for option in ("--module-name", "--location-name", "--host", "--port"):
+        assert option in said.stdout
