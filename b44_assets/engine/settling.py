@@ -106,6 +106,9 @@ def _settle(session: Session, mapping: TableMapping) -> Settlement:
                 _number(conn, mapping, mapping.numbered)
             _write_books(session, conn, mapping, fingerprint)
             _note_parts(conn, session.catalog, mapping)
+            # What an earlier settlement has noted goes in any case: all that it was about may have been taken back.
+            conn.execute("delete from migration.retained where entity = %s", (table,))
+            conn.execute("delete from migration.conflicts where entity = %s and accepted_at is null", (table,))
             if again:
                 _note_retained(conn, mapping)
                 _note_conflicts(session, conn, mapping)
@@ -544,7 +547,6 @@ def _note_parts(conn: Connection, catalog: Catalog, mapping: TableMapping) -> No
 def _note_retained(conn: Connection, mapping: TableMapping) -> None:
     """Rows of records that are in this export no more, or refused in it."""
     table = mapping.spec.name
-    conn.execute("delete from migration.retained where entity = %s", (table,))
     conn.execute(
         sql.SQL(
             """
@@ -576,7 +578,6 @@ def _note_conflicts(session: Session, conn: Connection, mapping: TableMapping) -
         )
         for name in target_columns(conn, mapping)
     ]
-    conn.execute("delete from migration.conflicts where entity = %s and accepted_at is null", (table,))
     conn.execute(
         sql.SQL(
             """

@@ -381,27 +381,35 @@ def test_posts_before_the_first_month_stop_the_run_and_say_what_to_set(
     assert state(target) == state(migrated.url)
 
 
+LOADING = (
+    "migration.migration_log",
+    "load posts",
+    "select count(*) >= 5 from migration.migration_log where entity_type = 'posts'",
+)
+
+
 @pytest.mark.parametrize(
-    ("table", "purpose", "after"),
+    ("number", "table", "purpose", "after"),
     [
         pytest.param(
-            "migration.exports", "stage", "select count(*) >= 2 from migration.exports", marks=pytest.mark.slow
+            signal.SIGINT,
+            "migration.exports",
+            "stage",
+            "select count(*) >= 2 from migration.exports",
+            marks=pytest.mark.slow,
         ),
-        (
-            "migration.migration_log",
-            "load posts",
-            "select count(*) >= 5 from migration.migration_log where entity_type = 'posts'",
-        ),
+        (signal.SIGINT, *LOADING),
+        (signal.SIGTERM, *LOADING),
     ],
-    ids=["staging", "loading"],
+    ids=["staging", "loading", "loading, by a service manager"],
 )
 def test_interrupted_migration_ends_its_sql_and_goes_on_when_run_again(
-    table: str, purpose: str, after: str, b44: Command, migrated: Migrated, target: str
+    number: signal.Signals, table: str, purpose: str, after: str, b44: Command, migrated: Migrated, target: str
 ) -> None:
     command = b44.on(target).having(B44_BATCH_SIZE="5")
     running = command.start("migrate", "--export", migrated.export, "--json")
     with stopped_at(running, target, table, purpose, after=after):
-        running.signal(signal.SIGINT)
+        running.signal(number)
         result = running.wait()
         # What stands in the way still does: nothing else can have ended the statement.
         assert waiting(target) == 0

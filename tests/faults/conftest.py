@@ -16,7 +16,7 @@ from psycopg import sql
 from b44_assets.catalog import Catalog, load_catalog
 from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.engine.failpoints import armed
-from b44_assets.engine.session import Session
+from b44_assets.engine.session import Connection, Session
 from tests.database.conftest import SQL_DIR
 from tests.faults.crashing import Crasher, Hits, crasher
 from tests.faults.scenario import PHASES, State, differences, prepare, session_of, state_at, write_exports
@@ -47,19 +47,21 @@ class Stage:
         folder: Of both exports.
         catalog: The project's own `sql/`.
         phases: What each phase comes to.
+        crashing: Whether the server is one that may crash.
     """
 
     server: EmbeddedServer
     folder: Path
     catalog: Catalog
     phases: dict[str, Undisturbed]
+    crashing: bool = False
 
     @contextmanager
     def database(self, phase: str) -> Generator[str]:
         """URL of a database of the block's own at the beginning of a phase."""
         name = f"faults_{uuid.uuid4().hex}"
         with psycopg.connect(self.server.url("postgres"), autocommit=True) as conn:
-            _copy(conn, name, _template(phase))
+            _copy(conn, name, _template(phase), crashing=self.crashing)
         try:
             yield self.server.url(name)
         finally:
@@ -75,6 +77,10 @@ class Stage:
         """Does all of a phase, or what is left of it."""
         PHASES[phase].work(self.session(url), self.folder)
 
+    def rows(self, url: str) -> State:
+        """The rows of the app's tables alone."""
+        return {name: found for name, found in state_at(url).items() if name.startswith("public.")}
+
     def compare(self, url: str, phase: str) -> None:
         """The database is as an undisturbed one."""
         assert differences(state_at(url), self.phases[phase].state) == {}
@@ -84,8 +90,14 @@ def _template(phase: str) -> str:
     return f"faults_before_{phase}"
 
 
-def _copy(conn: psycopg.Connection, name: str, template: str) -> None:
-    conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+def _copy(conn: Connection, name: str, template: str, *, crashing: bool) -> None:
+    # A copy made by way of the WAL is quick, but a crash of the server sets back its sequences: what they have logged ahead
+    # is copied as logged, though only the template's log has it.
+    conn.execute(
+        sql.SQL("create database {} template {} strategy {}").format(
+            sql.Identifier(name), sql.Identifier(template), sql.Identifier("file_copy" if crashing else "wal_log")
+        )
+    )
 
 
 def batches_begun(url: str) -> int:
@@ -96,21 +108,28 @@ def batches_begun(url: str) -> int:
         return row[0]
 
 
-def set_stage(server: EmbeddedServer, catalog: Catalog, folder: Path) -> dict[str, Undisturbed]:
+def set_stage(
+    server: EmbeddedServer, catalog: Catalog, folder: Path, *, crashing: bool = False
+) -> dict[str, Undisturbed]:
     """Makes the databases on a server, each phase's from the end of the one before."""
     write_exports(folder)
     phases: dict[str, Undisturbed] = {}
     with psycopg.connect(server.url("postgres"), autocommit=True) as conn:
         for name, phase in PHASES.items():
             url = server.url(_template(name))
-            _copy(conn, _template(name), "template0" if phase.before is None else f"faults_after_{phase.before}")
+            _copy(
+                conn,
+                _template(name),
+                "template0" if phase.before is None else f"faults_after_{phase.before}",
+                crashing=crashing,
+            )
             if phase.before is None:
                 prepare(session_of(url, catalog))
             with psycopg.connect(url, autocommit=True) as inside:
                 for statement in phase.between:
                     assert inside.execute(statement.encode()).rowcount == 1, statement
             after = f"faults_after_{name}"
-            _copy(conn, after, _template(name))
+            _copy(conn, after, _template(name), crashing=crashing)
             hits = Hits()
             with armed(hits):
                 phase.work(session_of(server.url(after), catalog), folder)

@@ -63,14 +63,19 @@ def lose(name: str, conn: Connection) -> None:
     raise psycopg.OperationalError(f"the answer was lost at {name}")
 
 
-def provoking(failpoint: str) -> Hits:
-    """Makes a batch fail once, where the failpoint is one that is passed only then."""
-    return Hits("batch: before commit", 2 if failpoint in PROVOKED else 0, lose)
+def provoking(hit: int) -> Hits:
+    """Makes a batch fail at its so manyth commit, if that is not 0."""
+    return Hits("batch: before commit", hit, lose)
+
+
+def provoked_for(failpoint: str) -> int:
+    """Which batch is to fail for a failpoint to be passed; 0 where it is passed anyway."""
+    return 2 if failpoint in PROVOKED else 0
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done in a process of its own, and at which hit of which failpoint it is killed."""
+    """What is to be done in a process of its own, at which hit of which failpoint it is killed, and which batch fails."""
 
     url: str
     folder: str
@@ -79,6 +84,7 @@ class Order:
     hit: int
     batch_size: int = 2
     streams: int = 1
+    failing: int = 0
 
 
 def _kill(name: str, conn: Connection) -> None:
@@ -123,7 +129,7 @@ def _serve() -> None:
             session = session_of(order.url, catalog, batch_size=order.batch_size, streams=order.streams)
             status = 1
             try:
-                with armed(provoking(order.failpoint)), armed(Hits(order.failpoint, order.hit, _kill)):
+                with armed(provoking(order.failing)), armed(Hits(order.failpoint, order.hit, _kill)):
                     PHASES[order.phase].work(session, Path(order.folder))
                 status = 0
             except BaseException as error:

@@ -169,17 +169,18 @@ def session_of(url: str, catalog: Catalog, **pace: Any) -> Session:
 
 
 def _migrate(session: Session, export: Path) -> None:
-    session = replace(session, run_id=RUN.format(export.name))
-    for mapping in session.catalog.mappings.values():
-        stage(session, mapping, export)
-        load(session, mapping)
-    keep_strays(session, export)
+    with replace(session, run_id=RUN.format(export.name)).keeping() as run:
+        for mapping in run.catalog.mappings.values():
+            stage(run, mapping, export)
+            load(run, mapping)
+        keep_strays(run, export)
 
 
 def _undo(session: Session, folder: Path) -> None:
-    for mapping in session.catalog.mappings.values():
-        stage(session, mapping, folder / SECOND)
-    undo_run(session, RUN.format(SECOND))
+    with session.keeping() as run:
+        for mapping in run.catalog.mappings.values():
+            stage(run, mapping, folder / SECOND)
+        undo_run(run, RUN.format(SECOND))
 
 
 _SCHEMA = ("users_constraints", "posts_constraints", "user_post_stats")
@@ -234,7 +235,6 @@ _BOOKS: Mapping[str, Iterable[str]] = {
     "refused": (),
     "versions": (),
     "undated": (),
-    "following": (),
     "migrated": ("updated_batch",),
     "quarantine": ("id", "replayed_at"),
     "corrections": ("id",),

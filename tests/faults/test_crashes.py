@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +22,8 @@ from b44_assets.engine.session import Connection
 from b44_assets.errors import B44Error
 from tests.database.conftest import SQL_DIR
 from tests.faults.conftest import Stage, batches_begun, set_stage
-from tests.faults.crashing import Crasher, Hits, Order, lose, provoking
-from tests.faults.scenario import PHASES, PROVOKED, SECOND, phase_of
+from tests.faults.crashing import ANY, Crasher, Hits, Order, lose, provoked_for, provoking
+from tests.faults.scenario import PHASES, PROVOKED, SECOND, differences, phase_of, state_at
 
 AFTER_COMMIT = [name for name in FAILPOINTS if name.endswith("after commit")]
 
@@ -50,7 +53,8 @@ def test_every_failpoint_is_passed(scene: Stage) -> None:
 def test_a_killed_process_is_made_up_for_by_the_next(failpoint: str, scene: Stage, processes: Crasher) -> None:
     phase = phase_of(failpoint)
     with scene.database(phase) as url:
-        order = Order(url, str(scene.folder), phase, failpoint, middle(scene, failpoint, phase))
+        hit, failing = middle(scene, failpoint, phase), provoked_for(failpoint)
+        order = Order(url, str(scene.folder), phase, failpoint, hit, failing=failing)
         assert processes.run(order) == -signal.SIGKILL
         scene.work(url, phase)
         scene.compare(url, phase)
@@ -63,6 +67,35 @@ def repeated(failpoint: str) -> int:
         return 2
     # A batch of two with a record that is refused is begun as a whole, in halves, and once more to refuse the one.
     return 3 if failpoint.startswith("record refused") else 1
+
+
+@pytest.mark.slow
+def test_killed_at_random_over_and_over(scene: Stage, processes: Crasher) -> None:
+    """As many kills as B44_TEST_KILLS says, 300 by default: uniform over all that a run passes, up to three a database."""
+    wanted = int(os.environ.get("B44_TEST_KILLS", "300"))
+    seed = int(os.environ.get("B44_TEST_SEED", "0")) or random.randrange(1, 2**32)
+    chance = random.Random(seed)
+    killed: Counter[str] = Counter()
+    databases = 0
+    while killed.total() < wanted:
+        (phase,) = chance.choices(list(PHASES), [sum(found.hits.values()) for found in scene.phases.values()])
+        size, streams = chance.choice([1, 2, 3, 1000]), chance.randint(1, 3)
+        failing = chance.choice([0, 0, chance.randint(1, 6)])
+        told = f"seed {seed}, database {databases}, phase {phase}, size {size}, streams {streams}, failing {failing}"
+        databases += 1
+        with scene.database(phase) as url:
+            for _ in range(chance.randint(1, 3)):
+                hit = chance.randint(1, sum(scene.phases[phase].hits.values()))
+                told += f", hit {hit}"
+                order = Order(url, str(scene.folder), phase, ANY, hit, size, streams, failing)
+                status = processes.run(order)
+                assert status in (0, -signal.SIGKILL), told
+                if status == 0:
+                    break
+                killed[phase] += 1
+            scene.work(url, phase)
+            assert differences(state_at(url), scene.phases[phase].state) == {}, told
+    print(f"seed {seed}: {killed.total()} kills in {databases} databases: {dict(killed)}")
 
 
 # -- the session ended by the server, the answer lost --------------------------------------------------------------------
@@ -121,7 +154,12 @@ def own_scene(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
     server.start()
     catalog = load_catalog(SQL_DIR)
     try:
-        yield Stage(server, folder / "exports", catalog, set_stage(server, catalog, folder / "exports"))
+        with psycopg.connect(server.url("postgres"), autocommit=True) as conn:
+            # A crash of the server is none of the machine.
+            conn.execute("alter system set fsync = off")
+            conn.execute("select pg_reload_conf()")
+        phases = set_stage(server, catalog, folder / "exports", crashing=True)
+        yield Stage(server, folder / "exports", catalog, phases, crashing=True)
     finally:
         server.stop("immediate")
         shutil.rmtree(folder)
@@ -146,7 +184,7 @@ def test_a_server_that_crashes_is_gone_on_with_where_it_was(failpoint: str, own_
     hit = Hits(failpoint, middle(scene, failpoint, phase), crash)
     with scene.database(phase) as url:
         # What was staged is gone where it was not logged; then the run ends with one line, else it goes on by itself.
-        with armed(provoking(failpoint)), armed(hit), suppress(B44Error):
+        with armed(provoking(provoked_for(failpoint))), armed(hit), suppress(B44Error):
             scene.work(url, phase)
         assert hit.happened
         scene.work(url, phase)

@@ -1,0 +1,543 @@
+"""Random sequences of what can happen to a migration, against a plain model of the rules: they come to the same."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Any, cast
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from b44_assets.engine.failpoints import armed
+from b44_assets.engine.loading import load
+from b44_assets.engine.proving import content_parity, row_parity
+from b44_assets.engine.session import Connection
+from b44_assets.engine.staging import stage
+from b44_assets.engine.undoing import undo_month, undo_run
+from tests.database.conftest import Target, object_id, uuid_of
+
+USERS, POSTS = "users", "posts"
+ENTITIES = {USERS: "User", POSTS: "Post"}
+ADDRESSES = ["a@example.com", "b@example.com", "c@example.com", None, "nonsense"]
+TITLES = ["One", "Two", None]
+MONTHS = [1, 2, 3]
+PEOPLE, ARTICLES = range(1, 5), range(1, 5)
+
+Exported = dict[str, Any]
+Row = dict[str, Any]
+
+
+# -- the model ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Migrated:
+    """A record as it was migrated last: what it said, the row that was written, and by which batches."""
+
+    record: Exported
+    row: Row
+    inserted: tuple[str, int | None]
+    order: int
+    updated: tuple[str, int | None] | None = None
+    before: Migrated | None = None
+
+
+@dataclass
+class Conflict:
+    kind: str
+    record: Exported
+    accepted: bool = False
+
+
+@dataclass
+class Books:
+    """One entity's: records as staged, rows, and what became of each, by number."""
+
+    staged: dict[int, Exported] = field(default_factory=dict[int, Exported])
+    rows: dict[int, Row] = field(default_factory=dict[int, Row])
+    migrated: dict[int, Migrated] = field(default_factory=dict[int, Migrated])
+    refused: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
+    conflicts: dict[int, Conflict] = field(default_factory=dict[int, Conflict])
+    retained: dict[int, str] = field(default_factory=dict[int, str])
+    corrections: list[tuple[int, Exported, Exported]] = field(default_factory=list[tuple[int, Exported, Exported]])
+    edited_in_quarantine: dict[int, Exported] = field(default_factory=dict[int, Exported])
+    settled: Any = None
+    writes: dict[int, str] = field(default_factory=dict[int, str])
+    export: int = 0
+
+    def is_edited(self, number: int) -> bool:
+        return number in self.rows and self.rows[number] != self.migrated[number].row
+
+
+class Model:
+    """The rules of the contract, sections 5 and 6, for users and posts."""
+
+    def __init__(self) -> None:
+        self.users, self.posts = Books(), Books()
+        self.undone: set[tuple[str, str, int | None]] = set()
+        self.runs: dict[tuple[str, str, int | None], None] = {}
+        self.order = 0
+        self.exports = 0
+
+    def of(self, entity: str) -> Books:
+        return self.users if entity == USERS else self.posts
+
+    # What the mapping says of a record.
+
+    def mapped(self, entity: str, record: Exported) -> Row:
+        if entity == USERS:
+            return {"email": record["email"], "name": record["name"], "updated": record["updated"]}
+        return {name: record[name] for name in ("title", "month", "author", "updated")}
+
+    def faults(self, entity: str, record: Exported) -> list[str]:
+        if entity == USERS:
+            email = record["email"]
+            return ["missing_email"] if email is None else ["invalid_email"] if "@" not in email else []
+        found = [] if record["author"] in self.users.rows else ["orphan_user"]
+        return found + (["missing_title"] if record["title"] is None else [])
+
+    def follows(self, number: int) -> bool:
+        """Whether a user's row may give up what it holds: it is the migration's, and a sound record stands for it."""
+        books = self.users
+        return (
+            number in books.migrated
+            and not books.is_edited(number)
+            and number in books.staged
+            and not self.faults(USERS, books.staged[number])
+        )
+
+    def judge(self, entity: str) -> dict[int, list[str]]:
+        books = self.of(entity)
+        reasons = {number: self.faults(entity, record) for number, record in books.staged.items()}
+        if entity != USERS:
+            return reasons
+        # Of several records with one address the eldest sound one keeps it; and a row that stays keeps its own.
+        holders = {row["email"]: n for n, row in books.rows.items() if not self.follows(n)}
+        for number in sorted(books.staged, key=lambda n: (bool(reasons[n]), n)):
+            email = books.staged[number]["email"]
+            if email is not None and holders.setdefault(email, number) != number:
+                reasons[number] = [*reasons[number], "taken"]
+        return reasons
+
+    def fate(self, entity: str, number: int) -> str:
+        books, record = self.of(entity), self.of(entity).staged[number]
+        known = books.migrated.get(number)
+        if known is None:
+            return "insert"
+        gone, edited = number not in books.rows, books.is_edited(number)
+        same = not gone and books.rows[number] == self.mapped(entity, record)
+        if record == known.record:
+            return "unchanged" if gone or same or edited else "update"
+        if record["updated"] > known.record["updated"]:
+            return "deleted" if gone else "edited" if edited else "update"
+        return "unchanged" if gone or same or edited else "not_newer"
+
+    # What happens.
+
+    def read(self, entity: str) -> None:
+        """Corrections count from now on, and are read in place of the records that they correct."""
+        books = self.of(entity)
+        for number, corrected in sorted(books.edited_in_quarantine.items()):
+            if corrected != books.staged[number]:
+                books.corrections.append((number, books.staged[number], corrected))
+        books.edited_in_quarantine.clear()
+        for number, original, corrected in books.corrections:
+            if books.staged.get(number) == original:
+                books.staged[number] = corrected
+                books.export += 1
+
+    def export(self, records: dict[str, dict[int, Exported]]) -> None:
+        for entity in ENTITIES:
+            books = self.of(entity)
+            self.read(entity)
+            books.staged = deepcopy(records[entity])
+            books.export += 1
+            self.read(entity)
+
+    def settle(self, entity: str) -> None:
+        books = self.of(entity)
+        users = self.users.migrated
+        depends = (len(users), max((known.order for known in users.values()), default=0))
+        told = (books.export, depends if entity == POSTS else None)
+        if books.settled == told:
+            return
+        books.settled = told
+        books.refused = {number: why for number, why in self.judge(entity).items() if why}
+        fates = {number: self.fate(entity, number) for number in books.staged if number not in books.refused}
+        if entity == USERS:
+            self.refuse_for_rows_that_stay(fates)
+        books.writes = {number: fate for number, fate in fates.items() if fate in ("insert", "update")}
+        accepted = {number: found for number, found in books.conflicts.items() if found.accepted}
+        books.conflicts = dict(accepted)
+        for number, fate in fates.items():
+            if fate in ("edited", "deleted", "not_newer"):
+                record = books.staged[number]
+                known = accepted.get(number)
+                books.conflicts[number] = Conflict(fate, record, known is not None and known.record == record)
+        books.retained = {
+            number: "refused" if number in books.refused else "vanished"
+            for number in books.migrated
+            if number not in books.staged or number in books.refused
+        }
+
+    def refuse_for_rows_that_stay(self, fates: dict[int, str]) -> None:
+        """A row keeps its address, too, where its record is left out; whoever wants that address is refused."""
+        books = self.users
+        again = True
+        while again:
+            again = False
+            staying = {row["email"]: n for n, row in books.rows.items() if fates.get(n) != "update"}
+            for number in [n for n, fate in fates.items() if fate in ("insert", "update")]:
+                if staying.get(books.staged[number]["email"], number) != number:
+                    del fates[number]
+                    books.refused[number] = ["taken"]
+                    again = True
+
+    def write(self, entity: str, run: str) -> None:
+        books = self.of(entity)
+        self.order += 1
+        for number, fate in books.writes.items():
+            record = books.staged[number]
+            row = self.mapped(entity, record)
+            batch = (run, record["month"] if entity == POSTS else None)
+            self.runs[entity, *batch] = None
+            if fate == "insert":
+                books.migrated[number] = Migrated(record, row, batch, self.order)
+            else:
+                known = books.migrated[number]
+                books.migrated[number] = Migrated(record, row, known.inserted, known.order, batch, known)
+            books.rows[number] = dict(row)
+        books.writes = {}
+
+    def load(self, run: str) -> None:
+        for entity in ENTITIES:
+            self.read(entity)
+            self.settle(entity)
+            self.write(entity, run)
+
+    def undo(self, batches: set[tuple[str, str, int | None]]) -> None:
+        batches = batches - self.undone
+        touched = [entity for entity in (POSTS, USERS) if any(batch[0] == entity for batch in batches)]
+        for entity in touched:
+            books = self.of(entity)
+            for number, known in list(books.migrated.items()):
+                used = entity == USERS and any(row["author"] == number for row in self.posts.rows.values())
+                if (entity, *known.inserted) in batches and not books.is_edited(number) and not used:
+                    books.rows.pop(number, None)
+                    del books.migrated[number]
+                    books.conflicts.pop(number, None)
+                    continue
+                # The newest of several first.
+                while known.updated and (entity, *known.updated) in batches and number in books.rows:
+                    if books.is_edited(number):
+                        break
+                    assert known.before is not None
+                    books.migrated[number] = known = known.before
+                    books.rows[number] = dict(known.row)
+        self.undone |= batches
+        for entity in reversed(touched):
+            self.of(entity).settled = None
+            self.settle(entity)
+
+    def delete(self, entity: str, number: int) -> None:
+        del self.of(entity).rows[number]
+        if entity == USERS:
+            for post, row in list(self.posts.rows.items()):
+                if row["author"] == number:
+                    del self.posts.rows[post]
+
+
+# -- the database ------------------------------------------------------------------------------------------------------
+
+
+class Interrupted(BaseException):
+    """What ends a run at once."""
+
+
+def _date(day: int) -> str:
+    return f"2024-06-{day:02}T00:00:00"
+
+
+def _as_exported(entity: str, number: int, record: Exported) -> dict[str, object]:
+    both = {"id": object_id(number), "updated_date": _date(record["updated"])}
+    if entity == USERS:
+        return {
+            **both,
+            "email": record["email"],
+            "username": f"user{number}",
+            "full_name": record["name"],
+            "created_date": f"2024-01-{number:02}T00:00:00",
+        }
+    return {
+        **both,
+        "title": record["title"],
+        "content": "Long enough.",
+        "user_id": object_id(record["author"]),
+        "created_date": f"2024-{record['month']:02}-{number:02}T00:00:00",
+    }
+
+
+_FAULTS = st.none() | st.tuples(st.sampled_from(["ended", "lost", "interrupted"]), st.integers(1, 40))
+_USERS = st.dictionaries(
+    st.sampled_from(PEOPLE),
+    st.fixed_dictionaries(
+        {"email": st.sampled_from(ADDRESSES), "name": st.sampled_from(["N", "M"]), "updated": st.integers(1, 4)}
+    ),
+)
+_POSTS = st.dictionaries(
+    st.sampled_from(ARTICLES),
+    st.fixed_dictionaries(
+        {
+            "title": st.sampled_from(TITLES),
+            "month": st.sampled_from(MONTHS),
+            "author": st.sampled_from(PEOPLE),
+            "updated": st.integers(1, 4),
+        }
+    ),
+)
+
+
+class Migrations(RuleBasedStateMachine):
+    """Both, side by side."""
+
+    target: Target
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        self.number = 0
+        self.stack = ExitStack()
+        self.target.reset()
+        self.session = self.stack.enter_context(self.target.session.keeping())
+        self.loaded = True
+
+    def teardown(self) -> None:
+        self.stack.close()
+
+    # Doing it.
+
+    def run_id(self) -> str:
+        self.number += 1
+        return f"run-{self.number:08}"
+
+    def disturbed(self, fault: tuple[str, int] | None, work: Any) -> None:
+        """Does it while something happens at one hit; what was interrupted is done again."""
+        hits = 0
+
+        def happen(name: str, conn: Connection) -> None:
+            nonlocal hits
+            hits += 1
+            if fault is None or hits != fault[1]:
+                return
+            if fault[0] == "ended" and not conn.closed:
+                self.target.run("select pg_terminate_backend(%s, 10000)", conn.info.backend_pid)
+            elif fault[0] == "lost" and name.endswith("after commit"):
+                raise psycopg.OperationalError("lost")
+            elif fault[0] == "interrupted":
+                raise Interrupted
+
+        with armed(happen):
+            try:
+                work()
+            except Interrupted:
+                work()
+
+    def load_both(self, run: str, size: int, *, staging: bool = False) -> None:
+        session = replace(self.session, run_id=run, pace=replace(self.session.pace, batch_size=size))
+        for entity in ENTITIES:
+            mapping = session.catalog.mappings[entity]
+            if staging:
+                stage(session, mapping, self.target.export)
+            load(session, mapping)
+
+    @initialize(users=_USERS, posts=_POSTS)
+    def first_export(self, users: dict[int, Exported], posts: dict[int, Exported]) -> None:
+        self.migrate(users, posts, None, 3)
+
+    @rule(users=_USERS, posts=_POSTS, fault=_FAULTS, size=st.integers(1, 3))
+    def newer_export(self, users: dict[int, Exported], posts: dict[int, Exported], fault: Any, size: int) -> None:
+        # Most records stay as they were.
+        kept = {entity: self.model.of(entity).staged for entity in ENTITIES}
+        self.migrate({**kept[USERS], **users}, {**kept[POSTS], **posts}, fault, size)
+
+    @rule(fault=_FAULTS, lost=st.sets(st.sampled_from(PEOPLE), max_size=1), posts=st.sets(st.sampled_from(ARTICLES)))
+    def export_with_less(self, fault: Any, lost: set[int], posts: set[int]) -> None:
+        users = {n: record for n, record in self.model.users.staged.items() if n not in lost}
+        self.migrate(users, {n: record for n, record in self.model.posts.staged.items() if n not in posts}, fault, 3)
+
+    def migrate(self, users: dict[int, Exported], posts: dict[int, Exported], fault: Any, size: int) -> None:
+        records = {USERS: users, POSTS: posts}
+        for entity, name in ENTITIES.items():
+            path = self.target.export / f"{name}.jsonl"
+            lines = [json.dumps(_as_exported(entity, n, record)) for n, record in sorted(records[entity].items())]
+            # Another file each time, though it may hold the same records.
+            path.write_text("".join(line + "\n" for line in lines) + "\n" * self.number)
+        run = self.run_id()
+        self.model.export(records)
+        self.model.load(run)
+        self.disturbed(fault, lambda: self.load_both(run, size, staging=True))
+
+    @rule(entity=st.sampled_from([USERS, POSTS]), data=st.data(), fault=_FAULTS)
+    def correct_and_load(self, entity: str, data: st.DataObject, fault: Any) -> None:
+        books = self.model.of(entity)
+        if not books.refused:
+            return
+        number = data.draw(st.sampled_from(sorted(books.refused)))
+        changes: Exported = (
+            {"email": data.draw(st.sampled_from(ADDRESSES[:3]))} if entity == USERS else {"title": "Corrected"}
+        )
+        books.edited_in_quarantine[number] = {**books.staged[number], **changes}
+        self.target.run(
+            "update migration.quarantine set record = record || %s::jsonb"
+            " where entity = %s and base44_id = %s and replayed_at is null",
+            json.dumps(changes),
+            entity,
+            object_id(number),
+        )
+        run = self.run_id()
+        self.model.load(run)
+        self.disturbed(fault, lambda: self.load_both(run, 3))
+
+    @precondition(lambda self: bool(cast(Migrations, self).model.runs))
+    @rule(data=st.data(), fault=_FAULTS, by_month=st.booleans())
+    def take_back_and_load(self, data: st.DataObject, fault: Any, by_month: bool) -> None:
+        batches = self.model.runs
+        if by_month:
+            month = data.draw(st.sampled_from(MONTHS))
+            self.model.undo({batch for batch in batches if batch[0] == POSTS and batch[2] == month})
+            self.disturbed(fault, lambda: undo_month(self.session, date(2024, month, 1)))
+        else:
+            run = data.draw(st.sampled_from(sorted({batch[1] for batch in batches})))
+            self.model.undo({batch for batch in batches if batch[1] == run})
+            self.disturbed(fault, lambda: undo_run(self.session, run))
+        self.same()
+        again = self.run_id()
+        self.model.load(again)
+        self.load_both(again, 3)
+
+    @rule(entity=st.sampled_from([USERS, POSTS]), data=st.data())
+    def edit_in_the_target(self, entity: str, data: st.DataObject) -> None:
+        rows = self.model.of(entity).rows
+        if not rows:
+            return
+        number = data.draw(st.sampled_from(sorted(rows)))
+        self.number += 1
+        text = f"Edited {self.number}"
+        rows[number].update({"name" if entity == USERS else "title": text, "updated": None})
+        column = "display_name" if entity == USERS else "title"
+        self.target.run(
+            f"update {entity} set {column} = %s, updated_at = now() where id = %s", text, uuid_of(object_id(number))
+        )
+
+    @rule(entity=st.sampled_from([USERS, POSTS]), data=st.data())
+    def delete_in_the_target(self, entity: str, data: st.DataObject) -> None:
+        rows = self.model.of(entity).rows
+        if not rows:
+            return
+        number = data.draw(st.sampled_from(sorted(rows)))
+        self.model.delete(entity, number)
+        self.target.run(f"delete from {entity} where id = %s", uuid_of(object_id(number)))
+
+    @rule()
+    def accept_conflicts(self) -> None:
+        for entity in ENTITIES:
+            for conflict in self.model.of(entity).conflicts.values():
+                conflict.accepted = True
+        self.target.run("update migration.conflicts set accepted_at = now()")
+
+    # Comparing.
+
+    @invariant()
+    def same(self) -> None:
+        target, model = self.target, self.model
+        numbers = {object_id(number): number for number in (*PEOPLE, *ARTICLES)}
+        ids = {uuid_of(base44_id): number for base44_id, number in numbers.items()}
+        rows: dict[str, dict[int, Row]] = {
+            USERS: {
+                ids[row["id"]]: {"email": row["email"], "name": row["display_name"], "updated": row["updated_at"]}
+                for row in target.table(USERS)
+            },
+            POSTS: {
+                ids[row["id"]]: {
+                    "title": row["title"],
+                    "month": row["created_at"].month,
+                    "author": ids[str(row["user_id"])],
+                    "updated": row["updated_at"],
+                }
+                for row in target.table(POSTS)
+            },
+        }
+        for entity in ENTITIES:
+            books = model.of(entity)
+            for row in rows[entity].values():
+                moment = row["updated"]
+                row["updated"] = moment.day if (moment.year, moment.month, moment.hour) == (2024, 6, 0) else None
+            assert rows[entity] == books.rows, entity
+            told = "select base44_id, {} from migration.{} where entity = '{}'"
+            found = dict(target.all(told.format("reasons", "quarantine", entity) + " and replayed_at is null"))
+            assert {numbers[k]: [_plainly(why) for why in v] for k, v in found.items()} == books.refused, entity
+            found = {numbers[k]: v for k, v in target.all(told.format("reason", "retained", entity))}
+            assert found == books.retained, entity
+            conflicts = target.all(
+                "select base44_id, kind, accepted_at is not null from migration.conflicts where entity = %s", entity
+            )
+            assert {numbers[k]: (kind, accepted) for k, kind, accepted in conflicts} == {
+                number: (conflict.kind, conflict.accepted) for number, conflict in books.conflicts.items()
+            }, entity
+            assert target.one("select unaccounted from migration.accounting where entity = %s", entity) == 0
+            pending = target.one("select pending from migration.accounting where entity = %s", entity)
+            assert pending == len(books.writes), entity
+            if pending or books.migrated.keys() - books.rows.keys():
+                continue
+            mapping = self.session.catalog.mappings[entity]
+            parity, content = row_parity(self.session, mapping), content_parity(self.session, mapping)
+            assert parity is not None and parity.passed, parity
+            assert content is not None and content.passed, content
+
+
+def _plainly(reason: str) -> str:
+    return "taken" if reason in ("duplicate_email", "refused:users_email_key") else reason
+
+
+def _try(target: Target, **options: Any) -> None:
+    target.run("alter table posts add constraint t1 foreign key (user_id) references users (id) on delete cascade")
+    machine = type("OnTarget", (Migrations,), {"target": target})
+    try:
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                deadline=None,
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+                database=None,
+                print_blob=False,
+                **options,
+            ),
+        )
+    finally:
+        target.run("alter table posts drop constraint t1")
+
+
+def test_random_sequences_come_to_what_the_rules_say(target_18: Target) -> None:
+    phases = [Phase.generate]
+    _try(target_18, max_examples=6, stateful_step_count=12, derandomize=True, phases=phases)
+
+
+@pytest.mark.slow
+def test_many_random_sequences_come_to_what_the_rules_say(target_18: Target) -> None:
+    """As many as B44_TEST_EXAMPLES says, 300 by default."""
+    _try(target_18, max_examples=int(os.environ.get("B44_TEST_EXAMPLES", "300")), stateful_step_count=20)

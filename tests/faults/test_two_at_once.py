@@ -1,0 +1,84 @@
+"""Two runs of the engine at once, without the command that keeps them apart: what comes of it is what one of them does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from b44_assets.engine.failpoints import armed
+from b44_assets.engine.loading import load
+from b44_assets.engine.session import Connection
+from b44_assets.engine.settling import settle
+from b44_assets.engine.staging import stage
+from b44_assets.errors import B44Error
+from tests.faults.conftest import Stage
+from tests.faults.scenario import FIRST, SECOND
+
+
+def at_once(*works: Callable[[], None]) -> list[B44Error]:
+    """Does all of them at once; what they ended with, one line each."""
+    faults: list[B44Error] = []
+
+    def work(number: int) -> None:
+        try:
+            works[number]()
+        except B44Error as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(works))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all("\n" not in str(fault) for fault in faults)
+    return faults
+
+
+def test_two_runs_of_one_export_come_to_what_one_comes_to(scene: Stage) -> None:
+    with scene.database(SECOND) as url:
+        # Where one was in the other's way it says so, and nothing is mixed.
+        at_once(*[lambda: scene.work(url, SECOND)] * 2)
+        scene.work(url, SECOND)
+        scene.compare(url, SECOND)
+
+
+def test_a_run_that_another_export_overtakes_ends_with_one_line(scene: Stage) -> None:
+    with scene.database(SECOND) as url:
+        session = scene.session(url)
+        mapping = session.catalog.mappings["users"]
+        overtaken: list[str] = []
+
+        def overtake(name: str, conn: Connection) -> None:
+            if name == "batch: after commit" and not overtaken:
+                overtaken.append(name)
+                other = replace(session, run_id="other")
+                stage(other, mapping, scene.folder / FIRST)
+                settle(other, mapping)
+
+        stage(session, mapping, scene.folder / SECOND)
+        with armed(overtake):
+            (fault,) = at_once(lambda: (load(session, mapping), None)[1])
+        assert str(fault) == "users: another run has begun on another export meanwhile; migrate again"
+        scene.work(url, SECOND)
+        # Conflicts and the numbers of the batches tell of the detour; the app's tables do not.
+        found, expected = scene.rows(url), scene.phases[SECOND].state
+        assert found == {name: rows for name, rows in expected.items() if name.startswith("public.")}
+
+
+def test_two_exports_at_once_are_not_mixed(scene: Stage, tmp_path: Path) -> None:
+    with scene.database(SECOND) as url:
+        session = scene.session(url)
+
+        def work(name: str) -> None:
+            run = replace(session, run_id=name)
+            for mapping in run.catalog.mappings.values():
+                stage(run, mapping, scene.folder / name)
+                load(run, mapping)
+
+        at_once(lambda: work(FIRST), lambda: work(SECOND))
+        # Whoever came last, the newer one can be migrated afterwards as if it had been alone.
+        scene.work(url, SECOND)
+        found, expected = scene.rows(url), scene.phases[SECOND].state
+        assert found == {name: rows for name, rows in expected.items() if name.startswith("public.")}
