@@ -293,7 +293,8 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
         compared as materialized (
           select e.record_number,
                  case when t.checksum = e.checksum and {name_agrees} then 'equal'
-                      when t.{key} is not null and c.id is not null then 'conflict'
+                      -- Sound by the mapping, and refused by the server.
+                      when t.{key} is not null and (c.id is not null or r.id is not null) then 'conflict'
                       when t.{key} is null and c.kind = 'deleted' and c.accepted_at is not null then 'conflict'
                       when t.{key} is null then 'missing'
                       when {newer} then 'edited'
@@ -302,6 +303,7 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
             join migration.migrated m on m.entity = {entity} and m.id = e.{key}
             left join stored t on t.{key} = e.{key}
             left join migration.conflicts c on c.entity = {entity} and c.id = e.{key}
+            left join migration.retained r on r.entity = {entity} and r.id = e.{key} and r.reason = 'refused'
         )
         select count(*),
                count(*) filter (where verdict = 'missing'),

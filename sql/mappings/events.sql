@@ -46,14 +46,15 @@ held as (
         where f.entity = 'events' and f.id = e.id)
    group by 1, 2
 ),
--- One event a user and day (UTC) unless cancelled: the earliest that is sound itself stays.
+-- One event a user and day (UTC) unless cancelled: the earliest that is sound itself stays, or whose row will not go.
 accepted as (
   select j.*,
          j.faults || case
            when not j.superseded and j.owner_id is not null and j.takes_place is not null and not coalesce(j.called_off, false)
              and (not coalesce(held.holders <@ array[j.key], true) or row_number() over (
                partition by j.owner_id, (j.takes_place at time zone 'UTC')::date, j.superseded, coalesce(j.called_off, false)
-               order by cardinality(j.faults) > 0, j.takes_place, j.made_at, j.key nulls last, j.record_number) > 1)
+               order by cardinality(j.faults) > 0, coalesce(j.key <> all (held.holders), true), j.takes_place, j.made_at,
+                 j.key nulls last, j.record_number) > 1)
              then array['duplicate_event_day']
            else '{}' end as reasons
     from judged j

@@ -45,13 +45,15 @@ held as (
       where f.entity = 'users' and f.id = u.id)
    group by u.email
 ),
--- Of several records with one address the earliest that is sound itself keeps it; an older version of a user is no rival.
+-- Of several records with one address the earliest that is sound itself keeps it, unless the row of another one will not
+-- give it up; an older version of a user is no rival.
 rivals as (
   select j.*,
          case when not j.superseded and j.address is not null then
            row_number() over (
              partition by j.address, j.superseded
-             order by cardinality(j.faults) > 0, j.made_at, j.key nulls last, j.record_number) > 1
+             order by cardinality(j.faults) > 0, coalesce(j.key <> all (held.holders), true), j.made_at, j.key nulls last,
+               j.record_number) > 1
            or not coalesce(held.holders <@ array[j.key], true)
          else false end as second_holder
     from judged j

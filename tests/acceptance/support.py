@@ -168,8 +168,8 @@ def value(url: str, query: str | sql.SQL | sql.Composed, *parameters: object) ->
 _OF_THE_RUN = frozenset(
     {"run_id", "batch_number", "generation", "staged_at", "settled_at", "quarantined_at", "fingerprint"}
 )
-# Working tables, and books that `migration.accounting` sums up: an interrupted run has other batches.
-_LEFT_OUT = re.compile(r"migration\.(?:\w+_settled|migration_log|settlements)")
+# Working tables, and books that `migration.accounting` sums up or that name batches: an interrupted run has other ones.
+_LEFT_OUT = re.compile(r"migration\.(?:\w+_settled|migration_log|settlements|proofs)")
 
 
 def state(url: str) -> dict[str, tuple[int, str]]:

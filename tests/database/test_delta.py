@@ -187,6 +187,25 @@ def test_an_address_of_a_row_that_stays_is_taken(target_18: Target, elder: list[
     sound(target_18, "users")
 
 
+def test_an_address_of_an_edited_row_is_its_own_record_s(target_18: Target) -> None:
+    users(target_18, [person(2, email="x@example.com")])
+    target_18.run("update users set display_name = 'Mine', updated_at = now() where id = %s", uuid_of(object_id(2)))
+    users(target_18, [person(1, NEW, email="x@example.com"), person(2, email="x@example.com")])
+    assert target_18.outcome("users").reasons == {1: ["duplicate_email"]}
+    assert retained(target_18) == []
+    sound(target_18, "users")
+
+
+def test_a_newer_version_that_the_server_refuses_is_told_and_its_row_kept(target_18: Target) -> None:
+    users(target_18, [person(1, email="x@example.com"), person(2, email="y@example.com")])
+    # The first would give up its address, but its record is no newer and left out.
+    users(target_18, [person(1, email="z@example.com"), person(2, NEW, email="x@example.com")])
+    assert {row["email"] for row in target_18.table("users")} == {"x@example.com", "y@example.com"}
+    assert target_18.outcome("users").reasons == {2: ["refused:users_email_key"]}
+    assert retained(target_18) == [("users", object_id(2), "refused")]
+    sound(target_18, "users")
+
+
 def test_two_events_that_exchange_their_days(target: Target) -> None:
     event = {"user_id": object_id(1), "title": "E", "created_date": "2026-01-01"}
 

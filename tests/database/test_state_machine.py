@@ -126,7 +126,7 @@ class Model:
         reasons = {number: self.faults(entity, record) for number, record in books.staged.items()}
         if entity != USERS:
             return reasons
-        # Of several records with one address the eldest sound one keeps it; and a row that stays keeps its own.
+        # A row that stays keeps its address; else the eldest sound one of several records has it.
         holders = {row["email"]: n for n, row in books.rows.items() if not self.follows(n)}
         for number in sorted(books.staged, key=lambda n: (bool(reasons[n]), n)):
             email = books.staged[number]["email"]
