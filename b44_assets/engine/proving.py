@@ -200,7 +200,7 @@ def content_parity(session: Session, mapping: TableMapping, *, proven: bool = Fa
         if found is not None and found.equal and not found.proven:
             conn.execute(
                 """
-                insert into migration.proofs (entity, generation, last_batch, rows)
+                insert into migration.proofs as p (entity, generation, last_batch, rows)
                 select s.entity, s.generation, coalesce(max(l.batch_number), 0), %(rows)s
                   from migration.settlements s
                   left join migration.migration_log l on l.entity_type = s.entity
@@ -208,6 +208,8 @@ def content_parity(session: Session, mapping: TableMapping, *, proven: bool = Fa
                  group by s.entity, s.generation
                 on conflict (entity) do update
                    set generation = excluded.generation, last_batch = excluded.last_batch, rows = excluded.rows, proven_at = now()
+                 -- Checks that find the same write nothing.
+                 where (p.generation, p.last_batch, p.rows) is distinct from (excluded.generation, excluded.last_batch, excluded.rows)
                 """,
                 {"table": table, "rows": found.compared},
             )

@@ -14,7 +14,7 @@ from b44_assets.orchestration.checks import build_checks
 from b44_assets.orchestration.history import build_forget_job
 from b44_assets.orchestration.jobs import MIGRATE_JOB, VERIFY_JOB, build_jobs, build_schedules
 from b44_assets.orchestration.partitions import months_from
-from b44_assets.orchestration.resources import Migration
+from b44_assets.orchestration.resources import Migration, resource_of
 from b44_assets.orchestration.sensors import build_sensors
 from b44_assets.settings import Settings
 
@@ -52,7 +52,7 @@ def definitions_of(migration: Migration) -> dg.Definitions:
         jobs=[*jobs.values(), build_forget_job(check_keys)],
         schedules=build_schedules(),
         sensors=build_sensors(migration.settings, jobs, months),
-        resources={"migration": migration},
+        resources={"migration": resource_of(migration)},
         # The database does the work; a process for each step would cost seconds a step.
         executor=dg.in_process_executor,
     )

@@ -80,7 +80,7 @@ class Migration:
             raise dg.Failure(description=str(error), allow_retries=False) from error
 
     def keep_others_away(self, context: dg.AssetExecutionContext, *, stages: bool) -> None:
-        """Keeps this run and others from mixing their exports, from its first such step until its process ends.
+        """Keeps this run and others from mixing their exports, from its first such step until it ends.
 
         A run that stages exports waits until no other moves records, and those wait for it. Runs that only load what is
         staged, such as two that share a backfill of months, go on together.
@@ -95,10 +95,6 @@ class Migration:
         run_id = context.run.run_id
         if self.alone or run_id in self._held:
             return
-        # In one process runs come one after the other.
-        for stack in self._held.values():
-            stack.close()
-        self._held.clear()
 
         def say(holder: Holder | None) -> None:
             context.log.info(f"waiting for another migration of this database to end: {holder or 'it is just ending'}")
@@ -114,6 +110,12 @@ class Migration:
             stack.close()
             raise
         self._held[run_id] = stack
+
+    def let_others_in(self) -> None:
+        """Ends what `keep_others_away` began."""
+        for stack in self._held.values():
+            stack.close()
+        self._held.clear()
 
     def warn(self, context: dg.AssetExecutionContext, warning: str) -> None:
         """Says something in the run's log and to whoever ran the command."""
@@ -138,6 +140,19 @@ class Migration:
             progress=progress or self.progress,
             notice=notice or self.notice,
         )
+
+
+def resource_of(migration: Migration) -> dg.ResourceDefinition:
+    """The resource of every asset; what it holds for a run is given back when the run ends."""
+
+    @dg.resource(description="Settings, catalogue and the target database.")
+    def of_a_run(_: dg.InitResourceContext) -> Generator[Migration]:
+        try:
+            yield migration
+        finally:
+            migration.let_others_in()
+
+    return of_a_run
 
 
 def watched(migration: Migration, progress: Progress) -> Migration:

@@ -93,8 +93,9 @@ def slug(value: str) -> str | None:
 
 
 # Letters and digits that Unicode has had for long, so that Python and both servers know the same of them.
-_OLD = st.characters(max_codepoint=0x52F, categories=["Lu", "Ll", "Lt", "Lo", "Nd"])
-_SCRIPTS = st.sampled_from("١٢٣४५日本語アあ한글ไทยאבجدهΣΑΣßẞǅİıﬁ")
+# A capital sigma is left to the examples: they differ on whether one behind punctuation ends a word.
+_OLD = st.characters(max_codepoint=0x52F, categories=["Lu", "Ll", "Lt", "Lo", "Nd"], exclude_characters="Σ")
+_SCRIPTS = st.sampled_from("١٢٣४५日本語アあ한글ไทยאבجدهΑßẞǅİıﬁ")
 _BETWEEN = st.characters(max_codepoint=0x2FF, categories=["Zs", "Pd", "Po", "Ps", "Pe", "Sm", "Sc", "Cc"])
 
 
