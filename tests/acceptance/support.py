@@ -40,8 +40,12 @@ class Result:
 
     @property
     def complaints(self) -> list[str]:
-        """The lines of standard error that do not report progress, nor what every sample has of posts kept though forbidden."""
-        return [line for line in self.err.splitlines() if not (_PROGRESS.fullmatch(line) or _KEPT.fullmatch(line))]
+        """The lines of standard error that report no progress and no further try, nor what every sample has of posts kept though forbidden."""
+        return [
+            line
+            for line in self.err.splitlines()
+            if not (line.startswith("notice: ") or _PROGRESS.fullmatch(line) or _KEPT.fullmatch(line))
+        ]
 
     @property
     def fault(self) -> str:
