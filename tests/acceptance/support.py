@@ -40,7 +40,7 @@ class Result:
 
     @property
     def complaints(self) -> list[str]:
-        """The lines of standard error that report no progress and no further try, nor what every sample has of posts kept though forbidden."""
+        """The lines of standard error but for progress, further tries, and posts that every sample has kept though forbidden."""
         return [
             line
             for line in self.err.splitlines()
