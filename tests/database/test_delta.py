@@ -231,6 +231,19 @@ def test_two_events_that_exchange_their_days(target: Target) -> None:
         target.run(f"alter table events drop constraint {constraint.name}")
 
 
+def test_the_day_of_an_edited_event_is_its_own_record_s(target_18: Target) -> None:
+    def event(number: int, hour: int) -> Record:
+        moment = f"2026-01-05T{hour}:00:00"
+        return {"id": object_id(number), "user_id": object_id(1), "event_date": moment, "created_date": "2026-01-01"}
+
+    target_18.migrate({"User": [person(1)], "Event": [event(2, 12)]})
+    target_18.run("update events set title = 'Mine', updated_at = now()")
+    target_18.migrate({"Event": [event(1, 10), event(2, 12)]})
+    assert target_18.outcome("events").reasons == {1: ["duplicate_event_day"]}
+    assert retained(target_18) == []
+    sound(target_18, "events")
+
+
 def test_a_name_that_was_numbered_stays(target_18: Target) -> None:
     users(target_18, [person(1, username="anna"), person(2, username="anna")])
     rows = users(target_18, [person(1, NEW, username="bea"), person(2, NEW, username="anna", full_name="A")])
