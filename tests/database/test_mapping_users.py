@@ -587,6 +587,8 @@ def check_against_model(found: Outcome, expected: Expected, read: int) -> None:
         "quarantined": len(expected.reasons),
         "unaccounted": 0,
         "pending": 0,
+        "vanished": 0,
+        "conflicts": 0,
     }
 
 
