@@ -95,7 +95,7 @@ def test_a_month_taken_back_is_that_month(target_18: Target) -> None:
 
 def test_rows_edited_since_are_left_alone_and_so_is_what_they_stand_on(keyed: Target) -> None:
     first_run(keyed)
-    keyed.run("update posts set title = 'Mine' where id = %s", uuid_of(object_id(1)))
+    keyed.run("update posts set title = 'Mine', updated_at = now() where id = %s", uuid_of(object_id(1)))
     undone = undo_run(keyed.session, "run-first")
     assert undone.entities == (UndoneEntity("posts", 2, 0, 1, 0), UndoneEntity("users", 1, 0, 0, 2))
     assert [row["title"] for row in keyed.table("posts")] == ["Mine"]
