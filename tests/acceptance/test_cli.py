@@ -433,7 +433,7 @@ def test_no_password_is_shown_or_written_anywhere(
     assert [result.status for result in results] == [0, 0, 0], results
     # A run that fails writes more, such as the error and what led to it.
     with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute("drop view migration.accounting")
+        conn.execute("drop view migration.accounting cascade")
     results.append(command("verify"))
     assert results[-1].status == 1
     for result in results:
