@@ -514,10 +514,10 @@ def lost(mapping: TableMapping, base44_id: str, record: Record, found: Outcome) 
         if any(original == text for _, _, original, _ in found.repairs.get(base44_id, [])):
             continue
         column, carries = CARRIED[table].get(name, ("", is_same))
-        if name == "username" and row["username"] != strip(text).lower():
-            renaming = [original for column, _, original, _ in found.repairs[base44_id] if column == "username"]
-            if renaming == [strip(text).lower()]:
-                continue
+        if (table, name) in {("users", "username"), ("categories", "slug")} and not carries(text, row[column]):
+            renamed = [original for repaired, _, original, _ in found.repairs[base44_id] if repaired == column]
+            if len(renamed) == 1 and carries(text, renamed[0]):
+                continue  # numbered, as another one has the name: the repair holds what it was numbered from
         if not column and name == "id" and table == "user_preferences":
             continue  # the user is the key; migration.migrated holds the id
         if not column or column not in row or not carries(text, row[column]):
