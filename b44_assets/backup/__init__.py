@@ -1,0 +1,1 @@
+"""Backups, and their restoration, which alone proves them. Nothing here knows of Dagster."""

@@ -1,0 +1,159 @@
+"""What a backup is, as it stands in the catalogue: `backups/<id>/backup.json` beside its files.
+
+The catalogue lies in the store itself, not in the database, which may be lost. A backup counts from the moment at which
+its `backup.json` is there, and that is written last; it counts as good once it was restored and found equal to what its
+source held (`proof`). Times are in UTC, sizes in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class BackupKind(StrEnum):
+    """How a backup was taken."""
+
+    LOGICAL = "logical"
+    BASE = "base"
+    INCREMENTAL = "incremental"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a backup, as it lies in the store: compressed, and encrypted where there is a key.
+
+    Attributes:
+        name: Its path below the backup's folder.
+        size: Of what is stored.
+        sha256: Of what is stored, in hexadecimal; so damage is found without the key.
+        raw_size: Of what it holds.
+        raw_sha256: Of what it holds, in hexadecimal.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    raw_size: int
+    raw_sha256: str
+
+
+@dataclass(frozen=True)
+class TableState:
+    """What a table held: the count of its rows, and a checksum over them in any order.
+
+    Attributes:
+        rows: How many.
+        checksum: The sum of the rows' hashes; `0` for no rows.
+    """
+
+    rows: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """What the source held at the moment that the backup stands for.
+
+    Attributes:
+        taken_at: The time of the snapshot, by the server's clock.
+        lsn: Up to where the WAL has to be replayed to be at that moment; None for a logical backup.
+        schema: A digest for each object of the schema, by its identity (`table public.posts`, …).
+        tables: By qualified name, `schema.table`; partitions each by itself.
+        sequences: The next value of each, by qualified name.
+    """
+
+    taken_at: datetime
+    lsn: str | None
+    schema: Mapping[str, str]
+    tables: Mapping[str, TableState]
+    sequences: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """That a backup was restored into a scratch server and compared with its source's state.
+
+    Attributes:
+        verified_at: When.
+        seconds: How long restoring and comparing took.
+        differences: Each in one line; none for a good backup.
+    """
+
+    verified_at: datetime
+    seconds: float
+    differences: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether it held."""
+        return not self.differences
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup of the catalogue.
+
+    Attributes:
+        id: `20261126T151500Z-logical`, with a number behind it where that is taken; sorts by time.
+        kind: How it was taken.
+        database: The database's name (a base backup holds the whole cluster, and this one is compared).
+        system: The cluster's system identifier; backups and WAL of another cluster never mix.
+        server_version: As in `server_version_num`: 180000.
+        began_at: When.
+        ended_at: When it was complete.
+        files: What it is made of.
+        state: What the source held.
+        parent: The backup that an incremental one needs; None for others.
+        timeline: Of the WAL; None for a logical backup.
+        start_lsn: From where on it needs WAL; None for a logical backup.
+        stop_lsn: From where on it is consistent; None for a logical backup.
+        encrypted: Whether a key is needed.
+        proof: The newest verification; None before the first.
+    """
+
+    id: str
+    kind: BackupKind
+    database: str
+    system: str
+    server_version: int
+    began_at: datetime
+    ended_at: datetime
+    files: tuple[StoredFile, ...]
+    state: SourceState
+    parent: str | None = None
+    timeline: int | None = None
+    start_lsn: str | None = None
+    stop_lsn: str | None = None
+    encrypted: bool = False
+    proof: Proof | None = field(default=None)
+
+    @property
+    def good(self) -> bool:
+        """Whether it was restored and found equal to its source."""
+        return self.proof is not None and self.proof.good
+
+    @property
+    def size(self) -> int:
+        """All its files, as stored."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True)
+class WalFile:
+    """A file of the WAL archive: a segment, or a timeline's history.
+
+    In the store it is named `wal/<system>/<name>-<sha256 of what is stored>` and endings, so that its damage shows
+    and a second file of the name is noticed.
+
+    Attributes:
+        name: As the server calls it: `000000010000000000000003`, `00000002.history`.
+        size: Of what is stored.
+        sha256: Of what is stored.
+    """
+
+    name: str
+    size: int
+    sha256: str
