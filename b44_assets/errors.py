@@ -41,3 +41,13 @@ class ThresholdError(B44Error):
     """More records were refused than `B44_MAX_QUARANTINE` allows; the entity's load was rolled back."""
 
     exit_status = 1
+
+
+class BackupError(B44Error):
+    """A backup cannot be taken, kept, read or restored; names the file and the reason, never a secret."""
+
+
+class BadBackupError(BackupError):
+    """A backup is not what it should be: damaged, incomplete, or not equal to its source."""
+
+    exit_status = 1
