@@ -111,6 +111,7 @@ class Backup:
         start_lsn: From where on it needs WAL; None for a logical backup.
         stop_lsn: From where on it is consistent; None for a logical backup.
         encrypted: Whether a key is needed.
+        segment_size: Of the WAL's segments, in bytes; None for a logical backup.
         proof: The newest verification; None before the first.
     """
 
@@ -128,6 +129,7 @@ class Backup:
     start_lsn: str | None = None
     stop_lsn: str | None = None
     encrypted: bool = False
+    segment_size: int | None = None
     proof: Proof | None = field(default=None)
 
     @property
@@ -152,8 +154,12 @@ class WalFile:
         name: As the server calls it: `000000010000000000000003`, `00000002.history`.
         size: Of what is stored.
         sha256: Of what is stored.
+        path: Where it lies in the store.
+        encrypted: Whether a key is needed.
     """
 
     name: str
     size: int
     sha256: str
+    path: str
+    encrypted: bool = False
