@@ -222,8 +222,8 @@ class EmbeddedServer:
     def archive(self, command: str | None) -> None:
         """Turns archiving of WAL on or off, at once if the server runs.
 
-        What turns it on lies beside the data, not in it: a base backup that is restored elsewhere must not write into
-        the archive of the server that it was taken from.
+        What says so lies beside the data and is copied into `b44.conf`, which is written anew at each start: so a base
+        backup that is restored elsewhere does not write into the archive of the server that it was taken from.
 
         Args:
             command: The `archive_command`; it runs in the data directory, from which `../archive` is the spool. None
@@ -237,28 +237,33 @@ class EmbeddedServer:
             self.home.mkdir(parents=True, exist_ok=True)
             make_directory(self.directory, account)
             with _locked(self.directory / "start.lock", account):
-                settings = self.directory / "archive.conf"
                 if command is None:
-                    settings.unlink(missing_ok=True)
+                    self._archive_conf.unlink(missing_ok=True)
                 else:
                     make_directory(self.spool, account)
-                    write_file(settings, _archiving(command), account)
-                if self._held() and self._live_postmaster() is not None:
-                    if "archive.conf" not in (self.data_dir / "b44.conf").read_text():
-                        raise DatabaseError(
-                            f"the embedded PostgreSQL under {self.home} was started by an older version, without"
-                            " archiving: run `b44 db stop`, and it starts anew with the next command"
-                        )
-                    result = self._run(account, self.data_dir, "pg_ctl", "reload")
-                    if result.returncode:
-                        raise DatabaseError(
-                            f"the embedded PostgreSQL under {self.home} did not reload its settings:"
-                            f" {last_line(result.stderr)}"
-                        )
+                    write_file(self._archive_conf, _archiving(command), account)
+                if not self._held() or self._live_postmaster() is None:
+                    return
+                if "archive_mode = on" not in (self.data_dir / "b44.conf").read_text():
+                    raise DatabaseError(
+                        f"the embedded PostgreSQL under {self.home} was started by an older version, without"
+                        " archiving: run `b44 db stop`, and it starts anew with the next command"
+                    )
+                self._configure(account)
+                result = self._run(account, self.data_dir, "pg_ctl", "reload")
+                if result.returncode:
+                    raise DatabaseError(
+                        f"the embedded PostgreSQL under {self.home} did not reload its settings:"
+                        f" {last_line(result.stderr)}"
+                    )
 
     def archives(self) -> bool:
         """Tells whether archiving of WAL is turned on."""
-        return (self.directory / "archive.conf").exists()
+        return self._archive_conf.exists()
+
+    @property
+    def _archive_conf(self) -> Path:
+        return self.directory / "archive.conf"
 
     # -- who is alive ----------------------------------------------------------------------------------------------
 
@@ -393,7 +398,7 @@ class EmbeddedServer:
             self.data_dir.chmod(0o700)
         self._check_version()
         self._make_socket_directory(account)
-        write_file(self.data_dir / "b44.conf", configuration(_memory(), _shared_memory(), self.socket_dir), account)
+        self._configure(account)
         write_file(self.log_dir / "startup.log", "", account)
         before = {log: log.stat().st_size for log in self.log_dir.glob("postgresql-*.log")}
         result = self._run(
@@ -414,6 +419,12 @@ class EmbeddedServer:
             raise DatabaseError(
                 f"the embedded PostgreSQL under {self.home} did not start: {reason} (log: {self.log_file})"
             )
+
+    def _configure(self, account: Account | None) -> None:
+        text = configuration(_memory(), _shared_memory(), self.socket_dir)
+        if self.archives():
+            text += self._archive_conf.read_text()
+        write_file(self.data_dir / "b44.conf", text, account)
 
     def _initialize(self, account: Account | None, lock: int) -> None:
         """Makes data directory and databases beside their place, so that an interruption leaves nothing half made."""
@@ -633,8 +644,8 @@ def configuration(memory: int, shared_memory: int, socket_dir: Path) -> str:
         ("wal_level", "replica", "base backups and archiving of WAL need it"),
         ("max_wal_senders", "10", "pg_basebackup connects as one"),
         ("summarize_wal", "on", "incremental backups need it"),
-        ("archive_mode", "on", "a restart would be needed to turn it on; what to do is in archive.conf"),
-        ("archive_command", "'/bin/true'", "as long as there is no archive.conf, nothing"),
+        ("archive_mode", "on", "turning it on needs a restart; the command does not"),
+        ("archive_command", "'/bin/true'", "nothing is kept until archiving is turned on"),
         ("wal_compression", "off", "this build has pglz only, which costs more processor time than it saves disk"),
         ("max_wal_size", "4GB", "a bulk load would otherwise run from one checkpoint into the next"),
         ("min_wal_size", "512MB", "segments are used again rather than made anew"),
@@ -658,7 +669,6 @@ def configuration(memory: int, shared_memory: int, socket_dir: Path) -> str:
     return (
         "# Written anew by b44 at each start. To change a setting, use ALTER SYSTEM, which stands above this file.\n"
         + "".join(f"{name} = {value}  # {why}\n" for name, value, why in lines)
-        + "include_if_exists '../archive.conf'  # beside the data, so that it is not part of a base backup\n"
     )
 
 
