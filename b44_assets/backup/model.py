@@ -147,8 +147,8 @@ class Backup:
 class WalFile:
     """A file of the WAL archive: a segment, or a timeline's history.
 
-    In the store it is named `wal/<system>/<name>-<sha256 of what is stored>` and endings, so that its damage shows
-    and a second file of the name is noticed.
+    The checksum of what is stored is part of its name there, so that its damage shows and a second file of the name is
+    noticed.
 
     Attributes:
         name: As the server calls it: `000000010000000000000003`, `00000002.history`.
