@@ -28,6 +28,7 @@ DEFAULT_STREAMS = 2
 DEFAULT_MAX_REPLICATION_LAG = 10.0
 DEFAULT_MAX_LOCK_QUEUE = 20
 DEFAULT_KEEP_RUNS_DAYS = 90
+DEFAULT_KEEP_BACKUPS_DAYS = 30
 
 # PostgreSQL keeps lock_timeout in a signed 32-bit number of milliseconds.
 _MAX_TIMEOUT_MS = 2**31 - 1
@@ -214,6 +215,11 @@ class Overrides(TypedDict, total=False):
     smtp_url: str | None
     alert_from: str | None
     keep_runs_days: int | None
+    backup_url: str | None
+    backup_key: str | None
+    keep_backups_days: int | None
+    wal_dir: Path | None
+    pg_bin: Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +249,14 @@ class Settings:
             wherever the server offers it, and always with `smtps://`).
         alert_from: Their sender (`B44_ALERT_FROM`); by default the first recipient.
         keep_runs_days: Days after which the history of a run is forgotten (`B44_KEEP_RUNS_DAYS`).
+        backup_url: Where backups go (`B44_BACKUP_URL`): the absolute path of a folder, or an fsspec URL such as
+            `s3://bucket/folder`; `None` is a folder of `home`, see `backup_location`.
+        backup_key: The age identity that backups are encrypted for, or the path of a file that holds it
+            (`B44_BACKUP_KEY`); `None` does not encrypt.
+        keep_backups_days: Days after which backups that nothing needs expire (`B44_KEEP_BACKUPS_DAYS`).
+        wal_dir: Absolute path of the folder that a server of the user's own archives its WAL into (`B44_WAL_DIR`).
+        pg_bin: Absolute path of the folder with the programs of the target's PostgreSQL (`B44_PG_BIN`), in which base
+            backups of a server that is not the embedded one are restored; by default the operating system's.
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -266,6 +280,11 @@ class Settings:
     smtp_url: str | None = field(default=None, repr=False)
     alert_from: str | None = None
     keep_runs_days: int = DEFAULT_KEEP_RUNS_DAYS
+    backup_url: str | None = field(default=None, repr=False)
+    backup_key: str | None = field(default=None, repr=False)
+    keep_backups_days: int = DEFAULT_KEEP_BACKUPS_DAYS
+    wal_dir: Path | None = None
+    pg_bin: Path | None = None
 
     def __post_init__(self) -> None:
         """Holds what no source of a value may break."""
@@ -278,8 +297,17 @@ class Settings:
             raise SettingsError(f"B44_LOCK_TIMEOUT must be from 1ms to 24 days, not {self.lock_timeout_ms}ms")
         if self.keep_runs_days < 1:
             raise SettingsError(f"B44_KEEP_RUNS_DAYS must be a whole number of at least 1, not {self.keep_runs_days}")
+        if self.keep_backups_days < 1:
+            raise SettingsError(
+                f"B44_KEEP_BACKUPS_DAYS must be a whole number of at least 1, not {self.keep_backups_days}"
+            )
         if self.alert_email and self.smtp_url is None:
             raise SettingsError("B44_ALERT_EMAIL needs a server to send by: set B44_SMTP_URL=smtp://host:25")
+
+    @property
+    def backup_location(self) -> str:
+        """Where backups go: the path of a folder, or an fsspec URL, which may hold a password."""
+        return str(self.home / "backups") if self.backup_url is None else self.backup_url
 
     @property
     def pace(self) -> Pace:
@@ -361,6 +389,16 @@ class Settings:
             given["alert_from"] = _addresses("B44_ALERT_FROM", text)[0]
         if text := values.get("B44_KEEP_RUNS_DAYS"):
             given["keep_runs_days"] = _whole("B44_KEEP_RUNS_DAYS", text)
+        if text := values.get("B44_BACKUP_URL"):
+            given["backup_url"] = text
+        if text := values.get("B44_BACKUP_KEY"):
+            given["backup_key"] = text
+        if text := values.get("B44_KEEP_BACKUPS_DAYS"):
+            given["keep_backups_days"] = _whole("B44_KEEP_BACKUPS_DAYS", text)
+        if text := values.get("B44_WAL_DIR"):
+            given["wal_dir"] = Path(text)
+        if text := values.get("B44_PG_BIN"):
+            given["pg_bin"] = Path(text)
         for name, value in overrides.items():
             if name not in Overrides.__annotations__:
                 raise TypeError(f"there is no setting named {name!r}")
@@ -373,6 +411,14 @@ class Settings:
             _url("DAGSTER_PG_URL", url)
         if path := given.get("export_dir"):
             given["export_dir"] = _absolute("B44_EXPORT_DIR", path, directory)
+        if (place := given.get("backup_url")) and "://" not in place:
+            given["backup_url"] = str(_absolute("B44_BACKUP_URL", Path(place), directory))
+        if (key := given.get("backup_key")) and not key.upper().startswith("AGE-"):
+            given["backup_key"] = str(_absolute("B44_BACKUP_KEY", Path(key), directory))
+        if path := given.get("wal_dir"):
+            given["wal_dir"] = _absolute("B44_WAL_DIR", path, directory)
+        if path := given.get("pg_bin"):
+            given["pg_bin"] = _absolute("B44_PG_BIN", path, directory)
         given["sql_dir"] = _absolute("B44_SQL_DIR", given.get("sql_dir") or _default_sql_dir(), directory)
         given["home"] = _absolute("B44_HOME", given.get("home") or Path(".b44"), directory)
         return cls(**given)  # pyright: ignore[reportArgumentType]  # None only where it means no limit

@@ -150,6 +150,19 @@ class Catalogue:
             if not path.endswith(f"/{_BEGUN}"):
                 self.store.remove(path)
 
+    def remove(self, backup_id: str) -> None:
+        """Removes a backup or an attempt; its record first, so that what is left of it when we are killed does not count.
+
+        Raises:
+            BackupError: The store refuses.
+        """
+        folder = f"backups/{backup_id}/"
+        self.store.remove(folder + _RECORD)
+        files = self.store.names(folder)
+        # What tells that there is something left to remove goes last.
+        for path in sorted(files, key=lambda path: path == folder + _BEGUN):
+            self.store.remove(path)
+
     def prove(self, backup: Backup, proof: Proof) -> Backup:
         """Adds a verification to the backup's history.
 

@@ -29,6 +29,11 @@ def test_an_empty_environment_gives_the_defaults(tmp_path: Path) -> None:
     assert settings.batch_size == 20_000
     assert settings.lock_timeout_ms == 200
     assert settings.keep_months == {}
+    assert settings.backup_location == str(tmp_path / ".b44" / "backups")
+    assert settings.backup_key is None
+    assert settings.keep_backups_days == 30
+    assert settings.wal_dir is None
+    assert settings.pg_bin is None
     assert settings.pace == Pace(
         batch_size=20_000,
         target_seconds=2.0,
@@ -63,6 +68,11 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         B44_MAX_REPLICATION_LAG="1min",
         B44_MAX_LOCK_QUEUE="5",
         B44_MAX_WAL_RATE="50MB",
+        B44_BACKUP_URL="s3://bucket/shop",
+        B44_BACKUP_KEY="keys/backup.txt",
+        B44_KEEP_BACKUPS_DAYS="90",
+        B44_WAL_DIR="/srv/wal",
+        B44_PG_BIN="/usr/lib/postgresql/16/bin",
     )
 
     assert settings == Settings(
@@ -82,7 +92,33 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         max_replication_lag=60.0,
         max_lock_queue=5,
         max_wal_rate=50 * 1024 * 1024,
+        backup_url="s3://bucket/shop",
+        backup_key=str(tmp_path / "keys/backup.txt"),
+        keep_backups_days=90,
+        wal_dir=Path("/srv/wal"),
+        pg_bin=Path("/usr/lib/postgresql/16/bin"),
     )
+
+
+@pytest.mark.parametrize(("given_url", "expected"), [("copies", "{}/copies"), ("/mnt/copies", "/mnt/copies")])
+def test_a_folder_of_backups_is_looked_for_from_where_the_file_of_settings_is(
+    tmp_path: Path, given_url: str, expected: str
+) -> None:
+    assert load(tmp_path, B44_BACKUP_URL=given_url).backup_location == expected.format(tmp_path)
+
+
+def test_neither_the_key_of_backups_nor_the_url_of_their_store_is_shown(tmp_path: Path) -> None:
+    key = "AGE-SECRET-KEY-1QQQQQQQ"
+    settings = load(tmp_path, B44_BACKUP_KEY=key, B44_BACKUP_URL="sftp://me:secret@host/backups")
+
+    assert settings.backup_key == key
+    assert key not in repr(settings)
+    assert "secret" not in repr(settings)
+
+
+def test_backups_are_kept_for_at_least_a_day(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="B44_KEEP_BACKUPS_DAYS"):
+        load(tmp_path, B44_KEEP_BACKUPS_DAYS="0")
 
 
 def test_the_real_environment_wins_over_the_file(tmp_path: Path) -> None:
