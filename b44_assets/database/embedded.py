@@ -78,8 +78,14 @@ class Account:
 
 
 @dataclass(frozen=True)
-class _Postmaster:
-    """What the server says of itself in `postmaster.pid`."""
+class Postmaster:
+    """What a server says of itself in `postmaster.pid`.
+
+    Attributes:
+        pid: Of its first process.
+        socket_dir: Where its socket is; None as long as there is none.
+        status: `starting`, `ready`, `standby` or `stopping`; blank at first.
+    """
 
     pid: int
     socket_dir: Path | None
@@ -284,13 +290,13 @@ class EmbeddedServer:
             os.close(descriptor)
         return False
 
-    def _postmaster(self) -> _Postmaster | None:
+    def _postmaster(self) -> Postmaster | None:
         try:
-            return _read_postmaster(self.data_dir)
+            return read_postmaster(self.data_dir)
         except PermissionError as error:
             raise _foreign(self.directory) from error
 
-    def _live_postmaster(self) -> _Postmaster | None:
+    def _live_postmaster(self) -> Postmaster | None:
         postmaster = self._postmaster()
         return postmaster if postmaster is not None and is_alive(postmaster.pid) else None
 
@@ -346,7 +352,7 @@ class EmbeddedServer:
             )
         ours = str(self.data_dir.resolve())
         folders = {f"{ours} (deleted)"} if deleted else {ours, f"{ours} (deleted)"}
-        orphans = [pid for pid in _processes() if working_directory(pid) in folders and _is_postgres(pid)]
+        orphans = [pid for pid in processes() if working_directory(pid) in folders and _is_postgres(pid)]
         for pid in orphans:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGQUIT if waited < _QUIT_SECONDS else signal.SIGKILL)
@@ -358,7 +364,7 @@ class EmbeddedServer:
         cwd = working_directory(pid) if pid else None
         ours = str(self.data_dir.resolve())
         if pid and cwd and cwd not in (ours, f"{ours} (deleted)") and _is_postgres(pid):
-            moved = _read_postmaster(Path(cwd))
+            moved = read_postmaster(Path(cwd))
             if moved is not None and moved.socket_dir == self.socket_dir:
                 raise DatabaseError(
                     f"PostgreSQL (process {pid}) was started under {self.home} and now serves {cwd}, where its data was"
@@ -927,7 +933,8 @@ def reachable_install(install: Path, account: Account) -> Path:
 # -- processes and what they say ---------------------------------------------------------------------------------------
 
 
-def _read_postmaster(data_dir: Path) -> _Postmaster | None:
+def read_postmaster(data_dir: Path) -> Postmaster | None:
+    """Returns what the server on a data directory says of itself; None if none has written anything yet."""
     try:
         lines = (data_dir / "postmaster.pid").read_text().splitlines()
     except (FileNotFoundError, NotADirectoryError):
@@ -936,7 +943,7 @@ def _read_postmaster(data_dir: Path) -> _Postmaster | None:
     lines = [line.strip() for line in lines] + [""] * (8 - len(lines))
     if not lines[0].isdecimal():
         return None
-    return _Postmaster(int(lines[0]), Path(lines[4]) if lines[4] else None, lines[7])
+    return Postmaster(int(lines[0]), Path(lines[4]) if lines[4] else None, lines[7])
 
 
 def is_alive(pid: int) -> bool:
@@ -956,7 +963,7 @@ def is_alive(pid: int) -> bool:
     return state not in ("Z", "X")
 
 
-def _processes() -> list[int]:
+def processes() -> list[int]:
     """Returns all processes of the system, where there is a /proc to list them."""
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - names, not paths

@@ -1,0 +1,187 @@
+"""PostgreSQL's own programs: where they are, how they are told whom to talk to, and what they say when they fail.
+
+A secret never stands on a command line, which every account can read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from psycopg import conninfo
+
+from b44_assets.database.embedded import MAJOR_VERSION, Account, install_dir, last_line, reachable_install
+from b44_assets.errors import BackupError
+
+# Where Debian's packages and others' put the programs of each major version.
+_INSTALLED = ("/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin", "/usr/local/pgsql-{}/bin")
+_SECRETS = ("password", "sslpassword")
+# How long a program may take to end after it was asked to.
+_END_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Login:
+    """How a program of PostgreSQL's reaches a server.
+
+    Attributes:
+        conninfo: For `--dbname`; without secrets.
+        environment: The caller's, and the password.
+    """
+
+    conninfo: str
+    environment: Mapping[str, str]
+
+    @classmethod
+    def of(cls, url: str) -> Login:
+        """Takes apart a libpq URL.
+
+        Raises:
+            BackupError: It has a secret that can be handed over on a command line only.
+        """
+        parameters = {name: value for name, value in conninfo.conninfo_to_dict(url).items() if value is not None}
+        if "sslpassword" in parameters:
+            raise BackupError(
+                "the database URL has an sslpassword, which PostgreSQL's programs take on their command line only:"
+                " use a key without a passphrase"
+            )
+        environment = clean_environment()
+        if "password" in parameters:
+            environment["PGPASSWORD"] = str(parameters["password"])
+        shown = {name: str(value) for name, value in parameters.items() if name not in _SECRETS}
+        return cls(conninfo.make_conninfo(**shown), environment)
+
+
+def clean_environment() -> dict[str, str]:
+    """Returns the environment for a client program: the caller's, in English, without what is only ours."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("B44_")}
+    return kept | {"LC_ALL": "C", "PGAPPNAME": "b44 backup"}
+
+
+def client(program: str) -> str:
+    """Returns the path of a client program of the newest major version; it works with older servers, too."""
+    return str(install_dir() / "bin" / program)
+
+
+def server_programs(major: int, configured: Path | None = None, account: Account | None = None) -> Path:
+    """Returns the folder of the programs of a major version, with which a physical backup of it is restored.
+
+    Args:
+        major: 15 to 18.
+        configured: `B44_PG_BIN`, if set.
+        account: Who is to run them, if not we.
+
+    Raises:
+        BackupError: They are not on this machine.
+    """
+    for place in ((configured,) if configured else ()) + tuple(Path(form.format(major)) for form in _INSTALLED):
+        if _major(place) == major:
+            return place
+    if major == MAJOR_VERSION:
+        install = install_dir()
+        return (install if account is None else reachable_install(install, account)) / "bin"
+    raise BackupError(
+        f"the programs of PostgreSQL {major}, without which a physical backup of it cannot be restored, are not on this"
+        f" machine: install postgresql-{major}, or set B44_PG_BIN to the folder of its programs"
+    )
+
+
+def _major(place: Path) -> int | None:
+    postgres = place / "postgres"
+    if not os.access(postgres, os.X_OK):
+        return None
+    said = subprocess.run([postgres, "--version"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"\(PostgreSQL\) ([0-9]+)", said)
+    return None if match is None else int(match[1])
+
+
+def run(
+    command: Sequence[str | Path], what: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end.
+
+    Args:
+        command: Program and arguments.
+        what: What it is for, for the complaint.
+        environment: By default `clean_environment`.
+
+    Raises:
+        BackupError: It failed; with what it said last.
+    """
+    result = subprocess.run(
+        [str(word) for word in command],
+        env=dict(clean_environment() if environment is None else environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if result.returncode:
+        raise BackupError(f"{what}: {complaint(result.stderr or result.stdout)}")
+    return result
+
+
+@contextmanager
+def streaming(command: Sequence[str | Path], what: str, environment: Mapping[str, str]) -> Generator[IO[bytes]]:
+    """Runs a program whose standard output is read in the block. It is ended if the block is left before its end.
+
+    Args:
+        command: Program and arguments.
+        what: What it is for, for the complaint.
+        environment: Of the program.
+
+    Raises:
+        BackupError: At the end of the block: the program failed, so what was read is not all. It says why.
+    """
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            bufsize=0,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        try:
+            with process.stdout as output:
+                yield output
+            status = process.wait()
+        except BaseException:
+            end(process)
+            raise
+        if status:
+            said.seek(0)
+            raise BackupError(f"{what}: {complaint(said.read().decode(errors='replace'))}")
+
+
+def end(process: subprocess.Popen[bytes], with_signal: int = signal.SIGTERM) -> None:
+    """Ends a program that we started, by force if need be, and waits for it."""
+    if process.poll() is None:
+        process.send_signal(with_signal)
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def complaint(said: str) -> str:
+    """Returns in one line why a program failed: its first error with its detail, or its last words."""
+    found = re.search(r"(?:error|ERROR|FATAL|PANIC):\s+(.+)(?:\n(?:.*?)(?:DETAIL|detail):\s+(.+))?", said)
+    if found is None:
+        return last_line(said)
+    message, detail = found.groups()
+    # "query failed: ERROR:  permission denied …"
+    message = re.sub(r"^.*?(?:ERROR|FATAL):\s+", "", message).strip()
+    return f"{message} ({detail.strip()})" if detail else message
