@@ -62,7 +62,7 @@ class SourceState:
         lsn: Up to where the WAL has to be replayed to be at that moment; None for a logical backup.
         schema: A digest for each object of the schema, by its identity (`table public.posts`, …).
         tables: By qualified name, `schema.table`; partitions each by itself.
-        sequences: The next value of each, by qualified name.
+        sequences: How many steps each is past its start, by qualified name; what is restored may not be behind.
     """
 
     taken_at: datetime
