@@ -43,6 +43,12 @@ where c.relkind = any(%(kinds)s::"char"[]) and c.relpersistence = any(%(persiste
 order by 1, 2
 """)
 
+_REFRESHED = sql.SQL("""\
+select n.nspname, c.relname
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'm' and c.relfilenode is distinct from pg_relation_filenode(c.oid)
+""")
+
 _SEQUENCES = sql.SQL("""\
 select n.nspname, c.relname, s.seqstart, s.seqincrement
 from pg_sequence s join pg_class c on c.oid = s.seqrelid join pg_namespace n on n.oid = c.relnamespace
@@ -138,6 +144,10 @@ def capture(
         count, checksum = conn.execute(_LARGE_OBJECTS).fetchone() or (0, "0")
         if count:
             states[LARGE_OBJECTS] = TableState(count, checksum)
+        if physical:
+            # Refreshed meanwhile: such a view is not as it was in the snapshot, and has no lock that could keep it so.
+            for name in conn.execute(_REFRESHED):
+                states.pop(".".join(name), None)
         if sequences is None:
             sequences = read_sequences(conn, physical=physical)
     except errors.InsufficientPrivilege as error:

@@ -165,10 +165,16 @@ def streaming(command: Sequence[str | Path], what: str, environment: Mapping[str
             raise BackupError(f"{what}: {complaint(said.read().decode(errors='replace'))}")
 
 
-def end(process: subprocess.Popen[bytes], with_signal: int = signal.SIGTERM) -> None:
-    """Ends a program that we started, by force if need be, and waits for it."""
+def end(process: subprocess.Popen[bytes], with_signal: int | None = signal.SIGTERM) -> None:
+    """Ends a program that we started, by force if need be, and waits for it.
+
+    Args:
+        process: The program.
+        with_signal: None where it has been told already.
+    """
     if process.poll() is None:
-        process.send_signal(with_signal)
+        if with_signal is not None:
+            process.send_signal(with_signal)
         try:
             process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
