@@ -351,7 +351,10 @@ class _Remote(Store):
         failed = f"{self._shown(path)} cannot be written"
         if not self.objects:
             self._call(failed, lambda: self.filesystem.makedirs(target.rpartition("/")[0], exist_ok=True))
-        file = self._call(failed, lambda: self.filesystem.open(target, "wb"))
+        file: Any = self._call(failed, lambda: self.filesystem.open(target, "wb"))
+        if hasattr(file, "set_pipelined"):
+            # By SFTP: else each 32 KiB wait for an answer. Faults show at the end, and the size is looked at, too.
+            file.set_pipelined(True)
         sink = _RemoteSink(self, failed, file)
         try:
             yield sink
