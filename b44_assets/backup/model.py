@@ -112,6 +112,9 @@ class Backup:
         stop_lsn: From where on it is consistent; None for a logical backup.
         encrypted: Whether a key is needed.
         segment_size: Of the WAL's segments, in bytes; None for a logical backup.
+        superuser: The cluster's first role, as which a restored cluster is reached; None for a logical backup.
+        locale: What the database sorts and compares text by, as `pg_database` has it: `provider`, `collate`, `ctype`,
+            `locale`.
         proof: The newest verification; None before the first.
     """
 
@@ -130,6 +133,8 @@ class Backup:
     stop_lsn: str | None = None
     encrypted: bool = False
     segment_size: int | None = None
+    superuser: str | None = None
+    locale: Mapping[str, str] = field(default_factory=dict[str, str])
     proof: Proof | None = field(default=None)
 
     @property

@@ -26,6 +26,7 @@ from b44_assets.database.embedded import (
     SUPERUSER,
     Account,
     is_alive,
+    may_pass,
     name_for,
     open_lock,
     processes,
@@ -99,16 +100,18 @@ class ScratchServer:
     Attributes:
         socket_dir: Where its socket is.
         data_dir: Its data directory.
-        process: Its first process.
+        superuser: As whom it is reached.
     """
 
     socket_dir: Path
     data_dir: Path
-    process: subprocess.Popen[bytes]
+    superuser: str
 
     def url(self, database: str = "postgres") -> str:
         """Returns the libpq URL of a database on it, as superuser."""
-        return f"postgresql://{SUPERUSER}@/{quote(database, safe='')}?host={quote(str(self.socket_dir))}&port={PORT}"
+        user = quote(self.superuser, safe="")
+        host = quote(str(self.socket_dir))
+        return f"postgresql://{user}@/{quote(database, safe='')}?host={host}&port={PORT}"
 
 
 @contextmanager
@@ -127,6 +130,11 @@ def scratch() -> Generator[Scratch]:
     except OSError as error:
         raise BackupError(f"no scratch folder can be made in {parent}: {error.strerror}") from error
     account = server_account(new)
+    if account is not None and not may_pass(parent, account):
+        new.rmdir()
+        raise BackupError(
+            f"the account {account.name!r}, which runs PostgreSQL for root, cannot reach TMPDIR ({parent})"
+        )
     sweep(account)
     lock = open_lock(new / "lock", account)
     folder = parent / new.name.replace(_NEW, _PREFIX)
@@ -183,6 +191,7 @@ def serving(
     programs: Path,
     settings: Mapping[str, str] | None = None,
     *,
+    superuser: str = SUPERUSER,
     lasting: bool = False,
 ) -> Generator[ScratchServer]:
     """Runs a server on a data directory for the block, on a socket in a scratch folder.
@@ -194,6 +203,7 @@ def serving(
         data_dir: Of the account of `place`; may lie elsewhere.
         programs: The folder of the programs of its version.
         settings: Further ones.
+        superuser: A role of the cluster's.
         lasting: What it writes shall last: it writes safely, and is shut down in order at the end of the block.
 
     Raises:
@@ -224,7 +234,7 @@ def serving(
             if postmaster is not None and postmaster.pid == process.pid and postmaster.status == "ready":
                 break
             time.sleep(0.02)
-        yield ScratchServer(sockets, data_dir, process)
+        yield ScratchServer(sockets, data_dir, superuser)
     except BaseException:
         _stop(process, signal.SIGQUIT)
         raise

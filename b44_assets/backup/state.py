@@ -91,10 +91,10 @@ def snapshot(conn: Connection[TupleRow], *, without_writers: bool = False) -> Ge
     """
     mode = sql.SQL("share" if without_writers else "access share")
     for attempt in range(_LISTINGS):
-        tables = _listed(conn, "rp", "pu")
+        listed = _listed(conn, "rp", "pu")
         conn.execute("begin isolation level repeatable read")
         try:
-            for names in _portions(tables):
+            for names in _portions(listed):
                 conn.execute(
                     sql.SQL("lock table {} in {} mode").format(
                         sql.SQL(", ").join(sql.SQL("only {}").format(sql.Identifier(*name)) for name in names), mode
@@ -139,8 +139,8 @@ def capture(
         assert row is not None
         digests = _objects(conn, physical)
         # A dump makes materialized views anew from what they select from, which may have gone on since.
-        tables = _listed(conn, "rm" if physical else "r", "p" if physical else "pu")
-        states = {".".join(name): _table(conn, name) for name in tables}
+        listed = _listed(conn, "rm" if physical else "r", "p" if physical else "pu")
+        states = {".".join(name): _table(conn, name) for name in listed}
         count, checksum = conn.execute(_LARGE_OBJECTS).fetchone() or (0, "0")
         if count:
             states[LARGE_OBJECTS] = TableState(count, checksum)
@@ -153,6 +153,15 @@ def capture(
     except errors.InsufficientPrivilege as error:
         raise BackupError(f"this role cannot back up all of the database: {_said(error)}") from error
     return SourceState(row[0], lsn, digests, states, sequences)
+
+
+def tables(conn: Connection[TupleRow]) -> list[tuple[str, str]]:
+    """Returns schema and name of each table that has rows of its own, partitions each by itself.
+
+    Args:
+        conn: To the database.
+    """
+    return [(schema, name) for schema, name in _listed(conn, "r", "pu")]
 
 
 def read_sequences(conn: Connection[TupleRow], *, physical: bool) -> dict[str, int]:

@@ -7,10 +7,9 @@ moment whose state is recorded, and so can be restored and compared whether or n
 from __future__ import annotations
 
 import io
-import json
 import logging
 import tarfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from psycopg.rows import TupleRow
 
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.lsn import Segment, position
+from b44_assets.backup.manifest import MANIFEST, wal_range
 from b44_assets.backup.model import Backup, BackupKind, SourceState, StoredFile
 from b44_assets.backup.receiving import receiving
 from b44_assets.backup.scratch import scratch
@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 DUMP = "dump"
 ROLES = "roles.sql"
 BASE = "base.tar"
-MANIFEST = "backup_manifest"
 WAL = "wal/"
 
 _LOCK_WAIT_MS = 60_000
@@ -57,6 +56,8 @@ class Server:
         database: The name of the database that we are connected to.
         segment_size: Of its WAL, in bytes.
         replication: Whether this role may stream WAL and take base backups.
+        superuser: The cluster's first role.
+        locale: As in `Backup`.
     """
 
     now: datetime
@@ -65,6 +66,8 @@ class Server:
     database: str
     segment_size: int
     replication: bool
+    superuser: str
+    locale: Mapping[str, str]
 
 
 def describe(conn: Connection[TupleRow]) -> Server:
@@ -79,10 +82,16 @@ def describe(conn: Connection[TupleRow]) -> Server:
     row = conn.execute(
         "select clock_timestamp(), current_database(), pg_is_in_recovery(),"
         " (select setting::bigint from pg_settings where name = 'wal_segment_size'),"
-        " (select rolsuper or rolreplication from pg_roles where rolname = current_user)"
+        " (select rolsuper or rolreplication from pg_roles where rolname = current_user),"
+        " (select rolname from pg_roles where oid = 10),"
+        " (select to_jsonb(d) from pg_database d where datname = current_database())"
     ).fetchone()
     assert row is not None
-    now, database, standby, segment_size, replication = row
+    now, database, standby, segment_size, replication, superuser, settings = row
+    # One of the two names before 17, the other one since.
+    settings["datlocale"] = settings.get("datlocale") or settings.get("daticulocale")
+    names = {"provider": "datlocprovider", "collate": "datcollate", "ctype": "datctype", "locale": "datlocale"}
+    locale = {name: str(settings[column]) for name, column in names.items() if settings[column]}
     if standby:
         raise BackupError("the server is a standby: back up its primary")
     try:
@@ -90,7 +99,7 @@ def describe(conn: Connection[TupleRow]) -> Server:
         system = str(found[0]) if found else "unknown"
     except psycopg.errors.InsufficientPrivilege:
         system = "unknown"
-    return Server(now, system, conn.info.server_version, database, segment_size, replication)
+    return Server(now, system, conn.info.server_version, database, segment_size, replication, superuser, locale)
 
 
 def take(kind: BackupKind, url: str, catalogue: Catalogue, progress: Progress | None = None) -> Backup:
@@ -156,6 +165,7 @@ def take_logical(url: str, catalogue: Catalogue, progress: Progress | None = Non
                     found.taken_at, None, found.schema, found.tables, not_set_back(found.sequences, after)
                 ),
                 encrypted=catalogue.key is not None,
+                locale=server.locale,
             )
             catalogue.record(backup)
     return backup
@@ -232,6 +242,8 @@ def take_physical(
                 stop_lsn=stop,
                 encrypted=catalogue.key is not None,
                 segment_size=server.segment_size,
+                superuser=server.superuser,
+                locale=server.locale,
             )
             catalogue.record(backup)
     return backup
@@ -287,19 +299,6 @@ class ManifestTap:
         self._keeping = member.name == MANIFEST
         self._left = member.size
         self._padding = -member.size % _BLOCK
-
-
-def wal_range(manifest: bytes) -> tuple[int, str, str]:
-    """Returns timeline, start and end of the WAL that a base backup needs, from its manifest.
-
-    Raises:
-        BackupError: It is no manifest, as when the tar broke off before it.
-    """
-    try:
-        (found,) = json.loads(manifest)["WAL-Ranges"]
-        return int(found["Timeline"]), str(found["Start-LSN"]), str(found["End-LSN"])
-    except (ValueError, TypeError, LookupError) as error:
-        raise BackupError("pg_basebackup gave no manifest from which the backup could be checked") from error
 
 
 def _check(conn: Connection[TupleRow], server: Server, kind: BackupKind) -> None:

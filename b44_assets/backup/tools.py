@@ -14,11 +14,11 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from psycopg import conninfo
 
-from b44_assets.database.embedded import MAJOR_VERSION, Account, install_dir, last_line, reachable_install
+from b44_assets.database.embedded import MAJOR_VERSION, Account, RunningAs, install_dir, last_line, reachable_install
 from b44_assets.errors import BackupError
 
 # Where Debian's packages and others' put the programs of each major version.
@@ -104,7 +104,10 @@ def _major(place: Path) -> int | None:
 
 
 def run(
-    command: Sequence[str | Path], what: str, environment: Mapping[str, str] | None = None
+    command: Sequence[str | Path],
+    what: str,
+    environment: Mapping[str, str] | None = None,
+    running: RunningAs | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a program to its end.
 
@@ -112,18 +115,22 @@ def run(
         command: Program and arguments.
         what: What it is for, for the complaint.
         environment: By default `clean_environment`.
+        running: As whom and where, for a program of the server's, instead of the environment.
 
     Raises:
         BackupError: It failed; with what it said last.
     """
+    how: dict[str, Any] = {"env": dict(clean_environment() if environment is None else environment)}
+    if running is not None:
+        how = dict(running)
     result = subprocess.run(
         [str(word) for word in command],
-        env=dict(clean_environment() if environment is None else environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="replace",
         check=False,
+        **how,
     )
     if result.returncode:
         raise BackupError(f"{what}: {complaint(result.stderr or result.stdout)}")
