@@ -61,11 +61,11 @@ class Key:
         text = text.strip()
         if text.upper().startswith("AGE-"):
             return cls((_identity(text, "the key of backups (B44_BACKUP_KEY)"),))
-        path = Path(text).expanduser()
+        path = Path(text)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError, ValueError) as error:
-            shown = f"{path} cannot be read" if text.startswith(("/", "~", ".")) else "it cannot be read as a file"
+            lines = path.expanduser().read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError, RuntimeError) as error:
+            shown = f"{path} cannot be read" if text.startswith("/") else "it cannot be read as a file"
             raise BackupError(
                 "the key of backups (B44_BACKUP_KEY) is neither an age identity (AGE-SECRET-KEY-1…) nor a file of one:"
                 f" {shown}"
@@ -141,17 +141,16 @@ def seal(source: Source, sink: Sink, key: Key | None, progress: Progress | None 
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
     # Not closefd: the source is the caller's.
     with compressor.stream_reader(raw, read_size=CHUNK, closefd=False) as compressed:  # pyright: ignore[reportArgumentType]
-        packed = _Reader(compressed, None)
         if key is None:
-            while chunk := packed.read(CHUNK):
+            while chunk := compressed.read(CHUNK):
                 stored.write(chunk)
         else:
             # Buffered, since pyrage asks for 8 KiB at a time.
             _pyrage(
                 lambda: pyrage.encrypt_io(
-                    io.BufferedReader(_Raw(packed), CHUNK), stored, [key.identities[0].to_public()]
+                    io.BufferedReader(_Raw(compressed), CHUNK), stored, [key.identities[0].to_public()]
                 ),
-                (raw, packed, stored),
+                (raw, stored),
             )
     return Sealed(stored.size, stored.hash.hexdigest(), raw.size, raw.hash.hexdigest())
 
@@ -191,16 +190,15 @@ def unseal(
     raw = _Writer(sink)
     fault: Exception | None = None
     unpacked = zstandard.ZstdDecompressor().stream_writer(raw, closefd=False)  # pyright: ignore[reportArgumentType]
-    packed = _Writer(unpacked)
     try:
         if key is not None and encrypted:
             _pyrage(
-                lambda: pyrage.decrypt_io(io.BufferedReader(_Raw(stored), CHUNK), packed, list(key.identities)),
-                (stored, raw, packed),
+                lambda: pyrage.decrypt_io(io.BufferedReader(_Raw(stored), CHUNK), unpacked, list(key.identities)),
+                (stored, raw),
             )
         else:
             while chunk := stored.read(CHUNK):
-                packed.write(chunk)
+                unpacked.write(chunk)
     except (pyrage.DecryptError, zstandard.ZstdError, _Undecodable) as error:
         fault = error
         while stored.read(CHUNK):
@@ -285,7 +283,7 @@ class _Writer:
 class _Raw(io.RawIOBase):
     """A reader as the buffers of `io` want it."""
 
-    def __init__(self, reader: _Reader) -> None:
+    def __init__(self, reader: Source) -> None:
         super().__init__()
         self._reader = reader
 
@@ -299,13 +297,20 @@ class _Raw(io.RawIOBase):
 
 
 def _pyrage(call: Callable[[], None], ends: tuple[_Reader | _Writer, ...]) -> None:
-    """Calls pyrage, which turns whatever our ends raise into errors of its own, and raises what was meant."""
+    """Calls pyrage and raises what our ends have raised, which it turns into errors of its own, or drops.
+
+    It drops what is raised when its last buffer is written: without this, a store that is full at the very end would go
+    unnoticed.
+    """
+    fault: Exception | None = None
     try:
         call()
     except Exception as error:
-        for end in ends:
-            if end.raised is not None:
-                raise end.raised from None
-        if isinstance(error, OSError):
-            raise _Undecodable(str(error)) from error
-        raise
+        fault = error
+    for end in ends:
+        if end.raised is not None:
+            raise end.raised
+    if isinstance(fault, OSError):
+        raise _Undecodable(str(fault)) from fault
+    if fault is not None:
+        raise fault
