@@ -11,7 +11,6 @@ from psycopg.rows import TupleRow
 
 from b44_assets.backup.archive import archive_command, wal_files
 from b44_assets.backup.store import Store
-from b44_assets.database.embedded import EmbeddedServer
 
 # What the embedded server has as long as archiving is off.
 _NOTHING = ("", "(disabled)", "/bin/true")
@@ -59,14 +58,16 @@ class ArchivingState:
         return f"archiving of WAL works: {self.last_archived} at {self.last_archived_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def archiving(conn: Connection[TupleRow], spool: Path | None, store: Store, system: str) -> ArchivingState:
+def archiving(
+    conn: Connection[TupleRow], spool: Path | None, store: Store | None = None, system: str = ""
+) -> ArchivingState:
     """Asks the server how its archiving goes, and looks whether what it says to have archived is there.
 
     Args:
         conn: In autocommit mode.
         spool: The folder that it archives into, if it can be seen from here.
-        store: Where the archive lies.
-        system: The cluster's system identifier.
+        store: Where the archive lies; without it, whether WAL arrives is not looked at.
+        system: The cluster's system identifier, as whose the store has its WAL.
 
     Raises:
         BackupError: The store cannot be listed.
@@ -83,7 +84,7 @@ def archiving(conn: Connection[TupleRow], spool: Path | None, store: Store, syst
             f"the server could not archive {failed} at {failed_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, and keeps all WAL"
             " since then: its log says why, such as a full spool"
         )
-    elif on and last is not None and len(last) == 24 and not _arrived(last, spool, store, system):
+    elif on and store and last is not None and len(last) == 24 and not _arrived(last, spool, store, system):
         where = f"neither in {spool} nor in {store.location}" if spool else f"not in {store.location}"
         faults.append(f"the server has archived {last}, which is {where}: its archive_command puts it elsewhere")
     if on and timeout == "0":
@@ -91,25 +92,6 @@ def archiving(conn: Connection[TupleRow], spool: Path | None, store: Store, syst
             "archive_timeout is 0: what was written last is archived only when a segment is full; set it to 60"
         )
     return ArchivingState(on, tuple(faults), last, at)
-
-
-def turn_on(server: EmbeddedServer) -> None:
-    """Lets the embedded server archive its WAL into its spool, from now on.
-
-    Raises:
-        DatabaseError: As of `EmbeddedServer.archive`.
-    """
-    # Looked for from the data directory: folders above may be closed to the server's account.
-    server.archive(archive_command(Path("..") / server.spool.name))
-
-
-def turn_off(server: EmbeddedServer) -> None:
-    """Ends archiving by the embedded server. What is in the spool stays there.
-
-    Raises:
-        DatabaseError: As of `EmbeddedServer.archive`.
-    """
-    server.archive(None)
 
 
 def instructions(spool: Path) -> str:
