@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 
 from b44_assets.backup.archive import archive_command, wal_files
 from b44_assets.backup.store import Store
+from b44_assets.database.embedded import EmbeddedServer
 
 # What the embedded server has as long as archiving is off.
 _NOTHING = ("", "(disabled)", "/bin/true")
@@ -92,6 +93,25 @@ def archiving(
             "archive_timeout is 0: what was written last is archived only when a segment is full; set it to 60"
         )
     return ArchivingState(on, tuple(faults), last, at)
+
+
+def turn_on(server: EmbeddedServer) -> None:
+    """Lets the embedded server archive its WAL into its spool, from now on.
+
+    Raises:
+        DatabaseError: As of `EmbeddedServer.archive`.
+    """
+    # Looked for from the data directory: folders above may be closed to the server's account.
+    server.archive(archive_command(Path("..") / server.spool.name))
+
+
+def turn_off(server: EmbeddedServer) -> None:
+    """Ends archiving by the embedded server. What is in the spool stays there.
+
+    Raises:
+        DatabaseError: As of `EmbeddedServer.archive`.
+    """
+    server.archive(None)
 
 
 def instructions(spool: Path) -> str:
