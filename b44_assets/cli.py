@@ -5,7 +5,6 @@ What belongs here: options, progress, what is printed, the exit status. What doe
 
 from __future__ import annotations
 
-import functools
 import getpass
 import io
 import json
@@ -26,23 +25,23 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
+from b44_assets import backup_commands
 from b44_assets import sample as sample_exports
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer, dagster_url, target_url
 from b44_assets.database.locks import Session as Holder
 from b44_assets.database.locks import advisory_lock
 from b44_assets.errors import B44Error, DatabaseError, ExportError, SettingsError
+from b44_assets.instance import dagster_instance, packaged, prepare_dagster
+from b44_assets.options import database_option, json_option, out, right, settings_with
 from b44_assets.settings import Settings, month_from
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
-
     from b44_assets.catalog import Catalog
     from b44_assets.engine.proving import EntityAccount
     from b44_assets.orchestration.resources import Migration
 
 INTERRUPTED = 130
-out = functools.partial(Console, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -122,16 +121,6 @@ def main() -> None:
     """Moves an app off Base44 into a PostgreSQL of your own, as a Dagster asset graph."""
 
 
-def _database_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--database-url", metavar="URL", help="The target; default B44_DATABASE_URL, else an embedded PostgreSQL."
-    )(command)
-
-
-def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(command)
-
-
 def _export_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--export", "export", type=click.Path(path_type=Path), metavar="DIR", help="The export; default B44_EXPORT_DIR."
@@ -140,11 +129,11 @@ def _export_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @main.command()
 @_export_option
-@_database_option
-@_json_option
+@database_option
+@json_option
 def migrate(export: Path | None, database_url: str | None, as_json: bool) -> None:
     """Migrate a folder of Base44 exports: stage, map, load, check, all in one run."""
-    settings = _settings(export_dir=export, database_url=database_url)
+    settings = settings_with(export_dir=export, database_url=database_url)
     if settings.export_dir is None and not _staged_tables_exist(settings):
         raise ExportError("no export: name its folder with --export DIR or B44_EXPORT_DIR")
     if settings.export_dir is not None:
@@ -158,11 +147,11 @@ def migrate(export: Path | None, database_url: str | None, as_json: bool) -> Non
 
 @main.command()
 @click.option("--entity", metavar="TABLE", help="Only this table's records, such as posts.")
-@_database_option
-@_json_option
+@database_option
+@json_option
 def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
     """Migrate the records that were corrected in migration.quarantine, once."""
-    settings = _settings(database_url=database_url)
+    settings = settings_with(database_url=database_url)
     migration = _migration(settings)
     if entity is not None and entity not in migration.catalog.mappings:
         raise SettingsError(f"--entity: no table {entity}; there are {', '.join(migration.catalog.mappings)}")
@@ -175,8 +164,8 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
 @main.command()
 @click.option("--run", "run_id", metavar="ID", help="The run to take back, or the first characters of its id.")
 @click.option("--partition", metavar="YYYY-MM", help="The month of posts to take back.")
-@_database_option
-@_json_option
+@database_option
+@json_option
 def rollback(run_id: str | None, partition: str | None, database_url: str | None, as_json: bool) -> None:
     """Take back what a run, or a month's load, has inserted and changed.
 
@@ -187,7 +176,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
     if (run_id is None) == (partition is None):
         raise SettingsError("rollback needs either --run ID or --partition YYYY-MM")
     month = None if partition is None else month_from("--partition", partition)
-    settings = _settings(database_url=database_url)
+    settings = settings_with(database_url=database_url)
     migration = _migration(settings)
     _need_books(migration, "rollback")
     with _alone(settings):
@@ -197,7 +186,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
         click.echo(json.dumps({"entities": {one.entity: asdict(one) for one in undone.entities}}, ensure_ascii=False))
         return
     table = Table(
-        "table", *(_right(name) for name in ("deleted", "restored", "left: edited since", "left: others refer to it"))
+        "table", *(right(name) for name in ("deleted", "restored", "left: edited since", "left: others refer to it"))
     )
     for one in undone.entities:
         table.add_row(one.entity, *(f"{n:,}" for n in (one.deleted, one.restored, one.edited, one.in_use)))
@@ -211,17 +200,17 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
 
 @main.command()
 @_export_option
-@_database_option
+@database_option
 @click.option("--by", "signed_by", metavar="NAME", help="Who signs it off; default the user of this system.")
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="FILE", help="The report; default cutover-<time>.html here."
 )
-@_json_option
+@json_option
 def cutover(
     export: Path | None, database_url: str | None, signed_by: str | None, output: Path | None, as_json: bool
 ) -> None:
     """The last delta, every check, and a report that is signed off; the application must not write meanwhile."""
-    settings = _settings(export_dir=export, database_url=database_url)
+    settings = settings_with(export_dir=export, database_url=database_url)
     if settings.export_dir is None:
         raise ExportError("no export: name the folder of the last one with --export DIR or B44_EXPORT_DIR")
     from b44_assets.exports import discover
@@ -245,11 +234,11 @@ def cutover(
 
 
 @main.command()
-@_database_option
+@database_option
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Default report.html here.")
 def report(database_url: str | None, output: Path | None) -> None:
     """Write the state of migration and database as one self-contained page."""
-    settings = _settings(database_url=database_url)
+    settings = settings_with(database_url=database_url)
     _need_books(_migration(settings), "report")
     target = output or Path.cwd() / "report.html"
     _write_report(settings, target, None, [], begun=datetime.now(UTC), signed_by=None)
@@ -308,11 +297,11 @@ def _alone(settings: Settings) -> Generator[None]:
 
 
 @main.command()
-@_database_option
-@_json_option
+@database_option
+@json_option
 def verify(database_url: str | None, as_json: bool) -> None:
     """Run every check on what is in the database now."""
-    settings = _settings(database_url=database_url)
+    settings = settings_with(database_url=database_url)
     from b44_assets.engine.proving import accounts
 
     if not accounts(_migration(settings).offline_session()):
@@ -322,11 +311,11 @@ def verify(database_url: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@_database_option
-@_json_option
+@database_option
+@json_option
 def status(database_url: str | None, as_json: bool) -> None:
     """Show how far the migration is, and what became of every record."""
-    settings = _settings(database_url=database_url)
+    settings = settings_with(database_url=database_url)
     from b44_assets.engine.proving import accounts, progress_of, recent_runs
 
     session = _migration(settings).offline_session()
@@ -344,7 +333,7 @@ def status(database_url: str | None, as_json: bool) -> None:
             rate = f", {one.records_per_second:,.0f} records a second" if one.records_per_second else ""
             end = f", done about {one.expected_end:%Y-%m-%d %H:%M} UTC" if one.expected_end else ""
             console.print(f"  {one.entity}: {one.percentage:.1f} % done{rate}{end}", markup=False)
-    runs = Table(Column("run", no_wrap=True), "began (UTC)", _right("batches"), _right("records"))
+    runs = Table(Column("run", no_wrap=True), "began (UTC)", right("batches"), right("records"))
     for run in recent_runs(session):
         runs.add_row(run.run_id, f"{run.began:%Y-%m-%d %H:%M:%S}", f"{run.batches:,}", f"{run.records:,}")
     if runs.row_count:
@@ -376,12 +365,12 @@ def sample(directory: Path, users: int, posts: int, seed: int, dialect: str) -> 
 
 @main.command()
 @_export_option
-@_database_option
+@database_option
 @click.option("--port", default=3000, show_default=True)
 def dev(export: Path | None, database_url: str | None, port: int) -> None:
     """Start the Dagster web server and daemon on this machine, over the same runs and database."""
-    settings = _settings(export_dir=export, database_url=database_url)
-    _prepare_dagster(settings)
+    settings = settings_with(export_dir=export, database_url=database_url)
+    prepare_dagster(settings)
     target_url(settings)
     click.echo(f"Dagster is starting on http://127.0.0.1:{port} (Ctrl-C ends it)")
     process = subprocess.Popen(
@@ -394,7 +383,7 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
             "dagster",
             "dev",
             "-w",
-            str(_packaged("workspace.yaml")),
+            str(packaged("workspace.yaml")),
             "-h",
             "127.0.0.1",
             "-p",
@@ -419,19 +408,15 @@ def db() -> None:
 @db.command()
 def url() -> None:
     """Print the target's connection string; starts the embedded server if need be."""
-    click.echo(target_url(_settings()))
+    click.echo(target_url(settings_with()))
 
 
 @db.command()
 def stop() -> None:
     """Stop the embedded server."""
-    settings = _settings()
+    settings = settings_with()
     stopped = EmbeddedServer(settings.home).stop()
     click.echo("stopped" if stopped else "the embedded server was not running")
-
-
-def _settings(**overrides: Any) -> Settings:
-    return Settings.load(**{name: value for name, value in overrides.items() if value is not None})
 
 
 def _migration(settings: Settings) -> Migration:
@@ -449,33 +434,6 @@ def _staged_tables_exist(settings: Settings) -> bool:
             conn.execute("select to_regclass(%s)", (f"base44_{table}",)).fetchone() != (None,)
             for table in migration.catalog.mappings
         )
-
-
-def _packaged(name: str) -> Path:
-    """A file that stands in the repository's root, or within the installed package."""
-    inside = Path(__file__).parent / name
-    return inside if inside.exists() else Path(__file__).parent.parent / name
-
-
-def _prepare_dagster(settings: Settings) -> None:
-    """Sets the environment that Dagster, and the processes that it starts, read; makes its home if need be."""
-    if "DAGSTER_HOME" not in os.environ:
-        home = settings.home / "dagster"
-        home.mkdir(parents=True, exist_ok=True)
-        if not (home / "dagster.yaml").exists():
-            shutil.copyfile(_packaged("dagster.yaml"), home / "dagster.yaml")
-        os.environ["DAGSTER_HOME"] = str(home)
-    os.environ["B44_HOME"] = str(settings.home)
-    # The months of a range are one step's; storing each by itself takes longer than most steps.
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
-    for name, value in (
-        ("B44_DATABASE_URL", settings.database_url),
-        ("B44_EXPORT_DIR", settings.export_dir),
-        ("B44_SQL_DIR", settings.sql_dir),
-        ("DAGSTER_PG_URL", settings.dagster_pg_url),
-    ):
-        if value is not None:
-            os.environ[name] = str(value)
 
 
 def _end_on_sigterm(*_: object) -> None:
@@ -496,7 +454,7 @@ def _run(
     signal.signal(signal.SIGTERM, _end_on_sigterm)
     if settings.throttle and hasattr(os, "nice"):
         os.nice(10)
-    _prepare_dagster(settings)
+    prepare_dagster(settings)
     # Reach the target before Dagster is: a wrong address is one line, not a failed run.
     migration = _migration(settings)
     with migration.offline_session().connection("start"):
@@ -515,7 +473,7 @@ def _run(
 
     months = months_from(settings.first_month)
     try:
-        with redirect_stderr(_Screen(sys.stderr)), _progress(quiet=as_json) as progress, _instance() as instance:
+        with redirect_stderr(_Screen(sys.stderr)), _progress(quiet=as_json) as progress, dagster_instance() as instance:
             # Dagster opens two connections for each event otherwise, which takes longer than most steps.
             instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
             end_abandoned_runs(instance)
@@ -590,20 +548,6 @@ def _seconds_by_stage(result: Any, catalog: Catalog) -> dict[str, float]:
             )
             seconds[stage] += event.event_specific_data.duration_ms / 1000
     return seconds
-
-
-def _instance() -> DagsterInstance:
-    """The instance that `b44 dev` shows, but for the capture of what steps print, which is nothing.
-
-    Dagster captures it with processes of its own, on which Ctrl-C would end with a traceback each.
-    """
-    from dagster import DagsterInstance
-    from dagster._core.instance.ref import InstanceRef
-
-    nowhere = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
-    return DagsterInstance.from_ref(
-        InstanceRef.from_dir(os.environ["DAGSTER_HOME"], overrides={"compute_logs": nowhere})
-    )
 
 
 class _Screen(io.TextIOBase):
@@ -701,7 +645,7 @@ def _conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, a
 
 def _print_outcome(settings: Settings, outcome: Outcome) -> None:
     console = out()
-    table = Table("table", *(_right(name) for name in ("read", "migrated", "deduplicated", "quarantined", "repaired")))
+    table = Table("table", *(right(name) for name in ("read", "migrated", "deduplicated", "quarantined", "repaired")))
     for entity, counts in outcome.entities.items():
         table.add_row(
             entity,
@@ -709,7 +653,7 @@ def _print_outcome(settings: Settings, outcome: Outcome) -> None:
             f"{sum(counts['repairs'].values()):,}",
         )
     console.print(table)
-    reasons = Table("table", "reason", _right("records"))
+    reasons = Table("table", "reason", right("records"))
     for entity, counts in outcome.entities.items():
         for reason, count in counts["reasons"].items():
             reasons.add_row(entity, reason, f"{count:,}")
@@ -738,7 +682,7 @@ def _print_accounts(console: Console, found: tuple[EntityAccount, ...]) -> None:
     names = ["read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted"]
     # After a newer export only, as the width of a terminal is scarce.
     names += [name for name in ("vanished", "conflicts") if any(getattr(account, name) for account in found)]
-    table = Table("table", *(_right(name) for name in names))
+    table = Table("table", *(right(name) for name in names))
     for account in found:
         table.add_row(
             account.entity,
@@ -748,10 +692,6 @@ def _print_accounts(console: Console, found: tuple[EntityAccount, ...]) -> None:
     for account in found:
         for reason, count in account.reasons.items():
             console.print(f"  {account.entity}: {count:,} quarantined as {reason}", markup=False)
-
-
-def _right(name: str) -> Any:
-    return Column(name, justify="right")
 
 
 @contextmanager
@@ -795,5 +735,11 @@ def _lines(console: Console) -> Callable[[str, int, int], None]:
 
     return report
 
+
+main.add_command(backup_commands.backup)
+main.add_command(backup_commands.backups)
+main.add_command(backup_commands.restore)
+main.add_command(backup_commands.drill)
+db.add_command(backup_commands.archiving)
 
 __all__ = ["Outcome", "SettingsError", "main"]

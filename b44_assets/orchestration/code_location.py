@@ -10,6 +10,7 @@ from b44_assets.catalog import Kind, load_catalog
 from b44_assets.engine.session import Progress, silent
 from b44_assets.errors import SettingsError
 from b44_assets.orchestration.assets import build_assets
+from b44_assets.orchestration.backups import build_backup_checks, build_backups
 from b44_assets.orchestration.checks import build_checks
 from b44_assets.orchestration.history import build_forget_job
 from b44_assets.orchestration.jobs import MIGRATE_JOB, VERIFY_JOB, build_jobs, build_schedules
@@ -43,7 +44,8 @@ def definitions_of(migration: Migration) -> dg.Definitions:
         # Backfill policies, code references and freshness policies are "beta" in Dagster 1.13; the pinned range is tested
         # with all of them.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        assets, checks = build_assets(catalog, months), build_checks(catalog)
+        assets = [*build_assets(catalog, months), *build_backups(catalog)]
+        checks = [*build_checks(catalog), *build_backup_checks()]
     check_keys = [spec.key for check in checks for spec in check.check_specs]
     jobs = build_jobs(catalog)
     return dg.Definitions(

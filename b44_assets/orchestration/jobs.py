@@ -20,13 +20,28 @@ from b44_assets.orchestration.assets import (
     export_key,
     key_of,
 )
+from b44_assets.orchestration.backups import (
+    BASE_KEY,
+    CATALOGUE_KEY,
+    DRILL_KEY,
+    INCREMENTAL_KEY,
+    LOGICAL_KEY,
+    OF_BACKUP,
+    WAL_KEY,
+)
 from b44_assets.orchestration.timetable import (
+    BASE_BACKUP_JOB,
+    CATALOGUE_JOB,
+    DRILL_JOB,
+    INCREMENTAL_BACKUP_JOB,
+    LOGICAL_BACKUP_JOB,
     MAINTENANCE_JOB,
     MONITORING_JOB,
     PARTITIONS_JOB,
     REFRESH_JOB,
     STATISTICS_JOB,
     TIMETABLE,
+    WAL_JOB,
 )
 
 MIGRATE_JOB = "migrate_everything"
@@ -40,6 +55,16 @@ PROVE_TAG = "b44/prove"
 LOAD_TAGS = {"b44/work": "load"}
 """Of runs that move records; `dagster.yaml` says how many of them may be under way."""
 UPKEEP_TAGS = {"b44/work": "upkeep"}
+BACKUP_TAGS = {"b44/work": "backup"}
+
+_BACKUP_JOBS = {
+    LOGICAL_BACKUP_JOB: LOGICAL_KEY,
+    BASE_BACKUP_JOB: BASE_KEY,
+    INCREMENTAL_BACKUP_JOB: INCREMENTAL_KEY,
+    WAL_JOB: WAL_KEY,
+    CATALOGUE_JOB: CATALOGUE_KEY,
+    DRILL_JOB: DRILL_KEY,
+}
 
 OF_OPERATION = (PENDING_WORK_KEY, REBUILT_INDEXES_KEY, STATISTICS_KEY, TABLE_SIZES_KEY)
 """Assets that keep a migrated database in shape, and are no part of a migration."""
@@ -61,7 +86,7 @@ def build_jobs(catalog: Catalog) -> dict[str, Any]:
     jobs = [
         dg.define_asset_job(
             MIGRATE_JOB,
-            selection=dg.AssetSelection.all() - assets(*OF_OPERATION),
+            selection=dg.AssetSelection.all() - assets(*OF_OPERATION, *OF_BACKUP),
             description="From the folder of exports to verified tables: every asset and every check.",
             tags=LOAD_TAGS,
         ),
@@ -92,8 +117,8 @@ def build_jobs(catalog: Catalog) -> dict[str, Any]:
         ),
         dg.define_asset_job(
             VERIFY_JOB,
-            selection=dg.AssetSelection.all_asset_checks(),
-            description="Every check, on what is in the database now.",
+            selection=dg.AssetSelection.all_asset_checks() - dg.AssetSelection.checks_for_assets(*OF_BACKUP),
+            description="Every check, on what is in the database now. Those of the backups go with the backups.",
             tags=UPKEEP_TAGS,
         ),
         dg.define_asset_job(
@@ -125,6 +150,15 @@ def build_jobs(catalog: Catalog) -> dict[str, Any]:
             selection=assets(TABLE_SIZES_KEY),
             description="Measures the database, for the plots of the assets in group monitoring.",
             tags=UPKEEP_TAGS,
+        ),
+        *(
+            dg.define_asset_job(
+                name,
+                selection=assets(key),
+                description=f"{TIMETABLE[name].description} Materializes {key.to_user_string()} and checks it.",
+                tags=BACKUP_TAGS,
+            )
+            for name, key in _BACKUP_JOBS.items()
         ),
     ]
     return {job.name: job for job in jobs}

@@ -10,6 +10,11 @@ from typing import Any
 
 import dagster as dg
 
+from b44_assets.backup.archive import Shipped
+from b44_assets.backup.drilling import Drill
+from b44_assets.backup.model import Backup
+from b44_assets.backup.operating import BackedUp
+from b44_assets.backup.retention import Expiry
 from b44_assets.catalog import Spec
 from b44_assets.engine.ddl import SchemaChange
 from b44_assets.engine.drift import SchemaDrift
@@ -492,6 +497,61 @@ def of_index_verdict(usage: IndexUsage) -> dict[str, Any]:
 def of_rebuilt(names: tuple[str, ...]) -> dict[str, Any]:
     """Which indexes were rebuilt."""
     return {"rebuilt": len(names), **_named(indexes=names)}
+
+
+def of_backup(done: BackedUp) -> dict[str, Any]:
+    """A backup: what it is, and whether it was proven."""
+    backup, proof = done.backup, done.backup.proof
+    facts: dict[str, Any] = {
+        "backup": backup.id,
+        "bytes": backup.size,
+        "seconds": (backup.ended_at - backup.began_at).total_seconds(),
+        "rows": sum(table.rows for table in backup.state.tables.values()),
+        "encrypted": backup.encrypted,
+        "good": backup.good,
+        "files": _table(("file", "bytes", "sha256"), [(file.name, file.size, file.sha256) for file in backup.files]),
+    }
+    if backup.parent is not None:
+        facts["needs"] = backup.parent
+    if proof is not None:
+        facts["restored_in_seconds"] = proof.seconds
+        facts |= _named(differences=proof.differences)
+    if done.unproven is not None:
+        facts["unproven"] = done.unproven
+    return facts
+
+
+def of_shipped(shipped: Shipped) -> dict[str, Any]:
+    """WAL that was taken to the store."""
+    return {"files": shipped.files, "bytes": shipped.bytes}
+
+
+def of_catalogue(backups: Sequence[Backup], expired: Expiry) -> dict[str, Any]:
+    """What the store holds, and what has gone."""
+    rows = [
+        (one.id, one.database, one.size, one.parent or "", "yes" if one.good else "no")
+        for one in reversed(backups[-LISTED:])
+    ]
+    return {
+        "backups": len(backups),
+        "good": sum(one.good for one in backups),
+        "bytes": sum(one.size for one in backups),
+        "removed": len(expired.backups),
+        "removed_bytes": expired.size,
+        "newest": _table(("backup", "database", "bytes", "needs", "good"), rows),
+    }
+
+
+def of_drill(done: Drill) -> dict[str, Any]:
+    """What a rehearsal of a recovery measured; numbers, so that the UI plots their history."""
+    return {
+        "backup": done.backup,
+        "rpo_seconds": done.rpo_seconds,
+        "rto_seconds": done.rto_seconds,
+        "lost_transactions": done.lost_transactions,
+        "tables": done.tables,
+        "rows": done.rows,
+    }
 
 
 def _named(**lists: tuple[str, ...]) -> dict[str, Any]:

@@ -13,6 +13,12 @@ STATISTICS_JOB = "statistics"
 MAINTENANCE_JOB = "maintenance"
 MONITORING_JOB = "monitoring"
 FORGET_JOB = "forget_old_runs"
+LOGICAL_BACKUP_JOB = "logical_backup"
+BASE_BACKUP_JOB = "base_backup"
+INCREMENTAL_BACKUP_JOB = "incremental_backup"
+WAL_JOB = "wal_archive"
+CATALOGUE_JOB = "review_backups"
+DRILL_JOB = "recovery_drill"
 
 
 @dataclass(frozen=True)
@@ -46,5 +52,17 @@ TIMETABLE = {
         Entry(MAINTENANCE_JOB, "0 4 * * 0", timedelta(days=8), "On Sundays: bloated indexes."),
         Entry(MONITORING_JOB, "0 * * * *", timedelta(hours=2), "Every hour: sizes and growth."),
         Entry(FORGET_JOB, "0 5 * * 0", None, "On Sundays: runs older than B44_KEEP_RUNS_DAYS."),
+        Entry(LOGICAL_BACKUP_JOB, "0 1 * * *", timedelta(hours=26), "Every night: a dump of the database."),
+        Entry(BASE_BACKUP_JOB, "30 1 * * 0", timedelta(days=8), "On Sundays: a copy of the whole cluster."),
+        Entry(
+            INCREMENTAL_BACKUP_JOB, "30 1 * * 1-6", timedelta(hours=50), "On the other days: what has changed since."
+        ),
+        Entry(
+            WAL_JOB, "*/5 * * * *", timedelta(minutes=15), "Every five minutes: the WAL that the server has archived."
+        ),
+        Entry(
+            CATALOGUE_JOB, "0 6 1 * *", timedelta(days=32), "Every month: all backups restored again, old ones removed."
+        ),
+        Entry(DRILL_JOB, "0 6 15 * *", timedelta(days=32), "Every month: a recovery as if the server were lost."),
     )
 }

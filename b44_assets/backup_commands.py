@@ -1,0 +1,286 @@
+"""The commands on backups: `b44 backup`, `backups`, `restore`, `drill` and `db archiving`."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Column, Table
+
+from b44_assets.errors import B44Error, BackupError, BadBackupError
+from b44_assets.instance import dagster_instance, prepare_dagster
+from b44_assets.options import database_option, json_option, out, right, settings_with
+
+if TYPE_CHECKING:
+    from b44_assets.backup.model import Backup
+    from b44_assets.backup.operating import BackedUp, Vault
+    from b44_assets.backup.restoring import RecoveryTarget
+
+_EXAMPLE_SPOOL = Path("/var/lib/b44/wal")
+KINDS = ("logical", "base", "incremental", "wal")
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _vault(**overrides: Any) -> Vault:
+    from b44_assets.backup.operating import Vault
+
+    return Vault.of(settings_with(**overrides))
+
+
+@click.command()
+@click.option("--kind", type=click.Choice(KINDS), default="logical", show_default=True)
+@database_option
+@json_option
+def backup(kind: str, database_url: str | None, as_json: bool) -> None:
+    """Take a backup, and prove it: it is restored into a scratch server and compared with what the source held.
+
+    logical is a dump of the database. base is a copy of the whole cluster, incremental what has changed since, and wal what
+    the server has archived: with these, any point in time can be recovered.
+    """
+    from b44_assets.backup.model import BackupKind
+    from b44_assets.backup.operating import back_up, ship_wal
+
+    vault = _vault(database_url=database_url)
+    if kind == "wal":
+        shipped = ship_wal(vault, _say)
+        said = f"{shipped.files:,} files of the WAL ({_size(shipped.bytes)}) are in the store"
+        click.echo(json.dumps({"files": shipped.files, "bytes": shipped.bytes}) if as_json else said)
+        return
+    done = back_up(vault, BackupKind(kind), tell=_say)
+    if as_json:
+        click.echo(json.dumps({**_as_json(done.backup), "unproven": done.unproven}))
+    elif done.backup.good:
+        assert done.backup.proof is not None
+        click.echo(
+            f"{done.backup.id}: {_size(done.backup.size)}, restored and found equal to its source in"
+            f" {done.backup.proof.seconds:.1f} s"
+        )
+    _report(vault, done)
+    if done.unproven is not None:
+        raise BadBackupError(f"{done.backup.id} is taken, and does not count as good: {done.unproven}")
+    if done.backup.proof is not None and not done.backup.good:
+        first, *others = done.backup.proof.differences
+        more = f" (and {len(others)} more)" if others else ""
+        raise BadBackupError(f"{done.backup.id} is not what its source held: {first}{more}")
+
+
+@click.command()
+@click.option("--verify", "verify_id", metavar="ID", help="Restore this one again and compare; `all` takes every one.")
+@click.option("--expire", is_flag=True, help="Remove what is older than B44_KEEP_BACKUPS_DAYS and not needed.")
+@click.option("--dry-run", is_flag=True, help="With --expire: only say what would go.")
+@json_option
+def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -> None:
+    """List the backups: kind, time, size, what each needs, when it was verified, when it expires."""
+    from b44_assets.backup.operating import expire as expire_backups
+    from b44_assets.backup.operating import verify_again
+    from b44_assets.backup.verifying import verify
+
+    if dry_run and not expire:
+        raise click.UsageError("--dry-run goes with --expire")
+    vault = _vault()
+    catalogue = vault.catalogue
+    unproven: list[str] = []
+    if verify_id == "all":
+        _, unproven = verify_again(vault, _say)
+    elif verify_id is not None:
+        verify(catalogue, catalogue.find(verify_id), pg_bin=vault.settings.pg_bin, tell=_say)
+    if expire:
+        gone = expire_backups(vault, dry_run=dry_run)
+        verb = "would go" if dry_run else "has gone"
+        for what in (*gone.backups, *gone.attempts):
+            _say(f"{verb}: {what.id} ({_size(what.size)})")
+        if gone.wal:
+            _say(f"{verb}: {len(gone.wal):,} files of the WAL ({_size(sum(file.size for file in gone.wal))})")
+        for kept, why in gone.kept.items():
+            _say(f"stays, though old: {kept}: {why}")
+    listing = catalogue.listing()
+    keep = timedelta(days=vault.settings.keep_backups_days)
+    if as_json:
+        found = [{**_as_json(one), "expires_at": (one.ended_at + keep).isoformat()} for one in listing.backups]
+        click.echo(json.dumps({"backups": found, "drills": catalogue.drills(), "faults": list(listing.faults)}))
+    elif not listing.backups:
+        out().print("There is no backup yet: `b44 backup` takes one.")
+    else:
+        table = Table(
+            Column("backup", no_wrap=True),
+            "database",
+            right("size"),
+            "SHA-256",
+            "needs",
+            "verified (UTC)",
+            "expires (UTC)",
+        )
+        for one in listing.backups:
+            table.add_row(
+                one.id,
+                one.database,
+                _size(one.size),
+                next((file.sha256[:12] for file in one.files), ""),
+                one.parent or "",
+                _verified(one),
+                f"{one.ended_at + keep:%Y-%m-%d}",
+            )
+        out().print(table)
+    for attempt in listing.attempts:
+        _say(
+            f"notice: {attempt.id} was begun at {attempt.began_at:%Y-%m-%d %H:%M} UTC and is not complete; it does not count"
+        )
+    faults = [*listing.faults, *unproven]
+    for line in faults[1:]:
+        _say(f"b44: {line}")
+    if faults:
+        raise BadBackupError(faults[0])
+    bad = [one for one in listing.backups if one.proof is not None and not one.good]
+    if bad and verify_id is not None:
+        assert bad[-1].proof is not None
+        raise BadBackupError(f"{bad[-1].id} is not good: {bad[-1].proof.differences[0]}")
+
+
+@click.command()
+@click.argument("backup_id", metavar="[BACKUP]", required=False)
+@click.option("--into", metavar="FOLDER|URL", required=True, help="A new folder, or the URL of an empty database.")
+@click.option(
+    "--to-time", metavar="TIME", help="Recover to this time, such as 2026-11-26T15:04:05Z; without a zone, UTC."
+)
+@click.option("--to-lsn", metavar="LSN", help="Recover to this position in the WAL.")
+@click.option("--to-point", metavar="NAME", help="Recover to this restore point (pg_create_restore_point).")
+def restore(backup_id: str | None, into: str, to_time: str | None, to_lsn: str | None, to_point: str | None) -> None:
+    """Restore a backup, never over what is there.
+
+    A logical backup goes into an empty database: --into postgresql://… A recovery from base, incremental and WAL goes into a
+    new folder, which is a B44_HOME then: up to the end of the WAL, or to the point that is named.
+    """
+    from b44_assets.backup.model import BackupKind
+    from b44_assets.backup.restoring import restore_logical, restore_physical
+
+    target = _target(to_time, to_lsn, to_point)
+    vault = _vault()
+    catalogue = vault.catalogue
+    if into.startswith(("postgresql://", "postgres://")):
+        if target is not None:
+            raise click.UsageError("a logical backup holds one moment only: a recovery to a point goes into a folder")
+        chosen = catalogue.find(backup_id or "logical/latest")
+        restore_logical(catalogue, chosen, into, tell=_say)
+        click.echo(f"{chosen.id} is restored")
+        return
+    chosen = None if backup_id is None else catalogue.find(backup_id)
+    if chosen is not None and chosen.kind is BackupKind.LOGICAL:
+        raise BackupError(f"{chosen.id} is a logical backup: it goes into an empty database, --into postgresql://…")
+    arguments = {} if target is None else {"target": target}
+    done = restore_physical(catalogue, Path(into), backup=chosen, pg_bin=vault.settings.pg_bin, tell=_say, **arguments)
+    recovered = done.recovered
+    last = recovered.last_transaction
+    until = (
+        "" if last is None else f"; its last transaction was committed at {last.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    )
+    click.echo(f"recovered to {recovered.lsn}{until}")
+    click.echo(f"start it: B44_HOME={done.directory} b44 db url")
+
+
+@click.command()
+@json_option
+def drill(as_json: bool) -> None:
+    """Recover as if the server were lost, from the store alone, and measure what would be lost and how long it takes."""
+    from b44_assets.backup.operating import rehearse
+
+    done = rehearse(_vault(), _say)
+    if as_json:
+        click.echo(json.dumps({"rpo_seconds": done.rpo_seconds, "rto_seconds": done.rto_seconds}))
+        return
+    click.echo(
+        f"recovered from {done.backup}: the last {done.rpo_seconds:.1f} s would be lost (RPO), and the server would be back"
+        f" after {done.rto_seconds:.1f} s (RTO)"
+    )
+
+
+@click.command()
+@click.argument("switch", type=click.Choice(["on", "off"]), required=False)
+@database_option
+def archiving(switch: str | None, database_url: str | None) -> None:
+    """Tell whether the server archives its WAL; turn it on or off on the embedded one."""
+    from b44_assets.backup.archiving import instructions
+    from b44_assets.backup.operating import archive_wal, look_at_archiving
+
+    vault = _vault(database_url=database_url)
+    if switch is not None:
+        archive_wal(vault, on=switch == "on")
+    state = look_at_archiving(vault)
+    if state.on and not state.faults:
+        click.echo(state.explanation)
+        return
+    if vault.embedded is None:
+        click.echo(instructions(vault.spool or _EXAMPLE_SPOOL))
+    elif not state.on:
+        click.echo(state.explanation)
+    if state.faults or vault.embedded is None:
+        raise BadBackupError(state.explanation)
+
+
+def _target(to_time: str | None, to_lsn: str | None, to_point: str | None) -> RecoveryTarget | None:
+    from b44_assets.backup.restoring import RecoveryTarget
+
+    given = [text for text in (to_time, to_lsn, to_point) if text is not None]
+    if len(given) > 1:
+        raise click.UsageError("a recovery has one target: a time, a position or a restore point")
+    if not given:
+        return None
+    if to_time is None:
+        return RecoveryTarget(lsn=to_lsn, name=to_point)
+    try:
+        moment = datetime.fromisoformat(to_time)
+    except ValueError as error:
+        raise click.UsageError(f"--to-time must be a time such as 2026-11-26T15:04:05Z, not {to_time!r}") from error
+    return RecoveryTarget(time=moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _report(vault: Vault, done: BackedUp) -> None:
+    """Lets the UI know; the backup stands without it."""
+    prepare_dagster(vault.settings)
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from b44_assets.orchestration.backups import report
+
+    try:
+        with dagster_instance() as instance:
+            report(instance, done)
+    except (B44Error, DagsterPostgresException, SQLAlchemyError) as error:
+        _say(f"warning: the UI does not know of it: {str(error).splitlines()[0]}")
+
+
+def _as_json(found: Backup) -> dict[str, Any]:
+    proof = found.proof
+    return {
+        "id": found.id,
+        "kind": found.kind.value,
+        "database": found.database,
+        "began_at": found.began_at.isoformat(),
+        "ended_at": found.ended_at.isoformat(),
+        "bytes": found.size,
+        "files": {file.name: file.sha256 for file in found.files},
+        "needs": found.parent,
+        "encrypted": found.encrypted,
+        "good": found.good,
+        "verified_at": None if proof is None else proof.verified_at.isoformat(),
+        "differences": [] if proof is None else list(proof.differences),
+    }
+
+
+def _verified(found: Backup) -> str:
+    if found.proof is None:
+        return "never"
+    return f"{found.proof.verified_at:%Y-%m-%d %H:%M}" if found.good else "FAILED"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

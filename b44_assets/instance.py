@@ -1,0 +1,54 @@
+"""The Dagster instance that the command line works with, which is the one that `b44 dev` shows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from b44_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+
+def packaged(name: str) -> Path:
+    """A file that stands in the repository's root, or within the installed package."""
+    inside = Path(__file__).parent / name
+    return inside if inside.exists() else Path(__file__).parent.parent / name
+
+
+def prepare_dagster(settings: Settings) -> None:
+    """Sets the environment that Dagster, and the processes that it starts, read; makes its home if need be."""
+    if "DAGSTER_HOME" not in os.environ:
+        home = settings.home / "dagster"
+        home.mkdir(parents=True, exist_ok=True)
+        if not (home / "dagster.yaml").exists():
+            shutil.copyfile(packaged("dagster.yaml"), home / "dagster.yaml")
+        os.environ["DAGSTER_HOME"] = str(home)
+    os.environ["B44_HOME"] = str(settings.home)
+    # The months of a range are one step's; storing each by itself takes longer than most steps.
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
+    for name, value in (
+        ("B44_DATABASE_URL", settings.database_url),
+        ("B44_EXPORT_DIR", settings.export_dir),
+        ("B44_SQL_DIR", settings.sql_dir),
+        ("DAGSTER_PG_URL", settings.dagster_pg_url),
+    ):
+        if value is not None:
+            os.environ[name] = str(value)
+
+
+def dagster_instance() -> DagsterInstance:
+    """The instance that `b44 dev` shows, but for the capture of what steps print, which is nothing.
+
+    Dagster captures it with processes of its own, on which Ctrl-C would end with a traceback each.
+    """
+    from dagster import DagsterInstance
+    from dagster._core.instance.ref import InstanceRef
+
+    nowhere = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    return DagsterInstance.from_ref(
+        InstanceRef.from_dir(os.environ["DAGSTER_HOME"], overrides={"compute_logs": nowhere})
+    )

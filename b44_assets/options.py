@@ -1,0 +1,41 @@
+"""What several files of commands share: options, settings, and how tables are printed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Column
+
+from b44_assets.settings import Settings
+
+out = functools.partial(Console, highlight=False)
+
+
+def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--database-url`."""
+    return click.option(
+        "--database-url", metavar="URL", help="The target; default B44_DATABASE_URL, else an embedded PostgreSQL."
+    )(command)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(command)
+
+
+def settings_with(**overrides: Any) -> Settings:
+    """The settings of the environment, with what the options say instead.
+
+    Raises:
+        SettingsError: One of them cannot be used.
+    """
+    return Settings.load(**{name: value for name, value in overrides.items() if value is not None})
+
+
+def right(name: str) -> Column:
+    """A column of numbers."""
+    return Column(name, justify="right", no_wrap=True)
