@@ -462,8 +462,8 @@ def _store(file: Path, catalogue: Catalogue, system: str) -> int:
             result = seal(source, sealed, catalogue.key)
         sealed.seek(0)
         target = f"{_folder(system, file.name)}{file.name}-{result.sha256}{ending(catalogue.key)}"
-        if not catalogue.store.exists(target):
-            catalogue.store.put(target, sealed)  # pyright: ignore[reportArgumentType]
+        # What has this name is this, or was found damaged.
+        catalogue.store.put(target, sealed, replace=True)  # pyright: ignore[reportArgumentType]
         return result.size
 
 
