@@ -107,21 +107,12 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -
     elif not listing.backups:
         out().print("There is no backup yet: `b44 backup` takes one.")
     else:
-        table = Table(
-            Column("backup", no_wrap=True),
-            "database",
-            right("size"),
-            "SHA-256",
-            "needs",
-            "verified (UTC)",
-            "expires (UTC)",
-        )
+        table = Table(Column("backup", no_wrap=True), right("size"), "SHA-256", "needs", "verified", "expires")
         for one in listing.backups:
             table.add_row(
                 one.id,
-                one.database,
                 _size(one.size),
-                next((file.sha256[:12] for file in one.files), ""),
+                next((file.sha256[:8] for file in one.files), ""),
                 one.parent or "",
                 _verified(one),
                 f"{one.ended_at + keep:%Y-%m-%d}",
@@ -275,7 +266,7 @@ def _as_json(found: Backup) -> dict[str, Any]:
 def _verified(found: Backup) -> str:
     if found.proof is None:
         return "never"
-    return f"{found.proof.verified_at:%Y-%m-%d %H:%M}" if found.good else "FAILED"
+    return f"{found.proof.verified_at:%Y-%m-%d}" if found.good else "FAILED"
 
 
 def _size(size: float) -> str:

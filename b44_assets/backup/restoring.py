@@ -197,7 +197,10 @@ def load(dump: Path, login: Login, version: int, what: str, *, owners: bool = Fa
     command = [client("pg_restore"), *(() if owners else ("--no-owner", "--no-privileges"))]
     if version >= 170000:
         connection = (f"--dbname={login.conninfo}", "--no-password")
-        run([*command, *connection, "--exit-on-error", f"--jobs={_JOBS}", dump], what, login.environment)
+        # One after the other: a trigger on a partitioned table waits for none of its partitions, and fires on their rows.
+        for section in ("pre-data", "data", "post-data"):
+            parts = (f"--section={section}", "--exit-on-error", f"--jobs={_JOBS}")
+            run([*command, *connection, *parts, dump], what, login.environment)
     else:
         _load_as_script([*command, "--file=-", str(dump)], login, what)
 

@@ -1,7 +1,5 @@
 """Backups as assets, with their checks: what was taken, what the store holds, what a rehearsal measured."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
