@@ -19,15 +19,18 @@ from b44_assets.backup.state import settle, snapshot
 from b44_assets.database.connect import connect
 from b44_assets.errors import BackupError
 
-_LOOKING_SECONDS = 2.0
+_LOOKING_SECONDS = 0.5
 _TRYING_SECONDS = 120.0
 # Others wait for a table behind us for so long at most.
 _LOCK_TIMEOUT = "200ms"
 _FIRST_USER_OBJECT = 16384
 
-_QUIET = """\
-select not exists (select from pg_snapshot_xip(pg_current_snapshot())), pg_current_wal_insert_lsn()::text
-"""
+_POSITION = "select pg_current_wal_insert_lsn()::text"
+
+# A transaction that writes holds the lock of its own number until after it is visible. It need not be in a snapshot's list.
+_WRITING = (
+    "select exists (select from pg_locks where locktype = 'transactionid' and mode = 'ExclusiveLock' and granted)"
+)
 
 _WRITERS = """\
 select exists (
@@ -78,14 +81,17 @@ def _look(asker: Connection[TupleRow], holder: Connection[TupleRow], held: ExitS
     while True:
         with ExitStack() as stack:
             stack.enter_context(snapshot(holder))
-            before = asker.execute("select pg_current_wal_insert_lsn()::text").fetchone()
-            after = holder.execute(_QUIET).fetchone()
+            # In this order. Who stands in the WAL before the first position and is not visible in the snapshot would be
+            # seen writing between the two; who is visible in the snapshot stands before the second position.
+            before = asker.execute(_POSITION).fetchone()
+            writing = asker.execute(_WRITING).fetchone()
+            after = holder.execute(_POSITION).fetchone()
             assert before is not None
+            assert writing is not None
             assert after is not None
-            # Nothing was written between the two, and nobody was about to become visible.
-            if after[0] and after[1] == before[0]:
+            if not writing[0] and after == before:
                 held.push(stack.pop_all())
-                return after[1]
+                return after[0]
         if time.monotonic() - begun > seconds:
             return None
         time.sleep(random.uniform(0.001, 0.02))

@@ -15,6 +15,7 @@ from b44_assets.backup.archive import archive_command
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.store import Store
 from b44_assets.database.embedded import EmbeddedServer
+from tests.backup.loading import clear
 
 
 @pytest.fixture(scope="session")
@@ -40,13 +41,7 @@ def server_home() -> Generator[EmbeddedServer]:
 @pytest.fixture
 def source(server_home: EmbeddedServer) -> str:
     """URL of its database `b44`, empty."""
-    with psycopg.connect(server_home.url(), autocommit=True) as conn:
-        schemas = conn.execute(
-            "select nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'"
-        ).fetchall()
-        for (name,) in schemas:
-            conn.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(name)))
-        conn.execute("create schema public")
+    clear(server_home.url())
     return server_home.url()
 
 

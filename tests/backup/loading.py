@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import random
+import re
+import subprocess
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
 import psycopg
+from psycopg import sql
+
+from b44_assets.backup.lsn import position
+from b44_assets.backup.tools import client
 
 # One of each kind of object, with what is known to come back differently if one is careless: names that need quotes, a
 # column that is named like an alias, a list of constants in a check, comments, text that needs escaping.
@@ -88,6 +98,48 @@ select lo_from_bytea(0, 'a large object');
 """
 
 
+def clear(url: str) -> None:
+    """Makes a database empty."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        schemas = conn.execute(
+            "select nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'"
+        ).fetchall()
+        for (name,) in schemas:
+            conn.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(name)))
+        conn.execute("create schema public; drop publication if exists pub")
+        conn.execute("select lo_unlink(oid) from pg_largeobject_metadata")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit as it stands in the WAL."""
+
+    lsn: int
+    xid: int
+    at: datetime
+
+
+def commits(wal: Path, start: str, end: str | None = None) -> tuple[list[Commit], dict[str, int]]:
+    """Reads the commits in the order in which they stand in the WAL, and the position of each restore point."""
+    command = [client("pg_waldump"), f"--path={wal}", f"--start={start}", "--rmgr=Transaction", "--rmgr=XLOG"]
+    command += [f"--end={end}"] if end else []
+    said = subprocess.run(command, env={"TZ": "UTC", "LC_ALL": "C"}, capture_output=True, text=True, check=False).stdout
+    found: list[Commit] = []
+    points: dict[str, int] = {}
+    for line in said.splitlines():
+        match = re.search(
+            r"tx: +([0-9]+), lsn: ([0-9A-F/]+),.* desc: (COMMIT|RESTORE_POINT) (\S+)(?: ([0-9:.]+) UTC)?", line
+        )
+        if match is None:
+            continue
+        xid, lsn, what, word, clock = match.groups()
+        if what == "COMMIT":
+            found.append(Commit(position(lsn), int(xid), datetime.fromisoformat(f"{word} {clock}+00:00")))
+        else:
+            points[word] = position(lsn)
+    return found, points
+
+
 @contextmanager
 def writing(url: str, writers: int = 3) -> Generator[None]:
     """Writes for the block, as fast as it goes: short transactions, some longer, some that roll back.
@@ -125,6 +177,9 @@ def writing(url: str, writers: int = 3) -> Generator[None]:
     for thread in threads:
         thread.start()
     try:
+        with psycopg.connect(url, autocommit=True) as conn:
+            while not conn.execute("select from b limit 1").fetchall() and not failures:
+                time.sleep(0.01)
         yield
     finally:
         stop.set()

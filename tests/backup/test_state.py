@@ -100,10 +100,15 @@ def zoo(server_home: EmbeddedServer) -> str:
         return server_home.url("zoo")
 
 
+@pytest.fixture(scope="module")
+def before(zoo: str) -> SourceState:
+    """What it holds at first."""
+    return state(zoo)
+
+
 @pytest.mark.parametrize("what", CHANGES)
-def test_each_difference_is_named(zoo: str, what: str) -> None:
+def test_each_difference_is_named(zoo: str, before: SourceState, what: str) -> None:
     statement, expected = CHANGES[what]
-    before = state(zoo)
 
     with connect(zoo, autocommit=True) as conn:
         settle(conn)
@@ -115,6 +120,9 @@ def test_each_difference_is_named(zoo: str, what: str) -> None:
         conn.execute("select setval('app.free', 128), setval('app.down', -3)")
 
     assert expected in found
+
+
+def test_what_is_the_same_differs_in_nothing(zoo: str, before: SourceState) -> None:
     assert differences(before, state(zoo)) == []
 
 

@@ -1,0 +1,268 @@
+"""Backups of servers that hold one of everything, with and without writers: what was taken is found good."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from b44_assets.backup.catalogue import Catalogue
+from b44_assets.backup.lsn import position
+from b44_assets.backup.model import Backup, BackupKind
+from b44_assets.backup.sealing import Key
+from b44_assets.backup.standstill import standing_still
+from b44_assets.backup.state import settle
+from b44_assets.backup.store import Store
+from b44_assets.backup.taking import take
+from b44_assets.backup.verifying import verify
+from b44_assets.database.connect import connect
+from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.errors import BackupError
+from tests.backup.loading import ZOO, clear, commits, writing
+from tests.support import Pg15
+
+PHYSICAL = (BackupKind.BASE, BackupKind.INCREMENTAL)
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path) -> Catalogue:
+    return Catalogue(Store.at(str(tmp_path / "encrypted")), Key.generate())
+
+
+def fill(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(ZOO)
+
+
+def proven(catalogue: Catalogue, kind: BackupKind, url: str) -> Backup:
+    backup = verify(catalogue, take(kind, url, catalogue))
+    assert backup.proof is not None
+    assert backup.proof.differences == ()
+    assert catalogue.find(backup.id) == backup
+    return backup
+
+
+# -- good ones ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_logical_backup_under_load_is_good(source: str, encrypted: Catalogue) -> None:
+    fill(source)
+
+    with writing(source):
+        backup = proven(encrypted, BackupKind.LOGICAL, source)
+
+    assert backup.encrypted
+    assert [file.name for file in backup.files] == ["dump.zst.age", "roles.sql.zst.age"]
+
+
+def test_base_and_incremental_backups_under_load_are_good(source: str, encrypted: Catalogue) -> None:
+    fill(source)
+
+    with writing(source):
+        base = proven(encrypted, BackupKind.BASE, source)
+        first = proven(encrypted, BackupKind.INCREMENTAL, source)
+
+    assert (first.parent, first.timeline, first.segment_size) == (base.id, 1, 16 * 1024**2)
+    assert first.size < base.size
+    assert {file.name.partition(".")[0].partition("/")[0] for file in base.files} == {"base", "backup_manifest", "wal"}
+
+
+@pytest.mark.slow
+def test_twenty_base_backups_in_a_row_under_load_are_good(source: str, catalogue: Catalogue) -> None:
+    with writing(source, 4):
+        for _ in range(20):
+            proven(catalogue, BackupKind.BASE, source)
+
+
+@pytest.mark.slow
+def test_fifty_good_ones_raise_no_false_alarm(source: str, catalogue: Catalogue) -> None:
+    fill(source)
+    with writing(source, 2):
+        for number in range(50):
+            kind = (BackupKind.BASE, BackupKind.LOGICAL, *[BackupKind.INCREMENTAL] * 3)[number % 5]
+            proven(catalogue, kind, source)
+
+
+def test_a_backup_of_an_older_server_is_good(pg15: Pg15, catalogue: Catalogue) -> None:
+    url = pg15.url()
+    clear(url)
+    fill(url)
+
+    logical = proven(catalogue, BackupKind.LOGICAL, url)
+    base = proven(catalogue, BackupKind.BASE, url)
+
+    assert {backup.server_version // 10000 for backup in (logical, base)} == {15}
+    with pytest.raises(BackupError, match=r"^incremental backups need PostgreSQL 17, and this is 15$"):
+        take(BackupKind.INCREMENTAL, url, catalogue)
+
+
+def test_a_logical_backup_of_an_older_server_is_good_on_a_newer_one(
+    pg15: Pg15, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = pg15.url()
+    clear(url)
+    fill(url)
+    monkeypatch.setattr("b44_assets.backup.tools._INSTALLED", ())
+
+    proven(catalogue, BackupKind.LOGICAL, url)
+
+
+# -- what a moment is --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("looking", [0.2, 0.0], ids=["found", "made"])
+def test_a_snapshot_and_a_position_say_the_same_under_load(
+    source: str, server_home: EmbeddedServer, looking: float
+) -> None:
+    """Every transaction that is in the snapshot is in the WAL before the position, and no other is."""
+    seen: list[tuple[int, set[int]]] = []
+    with connect(source, autocommit=True) as asker, connect(source, autocommit=True) as holder:
+        settle(holder)
+        start = asker.execute("select pg_current_wal_insert_lsn()::text").fetchone()
+        assert start is not None
+        with writing(source):
+            for _ in range(5):
+                with standing_still(asker, holder, source, looking=looking) as lsn:
+                    seen.append((position(lsn), {xid for (xid,) in holder.execute("select xid from public.b")}))
+        written = {xid for (xid,) in holder.execute("select xid from public.b")}
+        asker.execute("select pg_logical_emit_message(true, 'test', '')")
+
+    found, _ = commits(server_home.data_dir / "pg_wal", start[0])
+    for before, xids in seen:
+        assert xids == written & {commit.xid for commit in found if commit.lsn < before}
+
+
+def test_a_transaction_that_does_not_end_is_named(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("b44_assets.backup.standstill._TRYING_SECONDS", 0.5)
+    with (
+        psycopg.connect(source) as writer,
+        connect(source, autocommit=True) as asker,
+        connect(source, autocommit=True) as holder,
+    ):
+        writer.execute("create table open as select 1 as n")
+        writer.commit()
+        writer.execute("insert into open values (2)")
+        settle(holder)
+
+        with (
+            pytest.raises(BackupError, match=rf"a transaction open since .* \(process {writer.info.backend_pid}\)"),
+            standing_still(asker, holder, source, looking=0.1),
+        ):
+            pass
+
+
+# -- what cannot be taken ----------------------------------------------------------------------------------------------
+
+
+def test_a_role_without_replication_takes_logical_backups_and_is_told_so_about_the_rest(
+    source: str, catalogue: Catalogue
+) -> None:
+    with psycopg.connect(source, autocommit=True) as conn:
+        conn.execute("drop role if exists managed")
+        conn.execute("create role managed login")
+        conn.execute(
+            "grant all on schema public to managed; create table hers as select 1 as n; alter table hers owner to managed"
+        )
+    url = source.replace("postgres@", "managed@")
+
+    proven(catalogue, BackupKind.LOGICAL, url)
+    for kind in PHYSICAL:
+        with pytest.raises(
+            BackupError,
+            match=r"'managed' may not take base .* needs the attribute REPLICATION.*; logical backups work$",
+        ):
+            take(kind, url, catalogue)
+
+
+def test_an_incremental_backup_needs_a_verified_one_to_stand_on(source: str, catalogue: Catalogue) -> None:
+    with pytest.raises(BackupError, match=r"has none: take a base backup$"):
+        take(BackupKind.INCREMENTAL, source, catalogue)
+
+    assert catalogue.listing().backups == ()
+
+
+def test_a_cluster_with_tablespaces_is_refused(source: str, catalogue: Catalogue, server_home: EmbeddedServer) -> None:
+    with psycopg.connect(source, autocommit=True) as conn:
+        conn.execute("set allow_in_place_tablespaces = on")
+        conn.execute("create tablespace apart location ''")
+        try:
+            with pytest.raises(BackupError, match=r"tablespaces of its own are not supported \(apart\)"):
+                take(BackupKind.BASE, source, catalogue)
+        finally:
+            conn.execute("drop tablespace apart")
+
+
+def test_a_standby_or_wrong_password_gives_one_line_without_the_password(source: str, catalogue: Catalogue) -> None:
+    with pytest.raises(BackupError, match="an sslpassword") as caught:
+        take(BackupKind.LOGICAL, source + "&sslpassword=topsecret", catalogue)
+
+    assert "topsecret" not in str(caught.value)
+
+
+def test_what_the_program_says_is_passed_on_and_nothing_counts(
+    source: str, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    with psycopg.connect(source, autocommit=True) as conn:
+        conn.execute("create table t as select 1 as n")
+
+    class Failing(Exception):
+        pass
+
+    def fail(_: int) -> None:
+        raise Failing
+
+    for kind in (BackupKind.LOGICAL, BackupKind.BASE):
+        with pytest.raises(Failing):
+            take(kind, source, catalogue, fail)
+
+    listing = catalogue.listing()
+    assert listing.backups == ()
+    assert [attempt.size for attempt in listing.attempts] == [0, 0]
+    assert waiting_slots(source) == 0
+
+
+def waiting_slots(url: str) -> int:
+    with psycopg.connect(url) as conn:
+        row = conn.execute("select count(*) from pg_replication_slots").fetchone()
+    assert row is not None
+    return row[0]
+
+
+# -- death -------------------------------------------------------------------------------------------------------------
+
+DYING = """
+import os, signal, sys
+from b44_assets.backup.catalogue import Catalogue
+from b44_assets.backup.lsn import position
+from b44_assets.backup.model import BackupKind
+from b44_assets.backup.store import Store
+from b44_assets.backup.taking import take
+url, place, kind = sys.argv[1:]
+take(BackupKind(kind), url, Catalogue(Store.at(place)), lambda read: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+@pytest.mark.parametrize("kind", list(BackupKind))
+def test_a_killed_backup_counts_for_nothing_and_hinders_nobody(
+    source: str, catalogue: Catalogue, kind: BackupKind, tmp_path: Path
+) -> None:
+    fill(source)
+    if kind is BackupKind.INCREMENTAL:
+        proven(catalogue, BackupKind.BASE, source)
+    before = catalogue.listing().backups
+
+    command = [sys.executable, "-c", DYING, source, str(tmp_path / "store"), kind]
+    died = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, check=False)
+
+    assert died.returncode == -signal.SIGKILL
+    listing = catalogue.listing()
+    assert listing.backups == before
+    assert [attempt.kind for attempt in listing.attempts] == [kind]
+    assert listing.faults == ()
+    proven(catalogue, kind, source)
+    assert waiting_slots(source) == 0
