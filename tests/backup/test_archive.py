@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -21,7 +22,7 @@ from b44_assets.backup.archive import archive_command, fetch, gaps, histories, s
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.lsn import Segment, lsn, position
 from b44_assets.backup.model import WalFile
-from b44_assets.backup.sealing import Key
+from b44_assets.backup.sealing import Key, seal
 from b44_assets.backup.store import Store
 from b44_assets.errors import BackupError, BadBackupError
 from tests.backup import disks
@@ -86,7 +87,7 @@ def data_dir(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["spool", "a b", "it's 100%", "-n", '"$(id)"'])
+@pytest.mark.parametrize("name", ["spool", "a b", "it's 100%f", "-n", '"$(id)"'])
 def test_a_segment_is_archived_and_no_name_of_the_folder_breaks_the_command(
     tmp_path: Path, data_dir: Path, name: str
 ) -> None:
@@ -463,6 +464,20 @@ def test_a_damaged_segment_ends_it_and_is_named(catalogue: Catalogue, into: Path
     assert [file.name for file in into.iterdir()] == segment_names(3)
     (named,) = archive.examine(Catalogue(catalogue.store), wal_files(catalogue.store, SYSTEM))
     assert named.startswith(f"WAL file {name} is damaged or truncated")
+
+
+def test_a_segment_of_another_length_than_the_others_ends_it_and_is_named(plain: Catalogue, into: Path) -> None:
+    stored(plain, 3)
+    sealed = io.BytesIO()
+    seal(io.BytesIO(b"short"), sealed, None)
+    (name,) = segment_names(4)
+    digest = hashlib.sha256(sealed.getvalue()).hexdigest()
+    plain.store.put(f"wal/{SYSTEM}/{name[:16]}/{name}-{digest}.zst", io.BytesIO(sealed.getvalue()))
+
+    fetched = fetch(plain, SYSTEM, into, "0/300028", 1, SEGMENT_SIZE)
+
+    assert fetched.faults == (f"WAL segment {name} has 5 bytes instead of {SEGMENT_SIZE}",)
+    assert [file.name for file in into.iterdir()] == segment_names(3)
 
 
 def test_a_wrong_key_is_told_from_damage(tmp_path: Path, into: Path) -> None:

@@ -15,7 +15,7 @@ from b44_assets.backup.health import (
     whole_wal,
 )
 from b44_assets.backup.lsn import lsn, position
-from b44_assets.backup.model import BackupKind
+from b44_assets.backup.model import Backup, BackupKind
 from tests.backup.making import BAD, GOOD, NOW, SEGMENT_SIZE, SYSTEM, a_backup, archived
 
 LOGICAL, BASE, INCREMENTAL = BackupKind.LOGICAL, BackupKind.BASE, BackupKind.INCREMENTAL
@@ -107,9 +107,9 @@ def test_a_backup_that_is_being_taken_is_no_failure() -> None:
 # -- the archive -------------------------------------------------------------------------------------------------------
 
 
-def base_at(number: int, days_ago: float, timeline: int = 1):  # noqa: ANN201
+def base_at(number: int, days_ago: float) -> Backup:
     at = lsn(number * SEGMENT_SIZE + 40)
-    return a_backup(BASE, days_ago, start_lsn=at, stop_lsn=at, timeline=timeline)
+    return a_backup(BASE, days_ago, start_lsn=at, stop_lsn=at)
 
 
 def test_an_archive_without_a_gap_is_well() -> None:

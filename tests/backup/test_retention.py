@@ -281,7 +281,7 @@ def test_killed_in_the_middle_it_leaves_no_backup_without_its_files(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for days in (90, 80, 70, 1):
-        stored_backup(catalogue, a_backup(days_ago=days), {"dump": b"x", "roles.sql": b"y"})
+        stored_backup(catalogue, a_backup(days_ago=days), {"a.tar": b"x", "roles.sql": b"y"})
     remove = type(catalogue.store).remove
     for kills in range(1, 12):
         calls = 0

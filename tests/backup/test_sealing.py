@@ -61,6 +61,14 @@ def test_any_flipped_bit_is_called_damage(key: Key | None, place: float, bit: in
 
 
 @pytest.mark.parametrize("key", KEYS, ids=["plain", "encrypted"])
+def test_damage_at_the_beginning_of_a_long_file_is_not_taken_for_truncation(key: Key | None) -> None:
+    stored, file = sealed(os.urandom(5_000_000), key)
+
+    with pytest.raises(BadBackupError, match="is damaged"):
+        unsealed(b"?" * 1000 + stored[1000:], file, key)
+
+
+@pytest.mark.parametrize("key", KEYS, ids=["plain", "encrypted"])
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_any_truncation_is_called_one(key: Key | None, share: float) -> None:
     stored, file = sealed(os.urandom(150_000), key)
