@@ -9,6 +9,7 @@ import functools
 import getpass
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -120,6 +121,8 @@ def _fail(reason: str, status: int) -> NoReturn:
 @click.version_option(package_name="b44-assets")
 def main() -> None:
     """Moves an app off Base44 into a PostgreSQL of your own, as a Dagster asset graph."""
+    # psycopg warns of a rollback on a connection that is lost, beside the error of that connection, which we report.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 
 def _database_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -513,6 +516,8 @@ def _run(
     from b44_assets.orchestration.jobs import PROVE_TAG
     from b44_assets.orchestration.partitions import months_from
 
+    # Dagster writes the events of a range's months one by one otherwise, each in three transactions.
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "100")
     months = months_from(settings.first_month)
     try:
         with redirect_stderr(_Screen(sys.stderr)), _progress(quiet=as_json) as progress, _instance() as instance:

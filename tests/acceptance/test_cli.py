@@ -399,7 +399,7 @@ LOADING = (
             marks=pytest.mark.slow,
         ),
         (signal.SIGINT, *LOADING),
-        (signal.SIGTERM, *LOADING),
+        pytest.param(signal.SIGTERM, *LOADING, marks=pytest.mark.slow),
     ],
     ids=["staging", "loading", "loading, by a service manager"],
 )
