@@ -516,8 +516,6 @@ def _run(
     from b44_assets.orchestration.jobs import PROVE_TAG
     from b44_assets.orchestration.partitions import months_from
 
-    # Dagster writes the events of a range's months one by one otherwise, each in three transactions.
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "100")
     months = months_from(settings.first_month)
     try:
         with redirect_stderr(_Screen(sys.stderr)), _progress(quiet=as_json) as progress, _instance() as instance:
