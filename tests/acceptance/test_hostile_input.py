@@ -298,6 +298,7 @@ def test_wrong_password_is_one_line(b44: Command, pg15: Pg15) -> None:
 # -- servers that go away ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # tests/faults ends sessions at every failpoint
 def test_sessions_that_are_ended_over_and_over_leave_a_migration_that_can_go_on(
     b44: Command, migrated: Migrated, target: str
 ) -> None:
