@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -119,6 +120,8 @@ def _fail(reason: str, status: int) -> NoReturn:
 @click.version_option(package_name="b44-assets")
 def main() -> None:
     """Moves an app off Base44 into a PostgreSQL of your own, as a Dagster asset graph."""
+    # psycopg warns of a rollback on a connection that is lost, beside the error of that connection, which we report.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 
 def _export_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -46,6 +46,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(folder)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the variants on the older server of what is long."""
+    for item in items:
+        if item.get_closest_marker("long") and "pg15" in item.name:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def embedded(pytestconfig: pytest.Config) -> EmbeddedServer:
     """The embedded PostgreSQL 18, running."""

@@ -37,7 +37,7 @@ def correct(session: Session, mapping: TableMapping) -> int:
     Returns:
         How many staged records were corrected.
     """
-    return persevering(session, f"{mapping.spec.name}: corrections", lambda: _correct(session, mapping))
+    return persevering(session, lambda: _correct(session, mapping))
 
 
 def _correct(session: Session, mapping: TableMapping) -> int:

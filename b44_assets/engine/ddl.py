@@ -77,7 +77,7 @@ def enduring(work: Callable[Concatenate[Session, Spec, P], T]) -> Callable[Conca
 
     @functools.wraps(work)
     def endured(session: Session, spec: Spec, *args: P.args, **named: P.kwargs) -> T:
-        return persevering(session, spec.name, lambda: work(session, spec, *args, **named))
+        return persevering(session, lambda: work(session, spec, *args, **named))
 
     return endured
 

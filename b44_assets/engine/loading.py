@@ -94,16 +94,15 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
         SettingsError: A record is older than `first_month`.
         ThresholdError: Too many records are refused; nothing was loaded, or what was is taken back.
     """
-    table = mapping.spec.name
     correct(session, mapping)
     settlement = settle(session, mapping)
-    parts = persevering(session, f"load {table}", lambda: _prepared(session, mapping, wanted, first_month))
+    parts = persevering(session, lambda: _prepared(session, mapping, wanted, first_month))
     try:
         partitions = _Loader(session, mapping, settlement).run(parts)
     except ThresholdError:
         undo_entity(session, mapping, settlement.generation)
         raise
-    return persevering(session, f"load {table}", lambda: _concluded(session, mapping, settlement, partitions))
+    return persevering(session, lambda: _concluded(session, mapping, settlement, partitions))
 
 
 class _Part(NamedTuple):

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from b44_assets.catalog import TableMapping
 from b44_assets.engine.session import Connection, Session, checksum, columns_of, identifiers, plan_for_bulk, scalar
+from b44_assets.engine.settling import open_conflicts
 from b44_assets.engine.sources import name_agrees, target_columns
 
 DIFFERENCES_SHOWN = 20
@@ -405,12 +406,7 @@ def export_applied(session: Session, mapping: TableMapping) -> Applied:
                 "select reason, count(*) from migration.retained where entity = %s group by 1", (table,)
             ).fetchall()
         )
-        conflicts = dict(
-            conn.execute(
-                "select kind, count(*) from migration.conflicts where entity = %s and accepted_at is null group by 1 order by 1",
-                (table,),
-            ).fetchall()
-        )
+        conflicts = open_conflicts(conn, table)
         first = conn.execute(
             "select coalesce(base44_id, ''), kind, array_to_string(columns, ', ') from migration.conflicts"
             " where entity = %(table)s and accepted_at is null"

@@ -138,7 +138,7 @@ def explained(what: str, error: psycopg.Error) -> DatabaseError:
     return kind(f"{what}: {lost}{reason_of(error)}")
 
 
-def persevering(session: Session, what: str, work: Callable[[], T]) -> T:
+def persevering(session: Session, work: Callable[[], T]) -> T:
     """Does work that is all or nothing, again and again with longer pauses while it fails for a reason that may pass.
 
     Raises:

@@ -84,7 +84,7 @@ def settle(session: Session, mapping: TableMapping) -> Settlement:
         DatabaseError: Nothing is staged, or the mapping fails in the server.
         ThresholdError: More records are refused than the session allows; nothing was changed.
     """
-    return persevering(session, f"{mapping.spec.name}: mapping", lambda: _settle(session, mapping))
+    return persevering(session, lambda: _settle(session, mapping))
 
 
 def _settle(session: Session, mapping: TableMapping) -> Settlement:
@@ -209,8 +209,10 @@ def _note_following(conn: Connection, catalog: Catalog, mapping: TableMapping) -
             select distinct {entity}, known.id
               from migration.migrated known
               join public.{table} t on {same_row} and {checksum} = known.row_checksum
-              join migration.{source} f on f.base44_id = known.base44_id
+              join migration.{source} f on f.base44_id = known.base44_id and not f.superseded
              where known.entity = {entity}
+               -- A record that is another, and no newer, is left out.
+               and (f.record_checksum = known.record_checksum or f.last_change > coalesce(known.updated_at, '-infinity'))
             """
         ).format(
             entity=sql.Literal(table),
@@ -646,10 +648,14 @@ def _read(conn: Connection, table: str, *, changed: bool) -> Settlement:
             (table, row[0]),
         ).fetchall()
     )
-    conflicts = dict(
+    return Settlement(table, *row, reasons=reasons, conflicts=open_conflicts(conn, table), changed=changed)
+
+
+def open_conflicts(conn: Connection, table: str) -> dict[str, int]:
+    """Records left out for the sake of an edited or deleted row, by kind; those that a person has accepted aside."""
+    return dict(
         conn.execute(
             "select kind, count(*) from migration.conflicts where entity = %s and accepted_at is null group by 1 order by 1",
             (table,),
         ).fetchall()
     )
-    return Settlement(table, *row, reasons=reasons, conflicts=conflicts, changed=changed)

@@ -78,7 +78,7 @@ def stage(session: Session, mapping: TableMapping, directory: Path | None) -> St
     Raises:
         ExportError: The folder or the file cannot be read.
     """
-    return persevering(session, f"base44/{mapping.spec.name}", lambda: _stage(session, mapping, directory))
+    return persevering(session, lambda: _stage(session, mapping, directory))
 
 
 def _stage(session: Session, mapping: TableMapping, directory: Path | None) -> StagedExport:

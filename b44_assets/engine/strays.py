@@ -33,7 +33,7 @@ def keep_strays(session: Session, directory: Path | None) -> Strays:
         with session.connection("keep strays") as conn:
             return Strays({file.entity: _keep(session, conn, file) for file in files})
 
-    return persevering(session, "keep strays", work)
+    return persevering(session, work)
 
 
 def _keep(session: Session, conn: Connection, file: ExportFile) -> int:

@@ -105,7 +105,7 @@ def undo_entity(session: Session, mapping: TableMapping, generation: int) -> Und
             batches = _batches(conn, "generation = %s and entity_type = %s", generation, table)
             return _take_back(session, conn, {table: batches.get(table, [])})[0]
 
-    return persevering(session, "undo", work)
+    return persevering(session, work)
 
 
 def _undo(session: Session, find: Callable[[Connection], dict[str, list[int]]]) -> Undone:
@@ -117,7 +117,7 @@ def _undo(session: Session, find: Callable[[Connection], dict[str, list[int]]]) 
             failpoint("undo: after commit", conn)
         return done
 
-    done = persevering(session, "undo", work)
+    done = persevering(session, work)
     # So that books and tables agree from now on, not from the next load.
     for table in session.catalog.mappings:
         if _unsettled(session, table):

@@ -182,114 +182,94 @@ def _view(spec: Spec) -> dg.AssetsDefinition:
 
 
 def _index_usage(catalog: Catalog) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=INDEX_USAGE_KEY,
-        deps=[key_of(spec.name) for spec in catalog.of(Kind.INDEX, Kind.CONSTRAINT, Kind.VIEW)],
-        description="Size, use and bloat of every index.",
-        freshness_policy=TIMETABLE[MAINTENANCE_JOB].freshness,
-        group_name=MONITORING_STAGE,
-        kinds={"postgres"},
-        owners=OWNERS,
-        code_version="1",
+    return _of_operation(
+        INDEX_USAGE_KEY,
+        "Size, use and bloat of every index.",
+        [key_of(spec.name) for spec in catalog.of(Kind.INDEX, Kind.CONSTRAINT, Kind.VIEW)],
+        lambda context, session: metadata.of_index_usage(index_usage(session)),
+        job=MAINTENANCE_JOB,
     )
-    def usage_of_indexes(
-        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
-    ) -> dg.MaterializeResult[Any]:
-        with migration.session(context) as session:
-            usage = index_usage(session)
-        return dg.MaterializeResult(metadata=metadata.of_index_usage(usage))
-
-    return usage_of_indexes
 
 
 def _rebuilt_indexes() -> dg.AssetsDefinition:
-    @dg.asset(
-        key=REBUILT_INDEXES_KEY,
-        deps=[INDEX_USAGE_KEY],
-        description="Indexes rebuilt CONCURRENTLY, since half of them or more was bloat.",
-        freshness_policy=TIMETABLE[MAINTENANCE_JOB].freshness,
-        group_name=MONITORING_STAGE,
-        kinds={"postgres"},
-        owners=OWNERS,
-        code_version="1",
+    return _of_operation(
+        REBUILT_INDEXES_KEY,
+        "Indexes rebuilt CONCURRENTLY, since half of them or more was bloat.",
+        [INDEX_USAGE_KEY],
+        lambda context, session: metadata.of_rebuilt(reindex_bloated(session)),
+        job=MAINTENANCE_JOB,
     )
-    def rebuilt_indexes(
-        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
-    ) -> dg.MaterializeResult[Any]:
-        with migration.session(context) as session:
-            names = reindex_bloated(session)
-        return dg.MaterializeResult(metadata=metadata.of_rebuilt(names))
-
-    return rebuilt_indexes
 
 
 def _pending_work(catalog: Catalog) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=PENDING_WORK_KEY,
-        deps=[
+    def settled_again(context: dg.AssetExecutionContext, session: Session) -> dict[str, Any]:
+        settle_again(session)
+        return metadata.of_standing(standing(session))
+
+    return _of_operation(
+        PENDING_WORK_KEY,
+        "Records that wait for their batch, by table and month: what is staged is judged anew where its export, or what its"
+        " mapping reads, has changed. The sensor pending_work then has them loaded.",
+        [
             *(export_key(table) for table in catalog.mappings),
             *(key_of(table) for table in catalog.mappings if not is_monthly(catalog, table)),
         ],
-        description="Records that wait for their batch, by table and month: what is staged is judged anew where its export, or"
-        " what its mapping reads, has changed. The sensor pending_work then has them loaded.",
-        group_name=MONITORING_STAGE,
-        kinds={"postgres"},
-        owners=OWNERS,
-        code_version="1",
+        settled_again,
     )
-    def pending_work(
-        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
-    ) -> dg.MaterializeResult[Any]:
-        with migration.session(context) as session:
-            settle_again(session)
-            stands = standing(session)
-        return dg.MaterializeResult(metadata=metadata.of_standing(stands))
-
-    return pending_work
 
 
 def _statistics(catalog: Catalog) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=STATISTICS_KEY,
-        deps=[key_of(spec.name) for spec in catalog.of(Kind.TABLE)],
-        description="What the planner knows of the tables, and dead rows: those that have changed enough since the last time"
-        " are vacuumed and analyzed, which keeps no reader or writer waiting.",
-        freshness_policy=TIMETABLE[STATISTICS_JOB].freshness,
-        group_name=MONITORING_STAGE,
-        kinds={"postgres"},
-        owners=OWNERS,
-        code_version="1",
+    return _of_operation(
+        STATISTICS_KEY,
+        "What the planner knows of the tables, and dead rows: those that have changed enough since the last time are vacuumed"
+        " and analyzed, which keeps no reader or writer waiting.",
+        [key_of(spec.name) for spec in catalog.of(Kind.TABLE)],
+        lambda context, session: metadata.of_sweep(sweep(session)),
+        job=STATISTICS_JOB,
     )
-    def statistics(
-        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
-    ) -> dg.MaterializeResult[Any]:
-        with migration.session(context) as session:
-            swept = sweep(session)
-        return dg.MaterializeResult(metadata=metadata.of_sweep(swept))
-
-    return statistics
 
 
 def _table_sizes(catalog: Catalog) -> dg.AssetsDefinition:
+    def measured(context: dg.AssetExecutionContext, session: Session) -> dict[str, Any]:
+        sizes = measure_sizes(session)
+        return metadata.of_sizes(sizes, context.instance.get_latest_materialization_event(TABLE_SIZES_KEY))
+
+    return _of_operation(
+        TABLE_SIZES_KEY,
+        "Size of every table with its indexes, and how fast it grows: plotted over time.",
+        [key_of(spec.name) for spec in catalog.of(Kind.TABLE)],
+        measured,
+        job=MONITORING_JOB,
+    )
+
+
+def _of_operation(
+    key: dg.AssetKey,
+    description: str,
+    deps: Sequence[dg.AssetKey],
+    work: Callable[[dg.AssetExecutionContext, Session], dict[str, Any]],
+    *,
+    job: str | None = None,
+) -> dg.AssetsDefinition:
+    """An asset of the monitoring group; `job` is the one whose schedule keeps it fresh."""
+
     @dg.asset(
-        key=TABLE_SIZES_KEY,
-        deps=[key_of(spec.name) for spec in catalog.of(Kind.TABLE)],
-        description="Size of every table with its indexes, and how fast it grows: plotted over time.",
-        freshness_policy=TIMETABLE[MONITORING_JOB].freshness,
+        key=key,
+        deps=deps,
+        description=description,
+        freshness_policy=None if job is None else TIMETABLE[job].freshness,
         group_name=MONITORING_STAGE,
         kinds={"postgres"},
         owners=OWNERS,
         code_version="1",
     )
-    def table_sizes(
+    def of_operation(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
         with migration.session(context) as session:
-            sizes = measure_sizes(session)
-        before = context.instance.get_latest_materialization_event(TABLE_SIZES_KEY)
-        return dg.MaterializeResult(metadata=metadata.of_sizes(sizes, before))
+            return dg.MaterializeResult(metadata=work(context, session))
 
-    return table_sizes
+    return of_operation
 
 
 def _log_change(context: dg.AssetExecutionContext, done: SchemaChange) -> None:

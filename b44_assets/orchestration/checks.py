@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import dagster as dg
@@ -20,7 +21,7 @@ from b44_assets.engine.health import (
 from b44_assets.engine.partitioning import check_bounds, check_global_ids
 from b44_assets.engine.plans import queries_of, query_plans
 from b44_assets.engine.proving import RowParity, content_parity, export_applied, row_parity
-from b44_assets.engine.session import Session
+from b44_assets.engine.session import Session, persevering
 from b44_assets.engine.upkeep import index_usage
 from b44_assets.orchestration import metadata
 from b44_assets.orchestration.assets import INDEX_USAGE_KEY, key_of, schema_on
@@ -100,7 +101,7 @@ def _together(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
         with migration.session(context) as session:
             for check in checks:
                 if dg.AssetCheckKey(check.asset, check.name) in selected:
-                    verdict = check.judge(session)
+                    verdict = persevering(session, partial(check.judge, session))
                     yield dg.AssetCheckResult(
                         asset_key=check.asset,
                         check_name=check.name,
@@ -272,12 +273,12 @@ def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition
         selected = {key.name for key in context.selected_asset_check_keys}
         with migration.session(context) as session:
             if "row_parity" in selected:
-                counted = row_parity(session, mapping)
+                counted = persevering(session, lambda: row_parity(session, mapping))
                 yield _row_result(table, counted, by_month=by_month)
             if "content_parity" in selected:
                 # A run that loads wants to know what it has changed; whoever asks for the check wants it from the records.
                 loads = context.run.job_name in (MIGRATE_JOB, DELTA_JOB) and PROVE_TAG not in context.run.tags
-                compared = content_parity(session, mapping, proven=loads)
+                compared = persevering(session, lambda: content_parity(session, mapping, proven=loads))
                 if compared is None:
                     yield _nothing(table, "content_parity")
                 else:
@@ -289,7 +290,7 @@ def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition
                         metadata=metadata.of_content_parity(compared),
                     )
             if "export_applied" in selected:
-                verdict = export_applied(session, mapping)
+                verdict = persevering(session, lambda: export_applied(session, mapping))
                 yield dg.AssetCheckResult(
                     asset_key=key_of(table),
                     check_name="export_applied",

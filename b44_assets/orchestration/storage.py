@@ -13,11 +13,12 @@ from b44_assets.settings import Settings
 
 
 class EventLogStorage(PostgresEventLogStorage):
-    """As `dagster-postgres` has it, but it remembers which tables are there instead of asking before many an event."""
+    """As `dagster-postgres` has it, but it remembers which tables and columns are there: it asks with many an event."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         """As of `PostgresEventLogStorage`."""
         self._tables: set[str] = set()
+        self._columns: set[str] = set()
         super().__init__(*args, **named)
 
     def has_table(self, table_name: str) -> bool:
@@ -25,6 +26,11 @@ class EventLogStorage(PostgresEventLogStorage):
         if table_name not in self._tables and super().has_table(table_name):
             self._tables.add(table_name)
         return table_name in self._tables
+
+    def _has_asset_key_col_on_connection(self, conn: Any, column_name: str) -> bool:
+        if column_name not in self._columns and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._columns.add(column_name)
+        return column_name in self._columns
 
 
 class PostgresStorage(DagsterPostgresStorage):

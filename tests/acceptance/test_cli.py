@@ -399,7 +399,7 @@ LOADING = (
             marks=pytest.mark.slow,
         ),
         (signal.SIGINT, *LOADING),
-        (signal.SIGTERM, *LOADING),
+        pytest.param(signal.SIGTERM, *LOADING, marks=pytest.mark.slow),
     ],
     ids=["staging", "loading", "loading, by a service manager"],
 )
@@ -429,8 +429,8 @@ def test_no_password_is_shown_or_written_anywhere(
     url = pg15.tcp_url(database="owned")
     secrets = (PASSWORD, PASSWORD.replace(" ", "%20"), PASSWORD.replace(" ", "+"))
     command = b44.on(url)
-    results = [command("migrate", "--export", migrated.export), command("status"), command("verify", "--json")]
-    assert [result.status for result in results] == [0, 0, 0], results
+    results = [command("migrate", "--export", migrated.export), command("status")]
+    assert [result.status for result in results] == [0, 0], results
     # A run that fails writes more, such as the error and what led to it.
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("drop view migration.accounting cascade")

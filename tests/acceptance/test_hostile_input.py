@@ -214,6 +214,7 @@ def test_cells_of_ten_megabytes_are_taken_or_quarantined_whole(odd: tuple[Result
 # -- input that cannot be read at all ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # tests/unit has the message, and the next test what it does to the command
 def test_utf16_file_is_named_and_nothing_of_it_is_migrated(b44: Command, target: str, tmp_path: Path) -> None:
     export = tmp_path / "export"
     export.mkdir()
@@ -297,6 +298,7 @@ def test_wrong_password_is_one_line(b44: Command, pg15: Pg15) -> None:
 # -- servers that go away ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # tests/faults ends sessions at every failpoint
 def test_sessions_that_are_ended_over_and_over_leave_a_migration_that_can_go_on(
     b44: Command, migrated: Migrated, target: str
 ) -> None:
@@ -383,6 +385,7 @@ def test_two_migrations_at_once_come_to_what_one_comes_to(b44: Command, migrated
     assert state(target) == state(migrated.url)
 
 
+@pytest.mark.slow  # tests/faults has the same of the engine alone
 def test_two_migrations_of_different_exports_do_not_mix(
     b44: Command, migrated: Migrated, target: str, tmp_path: Path
 ) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import uuid
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
+from psycopg import sql
 
 from b44_assets.catalog import load_catalog
+from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.orchestration.code_location import MIGRATE_JOB, VERIFY_JOB, definitions_of
 from b44_assets.orchestration.resources import Migration
 from b44_assets.sample import write_sample
@@ -18,8 +23,12 @@ from b44_assets.settings import Settings
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
+# The sample's first post is of March 2024.
+WHOLE = ("2024-01", "2026-11")
+
+
 def settings_for(url: str, home: Path, **environ: str) -> Settings:
-    return Settings.load(environ={"B44_DATABASE_URL": url, **environ}, directory=home)
+    return Settings.load(environ={"B44_DATABASE_URL": url, "B44_FIRST_MONTH": WHOLE[0], **environ}, directory=home)
 
 
 def run(settings: Settings, job: str, first: str, last: str) -> tuple[Any, Migration]:
@@ -50,16 +59,59 @@ def failed_checks(result: Any) -> set[tuple[str, str]]:
     }
 
 
-@pytest.fixture
-def export(tmp_path: Path) -> Path:
-    folder = tmp_path / "export"
+def sample(folder: Path) -> Path:
     write_sample(folder, users=20, posts=120, seed=3, dialect="jsonl", faults=0.05)
     return folder
 
 
 @pytest.fixture
-def settings(embedded_database: str, export: Path, tmp_path: Path) -> Settings:
-    return settings_for(embedded_database, tmp_path, B44_EXPORT_DIR=str(export))
+def settings(embedded_database: str, tmp_path: Path) -> Settings:
+    """An empty database, and an export to migrate into it."""
+    return settings_for(embedded_database, tmp_path, B44_EXPORT_DIR=str(sample(tmp_path / "export")))
+
+
+@pytest.fixture(scope="module")
+def first_run(
+    embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[tuple[str, Path, dict[str, Any]]]:
+    """An export migrated as a whole: the database to make copies of, the export, and the metadata of every asset."""
+    name, folder = f"runs_{uuid.uuid4().hex}", tmp_path_factory.mktemp("runs")
+    with psycopg.connect(embedded.url("postgres"), autocommit=True) as conn:
+        conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        try:
+            result, _ = run(
+                settings_for(embedded.url(name), folder, B44_EXPORT_DIR=str(sample(folder / "export"))),
+                MIGRATE_JOB,
+                *WHOLE,
+            )
+            assert result.success
+            yield name, folder / "export", facts_of(result)
+        finally:
+            conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def migrated(
+    embedded: EmbeddedServer, first_run: tuple[str, Path, dict[str, Any]], tmp_path: Path
+) -> Generator[Settings]:
+    """A database that the export was migrated into, of the test's own."""
+    template, export, _ = first_run
+    name = f"test_{uuid.uuid4().hex}"
+    shutil.copytree(export, tmp_path / "export")
+    with psycopg.connect(embedded.url("postgres"), autocommit=True) as conn:
+        conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+        try:
+            yield settings_for(embedded.url(name), tmp_path, B44_EXPORT_DIR=str(tmp_path / "export"))
+        finally:
+            conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+def facts_of(result: Any) -> dict[str, Any]:
+    """The metadata of what was materialized, by asset."""
+    return {
+        event.asset_key.to_user_string(): event.step_materialization_data.materialization.metadata
+        for event in result.get_asset_materialization_events()
+    }
 
 
 def months_held(url: str) -> set[str]:
@@ -85,7 +137,7 @@ def test_a_month_of_posts_can_be_migrated_by_itself_and_the_others_wait(settings
 
 def test_a_range_then_the_rest_comes_to_the_same_as_all_at_once(settings: Settings) -> None:
     run(settings, MIGRATE_JOB, "2025-01", "2025-06")
-    result, _ = run(settings, MIGRATE_JOB, "2020-01", "2026-11")
+    result, _ = run(settings, MIGRATE_JOB, *WHOLE)
     assert result.success
     assert failed_checks(result) == set()
 
@@ -107,12 +159,8 @@ def test_every_month_of_a_range_gets_its_own_numbers(settings: Settings) -> None
     assert rows == {key: held.get(key, 0) for key in ("2025-01", "2025-02", "2025-03")}
 
 
-def test_metadata_tells_what_became_of_the_records(settings: Settings) -> None:
-    result, _ = run(settings, MIGRATE_JOB, "2020-01", "2026-11")
-    facts = {
-        event.asset_key.to_user_string(): event.step_materialization_data.materialization.metadata
-        for event in result.get_asset_materialization_events()
-    }
+def test_metadata_tells_what_became_of_the_records(first_run: tuple[str, Path, dict[str, Any]]) -> None:
+    _, _, facts = first_run
     assert facts["base44/posts"]["dialect"].value == "jsonl"
     users = facts["users"]
     assert users["read"].value == users["migrated"].value + users["deduplicated"].value + users["quarantined"].value
@@ -170,63 +218,54 @@ def test_the_nightly_sweep_takes_what_has_changed_and_then_has_nothing_to_do(set
     assert (swept[0] >= 1, swept[1]) == (True, 0)
 
 
-def test_a_failed_check_blocks_what_stands_on_the_table(settings: Settings) -> None:
-    run(settings, MIGRATE_JOB, "2020-01", "2026-11")
-    assert settings.database_url is not None
-    with psycopg.connect(settings.database_url, autocommit=True) as conn:
+def test_a_failed_check_blocks_what_stands_on_the_table(migrated: Settings) -> None:
+    assert migrated.database_url is not None
+    with psycopg.connect(migrated.database_url, autocommit=True) as conn:
         conn.execute("update users set display_name = 'planted' where username = (select min(username) from users)")
-    result, _ = run(settings, MIGRATE_JOB, "2020-01", "2026-11")
+    result, _ = run(migrated, MIGRATE_JOB, *WHOLE)
     assert not result.success
-    assert "posts" not in {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
+    assert "posts" not in facts_of(result)
 
 
-def test_verify_finds_what_was_changed_behind_its_back(settings: Settings) -> None:
-    run(settings, MIGRATE_JOB, "2020-01", "2026-11")
-    assert settings.database_url is not None
-    with psycopg.connect(settings.database_url, autocommit=True) as conn:
-        conn.execute("delete from events where id = (select id from events limit 1)")
-    result, _ = run(settings, VERIFY_JOB, "2020-01", "2026-11")
-    assert failed_checks(result) == {("events", "row_parity"), ("events", "content_parity")}
-
-
-def test_verify_finds_a_schema_that_was_changed_behind_its_back(settings: Settings) -> None:
-    run(settings, MIGRATE_JOB, "2020-01", "2026-11")
-    assert settings.database_url is not None
-    with psycopg.connect(settings.database_url, autocommit=True) as conn:
+def test_verify_finds_what_was_changed_behind_its_back(migrated: Settings) -> None:
+    assert migrated.database_url is not None
+    with psycopg.connect(migrated.database_url, autocommit=True) as conn:
+        conn.execute("delete from categories where id = (select id from categories limit 1)")
         conn.execute("alter table events drop constraint unique_event_per_day")
         conn.execute("drop index idx_posts_tags_gin")
         conn.execute(
             "insert into posts (user_id, created_by, title, content, created_at)"
             " select id, id, 'Far ahead', 'Some content', '2040-01-01' from users limit 1"
         )
-    result, _ = run(settings, VERIFY_JOB, "2020-01", "2026-11")
+    result, _ = run(migrated, VERIFY_JOB, *WHOLE)
     assert failed_checks(result) == {
+        ("categories", "row_parity"),
+        ("categories", "content_parity"),
         ("events", "constraints_valid"),
         ("posts", "indexes_valid"),
         ("posts", "query_plans"),
         ("posts_partitions", "partition_bounds"),
         ("monitoring/index_usage", "schema_drift"),
     }
-    again, _ = run(settings, MIGRATE_JOB, "2020-01", "2026-11")
-    assert failed_checks(again) == set()
 
 
-def test_metadata_tells_what_was_done_to_the_schema(settings: Settings) -> None:
-    result, _ = run(settings, MIGRATE_JOB, "2020-01", "2026-11")
-    again, _ = run(settings, MIGRATE_JOB, "2020-01", "2026-11")
-    done = [
-        {
-            event.asset_key.to_user_string(): event.step_materialization_data.materialization.metadata
-            for event in r.get_asset_materialization_events()
-        }["posts_constraints"]
-        for r in (result, again)
-    ]
-    assert (done[0]["created"].value, done[0]["unchanged"].value) == (6, 0)
-    assert (done[1]["created"].value, done[1]["unchanged"].value) == (0, 6)
+def test_the_schema_is_brought_back_to_the_files_and_metadata_tells_what_was_done(
+    migrated: Settings, first_run: tuple[str, Path, dict[str, Any]]
+) -> None:
+    assert migrated.database_url is not None
+    with psycopg.connect(migrated.database_url, autocommit=True) as conn:
+        conn.execute("alter table events drop constraint unique_event_per_day")
+        conn.execute("drop index idx_posts_tags_gin")
+    result, _ = run(migrated, MIGRATE_JOB, *WHOLE)
+    assert failed_checks(result) == set()
+    before, after = first_run[2], facts_of(result)
+    assert (before["posts_constraints"]["created"].value, before["posts_constraints"]["unchanged"].value) == (6, 0)
+    assert (after["posts_constraints"]["created"].value, after["posts_constraints"]["unchanged"].value) == (0, 6)
+    assert after["events_constraints"]["created"].value == 1
 
 
 def test_a_fault_of_the_user_s_world_fails_the_step_with_its_one_line(embedded_database: str, tmp_path: Path) -> None:
     settings = settings_for(embedded_database, tmp_path, B44_EXPORT_DIR=str(tmp_path / "nowhere"))
-    result, migration = run(settings, MIGRATE_JOB, "2020-01", "2026-11")
+    result, migration = run(settings, MIGRATE_JOB, *WHOLE)
     assert not result.success
     assert any("nowhere" in str(fault) for fault in migration.faults)

@@ -196,14 +196,43 @@ def test_an_address_of_an_edited_row_is_its_own_record_s(target_18: Target) -> N
     sound(target_18, "users")
 
 
-def test_a_newer_version_that_the_server_refuses_is_told_and_its_row_kept(target_18: Target) -> None:
+def test_an_address_of_a_row_whose_record_is_no_newer_is_taken(target_18: Target) -> None:
     users(target_18, [person(1, email="x@example.com"), person(2, email="y@example.com")])
-    # The first would give up its address, but its record is no newer and left out.
     users(target_18, [person(1, email="z@example.com"), person(2, NEW, email="x@example.com")])
     assert {row["email"] for row in target_18.table("users")} == {"x@example.com", "y@example.com"}
-    assert target_18.outcome("users").reasons == {2: ["refused:users_email_key"]}
-    assert retained(target_18) == [("users", object_id(2), "refused")]
+    assert target_18.outcome("users").reasons == {2: ["duplicate_email"]}
     sound(target_18, "users")
+
+
+def test_a_newer_version_that_the_server_refuses_is_told_and_its_row_kept(target_18: Target) -> None:
+    users(target_18, [person(n, email=f"{n}@example.com") for n in (1, 2, 3)])
+    # The first keeps its address since its record is no newer, and so the second one keeps the one the third would get.
+    newer = [person(2, NEW, email="1@example.com"), person(3, NEW, email="2@example.com")]
+    users(target_18, [person(1, email="z@example.com"), *newer])
+    assert {row["email"] for row in target_18.table("users")} == {"1@example.com", "2@example.com", "3@example.com"}
+    assert target_18.outcome("users").reasons == {2: ["duplicate_email"], 3: ["refused:users_email_key"]}
+    assert retained(target_18) == [("users", object_id(2), "refused"), ("users", object_id(3), "refused")]
+    sound(target_18, "users")
+
+
+def test_a_row_that_was_deleted_may_be_accepted_though_no_newer_export_wants_it(target_18: Target) -> None:
+    target_18.migrate({"User": [person(1)], "Post": [article(1), article(2)]})
+    target_18.run("delete from posts where id = %s", uuid_of(object_id(1)))
+    lost = row_parity(target_18.session, target_18.session.catalog.mappings["posts"])
+    assert lost is not None and not lost.passed
+    target_18.run("select migration.accept_deletion('posts', %s)", uuid_of(object_id(1)))
+    sound(target_18, "posts")
+    target_18.migrate({"Post": [article(1), article(2)]})
+    assert [row["id"] for row in target_18.table("posts")] == [uuid_of(object_id(2))]
+    sound(target_18, "posts")
+
+
+def test_only_a_row_that_is_gone_is_accepted_as_deleted(target_18: Target) -> None:
+    target_18.migrate({"User": [person(1)], "Post": [article(1)]})
+    with pytest.raises(psycopg.errors.RaiseException, match="posts: no migrated row"):
+        target_18.run("select migration.accept_deletion('posts', %s)", uuid_of(object_id(1)))
+    with pytest.raises(psycopg.errors.RaiseException, match="posts: no migrated row"):
+        target_18.run("select migration.accept_deletion('posts', %s)", uuid_of(object_id(9)))
 
 
 def test_two_events_that_exchange_their_days(target: Target) -> None:

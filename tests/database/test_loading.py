@@ -251,6 +251,7 @@ def test_a_second_load_goes_on_behind_the_last_batch_and_completes_once(target_1
     assert target_18.state() == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after", range(1, 8))
 def test_an_interruption_behind_any_batch_ends_in_the_same(target_18: Target, after: int) -> None:
     target_18.migrate({"User": PEOPLE, "Post": ARTICLES})

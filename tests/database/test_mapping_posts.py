@@ -416,6 +416,7 @@ POSTS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.long
 @settings(
     deadline=None,
     max_examples=15,

@@ -627,6 +627,7 @@ def with_repeats(draw: st.DrawFn, records: st.SearchStrategy[Record], max_size: 
     return listed + [listed[place] for place in again]
 
 
+@pytest.mark.long
 @settings(
     deadline=None,
     max_examples=15,

@@ -168,6 +168,7 @@ FAULTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", [pytest.param(fault, id=f"{fault.table}: {fault.says}") for fault in FAULTS])
 def test_a_changed_value_is_found_and_named(good: Target, fault: Fault) -> None:
     key = "user_id" if fault.table == "user_preferences" else "id"
@@ -180,6 +181,7 @@ def test_a_changed_value_is_found_and_named(good: Target, fault: Fault) -> None:
     assert f"record 1 (id {object_id(1)}) differs in " in found.explain()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("table", TABLES)
 def test_a_deleted_row_is_found_and_named(good: Target, table: str) -> None:
     key = "user_id" if table == "user_preferences" else "id"
@@ -301,6 +303,7 @@ def test_rows_that_are_as_they_were_proven_are_not_mapped_again(good: Target) ->
     assert (again.proven, again.passed, again.compared) == (True, True, len(good.table("posts")))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "change",
     [

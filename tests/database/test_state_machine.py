@@ -112,13 +112,15 @@ class Model:
         return found + (["missing_title"] if record["title"] is None else [])
 
     def follows(self, number: int) -> bool:
-        """Whether a user's row may give up what it holds: it is the migration's, and a sound record stands for it."""
+        """Whether a user's row may give up what it holds: it is the migration's, and follows a sound record."""
         books = self.users
+        known, record = books.migrated.get(number), books.staged.get(number)
         return (
-            number in books.migrated
+            known is not None
+            and record is not None
             and not books.is_edited(number)
-            and number in books.staged
-            and not self.faults(USERS, books.staged[number])
+            and not self.faults(USERS, record)
+            and (record == known.record or record["updated"] > known.record["updated"])
         )
 
     def judge(self, entity: str) -> dict[int, list[str]]:

@@ -109,6 +109,7 @@ def test_an_index_that_a_partition_lacks_is_named(built: Session) -> None:
     assert (verdict.passed, verdict.incomplete) == (False, ("idx_posts_month",))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("table", "statement", "key"),
     [
@@ -208,6 +209,7 @@ def test_a_month_is_read_from_its_partition_and_the_default_one_only(shared: Ses
 # Drift
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("statement", "difference"),
     [

@@ -88,6 +88,7 @@ def changed(session: Session, folder: Path, file: str, old: str, new: str) -> Se
 # Online and offline come to the same
 
 
+@pytest.mark.long
 def test_built_in_live_use_the_schema_is_the_same_as_built_offline(loaded: Session, built: Session) -> None:
     for partitions in loaded.catalog.of(Kind.PARTITION):
         apply_partitions(loaded, partitions)
@@ -209,6 +210,7 @@ def test_who_keeps_an_old_transaction_open_is_named_and_the_next_run_finishes(
 # Repair
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("online", [True, False])
 @pytest.mark.parametrize("index", ["idx_users_role", "idx_posts_tags_gin", "child", "children"])
 def test_an_invalid_index_is_found_and_rebuilt(built: Session, index: str, online: bool) -> None:
