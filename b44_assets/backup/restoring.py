@@ -41,13 +41,13 @@ _HEAD = 8192
 _PARTIAL = ".partial"
 
 _HELD = """\
-select format('%s %s', case when c.relkind in ('v', 'm') then 'the view' when c.relkind = 'S' then 'the sequence'
-    else 'the table' end, c.oid::regclass)
+select format('%s %I.%I', case when c.relkind in ('v', 'm') then 'the view' when c.relkind = 'S' then 'the sequence'
+    else 'the table' end, n.nspname, c.relname)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
 union all
-select format('the function %s', p.oid::regprocedure)
+select format('the function %I.%I', n.nspname, p.proname)
 from pg_proc p join pg_namespace n on n.oid = p.pronamespace
 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')

@@ -81,11 +81,11 @@ CHANGES = {
 }
 
 
-def state(url: str, **options: str) -> SourceState:
+def state(url: str, lsn: str | None = None) -> SourceState:
     with connect(url, autocommit=True) as conn:
         settle(conn)
         with snapshot(conn):
-            return capture(conn, **options)
+            return capture(conn, lsn=lsn)
 
 
 @pytest.fixture(scope="module")

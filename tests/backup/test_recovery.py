@@ -1,0 +1,370 @@
+"""Recovery: to a point in time under load, from a damaged store, into a home of its own."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from b44_assets.backup import archive
+from b44_assets.backup.archiving import archiving
+from b44_assets.backup.catalogue import Catalogue
+from b44_assets.backup.drilling import drill, history
+from b44_assets.backup.lsn import lsn, position
+from b44_assets.backup.model import Backup, BackupKind
+from b44_assets.backup.restoring import (
+    PastEndError,
+    RecoveryTarget,
+    choose,
+    recovering,
+    restore_logical,
+    restore_physical,
+)
+from b44_assets.backup.scratch import scratch
+from b44_assets.backup.sealing import Key
+from b44_assets.backup.store import Store
+from b44_assets.backup.taking import take
+from b44_assets.backup.verifying import verify
+from b44_assets.database.connect import connect
+from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.errors import B44Error, BackupError, BadBackupError
+from tests.backup.loading import Commit, clear, commits, writing
+
+KEY = Key.generate()
+OTHER = Key.generate()
+
+
+@dataclass(frozen=True)
+class Past:
+    """A cluster's past, as its store has it, and what truly happened.
+
+    Attributes:
+        catalogue: With one backup of each kind, and the archive of the WAL.
+        backups: By kind.
+        commits: All since the base backup, in the order of the WAL.
+        points: Where the restore points are.
+        written: The numbers of all transactions of the writers that have committed.
+        end: Where the archive ends.
+    """
+
+    catalogue: Catalogue
+    backups: dict[BackupKind, Backup]
+    commits: list[Commit]
+    points: dict[str, int]
+    written: set[int]
+    end: str
+
+    def expected(self, target: RecoveryTarget) -> set[int]:
+        """The numbers of the writers' transactions that a recovery to the target has to give."""
+        kept: set[int] = set()
+        for commit in self.commits:
+            if target.time is not None and commit.at > target.time:
+                break
+            if target.name is not None and commit.lsn > self.points[target.name]:
+                break
+            if target.lsn is not None and commit.lsn >= position(target.lsn) + target.inclusive:
+                break
+            kept.add(commit.xid)
+        first = self.commits[0].xid
+        return {xid for xid in self.written if xid in kept or xid < first}
+
+
+@pytest.fixture(scope="module")
+def past(server_home: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Past:
+    folder = tmp_path_factory.mktemp("past")
+    catalogue = Catalogue(Store.at(str(folder / "store")), KEY)
+    url = server_home.url()
+    clear(url)
+    with connect(url, autocommit=True) as conn:
+        start = one(conn, "select pg_walfile_name(pg_switch_wal())") and one(
+            conn, "select pg_current_wal_insert_lsn()::text"
+        )
+        with writing(url):
+            backups = {
+                kind: verify(catalogue, take(kind, url, catalogue))
+                for kind in (BackupKind.BASE, BackupKind.INCREMENTAL, BackupKind.LOGICAL)
+            }
+            for number in range(6):
+                time.sleep(0.2)
+                conn.execute("select pg_create_restore_point(%s)", (f"point_{number}",))
+                if number % 2:
+                    conn.execute("select pg_switch_wal()")
+        end = one(conn, "select pg_current_wal_insert_lsn()::text")
+        written = {int(str(xid)) for (xid,) in conn.execute("select xid from b")}
+        last = one(conn, "select pg_walfile_name(pg_switch_wal())")
+    system = backups[BackupKind.BASE].system
+    shipped: set[str] = set()
+    while last not in shipped:
+        archive.ship(server_home.spool, catalogue, system)
+        shipped = {file.name for file in archive.wal_files(catalogue.store, system)}
+        time.sleep(0.05)
+    assert all(backup.good for backup in backups.values())
+    wal = folder / "wal"
+    wal.mkdir()
+    archive.fetch(catalogue, system, wal, start, 1, 16 * 1024**2)
+    found, points = commits(wal, start, end)
+    begun = position(backups[BackupKind.BASE].start_lsn or "")
+    return Past(catalogue, backups, [c for c in found if c.lsn >= begun], points, written, end)
+
+
+def one(conn: psycopg.Connection[tuple[object, ...]], query: str) -> str:
+    row = conn.execute(query.encode()).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def recovered(past: Past, target: RecoveryTarget) -> tuple[set[int], set[int]]:
+    """The numbers of the transactions in both tables, after a recovery to the target."""
+    with scratch() as place:
+        backup = choose(past.catalogue.backups(), target)[-1 if target.name else 0]
+        with (
+            recovering(past.catalogue, backup, place.folder / "data", place, target) as (server, _),
+            connect(server.url("b44"), autocommit=True) as conn,
+        ):
+            return (
+                {int(str(xid)) for (xid,) in conn.execute("select xid from a")},
+                {int(str(xid)) for (xid,) in conn.execute("select xid from b")},
+            )
+
+
+def targets(past: Past, seed: int, count: int) -> list[RecoveryTarget]:
+    """Random ones after the newest backup, of each sort in turn."""
+    chance = random.Random(seed)
+    since = position(past.backups[BackupKind.INCREMENTAL].state.lsn or "")
+    later = [c for c in past.commits if c.lsn > since and c.at > past.backups[BackupKind.LOGICAL].ended_at][:-1]
+    made: list[RecoveryTarget] = []
+    for number in range(count):
+        commit = chance.choice(later)
+        made.append(
+            (
+                RecoveryTarget(time=commit.at + timedelta(microseconds=chance.choice((-1, 0, 1)))),
+                RecoveryTarget(lsn=lsn(commit.lsn), inclusive=chance.random() < 0.5),
+                RecoveryTarget(name=chance.choice(sorted(past.points))),
+            )[number % 3]
+        )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("seed", "count"), [(1, 3), pytest.param(2, 20, marks=pytest.mark.slow)], ids=["three", "twenty"]
+)
+def test_any_target_gives_exactly_the_transactions_committed_before_it(past: Past, seed: int, count: int) -> None:
+    for target in targets(past, seed, count):
+        in_a, in_b = recovered(past, target)
+
+        assert in_a == in_b == past.expected(target), str(target)
+
+
+# -- into a home -------------------------------------------------------------------------------------------------------
+
+
+def test_a_cluster_is_restored_into_a_home_that_starts_and_archives_nowhere(past: Past, open_folder: Path) -> None:
+    home = open_folder / "restored"
+
+    restored = restore_physical(past.catalogue, home)
+
+    assert position(restored.recovered.lsn) >= position(past.end)
+    assert (restored.recovered.timeline, restored.recovered.backup) == (2, past.backups[BackupKind.INCREMENTAL].id)
+    assert sorted(path.name for path in restored.data_dir.parent.iterdir()) == ["data"]
+    server = EmbeddedServer(home)
+    try:
+        server.start()
+        with connect(server.url(), autocommit=True) as conn:
+            assert {int(str(xid)) for (xid,) in conn.execute("select xid from a")} == past.written
+            assert one(conn, "show archive_command") == "/bin/true"
+            assert one(conn, "show recovery_target_timeline") == "latest"
+            assert one(conn, "show restore_command") == ""
+    finally:
+        server.stop("immediate")
+
+
+def test_nothing_is_restored_over_anything(past: Past, server_home: EmbeddedServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+
+    for folder in (tmp_path, server_home.home):
+        with pytest.raises(BackupError, match=r"is not empty: restore into a new folder$"):
+            restore_physical(past.catalogue, folder)
+    with pytest.raises(BackupError, match=r"^database 'b44' is not empty, it has the table public\.\w+: restore into"):
+        restore_logical(past.catalogue, past.backups[BackupKind.LOGICAL], server_home.url())
+
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_logical_backup_is_restored_into_an_empty_database(past: Past, embedded_database: str) -> None:
+    backup = past.backups[BackupKind.LOGICAL]
+
+    restore_logical(past.catalogue, backup, embedded_database)
+
+    with connect(embedded_database) as conn:
+        assert int(one(conn, "select count(*) from public.a")) == backup.state.tables["public.a"].rows
+
+
+# -- targets that cannot be reached ------------------------------------------------------------------------------------
+
+
+def test_a_target_outside_of_what_is_stored_is_named(past: Past, tmp_path: Path) -> None:
+    base = past.backups[BackupKind.BASE]
+    cases = {
+        RecoveryTarget(
+            time=base.began_at - timedelta(days=1)
+        ): rf"is before the oldest good base backup, {base.id}, which allows",
+        RecoveryTarget(lsn="0/1000000"): rf"^LSN 0/1000000 is before the oldest good base backup, {base.id}",
+        RecoveryTarget(
+            lsn="F/0"
+        ): r"^LSN F/0 is beyond what there is WAL for: it ends at LSN 0/\w+ \(the archive ends there\)$",
+        RecoveryTarget(
+            time=datetime.now(UTC) + timedelta(days=1)
+        ): r"UTC is beyond what there is WAL for: .*its last transaction",
+    }
+
+    for target, line in cases.items():
+        with pytest.raises(BackupError, match=line):
+            restore_physical(past.catalogue, tmp_path / "new", target)
+
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_target_says_one_thing() -> None:
+    for wrong in ({"lsn": "0/1", "name": "x"}, {"lsn": "1234"}, {"time": datetime(2026, 1, 1)}):
+        with pytest.raises(BackupError):
+            RecoveryTarget(**wrong)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture
+def copy(past: Past, tmp_path: Path) -> Catalogue:
+    """Its store, to be damaged."""
+    shutil.copytree(past.catalogue.store.location, tmp_path / "copy")
+    return Catalogue(Store.at(str(tmp_path / "copy")), KEY)
+
+
+def test_a_missing_segment_is_named(past: Past, copy: Catalogue, tmp_path: Path) -> None:
+    files = archive.wal_files(copy.store, past.backups[BackupKind.BASE].system)
+    since = position(past.backups[BackupKind.INCREMENTAL].state.lsn or "") // (16 * 1024**2)
+    missing = next(file for file in files if len(file.name) == 24 and int(file.name[16:], 16) == since + 1)
+    copy.store.remove(missing.path)
+
+    with pytest.raises(BadBackupError, match=f"WAL segment {missing.name} is missing from the archive"):
+        restore_physical(copy, tmp_path / "new")
+    with pytest.raises(PastEndError, match=f"WAL segment {missing.name} is missing from the archive"):
+        restore_physical(copy, tmp_path / "new", RecoveryTarget(time=past.commits[-2].at))
+
+
+def damage(path: Path, how: str) -> None:
+    if how == "missing":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["missing", "truncated", "damaged"])
+@pytest.mark.parametrize("kind", list(BackupKind))
+def test_damage_to_each_file_is_found_and_named(past: Past, copy: Catalogue, kind: BackupKind, how: str) -> None:
+    backup = past.backups[kind]
+    for file in backup.files:
+        path = Path(copy.store.location) / "backups" / backup.id / file.name
+        whole = path.read_bytes()
+        damage(path, how)
+
+        found = verify(copy, backup)
+
+        assert found.proof is not None
+        assert len(found.proof.differences) == 1
+        assert found.proof.differences[0].startswith(f"{backup.id}/{file.name}")
+        assert how in found.proof.differences[0]
+        path.write_bytes(whole)
+
+
+def test_a_missing_link_of_a_chain_is_named(past: Past, copy: Catalogue, tmp_path: Path) -> None:
+    base, last = past.backups[BackupKind.BASE], past.backups[BackupKind.INCREMENTAL]
+    (Path(copy.store.location) / "backups" / base.id / "backup.json").unlink()
+
+    found = verify(copy, last)
+
+    assert found.proof is not None
+    assert found.proof.differences == (
+        f"the chain of {last.id} is broken at {last.id}: its parent {base.id} is missing",
+    )
+    with pytest.raises(BackupError, match=f"its parent {base.id} is missing"):
+        restore_physical(copy, tmp_path / "new", backup=last)
+
+
+@pytest.mark.parametrize("key", [None, OTHER], ids=["no key", "another key"])
+@pytest.mark.parametrize("kind", list(BackupKind))
+def test_without_the_key_a_backup_cannot_be_verified_and_says_so(past: Past, kind: BackupKind, key: Key | None) -> None:
+    backup = past.backups[kind]
+
+    with pytest.raises(BackupError, match="key") as caught:
+        verify(replace(past.catalogue, key=key), backup)
+
+    assert not isinstance(caught.value, BadBackupError)
+    assert past.catalogue.find(backup.id).good
+
+
+def test_a_source_that_held_something_else_is_named(past: Past) -> None:
+    """As if the backup were not of what it claims to be."""
+    for kind in (BackupKind.LOGICAL, BackupKind.BASE):
+        backup = past.backups[kind]
+        tables = {**backup.state.tables, "public.a": replace(backup.state.tables["public.a"], rows=1)}
+
+        found = verify(past.catalogue, replace(backup, state=replace(backup.state, tables=tables)))
+
+        assert found.proof is not None
+        assert found.proof.differences == (f"public.a: {backup.state.tables['public.a'].rows} rows rather than 1",)
+        verify(past.catalogue, backup)
+
+
+# -- drills and archiving ----------------------------------------------------------------------------------------------
+
+
+def test_a_drill_measures_what_would_be_lost_and_keeps_it(past: Past, server_home: EmbeddedServer) -> None:
+    found = drill(past.catalogue, server_home.url())
+
+    assert found.recovered_to >= past.commits[-1].at
+    assert found.rto_seconds > 0
+    assert found.rows >= 2 * len(past.written)
+    assert (found.lost_transactions == 0) == (found.rpo_seconds == 0)
+    assert history(past.catalogue)[-1] == found
+
+    with connect(server_home.url(), autocommit=True) as conn:
+        conn.execute("create table lost as select 1 as n")
+    after = drill(past.catalogue, server_home.url())
+    assert after.lost_transactions > found.lost_transactions
+    assert after.rpo_seconds > 0
+
+
+def test_archiving_tells_how_it_is(past: Past, server_home: EmbeddedServer) -> None:
+    store, system = past.catalogue.store, past.backups[BackupKind.BASE].system
+    with connect(server_home.url(), autocommit=True) as conn:
+        state = archiving(conn, server_home.spool, store, system)
+        assert (state.works, state.faults) == (True, ())
+        assert state.explanation.startswith("archiving of WAL works: 0000000")
+
+        nowhere = archiving(conn, None, store, "7")
+        assert not nowhere.works
+        assert "its archive_command puts it elsewhere" in nowhere.explanation
+
+
+@pytest.fixture
+def open_folder() -> Generator[Path]:
+    """A folder that every account can pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_every_complaint_is_one_line() -> None:
+    assert issubclass(BadBackupError, B44Error)
+    assert (BackupError.exit_status, BadBackupError.exit_status) == (2, 1)
