@@ -219,7 +219,7 @@ class _Folder(Store):
         if not replace and final.exists():
             raise _taken(final)
         with _plainly(f"{final} cannot be written"):
-            _make_folder(final.parent)
+            _make_folder(final.parent, self.root)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as file:
@@ -293,13 +293,13 @@ def _give_name(temporary: Path, final: Path, replace: bool) -> None:
         temporary.rename(final)
 
 
-def _make_folder(folder: Path) -> None:
-    """Makes a folder and those above it, for the owner only, so that they outlive a loss of power."""
+def _make_folder(folder: Path, root: Path) -> None:
+    """Makes a folder and those above it, so that they outlive a loss of power; from the root on for the owner only."""
     missing = [folder, *folder.parents]
     missing = missing[: next(index for index, path in enumerate(missing) if path.is_dir())]
     for path in reversed(missing):
         with suppress(FileExistsError):
-            path.mkdir(mode=0o700)
+            path.mkdir(mode=0o700 if path.is_relative_to(root) else 0o777)
         _sync_folder(path.parent)
 
 

@@ -198,18 +198,18 @@ def test_a_key_does_not_show() -> None:
     assert KEY.secret not in repr(KEY) + str(KEY)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        KEY.secret[:-1] + "2",
-        KEY.secret[:40],
-        "AGE-PLUGIN-YUBIKEY-1ABC",
-        "hunter2",
-        "/nowhere/key.txt",
-        "a\0b",
-        "~nobody-of-that-name/x",
-    ],
-)
+WRONG = {
+    "a letter wrong": KEY.secret[:-1] + ("P" if KEY.secret.endswith("Q") else "Q"),
+    "cut off": KEY.secret[:40],
+    "of a plugin": "AGE-PLUGIN-YUBIKEY-1ABC",
+    "a password": "hunter2",
+    "a missing file": "/nowhere/key.txt",
+    "no path": "a\0b",
+    "nobody's home": "~nobody-of-that-name/x",
+}
+
+
+@pytest.mark.parametrize("text", WRONG.values(), ids=WRONG.keys())
 def test_what_is_no_key_is_refused_without_being_shown(text: str) -> None:
     with pytest.raises(B44Error, match="B44_BACKUP_KEY") as caught:
         Key.parse(text)
