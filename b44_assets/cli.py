@@ -40,7 +40,7 @@ from b44_assets.settings import Settings, month_from
 if TYPE_CHECKING:
     from b44_assets.catalog import Catalog
     from b44_assets.engine.proving import EntityAccount
-    from b44_assets.orchestration.resources import Migration
+    from b44_assets.engine.session import Session
 
 INTERRUPTED = 130
 
@@ -155,10 +155,10 @@ def migrate(export: Path | None, database_url: str | None, as_json: bool) -> Non
 def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
     """Migrate the records that were corrected in migration.quarantine, once."""
     settings = settings_with(database_url=database_url)
-    migration = _migration(settings)
-    if entity is not None and entity not in migration.catalog.mappings:
-        raise SettingsError(f"--entity: no table {entity}; there are {', '.join(migration.catalog.mappings)}")
-    _need_books(migration, "replay")
+    session = _session(settings)
+    if entity is not None and entity not in session.catalog.mappings:
+        raise SettingsError(f"--entity: no table {entity}; there are {', '.join(session.catalog.mappings)}")
+    _need_books(session, "replay")
     with _alone(settings):
         outcome, faults = _run("replay", settings, as_json=as_json, tables=None if entity is None else [entity])
     _conclude(settings, outcome, faults, as_json=as_json)
@@ -180,10 +180,9 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
         raise SettingsError("rollback needs either --run ID or --partition YYYY-MM")
     month = None if partition is None else month_from("--partition", partition)
     settings = settings_with(database_url=database_url)
-    migration = _migration(settings)
-    _need_books(migration, "rollback")
+    session = _session(settings)
+    _need_books(session, "rollback")
     with _alone(settings):
-        session = migration.offline_session()
         undone = undo_run(session, run_id or "") if month is None else undo_month(session, month)
     if as_json:
         click.echo(json.dumps({"entities": {one.entity: asdict(one) for one in undone.entities}}, ensure_ascii=False))
@@ -242,7 +241,7 @@ def cutover(
 def report(database_url: str | None, output: Path | None) -> None:
     """Write the state of migration and database as one self-contained page."""
     settings = settings_with(database_url=database_url)
-    _need_books(_migration(settings), "report")
+    _need_books(_session(settings), "report")
     target = output or Path.cwd() / "report.html"
     _write_report(settings, target, None, [], begun=datetime.now(UTC), signed_by=None)
     click.echo(str(target))
@@ -270,30 +269,30 @@ def _write_report(
             checks=tuple((check.asset, check.name, check.verdict, check.said) for check in outcome.checks),
             faults=tuple(str(fault) for fault in faults),
         )
-    page = render(gather(_migration(settings).offline_session(), done))
+    page = render(gather(_session(settings), done))
     try:
         target.write_text(page, encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"{target}: cannot be written: {error.strerror}") from error
 
 
-def _need_books(migration: Migration, command: str) -> None:
+def _need_books(session: Session, command: str) -> None:
     from b44_assets.engine.proving import accounts
 
-    if not accounts(migration.offline_session()):
+    if not accounts(session):
         raise NothingMigratedError(f"nothing to {command}: nothing has been migrated into this database yet")
 
 
 @contextmanager
 def _alone(settings: Settings) -> Generator[None]:
     """Keeps two migrations of one target apart: of two exports at once, each would undo the other's staging."""
-    from b44_assets.orchestration.resources import MIGRATION_LOCK
+    from b44_assets.engine.session import MIGRATION_LOCK
 
     def say(holder: Holder | None) -> None:
         click.echo(f"waiting for another migration of this database to end: {holder or 'it is just ending'}", err=True)
 
     with (
-        _migration(settings).offline_session().connection("migrate") as conn,
+        _session(settings).connection("migrate") as conn,
         advisory_lock(conn, MIGRATION_LOCK, wait=say),
     ):
         yield
@@ -307,7 +306,7 @@ def verify(database_url: str | None, as_json: bool) -> None:
     settings = settings_with(database_url=database_url)
     from b44_assets.engine.proving import accounts
 
-    if not accounts(_migration(settings).offline_session()):
+    if not accounts(_session(settings)):
         raise NothingMigratedError("nothing has been migrated into this database yet: run b44 migrate")
     outcome, faults = _run("verify", settings, as_json=as_json)
     _conclude(settings, outcome, faults, as_json=as_json)
@@ -321,7 +320,7 @@ def status(database_url: str | None, as_json: bool) -> None:
     settings = settings_with(database_url=database_url)
     from b44_assets.engine.proving import accounts, progress_of, recent_runs
 
-    session = _migration(settings).offline_session()
+    session = _session(settings)
     found = accounts(session)
     if as_json:
         click.echo(json.dumps({"entities": _entities(found)}, ensure_ascii=False))
@@ -422,20 +421,21 @@ def stop() -> None:
     click.echo("stopped" if stopped else "the embedded server was not running")
 
 
-def _migration(settings: Settings) -> Migration:
+def _session(settings: Settings) -> Session:
+    """A session without Dagster, which takes seconds to load."""
     from b44_assets.catalog import load_catalog
-    from b44_assets.orchestration.resources import Migration
+    from b44_assets.engine.session import Session
 
-    return Migration(settings, load_catalog(settings.sql_dir))
+    return Session.of(settings, load_catalog(settings.sql_dir))
 
 
 def _staged_tables_exist(settings: Settings) -> bool:
     """Whether the target holds a staged table of the guide's name, such as base44_users."""
-    migration = _migration(settings)
-    with migration.offline_session().connection("look") as conn:
+    session = _session(settings)
+    with session.connection("look") as conn:
         return any(
             conn.execute("select to_regclass(%s)", (f"base44_{table}",)).fetchone() != (None,)
-            for table in migration.catalog.mappings
+            for table in session.catalog.mappings
         )
 
 
@@ -459,8 +459,8 @@ def _run(
         os.nice(10)
     prepare_dagster(settings)
     # Reach the target before Dagster is: a wrong address is one line, not a failed run.
-    migration = _migration(settings)
-    with migration.offline_session().connection("start"):
+    session = _session(settings)
+    with session.connection("start"):
         pass
     with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
         pass
@@ -473,17 +473,18 @@ def _run(
     from b44_assets.orchestration.history import PROCESS_TAG, end_abandoned_runs, this_process
     from b44_assets.orchestration.jobs import PROVE_TAG
     from b44_assets.orchestration.partitions import months_from
+    from b44_assets.orchestration.resources import Migration
 
+    migration = Migration(
+        settings, session.catalog, notice=lambda line: click.echo(f"notice: {line}", err=True), alone=True
+    )
     months = months_from(settings.first_month)
     try:
         with redirect_stderr(_Screen(sys.stderr)), _progress(quiet=as_json) as progress, dagster_instance() as instance:
             # Dagster opens two connections for each event otherwise, which takes longer than most steps.
             instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
             end_abandoned_runs(instance)
-            migration = replace(
-                migration, progress=progress, notice=lambda line: click.echo(f"notice: {line}", err=True), alone=True
-            )
-            definitions = definitions_of(migration)
+            definitions = definitions_of(replace(migration, progress=progress))
             result = definitions.resolve_job_def(job).execute_in_process(
                 instance=instance,
                 raise_on_error=False,
@@ -506,7 +507,7 @@ def _run(
     except (SQLAlchemyError, DagsterPostgresException) as error:
         # What ended a step, such as a full disk, may be what its storage fails on, too.
         raise (migration.faults or [_of_storage(error)])[0] from error
-    found = accounts(migration.offline_session())
+    found = accounts(session)
     for warning in migration.warnings:
         click.echo(f"warning: {warning}", err=True)
     checks = tuple(
@@ -529,7 +530,7 @@ def _run(
         seconds=time.monotonic() - started,
         unaccounted=sum(account.unaccounted + account.pending for account in found),
         checks=checks,
-        stages=_seconds_by_stage(result, migration.catalog),
+        stages=_seconds_by_stage(result, session.catalog),
     )
     return outcome, faults
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -19,9 +19,10 @@ from psycopg.rows import TupleRow
 
 from b44_assets.catalog import Catalog
 from b44_assets.database.connect import cancelling, connect, renew
+from b44_assets.database.embedded import target_url
 from b44_assets.database.faults import FaultClass, backoff, classify
 from b44_assets.errors import DatabaseError, TransientDatabaseError
-from b44_assets.settings import Pace, QuarantineLimit
+from b44_assets.settings import Pace, QuarantineLimit, Settings
 
 T = TypeVar("T")
 
@@ -30,6 +31,10 @@ Connection = psycopg.Connection[TupleRow]
 
 Progress = Callable[[str, int, int], None]
 """Told `(what, done, total)`; the unit is records, or bytes while a file is read. `total` is 0 where it is not known."""
+
+
+MIGRATION_LOCK = "migrate"
+"""Held by whoever moves records of a database, and exclusively by whoever stages an export."""
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -71,6 +76,33 @@ class Session:
     notice: Callable[[str], None] = unsaid
     sleep: Callable[[float], None] = time.sleep
     idle: list[Connection] | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        catalog: Catalog,
+        *,
+        run_id: str | None = None,
+        progress: Progress = silent,
+        notice: Callable[[str], None] = unsaid,
+    ) -> Self:
+        """The session that the settings ask for.
+
+        Raises:
+            DatabaseError: The embedded server is the target, and cannot be started.
+        """
+        return cls(
+            url=target_url(settings),
+            catalog=catalog,
+            run_id=run_id,
+            pace=settings.pace,
+            gentle=settings.throttle,
+            max_quarantine=settings.max_quarantine,
+            lock_timeout_ms=settings.lock_timeout_ms,
+            progress=progress,
+            notice=notice,
+        )
 
     @contextmanager
     def keeping(self) -> Generator[Session]:

@@ -11,16 +11,13 @@ from pathlib import Path
 import dagster as dg
 
 from b44_assets.catalog import Catalog
-from b44_assets.database.embedded import target_url
 from b44_assets.database.locks import Session as Holder
 from b44_assets.database.locks import advisory_lock
-from b44_assets.engine.session import Progress, Session, silent, unsaid
+from b44_assets.engine.session import MIGRATION_LOCK, Progress, Session, silent, unsaid
 from b44_assets.errors import B44Error
 from b44_assets.settings import Settings
 
 LOG_EVERY_SECONDS = 5.0
-MIGRATION_LOCK = "migrate"
-"""Held by one run at a time that stages exports, or by several that only load what is staged."""
 
 
 @dataclass
@@ -129,14 +126,10 @@ class Migration:
         notice: Callable[[str], None] | None = None,
     ) -> Session:
         """A session outside of a run."""
-        return Session(
-            url=target_url(self.settings),
-            catalog=self.catalog,
+        return Session.of(
+            self.settings,
+            self.catalog,
             run_id=run_id,
-            pace=self.settings.pace,
-            gentle=self.settings.throttle,
-            max_quarantine=self.settings.max_quarantine,
-            lock_timeout_ms=self.settings.lock_timeout_ms,
             progress=progress or self.progress,
             notice=notice or self.notice,
         )
