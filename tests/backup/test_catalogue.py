@@ -22,6 +22,7 @@ from b44_assets.backup.model import Backup, BackupKind, Proof
 from b44_assets.backup.sealing import Key
 from b44_assets.backup.store import Store
 from b44_assets.errors import BackupError, BadBackupError
+from tests.backup import disks
 from tests.backup.making import BAD, GOOD, NOW, a_backup, stored_backup
 
 KEY = Key.generate()
@@ -322,6 +323,25 @@ def test_a_wrong_key_is_told_from_damage(tmp_path: Path) -> None:
     assert other.examine(backup) == []
     with pytest.raises(BackupError, match="is encrypted for another key"):
         other.read(backup, backup.files[0], io.BytesIO())
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
+def test_a_full_store_is_one_line_and_leaves_older_backups_as_they_were(tmp_path: Path, key: Key | None) -> None:
+    with disks.small(tmp_path / "small", megabytes=1) as disk:
+        catalogue = Catalogue(Store.at(str(disk)), key)
+        older = stored_backup(catalogue, a_backup(days_ago=1), {"dump": os.urandom(500_000)})
+        backup_id = catalogue.new_id(BackupKind.LOGICAL, NOW)
+
+        # All but the very last bytes would fit, too.
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        for size in (4_000_000, free + 1):
+            with pytest.raises(BackupError, match=r"dump\.zst(\.age)? cannot be written: No space left on device$"):
+                catalogue.add_file(backup_id, "dump", io.BytesIO(os.urandom(size)))
+        catalogue.discard(backup_id)
+
+        assert catalogue.backups() == [older]
+        assert catalogue.examine(older) == []
+        assert catalogue.store.unfinished() == {}
 
 
 # -- finding -----------------------------------------------------------------------------------------------------------
