@@ -51,6 +51,10 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
         shipped = ship_wal(vault, _say)
         said = f"{shipped.files:,} files of the WAL ({_size(shipped.bytes)}) are in the store"
         click.echo(json.dumps({"files": shipped.files, "bytes": shipped.bytes}) if as_json else said)
+        for line in shipped.refused[1:]:
+            _say(f"b44: {line}")
+        if shipped.refused:
+            raise BadBackupError(shipped.refused[0])
         return
     done = back_up(vault, BackupKind(kind), tell=_say)
     if as_json:
@@ -87,7 +91,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -
     catalogue = vault.catalogue
     unproven: list[str] = []
     if verify_id == "all":
-        _, unproven = verify_again(vault, _say)
+        _, unproven = verify_again(vault, tell=_say)
     elif verify_id is not None:
         verify(catalogue, catalogue.find(verify_id), pg_bin=vault.settings.pg_bin, tell=_say)
     if expire:

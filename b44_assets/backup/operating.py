@@ -35,8 +35,9 @@ LONGEST_BACKUP = timedelta(hours=24)
 """How long one may take before its attempt counts as failed."""
 LONGEST_WAIT = timedelta(minutes=30)
 """How long a file of the WAL may wait for `backup/wal`, which comes by every five minutes."""
-VERIFY_AGAIN_AFTER = timedelta(days=35)
-"""A monthly verification, and some patience."""
+VERIFY_AGAIN_AFTER = timedelta(days=28)
+"""How old a proof may grow before the backup is restored anew: media fail in silence."""
+_PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -152,15 +153,25 @@ def look_at_archiving(vault: Vault) -> ArchivingState:
         return archiving(conn, vault.spool, vault.catalogue.store, describe(conn).system)
 
 
-def verify_again(vault: Vault, tell: Tell | None = None) -> tuple[list[Backup], list[str]]:
-    """Restores every backup of the catalogue once more, the newest first.
+def verify_again(
+    vault: Vault, older_than: timedelta = timedelta(0), tell: Tell | None = None
+) -> tuple[list[Backup], list[str]]:
+    """Restores backups of the catalogue once more, the newest first.
+
+    Args:
+        vault: Whose.
+        older_than: Only those whose last proof is as old as this, or that have none.
+        tell: Told what is done.
 
     Returns:
         The backups with their new proofs, and in a line each those that cannot be restored here, and why.
     """
     done: list[Backup] = []
     unproven: list[str] = []
+    now = datetime.now(UTC)
     for backup in reversed(vault.catalogue.backups()):
+        if backup.proof is not None and now - backup.proof.verified_at < older_than:
+            continue
         try:
             done.append(verify(vault.catalogue, backup, pg_bin=vault.settings.pg_bin, tell=tell))
         except BackupError as error:
@@ -236,7 +247,7 @@ def nothing_is_broken(found: Survey) -> dict[str, Health]:
     return {
         "records_readable": health.readable(faults),
         "chains_whole": health.whole_chains(backups, faults),
-        "backups_verified": health.verified(backups, VERIFY_AGAIN_AFTER, found.at),
+        "backups_verified": health.verified(backups, VERIFY_AGAIN_AFTER + _PATIENCE, found.at),
         "nothing_failed_silently": health.nothing_failed(backups, attempts, found.at, LONGEST_BACKUP),
     }
 

@@ -10,6 +10,7 @@ import dagster as dg
 from b44_assets.backup.health import Health
 from b44_assets.backup.model import BackupKind
 from b44_assets.backup.operating import (
+    VERIFY_AGAIN_AFTER,
     BackedUp,
     Survey,
     Vault,
@@ -79,13 +80,13 @@ def build_backups(catalog: Catalog) -> list[dg.AssetsDefinition]:
             WAL_KEY,
             "What the server has archived of its WAL, taken to the store: with it a recovery reaches any point in time.",
             [BASE_KEY],
-            lambda context, vault: metadata.of_shipped(ship_wal(vault, context.log.info)),
+            _shipped,
             job=WAL_JOB,
         ),
         _asset(
             CATALOGUE_KEY,
-            "Every backup of the store: all are restored anew and compared, and those that are older than"
-            " B44_KEEP_BACKUPS_DAYS and not needed are removed.",
+            "Every backup of the store. Those whose last proof is four weeks old are restored and compared anew; those that are"
+            " older than B44_KEEP_BACKUPS_DAYS and not needed are removed.",
             [LOGICAL_KEY, BASE_KEY, INCREMENTAL_KEY, WAL_KEY],
             _reviewed,
             job=CATALOGUE_JOB,
@@ -147,12 +148,19 @@ def _backup(kind: BackupKind, deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinitio
     return _asset(KEY_OF_KIND[kind], _DESCRIPTIONS[kind], deps, taken, job=_JOBS[kind])
 
 
+def _shipped(context: dg.AssetExecutionContext, vault: Vault) -> dict[str, Any]:
+    shipped = ship_wal(vault, context.log.info)
+    for line in shipped.refused:
+        context.log.error(line)
+    return metadata.of_shipped(shipped)
+
+
 def _reviewed(context: dg.AssetExecutionContext, vault: Vault) -> dict[str, Any]:
-    _, unproven = verify_again(vault, context.log.info)
+    done, unproven = verify_again(vault, VERIFY_AGAIN_AFTER, context.log.info)
     for line in unproven:
         context.log.warning(line)
     expired = expire(vault, tell=lambda path: context.log.info(f"removed {path}"))
-    return metadata.of_catalogue(vault.catalogue.backups(), expired)
+    return metadata.of_catalogue(vault.catalogue.backups(), len(done), expired)
 
 
 def _asset(

@@ -523,10 +523,15 @@ def of_backup(done: BackedUp) -> dict[str, Any]:
 
 def of_shipped(shipped: Shipped) -> dict[str, Any]:
     """WAL that was taken to the store."""
-    return {"files": shipped.files, "bytes": shipped.bytes}
+    return {
+        "files": shipped.files,
+        "bytes": shipped.bytes,
+        "waiting": shipped.waiting.files,
+        **_named(refused=shipped.refused),
+    }
 
 
-def of_catalogue(backups: Sequence[Backup], expired: Expiry) -> dict[str, Any]:
+def of_catalogue(backups: Sequence[Backup], verified: int, expired: Expiry) -> dict[str, Any]:
     """What the store holds, and what has gone."""
     rows = [
         (one.id, one.database, one.size, one.parent or "", "yes" if one.good else "no")
@@ -536,6 +541,7 @@ def of_catalogue(backups: Sequence[Backup], expired: Expiry) -> dict[str, Any]:
         "backups": len(backups),
         "good": sum(one.good for one in backups),
         "bytes": sum(one.size for one in backups),
+        "verified_now": verified,
         "removed": len(expired.backups),
         "removed_bytes": expired.size,
         "newest": _table(("backup", "database", "bytes", "needs", "good"), rows),

@@ -61,7 +61,7 @@ TIMETABLE = {
             WAL_JOB, "*/5 * * * *", timedelta(minutes=15), "Every five minutes: the WAL that the server has archived."
         ),
         Entry(
-            CATALOGUE_JOB, "0 6 1 * *", timedelta(days=32), "Every month: all backups restored again, old ones removed."
+            CATALOGUE_JOB, "0 6 * * *", timedelta(hours=26), "Every morning: proofs that grow old, backups that expire."
         ),
         Entry(DRILL_JOB, "0 6 15 * *", timedelta(days=32), "Every month: a recovery as if the server were lost."),
     )

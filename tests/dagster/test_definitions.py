@@ -166,9 +166,13 @@ def test_adding_an_index_group_is_adding_a_file(tmp_path: Path) -> None:
 
 def test_the_jobs_cover_everything(definitions: dg.Definitions) -> None:
     everything = definitions.resolve_job_def(MIGRATE_JOB)
-    assert set(everything.asset_layer.executable_asset_keys) == {
-        spec.key for spec in definitions.resolve_all_asset_specs()
-    } - {dg.AssetKey(["monitoring", name]) for name in ("rebuilt_indexes", "pending_work", "statistics", "table_sizes")}
+    of_operation = {
+        *(f"monitoring/{name}" for name in ("rebuilt_indexes", "pending_work", "statistics", "table_sizes")),
+        *(f"backup/{name}" for name in ("logical", "base", "incremental", "wal", "catalogue", "drill")),
+    }
+    assert {key.to_user_string() for key in everything.asset_layer.executable_asset_keys} == {
+        spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()
+    } - of_operation
     assert definitions.resolve_job_def(VERIFY_JOB).asset_layer.executable_asset_keys == set()
 
 
@@ -185,6 +189,12 @@ SCHEDULES = {
     "maintenance_schedule": ("maintenance", "0 4 * * 0"),
     "monitoring_schedule": ("monitoring", "0 * * * *"),
     "forget_old_runs_schedule": ("forget_old_runs", "0 5 * * 0"),
+    "logical_backup_schedule": ("logical_backup", "0 1 * * *"),
+    "base_backup_schedule": ("base_backup", "30 1 * * 0"),
+    "incremental_backup_schedule": ("incremental_backup", "30 1 * * 1-6"),
+    "wal_archive_schedule": ("wal_archive", "*/5 * * * *"),
+    "review_backups_schedule": ("review_backups", "0 6 * * *"),
+    "recovery_drill_schedule": ("recovery_drill", "0 6 15 * *"),
 }
 
 
@@ -228,7 +238,7 @@ def test_what_schedules_refresh_has_a_policy_of_freshness_longer_than_their_inte
 
 def test_jobs_schedules_and_sensors_say_what_they_are_for(definitions: dg.Definitions) -> None:
     everything = [*(definitions.jobs or ()), *(definitions.schedules or ()), *(definitions.sensors or ())]
-    assert len(everything) == 23
+    assert len(everything) == 35
     assert [one.name for one in everything if not getattr(one, "description", None)] == []  # type: ignore[union-attr]
 
 
@@ -260,7 +270,10 @@ def test_the_instance_is_set_up_for_production(tmp_path: Path) -> None:
     assert config["run_retries"] == {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False}
     runs = config["concurrency"]["runs"]
     assert runs["max_concurrent_runs"] > 1
-    assert [(limit["key"], limit["value"]) for limit in runs["tag_concurrency_limits"]] == [("b44/work", "load")]
+    assert [(limit["key"], limit["value"]) for limit in runs["tag_concurrency_limits"]] == [
+        ("b44/work", "load"),
+        ("b44/work", "backup"),
+    ]
     assert config["retention"].keys() == {"schedule", "sensor", "auto_materialize"}
 
 
