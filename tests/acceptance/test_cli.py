@@ -199,18 +199,14 @@ def test_verify_names_record_and_column_of_planted_faults(b44: Command, finished
 # -- migrate -----------------------------------------------------------------------------------------------------------
 
 
-def test_migrating_again_changes_nothing(b44: Command, migrated: Migrated, finished: str) -> None:
+def test_migrating_again_changes_nothing_and_prints_what_became_of_the_records(
+    b44: Command, migrated: Migrated, finished: str
+) -> None:
     before = versions_of_rows(finished)
-    result = b44.on(finished)("migrate", "--export", migrated.export, "--json")
-    assert (result.status, result.complaints) == (0, [])
-    assert result.report["entities"] == migrated.result.report["entities"]
-    # No row was written anew, in no table and no book: nothing was staged, mapped or loaded a second time.
-    assert versions_of_rows(finished) == before
-
-
-def test_migrate_prints_what_became_of_the_records(b44: Command, migrated: Migrated, finished: str) -> None:
     result = b44.on(finished)("migrate", "--export", migrated.export)
     assert (result.status, result.complaints) == (0, [])
+    # No row was written anew, in no table and no book: nothing was staged, mapped or loaded a second time.
+    assert versions_of_rows(finished) == before
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.out.splitlines() if "│" in line]
     assert ["posts", "406", "377", "4", "25", "23"] in cells
     assert ["posts", "orphan_user", "6"] in cells
@@ -367,6 +363,7 @@ def test_too_many_quarantined_records_stop_the_load_of_their_entity(
     assert state(target) == state(migrated.url)
 
 
+@pytest.mark.slow  # tests/database has the message
 def test_posts_before_the_first_month_stop_the_run_and_say_what_to_set(
     b44: Command, migrated: Migrated, target: str
 ) -> None:

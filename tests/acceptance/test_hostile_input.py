@@ -331,6 +331,7 @@ def test_sessions_that_are_ended_over_and_over_leave_a_migration_that_can_go_on(
     assert state(target) == state(migrated.url)
 
 
+@pytest.mark.slow
 def test_database_that_is_dropped_under_a_migration_is_one_line(
     b44: Command, migrated: Migrated, databases: Databases, target: str
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_cut_over_is_the_last_delta_and_a_page_to_sign(finished: str, newer: P
     assert {one["entity"]: one["vanished"] for one in facts["accounts"]}["posts"] == 1
 
 
+@pytest.mark.slow
 def test_a_cut_over_that_does_not_hold_is_not_signed(finished: str, newer: Path, b44: Command) -> None:
     run(finished, "delete from posts where slug = (select max(slug) from posts)")
     result = b44.on(finished)("cutover", "--export", newer)
@@ -105,6 +106,7 @@ def test_a_month_is_taken_back_and_brought_again(finished: str, migrated: Migrat
     assert value(finished, "select count(*) from posts") == total
 
 
+@pytest.mark.slow
 def test_a_run_is_taken_back_by_the_id_that_status_shows(finished: str, b44: Command) -> None:
     on = b44.on(finished)
     run_id = value(finished, "select min(run_id) from migration.migration_log")

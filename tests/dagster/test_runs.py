@@ -122,6 +122,7 @@ def months_held(url: str) -> set[str]:
         }
 
 
+@pytest.mark.slow  # the next test but one has several months
 def test_a_month_of_posts_can_be_migrated_by_itself_and_the_others_wait(settings: Settings) -> None:
     result, _ = run(settings, MIGRATE_JOB, "2025-03", "2025-03")
     assert result.success
