@@ -367,8 +367,8 @@ def recovering(
     chain = catalogue.chain(backup)
     major = backup.server_version // 10000
     programs = server_programs(major, pg_bin, place.account)
-    _lay_out(catalogue, chain, data_dir, place, programs, checked=checked, lasting=lasting, tell=tell)
     wal = place.folder / "wal"
+    # First, since a gap in it is a reason to go no further.
     tell("reading the WAL")
     end, timeline, faults = _lay_wal(catalogue, backup, wal, target, archived=archived)
     if target.lsn is not None and position(end) < position(target.lsn):
@@ -377,6 +377,7 @@ def recovering(
         raise BadBackupError(
             f"{faults[0]}: recovery ends at LSN {end}, before what the archive goes on with; name a target"
         )
+    _lay_out(catalogue, chain, data_dir, place, programs, checked=checked, lasting=lasting, tell=tell)
     place.own(wal)
     (data_dir / "recovery.signal").touch()
     own(data_dir, place.account)

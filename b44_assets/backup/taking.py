@@ -355,8 +355,8 @@ def _mark(conn: Connection[TupleRow]) -> str:
 def _wal(catalogue: Catalogue, backup_id: str, folder: Path, first: str) -> list[StoredFile]:
     stored: list[StoredFile] = []
     for file in sorted(folder.iterdir()):
-        # The receiver was under way earlier.
-        if file.name >= first:
+        # The receiver was under way earlier. A server that was itself restored has a timeline with a history.
+        if file.name >= first or file.suffix == ".history":
             with file.open("rb") as source:
                 stored.append(catalogue.add_file(backup_id, WAL + file.name, source))
     return stored

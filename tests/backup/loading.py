@@ -79,6 +79,8 @@ create table app.months_2 (note text, n int, at date not null);
 alter table app.months attach partition app.months_2 for values from ('2026-02-01') to ('2026-03-01');
 alter table app.months add primary key (at, n);
 insert into app.months select date '2026-01-01' + i, i, 'n' || i from generate_series(0, 50) i;
+create function app.refuse() returns trigger language plpgsql as $$ begin raise exception 'no more'; end $$;
+create trigger refusing before insert on app.months for each row execute function app.refuse();
 create table app.notes (at date, n int, person int references app.people on delete cascade deferrable,
   foreign key (at, n) references app.months);
 insert into app.notes select date '2026-01-01' + i, i, i + 1 from generate_series(0, 20) i;
