@@ -160,15 +160,21 @@ def sweep(account: Account | None) -> None:
             found = folder.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid not in mine:
                 continue
-            descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:
+                # Its owner was removing it, and may have been killed at that.
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                os.close(descriptor)
                 continue
-            _end_all_in(folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(descriptor)
+            else:
+                _end_all_in(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def own(path: Path, account: Account | None) -> None:

@@ -91,6 +91,14 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_what_is_in_use_is
     assert not alive(working)
 
 
+def test_what_was_half_removed_is_removed_by_the_next() -> None:
+    half = Path(tempfile.mkdtemp(prefix="b44-scratch-"))
+    (half / "data").mkdir()
+
+    with scratch():
+        assert not half.exists()
+
+
 def test_a_path_too_long_for_a_socket_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = tmp_path / ("x" * 100)
     long.mkdir()
