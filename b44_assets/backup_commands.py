@@ -210,7 +210,7 @@ def archiving(switch: str | None, database_url: str | None) -> None:
         click.echo(state.explanation)
         return
     if vault.embedded is None:
-        click.echo(instructions(vault.spool or _EXAMPLE_SPOOL))
+        click.echo(instructions(vault.spool or _EXAMPLE_SPOOL, state.server_version))
     elif not state.on:
         click.echo(state.explanation)
     if state.faults or vault.embedded is None:

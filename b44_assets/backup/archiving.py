@@ -33,13 +33,14 @@ class ArchivingState:
         faults: Why it does not work, each in one line; none if it does, or if nothing has had to be archived yet.
         last_archived: The segment that was archived last.
         last_archived_at: When.
-        explanation: All of it in one line.
+        server_version: As in `server_version_num`.
     """
 
     on: bool
     faults: tuple[str, ...]
     last_archived: str | None
     last_archived_at: datetime | None
+    server_version: int
 
     @property
     def works(self) -> bool:
@@ -92,7 +93,7 @@ def archiving(
         faults.append(
             "archive_timeout is 0: what was written last is archived only when a segment is full; set it to 60"
         )
-    return ArchivingState(on, tuple(faults), last, at)
+    return ArchivingState(on, tuple(faults), last, at, conn.info.server_version)
 
 
 def turn_on(server: EmbeddedServer) -> None:
@@ -114,17 +115,21 @@ def turn_off(server: EmbeddedServer) -> None:
     server.archive(None)
 
 
-def instructions(spool: Path) -> str:
+def instructions(spool: Path, server_version: int) -> str:
     """Returns what the owner of a server of their own has to do so that its WAL is archived.
 
     Args:
         spool: The folder (`B44_WAL_DIR`), on the server's machine.
+        server_version: As in `server_version_num`.
     """
     command = archive_command(spool).replace("'", "''")
+    summaries = (
+        "\n       summarize_wal = on            # incremental backups need it" if server_version >= 170000 else ""
+    )
     return f"""\
-1. On the server's machine, make a folder that the server's account can write to and b44 can read and empty:
+1. On the server's machine, make a folder that the server's account owns; b44 runs there, as that account or as root:
 
-       install -d -o postgres -g postgres -m 2770 {spool}
+       install -d -o postgres -g postgres -m 700 {spool}
 
 2. Put this into postgresql.conf (not by ALTER SYSTEM: that would travel with base backups, and a restored server would
    write into the same archive):
@@ -132,8 +137,7 @@ def instructions(spool: Path) -> str:
        wal_level = replica
        archive_mode = on
        archive_timeout = 60
-       archive_command = '{command}'
-       summarize_wal = on    # for incremental backups, from PostgreSQL 17 on
+       archive_command = '{command}'{summaries}
 
 3. Restart the server, if archive_mode or wal_level was another one; else reload it.
 

@@ -31,8 +31,8 @@ from b44_assets.settings import Settings
 Tell = Callable[[str], None]
 """Told, in a few words, what is being done."""
 
-LONGEST_BACKUP = timedelta(hours=24)
-"""How long one may take before its attempt counts as failed."""
+LONGEST_BACKUP = timedelta(hours=4)
+"""How long one may take before its attempt counts as failed: those of the night are told of by the review in the morning."""
 LONGEST_WAIT = timedelta(minutes=30)
 """How long a file of the WAL may wait for `backup/wal`, which comes by every five minutes."""
 VERIFY_AGAIN_AFTER = timedelta(days=28)

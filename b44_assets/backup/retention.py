@@ -11,8 +11,8 @@ from b44_assets.backup.catalogue import Attempt, Catalogue
 from b44_assets.backup.lsn import HISTORY_NAME, Segment, position
 from b44_assets.backup.model import Backup, BackupKind, WalFile
 
-ABANDONED = timedelta(days=1)
-"""How old an attempt is when nobody can be working at it any more."""
+ABANDONED = timedelta(days=3)
+"""How old an attempt is when nobody can be working at it any more, and its failure was told of."""
 
 
 @dataclass(frozen=True)

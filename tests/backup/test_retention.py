@@ -138,8 +138,8 @@ def test_nothing_goes_while_a_record_cannot_be_read() -> None:
     assert set(expiry.kept) == {old.id, older.id}
 
 
-def test_abandoned_attempts_and_unfinished_files_go_after_a_day() -> None:
-    ages = {"old": NOW - timedelta(hours=25), "new": NOW - timedelta(hours=23)}
+def test_abandoned_attempts_and_unfinished_files_go_after_three_days() -> None:
+    ages = {"old": NOW - timedelta(hours=73), "new": NOW - timedelta(hours=71)}
     attempts = [Attempt(name, LOGICAL, began_at, 7) for name, began_at in ages.items()]
 
     expiry = plan([], {}, KEEP, NOW, attempts=attempts, unfinished=ages)
@@ -265,7 +265,7 @@ def test_a_dry_run_says_what_would_go_and_touches_nothing(catalogue: Catalogue) 
 
 def test_what_may_go_is_gone_with_all_that_it_was_made_of(catalogue: Catalogue) -> None:
     base, old, new = fill(catalogue)
-    catalogue.new_id(LOGICAL, NOW - timedelta(days=2))
+    catalogue.new_id(LOGICAL, NOW - timedelta(days=4))
     told: list[str] = []
 
     expire(catalogue, KEEP, NOW, progress=told.append)

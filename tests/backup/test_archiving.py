@@ -1,0 +1,68 @@
+"""A server of one's own, made to archive its WAL as the instructions say."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from b44_assets.backup.archive import ship, wal_files
+from b44_assets.backup.archiving import archiving, instructions
+from b44_assets.backup.catalogue import Catalogue
+from b44_assets.backup.taking import describe
+from b44_assets.database.connect import connect
+from tests.support import PG15_BIN, Pg15, ordinary_account, run_as
+
+
+@pytest.fixture
+def own_server() -> Generator[Pg15]:
+    """A PostgreSQL 15 of the test's own."""
+    if not (PG15_BIN / "postgres").exists():
+        pytest.skip(f"there is no PostgreSQL 15 in {PG15_BIN}")
+    folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir="/tmp"))
+    folder.chmod(0o755)
+    server = Pg15(folder)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+def test_the_instructions_make_a_server_archive_into_the_spool(own_server: Pg15, catalogue: Catalogue) -> None:
+    spool = own_server.directory / "wal of $ours's"
+    with connect(own_server.url(), autocommit=True) as conn:
+        before = archiving(conn, spool, catalogue.store, describe(conn).system)
+    assert (before.works, before.explanation) == (False, "archiving of WAL is turned off")
+
+    account = ordinary_account()
+    spool.mkdir(mode=0o700)
+    if account:
+        os.chown(spool, account.pw_uid, account.pw_gid)
+    lines = re.findall(r"^ {7}(\w+ = .*)$", instructions(spool, before.server_version), re.MULTILINE)
+    with (own_server.data_dir / "postgresql.conf").open("a") as conf:
+        conf.write("\n".join(lines) + "\n")
+    restart = [PG15_BIN / "pg_ctl", "-D", own_server.data_dir, "-w", "-l", own_server.data_dir / "log", "restart"]
+    assert run_as(account, restart).returncode == 0
+
+    with connect(own_server.url(), autocommit=True) as conn:
+        system = describe(conn).system
+        conn.execute("create table t (i int)")
+        [segment] = conn.execute("select pg_walfile_name(pg_switch_wal())").fetchone() or ("",)
+        while conn.execute("select last_archived_wal from pg_stat_archiver").fetchone() != (segment,):
+            time.sleep(0.02)
+        assert (spool / segment).exists()
+        ship(spool, catalogue, system)
+        after = archiving(conn, spool, catalogue.store, system)
+    assert (after.works, after.last_archived) == (True, segment)
+    assert segment in {file.name for file in wal_files(catalogue.store, system)}
+
+
+@pytest.mark.parametrize(("version", "there"), [(160004, False), (170000, True)])
+def test_only_a_server_that_knows_summaries_of_wal_is_told_of_them(version: int, there: bool) -> None:
+    assert ("summarize_wal" in instructions(Path("/spool"), version)) is there
