@@ -274,7 +274,7 @@ def test_what_may_go_is_gone_with_all_that_it_was_made_of(catalogue: Catalogue) 
     assert not catalogue.store.names(f"backups/{old.id}")
     assert catalogue.abandoned() == []
     assert list(catalogue.store.names("wal/")) == [archived(9).path]
-    assert told == [old.id, "20261124T151500Z-logical", archived(4).path]
+    assert told == [old.id, "20261122T151500Z-logical", archived(4).path]
 
 
 def test_killed_in_the_middle_it_leaves_no_backup_without_its_files(
