@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Column, Table
 
-from b44_assets.errors import B44Error, BackupError, BadBackupError
-from b44_assets.instance import dagster_instance, prepare_dagster
+from b44_assets.errors import BackupError, BadBackupError
+from b44_assets.instance import tell_dagster
 from b44_assets.options import database_option, json_option, out, right, settings_with
 
 if TYPE_CHECKING:
     from b44_assets.backup.model import Backup
-    from b44_assets.backup.operating import BackedUp, Vault
+    from b44_assets.backup.operating import Vault
     from b44_assets.backup.restoring import RecoveryTarget
 
 _EXAMPLE_SPOOL = Path("/var/lib/b44/wal")
@@ -65,7 +65,9 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
             f"{done.backup.id}: {_size(done.backup.size)}, restored and found equal to its source in"
             f" {done.backup.proof.seconds:.1f} s"
         )
-    _report(vault, done)
+    from b44_assets.orchestration.backups import report
+
+    tell_dagster(vault.settings, lambda instance: report(instance, done))
     if done.unproven is not None:
         raise BadBackupError(f"{done.backup.id} is taken, and does not count as good: {done.unproven}")
     if done.backup.proof is not None and not done.backup.good:
@@ -232,21 +234,6 @@ def _target(to_time: str | None, to_lsn: str | None, to_point: str | None) -> Re
     except ValueError as error:
         raise click.UsageError(f"--to-time must be a time such as 2026-11-26T15:04:05Z, not {to_time!r}") from error
     return RecoveryTarget(time=moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-
-
-def _report(vault: Vault, done: BackedUp) -> None:
-    """Lets the UI know; the backup stands without it."""
-    prepare_dagster(vault.settings)
-    from dagster_postgres.utils import DagsterPostgresException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from b44_assets.orchestration.backups import report
-
-    try:
-        with dagster_instance() as instance:
-            report(instance, done)
-    except (B44Error, DagsterPostgresException, SQLAlchemyError) as error:
-        _say(f"warning: the UI does not know of it: {str(error).splitlines()[0]}")
 
 
 def _as_json(found: Backup) -> dict[str, Any]:

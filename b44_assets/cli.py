@@ -33,7 +33,7 @@ from b44_assets.database.embedded import EmbeddedServer, dagster_url, target_url
 from b44_assets.database.locks import Session as Holder
 from b44_assets.database.locks import advisory_lock
 from b44_assets.errors import B44Error, DatabaseError, ExportError, SettingsError
-from b44_assets.instance import dagster_instance, packaged, prepare_dagster
+from b44_assets.instance import dagster_instance, packaged, prepare_dagster, tell_dagster
 from b44_assets.options import database_option, json_option, out, right, settings_with
 from b44_assets.settings import Settings, month_from
 
@@ -184,6 +184,10 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
     _need_books(session, "rollback")
     with _alone(settings):
         undone = undo_run(session, run_id or "") if month is None else undo_month(session, month)
+    if undone.parts:
+        from b44_assets.orchestration.reporting import report_what_was_taken_back
+
+        tell_dagster(settings, lambda instance: report_what_was_taken_back(instance, session, undone))
     if as_json:
         click.echo(json.dumps({"entities": {one.entity: asdict(one) for one in undone.entities}}, ensure_ascii=False))
         return

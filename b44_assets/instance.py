@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from b44_assets.errors import B44Error
 from b44_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,3 +56,16 @@ def dagster_instance() -> DagsterInstance:
     return DagsterInstance.from_ref(
         InstanceRef.from_dir(os.environ["DAGSTER_HOME"], overrides={"compute_logs": nowhere})
     )
+
+
+def tell_dagster(settings: Settings, tell: Callable[[DagsterInstance], None]) -> None:
+    """Lets the UI know of what was done without it. That stands even where the storage is not there: then a warning says so."""
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        prepare_dagster(settings)
+        with dagster_instance() as instance:
+            tell(instance)
+    except (B44Error, DagsterPostgresException, SQLAlchemyError) as error:
+        click.echo(f"warning: the UI does not know of it: {str(error).splitlines()[0]}", err=True)

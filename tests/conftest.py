@@ -63,8 +63,9 @@ def embedded(pytestconfig: pytest.Config) -> EmbeddedServer:
         if not server.running():
             server.start()
             with psycopg.connect(server.url("postgres"), autocommit=True) as conn:
-                # Nothing here outlives the session.
-                conn.execute("ALTER SYSTEM SET fsync = off")
+                # Nothing here outlives the session, and no kill of a process tears a page.
+                for setting in ("fsync = off", "full_page_writes = off", "summarize_wal = off"):
+                    conn.execute(f"ALTER SYSTEM SET {setting}".encode())
                 conn.execute("SELECT pg_reload_conf()")
     return server
 

@@ -139,7 +139,8 @@ class Pg15:
             with (self.data_dir / "postgresql.conf").open("a") as conf:
                 conf.write(
                     f"\nlisten_addresses = '127.0.0.1'\nport = {free_port()}\nssl = on\n"
-                    f"unix_socket_directories = '{self.data_dir}'\nfsync = off\nmax_connections = 50\n"
+                    f"unix_socket_directories = '{self.data_dir}'\nfsync = off\nfull_page_writes = off\n"
+                    "max_connections = 50\n"
                 )
             self._run(account, "pg_ctl", "-D", self.data_dir, "-w", "-l", self.data_dir / "log", "start")
             for statement in _ROLES:

@@ -340,7 +340,8 @@ def publish_permissions(session: Session) -> PublishPermissions:
 
 def slugs_registered(session: Session) -> SlugsRegistered:
     """Compares the registry of slugs with the posts. Those of detached months stay taken, and count as theirs."""
-    with session.connection("check posts") as conn:
+    with session.connection("check posts") as conn, conn.transaction():
+        conn.execute("set local work_mem = '256MB'")
         row = conn.execute(
             """
             select count(p.id), count(*) filter (where s.slug is null), count(*) filter (

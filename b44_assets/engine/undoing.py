@@ -7,7 +7,7 @@ not: what may be loaded afterwards; the next load finds out by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import LiteralString
@@ -43,9 +43,15 @@ class UndoneEntity:
 
 @dataclass(frozen=True)
 class Undone:
-    """What was taken back, the tables in the order in which it was done."""
+    """What was taken back.
+
+    Attributes:
+        entities: By table, in the order in which it was done.
+        parts: The tables and partitions (first day, or None) whose batches were taken back.
+    """
 
     entities: tuple[UndoneEntity, ...]
+    parts: tuple[tuple[str, date | None], ...]
 
 
 def undo_run(session: Session, run_id: str) -> Undone:
@@ -109,10 +115,11 @@ def undo_entity(session: Session, mapping: TableMapping, generation: int) -> Und
 
 
 def _undo(session: Session, find: Callable[[Connection], dict[str, list[int]]]) -> Undone:
-    def work() -> tuple[UndoneEntity, ...]:
+    def work() -> Undone:
         with session.connection("undo") as conn:
             with conn.transaction():
-                done = _take_back(session, conn, find(conn))
+                batches = find(conn)
+                done = Undone(_take_back(session, conn, batches), _parts(conn, batches))
                 failpoint("undo: before commit", conn)
             failpoint("undo: after commit", conn)
         return done
@@ -123,7 +130,19 @@ def _undo(session: Session, find: Callable[[Connection], dict[str, list[int]]]) 
         if _unsettled(session, table):
             # Records whose author is gone are orphans for the time being, which is no reason to stop.
             settle(replace(session, max_quarantine=None), session.catalog.mappings[table])
-    return Undone(done)
+    return done
+
+
+def _parts(conn: Connection, batches: Mapping[str, list[int]]) -> tuple[tuple[str, date | None], ...]:
+    return tuple(
+        (table, day)
+        for table, numbers in batches.items()
+        for (day,) in conn.execute(
+            "select distinct partition_key from migration.migration_log where entity_type = %s and batch_number = any(%s)"
+            " order by 1",
+            (table, numbers),
+        ).fetchall()
+    )
 
 
 def _unsettled(session: Session, table: str) -> bool:

@@ -13,9 +13,11 @@ from typing import Any
 import dagster as dg
 from dagster import AssetKey, DagsterEventType, DagsterInstance, DagsterRun
 
+from b44_assets.engine.session import Session
+from b44_assets.engine.undoing import Undone
 from b44_assets.engine.work import Standing, standing
 from b44_assets.orchestration.assets import key_of
-from b44_assets.orchestration.partitions import is_monthly, month_of
+from b44_assets.orchestration.partitions import is_monthly, key_of_month, month_of
 from b44_assets.orchestration.resources import Migration
 
 Part = tuple[str, str | None]
@@ -57,6 +59,26 @@ def report_what_is_in(instance: DagsterInstance, migration: Migration, runs: Seq
                 instance.report_runless_asset_event(_materialization(stands, part, one.run_id))
                 reported.append(part)
     return reported
+
+
+def report_what_was_taken_back(instance: DagsterInstance, session: Session, undone: Undone) -> None:
+    """Reports how tables and months are after a rollback: Dagster would show the rows of before.
+
+    Raises:
+        DatabaseError: The target cannot be reached.
+    """
+    stands = standing(session)
+    for table, day in undone.parts:
+        month = key_of_month(day) if day is not None and is_monthly(session.catalog, table) else None
+        facts: dict[str, Any] = {"taken_back": sum(one.deleted for one in undone.entities if one.entity == table)}
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                asset_key=key_of(table),
+                partition=month,
+                description="A rollback has taken records back: this is what is left. Materializing it brings them again.",
+                metadata=facts | _rows(stands, (table, month)),
+            )
+        )
 
 
 def _unsaid(instance: DagsterInstance, migration: Migration, run: DagsterRun) -> _Unsaid:
@@ -103,15 +125,17 @@ def _last_said(instance: DagsterInstance, part: Part) -> int:
 
 def _materialization(stands: Standing, part: Part, run_id: str) -> dg.AssetMaterialization:
     table, month = part
-    rows = stands.rows[table]
-    facts: dict[str, Any] = {"interrupted_run": run_id}
-    if month is None:
-        facts["migrated"] = sum(rows.values())
-    else:
-        facts |= {"month": month, "dagster/partition_row_count": rows.get(month_of(month), 0)}
     return dg.AssetMaterialization(
         asset_key=key_of(table),
         partition=month,
         description="Reported from the books of the migration: the run that loaded this ended before it could say so.",
-        metadata=facts,
+        metadata={"interrupted_run": run_id} | _rows(stands, part),
     )
+
+
+def _rows(stands: Standing, part: Part) -> dict[str, Any]:
+    table, month = part
+    rows = stands.rows.get(table, {})
+    if month is None:
+        return {"migrated": sum(rows.values())}
+    return {"month": month, "dagster/partition_row_count": rows.get(month_of(month), 0)}

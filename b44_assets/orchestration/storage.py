@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from dagster import Field, StringSource
@@ -13,12 +16,17 @@ from b44_assets.settings import Settings
 
 
 class EventLogStorage(PostgresEventLogStorage):
-    """As `dagster-postgres` has it, but it remembers which tables and columns are there: it asks with many an event."""
+    """As `dagster-postgres` has it, but for what makes a run of many assets slow.
+
+    It asks with many an event which tables and columns are there, and stores what is planned in a transaction or two for
+    each asset and check.
+    """
 
     def __init__(self, *args: Any, **named: Any) -> None:
         """As of `PostgresEventLogStorage`."""
         self._tables: set[str] = set()
         self._columns: set[str] = set()
+        self._batch = threading.local()
         super().__init__(*args, **named)
 
     def has_table(self, table_name: str) -> bool:
@@ -31,6 +39,19 @@ class EventLogStorage(PostgresEventLogStorage):
         if column_name not in self._columns and super()._has_asset_key_col_on_connection(conn, column_name):
             self._columns.add(column_name)
         return column_name in self._columns
+
+    def store_event_batch(self, events: Sequence[Any]) -> None:
+        """Stores events in one transaction; where it fails Dagster stores them one by one."""
+        with self.index_transaction() as conn:
+            self._batch.conn = conn
+            try:
+                super().store_event_batch(events)
+            finally:
+                del self._batch.conn
+
+    def _connect(self) -> Any:
+        conn = getattr(self._batch, "conn", None)
+        return super()._connect() if conn is None else nullcontext(conn)
 
 
 class PostgresStorage(DagsterPostgresStorage):

@@ -91,7 +91,9 @@ def test_corrected_records_are_replayed_once(finished: str, b44: Command) -> Non
     assert value(finished, "select count(*) from posts") == before + 1
 
 
-def test_a_month_is_taken_back_and_brought_again(finished: str, migrated: Migrated, b44: Command) -> None:
+def test_a_month_is_taken_back_and_brought_again(
+    finished: str, migrated: Migrated, b44: Command, dagster_storage: str
+) -> None:
     on = b44.on(finished)
     month, held = rows(
         finished,
@@ -101,6 +103,11 @@ def test_a_month_is_taken_back_and_brought_again(finished: str, migrated: Migrat
     result = on("rollback", "--partition", month, "--json")
     assert (result.status, result.report["entities"]["posts"]["deleted"]) == (0, held)
     assert value(finished, "select count(*) from posts") == total - held
+    told = rows(
+        dagster_storage, "select event from event_logs where partition = %s and event like '%%taken_back%%'", month
+    )
+    assert len(told) == 1
+    assert "A rollback has taken records back" in told[0][0]
     assert on("verify").status == 1
     assert on("migrate", "--export", migrated.export).status == 0
     assert value(finished, "select count(*) from posts") == total
