@@ -113,7 +113,13 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -
     elif not listing.backups:
         out().print("There is no backup yet: `b44 backup` takes one.")
     else:
-        table = Table(Column("backup", no_wrap=True), right("size"), "SHA-256", "needs", "verified", "expires")
+        table = Table(
+            Column("backup", no_wrap=True),
+            right("size"),
+            "SHA-256",
+            "needs",
+            *(Column(name, min_width=10) for name in ("verified", "expires")),
+        )
         for one in listing.backups:
             table.add_row(
                 one.id,
