@@ -118,16 +118,18 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -
             right("size"),
             "SHA-256",
             "needs",
-            *(Column(name, min_width=10) for name in ("verified", "expires")),
+            Column("verified", min_width=10),
+            "expires",
         )
         for one in listing.backups:
+            left = (one.ended_at + keep - datetime.now(UTC)).days
             table.add_row(
                 one.id,
                 _size(one.size),
                 next((file.sha256[:8] for file in one.files), ""),
                 one.parent or "",
                 _verified(one),
-                f"{one.ended_at + keep:%Y-%m-%d}",
+                f"{left} days" if left >= 0 else "now",
             )
         out().print(table)
     for attempt in listing.attempts:
