@@ -416,6 +416,24 @@ as $$
     ) l
 $$;
 
+-- Transactions that keep a snapshot from one statement to the next, as REPEATABLE READ does, or may: what goes on in a
+-- transaction block may be either. One that `seen_before` names may meanwhile be waiting for our own lock.
+create or replace function base44_standing_snapshots(seen_before text[] default null) returns table (transaction text)
+language plpgsql
+as $$
+begin
+  perform pg_stat_clear_snapshot();
+  return query
+    select t.name
+      from pg_stat_activity a
+     cross join format('%s %s', a.pid, a.xact_start) as t (name)
+     where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+       and a.backend_xmin is not null
+       and (a.state like 'idle in transaction%' or t.name = any (seen_before)
+            or (a.xact_start < a.query_start and a.wait_event_type is distinct from 'Lock'));
+end
+$$;
+
 -- Copies rows that still are in use, and notes which versions of them it took. Refuses more than `most_rows`.
 create or replace function base44_copy_rows(source regclass, copy regclass, within text, most_rows bigint, hint text) returns void
 language plpgsql
@@ -563,6 +581,7 @@ declare
   may_become boolean := true;
   copied integer[] := '{}';
   only_one boolean;
+  standing text[];         -- transactions that kept a snapshot when the locks were asked for
   place integer;
 begin
   for attempt in 1 .. 2 loop
@@ -653,13 +672,10 @@ begin
     end if;
 
     begin
+      select array_agg(s.transaction) into standing from base44_standing_snapshots() s;
       -- Whoever has its list of partitions, but not read the default one yet, would miss rows that move.
       perform base44_lock_to_attach(target.relation, target.default_partition, held <> '{}', patience);
-      perform pg_stat_clear_snapshot();
-      if held <> '{}' and becomes is null and exists (
-        select from pg_stat_activity a
-         where a.datname = current_database() and a.pid <> pg_backend_pid() and a.state like 'idle in transaction%'
-           and a.backend_xmin is not null) then
+      if held <> '{}' and becomes is null and exists (select from base44_standing_snapshots(standing)) then
         raise lock_not_available using hint = hint, message = format(
           'a transaction with a snapshot of before would not see rows of %s where they move to', target.default_partition);
       end if;

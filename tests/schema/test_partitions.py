@@ -660,6 +660,20 @@ def test_rows_do_not_move_under_a_snapshot_of_before(session: Session, conn: Con
     assert places(conn) == {"posts_2025_03": 20, "posts_default": 5}
 
 
+def test_a_snapshot_stands_also_while_its_transaction_waits_for_our_lock(session: Session, conn: Connection) -> None:
+    names = "select transaction from base44_standing_snapshots(%s)"
+    with old_snapshot(session) as reader, psycopg.connect(session.url) as locker:
+        before = every(locker, names, None)
+        locker.execute("lock table posts")
+        with in_thread(lambda: reader.execute("select count(*) from posts")):
+            while not one(conn, "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"):
+                time.sleep(0.01)
+            waiting = every(locker, names, before)
+            unknown = every(locker, names, None)
+            locker.rollback()
+    assert (len(before), waiting, unknown) == (1, before, [])
+
+
 # -- draining ----------------------------------------------------------------------------------------------------------
 
 
