@@ -6,10 +6,14 @@ restoring them: it is reached only where something is taken from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from psycopg import Connection
+from psycopg.rows import TupleRow
 
 from b44_assets.backup import archive, health, retention
 from b44_assets.backup.archive import Shipped, Waiting
@@ -89,7 +93,7 @@ class BackedUp:
 def back_up(vault: Vault, kind: BackupKind, progress: Progress | None = None, tell: Tell | None = None) -> BackedUp:
     """Takes a backup, restores it into a scratch server and compares it with its source.
 
-    The first base backup of the embedded server turns the archiving of its WAL on.
+    The first base backup of the embedded server turns the archiving of its WAL on, if it was not turned off.
 
     Args:
         vault: Whose.
@@ -103,7 +107,7 @@ def back_up(vault: Vault, kind: BackupKind, progress: Progress | None = None, te
     """
     tell = tell or _quiet
     url = target_url(vault.settings)
-    if kind is not BackupKind.LOGICAL and vault.embedded is not None and not vault.embedded.archives():
+    if kind is not BackupKind.LOGICAL and vault.embedded is not None and vault.embedded.archives() is None:
         tell("turning the archiving of WAL on")
         archive_wal(vault, on=True)
     tell(f"taking a {kind} backup")
@@ -135,11 +139,10 @@ def ship_wal(vault: Vault, tell: Tell | None = None) -> Shipped:
     """
     if vault.spool is None:
         raise BackupError("B44_WAL_DIR is not set: `b44 db archiving` says how your server is made to archive its WAL")
-    if vault.embedded is not None and not vault.embedded.archives():
+    if vault.embedded is not None and vault.embedded.archives() is None:
         archive_wal(vault, on=True)
-    with connect(target_url(vault.settings), application_name="b44 backup", autocommit=True) as conn:
-        system = describe(conn).system
-    return archive.ship(vault.spool, vault.catalogue, system, tell)
+    with _server(vault) as (_, system):
+        return archive.ship(vault.spool, vault.catalogue, system, tell)
 
 
 def look_at_archiving(vault: Vault) -> ArchivingState:
@@ -149,8 +152,8 @@ def look_at_archiving(vault: Vault) -> ArchivingState:
         BackupError: The store cannot be listed.
         DatabaseError: The server cannot be reached.
     """
-    with connect(target_url(vault.settings), application_name="b44 backup", autocommit=True) as conn:
-        return archiving(conn, vault.spool, vault.catalogue.store, describe(conn).system)
+    with _server(vault) as (conn, system):
+        return archiving(conn, vault.spool, vault.catalogue.store, system)
 
 
 def verify_again(
@@ -260,6 +263,13 @@ def wal_is_whole(vault: Vault, found: Survey) -> dict[str, Health]:
         "no_gap": health.whole_wal(found.listing.backups, found.wal, histories),
         "keeps_up": health.shipping(waiting, (), LONGEST_WAIT, found.at),
     }
+
+
+@contextmanager
+def _server(vault: Vault) -> Generator[tuple[Connection[TupleRow], str]]:
+    """A connection to the server, and the system identifier of its cluster."""
+    with connect(target_url(vault.settings), application_name="b44 backup", autocommit=True) as conn:
+        yield conn, describe(conn).system
 
 
 def _quiet(_: str) -> None:

@@ -233,7 +233,8 @@ class EmbeddedServer:
 
         Args:
             command: The `archive_command`; it runs in the data directory, from which `../archive` is the spool. None
-                turns archiving off; the spool stays, since it may hold what has not reached the store.
+                turns archiving off, until somebody turns it on again; the spool stays, since it may hold what has not
+                reached the store.
 
         Raises:
             DatabaseError: If the running server has to be restarted first, for an older version of ours started it.
@@ -243,11 +244,8 @@ class EmbeddedServer:
             self.home.mkdir(parents=True, exist_ok=True)
             make_directory(self.directory, account)
             with _locked(self.directory / "start.lock", account):
-                if command is None:
-                    self._archive_conf.unlink(missing_ok=True)
-                else:
-                    make_directory(self.spool, account)
-                    write_file(self._archive_conf, _archiving(command), account)
+                make_directory(self.spool, account)
+                write_file(self._archive_conf, _archiving(command), account)
                 if not self._held() or self._live_postmaster() is None:
                     return
                 if "archive_mode = on" not in (self.data_dir / "b44.conf").read_text():
@@ -263,9 +261,12 @@ class EmbeddedServer:
                         f" {last_line(result.stderr)}"
                     )
 
-    def archives(self) -> bool:
-        """Tells whether archiving of WAL is turned on."""
-        return self._archive_conf.exists()
+    def archives(self) -> bool | None:
+        """Tells whether archiving of WAL is turned on; None as long as it was turned neither on nor off."""
+        try:
+            return "archive_command" in self._archive_conf.read_text()
+        except FileNotFoundError:
+            return None
 
     @property
     def _archive_conf(self) -> Path:
@@ -678,10 +679,12 @@ def configuration(memory: int, shared_memory: int, socket_dir: Path) -> str:
     )
 
 
-def _archiving(command: str) -> str:
+def _archiving(command: str | None) -> str:
     """Returns `archive.conf`."""
+    if command is None:
+        return "# Archiving was turned off; no base backup turns it on again.\n"
     return (
-        "# Written by b44 when archiving is turned on, and removed when it is turned off.\n"
+        "# Written by b44 when archiving is turned on.\n"
         f"archive_command = {_quoted(command)}\n"
         "archive_timeout = 60  # seconds: what may be lost where little is written\n"
     )

@@ -35,7 +35,6 @@ from b44_assets.orchestration.timetable import (
 
 OWNERS = ["team:database"]
 EXPORT_STAGE = "exports"
-MONITORING_STAGE = "monitoring"
 INDEX_USAGE_KEY = dg.AssetKey(["monitoring", "index_usage"])
 REBUILT_INDEXES_KEY = dg.AssetKey(["monitoring", "rebuilt_indexes"])
 PENDING_WORK_KEY = dg.AssetKey(["monitoring", "pending_work"])
@@ -82,6 +81,42 @@ def build_assets(catalog: Catalog, months: dg.MonthlyPartitionsDefinition) -> li
 def schema_on(catalog: Catalog, table: str) -> list[Spec]:
     """Index groups, constraints and triggers on a table, in the order of the work."""
     return [spec for kind in ON_A_TABLE for spec in catalog.on(table, kind)]
+
+
+def operation(
+    key: dg.AssetKey,
+    description: str,
+    deps: Sequence[dg.AssetKey],
+    work: Callable[[dg.AssetExecutionContext, Migration], dict[str, Any]],
+    *,
+    job: str | None = None,
+) -> dg.AssetsDefinition:
+    """An asset that no file of `sql/` makes: work on the database, whose metadata say what was done.
+
+    Args:
+        key: Its first part is the group.
+        description: For the UI.
+        deps: What it looks at.
+        work: Returns the metadata.
+        job: The one whose schedule keeps it fresh, if one does.
+    """
+
+    @dg.asset(
+        key=key,
+        deps=deps,
+        description=description,
+        freshness_policy=None if job is None else TIMETABLE[job].freshness,
+        group_name=key.path[0],
+        kinds={"postgres"},
+        owners=OWNERS,
+        code_version="1",
+    )
+    def of_operation(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        return dg.MaterializeResult(metadata=work(context, migration))
+
+    return of_operation
 
 
 def _spec_of(spec: Spec, **more: Any) -> Any:
@@ -181,8 +216,23 @@ def _view(spec: Spec) -> dg.AssetsDefinition:
     return dg.asset(**_spec_of(spec, freshness_policy=TIMETABLE[REFRESH_JOB].freshness))(view)
 
 
+def _monitoring(
+    key: dg.AssetKey,
+    description: str,
+    deps: Sequence[dg.AssetKey],
+    work: Callable[[dg.AssetExecutionContext, Session], dict[str, Any]],
+    *,
+    job: str | None = None,
+) -> dg.AssetsDefinition:
+    def looked(context: dg.AssetExecutionContext, migration: Migration) -> dict[str, Any]:
+        with migration.session(context) as session:
+            return work(context, session)
+
+    return operation(key, description, deps, looked, job=job)
+
+
 def _index_usage(catalog: Catalog) -> dg.AssetsDefinition:
-    return _of_operation(
+    return _monitoring(
         INDEX_USAGE_KEY,
         "Size, use and bloat of every index.",
         [key_of(spec.name) for spec in catalog.of(Kind.INDEX, Kind.CONSTRAINT, Kind.VIEW)],
@@ -192,7 +242,7 @@ def _index_usage(catalog: Catalog) -> dg.AssetsDefinition:
 
 
 def _rebuilt_indexes() -> dg.AssetsDefinition:
-    return _of_operation(
+    return _monitoring(
         REBUILT_INDEXES_KEY,
         "Indexes rebuilt CONCURRENTLY, since half of them or more was bloat.",
         [INDEX_USAGE_KEY],
@@ -206,7 +256,7 @@ def _pending_work(catalog: Catalog) -> dg.AssetsDefinition:
         settle_again(session)
         return metadata.of_standing(standing(session))
 
-    return _of_operation(
+    return _monitoring(
         PENDING_WORK_KEY,
         "Records that wait for their batch, by table and month: what is staged is judged anew where its export, or what its"
         " mapping reads, has changed. The sensor pending_work then has them loaded.",
@@ -219,7 +269,7 @@ def _pending_work(catalog: Catalog) -> dg.AssetsDefinition:
 
 
 def _statistics(catalog: Catalog) -> dg.AssetsDefinition:
-    return _of_operation(
+    return _monitoring(
         STATISTICS_KEY,
         "What the planner knows of the tables, and dead rows: those that have changed enough since the last time are vacuumed"
         " and analyzed, which keeps no reader or writer waiting.",
@@ -234,42 +284,13 @@ def _table_sizes(catalog: Catalog) -> dg.AssetsDefinition:
         sizes = measure_sizes(session)
         return metadata.of_sizes(sizes, context.instance.get_latest_materialization_event(TABLE_SIZES_KEY))
 
-    return _of_operation(
+    return _monitoring(
         TABLE_SIZES_KEY,
         "Size of every table with its indexes, and how fast it grows: plotted over time.",
         [key_of(spec.name) for spec in catalog.of(Kind.TABLE)],
         measured,
         job=MONITORING_JOB,
     )
-
-
-def _of_operation(
-    key: dg.AssetKey,
-    description: str,
-    deps: Sequence[dg.AssetKey],
-    work: Callable[[dg.AssetExecutionContext, Session], dict[str, Any]],
-    *,
-    job: str | None = None,
-) -> dg.AssetsDefinition:
-    """An asset of the monitoring group; `job` is the one whose schedule keeps it fresh."""
-
-    @dg.asset(
-        key=key,
-        deps=deps,
-        description=description,
-        freshness_policy=None if job is None else TIMETABLE[job].freshness,
-        group_name=MONITORING_STAGE,
-        kinds={"postgres"},
-        owners=OWNERS,
-        code_version="1",
-    )
-    def of_operation(
-        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
-    ) -> dg.MaterializeResult[Any]:
-        with migration.session(context) as session:
-            return dg.MaterializeResult(metadata=work(context, session))
-
-    return of_operation
 
 
 def _log_change(context: dg.AssetExecutionContext, done: SchemaChange) -> None:

@@ -1,7 +1,6 @@
 """Backups as assets, with their checks: what was taken, what the store holds, what a rehearsal measured."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -26,9 +25,8 @@ from b44_assets.backup.operating import (
     wal_is_whole,
 )
 from b44_assets.catalog import Catalog, Kind
-from b44_assets.errors import B44Error
 from b44_assets.orchestration import metadata
-from b44_assets.orchestration.assets import OWNERS, key_of
+from b44_assets.orchestration.assets import key_of, operation
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.timetable import (
     BASE_BACKUP_JOB,
@@ -40,13 +38,12 @@ from b44_assets.orchestration.timetable import (
     WAL_JOB,
 )
 
-BACKUP_STAGE = "backup"
-LOGICAL_KEY = dg.AssetKey([BACKUP_STAGE, "logical"])
-BASE_KEY = dg.AssetKey([BACKUP_STAGE, "base"])
-INCREMENTAL_KEY = dg.AssetKey([BACKUP_STAGE, "incremental"])
-WAL_KEY = dg.AssetKey([BACKUP_STAGE, "wal"])
-CATALOGUE_KEY = dg.AssetKey([BACKUP_STAGE, "catalogue"])
-DRILL_KEY = dg.AssetKey([BACKUP_STAGE, "drill"])
+LOGICAL_KEY = dg.AssetKey(["backup", "logical"])
+BASE_KEY = dg.AssetKey(["backup", "base"])
+INCREMENTAL_KEY = dg.AssetKey(["backup", "incremental"])
+WAL_KEY = dg.AssetKey(["backup", "wal"])
+CATALOGUE_KEY = dg.AssetKey(["backup", "catalogue"])
+DRILL_KEY = dg.AssetKey(["backup", "drill"])
 KEY_OF_KIND = {
     BackupKind.LOGICAL: LOGICAL_KEY,
     BackupKind.BASE: BASE_KEY,
@@ -171,23 +168,11 @@ def _asset(
     *,
     job: str,
 ) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=key,
-        deps=deps,
-        description=description,
-        freshness_policy=TIMETABLE[job].freshness,
-        group_name=BACKUP_STAGE,
-        kinds={"postgres"},
-        owners=OWNERS,
-        code_version="1",
-    )
-    def of_backup(
-        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
-    ) -> dg.MaterializeResult[Any]:
-        with _vault(migration) as vault:
-            return dg.MaterializeResult(metadata=work(context, vault))
+    def done(context: dg.AssetExecutionContext, migration: Migration) -> dict[str, Any]:
+        with migration.failing_in_one_line():
+            return work(context, Vault.of(migration.settings))
 
-    return of_backup
+    return operation(key, description, deps, done, job=job)
 
 
 def _newest(kind: BackupKind) -> dg.AssetChecksDefinition:
@@ -211,22 +196,13 @@ def _checks(
     def of_backup(
         context: dg.AssetCheckExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.AssetCheckResult]:
-        with _vault(migration) as vault:
+        with migration.failing_in_one_line():
+            vault = Vault.of(migration.settings)
             answers = answer(vault, survey(vault))
-            for key in context.selected_asset_check_keys:
-                found = answers[key.name]
-                yield dg.AssetCheckResult(
-                    asset_key=asset, check_name=key.name, passed=found.ok, description="; ".join(found.lines)
-                )
+        for key in context.selected_asset_check_keys:
+            found = answers[key.name]
+            yield dg.AssetCheckResult(
+                asset_key=asset, check_name=key.name, passed=found.ok, description="; ".join(found.lines)
+            )
 
     return of_backup
-
-
-@contextmanager
-def _vault(migration: Migration) -> Generator[Vault]:
-    """The backups of the installation; a fault of the user's world fails the step with its one line."""
-    try:
-        yield Vault.of(migration.settings)
-    except B44Error as error:
-        migration.faults.append(error)
-        raise dg.Failure(description=str(error), allow_retries=False) from error

@@ -50,7 +50,7 @@ class Migration:
 
     @contextmanager
     def session(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Generator[Session]:
-        """A session for a step. A fault of the user's world fails the step with its one line, and is not retried.
+        """A session for a step, which it fails in one line.
 
         Raises:
             Failure: The engine raised a `B44Error`.
@@ -69,9 +69,18 @@ class Migration:
             context.log.warning(line)
             self.notice(line)
 
+        with self.failing_in_one_line(), self.offline_session(context.run.run_id, report, notice).keeping() as session:
+            yield session
+
+    @contextmanager
+    def failing_in_one_line(self) -> Generator[None]:
+        """Fails the step with the one line of a fault of the user's world, and notes it for the command line.
+
+        Raises:
+            Failure: A `B44Error` was raised within. The step is not retried: what may pass was retried by the engine.
+        """
         try:
-            with self.offline_session(context.run.run_id, report, notice).keeping() as session:
-                yield session
+            yield
         except B44Error as error:
             self.faults.append(error)
             raise dg.Failure(description=str(error), allow_retries=False) from error
@@ -96,17 +105,10 @@ class Migration:
         def say(holder: Holder | None) -> None:
             context.log.info(f"waiting for another migration of this database to end: {holder or 'it is just ending'}")
 
-        stack = ExitStack()
-        try:
+        with self.failing_in_one_line(), ExitStack() as stack:
             conn = stack.enter_context(self.offline_session(run_id).connection("migrate"))
             stack.enter_context(advisory_lock(conn, MIGRATION_LOCK, wait=say, shared=not stages))
-        except B44Error as error:
-            self.faults.append(error)
-            raise dg.Failure(description=str(error), allow_retries=False) from error
-        except BaseException:
-            stack.close()
-            raise
-        self._held[run_id] = stack
+            self._held[run_id] = stack.pop_all()
 
     def let_others_in(self) -> None:
         """Ends what `keep_others_away` began."""

@@ -15,8 +15,11 @@ import pytest
 from b44_assets.backup.archive import ship, wal_files
 from b44_assets.backup.archiving import archiving, instructions
 from b44_assets.backup.catalogue import Catalogue
+from b44_assets.backup.operating import Vault, archive_wal, ship_wal
 from b44_assets.backup.taking import describe
 from b44_assets.database.connect import connect
+from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.settings import Settings
 from tests.support import PG15_BIN, Pg15, ordinary_account, run_as
 
 
@@ -66,3 +69,18 @@ def test_the_instructions_make_a_server_archive_into_the_spool(own_server: Pg15,
 @pytest.mark.parametrize(("version", "there"), [(160004, False), (170000, True)])
 def test_only_a_server_that_knows_summaries_of_wal_is_told_of_them(version: int, there: bool) -> None:
     assert ("summarize_wal" in instructions(Path("/spool"), version)) is there
+
+
+@pytest.mark.parametrize(("said", "archives"), [(None, True), (False, False)])
+def test_archiving_is_turned_on_by_whoever_needs_it_unless_somebody_turned_it_off(
+    server_home: EmbeddedServer, said: bool | None, archives: bool
+) -> None:
+    vault = Vault.of(Settings.load(environ={"B44_HOME": str(server_home.home)}, directory=server_home.home.parent))
+    try:
+        archive_wal(vault, on=False)
+        if said is None:
+            (server_home.directory / "archive.conf").unlink()
+        assert ship_wal(vault).refused == ()
+        assert server_home.archives() is archives
+    finally:
+        archive_wal(vault, on=True)

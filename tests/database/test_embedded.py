@@ -232,7 +232,7 @@ def test_archiving_is_turned_on_and_off_while_it_runs_and_stays_so(server: Embed
         return ask(server.url(), "SHOW archive_command")
 
     server.start()
-    assert (ask(server.url(), "SHOW archive_mode"), command(), server.archives()) == ("on", "/bin/true", False)
+    assert (ask(server.url(), "SHOW archive_mode"), command(), server.archives()) == ("on", "/bin/true", None)
 
     server.archive("test ! -f '../archive/%f' && cp %p '../archive/%f'")
     wait_until(lambda: command() == "test ! -f '../archive/%f' && cp %p '../archive/%f'")
