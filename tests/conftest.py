@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import uuid
@@ -14,7 +15,7 @@ import pytest
 from psycopg import sql
 
 from b44_assets.database.embedded import EmbeddedServer
-from tests.support import PG15_BIN, Pg15, database_url, locked
+from tests.support import PG15_BIN, Pg15, database_url, locked, memory_folder
 
 _SERVERS = pytest.StashKey[Path]()
 
@@ -26,8 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_SERVERS] = Path(worker["b44_servers"])
         return
     # Short, since the path of a socket may have 107 bytes.
-    config.stash[_SERVERS] = folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir="/tmp"))
-    folder.chmod(0o755)
+    folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir=memory_folder()))
+    folder.chmod(0o1777)
+    config.stash[_SERVERS] = folder
+    # Workers, and the commands that tests run, put there what they need as well; it all goes with the session.
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -43,7 +47,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     folder = config.stash[_SERVERS]
     EmbeddedServer(folder / "home").stop("immediate")
     Pg15(folder).stop()
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -42,7 +42,7 @@ class Shop:
 @pytest.fixture(scope="module")
 def shop(dagster_storage: str) -> Generator[Shop]:
     """Orders, backed up in every way; then two more of them, and after a good time the table is dropped."""
-    folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="b44-test-"))
     folder.chmod(0o755)
     (folder / "key").write_text(Key.generate().secret)
     command = Command(

@@ -21,7 +21,7 @@ from tests.backup.loading import clear
 @pytest.fixture(scope="session")
 def server_home() -> Generator[EmbeddedServer]:
     """The embedded server of a home of its own, running, archiving its WAL into its spool."""
-    folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="b44-test-"))
     folder.chmod(0o755)
     server = EmbeddedServer(folder / "home")
     try:

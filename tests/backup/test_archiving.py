@@ -28,7 +28,7 @@ def own_server() -> Generator[Pg15]:
     """A PostgreSQL 15 of the test's own."""
     if not (PG15_BIN / "postgres").exists():
         pytest.skip(f"there is no PostgreSQL 15 in {PG15_BIN}")
-    folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="b44-test-"))
     folder.chmod(0o755)
     server = Pg15(folder)
     server.start()

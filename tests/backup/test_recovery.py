@@ -368,7 +368,7 @@ def test_archiving_tells_how_it_is(server_home: EmbeddedServer, catalogue: Catal
 @pytest.fixture
 def open_folder() -> Generator[Path]:
     """A folder that every account can pass through."""
-    folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="b44-test-"))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)

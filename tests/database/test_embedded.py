@@ -45,7 +45,7 @@ def initialized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def open_folder() -> Generator[Path]:
     """A folder that every account can pass through; those of pytest are closed."""
-    folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="b44-test-"))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)

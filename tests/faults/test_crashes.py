@@ -148,7 +148,7 @@ def test_a_session_that_is_ended_or_an_answer_that_is_lost_costs_no_run(
 @pytest.fixture(scope="module")
 def own_scene(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
     """A server of these tests' own, which may crash."""
-    folder = Path(tempfile.mkdtemp(prefix="b44-crash-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="b44-crash-"))
     folder.chmod(0o755)
     server = EmbeddedServer(folder / "home")
     server.start()
