@@ -12,10 +12,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from b44_assets.database.embedded import EmbeddedServer
 from tests.support import PG15_BIN, Pg15, database_url, locked, memory_folder
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 _SERVERS = pytest.StashKey[Path]()
 
@@ -45,7 +50,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     folder = config.stash[_SERVERS]
-    EmbeddedServer(folder / "home").stop("immediate")
+    for home in {found.parent for found in (*folder.glob("*/postgres"), *folder.glob("*/*/postgres"))}:
+        EmbeddedServer(home).stop("immediate")
     Pg15(folder).stop()
     shutil.rmtree(folder, ignore_errors=True)
 

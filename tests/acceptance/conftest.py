@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ import pytest
 from psycopg import sql
 
 from b44_assets.database.embedded import EmbeddedServer
-from tests.acceptance.support import EXPORTS, Command, Result, environment
+from tests.acceptance.support import EXPORTS, REPOSITORY, Command, Result, environment
 from tests.support import locked
 
 MakeDatabase = Callable[[], str]
@@ -73,6 +74,20 @@ def b44(tmp_path: Path, dagster_storage: str) -> Command:
     directory = tmp_path / "work"
     directory.mkdir()
     return Command(directory, environment(DAGSTER_PG_URL=dagster_storage))
+
+
+@pytest.fixture(scope="session")
+def lean_sql(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `sql/` without what takes most of a run's time and has no part in what becomes of a record."""
+    folder = tmp_path_factory.mktemp("lean") / "sql"
+    shutil.copytree(REPOSITORY / "sql", folder, ignore=shutil.ignore_patterns("indexes", "constraints", "queries"))
+    return folder
+
+
+@pytest.fixture
+def lean(b44: Command, lean_sql: Path) -> Command:
+    """The command with such a folder."""
+    return b44.having(B44_SQL_DIR=str(lean_sql))
 
 
 @pytest.fixture

@@ -360,6 +360,7 @@ def test_database_that_is_dropped_under_a_migration_is_one_line(
     ],
     ids=["staging", "loading"],
 )
+@pytest.mark.slow  # tests/faults kills the engine at every failpoint
 def test_killed_migration_goes_on_when_run_again(
     table: str, purpose: str, after: str, b44: Command, migrated: Migrated, target: str
 ) -> None:
@@ -376,6 +377,7 @@ def test_killed_migration_goes_on_when_run_again(
     assert state(target) == state(migrated.url)
 
 
+@pytest.mark.slow  # tests/faults has the same of the engine alone
 def test_two_migrations_at_once_come_to_what_one_comes_to(b44: Command, migrated: Migrated, target: str) -> None:
     command = b44.on(target).having(B44_BATCH_SIZE="5")
     both = [command.start("migrate", "--export", migrated.export, "--json") for _ in range(2)]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from b44_assets.backup.sealing import Key
 from b44_assets.database.embedded import EmbeddedServer
 from tests.acceptance.support import Command, environment, rows, value
+from tests.support import locked
 
 ORDERS = [(n, f"order {n}") for n in range(1, 6)]
 
@@ -40,11 +40,13 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(dagster_storage: str) -> Generator[Shop]:
-    """Orders, backed up in every way; then two more of them, and after a good time the table is dropped."""
-    folder = Path(tempfile.mkdtemp(prefix="b44-test-"))
-    folder.chmod(0o755)
-    (folder / "key").write_text(Key.generate().secret)
+def shop(embedded: EmbeddedServer, dagster_storage: str) -> Shop:
+    """Orders, backed up in every way; then two more of them, and after a good time the table is dropped.
+
+    Made once for all workers, and gone with their servers.
+    """
+    folder = embedded.home.parent / "shop"
+    made = folder / "made"
     command = Command(
         folder,
         environment(
@@ -54,28 +56,33 @@ def shop(dagster_storage: str) -> Generator[Shop]:
             B44_BACKUP_KEY=str(folder / "key"),
         ),
     )
-    server = EmbeddedServer(folder / "home")
-    try:
-        server.start()
-        with psycopg.connect(server.url(), autocommit=True) as conn:
-            conn.execute("create table orders (id int primary key, what text)")
-            conn.cursor().executemany("insert into orders values (%s, %s)", ORDERS[:3])
-            for kind in ("logical", "base"):
-                taken = command("backup", "--kind", kind, "--json")
-                assert (taken.status, taken.report["good"], taken.report["encrypted"]) == (0, True, True), taken
-            conn.cursor().executemany("insert into orders values (%s, %s)", ORDERS[3:])
-            good = datetime.now(UTC)
-            conn.execute("select pg_create_restore_point('before the release')")
-            conn.execute("drop table orders")
-            conn.execute("select pg_switch_wal()")
-        wait_for(lambda: any(file.name.startswith("0") for file in server.spool.iterdir()))
-        shipped = command("backup", "--kind", "wal", "--json")
-        assert (shipped.status, shipped.report["files"] > 0) == (0, True), shipped
-        yield Shop(command, folder / "store", good)
-    finally:
-        for home in folder.glob("*/postgres"):
-            EmbeddedServer(home.parent).stop("immediate")
-        shutil.rmtree(folder)
+    with locked(folder.with_suffix(".lock")):
+        if not made.exists():
+            folder.mkdir()
+            made.write_text(make_shop(command).isoformat())
+    return Shop(command, folder / "store", datetime.fromisoformat(made.read_text()))
+
+
+def make_shop(command: Command) -> datetime:
+    """Does what the fixture says; returns the good time."""
+    (command.directory / "key").write_text(Key.generate().secret)
+    server = EmbeddedServer(command.directory / "home")
+    server.start()
+    with psycopg.connect(server.url(), autocommit=True) as conn:
+        conn.execute("create table orders (id int primary key, what text)")
+        conn.cursor().executemany("insert into orders values (%s, %s)", ORDERS[:3])
+        for kind in ("logical", "base"):
+            taken = command("backup", "--kind", kind, "--json")
+            assert (taken.status, taken.report["good"], taken.report["encrypted"]) == (0, True, True), taken
+        conn.cursor().executemany("insert into orders values (%s, %s)", ORDERS[3:])
+        good = datetime.now(UTC)
+        conn.execute("select pg_create_restore_point('before the release')")
+        conn.execute("drop table orders")
+        conn.execute("select pg_switch_wal()")
+    wait_for(lambda: any(file.name.startswith("0") for file in server.spool.iterdir()))
+    shipped = command("backup", "--kind", "wal", "--json")
+    assert (shipped.status, shipped.report["files"] > 0) == (0, True), shipped
+    return good
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

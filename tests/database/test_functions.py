@@ -13,14 +13,14 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
 from tests.database.conftest import FIRST_SECOND, NAMESPACE, SYSTEM_USER, Target, object_id, uuid_of
 
 # A round trip costs more than a value, so that each example is a list of them.
-many = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=60)
 storable = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 WHITE_SPACE = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(

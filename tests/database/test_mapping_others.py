@@ -616,10 +616,9 @@ EXPORTS = st.fixed_dictionaries({
 
 
 @settings(
-    deadline=None,
-    max_examples=15,
+    max_examples=8,
     phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )
 @given(export=EXPORTS)
 def test_nothing_of_a_record_is_lost(shared_target_18: Target, export: dict[str, list[Record]]) -> None:

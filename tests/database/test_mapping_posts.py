@@ -418,9 +418,8 @@ POSTS = st.fixed_dictionaries(
 
 @pytest.mark.long
 @settings(
-    deadline=None,
     max_examples=15,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )
 @given(records=with_repeats(POSTS))
 def test_posts_come_out_as_the_rules_say_whatever_collides(shared_target: Target, records: list[Record]) -> None:

@@ -629,9 +629,8 @@ def with_repeats(draw: st.DrawFn, records: st.SearchStrategy[Record], max_size: 
 
 @pytest.mark.long
 @settings(
-    deadline=None,
     max_examples=15,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )
 @given(records=with_repeats(USERS))
 def test_users_come_out_as_the_rules_say_whatever_collides(shared_target: Target, records: list[Record]) -> None:

@@ -523,8 +523,7 @@ def _try(target: Target, **options: Any) -> None:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                deadline=None,
-                suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+                suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.data_too_large],
                 database=None,
                 print_blob=False,
                 **options,

@@ -168,9 +168,7 @@ def own_scene(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
 @pytest.mark.parametrize(
     "failpoint",
     [
-        name
-        if name in ("batch: before commit", "settle: after commit", "undo: after commit")
-        else pytest.param(name, marks=pytest.mark.slow)
+        name if name in ("batch: before commit", "undo: after commit") else pytest.param(name, marks=pytest.mark.slow)
         for name in FAILPOINTS
     ],
 )

@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from b44_assets.catalog import (
@@ -336,7 +336,6 @@ _STATEMENT = st.one_of(_PLAIN, _ATOMIC)
 _BETWEEN = st.lists(st.one_of(_COMMENT, st.sampled_from([" ", "\n", ";"])), max_size=4).map("".join)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(_BETWEEN, _STATEMENT), max_size=6), _BETWEEN)
 @example([("", "a 'x;' b"), (" ", "c $$;$$ d")], "--;\n")
 def test_joined_statements_are_split_where_they_were_joined(parts: list[tuple[str, str]], rest: str) -> None:

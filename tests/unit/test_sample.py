@@ -562,7 +562,7 @@ def test_no_posts_and_one_user_are_enough(tmp_path: Path, dialect: str, empty: b
     assert book["values"]["posts"] == book["posts_by_month"] == {}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     users=st.integers(1, 25),
     posts=st.integers(0, 40),

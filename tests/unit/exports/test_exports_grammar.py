@@ -6,7 +6,7 @@ import itertools
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from b44_assets.exports.csv_grammar import Fitted, Good, Grammar, Malformed
@@ -18,7 +18,6 @@ BYTES = st.lists(st.sampled_from(PIECES), max_size=16).map(b"".join)
 FORMS = st.tuples(st.integers(1, 3), st.sampled_from([b",", b";", b"\t"]), st.booleans())
 
 
-@settings(deadline=None)
 @given(BYTES, FORMS, st.booleans())
 def test_good_records_are_those_of_the_plain_reader(data: bytes, form: tuple[int, bytes, bool], final: bool) -> None:
     fields, delimiter, all_quoted = form
@@ -33,7 +32,6 @@ def test_good_records_are_those_of_the_plain_reader(data: bytes, form: tuple[int
     assert begin == ([Good(0, at, records)] if records else [])
 
 
-@settings(deadline=None)
 @given(BYTES, FORMS)
 def test_at_the_end_of_the_file_every_byte_is_spent(data: bytes, form: tuple[int, bytes, bool]) -> None:
     fields, delimiter, all_quoted = form
@@ -41,7 +39,6 @@ def test_at_the_end_of_the_file_every_byte_is_spent(data: bytes, form: tuple[int
     assert split.consumed == len(data)
 
 
-@settings(deadline=None)
 @given(BYTES, FORMS)
 def test_a_damaged_record_ends_before_the_first_whole_one(data: bytes, form: tuple[int, bytes, bool]) -> None:
     fields, delimiter, all_quoted = form
@@ -76,7 +73,6 @@ def test_the_beginning_of_a_record_is_told_from_what_can_never_become_one(all_qu
             assert grammar.is_begun(data) is can_become_one, data
 
 
-@settings(deadline=None)
 @given(BYTES, FORMS, st.integers(0, 40))
 def test_what_comes_in_two_pieces_splits_as_in_one(data: bytes, form: tuple[int, bytes, bool], cut: int) -> None:
     """As long as it is undamaged; damage is judged by what is in view."""

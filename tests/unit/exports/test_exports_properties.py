@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tests.unit.exports.support import plain_record, read
@@ -20,7 +20,6 @@ TEXT = st.one_of(
 )
 BLOCK_SIZES = st.one_of(st.integers(1, 64), st.just(8 << 20))
 # Slow machines are no fault of the code.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 Table = list[list[str | None]]
 
 
@@ -53,7 +52,6 @@ def is_container(text: str) -> bool:
 # --- what is written is read ------------------------------------------------------------------------------------------
 
 
-@unhurried
 @given(tables(), BLOCK_SIZES, st.sampled_from(["\n", "\r\n"]), st.booleans())
 @example([['{"a":["b"]}'], [None]], 1, "\n", False)
 def test_2025_06_reads_back(table: Table, block_size: int, line_end: str, ends: bool) -> None:
@@ -73,7 +71,6 @@ def test_2025_06_reads_back(table: Table, block_size: int, line_end: str, ends: 
     assert not reading.refused
 
 
-@unhurried
 @given(tables(), BLOCK_SIZES, st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_2025_08_reads_back(table: Table, block_size: int, line_end: str, ends: bool) -> None:
     lines = [header(table, "mark"), *([*(quoted(cell or "") for cell in row), quoted('{"a":1}')] for row in table)]
@@ -83,7 +80,6 @@ def test_2025_08_reads_back(table: Table, block_size: int, line_end: str, ends: 
     assert not reading.refused
 
 
-@unhurried
 @given(tables(), BLOCK_SIZES, st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_2026_06_reads_back(table: Table, block_size: int, line_end: str, ends: bool) -> None:
     # What begins so cannot be told from a guarded cell.
@@ -100,7 +96,6 @@ def test_2026_06_reads_back(table: Table, block_size: int, line_end: str, ends: 
     assert not reading.refused
 
 
-@unhurried
 @given(tables(), BLOCK_SIZES, st.sampled_from(["\n", "\r\n"]), st.sampled_from([",", ";", "\t"]), st.data())
 def test_a_spreadsheet_reads_back(
     table: Table, block_size: int, line_end: str, delimiter: str, data: st.DataObject
@@ -141,7 +136,6 @@ def cell_of(value: Any) -> str | None:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-@unhurried
 @given(
     st.lists(st.dictionaries(KEYS, VALUES, max_size=4), min_size=1, max_size=5),
     BLOCK_SIZES,
@@ -201,7 +195,6 @@ def head_for(records: list[bytes]) -> bytes:
     return ",".join(quoted(f"f{index}") for index in range(len(found[0]))).encode() + b"\n"
 
 
-@unhurried
 @given(sound_records(), BLOCK_SIZES, st.data())
 def test_one_quote_too_many_or_too_few_costs_its_record_alone(
     records: list[bytes], block_size: int, data: st.DataObject
@@ -226,7 +219,6 @@ def test_one_quote_too_many_or_too_few_costs_its_record_alone(
     ]
 
 
-@unhurried
 @given(sound_records(1), BLOCK_SIZES, st.booleans(), st.data())
 def test_a_file_cut_off_anywhere_loses_at_most_the_record_that_was_cut(
     records: list[bytes], block_size: int, bare_header: bool, data: st.DataObject
@@ -251,7 +243,6 @@ def test_a_file_cut_off_anywhere_loses_at_most_the_record_that_was_cut(
     assert reading.reasons == ({complete + 1: "malformed_record"} if rest and not looks_complete else {})
 
 
-@unhurried
 @given(sound_records(), BLOCK_SIZES, st.sampled_from([b"\xff", b"\0"]), st.data())
 def test_a_byte_gone_bad_costs_its_record_alone(
     records: list[bytes], block_size: int, bad: bytes, data: st.DataObject
@@ -281,7 +272,6 @@ JSON_RECORDS = st.lists(
 )
 
 
-@unhurried
 @given(JSON_RECORDS, BLOCK_SIZES, st.booleans(), st.data())
 def test_json_cut_off_anywhere_loses_at_most_the_record_that_was_cut(
     records: list[dict[str, Any]], block_size: int, is_array: bool, data: st.DataObject
@@ -303,7 +293,6 @@ def test_json_cut_off_anywhere_loses_at_most_the_record_that_was_cut(
     assert reading.reasons == ({complete + 1: "malformed_record"} if started else {})
 
 
-@unhurried
 @given(JSON_RECORDS.filter(lambda records: len(records) > 1), BLOCK_SIZES, st.booleans(), st.data())
 def test_json_with_one_byte_missing_costs_its_record_alone(
     records: list[dict[str, Any]], block_size: int, is_array: bool, data: st.DataObject
