@@ -58,7 +58,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the variants on the older server of what is long."""
+    """Marks the variants on the older server of what is long, and puts first what takes longest by itself."""
+    items.sort(key=lambda item: "browser" not in item.path.parts)
     for item in items:
         if item.get_closest_marker("long") and "pg15" in item.name:
             item.add_marker(pytest.mark.slow)

@@ -339,7 +339,9 @@ def test_sql_that_the_server_refuses_is_named_with_its_line(
     shutil.copytree(REPOSITORY / "sql", catalog)
     # What everything stands on, so that the run ends soon.
     broken = catalog / "books" / "flexible.sql"
-    broken.write_text("-- Flexible.\n\ncreate table migration.flexible (id uuid, body flext);\n")
+    broken.write_text(
+        "-- Flexible.\n-- depends: migration/schemas\ncreate table migration.flexible (id uuid, body flext);\n"
+    )
     result = b44.on(target).having(B44_SQL_DIR=str(catalog))("migrate", "--export", migrated.export, "--json")
     assert result.status == 2
     assert result.fault == f'b44: {broken}:3: type "flext" does not exist'
@@ -348,8 +350,7 @@ def test_sql_that_the_server_refuses_is_named_with_its_line(
 def test_too_many_quarantined_records_stop_the_load_of_their_entity(
     lean: Command, migrated: Migrated, target: str
 ) -> None:
-    command = lean.on(target)
-    result = command.having(B44_MAX_QUARANTINE="24")("migrate", "--export", migrated.export, "--json")
+    result = lean.on(target).having(B44_MAX_QUARANTINE="24")("migrate", "--export", migrated.export, "--json")
     assert result.status == 1
     assert "posts: 25 of 406 records would be quarantined (orphan_user 6, " in result.fault
     assert "B44_MAX_QUARANTINE=24" in result.fault
@@ -359,9 +360,6 @@ def test_too_many_quarantined_records_stop_the_load_of_their_entity(
     assert "posts" not in result.report["entities"]
     # What the limit allows is not held back.
     assert result.report["entities"]["users"] == migrated.result.report["entities"]["users"]
-    again = command.having(B44_MAX_QUARANTINE="25")("migrate", "--export", migrated.export, "--json")
-    assert (again.status, again.complaints) == (0, [])
-    assert state(target) == state(migrated.url)
 
 
 @pytest.mark.slow  # tests/database has the message
