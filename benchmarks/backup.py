@@ -47,12 +47,19 @@ def size_of(path: Path) -> int:
     )
 
 
+def say(what: str) -> None:
+    """Tells on standard error what is being done; each takes minutes."""
+    print(what, file=sys.stderr, flush=True)
+
+
 def plain(embedded: EmbeddedServer, place: Path) -> dict[str, dict[str, float]]:
     """What PostgreSQL's own programs take: seconds and bytes."""
     programs, url = embedded.bin_dir, embedded.url(DATABASE)
     dump, base = place / "plain.dump", place / "plain.base"
+    say("plain: pg_dump, pg_restore")
     dumped = run([programs / "pg_dump", "-Fc", "-f", dump, url])
     loaded = run([programs / "pg_restore", "-d", fresh_database(embedded, "plain"), "--no-owner", "-j2", dump])
+    say("plain: pg_basebackup")
     copied = run(
         [
             programs / "pg_basebackup",
@@ -90,10 +97,13 @@ def ours(embedded: EmbeddedServer, place: Path, key: Key | None) -> dict[str, di
     catalogue = Catalogue(Store.at(str(store)), key)
     facts: dict[str, dict[str, float]] = {}
     for kind in BackupKind:
+        say(f"ours: {kind}")
         seconds, taken = timed(lambda kind=kind: take(kind, embedded.url(DATABASE), catalogue))
+        say("  proof")
         proving, proven = timed(lambda taken=taken: verify(catalogue, taken))
         if not proven.good:
             raise BenchmarkError(f"{proven.id} is not good: {proven.proof}")
+        say("  restoring")
         restoring = restore(embedded, place, catalogue, proven)
         facts[kind.value] = {"seconds": seconds, "bytes": proven.size, "proof": proving, "restore": restoring}
     shutil.rmtree(store)

@@ -250,13 +250,9 @@ def test_all_dialects_come_to_the_same_rows(migrate_once: Callable[[str], Migrat
 # -- exports written on the spot ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # those beside the tests were written in the same way
 @pytest.mark.parametrize(
-    ("dialect", "seed", "faults"),
-    [
-        ("2025-06", 3, 0.3),
-        pytest.param("spreadsheet", 4, 0.5, marks=pytest.mark.slow),
-        pytest.param("jsonl", 6, 1.0, marks=pytest.mark.slow),
-    ],
+    ("dialect", "seed", "faults"), [("2025-06", 3, 0.3), ("spreadsheet", 4, 0.5), ("jsonl", 6, 1.0)]
 )
 def test_written_sample_comes_out_as_its_truth_says(
     dialect: str, seed: int, faults: float, b44: Command, target: str, tmp_path: Path

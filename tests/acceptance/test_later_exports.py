@@ -76,6 +76,7 @@ def test_a_cut_over_that_does_not_hold_is_not_signed(finished: str, newer: Path,
     assert "Not signed off:" in page.read_text("utf-8")
 
 
+@pytest.mark.slow  # tests/database has the same of the engine alone
 def test_corrected_records_are_replayed_once(finished: str, b44: Command) -> None:
     on = b44.on(finished)
     run(

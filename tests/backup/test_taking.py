@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -89,35 +90,38 @@ def test_fifty_good_ones_raise_no_false_alarm(source: str, catalogue: Catalogue)
             proven(catalogue, kind, source)
 
 
-def test_a_base_backup_of_an_older_server_is_good(pg15: Pg15, catalogue: Catalogue) -> None:
-    url = pg15.url()
-    clear(url)
-    fill(url)
+@pytest.fixture
+def older(pg15: Pg15) -> Generator[str]:
+    """URL of a filled database of the test's own on PostgreSQL 15."""
+    name = f"older_{os.getpid()}"
+    with psycopg.connect(pg15.url(), autocommit=True) as conn:
+        conn.execute(f"create database {name}".encode())
+        try:
+            fill(pg15.url(name))
+            yield pg15.url(name)
+        finally:
+            conn.execute(f"drop database {name} with (force)".encode())
 
-    base = proven(catalogue, BackupKind.BASE, url)
+
+def test_a_base_backup_of_an_older_server_is_good(older: str, catalogue: Catalogue) -> None:
+    base = proven(catalogue, BackupKind.BASE, older)
 
     assert base.server_version // 10000 == 15
     with pytest.raises(BackupError, match=r"^incremental backups need PostgreSQL 17, and this is 15$"):
-        take(BackupKind.INCREMENTAL, url, catalogue)
+        take(BackupKind.INCREMENTAL, older, catalogue)
 
 
 @pytest.mark.slow
-def test_a_logical_backup_of_an_older_server_is_good(pg15: Pg15, catalogue: Catalogue) -> None:
-    clear(pg15.url())
-    fill(pg15.url())
-
-    proven(catalogue, BackupKind.LOGICAL, pg15.url())
+def test_a_logical_backup_of_an_older_server_is_good(older: str, catalogue: Catalogue) -> None:
+    proven(catalogue, BackupKind.LOGICAL, older)
 
 
 def test_a_logical_backup_of_an_older_server_is_good_on_a_newer_one(
-    pg15: Pg15, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+    older: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = pg15.url()
-    clear(url)
-    fill(url)
     monkeypatch.setattr("b44_assets.backup.tools._INSTALLED", ())
 
-    proven(catalogue, BackupKind.LOGICAL, url)
+    proven(catalogue, BackupKind.LOGICAL, older)
 
 
 # -- what a moment is --------------------------------------------------------------------------------------------------

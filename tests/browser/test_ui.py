@@ -132,7 +132,8 @@ def ui(migrated: Place, tmp_path: Path) -> Generator[Ui]:
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(timeout=60)
+            # Dagster gives its services a minute each.
+            process.wait(timeout=LONGEST_WAIT)
         finally:
             process.kill()
             process.wait()

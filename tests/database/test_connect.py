@@ -688,7 +688,7 @@ def test_it_does_not_wait_inside_a_transaction_of_the_caller(table: str) -> None
 
 
 def test_it_uses_the_password_of_the_connection_to_look_for_blockers(pg15: Pg15) -> None:
-    with connect(pg15.url()) as owner, connect(pg15.tcp_url()) as conn:
+    with connect(pg15.url("owned")) as owner, connect(pg15.tcp_url(database="owned")) as conn:
         owner.execute("CREATE TABLE IF NOT EXISTS watched ()")
         owner.execute("ALTER TABLE watched OWNER TO app")
         owner.commit()
