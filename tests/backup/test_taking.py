@@ -25,7 +25,7 @@ from b44_assets.backup.verifying import verify
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.errors import BackupError
-from tests.backup.loading import ZOO, clear, commits, writing
+from tests.backup.loading import ZOO, commits, writing
 from tests.support import Pg15
 
 PHYSICAL = (BackupKind.BASE, BackupKind.INCREMENTAL)
