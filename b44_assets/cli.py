@@ -459,8 +459,6 @@ def _run(
     """Runs a job, or the part of it for some tables, in this process over the instance that `b44 dev` shows."""
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _end_on_sigterm)
-    if settings.throttle and hasattr(os, "nice"):
-        os.nice(10)
     prepare_dagster(settings)
     # Reach the target before Dagster is: a wrong address is one line, not a failed run.
     session = _session(settings)
@@ -468,6 +466,9 @@ def _run(
         pass
     with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
         pass
+    # Only now: an embedded server that this starts would have the low priority for as long as it runs.
+    if settings.throttle and hasattr(os, "nice"):
+        os.nice(10)
     from dagster import AssetKey
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
