@@ -428,11 +428,14 @@ def check_global_ids(session: Session, table: str = "posts") -> GlobalIds:
             sql.SQL(
                 """
                 with repeated as materialized (
-                  select id, array_agg(tableoid::regclass::text order by tableoid::regclass::text) as partitions, count(*) as rows
-                    from public.{table} group by id having count(*) > 1
+                  select id from public.{table} group by id having count(*) > 1
+                ),
+                named as (
+                  select id, array_agg(tableoid::regclass::text order by tableoid::regclass::text) as partitions
+                    from public.{table} where id = any (array(select id from repeated order by id limit {examples})) group by id
                 )
                 select (select count(*) from public.{table}), (select count(*) from repeated), r.id::text, r.partitions
-                  from (values (1)) one left join (select * from repeated order by id limit {examples}) r on true
+                  from (values (1)) one left join (select * from named order by id) r on true
                 """
             ).format(table=sql.Identifier(table), examples=sql.Literal(EXAMPLES))
         ).fetchall()

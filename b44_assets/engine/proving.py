@@ -255,11 +255,15 @@ def _as_proven(conn: Connection, mapping: TableMapping, columns: list[str]) -> i
     same, others = conn.execute(
         sql.SQL(
             """
-            select count(*) filter (where m.row_checksum = {checksum}),
-                   count(*) filter (where m.row_checksum is distinct from {checksum})
-              from migration.migrated m
-              left join public.{table} t on t.{key} = m.id
-             where m.entity = {entity}
+            select count(*) filter (where same), count(*) filter (where same is not true)
+              from (
+                -- By itself, so that it is worked out once.
+                select m.row_checksum = {checksum} as same
+                  from migration.migrated m
+                  left join public.{table} t on t.{key} = m.id
+                 where m.entity = {entity}
+                offset 0
+              ) as rows
             """
         ).format(
             checksum=checksum(columns, "t"),
