@@ -70,13 +70,13 @@ def cut_in_a_record(path: Path) -> int:
 # How each dialect is cut is a matter of reading, and tested there.
 @pytest.mark.parametrize("dialect", ["2026-06", pytest.param("json", marks=pytest.mark.slow)])
 def test_file_cut_off_in_a_record_loses_that_record_to_quarantine_and_no_other(
-    dialect: str, b44: Command, target: str, tmp_path: Path
+    dialect: str, lean: Command, target: str, tmp_path: Path
 ) -> None:
     export = tmp_path / "export"
     shutil.copytree(EXPORTS / dialect, export)
     (posts,) = export.glob("Post*")
     whole = cut_in_a_record(posts)
-    result = b44.on(target)("migrate", "--export", export, "--json")
+    result = lean.on(target)("migrate", "--export", export, "--json")
     assert (result.status, result.complaints) == (0, [])
     counts = books(result, "posts")
     assert counts["read"] == whole + 1
@@ -140,13 +140,18 @@ def odd_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def odd(
-    odd_export: Path, databases: Databases, dagster_storage: str, tmp_path_factory: pytest.TempPathFactory
+    odd_export: Path,
+    databases: Databases,
+    dagster_storage: str,
+    lean_sql: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Result, str]:
     """The odd export, migrated once for all workers: what the command said, and the database."""
     kept = databases.server.home.parent / "odd.json"
     with locked(kept.with_suffix(".lock")):
         if not kept.exists():
-            command = Command(tmp_path_factory.mktemp("work"), environment(DAGSTER_PG_URL=dagster_storage))
+            values = environment(DAGSTER_PG_URL=dagster_storage, B44_SQL_DIR=str(lean_sql))
+            command = Command(tmp_path_factory.mktemp("work"), values)
             databases.drop("odd")
             result = command.on(databases.create("odd"))("migrate", "--export", odd_export, "--json")
             kept.write_text(json.dumps([result.status, result.out, result.err]))
@@ -228,12 +233,12 @@ def test_utf16_file_is_named_and_nothing_of_it_is_migrated(b44: Command, target:
     assert "Traceback" not in result.err
 
 
-def test_file_that_holds_no_export_is_named(b44: Command, target: str, tmp_path: Path) -> None:
+def test_file_that_holds_no_export_is_named(lean: Command, target: str, tmp_path: Path) -> None:
     export = tmp_path / "export"
     export.mkdir()
     file = export / "Post.json"
     file.write_bytes(b"%PDF-1.7 this is something else\n")
-    result = b44.on(target)("migrate", "--export", export, "--json")
+    result = lean.on(target)("migrate", "--export", export, "--json")
     assert result.status == 2
     (line,) = [line for line in result.complaints if not line.startswith("warning: ")]
     assert line == f"b44: {file}: holds neither an array nor objects of JSON"

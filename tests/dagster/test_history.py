@@ -15,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 import psycopg
+import pytest
 from dagster import DagsterRunStatus
 
 from b44_assets.orchestration.history import is_gone, runs_to_forget, this_process
@@ -123,6 +124,7 @@ def agree(place: Place) -> None:
     assert logged == [(sum(place.months().values()),)]
 
 
+@pytest.mark.slow  # the one before has the same of a termination
 def test_after_a_kill_the_run_ends_and_the_months_that_are_in_are_told_of(migrated: Place, tmp_path: Path) -> None:
     with interrupted(migrated, signal.SIGKILL, tmp_path / "home") as instance:
         migrated.instance = instance

@@ -460,6 +460,7 @@ def test_statistics_are_refreshed_whether_the_view_was_filled_or_not(own: Db) ->
 # The folder
 
 
+@pytest.mark.long
 def test_what_a_file_needs_is_what_it_says_it_needs(database: str, catalog: Catalog) -> None:
     """Every object that the server says a file's objects stand on comes from that file or from one it depends on."""
     session = Session(database, catalog)
