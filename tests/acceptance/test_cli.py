@@ -199,6 +199,7 @@ def test_verify_names_record_and_column_of_planted_faults(b44: Command, finished
 # -- migrate -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # tests/database has the same of the engine alone
 def test_migrating_again_changes_nothing_and_prints_what_became_of_the_records(
     b44: Command, migrated: Migrated, finished: str
 ) -> None:
@@ -394,7 +395,7 @@ LOADING = (
             "select count(*) >= 2 from migration.exports",
             marks=pytest.mark.slow,
         ),
-        (signal.SIGINT, *LOADING),
+        pytest.param(signal.SIGINT, *LOADING, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, *LOADING, marks=pytest.mark.slow),
     ],
     ids=["staging", "loading", "loading, by a service manager"],

@@ -251,6 +251,7 @@ def test_verify_finds_what_was_changed_behind_its_back(migrated: Settings) -> No
     }
 
 
+@pytest.mark.slow  # tests/schema has each kind of object
 def test_the_schema_is_brought_back_to_the_files_and_metadata_tells_what_was_done(
     migrated: Settings, first_run: tuple[str, Path, dict[str, Any]]
 ) -> None:
