@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from b44_assets.database.embedded import EmbeddedServer
-from tests.support import PG15_BIN, Pg15, database_url, locked, memory_folder
+from tests.support import PG15_BIN, Pg15, database_url, locked, scratch_folder
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_SERVERS] = Path(worker["b44_servers"])
         return
     # Short, since the path of a socket may have 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir=memory_folder()))
+    folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir=scratch_folder()))
     folder.chmod(0o1777)
     config.stash[_SERVERS] = folder
     # Workers, and the commands that tests run, put there what they need as well; it all goes with the session.
@@ -53,6 +53,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     for home in {found.parent for found in (*folder.glob("*/postgres"), *folder.glob("*/*/postgres"))}:
         EmbeddedServer(home).stop("immediate")
     Pg15(folder).stop()
+    # What still runs of a test that was killed may go on writing.
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -105,6 +106,12 @@ def server_url(request: pytest.FixtureRequest) -> str:
 def database(server_url: str) -> Generator[str]:
     """URL of an empty database of the test's own, on either server."""
     yield from _fresh_database(server_url)
+
+
+@pytest.fixture
+def older_database(pg15: Pg15) -> Generator[str]:
+    """URL of an empty database of the test's own on PostgreSQL 15, for what is of an older server."""
+    yield from _fresh_database(pg15.url())
 
 
 @pytest.fixture

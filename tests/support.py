@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +31,37 @@ def locked(path: Path) -> Generator[None]:
         yield
 
 
-def memory_folder() -> Path | None:
-    """A file system in memory with room for all that the tests make, which takes a third of their time away."""
+def scratch_folder() -> Path:
+    """A short folder for all that the tests make: in memory where there is room, which takes a third of their time away."""
     memory, gib = Path("/dev/shm"), 1 << 30
-    if not memory.is_mount() or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 15 * gib:
-        return None
-    return memory if shutil.disk_usage(memory).free >= 8 * gib else None
+    roomy = (
+        memory.is_mount()
+        and os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >= 15 * gib
+        and shutil.disk_usage(memory).free >= 8 * gib
+    )
+    return memory if roomy else Path("/tmp")
+
+
+def made_once(kept: Path, make: Callable[[], str]) -> str:
+    """What `make` returned to the first of all workers that came here; `kept` is where the others read it."""
+    with locked(kept.with_suffix(".lock")):
+        if not kept.exists():
+            # Not there before it is whole, nor if it fails.
+            made = make()
+            kept.write_text(made)
+    return kept.read_text()
+
+
+def keep_posts(export: Path, created: str) -> None:
+    """Leaves of a sample's `Post.jsonl` those created at a time that begins like a regular expression.
+
+    Each month of posts has some forty files in the database, and takes its time in a run.
+    """
+    posts = export / "Post.jsonl"
+    pattern = re.compile(rf'"created_date": "{created}')
+    kept = [line for line in posts.read_text().splitlines(keepends=True) if pattern.search(line)]
+    assert len(kept) > 50
+    posts.write_text("".join(kept))
 
 
 def ordinary_account() -> pwd.struct_passwd | None:

@@ -6,8 +6,7 @@ restoring them: it is reached only where something is taken from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,6 +71,11 @@ class Vault:
         return EmbeddedServer(self.settings.home) if self.settings.database_url is None else None
 
     @property
+    def undecided(self) -> bool:
+        """Whether the embedded server is backed up, and the archiving of its WAL was turned neither on nor off."""
+        return self.embedded is not None and self.embedded.archives() is None
+
+    @property
     def spool(self) -> Path | None:
         """The folder that the server archives its WAL into; None where the user's own server has none."""
         return self.settings.wal_dir if self.embedded is None else self.embedded.spool
@@ -107,7 +111,7 @@ def back_up(vault: Vault, kind: BackupKind, progress: Progress | None = None, te
     """
     tell = tell or _quiet
     url = target_url(vault.settings)
-    if kind is not BackupKind.LOGICAL and vault.embedded is not None and vault.embedded.archives() is None:
+    if kind is not BackupKind.LOGICAL and vault.undecided:
         tell("turning the archiving of WAL on")
         archive_wal(vault, on=True)
     tell(f"taking a {kind} backup")
@@ -139,10 +143,12 @@ def ship_wal(vault: Vault, tell: Tell | None = None) -> Shipped:
     """
     if vault.spool is None:
         raise BackupError("B44_WAL_DIR is not set: `b44 db archiving` says how your server is made to archive its WAL")
-    if vault.embedded is not None and vault.embedded.archives() is None:
+    if vault.undecided:
         archive_wal(vault, on=True)
-    with _server(vault) as (_, system):
-        return archive.ship(vault.spool, vault.catalogue, system, tell)
+    with _server(vault) as conn:
+        system = describe(conn).system
+    # Shipping may take long; no session of the server is kept waiting for it.
+    return archive.ship(vault.spool, vault.catalogue, system, tell)
 
 
 def look_at_archiving(vault: Vault) -> ArchivingState:
@@ -152,8 +158,8 @@ def look_at_archiving(vault: Vault) -> ArchivingState:
         BackupError: The store cannot be listed.
         DatabaseError: The server cannot be reached.
     """
-    with _server(vault) as (conn, system):
-        return archiving(conn, vault.spool, vault.catalogue.store, system)
+    with _server(vault) as conn:
+        return archiving(conn, vault.spool, vault.catalogue.store, describe(conn).system)
 
 
 def verify_again(
@@ -265,11 +271,8 @@ def wal_is_whole(vault: Vault, found: Survey) -> dict[str, Health]:
     }
 
 
-@contextmanager
-def _server(vault: Vault) -> Generator[tuple[Connection[TupleRow], str]]:
-    """A connection to the server, and the system identifier of its cluster."""
-    with connect(target_url(vault.settings), application_name="b44 backup", autocommit=True) as conn:
-        yield conn, describe(conn).system
+def _server(vault: Vault) -> Connection[TupleRow]:
+    return connect(target_url(vault.settings), application_name="b44 backup", autocommit=True)
 
 
 def _quiet(_: str) -> None:

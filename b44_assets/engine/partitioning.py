@@ -435,7 +435,8 @@ def check_global_ids(session: Session, table: str = "posts") -> GlobalIds:
                     from public.{table} where id = any (array(select id from repeated order by id limit {examples})) group by id
                 )
                 select (select count(*) from public.{table}), (select count(*) from repeated), r.id::text, r.partitions
-                  from (values (1)) one left join (select * from named order by id) r on true
+                  from (values (1)) one left join named r on true
+                 order by r.id
                 """
             ).format(table=sql.Identifier(table), examples=sql.Literal(EXAMPLES))
         ).fetchall()

@@ -216,37 +216,32 @@ def _view(spec: Spec) -> dg.AssetsDefinition:
     return dg.asset(**_spec_of(spec, freshness_policy=TIMETABLE[REFRESH_JOB].freshness))(view)
 
 
-def _monitoring(
-    key: dg.AssetKey,
-    description: str,
-    deps: Sequence[dg.AssetKey],
+def _in_session(
     work: Callable[[dg.AssetExecutionContext, Session], dict[str, Any]],
-    *,
-    job: str | None = None,
-) -> dg.AssetsDefinition:
-    def looked(context: dg.AssetExecutionContext, migration: Migration) -> dict[str, Any]:
+) -> Callable[[dg.AssetExecutionContext, Migration], dict[str, Any]]:
+    def done(context: dg.AssetExecutionContext, migration: Migration) -> dict[str, Any]:
         with migration.session(context) as session:
             return work(context, session)
 
-    return operation(key, description, deps, looked, job=job)
+    return done
 
 
 def _index_usage(catalog: Catalog) -> dg.AssetsDefinition:
-    return _monitoring(
+    return operation(
         INDEX_USAGE_KEY,
         "Size, use and bloat of every index.",
         [key_of(spec.name) for spec in catalog.of(Kind.INDEX, Kind.CONSTRAINT, Kind.VIEW)],
-        lambda context, session: metadata.of_index_usage(index_usage(session)),
+        _in_session(lambda context, session: metadata.of_index_usage(index_usage(session))),
         job=MAINTENANCE_JOB,
     )
 
 
 def _rebuilt_indexes() -> dg.AssetsDefinition:
-    return _monitoring(
+    return operation(
         REBUILT_INDEXES_KEY,
         "Indexes rebuilt CONCURRENTLY, since half of them or more was bloat.",
         [INDEX_USAGE_KEY],
-        lambda context, session: metadata.of_rebuilt(reindex_bloated(session)),
+        _in_session(lambda context, session: metadata.of_rebuilt(reindex_bloated(session))),
         job=MAINTENANCE_JOB,
     )
 
@@ -256,7 +251,7 @@ def _pending_work(catalog: Catalog) -> dg.AssetsDefinition:
         settle_again(session)
         return metadata.of_standing(standing(session))
 
-    return _monitoring(
+    return operation(
         PENDING_WORK_KEY,
         "Records that wait for their batch, by table and month: what is staged is judged anew where its export, or what its"
         " mapping reads, has changed. The sensor pending_work then has them loaded.",
@@ -264,17 +259,17 @@ def _pending_work(catalog: Catalog) -> dg.AssetsDefinition:
             *(export_key(table) for table in catalog.mappings),
             *(key_of(table) for table in catalog.mappings if not is_monthly(catalog, table)),
         ],
-        settled_again,
+        _in_session(settled_again),
     )
 
 
 def _statistics(catalog: Catalog) -> dg.AssetsDefinition:
-    return _monitoring(
+    return operation(
         STATISTICS_KEY,
         "What the planner knows of the tables, and dead rows: those that have changed enough since the last time are vacuumed"
         " and analyzed, which keeps no reader or writer waiting.",
         [key_of(spec.name) for spec in catalog.of(Kind.TABLE)],
-        lambda context, session: metadata.of_sweep(sweep(session)),
+        _in_session(lambda context, session: metadata.of_sweep(sweep(session))),
         job=STATISTICS_JOB,
     )
 
@@ -284,11 +279,11 @@ def _table_sizes(catalog: Catalog) -> dg.AssetsDefinition:
         sizes = measure_sizes(session)
         return metadata.of_sizes(sizes, context.instance.get_latest_materialization_event(TABLE_SIZES_KEY))
 
-    return _monitoring(
+    return operation(
         TABLE_SIZES_KEY,
         "Size of every table with its indexes, and how fast it grows: plotted over time.",
         [key_of(spec.name) for spec in catalog.of(Kind.TABLE)],
-        measured,
+        _in_session(measured),
         job=MONITORING_JOB,
     )
 

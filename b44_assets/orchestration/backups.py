@@ -73,26 +73,26 @@ def build_backups(catalog: Catalog) -> list[dg.AssetsDefinition]:
         _backup(BackupKind.LOGICAL, tables),
         _backup(BackupKind.BASE, tables),
         _backup(BackupKind.INCREMENTAL, [BASE_KEY]),
-        _asset(
+        operation(
             WAL_KEY,
             "What the server has archived of its WAL, taken to the store: with it a recovery reaches any point in time.",
             [BASE_KEY],
-            _shipped,
+            _on_vault(_shipped),
             job=WAL_JOB,
         ),
-        _asset(
+        operation(
             CATALOGUE_KEY,
             "Every backup of the store. Those whose last proof is four weeks old are restored and compared anew; those that are"
             " older than B44_KEEP_BACKUPS_DAYS and not needed are removed.",
             [LOGICAL_KEY, BASE_KEY, INCREMENTAL_KEY, WAL_KEY],
-            _reviewed,
+            _on_vault(_reviewed),
             job=CATALOGUE_JOB,
         ),
-        _asset(
+        operation(
             DRILL_KEY,
             "A recovery as if the server were lost, from the store alone: what would be lost (RPO) and how long it takes (RTO).",
             [BASE_KEY, WAL_KEY],
-            lambda context, vault: metadata.of_drill(rehearse(vault, context.log.info)),
+            _on_vault(lambda context, vault: metadata.of_drill(rehearse(vault, context.log.info))),
             job=DRILL_JOB,
         ),
     ]
@@ -142,7 +142,7 @@ def _backup(kind: BackupKind, deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinitio
             context.log.warning(f"{done.backup.id} is taken and could not be restored here: {done.unproven}")
         return metadata.of_backup(done)
 
-    return _asset(KEY_OF_KIND[kind], _DESCRIPTIONS[kind], deps, taken, job=_JOBS[kind])
+    return operation(KEY_OF_KIND[kind], _DESCRIPTIONS[kind], deps, _on_vault(taken), job=_JOBS[kind])
 
 
 def _shipped(context: dg.AssetExecutionContext, vault: Vault) -> dict[str, Any]:
@@ -160,19 +160,14 @@ def _reviewed(context: dg.AssetExecutionContext, vault: Vault) -> dict[str, Any]
     return metadata.of_catalogue(vault.catalogue.backups(), len(done), expired)
 
 
-def _asset(
-    key: dg.AssetKey,
-    description: str,
-    deps: Sequence[dg.AssetKey],
+def _on_vault(
     work: Callable[[dg.AssetExecutionContext, Vault], dict[str, Any]],
-    *,
-    job: str,
-) -> dg.AssetsDefinition:
+) -> Callable[[dg.AssetExecutionContext, Migration], dict[str, Any]]:
     def done(context: dg.AssetExecutionContext, migration: Migration) -> dict[str, Any]:
         with migration.failing_in_one_line():
             return work(context, Vault.of(migration.settings))
 
-    return operation(key, description, deps, done, job=job)
+    return done
 
 
 def _newest(kind: BackupKind) -> dg.AssetChecksDefinition:

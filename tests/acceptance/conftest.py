@@ -16,7 +16,7 @@ from psycopg import sql
 
 from b44_assets.database.embedded import EmbeddedServer
 from tests.acceptance.support import EXPORTS, REPOSITORY, Command, Result, environment
-from tests.support import locked
+from tests.support import made_once
 
 MakeDatabase = Callable[[], str]
 
@@ -119,16 +119,16 @@ def migrate_once(
 
     def migrate(dialect: str) -> Migrated:
         name, template = f"migrated_{dialect}", f"template_{dialect}"
-        kept = folder / f"{name}.json"
-        with locked(folder / f"{name}.lock"):
-            if not kept.exists():
-                command = Command(tmp_path_factory.mktemp("work"), environment(DAGSTER_PG_URL=dagster_storage))
-                databases.drop(name)
-                databases.drop(template)
-                result = command.on(databases.create(name))("migrate", "--export", EXPORTS / dialect, "--json")
-                databases.create(template, name)
-                kept.write_text(json.dumps(asdict(result)))
-        result = Result(**json.loads(kept.read_text()))
+
+        def make() -> str:
+            command = Command(tmp_path_factory.mktemp("work"), environment(DAGSTER_PG_URL=dagster_storage))
+            databases.drop(name)
+            databases.drop(template)
+            result = command.on(databases.create(name))("migrate", "--export", EXPORTS / dialect, "--json")
+            databases.create(template, name)
+            return json.dumps(asdict(result))
+
+        result = Result(**json.loads(made_once(folder / f"{name}.json", make)))
         assert result.status == 0, result
         return Migrated(template, databases.server.url(name), EXPORTS / dialect, result)
 

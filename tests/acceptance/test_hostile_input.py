@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Generator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from tests.acceptance.support import (
     stopped_at,
     value,
 )
-from tests.support import Pg15, free_port, locked
+from tests.support import Pg15, free_port, made_once
 
 SECRET = "Geheim7Secret"
 
@@ -147,15 +148,16 @@ def odd(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Result, str]:
     """The odd export, migrated once for all workers: what the command said, and the database."""
-    kept = databases.server.home.parent / "odd.json"
-    with locked(kept.with_suffix(".lock")):
-        if not kept.exists():
-            values = environment(DAGSTER_PG_URL=dagster_storage, B44_SQL_DIR=str(lean_sql))
-            command = Command(tmp_path_factory.mktemp("work"), values)
-            databases.drop("odd")
-            result = command.on(databases.create("odd"))("migrate", "--export", odd_export, "--json")
-            kept.write_text(json.dumps([result.status, result.out, result.err]))
-    return Result(*json.loads(kept.read_text())), databases.server.url("odd")
+
+    def migrate() -> str:
+        values = environment(DAGSTER_PG_URL=dagster_storage, B44_SQL_DIR=str(lean_sql))
+        command = Command(tmp_path_factory.mktemp("work"), values)
+        databases.drop("odd")
+        result = command.on(databases.create("odd"))("migrate", "--export", odd_export, "--json")
+        return json.dumps(asdict(result))
+
+    result = Result(**json.loads(made_once(databases.server.home.parent / "odd.json", migrate)))
+    return result, databases.server.url("odd")
 
 
 def test_odd_files_do_not_stop_the_migration(odd: tuple[Result, str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from b44_assets.backup.sealing import Key
 from b44_assets.database.embedded import EmbeddedServer
 from tests.acceptance.support import Command, environment, rows, value
-from tests.support import locked
+from tests.support import made_once
 
 ORDERS = [(n, f"order {n}") for n in range(1, 6)]
 
@@ -46,7 +46,6 @@ def shop(embedded: EmbeddedServer, dagster_storage: str) -> Shop:
     Made once for all workers, and gone with their servers.
     """
     folder = embedded.home.parent / "shop"
-    made = folder / "made"
     command = Command(
         folder,
         environment(
@@ -56,15 +55,13 @@ def shop(embedded: EmbeddedServer, dagster_storage: str) -> Shop:
             B44_BACKUP_KEY=str(folder / "key"),
         ),
     )
-    with locked(folder.with_suffix(".lock")):
-        if not made.exists():
-            folder.mkdir()
-            made.write_text(make_shop(command).isoformat())
-    return Shop(command, folder / "store", datetime.fromisoformat(made.read_text()))
+    good = made_once(folder.with_suffix(".good"), lambda: make_shop(command).isoformat())
+    return Shop(command, folder / "store", datetime.fromisoformat(good))
 
 
 def make_shop(command: Command) -> datetime:
     """Does what the fixture says; returns the good time."""
+    command.directory.mkdir()
     (command.directory / "key").write_text(Key.generate().secret)
     server = EmbeddedServer(command.directory / "home")
     server.start()

@@ -71,16 +71,16 @@ def test_only_a_server_that_knows_summaries_of_wal_is_told_of_them(version: int,
     assert ("summarize_wal" in instructions(Path("/spool"), version)) is there
 
 
-@pytest.mark.parametrize(("said", "archives"), [(None, True), (False, False)])
+@pytest.mark.parametrize("turned_off", [False, True])
 def test_archiving_is_turned_on_by_whoever_needs_it_unless_somebody_turned_it_off(
-    server_home: EmbeddedServer, said: bool | None, archives: bool
+    server_home: EmbeddedServer, turned_off: bool
 ) -> None:
     vault = Vault.of(Settings.load(environ={"B44_HOME": str(server_home.home)}, directory=server_home.home.parent))
     try:
         archive_wal(vault, on=False)
-        if said is None:
+        if not turned_off:
             (server_home.directory / "archive.conf").unlink()
         assert ship_wal(vault).refused == ()
-        assert server_home.archives() is archives
+        assert server_home.archives() is not turned_off
     finally:
         archive_wal(vault, on=True)

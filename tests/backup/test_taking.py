@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.errors import BackupError
 from tests.backup.loading import ZOO, commits, writing
-from tests.support import Pg15
 
 PHYSICAL = (BackupKind.BASE, BackupKind.INCREMENTAL)
 
@@ -91,16 +89,10 @@ def test_fifty_good_ones_raise_no_false_alarm(source: str, catalogue: Catalogue)
 
 
 @pytest.fixture
-def older(pg15: Pg15) -> Generator[str]:
+def older(older_database: str) -> str:
     """URL of a filled database of the test's own on PostgreSQL 15."""
-    name = f"older_{os.getpid()}"
-    with psycopg.connect(pg15.url(), autocommit=True) as conn:
-        conn.execute(f"create database {name}".encode())
-        try:
-            fill(pg15.url(name))
-            yield pg15.url(name)
-        finally:
-            conn.execute(f"drop database {name} with (force)".encode())
+    fill(older_database)
+    return older_database
 
 
 def test_a_base_backup_of_an_older_server_is_good(older: str, catalogue: Catalogue) -> None:

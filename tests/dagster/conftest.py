@@ -24,7 +24,7 @@ from b44_assets.engine.staging import stage
 from b44_assets.orchestration.code_location import definitions_of
 from b44_assets.orchestration.resources import Migration
 from b44_assets.settings import Settings
-from tests.support import database_url, locked
+from tests.support import database_url, made_once
 
 USERS = 6
 POST_MONTHS = ("2026-01", "2026-02", "2026-03", "2026-05")
@@ -132,24 +132,26 @@ def template(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
     """Name of a database that holds the migrated export, and the folder of that export."""
     # Workers share the server, and so the folder that the books of the database speak of.
     folder = embedded.home / "dagster-export"
-    with locked(embedded.home / "dagster-template.lock"):
-        if not folder.exists():
-            made = tmp_path_factory.mktemp("made")
-            write(made / "User.jsonl", [user(n) for n in range(USERS)])
-            write(made / "Post.jsonl", posts())
-            with psycopg.connect(embedded.url("postgres"), autocommit=True) as conn:
-                conn.execute("create database dagster_template template template0")
-            settings = Settings.load(
-                environ={"B44_DATABASE_URL": database_url(embedded.url("postgres"), "dagster_template")}, directory=made
-            )
-            session = _session(settings)
-            for spec in session.catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
-                build(session, spec)
-            for mapping in session.catalog.mappings.values():
-                stage(session, mapping, made)
-                load(session, mapping)
-            shutil.copytree(made, folder)
-    return "dagster_template", folder
+
+    def make() -> str:
+        made = tmp_path_factory.mktemp("made")
+        write(made / "User.jsonl", [user(n) for n in range(USERS)])
+        write(made / "Post.jsonl", posts())
+        with psycopg.connect(embedded.url("postgres"), autocommit=True) as conn:
+            conn.execute("create database dagster_template template template0")
+        settings = Settings.load(
+            environ={"B44_DATABASE_URL": database_url(embedded.url("postgres"), "dagster_template")}, directory=made
+        )
+        session = _session(settings)
+        for spec in session.catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+            build(session, spec)
+        for mapping in session.catalog.mappings.values():
+            stage(session, mapping, made)
+            load(session, mapping)
+        shutil.copytree(made, folder)
+        return "dagster_template"
+
+    return made_once(folder.with_suffix(".made"), make), folder
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from b44_assets.orchestration.code_location import MIGRATE_JOB, VERIFY_JOB, defi
 from b44_assets.orchestration.resources import Migration
 from b44_assets.sample import write_sample
 from b44_assets.settings import Settings
+from tests.support import keep_posts
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -59,12 +60,9 @@ def failed_checks(result: Any) -> set[tuple[str, str]]:
 
 
 def sample(folder: Path) -> Path:
-    """An export with posts of a few months: each month that a run goes through costs time."""
+    """An export with posts of a few months."""
     write_sample(folder, users=20, posts=300, seed=3, dialect="jsonl", faults=0.05)
-    posts = folder / "Post.jsonl"
-    kept = [line for line in posts.read_text().splitlines(keepends=True) if '"created_date": "2026-' in line]
-    assert len(kept) > 50
-    posts.write_text("".join(kept))
+    keep_posts(folder, "2026-")
     return folder
 
 

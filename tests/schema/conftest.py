@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from b44_assets.engine.session import Session
 from b44_assets.engine.staging import stage
 from b44_assets.sample import write_sample
 from b44_assets.settings import Settings
-from tests.support import database_url
+from tests.support import database_url, keep_posts
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -64,11 +63,8 @@ def templates(server_url: str, catalog: Catalog, tmp_path_factory: pytest.TempPa
 
 def _make(conn: psycopg.Connection[Any], names: Templates, catalog: Catalog, export: Path) -> None:
     write_sample(export, users=24, posts=1_000, seed=7, dialect="jsonl", faults=0.03)
-    # Of some months only: every test copies the database, and each month is some forty files of it.
-    posts = export / "Post.jsonl"
-    kept = [line for line in posts.read_text().splitlines() if re.search(r'"created_date": "2026-0[6-9]', line)]
-    assert len(kept) > 50
-    posts.write_text("\n".join(kept) + "\n")
+    # Every test copies the database.
+    keep_posts(export, "2026-0[6-9]")
     copy = sql.SQL("create database {} template {}")
     conn.execute(copy.format(sql.Identifier(names.loaded), sql.Identifier("template0")))
     session = Session(database_url(names.server_url, names.loaded), catalog)

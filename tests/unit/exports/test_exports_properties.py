@@ -19,7 +19,6 @@ TEXT = st.one_of(
     st.lists(st.one_of(TREACHEROUS, st.text(CHARACTERS, max_size=3)), max_size=5).map("".join),
 )
 BLOCK_SIZES = st.one_of(st.integers(1, 64), st.just(8 << 20))
-# Slow machines are no fault of the code.
 Table = list[list[str | None]]
 
 
