@@ -23,6 +23,7 @@ import importlib.util
 import os
 import pwd
 import re
+import resource
 import shutil
 import signal
 import stat
@@ -55,6 +56,9 @@ _STOP_SECONDS = 300
 # How long the children of a killed postmaster may take to end, and when asking them is given up.
 _ORPHAN_SECONDS = 30
 _QUIT_SECONDS = 5
+# Posts of five years have 1,700 files; what a session has open besides are a few sockets and logs.
+_OPEN_FILES = 8192
+_OPEN_BESIDES = 256
 
 _MIB = 1024**2
 _GIB = 1024**3
@@ -408,13 +412,14 @@ class EmbeddedServer:
         self._configure(account)
         write_file(self.log_dir / "startup.log", "", account)
         before = {log: log.stat().st_size for log in self.log_dir.glob("postgresql-*.log")}
-        result = self._run(
-            account,
-            self.data_dir,
-            "pg_ctl",
-            *("start", "-w", "-t", str(_START_SECONDS), "-l", "../log/startup.log"),
-            inherit=(lock,),
-        )
+        with _many_open_files():
+            result = self._run(
+                account,
+                self.data_dir,
+                "pg_ctl",
+                *("start", "-w", "-t", str(_START_SECONDS), "-l", "../log/startup.log"),
+                inherit=(lock,),
+            )
         if result.returncode:
             self._remove_socket_directory()
             said = [(self.log_dir / "startup.log").read_text(errors="replace")]
@@ -546,6 +551,26 @@ class EmbeddedServer:
         )
 
 
+@contextmanager
+def _many_open_files() -> Generator[None]:
+    """Lets what is started in the block open as many files as a session of the server may want, if the system allows it.
+
+    A shell's usual limit of 1024 can be raised by whoever it holds for, up to the hard one.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES + _OPEN_BESIDES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 class RunningAs(TypedDict):
     """How `subprocess` is to run a program of the server's."""
 
@@ -646,6 +671,7 @@ def configuration(memory: int, shared_memory: int, socket_dir: Path) -> str:
         ("maintenance_work_mem", _mib(maintenance), "index builds follow each load"),
         ("autovacuum_work_mem", "64MB", "else each of three workers may take as much as an index build"),
         ("max_locks_per_transaction", "256", "one statement may touch every month of posts and each of its indexes"),
+        ("max_files_per_process", str(_OPEN_FILES), "likewise; with fewer, to plan it is to open each of them anew"),
         ("dynamic_shared_memory_type", "posix" if shared_memory >= _GIB else "sysv", "small /dev/shm in containers"),
         ("random_page_cost", "1.1", "solid-state disks and a cache that holds most of it"),
         ("wal_level", "replica", "base backups and archiving of WAL need it"),

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -27,6 +29,7 @@ from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.pacing import Blindness, Pacer
 from b44_assets.engine.session import Connection, Session, explained, persevering, reason_of, scalar
 from b44_assets.engine.settling import Settlement, settle
+from b44_assets.engine.sweeping import analyze, is_analyzed_whole, is_worth_sweeping, kept_from_autovacuum, vacuum
 from b44_assets.engine.undoing import undo_entity
 from b44_assets.errors import DatabaseError, SettingsError, ThresholdError, TransientDatabaseError
 
@@ -106,12 +109,16 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
 
 
 class _Part(NamedTuple):
-    """A partition's records in the settlement: the positions of those to write (None without any), and how many in all."""
+    """A partition's records in the settlement: the positions of those to write (None without any), and how many in all.
+
+    `table` is the partition itself, where anything is to be done with it as a whole.
+    """
 
     key: date | None
     first: int | None
     last: int | None
     records: int
+    table: str | None = None
 
 
 def _prepared(session: Session, mapping: TableMapping, wanted: Range, first_month: date | None) -> list[_Part]:
@@ -146,7 +153,21 @@ def _prepared(session: Session, mapping: TableMapping, wanted: Range, first_mont
             for part in parts:
                 conn.execute("select base44_create_partition(%s, %s, %s)", (table, period.unit, part.key))
             failpoint("load: partitions made", conn)
+        if session.gentle:
+            parts = [part._replace(table=_table_of(conn, table, part)) for part in parts]
     return parts
+
+
+def _table_of(conn: Connection, table: str, part: _Part) -> str | None:
+    """The partition that a part is written into, or the table where it has none."""
+    if part.key is None:
+        return table
+    return scalar(
+        conn,
+        "select c.relname from base44_partition_bounds(%s::regclass) b join pg_class c on c.oid = b.partition"
+        " where (%s::date)::timestamp at time zone 'UTC' between b.first_moment and b.next_moment - interval '1 microsecond'",
+        (table, part.key),
+    )
 
 
 def _concluded(
@@ -240,8 +261,10 @@ class _Loader:
                     while not self._stop.is_set():
                         if part is None:
                             part, inserted, seconds = todo.get_nowait(), 0, 0.0
-                        while (done := self._batch(conn, part, pacer, attempt)) is not None:
-                            inserted, seconds, attempt = inserted + done[0], seconds + done[1], 1
+                        with self._undisturbed(part):
+                            while (done := self._batch(conn, part, pacer, attempt)) is not None:
+                                inserted, seconds, attempt = inserted + done[0], seconds + done[1], 1
+                        self._swept(conn, part, inserted, pacer)
                         loaded.append(LoadedPartition(part.key, inserted, part.records, seconds))
                         part = None
                     return loaded
@@ -255,6 +278,31 @@ class _Loader:
                 self._session.notice(f"{fault}; trying again ({attempt + 1} of {self._session.attempts})")
                 self._session.sleep(backoff(attempt, random.random))
                 attempt += 1
+
+    @contextmanager
+    def _undisturbed(self, part: _Part) -> Generator[None]:
+        """Where an application is in use, nothing else is at work on what is written."""
+        if part.table is None or part.first is None:
+            yield
+        else:
+            with kept_from_autovacuum(self._session, part.table):
+                yield
+
+    def _swept(self, conn: Connection, part: _Part, inserted: int, pacer: Pacer) -> None:
+        """Where an application is in use, sweeps what was written at once, by itself and with rests.
+
+        After VACUUM all sessions plan their statements anew, and should have the processors for it.
+        """
+        if part.table is None or not is_worth_sweeping(conn, part.table, inserted):
+            return
+        read_whole = is_analyzed_whole(conn, part.table)
+        for step in (partial(vacuum, analyze=False, read_whole=read_whole), analyze):
+            pacer.wait(conn, stopped=self._stop.is_set, told=self._session.notice)
+            if self._stop.is_set():
+                return
+            started = time.monotonic()
+            step(conn, part.table)
+            pacer.worked(time.monotonic() - started)
 
     def _batch(self, conn: Connection, part: _Part, pacer: Pacer, attempt: int) -> tuple[int, float] | None:
         """Moves the records after the last committed batch of a partition; None where there are no more.

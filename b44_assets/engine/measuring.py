@@ -1,23 +1,14 @@
-"""Figures about the database for those who watch it: sizes, repairs, dead rows; and sweeping those away.
+"""Figures about the database for those who watch it: sizes, repairs, fields of an export.
 
-What belongs here: measuring, and what the planner needs to know. What does not: indexes; see `upkeep`.
+What belongs here: measuring. What does not: indexes, see `upkeep`; dead rows, see `sweeping`.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
-import psycopg
-from psycopg import sql
-from psycopg.errors import Diagnostic
-
 from b44_assets.catalog import Kind, TableMapping
-from b44_assets.engine.session import Session, reason_of, scalar
-from b44_assets.errors import DatabaseError
-
-CHANGED_SHARE = 0.05
-"""Share of a table's rows that must have changed since it was last swept for it to be worth it again."""
+from b44_assets.engine.session import Session, scalar
 
 
 @dataclass(frozen=True)
@@ -59,32 +50,6 @@ class Repaired:
     column: str
     rule: str
     records: int
-
-
-@dataclass(frozen=True)
-class Swept:
-    """A table or partition that was vacuumed and analyzed: its dead rows, and rows changed since it was last analyzed."""
-
-    name: str
-    dead_rows: int
-    changed_rows: int
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What was swept.
-
-    Attributes:
-        tables: What was vacuumed and analyzed.
-        looked_at: Tables and partitions in all.
-        busy: Those that were due and that other work kept locked; the next sweep takes them.
-        seconds: How long it took.
-    """
-
-    tables: tuple[Swept, ...]
-    looked_at: int
-    busy: tuple[str, ...]
-    seconds: float
 
 
 def measure_sizes(session: Session) -> Sizes:
@@ -129,57 +94,3 @@ def staged_fields(session: Session, mapping: TableMapping) -> dict[str, str]:
         for item in mapping.fields
         if (spelling := next((name for name in item.spellings if name in fields), None)) is not None
     }
-
-
-def sweep(session: Session, *, changed_share: float = CHANGED_SHARE) -> Sweep:
-    """Vacuums and analyzes the tables and partitions of schema public that have changed enough since the last time.
-
-    It keeps no reader or writer waiting, and waits for none: what is locked by other maintenance is left for the next time.
-
-    Args:
-        session: The run.
-        changed_share: Share of its rows, dead or changed since, that makes a table worth it; 0 to 1.
-
-    Raises:
-        DatabaseError: The server refuses; names the table.
-    """
-    started = time.monotonic()
-    swept: list[Swept] = []
-    busy: list[str] = []
-    with session.connection("sweep") as conn:
-        rows = conn.execute(
-            """
-            select c.relname, s.n_dead_tup, s.n_mod_since_analyze,
-                   s.n_dead_tup + s.n_mod_since_analyze > 0
-                     and greatest(s.n_dead_tup, s.n_mod_since_analyze) >= greatest(s.n_live_tup, 1) * %s::float8
-                     or s.n_live_tup > 0 and s.last_analyze is null and s.last_autoanalyze is null
-              from pg_stat_user_tables s
-              join pg_class c on c.oid = s.relid and c.relkind = 'r'
-             where s.schemaname = 'public'
-             order by c.relname
-            """,
-            (changed_share,),
-        ).fetchall()
-        for name, dead, changed, due in rows:
-            if not due:
-                continue
-            session.progress("sweep", len(swept), len(rows))
-            notices: list[str] = []
-
-            def note(diagnostic: Diagnostic, notices: list[str] = notices) -> None:
-                notices.append(diagnostic.message_primary or "")
-
-            conn.add_notice_handler(note)
-            try:
-                # Not even its last step, which gives empty pages back, waits for anybody.
-                conn.execute(sql.SQL("vacuum (analyze, skip_locked) {}").format(sql.Identifier("public", name)))
-            except psycopg.Error as error:
-                raise DatabaseError(f"{name} cannot be vacuumed: {reason_of(error)}") from error
-            finally:
-                conn.remove_notice_handler(note)
-            # The server says so in a warning and calls it done.
-            if notices:
-                busy.append(name)
-            else:
-                swept.append(Swept(name, dead, changed))
-    return Sweep(tuple(swept), len(rows), tuple(busy), time.monotonic() - started)

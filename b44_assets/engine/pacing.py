@@ -16,7 +16,7 @@ from b44_assets.database.faults import FaultClass, classify
 from b44_assets.engine.session import Connection, reason_of
 from b44_assets.settings import Pace
 
-_SMALLEST_BATCH = 100
+_SMALLEST_BATCH = 25
 """Below it, what a batch costs by itself counts for more than its records."""
 _RECORDS_A_SECOND = 10_000
 """What a server is taken for until the first batch has shown better."""
@@ -97,12 +97,20 @@ class Pacer:
             records: How many it had.
             seconds: What it took.
         """
-        self._rest = self._pace.pause.after(seconds)
+        self.worked(seconds)
         target = self._pace.target_seconds
         # The last batch of a partition may be short, and says little of a full one unless it was slow even so.
         if records >= self.size or seconds > target:
             fitting = records * target / seconds if seconds > 0 else float("inf")
             self.size = self._within(min(max(fitting, self.size / 2), self.size * 2))
+
+    def worked(self, seconds: float) -> None:
+        """Learns of what the server had to do, a batch or not; the pause is known.
+
+        Args:
+            seconds: What it took.
+        """
+        self._rest = self._pace.pause.after(seconds)
 
     def _within(self, size: float) -> int:
         return round(min(max(size, self._smallest), self._pace.batch_size))

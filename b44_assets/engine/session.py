@@ -54,7 +54,8 @@ class Session:
         catalog: The files of `sql/`.
         run_id: The Dagster run, for the books; None outside of one.
         pace: How hard a load may push.
-        gentle: Whether the application is to have the server's other processors: no statement of ours takes a second one.
+        gentle: Whether the application is to have the server's other processors: no statement of ours takes a second one,
+            a vacuum of ours rests as an autovacuum does, and what a load has written is vacuumed by it, one at a time.
         attempts: How often work is tried that fails for a reason that may pass by itself.
         max_quarantine: How many refused records stop an entity's load; None for no limit.
         lock_timeout_ms: How long DDL may wait for a lock before it steps back and tries again, in milliseconds.
@@ -132,7 +133,7 @@ class Session:
                 conn.execute("set search_path = public")
                 if self.gentle:
                     conn.execute("set max_parallel_workers_per_gather = 0; set max_parallel_maintenance_workers = 0")
-                    conn.execute("set b44.gentle = 'on'")
+                    conn.execute("set b44.gentle = 'on'; set vacuum_cost_delay = '2ms'")
                 yield conn
         except psycopg.Error as error:
             raise explained(purpose, error) from error

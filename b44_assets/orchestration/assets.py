@@ -11,12 +11,13 @@ from b44_assets.engine.ddl import SchemaChange
 from b44_assets.engine.health import view_fresh
 from b44_assets.engine.lineage import origins
 from b44_assets.engine.loading import Load, load
-from b44_assets.engine.measuring import measure_sizes, repairs_by_rule, staged_fields, sweep
+from b44_assets.engine.measuring import measure_sizes, repairs_by_rule, staged_fields
 from b44_assets.engine.partitioning import apply_partitions
 from b44_assets.engine.schema import apply, ensure_tables
 from b44_assets.engine.session import Session
 from b44_assets.engine.staging import stage
 from b44_assets.engine.strays import keep_strays
+from b44_assets.engine.sweeping import sweep
 from b44_assets.engine.tables import describe
 from b44_assets.engine.upkeep import analyze, index_usage, reindex_bloated
 from b44_assets.engine.viewing import apply_view, refresh

@@ -29,11 +29,12 @@ from b44_assets.engine.health import (
 )
 from b44_assets.engine.lineage import Origin
 from b44_assets.engine.loading import Load
-from b44_assets.engine.measuring import Repaired, Sizes, Sweep
+from b44_assets.engine.measuring import Repaired, Sizes
 from b44_assets.engine.partitioning import BoundsCheck, GlobalIds, PartitionSet
 from b44_assets.engine.plans import QueryPlans
 from b44_assets.engine.proving import Applied, ContentParity, RowParity
 from b44_assets.engine.staging import StagedExport
+from b44_assets.engine.sweeping import Sweep
 from b44_assets.engine.tables import TableDescription
 from b44_assets.engine.upkeep import IndexUsage
 from b44_assets.engine.work import Standing

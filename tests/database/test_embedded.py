@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
+import resource
 import shutil
 import signal
 import socket
@@ -293,6 +295,22 @@ def test_a_quote_in_a_path_cannot_add_a_setting() -> None:
 
 
 # -- starting and stopping ---------------------------------------------------------------------------------------------
+
+
+def test_the_server_may_open_more_files_than_a_shell_allows(server: EmbeddedServer) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        server.start()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (1024, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with psycopg.connect(server.url()) as conn:
+        assert conn.execute("show max_files_per_process").fetchone() == ("8192",)
+    limits = Path(f"/proc/{pid_of(server)}/limits").read_text()
+    found = re.search(r"Max open files +(\d+)", limits)
+    assert found is not None
+    assert int(found[1]) >= (8192 if hard == resource.RLIM_INFINITY else min(8192, hard))
 
 
 def test_starting_twice_is_starting_once(server: EmbeddedServer) -> None:

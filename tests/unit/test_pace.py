@@ -50,7 +50,7 @@ def pacer(pace: Pace, clock: Clock | None = None) -> Pacer:
         (Pace(batch_size=1000), 1000),
         (Pace(batch_size=7), 7),
         (Pace(target_seconds=0.1), 1000),
-        (Pace(target_seconds=0.001), 100),
+        (Pace(target_seconds=0.001), 25),
         (Pace(target_seconds=0.001, batch_size=7), 7),
     ],
 )
@@ -103,7 +103,7 @@ def test_whatever_batches_take_their_size_stays_within_bounds(
     for share, seconds in batches:
         before = stream.size
         stream.done(max(1, round(before * share)), seconds)
-        assert min(100, batch_size) <= stream.size <= batch_size
+        assert min(25, batch_size) <= stream.size <= batch_size
         assert before / 2 - 1 <= stream.size <= before * 2 + 1
 
 
@@ -127,6 +127,18 @@ def test_a_stream_rests_after_a_batch_and_not_before_the_first(pause: Pause, res
     clock.naps.clear()
     stream.wait(NO_CONNECTION, stopped=never, told=pytest.fail)
     assert clock.naps == []
+
+
+def test_other_work_of_a_stream_is_rested_from_likewise_and_says_nothing_of_batches() -> None:
+    clock = Clock()
+    stream = pacer(replace(UNLIMITED, pause=Pause(multiple=3)), clock)
+    size = stream.size
+
+    stream.worked(0.4)
+    stream.wait(NO_CONNECTION, stopped=never, told=pytest.fail)
+
+    assert sum(clock.naps) == pytest.approx(1.2)
+    assert stream.size == size
 
 
 def test_a_load_that_is_stopped_rests_no_longer() -> None:
