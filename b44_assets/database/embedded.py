@@ -433,7 +433,7 @@ class EmbeddedServer:
             )
 
     def _configure(self, account: Account | None) -> None:
-        text = configuration(_memory(), _shared_memory(), self.socket_dir)
+        text = configuration(_memory(), _shared_memory(), os.cpu_count() or 1, self.socket_dir)
         if self.archives():
             text += self._archive_conf.read_text()
         write_file(self.data_dir / "b44.conf", text, account)
@@ -647,12 +647,13 @@ def dagster_url(settings: Settings) -> str:
     return "postgresql+psycopg2://" + url.partition("://")[2]
 
 
-def configuration(memory: int, shared_memory: int, socket_dir: Path) -> str:
+def configuration(memory: int, shared_memory: int, processors: int, socket_dir: Path) -> str:
     """Returns `b44.conf`: PostgreSQL for bulk loads on one machine that it shares with other work.
 
     Args:
         memory: Bytes of memory that the machine, or the container, has.
         shared_memory: Bytes that `/dev/shm` can hold; 0 where there is none.
+        processors: How many the machine has.
         socket_dir: Where the socket goes.
     """
     shared_buffers = _clamp(memory // 4, 128 * _MIB, 2 * _GIB)
@@ -669,7 +670,12 @@ def configuration(memory: int, shared_memory: int, socket_dir: Path) -> str:
         ("effective_cache_size", _mib(cache), "what the planner may expect the system to cache"),
         ("work_mem", _mib(work), "whole-entity sorts and hashes stay in memory; there are few sessions"),
         ("maintenance_work_mem", _mib(maintenance), "index builds follow each load"),
-        ("autovacuum_work_mem", "64MB", "else each of three workers may take as much as an index build"),
+        (
+            "autovacuum_max_workers",
+            str(_clamp(processors // 2, 1, 3)),
+            "half of the processors is left to the application",
+        ),
+        ("autovacuum_work_mem", "64MB", "else each of its workers may take as much as an index build"),
         ("max_locks_per_transaction", "256", "one statement may touch every month of posts and each of its indexes"),
         ("max_files_per_process", str(_OPEN_FILES), "likewise; with fewer, to plan it is to open each of them anew"),
         ("dynamic_shared_memory_type", "posix" if shared_memory >= _GIB else "sysv", "small /dev/shm in containers"),

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+
+from tests.acceptance.forking import run_forked
 
 COMMAND = Path(sys.executable).with_name("b44")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -88,8 +91,13 @@ class Command:
         return replace(self, environment={k: v for k, v in self.environment.items() if k not in names})
 
     def __call__(self, *arguments: str | Path) -> Result:
-        """Runs it to its end."""
-        return self.start(*arguments).wait()
+        """Runs it to its end; the script itself runs wherever a test needs the process (`start`)."""
+        with tempfile.TemporaryDirectory() as folder:
+            return Result(
+                *run_forked(
+                    [str(word) for word in arguments], self.directory, self.environment, Path(folder), patience=PATIENCE
+                )
+            )
 
     def start(self, *arguments: str | Path) -> Running:
         """Starts it as the leader of a process group, as a shell does."""

@@ -273,23 +273,32 @@ def test_the_log_is_found_and_holds_no_text_of_a_failed_statement(embedded: Embe
 
 
 @pytest.mark.parametrize(
-    ("memory", "shared_memory", "expected"),
+    ("memory", "shared_memory", "processors", "expected"),
     [
-        (256 * 1024**2, 0, ("shared_buffers = 128MB", "work_mem = 16MB", "dynamic_shared_memory_type = sysv")),
-        (4 * GIB, 64 * 1024**2, ("shared_buffers = 1024MB", "work_mem = 64MB", "dynamic_shared_memory_type = sysv")),
-        (512 * GIB, 8 * GIB, ("shared_buffers = 2048MB", "work_mem = 64MB", "dynamic_shared_memory_type = posix")),
+        (
+            256 * 1024**2, 0, 1,
+            {"shared_buffers = 128MB", "work_mem = 16MB", "dynamic_shared_memory_type = sysv", "autovacuum_max_workers = 1"},
+        ),
+        (
+            4 * GIB, 64 * 1024**2, 4,
+            {"shared_buffers = 1024MB", "work_mem = 64MB", "dynamic_shared_memory_type = sysv", "autovacuum_max_workers = 2"},
+        ),
+        (
+            512 * GIB, 8 * GIB, 64,
+            {"shared_buffers = 2048MB", "work_mem = 64MB", "dynamic_shared_memory_type = posix", "autovacuum_max_workers = 3"},
+        ),
     ],
-)
-def test_memory_settings_follow_the_machine_within_bounds(
-    memory: int, shared_memory: int, expected: tuple[str, ...]
+)  # fmt: skip
+def test_settings_follow_the_machine_within_bounds(
+    memory: int, shared_memory: int, processors: int, expected: set[str]
 ) -> None:
-    lines = [line.partition("  #")[0] for line in configuration(memory, shared_memory, Path("/x")).splitlines()]
+    text = configuration(memory, shared_memory, processors, Path("/x"))
 
-    assert set(expected) <= set(lines)
+    assert expected <= {line.partition("  #")[0] for line in text.splitlines()}
 
 
 def test_a_quote_in_a_path_cannot_add_a_setting() -> None:
-    text = configuration(GIB, GIB, Path("/it's"))
+    text = configuration(GIB, GIB, 2, Path("/it's"))
 
     assert "unix_socket_directories = '/it''s'  #" in text
 

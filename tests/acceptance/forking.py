@@ -1,0 +1,79 @@
+"""The command run to its end in a process that was forked from one which has imported all that it needs.
+
+To import Dagster and all it stands on takes longer than most commands themselves; the process is a new one all the same.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# What the command imports when it runs a job.
+_PRELOADED = [
+    "b44_assets.cli",
+    "b44_assets.definitions",
+    "b44_assets.engine.proving",
+    "b44_assets.engine.report",
+    "b44_assets.exports",
+    "b44_assets.instance",
+    "b44_assets.orchestration.code_location",
+    "b44_assets.orchestration.history",
+    "dagster_postgres",
+    "tests.acceptance.forking",
+]
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(_PRELOADED)
+
+
+def run_forked(
+    arguments: Sequence[str], directory: Path, environment: Mapping[str, str], output: Path, *, patience: float
+) -> tuple[int, str, str]:
+    """Runs `b44`; returns its exit status and what it printed on standard output and on standard error.
+
+    Args:
+        arguments: Those of the command.
+        directory: Its working directory.
+        environment: All that it finds in its environment.
+        output: A folder for what it prints.
+        patience: Seconds after which it is killed.
+    """
+    out, err = output / "out", output / "err"
+    process = _CONTEXT.Process(target=_main, args=(tuple(arguments), directory, dict(environment), out, err))
+    process.start()
+    process.join(patience)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        raise TimeoutError(f"b44 {' '.join(arguments)} went on for {patience:g} s: {err.read_text()}")
+    assert process.exitcode is not None
+    return process.exitcode, out.read_text(), err.read_text()
+
+
+def _main(arguments: tuple[str, ...], directory: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+    """Is the command."""
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    tempfile.tempdir = None
+    for path, number in ((out, 1), (err, 2)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+    sys.argv = ["b44", *arguments]
+    from b44_assets.cli import main
+
+    try:
+        main()
+    finally:
+        # A process of multiprocessing's ends without them.
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  # there is no other way to
+        sys.stdout.flush()
+        sys.stderr.flush()
