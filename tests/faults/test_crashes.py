@@ -193,4 +193,13 @@ def test_a_server_that_crashes_is_gone_on_with_where_it_was(failpoint: str, own_
             scene.work(url, phase)
         assert hit.happened
         scene.work(url, phase)
-        scene.compare(url, phase)
+        scene.compare(url, phase, but=otherwise(failpoint, phase))
+
+
+def otherwise(failpoint: str, phase: str) -> tuple[str, ...]:
+    """What is other than after an undisturbed run, as a crash of the server empties what is not logged."""
+    if failpoint == "complete: before commit":
+        # The settlement is gone: what was left to be filled in is an update now, and in the books as one.
+        return ("migration.migrated", "migration.replaced", "rows moved")
+    # This phase stages nothing; the next run does.
+    return ("base44.",) if phase == "schema" else ()
