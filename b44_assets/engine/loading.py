@@ -165,7 +165,8 @@ def _table_of(conn: Connection, table: str, part: _Part) -> str | None:
     return scalar(
         conn,
         "select c.relname from base44_partition_bounds(%s::regclass) b join pg_class c on c.oid = b.partition"
-        " where (%s::date)::timestamp at time zone 'UTC' between b.first_moment and b.next_moment - interval '1 microsecond'",
+        " cross join lateral (select %s::date::timestamp at time zone 'UTC') as day (begins)"
+        " where b.first_moment <= day.begins and day.begins < b.next_moment",
         (table, part.key),
     )
 
