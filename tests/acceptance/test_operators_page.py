@@ -75,8 +75,9 @@ def make_shop(command: Command) -> datetime:
         good = datetime.now(UTC)
         conn.execute("select pg_create_restore_point('before the release')")
         conn.execute("drop table orders")
-        conn.execute("select pg_switch_wal()")
-    wait_for(lambda: any(file.name.startswith("0") for file in server.spool.iterdir()))
+        last = conn.execute("select pg_walfile_name(pg_switch_wal())").fetchone()
+    assert last is not None
+    wait_for(lambda: any(file.name.startswith(last[0]) for file in server.spool.iterdir()))
     shipped = command("backup", "--kind", "wal", "--json")
     assert (shipped.status, shipped.report["files"] > 0) == (0, True), shipped
     return good
