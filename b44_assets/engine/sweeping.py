@@ -14,7 +14,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.errors import Diagnostic
 
-from b44_assets.engine.session import Connection, Session, explained
+from b44_assets.engine.session import Connection, Session, explained, scalar
 
 CHANGED_SHARE = 0.05
 """Share of a table's rows that must have changed since it was last swept for it to be worth it again."""
@@ -90,21 +90,23 @@ def sweep(session: Session, *, changed_share: float = CHANGED_SHARE) -> Sweep:
 
 def is_analyzed_whole(conn: Connection, table: str) -> bool:
     """Tells whether ANALYZE reads all pages of a table or partition of schema public, and not a sample of them."""
-    row = conn.execute(
+    whole = scalar(
+        conn,
         "select pg_relation_size(to_regclass('public.' || quote_ident(%s)))"
         " <= current_setting('block_size')::bigint * %s * current_setting('default_statistics_target')::bigint",
         (table, _PAGES_ANALYZED),
-    ).fetchone()
-    return row is not None and bool(row[0])
+    )
+    return whole is True
 
 
-def is_worth_sweeping(conn: Connection, table: str, written: int, *, changed_share: float = CHANGED_SHARE) -> bool:
+def is_worth_sweeping(conn: Connection, table: str, written: int) -> bool:
     """Tells whether a table or partition of schema public is due after so many of its rows were written."""
-    row = conn.execute(
+    due = scalar(
+        conn,
         "select %s >= greatest(reltuples, 1) * %s::float8 from pg_class where oid = to_regclass('public.' || quote_ident(%s))",
-        (written, changed_share, table),
-    ).fetchone()
-    return row is not None and row[0]
+        (written, CHANGED_SHARE, table),
+    )
+    return due is True
 
 
 def vacuum(conn: Connection, table: str, *, analyze: bool = True, read_whole: bool = False) -> bool:
