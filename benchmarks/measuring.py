@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import subprocess
 import tempfile
@@ -55,6 +56,9 @@ class Shop:
         """
         self._conn = psycopg.connect(url, autocommit=True, application_name=f"shop {number}")
         self._rows = self._conn.execute("select id, user_id from posts order by id limit 500").fetchall()
+        # Two people seldom edit the same post at the same time.
+        random.Random(number).shuffle(self._rows)
+        self._number = number
         self._place = number
 
     def act(self) -> tuple[str, str | None]:
@@ -62,7 +66,7 @@ class Shop:
         post, user = self._rows[self._place % len(self._rows)]
         name, statement = STATEMENTS[self._place % len(STATEMENTS)]
         self._place += 1
-        values = {"id": post, "user": user, "place": str(self._place)} if "%" in statement else None
+        values = {"id": post, "user": user, "place": f"{self._place} of {self._number}"} if "%" in statement else None
         try:
             self._conn.execute(statement.encode(), values)
         except psycopg.Error as error:
