@@ -86,7 +86,7 @@ def _any(conn: Connection, table: str) -> bool:
 
 
 def apply_corrections(conn: Connection, mapping: TableMapping) -> int:
-    """Changes the staged text of records that were corrected; a correction of a corrected record comes after it.
+    """Changes the staged text of records that were corrected.
 
     Args:
         conn: In a transaction; the source view must be there.
@@ -99,41 +99,37 @@ def apply_corrections(conn: Connection, mapping: TableMapping) -> int:
     if not _any(conn, table):
         return 0
     conn.execute(
-        "create temporary table applied (record_number bigint primary key, last bigint not null) on commit drop"
+        "create temporary table due (record_number bigint primary key, corrected jsonb not null) on commit drop"
     )
-    conn.execute(
-        "create temporary table due (record_number bigint primary key, correction bigint not null, corrected jsonb not null)"
-        " on commit drop"
-    )
-    _take_in_refused(conn, mapping)
-    while _find_due(conn, table):
+    changed = _find_due(conn, table)
+    if changed:
+        _take_in_refused(conn, table)
         _write_due(conn, mapping)
         create_source_view(conn, mapping)
-    changed = scalar(conn, "select count(*) from applied")
-    conn.execute("drop table applied, due")
-    if changed:
         mark_versions(conn, mapping, tuple(columns_of(conn, "base44", table)))
+    conn.execute("drop table due")
     return changed
 
 
 def _find_due(conn: Connection, table: str) -> int:
-    """Lists the corrections to make now: of each record the first that fits it and has not been made yet."""
-    conn.execute("truncate due")
+    """Lists the records that are to be read otherwise, those included that could not be staged as exported."""
     return conn.execute(
         sql.SQL(
             """
-            insert into due (record_number, correction, corrected)
-            select distinct on (f.record_number) f.record_number, c.id, c.corrected
-              from migration.{source} f
-              join migration.corrections c on c.entity = {table} and coalesce(c.base44_id, '') = coalesce(f.base44_id, '')
-              left join applied a on a.record_number = f.record_number
-             where c.id > coalesce(a.last, 0) and c.original = {digest}
-             order by f.record_number, c.id
+            insert into due (record_number, corrected)
+            select e.record_number, become.record
+              from (select record_number, base44_id, record from migration.{source}
+                    union all
+                    select record_number, base44_trim(record ->> 'id'), record from migration.refused where entity = {table}) e
+             cross join lateral (select migration.corrected({table}, e.base44_id, e.record) as record offset 0) become
+             where {digest} in (select original from migration.corrections where entity = {table})
+               and {becomes} <> {digest}
             """
         ).format(
             source=sql.Identifier(f"{table}_source"),
             table=sql.Literal(table),
-            digest=sql.SQL(_DIGEST).format(sql.SQL("f.record")),
+            digest=sql.SQL(_DIGEST).format(sql.SQL("e.record")),
+            becomes=sql.SQL(_DIGEST).format(sql.SQL("become.record")),
         )
     ).rowcount
 
@@ -155,10 +151,6 @@ def _write_due(conn: Connection, mapping: TableMapping) -> None:
     for field in mapping.html:
         if field in names:
             _sanitize_due(conn, table, names[field], CLEAN_PREFIX + field)
-    conn.execute(
-        "insert into applied (record_number, last) select record_number, correction from due"
-        " on conflict (record_number) do update set last = excluded.last"
-    )
 
 
 def _columns_for(conn: Connection, table: str) -> dict[str, str]:
@@ -199,42 +191,26 @@ def _sanitize_due(conn: Connection, table: str, column: str, clean: str) -> None
         )
 
 
-def _take_in_refused(conn: Connection, mapping: TableMapping) -> None:
-    """Records that could not be staged as exported, and can be as corrected."""
-    table = mapping.spec.name
+def _take_in_refused(conn: Connection, table: str) -> None:
+    """Stages what could not be staged as exported, and can be as corrected; its values are written with those of others."""
     taken = conn.execute(
         sql.SQL(
             """
-            insert into due (record_number, correction, corrected)
-            select distinct on (r.record_number) r.record_number, c.id, c.corrected
-              from migration.refused r
-              join migration.corrections c on c.entity = r.entity and c.original = {digest}
-             where r.entity = {table}
-             order by r.record_number, c.id
+            with taken as (
+              delete from migration.refused r using due d
+               where r.entity = {entity} and r.record_number = d.record_number
+              returning r.record_number)
+            insert into base44.{table} ({number}, {file})
+            select t.record_number, coalesce(e.source_file, '')
+              from taken t
+              join migration.exports e on e.entity = {entity}
             """
-        ).format(table=sql.Literal(table), digest=sql.SQL(_DIGEST).format(sql.SQL("r.record")))
-    ).rowcount
-    if not taken:
-        return
-    conn.execute(
-        sql.SQL(
-            "insert into base44.{table} ({number}, {file})"
-            " select d.record_number, coalesce(e.source_file, '') from due d join migration.exports e on e.entity = {entity}"
         ).format(
             table=sql.Identifier(table),
             number=sql.Identifier(RECORD_NUMBER),
             file=sql.Identifier(SOURCE_FILE),
             entity=sql.Literal(table),
         )
-    )
-    conn.execute(
-        "delete from migration.refused r using due d where r.entity = %s and r.record_number = d.record_number",
-        (table,),
-    )
-    conn.execute(
-        "update migration.exports e set refused = (select count(*) from migration.refused r where r.entity = e.entity)"
-        " where e.entity = %s",
-        (table,),
-    )
-    _write_due(conn, mapping)
-    create_source_view(conn, mapping)
+    ).rowcount
+    if taken:
+        conn.execute("update migration.exports set refused = refused - %s where entity = %s", (taken, table))

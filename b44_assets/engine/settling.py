@@ -514,12 +514,15 @@ def _write_books(session: Session, conn: Connection, mapping: TableMapping, fing
     # Corrected, but not staged as corrected yet: it is not to be corrected once more.
     conn.execute(
         """
-        update migration.quarantine q set record = c.corrected, record_digest = md5(jsonb_strip_nulls(c.corrected)::text)
-          from migration.corrections c
-         where q.entity = %s and q.generation = %s and c.entity = q.entity and c.original = q.record_digest
-           and coalesce(c.base44_id, '') = coalesce(q.base44_id, '')
+        update migration.quarantine q
+           set record = become.record, record_digest = md5(jsonb_strip_nulls(become.record)::text)
+          from (select id, migration.corrected(entity, base44_id, record) as record
+                  from migration.quarantine
+                 where entity = %(entity)s and generation = %(generation)s
+                   and record_digest in (select original from migration.corrections where entity = %(entity)s)) become
+         where q.id = become.id and q.record_digest <> md5(jsonb_strip_nulls(become.record)::text)
         """,
-        (table, generation),
+        {"entity": table, "generation": generation},
     )
 
 

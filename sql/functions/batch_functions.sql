@@ -59,6 +59,13 @@ create or replace function migration.refuse_record(
 language plpgsql
 as $$
 begin
+  -- A record stands there once. One that was corrected has waited for its batch; what was corrected since is read first.
+  execute format($sql$
+    delete from migration.quarantine q using migration.%I s
+     where s.position = $1 and q.entity = $2 and q.base44_id = s.base44_id and q.generation <> $3 and q.replayed_at is null
+       and md5(jsonb_strip_nulls(q.record)::text) = q.record_digest
+    $sql$, entity_name || '_settled')
+    using place, entity_name, settled;
   execute format($sql$
     insert into migration.quarantine
       (entity, base44_id, source_file, record_number, reasons, record, record_digest, run_id, generation,

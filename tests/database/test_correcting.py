@@ -64,6 +64,35 @@ def test_a_record_that_is_still_unsound_stays_with_its_new_reasons(target_18: Ta
     sound(target_18, "posts")
 
 
+def test_a_corrected_record_that_the_server_refuses_stands_there_once(target: Target) -> None:
+    target.migrate(BROKEN)
+    target.run("alter table users add constraint no_wrong check (email <> 'wrong@example.com')")
+    try:
+        edit(target, "users", email="wrong@example.com")
+        assert target.load("users").inserted == 0
+        assert quarantine(target, "users") == [(object_id(2), ["refused:no_wrong"], False)]
+        edit(target, "users", email="right@example.com")
+        assert target.load("users").inserted == 1
+        assert quarantine(target, "users") == [(object_id(2), ["refused:no_wrong"], True)]
+        sound(target, "users")
+    finally:
+        target.run("alter table users drop constraint no_wrong")
+
+
+def test_a_correction_may_be_taken_back_and_another_one_made(target_18: Target) -> None:
+    target_18.migrate(
+        {"User": [person(n, email=f"{n}@example.com") for n in (1, 2)] + [person(3, email="1@example.com")]}
+    )
+    for address in ("2@example.com", "1@example.com", "2@example.com", "1@example.com"):
+        edit(target_18, "users", email=address)
+        assert target_18.load("users").inserted == 0
+        assert target_18.one("select record ->> 'email' from migration.quarantine") == address
+        assert quarantine(target_18, "users") == [(object_id(3), ["duplicate_email"], False)]
+    edit(target_18, "users", email="3@example.com")
+    assert target_18.load("users").inserted == 1
+    sound(target_18, "users")
+
+
 def test_a_correction_holds_for_the_same_record_in_a_newer_export(target_18: Target) -> None:
     target_18.migrate(BROKEN)
     edit(target_18, "users", email="Right@Example.com")
