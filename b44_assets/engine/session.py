@@ -134,6 +134,9 @@ class Session:
                 if self.gentle:
                     conn.execute("set max_parallel_workers_per_gather = 0; set max_parallel_maintenance_workers = 0")
                     conn.execute("set b44.gentle = 'on'; set vacuum_cost_delay = '2ms'")
+                    # What is written in bulk goes to the disk little by little. Else the system holds it for half a
+                    # minute, then writes it at once, and every commit has to wait for the disk.
+                    conn.execute("set backend_flush_after = '256kB'")
                 yield conn
         except psycopg.Error as error:
             raise explained(purpose, error) from error

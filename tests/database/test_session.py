@@ -89,6 +89,7 @@ def test_a_gentle_session_takes_one_processor_only(target_18: Target) -> None:
             raise_memory(conn)
             assert scalar(conn, "show max_parallel_maintenance_workers") == "0"
         assert scalar(conn, "show vacuum_cost_delay") == "2ms"
+        assert scalar(conn, "show backend_flush_after") == "256kB"
     with target_18.session.connection("look") as conn, conn.transaction():
         raise_memory(conn)
         assert int(scalar(conn, "show max_parallel_maintenance_workers")) >= 4
