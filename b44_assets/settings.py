@@ -36,6 +36,8 @@ _UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000}
 _UNITS_BYTES = {"kB": 1024, "MB": 1024**2, "GB": 1024**3}
 _LONGEST_SECONDS = 3600
 _LARGEST_MULTIPLE = 1000
+_LONGEST_REST_SECONDS = 30
+"""After a batch that took unusually long, for it waited for a lock or a checkpoint."""
 _WEBHOOK = re.compile(r"https?://[^\s/]+\S*")
 _MAIL_SERVER = re.compile(r"smtps?://[^\s/]+/?")
 _ADDRESS = re.compile(r"[^@\s,<>]+@[^@\s,<>]+")
@@ -105,8 +107,8 @@ class Pause:
 
     Attributes:
         seconds: A time of its own, in seconds, at most an hour.
-        multiple: The batch's own duration, so many times, at most 1000; so a server that gets slower is given more rest.
-            At most one of the two is given.
+        multiple: The batch's own duration, so many times, at most 1000; so a server that gets slower is given more rest,
+            but never more than 30 seconds. At most one of the two is given.
     """
 
     seconds: float = 0.0
@@ -148,7 +150,7 @@ class Pause:
         Args:
             seconds: What the batch took.
         """
-        return self.multiple * seconds if self.multiple else self.seconds
+        return min(self.multiple * seconds, _LONGEST_REST_SECONDS) if self.multiple else self.seconds
 
     def __str__(self) -> str:
         """The pause as it would be written in the environment."""

@@ -20,6 +20,7 @@ from b44_assets.engine.sources import (
     column_names,
     create_source_view,
     mark_versions,
+    staged_is_gone,
 )
 
 _DIGEST = "md5(jsonb_strip_nulls({})::text)"
@@ -48,6 +49,9 @@ def _correct(session: Session, mapping: TableMapping) -> int:
             note_corrections(conn, table)
             if not _any(conn, table) or columns_of(conn, "migration", f"{table}_source") == {}:
                 return 0
+            # Else what is taken in would stand there as if it were the export.
+            if staged_is_gone(conn, table):
+                return 0
             applied = apply_corrections(conn, mapping)
             if applied:
                 # What depends on the staged records is to be settled anew.
@@ -58,26 +62,86 @@ def _correct(session: Session, mapping: TableMapping) -> int:
 
 
 def note_corrections(conn: Connection, table: str) -> None:
-    """Notes the records that stand in quarantine otherwise than they were put there."""
+    """Notes the records that stand in quarantine otherwise than they were put there, as text like all that is exported.
+
+    The last word counts: what was said of the same record before, and of what it is now to be read as, is forgotten. So
+    corrections never go round in a circle, and each leads on only to later ones.
+    """
     conn.execute(
-        """
-        insert into migration.corrections (entity, base44_id, original, corrected, run_id)
-        select q.entity, q.base44_id, q.record_digest, q.record, q.run_id
-          from migration.quarantine q
-         where q.entity = %s and q.replayed_at is null and md5(jsonb_strip_nulls(q.record)::text) <> q.record_digest
-           and jsonb_typeof(q.record) = 'object' and not q.record ? '_raw'
-         order by q.id
-        """,
-        (table,),
+        sql.SQL(
+            """
+            with edited as materialized (
+              select q.id, q.entity, q.base44_id, q.record_digest, q.run_id, became.record,
+                     {digest} as digest, base44_trim(became.record ->> 'id') as new_id
+                from migration.quarantine q
+               cross join lateral (
+                 select coalesce(jsonb_object_agg(field.key, field.value), '{{}}') as record
+                   from jsonb_each_text(case jsonb_typeof(q.record) when 'object' then q.record end) field) became
+               where q.entity = {entity} and q.replayed_at is null and {stands} <> q.record_digest
+                 and jsonb_typeof(q.record) = 'object' and not q.record ? '_raw'
+            ),
+            overruled as (
+              delete from migration.corrections c
+               using edited e
+               where c.entity = e.entity and e.digest <> e.record_digest
+                 and (c.original = e.record_digest and coalesce(c.base44_id, '') = coalesce(e.base44_id, '')
+                      or c.original = e.digest and coalesce(c.base44_id, '') = coalesce(e.new_id, ''))
+            ),
+            noted as (
+              insert into migration.corrections (entity, base44_id, original, corrected, run_id)
+              select entity, base44_id, record_digest, record, run_id
+                from (select distinct on (base44_id, record_digest) *
+                        from edited
+                       where digest <> record_digest
+                       order by base44_id, record_digest, id desc) last
+               order by id
+            )
+            update migration.quarantine q
+               set record = e.record, record_digest = e.digest, base44_id = e.new_id
+              from edited e
+             where q.id = e.id
+            """
+        ).format(
+            entity=sql.Literal(table),
+            digest=sql.SQL(_DIGEST).format(sql.SQL("became.record")),
+            stands=sql.SQL(_DIGEST).format(sql.SQL("q.record")),
+        )
     )
-    conn.execute(
+
+
+def as_corrected(table: str, base44_id: sql.Composable, record: sql.Composable) -> sql.Composed:
+    """A record as it is read after all corrections that were made to it: itself where there are none.
+
+    Args:
+        table: The entity's table.
+        base44_id: The record's id, as SQL.
+        record: The record, as SQL; field to text.
+
+    Returns:
+        A subquery of one value. It costs some work of the server, so that it is to be asked for few records only.
+    """
+    return sql.SQL(
         """
-        update migration.quarantine q
-           set record_digest = md5(jsonb_strip_nulls(q.record)::text), base44_id = base44_trim(q.record ->> 'id')
-         where q.entity = %s and q.replayed_at is null and md5(jsonb_strip_nulls(q.record)::text) <> q.record_digest
-           and jsonb_typeof(q.record) = 'object' and not q.record ? '_raw'
-        """,
-        (table,),
+        (with recursive corrected (record, base44_id, last) as (
+           select {record}, {base44_id}, 0::bigint
+           union all
+           select following.record, base44_trim(following.record ->> 'id'), following.id
+             from corrected
+            cross join lateral (
+              select c.id, (select coalesce(jsonb_object_agg(key, value), '{{}}') from jsonb_each_text(c.corrected)) as record
+                from migration.corrections c
+               where c.entity = {table} and c.original = {digest}
+                 and coalesce(c.base44_id, '') = coalesce(corrected.base44_id, '') and c.id > corrected.last
+               order by c.id
+               limit 1) following
+         )
+         select record from corrected order by last desc limit 1)
+        """
+    ).format(
+        record=record,
+        base44_id=base44_id,
+        table=sql.Literal(table),
+        digest=sql.SQL(_DIGEST).format(sql.SQL("corrected.record")),
     )
 
 
@@ -121,13 +185,14 @@ def _find_due(conn: Connection, table: str) -> int:
               from (select record_number, base44_id, record from migration.{source}
                     union all
                     select record_number, base44_trim(record ->> 'id'), record from migration.refused where entity = {table}) e
-             cross join lateral (select migration.corrected({table}, e.base44_id, e.record) as record offset 0) become
+             cross join lateral (select {corrected} as record offset 0) become
              where {digest} in (select original from migration.corrections where entity = {table})
                and {becomes} <> {digest}
             """
         ).format(
             source=sql.Identifier(f"{table}_source"),
             table=sql.Literal(table),
+            corrected=as_corrected(table, sql.SQL("e.base44_id"), sql.SQL("e.record")),
             digest=sql.SQL(_DIGEST).format(sql.SQL("e.record")),
             becomes=sql.SQL(_DIGEST).format(sql.SQL("become.record")),
         )

@@ -24,7 +24,7 @@ from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, Numbered, Period, TableMapping
 from b44_assets.engine.batching import create_batch_functions
-from b44_assets.engine.correcting import note_corrections
+from b44_assets.engine.correcting import as_corrected, note_corrections
 from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.session import (
     Connection,
@@ -37,7 +37,7 @@ from b44_assets.engine.session import (
     plan_for_bulk,
     scalar,
 )
-from b44_assets.engine.sources import create_mapping_view, name_agrees, target_columns
+from b44_assets.engine.sources import create_mapping_view, name_agrees, staged_is_gone, target_columns
 from b44_assets.errors import DatabaseError, ThresholdError
 
 CONFLICTS = ("edited", "deleted", "not_newer")
@@ -152,9 +152,7 @@ def _fingerprint(conn: Connection, catalog: Catalog, mapping: TableMapping) -> s
     generation = scalar(conn, "select generation from migration.exports where entity = %s", (table,))
     if generation is None:
         raise DatabaseError(f"{table}: nothing is staged in base44.{table}; materialize base44/{table} first")
-    if scalar(conn, "select records > refused from migration.exports where entity = %s", (table,)) and not scalar(
-        conn, sql.SQL("select exists (select from base44.{})").format(sql.Identifier(table))
-    ):
+    if staged_is_gone(conn, table):
         # Else all that was migrated would be said to have vanished.
         raise DatabaseError(
             f"{table}: the records staged in base44.{table} are gone (a crash of the server empties it);"
@@ -513,16 +511,23 @@ def _write_books(session: Session, conn: Connection, mapping: TableMapping, fing
     )
     # Corrected, but not staged as corrected yet: it is not to be corrected once more.
     conn.execute(
-        """
-        update migration.quarantine q
-           set record = become.record, record_digest = md5(jsonb_strip_nulls(become.record)::text)
-          from (select id, migration.corrected(entity, base44_id, record) as record
-                  from migration.quarantine
-                 where entity = %(entity)s and generation = %(generation)s
-                   and record_digest in (select original from migration.corrections where entity = %(entity)s)) become
-         where q.id = become.id and q.record_digest <> md5(jsonb_strip_nulls(become.record)::text)
-        """,
-        {"entity": table, "generation": generation},
+        sql.SQL(
+            """
+            update migration.quarantine q
+               set record = became.record, record_digest = md5(jsonb_strip_nulls(became.record)::text),
+                   base44_id = base44_trim(became.record ->> 'id')
+              from (select r.id, {corrected} as record
+                      from migration.quarantine r
+                     where r.entity = {table} and r.generation = {generation}
+                       and r.record_digest in (select original from migration.corrections where entity = {table})
+                    offset 0) became
+             where q.id = became.id and q.record_digest <> md5(jsonb_strip_nulls(became.record)::text)
+            """
+        ).format(
+            corrected=as_corrected(table, sql.SQL("r.base44_id"), sql.SQL("r.record")),
+            table=sql.Literal(table),
+            generation=sql.Literal(generation),
+        )
     )
 
 

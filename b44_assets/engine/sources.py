@@ -37,6 +37,13 @@ def column_names(fields: Iterable[str]) -> dict[str, str]:
     return names
 
 
+def staged_is_gone(conn: Connection, table: str) -> bool:
+    """Tells whether records were staged that are there no more: the table is unlogged, and a crash of the server empties it."""
+    if not scalar(conn, "select records > refused from migration.exports where entity = %s", (table,)):
+        return False
+    return not scalar(conn, sql.SQL("select exists (select from base44.{})").format(sql.Identifier(table)))
+
+
 def drop_source_view(conn: Connection, table: str) -> None:
     """Drops the source view, and the mapping that reads it."""
     conn.execute(sql.SQL("drop view if exists migration.{} cascade").format(sql.Identifier(f"{table}_source")))

@@ -35,6 +35,7 @@ from b44_assets.engine.sources import (
     create_source_view,
     drop_source_view,
     mark_versions,
+    staged_is_gone,
 )
 from b44_assets.exports import Batch, ExportFile, Refused, discover, open_export
 
@@ -200,16 +201,13 @@ def _standing(conn: Connection, mapping: TableMapping) -> StagedExport | None:
     """What is staged now; None where that is nothing, or gone (the table is unlogged: a crash empties it)."""
     table = mapping.spec.name
     row = conn.execute(
-        "select source_file, dialect, records, refused, oddities, fields from migration.exports where entity = %s",
+        "select source_file, dialect, records, oddities, fields from migration.exports where entity = %s",
         (table,),
     ).fetchone()
     if row is None or scalar(conn, "select to_regclass(%s)", (f"base44.{table}",)) is None:
         return None
-    name, dialect, records, refused, oddities, fields = row
-    if (
-        records > refused
-        and scalar(conn, sql.SQL("select 1 from base44.{} limit 1").format(sql.Identifier(table))) is None
-    ):
+    name, dialect, records, oddities, fields = row
+    if staged_is_gone(conn, table):
         return None
     # The views hold the mapping's fields, which may have changed since.
     with conn.transaction():

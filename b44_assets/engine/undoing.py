@@ -15,6 +15,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from b44_assets.catalog import TableMapping
+from b44_assets.engine.correcting import note_corrections
 from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.session import Connection, Session, checksum, columns_of, identifiers, persevering, scalar
 from b44_assets.engine.settling import settle
@@ -243,7 +244,8 @@ class _Undo:
         for batch in batches:
             done = self._restore(batch)
             restored, changed = restored + done[0], changed + done[1]
-        # What the server refused then is to be tried again.
+        # What the server refused then is to be tried again, as it was corrected since.
+        note_corrections(self._conn, self._table)
         self._run(
             "delete from migration.quarantine where entity = {entity} and batch_number = any (%s) and replayed_at is null",
             batches,

@@ -315,7 +315,7 @@ def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=export_key(table),
-        deps=[key_of("migration/exports"), key_of("conversion_functions"), key_of("correction_functions")],
+        deps=[key_of("migration/exports"), key_of("conversion_functions")],
         description=f"The exported {mapping.entity} records as they came, one text column for each exported field.",
         group_name=EXPORT_STAGE,
         kinds={"postgres", "csv", "json"},

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from b44_assets.engine.undoing import undo_run
+from b44_assets.errors import DatabaseError, ThresholdError
+from b44_assets.settings import QuarantineLimit
 from tests.database.conftest import Record, Target, object_id, post, uuid_of
 from tests.database.test_delta import NEW, article, person, sound
 
@@ -90,6 +93,11 @@ def test_a_correction_may_be_taken_back_and_another_one_made(target_18: Target) 
         assert quarantine(target_18, "users") == [(object_id(3), ["duplicate_email"], False)]
     edit(target_18, "users", email="3@example.com")
     assert target_18.load("users").inserted == 1
+    # The last word counts for the record as it was exported, too.
+    path = target_18.export / "User.jsonl"
+    path.write_text(path.read_text() + "\n")
+    target_18.stage("users")
+    assert target_18.load("users").settlement.unchanged == 3
     sound(target_18, "users")
 
 
@@ -135,6 +143,59 @@ def test_a_correction_that_nobody_replayed_survives_a_new_settlement(target_18: 
     )
     assert target_18.load("posts").inserted == 2
     sound(target_18, "posts")
+
+
+def test_a_record_that_was_emptied_can_be_corrected_again(target_18: Target) -> None:
+    target_18.migrate(BROKEN)
+    target_18.run("update migration.quarantine set record = '{}' where entity = 'users'")
+    assert target_18.load("users").inserted == 0
+    assert quarantine(target_18, "users") == [(None, ["missing_id", "missing_email"], False)]
+    target_18.run("update migration.quarantine set record = %s where entity = 'users'", json.dumps(person(2)))
+    assert target_18.load("users").inserted == 1
+    sound(target_18, "users")
+
+
+def test_what_is_still_unsound_for_the_limit_can_be_corrected_further(target_18: Target) -> None:
+    target_18.migrate(BROKEN)
+    edit(target_18, "posts", view_count=7, tags=["a"])
+    strict = target_18.having(max_quarantine=QuarantineLimit(count=0))
+    for changes in ({"content": "x"}, {"content": "y"}):
+        with pytest.raises(ThresholdError):
+            strict.load("posts")
+        edit(target_18, "posts", **changes)
+    edit(target_18, "posts", title="A title", content="Long enough now")
+    assert strict.load("posts").inserted == 1
+    assert (row := target_18.outcome("posts").rows[object_id(1)])["view_count"] == 7
+    assert (row["title"], row["tags"]) == ("A title", ["a"])
+    sound(target_18, "posts")
+
+
+def test_a_correction_is_not_lost_when_the_run_is_taken_back(target_18: Target) -> None:
+    target_18.run("alter table users add constraint no_wrong check (email <> 'wrong@example.com')")
+    try:
+        target_18.having(run_id="run-first").migrate({"User": [person(1), person(2, email="wrong@example.com")]})
+        edit(target_18, "users", email="right@example.com")
+        undo_run(target_18.session, "run-first")
+        assert target_18.load("users").inserted == 2
+        assert target_18.outcome("users").rows[object_id(2)]["email"] == "right@example.com"
+        sound(target_18, "users")
+    finally:
+        target_18.run("alter table users drop constraint no_wrong")
+
+
+def test_what_a_crash_has_emptied_is_not_filled_with_corrections(target_18: Target) -> None:
+    path = target_18.export / "User.jsonl"
+    path.write_text(f'{json.dumps(person(1))}\n{{"id": "broken", "email":\n', "utf-8")
+    target_18.stage("users")
+    target_18.load("users")
+    target_18.run("update migration.quarantine set record = %s", json.dumps(person(2)))
+    target_18.run("truncate base44.users")
+    with pytest.raises(DatabaseError, match="are gone"):
+        target_18.load("users")
+    target_18.stage("users")
+    assert target_18.load("users").inserted == 1
+    assert target_18.one("select unaccounted from migration.accounting where entity = 'users'") == 0
+    sound(target_18, "users")
 
 
 @pytest.mark.parametrize("bad", ['{"id": "broken", "email":', '{"id": "nul", "email": "a\\u0000b"}'])

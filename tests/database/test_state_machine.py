@@ -86,7 +86,7 @@ class Books:
         return number in self.rows and self.rows[number] != self.migrated[number].row
 
     def corrected(self, number: int, record: Exported) -> Exported:
-        """What a record is read as: each correction counts once, in the order in which they were made."""
+        """What a record is read as: each correction leads on to later ones."""
         for corrected_number, original, corrected in self.corrections:
             if (corrected_number, original) == (number, record):
                 record = corrected
@@ -165,6 +165,9 @@ class Model:
         books = self.of(entity)
         for number, (shown, edited) in sorted(books.edited_in_quarantine.items()):
             if edited != shown:
+                # The last word counts.
+                overruled = ((number, shown), (number, edited))
+                books.corrections = [known for known in books.corrections if known[:2] not in overruled]
                 books.corrections.append((number, shown, edited))
         books.edited_in_quarantine.clear()
         for number, record in books.staged.items():

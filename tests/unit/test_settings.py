@@ -338,7 +338,8 @@ def test_a_rate_of_wal_has_the_units_of_postgresql(tmp_path: Path, text: str, si
 
 
 @pytest.mark.parametrize(
-    ("text", "rest"), [("0", 0.0), ("0ms", 0.0), ("100ms", 0.1), ("2s", 2.0), ("3x", 1.2), ("0.5 x", 0.2), ("0x", 0.0)]
+    ("text", "rest"),
+    [("0", 0.0), ("0ms", 0.0), ("100ms", 0.1), ("2s", 2.0), ("3x", 1.2), ("0.5 x", 0.2), ("0x", 0.0), ("100x", 30.0)],
 )
 def test_a_pause_is_a_time_or_a_multiple_of_what_the_batch_took(text: str, rest: float) -> None:
     assert Pause.parse(text).after(0.4) == pytest.approx(rest)
