@@ -189,8 +189,8 @@ class Pace:
             )
 
 
-_LIVE = Pace(target_seconds=0.02, pause=Pause(multiple=15), streams=1)
-"""`B44_THROTTLE=on`: the application has the server to itself for fifteen sixteenths of the time."""
+_LIVE = Pace(target_seconds=0.02, pause=Pause(multiple=20), streams=1)
+"""`B44_THROTTLE=on`: the application has the server to itself for twenty of twenty-one parts of the time."""
 
 
 class Overrides(TypedDict, total=False):

@@ -314,7 +314,7 @@ def test_any_text_is_either_a_limit_or_refused_in_one_line(text: str) -> None:
 def test_the_throttle_brings_one_stream_short_batches_and_long_rests(tmp_path: Path) -> None:
     pace = load(tmp_path, B44_THROTTLE="on").pace
 
-    assert pace == Pace(target_seconds=0.02, pause=Pause(multiple=15), streams=1)
+    assert pace == Pace(target_seconds=0.02, pause=Pause(multiple=20), streams=1)
     assert load(tmp_path, B44_THROTTLE="off").pace == load(tmp_path).pace
 
 
