@@ -506,10 +506,10 @@ class Migrations(RuleBasedStateMachine):
             assert rows[entity] == books.rows, entity
             told = "select base44_id, {} from migration.{} where entity = '{}'"
             refused = target.all(told.format("reasons", "quarantine", entity) + " and replayed_at is null")
-            # Each stands there once.
-            assert sorted((numbers[k], [_plainly(why) for why in v]) for k, v in refused) == sorted(
-                books.refused.items()
-            ), entity
+            # Each stands there once; what was corrected and is sound, until its batch has migrated it.
+            assert sorted(
+                (numbers[k], [_plainly(why) for why in v]) for k, v in refused if numbers[k] not in books.writes
+            ) == sorted(books.refused.items()), entity
             found = {numbers[k]: v for k, v in target.all(told.format("reason", "retained", entity))}
             assert found == books.retained, entity
             conflicts = target.all(
