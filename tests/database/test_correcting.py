@@ -101,6 +101,25 @@ def test_a_correction_may_be_taken_back_and_another_one_made(target_18: Target) 
     sound(target_18, "users")
 
 
+def test_the_last_word_on_what_a_record_is_counts(target_18: Target) -> None:
+    target_18.migrate(BROKEN)
+    edit(target_18, "users", email="right@example.com")
+    target_18.load("users")
+    target_18.migrate({"User": [person(1), person(2, NEW, email="rubbish")]})
+    # As it was at first, on purpose; it was corrected to something else then.
+    target_18.run(
+        "update migration.quarantine set record = %s where entity = 'users' and replayed_at is null",
+        json.dumps(BROKEN["User"][1]),
+    )
+    target_18.load("users")
+    assert (
+        target_18.one(
+            "select record ->> 'email' from migration.quarantine where entity = 'users' and replayed_at is null"
+        )
+        == "nonsense"
+    )
+
+
 def test_a_correction_holds_for_the_same_record_in_a_newer_export(target_18: Target) -> None:
     target_18.migrate(BROKEN)
     edit(target_18, "users", email="Right@Example.com")
