@@ -24,6 +24,8 @@ from b44_assets.engine.sources import (
 )
 
 _DIGEST = "md5(jsonb_strip_nulls({})::text)"
+_TEXT = "select coalesce(jsonb_object_agg(key, value), '{{}}') from jsonb_each_text({})"
+"""A record with text for every value, as exported."""
 
 
 def correct(session: Session, mapping: TableMapping) -> int:
@@ -74,9 +76,7 @@ def note_corrections(conn: Connection, table: str) -> None:
               select q.id, q.entity, q.base44_id, q.record_digest, q.run_id, became.record,
                      {digest} as digest, base44_trim(became.record ->> 'id') as new_id
                 from migration.quarantine q
-               cross join lateral (
-                 select coalesce(jsonb_object_agg(field.key, field.value), '{{}}') as record
-                   from jsonb_each_text(case jsonb_typeof(q.record) when 'object' then q.record end) field) became
+               cross join lateral ({text}) became (record)
                where q.entity = {entity} and q.replayed_at is null and {stands} <> q.record_digest
                  and jsonb_typeof(q.record) = 'object' and not q.record ? '_raw'
             ),
@@ -103,45 +103,85 @@ def note_corrections(conn: Connection, table: str) -> None:
             """
         ).format(
             entity=sql.Literal(table),
+            text=sql.SQL(_TEXT).format(sql.SQL("case jsonb_typeof(q.record) when 'object' then q.record end")),
             digest=sql.SQL(_DIGEST).format(sql.SQL("became.record")),
             stands=sql.SQL(_DIGEST).format(sql.SQL("q.record")),
         )
     )
 
 
-def as_corrected(table: str, base44_id: sql.Composable, record: sql.Composable) -> sql.Composed:
-    """A record as it is read after all corrections that were made to it: itself where there are none.
+def show_corrected(conn: Connection, table: str, generation: int) -> None:
+    """Shows what a settlement has refused as it is to be read, where it was not staged so yet: not to be corrected again.
+
+    Args:
+        conn: In a transaction.
+        table: The entity's table.
+        generation: The settlement.
+    """
+    if not _any(conn, table):
+        return
+    conn.execute(
+        sql.SQL(
+            """
+            update migration.quarantine q
+               set record = c.record, record_digest = {digest}, base44_id = base44_trim(c.record ->> 'id')
+              from ({corrected}) c
+             where q.id = c.key
+            """
+        ).format(
+            digest=sql.SQL(_DIGEST).format(sql.SQL("c.record")),
+            corrected=_corrected(
+                table,
+                sql.SQL(
+                    "select id, base44_id, record, record_digest from migration.quarantine"
+                    " where entity = {} and generation = {}"
+                ).format(sql.Literal(table), sql.Literal(generation)),
+            ),
+        )
+    )
+
+
+def _corrected(table: str, records: sql.Composable) -> sql.Composed:
+    """Of some records those that are to be read otherwise, after all corrections that were made to them.
 
     Args:
         table: The entity's table.
-        base44_id: The record's id, as SQL.
-        record: The record, as SQL; field to text.
+        records: A query: a key, the id, the record and its digest.
 
     Returns:
-        A subquery of one value. It costs some work of the server, so that it is to be asked for few records only.
+        A query: `key`, `record`.
     """
     return sql.SQL(
         """
-        (with recursive corrected (record, base44_id, last) as (
-           select {record}, {base44_id}, 0::bigint
-           union all
-           select following.record, base44_trim(following.record ->> 'id'), following.id
-             from corrected
-            cross join lateral (
-              select c.id, (select coalesce(jsonb_object_agg(key, value), '{{}}') from jsonb_each_text(c.corrected)) as record
-                from migration.corrections c
-               where c.entity = {table} and c.original = {digest}
-                 and coalesce(c.base44_id, '') = coalesce(corrected.base44_id, '') and c.id > corrected.last
-               order by c.id
-               limit 1) following
-         )
-         select record from corrected order by last desc limit 1)
+        select e.key, became.record
+          from (select *
+                  from ({records}) r (key, base44_id, record, digest)
+                 where digest in (select original from migration.corrections where entity = {table})
+                -- First, as what follows costs a query for each.
+                offset 0) e
+         cross join lateral (
+           with recursive corrected (record, base44_id, last) as (
+             select e.record, e.base44_id, 0::bigint
+             union all
+             select following.record, base44_trim(following.record ->> 'id'), following.id
+               from corrected
+              cross join lateral (
+                select c.id, ({text}) as record
+                  from migration.corrections c
+                 where c.entity = {table} and c.original = {digest}
+                   and coalesce(c.base44_id, '') = coalesce(corrected.base44_id, '') and c.id > corrected.last
+                 order by c.id
+                 limit 1) following
+           )
+           select record from corrected order by last desc limit 1) became
+         where {becomes} <> e.digest
         """
     ).format(
-        record=record,
-        base44_id=base44_id,
+        records=records,
         table=sql.Literal(table),
+        text=sql.SQL(_TEXT).format(sql.SQL("c.corrected")),
         digest=sql.SQL(_DIGEST).format(sql.SQL("corrected.record")),
+        becomes=sql.SQL(_DIGEST).format(sql.SQL("became.record")),
     )
 
 
@@ -177,25 +217,19 @@ def apply_corrections(conn: Connection, mapping: TableMapping) -> int:
 
 def _find_due(conn: Connection, table: str) -> int:
     """Lists the records that are to be read otherwise, those included that could not be staged as exported."""
+    records = sql.SQL(
+        """
+        select record_number, base44_id, record, {digest} from migration.{source}
+        union all
+        select record_number, base44_trim(record ->> 'id'), record, {digest} from migration.refused where entity = {table}
+        """
+    ).format(
+        digest=sql.SQL(_DIGEST).format(sql.SQL("record")),
+        source=sql.Identifier(f"{table}_source"),
+        table=sql.Literal(table),
+    )
     return conn.execute(
-        sql.SQL(
-            """
-            insert into due (record_number, corrected)
-            select e.record_number, become.record
-              from (select record_number, base44_id, record from migration.{source}
-                    union all
-                    select record_number, base44_trim(record ->> 'id'), record from migration.refused where entity = {table}) e
-             cross join lateral (select {corrected} as record offset 0) become
-             where {digest} in (select original from migration.corrections where entity = {table})
-               and {becomes} <> {digest}
-            """
-        ).format(
-            source=sql.Identifier(f"{table}_source"),
-            table=sql.Literal(table),
-            corrected=as_corrected(table, sql.SQL("e.base44_id"), sql.SQL("e.record")),
-            digest=sql.SQL(_DIGEST).format(sql.SQL("e.record")),
-            becomes=sql.SQL(_DIGEST).format(sql.SQL("become.record")),
-        )
+        sql.SQL("insert into due (record_number, corrected) {}").format(_corrected(table, records))
     ).rowcount
 
 

@@ -24,7 +24,7 @@ from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, Numbered, Period, TableMapping
 from b44_assets.engine.batching import create_batch_functions
-from b44_assets.engine.correcting import as_corrected, note_corrections
+from b44_assets.engine.correcting import note_corrections, show_corrected
 from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.session import (
     Connection,
@@ -509,26 +509,7 @@ def _write_books(session: Session, conn: Connection, mapping: TableMapping, fing
             source=sql.Identifier(f"{table}_source"),
         )
     )
-    # Corrected, but not staged as corrected yet: it is not to be corrected once more.
-    conn.execute(
-        sql.SQL(
-            """
-            update migration.quarantine q
-               set record = became.record, record_digest = md5(jsonb_strip_nulls(became.record)::text),
-                   base44_id = base44_trim(became.record ->> 'id')
-              from (select r.id, {corrected} as record
-                      from migration.quarantine r
-                     where r.entity = {table} and r.generation = {generation}
-                       and r.record_digest in (select original from migration.corrections where entity = {table})
-                    offset 0) became
-             where q.id = became.id and q.record_digest <> md5(jsonb_strip_nulls(became.record)::text)
-            """
-        ).format(
-            corrected=as_corrected(table, sql.SQL("r.base44_id"), sql.SQL("r.record")),
-            table=sql.Literal(table),
-            generation=sql.Literal(generation),
-        )
-    )
+    show_corrected(conn, table, generation)
 
 
 def _note_parts(conn: Connection, catalog: Catalog, mapping: TableMapping) -> None:
