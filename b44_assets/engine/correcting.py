@@ -217,9 +217,11 @@ def apply_corrections(conn: Connection, mapping: TableMapping) -> int:
 
 def _find_due(conn: Connection, table: str) -> int:
     """Lists the records that are to be read otherwise, those included that could not be staged as exported."""
+    # By the id first: the digest of every staged record would take as long as to settle them.
     records = sql.SQL(
         """
         select record_number, base44_id, record, {digest} from migration.{source}
+         where coalesce(base44_id, '') in (select coalesce(base44_id, '') from migration.corrections where entity = {table})
         union all
         select record_number, base44_trim(record ->> 'id'), record, {digest} from migration.refused where entity = {table}
         """

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from psycopg import sql
 
+from b44_assets.engine.failpoints import armed
 from b44_assets.engine.loading import Range
+from b44_assets.engine.session import Connection, scalar
 from b44_assets.errors import DatabaseError, SettingsError
 from tests.database.conftest import Record, Target, object_id, post, user, uuid_of
 
@@ -101,6 +103,25 @@ def test_batches_are_ranges_of_positions_and_noted(target_18: Target) -> None:
     assert target_18.all(
         "select distinct run_id, attempts, started_at <= completed_at from migration.migration_log where entity_type = 'posts'"
     ) == [("run-7", 1, True)]
+
+
+@pytest.mark.parametrize(
+    ("gentle", "awaited"), [(True, ["on", "off", "on", "on"]), (False, ["on"] * 4)], ids=["gentle", "not gentle"]
+)
+def test_a_gentle_load_waits_for_the_disk_with_the_last_batch_of_each_month(
+    gentle: bool, awaited: list[str], target_18: Target
+) -> None:
+    found: list[str] = []
+
+    def look(name: str, conn: Connection) -> None:
+        if name == "batch: before commit":
+            found.append(scalar(conn, "show synchronous_commit"))
+
+    with armed(look):
+        staged(target_18)
+        found.clear()
+        target_18.having(gentle=gentle, batch_size=2, streams=1).load("posts")
+    assert found == awaited
 
 
 def test_every_row_is_in_the_books_with_its_batch(target_18: Target) -> None:

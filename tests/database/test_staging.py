@@ -129,6 +129,20 @@ def test_progress_is_told_in_bytes_up_to_the_files_size(target_18: Target) -> No
     assert told[-1] == ("base44/users", size, size)
 
 
+@pytest.mark.parametrize("gentle", [True, False], ids=["gentle", "not gentle"])
+def test_a_gentle_staging_leaves_the_disk_to_others_all_the_while(gentle: bool, target_18: Target) -> None:
+    rests: list[float] = []
+    target_18.write({"User": [user(n, bio="x" * 1000) for n in range(500)]})
+    target_18.having(gentle=gentle, sleep=rests.append).stage("users")
+    assert [row["bio"] for row in staged(target_18)] == ["x" * 1000] * 500
+    if gentle:
+        # Half a megabyte, at 4 MiB a second.
+        assert sum(rests) > 0.1
+        assert max(rests) < 0.02
+    else:
+        assert rests == []
+
+
 # -- names of fields ---------------------------------------------------------------------------------------------------
 
 NAMES = [

@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Generator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -23,7 +24,7 @@ from b44_assets.errors import B44Error
 from tests.database.conftest import SQL_DIR
 from tests.faults.conftest import Stage, batches_begun, set_stage
 from tests.faults.crashing import ANY, Crasher, Hits, Order, lose, provoked_for, provoking
-from tests.faults.scenario import PHASES, PROVOKED, SECOND, differences, phase_of, state_at
+from tests.faults.scenario import FIRST, PHASES, PROVOKED, SECOND, differences, phase_of, state_at
 
 AFTER_COMMIT = [name for name in FAILPOINTS if name.endswith("after commit")]
 
@@ -172,6 +173,20 @@ def own_scene(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
         shutil.rmtree(folder)
 
 
+UPDATED_INSTEAD = ("migration.migrated", "migration.replaced", "rows moved")
+"""A crash has emptied the settlement: what was left to be filled in is an update then, and in the books as one."""
+
+
+def shutting_down(scene: Stage) -> Armed:
+    """Shuts the server down at once, and starts it again."""
+
+    def crash(name: str, conn: Connection) -> None:
+        scene.server.stop("immediate")
+        scene.server.start()
+
+    return crash
+
+
 @pytest.mark.parametrize(
     "failpoint",
     [
@@ -181,12 +196,7 @@ def own_scene(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
 )
 def test_a_server_that_crashes_is_gone_on_with_where_it_was(failpoint: str, own_scene: Stage) -> None:
     scene, phase = own_scene, phase_of(failpoint)
-
-    def crash(name: str, conn: Connection) -> None:
-        scene.server.stop("immediate")
-        scene.server.start()
-
-    hit = Hits(failpoint, middle(scene, failpoint, phase), crash)
+    hit = Hits(failpoint, middle(scene, failpoint, phase), shutting_down(scene))
     with scene.database(phase) as url:
         # What was staged is gone where it was not logged; then the run ends with one line, else it goes on by itself.
         with armed(provoking(provoked_for(failpoint))), armed(hit), suppress(B44Error):
@@ -196,10 +206,21 @@ def test_a_server_that_crashes_is_gone_on_with_where_it_was(failpoint: str, own_
         scene.compare(url, phase, but=otherwise(failpoint, phase))
 
 
+def test_commits_of_a_gentle_load_that_a_crash_takes_along_are_made_again(own_scene: Stage) -> None:
+    scene = own_scene
+    # Its first batch, of several: the server need not have written it to disk.
+    hit = Hits("batch: after commit", 1, shutting_down(scene))
+    with scene.database(FIRST) as url:
+        with armed(hit), suppress(B44Error):
+            PHASES[FIRST].work(replace(scene.session(url), gentle=True), scene.folder)
+        assert hit.happened
+        scene.work(url, FIRST)
+        scene.compare(url, FIRST, but=UPDATED_INSTEAD)
+
+
 def otherwise(failpoint: str, phase: str) -> tuple[str, ...]:
     """What is other than after an undisturbed run, as a crash of the server empties what is not logged."""
     if failpoint == "complete: before commit":
-        # The settlement is gone: what was left to be filled in is an update now, and in the books as one.
-        return ("migration.migrated", "migration.replaced", "rows moved")
+        return UPDATED_INSTEAD
     # This phase stages nothing; the next run does.
     return ("base44.",) if phase == "schema" else ()
