@@ -5,8 +5,8 @@
 Clients read and write posts at a steady rate, as people do, not as fast as they can. They are timed while nothing else
 goes on, then during a `b44 migrate` of a newer export with further posts, once at full speed and once with
 `B44_THROTTLE=on`, each on a copy of the same database, then while nothing else goes on once more. What counts is the ratio
-of each p99 to that of the quiet times before and behind it together: between these alone, disk and machine differ by up to a
-quarter. A statement is timed from when it was due, so that one which comes late because of the one before counts as slow.
+of each p99 to that of the quiet times before and behind it together: between these alone, disk and machine differ by a quarter
+and more. A statement is timed from when it was due, so that one which comes late because of the one before counts as slow.
 
 The second table tells the same apart by what the migration had running in the server at that moment.
 """
@@ -223,15 +223,14 @@ def phase(url: str, options: argparse.Namespace, export: Path, environment: dict
         traffic = end()
     result = json.loads(ran.output)
     before = latencies(traffic, quiet_from, began)
-    during = latencies(traffic, began, ended)
     behind = latencies(traffic, quiet_again_from, float("inf"))
     quiet = sorted(before + behind)
+    times = {"before": before, "during": latencies(traffic, began, ended), "behind": behind, "quiet": quiet}
     return {
-        "before": summary(before),
-        "during": summary(during),
-        "behind": summary(behind),
-        "quiet": summary(quiet),
-        "p99_ratio": percentile(during, 99) / percentile(quiet, 99),
+        **{
+            name: summary(answers) | {"p99_ratio": round(percentile(answers, 99) / percentile(quiet, 99), 3)}
+            for name, answers in times.items()
+        },
         "seconds": ran.seconds,
         "cpu_seconds": ran.cpu_seconds,
         "peak_rss": ran.peak_rss,
@@ -299,8 +298,8 @@ def report(facts: dict[str, Any]) -> None:
             "quiet": ("quiet, both", ""),
         }
         for which, titles in shown.items():
-            ratio = entry[which]["p99_ms"] / entry["quiet"]["p99_ms"]
-            table.add_row(*titles, *(f"{entry[which][name]:.1f}" for name in figures), f"{ratio:.2f}")
+            figure = entry[which]
+            table.add_row(*titles, *(f"{figure[name]:.1f}" for name in figures), f"{figure['p99_ratio']:.2f}")
     console.print(table)
     for entry in facts["phases"]:
         steps = Table(
