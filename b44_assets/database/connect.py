@@ -201,7 +201,10 @@ def renew(
 
 def _settle(conn: psycopg.Connection[TupleRow], where: str, lock_timeout_ms: int) -> None:
     session = _SESSION | {"lock_timeout": str(lock_timeout_ms)}
-    conn.cursor().executemany("SELECT set_config(%s, %s, false)", list(session.items()))
+    conn.execute(
+        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)",
+        (list(session), list(session.values())),
+    )
     try:
         # Ends SQL whose client was killed; the second net below `cancelling`.
         conn.execute("SELECT set_config('client_connection_check_interval', '2s', false)")

@@ -252,18 +252,13 @@ def _as_proven(conn: Connection, mapping: TableMapping, columns: list[str]) -> i
     )
     if proof is None:
         return None
-    same, others = conn.execute(
+    rows, same = conn.execute(
         sql.SQL(
             """
-            select count(*) filter (where same), count(*) filter (where same is not true)
-              from (
-                -- By itself, so that it is worked out once.
-                select m.row_checksum = {checksum} as same
-                  from migration.migrated m
-                  left join public.{table} t on t.{key} = m.id
-                 where m.entity = {entity}
-                offset 0
-              ) as rows
+            select count(*), count(*) filter (where m.row_checksum = {checksum})
+              from migration.migrated m
+              left join public.{table} t on t.{key} = m.id
+             where m.entity = {entity}
             """
         ).format(
             checksum=checksum(columns, "t"),
@@ -271,9 +266,9 @@ def _as_proven(conn: Connection, mapping: TableMapping, columns: list[str]) -> i
             key=sql.Identifier(mapping.key),
             entity=sql.Literal(table),
         )
-    ).fetchone() or (0, 1)
+    ).fetchone() or (0, 0)
     # Rows that the export has no more were not compared, and are counted here.
-    return proof if others == 0 and same >= proof else None
+    return proof if rows == same >= proof else None
 
 
 def _summed(mapping: TableMapping, columns: list[str]) -> list[str]:

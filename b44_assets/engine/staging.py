@@ -318,8 +318,9 @@ class _Copy:
             self.finish()
             self._columns = tuple(columns)
             cursor = self._conn.cursor()
+            # Frozen, as the table is of this transaction: no reader has to mark the rows, and a count reads the index alone.
             self._stack = cursor.copy(
-                sql.SQL("copy base44.{} ({}) from stdin (format csv)").format(
+                sql.SQL("copy base44.{} ({}) from stdin (format csv, freeze)").format(
                     sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, self._columns))
                 ),
                 writer=QueuedLibpqWriter(cursor),
