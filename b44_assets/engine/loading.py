@@ -111,7 +111,7 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
 class _Part(NamedTuple):
     """A partition's records in the settlement: the positions of those to write (None without any), and how many in all.
 
-    `table` is the partition itself, where anything is to be done with it as a whole.
+    `table` is the partition, or the table where it has none.
     """
 
     key: date | None
@@ -149,25 +149,28 @@ def _prepared(session: Session, mapping: TableMapping, wanted: Range, first_mont
             )
         parts = [part for part in parts if part.key is None or part.key in wanted]
         period = session.catalog.table(table).period
-        if period is not None:
-            for part in parts:
-                conn.execute("select base44_create_partition(%s, %s, %s)", (table, period.unit, part.key))
-            failpoint("load: partitions made", conn)
-        if session.gentle:
-            parts = [part._replace(table=_table_of(conn, table, part)) for part in parts]
-    return parts
+        if period is None:
+            return [part._replace(table=table) for part in parts]
+        names = _partitions(conn, table, period.unit, parts)
+        # All are asked for at once: most often none is missing, and each call reads all bounds.
+        if missing := [part.key for part in parts if part.key not in names]:
+            for day in missing:
+                conn.execute("select base44_create_partition(%s, %s, %s)", (table, period.unit, day))
+            names = _partitions(conn, table, period.unit, parts)
+        failpoint("load: partitions made", conn)
+    return [part._replace(table=names.get(part.key)) for part in parts]
 
 
-def _table_of(conn: Connection, table: str, part: _Part) -> str | None:
-    """The partition that a part is written into, or the table where it has none."""
-    if part.key is None:
-        return table
-    return scalar(
-        conn,
-        "select c.relname from base44_partition_bounds(%s::regclass) b join pg_class c on c.oid = b.partition"
-        " cross join lateral (select %s::date::timestamp at time zone 'UTC') as day (begins)"
-        " where b.first_moment <= day.begins and day.begins < b.next_moment",
-        (table, part.key),
+def _partitions(conn: Connection, table: str, unit: str, parts: Sequence[_Part]) -> dict[date | None, str]:
+    """The partitions, by key, that parts are written into; without those that are not there."""
+    return dict(
+        conn.execute(
+            "select day, c.relname from unnest(%s::date[]) day cross join base44_period(%s, day) p"
+            " join base44_partition_bounds(%s::regclass) b"
+            " on b.first_moment <= p.first_moment and p.next_moment <= b.next_moment"
+            " join pg_class c on c.oid = b.partition",
+            ([part.key for part in parts], unit, table),
+        ).fetchall()
     )
 
 
@@ -283,18 +286,18 @@ class _Loader:
     @contextmanager
     def _undisturbed(self, part: _Part) -> Generator[None]:
         """Where an application is in use, nothing else is at work on what is written."""
-        if part.table is None or part.first is None:
-            yield
-        else:
+        if self._session.gentle and part.table is not None and part.first is not None:
             with kept_from_autovacuum(self._session, part.table):
                 yield
+        else:
+            yield
 
     def _swept(self, conn: Connection, part: _Part, inserted: int, pacer: Pacer) -> None:
         """Where an application is in use, sweeps what was written at once, by itself and with rests.
 
         After VACUUM all sessions plan their statements anew, and should have the processors for it.
         """
-        if part.table is None or not is_worth_sweeping(conn, part.table, inserted):
+        if not self._session.gentle or part.table is None or not is_worth_sweeping(conn, part.table, inserted):
             return
         read_whole = is_analyzed_whole(conn, part.table)
         for step in (partial(vacuum, analyze=False, read_whole=read_whole), analyze):

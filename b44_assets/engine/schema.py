@@ -22,6 +22,16 @@ class Applied:
     statements: int
 
 
+_ROUTINES = """
+    select md5(string_agg(concat(p::text, obj_description(p.oid, 'pg_proc')), ' ' order by p.oid)
+             || (select coalesce(string_agg(c::text, ' ' order by c.oid), '') from pg_collation c
+                  where c.collnamespace = 'public'::regnamespace))
+      from pg_proc p
+     where p.pronamespace in ('public'::regnamespace, to_regnamespace('migration'))
+"""
+"""All that the files of `sql/functions/` can change, as one value."""
+
+
 @enduring
 def apply(session: Session, spec: Spec) -> Applied:
     """Runs the statements of a file in one transaction; running them again changes nothing.
@@ -40,21 +50,29 @@ def apply(session: Session, spec: Spec) -> Applied:
 
 
 def apply_on(conn: Connection, spec: Spec) -> Applied:
-    """As `apply`, on a connection that is there already."""
+    """As `apply`, on a connection that is there already.
+
+    Functions that are as the file says already are left as they are: every session that uses one would compile it and plan
+    its statements anew.
+    """
     with conn.transaction():
         # Two runs at once would trip over "create if not exists", which is no lock.
         conn.execute("select pg_advisory_xact_lock(hashtextextended('b44 schema', 44))")
         # "already exists, skipping" is how running twice is meant to go.
         conn.execute("set local client_min_messages = warning")
-        for statement in spec.statements:
-            try:
-                # The text of a file under sql/, which is trusted as the program itself is.
-                conn.execute(sql.SQL(cast(LiteralString, statement.text)))
-            except psycopg.OperationalError:
-                # A full disk or a lost connection is no fault of the file; a lock is tried again.
-                raise
-            except psycopg.Error as error:
-                raise explained(f"{spec.path}:{statement.line}", error) from error
+        before = scalar(conn, _ROUTINES) if spec.kind is Kind.FUNCTION else None
+        with conn.transaction() as attempt:
+            for statement in spec.statements:
+                try:
+                    # The text of a file under sql/, which is trusted as the program itself is.
+                    conn.execute(sql.SQL(cast(LiteralString, statement.text)))
+                except psycopg.OperationalError:
+                    # A full disk or a lost connection is no fault of the file; a lock is tried again.
+                    raise
+                except psycopg.Error as error:
+                    raise explained(f"{spec.path}:{statement.line}", error) from error
+            if before is not None and scalar(conn, _ROUTINES) == before:
+                raise psycopg.Rollback(attempt)
     return Applied(spec.name, len(spec.statements))
 
 

@@ -464,6 +464,49 @@ def test_statistics_are_refreshed_whether_the_view_was_filled_or_not(own: Db) ->
 # The folder
 
 
+ROUTINES = """
+    select p.oid::regprocedure::text, p.xmin::text from pg_proc p
+     where p.pronamespace in ('public'::regnamespace, 'migration'::regnamespace) order by 1
+"""
+
+
+def test_functions_that_are_as_the_files_say_are_left_alone(built: Session, own: Db) -> None:
+    before = own.execute(ROUTINES).fetchall()
+    assert len(before) > 50
+    for spec in built.catalog.of(Kind.FUNCTION):
+        build(built, spec)
+    assert own.execute(ROUTINES).fetchall() == before
+
+
+@pytest.mark.parametrize(
+    ("tampered", "look", "expected"),
+    [
+        (
+            "create or replace function transform_user_role(base44_role text) returns text language sql return 'root'",
+            "select transform_user_role('admin')",
+            "admin",
+        ),
+        (
+            "comment on function transform_user_role(text) is 'Another'",
+            "select obj_description('transform_user_role(text)'::regprocedure, 'pg_proc') <> 'Another'",
+            True,
+        ),
+        ("alter function transform_tags(text) set work_mem = '1MB'", "select proconfig is null from pg_proc"
+         " where oid = 'transform_tags(text)'::regprocedure", True),
+        ("drop function refresh_user_stats()", "select to_regprocedure('refresh_user_stats()') is not null", True),
+    ],
+    ids=["body", "comment", "setting", "gone"],
+)  # fmt: skip
+def test_a_function_that_somebody_has_changed_is_as_its_file_says_again(
+    built: Session, own: Db, tampered: str, look: str, expected: Any
+) -> None:
+    own.execute(tampered.encode())
+    assert value(own, look) != expected
+    for spec in built.catalog.of(Kind.FUNCTION):
+        build(built, spec)
+    assert value(own, look) == expected
+
+
 @pytest.mark.long
 def test_what_a_file_needs_is_what_it_says_it_needs(database: str, catalog: Catalog) -> None:
     """Every object that the server says a file's objects stand on comes from that file or from one it depends on."""
