@@ -542,7 +542,10 @@ NOISE = st.dictionaries(
         st.sampled_from(
             ["order", "group", "From", "a b", 'q"q', "x" * 70, "_record_number", "_source_file", "ctid", "%s"]
         ),
-        st.text(st.characters(min_codepoint=33, exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8),
+        # A column whose name is blank has a number for a name.
+        st.text(st.characters(min_codepoint=33, exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(
+            str.strip
+        ),
     ),
     st.one_of(ANY_TEXT, st.booleans(), st.integers(), st.none(), st.lists(st.integers(0, 9), max_size=2)),
     max_size=2,
