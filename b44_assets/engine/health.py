@@ -14,7 +14,7 @@ from psycopg import sql
 
 from b44_assets.catalog import FOREIGN_KEY, Kind, Spec, constraint_definitions, index_definitions, view_definition
 from b44_assets.engine.ddl import trusted
-from b44_assets.engine.session import Connection, Session, columns_of, scalar
+from b44_assets.engine.session import Connection, Session, checksum, columns_of, scalar
 from b44_assets.engine.viewing import differences
 
 SHOWN = 5
@@ -338,6 +338,12 @@ def publish_permissions(session: Session) -> PublishPermissions:
     return PublishPermissions(row[0], row[1], tuple(row[2] or ()))
 
 
+_ATTACHED = sql.SQL(
+    "s.post_created_at >= coalesce((select min(b.first_moment) from base44_partition_bounds('posts') b), '-infinity')"
+)
+"""Whether an entry of the registry is of no detached month."""
+
+
 def slugs_registered(session: Session) -> SlugsRegistered:
     """Compares the registry of slugs with the posts. Those of detached months stay taken, and count as theirs.
 
@@ -345,28 +351,32 @@ def slugs_registered(session: Session) -> SlugsRegistered:
     """
     with session.connection("check posts") as conn, conn.transaction():
         conn.execute("set transaction isolation level repeatable read read only")
-        rows, equal = conn.execute(
-            """
-            select p.rows, (p.rows, p.checksum) is not distinct from (s.rows, s.checksum)
-              from (select count(*), sum(hash_record_extended(row(slug, id, created_at), 0)) from posts) p (rows, checksum),
-                   (select count(*), sum(hash_record_extended(row(slug, post_id, post_created_at), 0))
-                      from post_slugs
-                     where post_created_at >= coalesce(
-                             (select min(b.first_moment) from base44_partition_bounds('posts') b), '-infinity')
-                   ) s (rows, checksum)
-            """
-        ).fetchone() or (0, True)
+        sums = conn.execute(
+            sql.SQL(
+                """
+                select p.rows, (p.rows, p.checksum) is not distinct from (s.rows, s.checksum)
+                  from (select count(*), sum({post}) from posts p) p (rows, checksum),
+                       (select count(*), sum({entry}) from post_slugs s where {attached}) s (rows, checksum)
+                """
+            ).format(
+                post=checksum(("slug", "id", "created_at"), "p"),
+                entry=checksum(("slug", "post_id", "post_created_at"), "s"),
+                attached=_ATTACHED,
+            )
+        ).fetchone()
+        assert sums is not None
+        rows, equal = sums
         if equal:
             return SlugsRegistered(rows, 0, 0)
         conn.execute("set local work_mem = '256MB'")
         row = conn.execute(
-            """
-            select count(p.id), count(*) filter (where s.slug is null), count(*) filter (
-                     where p.id is null and s.post_created_at >= coalesce(
-                       (select min(b.first_moment) from base44_partition_bounds('posts') b), '-infinity'))
-              from (select slug, id, created_at from posts) p
-              full join post_slugs s on s.slug = p.slug and s.post_id = p.id and s.post_created_at = p.created_at
-            """
+            sql.SQL(
+                """
+                select count(p.id), count(*) filter (where s.slug is null), count(*) filter (where p.id is null and {attached})
+                  from (select slug, id, created_at from posts) p
+                  full join post_slugs s on s.slug = p.slug and s.post_id = p.id and s.post_created_at = p.created_at
+                """
+            ).format(attached=_ATTACHED)
         ).fetchone()
     assert row is not None
     return SlugsRegistered(*row)

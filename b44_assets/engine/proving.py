@@ -266,7 +266,7 @@ def _as_proven(conn: Connection, mapping: TableMapping, columns: list[str]) -> i
             key=sql.Identifier(mapping.key),
             entity=sql.Literal(table),
         )
-    ).fetchone() or (0, 0)
+    ).fetchone() or (1, 0)
     # Rows that the export has no more were not compared, and are counted here.
     return proof if rows == same >= proof else None
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import LiteralString, cast
 
 import psycopg
-from psycopg import sql
 
 from b44_assets.catalog import Kind, Spec
-from b44_assets.engine.ddl import change, enduring
-from b44_assets.engine.session import Connection, Session, explained, scalar
+from b44_assets.engine.ddl import change, enduring, fault
+from b44_assets.engine.session import Connection, Session, scalar
 
 
 @dataclass(frozen=True)
@@ -62,18 +60,21 @@ def apply_on(conn: Connection, spec: Spec) -> Applied:
         conn.execute("set local client_min_messages = warning")
         before = scalar(conn, _ROUTINES) if spec.kind is Kind.FUNCTION else None
         with conn.transaction() as attempt:
-            for statement in spec.statements:
-                try:
-                    # The text of a file under sql/, which is trusted as the program itself is.
-                    conn.execute(sql.SQL(cast(LiteralString, statement.text)))
-                except psycopg.OperationalError:
-                    # A full disk or a lost connection is no fault of the file; a lock is tried again.
-                    raise
-                except psycopg.Error as error:
-                    raise explained(f"{spec.path}:{statement.line}", error) from error
+            _run(conn, spec)
             if before is not None and scalar(conn, _ROUTINES) == before:
                 raise psycopg.Rollback(attempt)
     return Applied(spec.name, len(spec.statements))
+
+
+def _run(conn: Connection, spec: Spec) -> None:
+    for statement in spec.statements:
+        try:
+            conn.execute(statement.text.encode())
+        except psycopg.OperationalError:
+            # A full disk or a lost connection is no fault of the file; a lock is tried again.
+            raise
+        except psycopg.Error as error:
+            raise fault(spec, statement.line, error) from error
 
 
 def ensure_tables(session: Session, names: Iterable[str]) -> tuple[str, ...]:
