@@ -636,6 +636,10 @@ def dagster_url(settings: Settings) -> str:
     The driver is always psycopg2: with a bare `postgresql://` SQLAlchemy 2.1 picks psycopg 3, on which dagster-postgres
     cannot store events.
 
+    On the embedded server events do not wait for the disk, where they would get in the way of the application's commits.
+    After a crash of that server the last ones may be missing, but for those before a commit in the target; what a run has
+    migrated stands in the books there.
+
     Raises:
         DatabaseError: If the embedded server cannot be started.
     """
@@ -643,7 +647,7 @@ def dagster_url(settings: Settings) -> str:
     if url is None:
         server = EmbeddedServer(settings.home)
         server.start()
-        url = server.url("dagster")
+        url = server.url("dagster") + f"&options={quote('-c synchronous_commit=off')}"
     return "postgresql+psycopg2://" + url.partition("://")[2]
 
 

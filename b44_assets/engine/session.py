@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
@@ -18,7 +19,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from b44_assets.catalog import Catalog
-from b44_assets.database.connect import cancelling, connect, renew
+from b44_assets.database.connect import CANCEL_SECONDS, cancelling, connect, renew
 from b44_assets.database.embedded import target_url
 from b44_assets.database.faults import FaultClass, backoff, classify
 from b44_assets.errors import DatabaseError, TransientDatabaseError
@@ -45,6 +46,38 @@ def unsaid(line: str) -> None:
     """The listener that nobody is."""
 
 
+AT_ONCE = 2
+"""How many questions that do not depend on each other are put to the server at a time."""
+_CANCEL_EVERY_SECONDS = 0.5
+
+
+@dataclass
+class Kept:
+    """The connections of a session that keeps them (`Session.keeping`); several threads may take and return them.
+
+    Attributes:
+        free: Those to be used again.
+        busy: Those in use.
+    """
+
+    free: list[Connection] = field(default_factory=list[Connection])
+    busy: set[Connection] = field(default_factory=set[Connection])
+
+    def take(self) -> Connection | None:
+        """One to be used again, or None where all are in use."""
+        # Not a question before it: another thread may take the last one between the two.
+        with suppress(IndexError):
+            return self.free.pop()
+        return None
+
+    def cancel(self) -> None:
+        """Ends what runs on any of them, whichever thread waits for it."""
+        for conn in tuple(self.busy):
+            # One that is closed or lost meanwhile runs nothing.
+            with suppress(psycopg.Error):
+                conn.cancel_safe(timeout=CANCEL_SECONDS)
+
+
 @dataclass(frozen=True)
 class Session:
     """The context of a run.
@@ -62,7 +95,7 @@ class Session:
         progress: Whom to tell how far it is.
         notice: Whom to tell, in a line, that something is tried again or held back.
         sleep: How to wait, for tests.
-        idle: Connections to be used again, where the session was made to keep them (`keeping`).
+        kept: Its connections, where the session was made to keep them (`keeping`).
     """
 
     url: str = field(repr=False)
@@ -76,7 +109,7 @@ class Session:
     progress: Progress = silent
     notice: Callable[[str], None] = unsaid
     sleep: Callable[[float], None] = time.sleep
-    idle: list[Connection] | None = field(default=None, repr=False, compare=False)
+    kept: Kept | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -108,11 +141,11 @@ class Session:
     @contextmanager
     def keeping(self) -> Generator[Session]:
         """The same session, which uses its connections again until the end of the block, and then closes them."""
-        idle: list[Connection] = []
+        kept = Kept()
         try:
-            yield replace(self, idle=idle)
+            yield replace(self, kept=kept)
         finally:
-            for conn in idle:
+            for conn in kept.free:
                 conn.close()
 
     @contextmanager
@@ -143,20 +176,23 @@ class Session:
 
     @contextmanager
     def _connected(self, name: str) -> Generator[Connection]:
-        conn = self._kept(name) or connect(self.url, application_name=name, autocommit=True)
+        conn = self._renewed(name) or connect(self.url, application_name=name, autocommit=True)
+        kept = self.kept or Kept()
+        kept.busy.add(conn)
         try:
             yield conn
         except BaseException:
             conn.close()
             raise
-        if self.idle is not None and conn.info.transaction_status is TransactionStatus.IDLE:
-            self.idle.append(conn)
+        finally:
+            kept.busy.discard(conn)
+        if self.kept is not None and conn.info.transaction_status is TransactionStatus.IDLE:
+            kept.free.append(conn)
         else:
             conn.close()
 
-    def _kept(self, name: str) -> Connection | None:
-        while self.idle:
-            conn = self.idle.pop()
+    def _renewed(self, name: str) -> Connection | None:
+        while self.kept is not None and (conn := self.kept.take()) is not None:
             try:
                 renew(conn, application_name=name)
             except psycopg.Error:
@@ -187,6 +223,37 @@ def persevering(session: Session, work: Callable[[], T]) -> T:
             session.notice(f"{error}; trying again ({attempt + 1} of {session.attempts})")
             session.sleep(backoff(attempt, random.random))
     return work()
+
+
+def side_by_side(session: Session, questions: Sequence[Callable[[], T]]) -> Generator[T]:
+    """Yields what questions to the server return, in their order, while the next ones are looked into already.
+
+    One after the other, each only when it is asked for, where the session is gentle or keeps no connections.
+    When the caller is interrupted, or wants no more of them, what runs in the server for them ends as well.
+
+    Args:
+        session: What they use. A question must not depend on another, nor on what the caller does between two.
+        questions: Each returns its answer, from a thread of its own.
+
+    Raises:
+        DatabaseError: As the question does whose turn it is.
+    """
+    if session.gentle or session.kept is None:
+        for question in questions:
+            yield question()
+        return
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="question") as pool:
+        answers = [pool.submit(question) for question in questions]
+        try:
+            for answer in answers:
+                yield answer.result()
+        finally:
+            for answer in answers:
+                answer.cancel()
+            # Again and again, since a question may just be between two statements.
+            while wait(answers, 0).not_done:
+                session.kept.cancel()
+                wait(answers, _CANCEL_EVERY_SECONDS)
 
 
 def reason_of(error: psycopg.Error) -> str:

@@ -369,10 +369,12 @@ def _number(conn: Connection, mapping: TableMapping, numbered: Numbered) -> None
     """
     table = mapping.spec.name
     age = sql.Identifier("created_at")
+    # Not a temporary table: a server process's first one makes a schema, on which every session forgets its plans.
+    renamed = sql.Identifier(f"{table}_renamed")
     conn.execute(
         sql.SQL(
             """
-            create temporary table renamed on commit drop as
+            create unlogged table migration.{renamed} as
             with claims as (
               select s.position, s.{name} as wanted, s.name_given, s.{age} as age, s.{key} as key
                 from migration.{settled} s
@@ -423,6 +425,7 @@ def _number(conn: Connection, mapping: TableMapping, numbered: Numbered) -> None
             key=sql.Identifier(mapping.key),
             settled=sql.Identifier(f"{table}_settled"),
             holder=sql.Identifier(numbered.table),
+            renamed=renamed,
         )
     )
     repaired = sql.SQL(
@@ -430,13 +433,16 @@ def _number(conn: Connection, mapping: TableMapping, numbered: Numbered) -> None
     ).format(column=sql.Literal(numbered.column))
     conn.execute(
         sql.SQL(
-            "update migration.{settled} s set {name} = r.replacement{repaired} from renamed r where r.position = s.position"
+            "update migration.{settled} s set {name} = r.replacement{repaired}"
+            " from migration.{renamed} r where r.position = s.position"
         ).format(
+            renamed=renamed,
             settled=sql.Identifier(f"{table}_settled"),
             name=sql.Identifier(numbered.column),
             repaired=repaired if numbered.repaired else sql.SQL(""),
         )
     )
+    conn.execute(sql.SQL("drop table migration.{}").format(renamed))
 
 
 def _write_books(session: Session, conn: Connection, mapping: TableMapping, fingerprint: str) -> None:

@@ -39,8 +39,9 @@ def keep_strays(session: Session, directory: Path | None) -> Strays:
 def _keep(session: Session, conn: Connection, file: ExportFile) -> int:
     records = 0
     with conn.transaction(), open_export(file) as reader:
-        conn.execute("create temporary table stray (record_number bigint, base44_id text, data jsonb) on commit drop")
-        with conn.cursor() as cursor, cursor.copy("copy stray from stdin") as copy:
+        # Not a temporary table: a server process's first one makes a schema, on which every session forgets its plans.
+        conn.execute("create unlogged table migration.stray (record_number bigint, base44_id text, data jsonb)")
+        with conn.cursor() as cursor, cursor.copy("copy migration.stray from stdin") as copy:
             for batch in reader.batches():
                 for number, record in zip(batch.record_numbers.to_pylist(), batch.columns.to_pylist(), strict=True):
                     filled = {name: value for name, value in record.items() if value is not None}
@@ -59,10 +60,11 @@ def _keep(session: Session, conn: Connection, file: ExportFile) -> int:
                        case when base44_id is null or row_number() over (partition by base44_id order by record_number) > 1
                          then concat_ws(' ', base44_id, 'record ' || record_number) else base44_id end,
                        data
-                  from stray
+                  from migration.stray
                 """
             ).format(entity=sql.Literal(file.entity))
         )
+        conn.execute("drop table migration.stray")
         failpoint("strays: before commit", conn)
     failpoint("strays: after commit", conn)
     return records

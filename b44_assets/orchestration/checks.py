@@ -20,8 +20,8 @@ from b44_assets.engine.health import (
 )
 from b44_assets.engine.partitioning import check_bounds, check_global_ids
 from b44_assets.engine.plans import queries_of, query_plans
-from b44_assets.engine.proving import RowParity, content_parity, export_applied, row_parity
-from b44_assets.engine.session import Session, persevering
+from b44_assets.engine.proving import Applied, ContentParity, RowParity, content_parity, export_applied, row_parity
+from b44_assets.engine.session import Session, persevering, side_by_side
 from b44_assets.engine.upkeep import index_usage
 from b44_assets.orchestration import metadata
 from b44_assets.orchestration.assets import INDEX_USAGE_KEY, key_of, schema_on
@@ -98,18 +98,20 @@ def _together(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.AssetCheckResult]:
         selected = context.selected_asset_check_keys
+        asked = [check for check in checks if dg.AssetCheckKey(check.asset, check.name) in selected]
         with migration.session(context) as session:
-            for check in checks:
-                if dg.AssetCheckKey(check.asset, check.name) in selected:
-                    verdict = persevering(session, partial(check.judge, session))
-                    yield dg.AssetCheckResult(
-                        asset_key=check.asset,
-                        check_name=check.name,
-                        passed=verdict.passed,
-                        severity=dg.AssetCheckSeverity.WARN if check.warns else dg.AssetCheckSeverity.ERROR,
-                        description=verdict.explain(),
-                        metadata=check.facts(verdict),
-                    )
+            verdicts = side_by_side(
+                session, [partial(persevering, session, partial(check.judge, session)) for check in asked]
+            )
+            for check, verdict in zip(asked, verdicts, strict=True):
+                yield dg.AssetCheckResult(
+                    asset_key=check.asset,
+                    check_name=check.name,
+                    passed=verdict.passed,
+                    severity=dg.AssetCheckSeverity.WARN if check.warns else dg.AssetCheckSeverity.ERROR,
+                    description=verdict.explain(),
+                    metadata=check.facts(verdict),
+                )
 
     return health
 
@@ -271,34 +273,18 @@ def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition
         context: dg.AssetCheckExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.AssetCheckResult]:
         selected = {key.name for key in context.selected_asset_check_keys}
+        # A run that loads wants to know what it has changed; whoever asks for the check wants it from the records.
+        loads = context.run.job_name in (MIGRATE_JOB, DELTA_JOB) and PROVE_TAG not in context.run.tags
         with migration.session(context) as session:
-            if "row_parity" in selected:
-                counted = persevering(session, lambda: row_parity(session, mapping))
-                yield _row_result(table, counted, by_month=by_month)
-            if "content_parity" in selected:
-                # A run that loads wants to know what it has changed; whoever asks for the check wants it from the records.
-                loads = context.run.job_name in (MIGRATE_JOB, DELTA_JOB) and PROVE_TAG not in context.run.tags
-                compared = persevering(session, lambda: content_parity(session, mapping, proven=loads))
-                if compared is None:
-                    yield _nothing(table, "content_parity")
-                else:
-                    yield dg.AssetCheckResult(
-                        asset_key=key_of(table),
-                        check_name="content_parity",
-                        passed=compared.passed,
-                        description=compared.explain(),
-                        metadata=metadata.of_content_parity(compared),
-                    )
-            if "export_applied" in selected:
-                verdict = persevering(session, lambda: export_applied(session, mapping))
-                yield dg.AssetCheckResult(
-                    asset_key=key_of(table),
-                    check_name="export_applied",
-                    passed=verdict.passed,
-                    severity=dg.AssetCheckSeverity.WARN,
-                    description=verdict.explain(),
-                    metadata=metadata.of_export_applied(verdict),
-                )
+            questions: dict[str, Callable[[], dg.AssetCheckResult]] = {
+                "row_parity": lambda: _row_result(table, row_parity(session, mapping), by_month=by_month),
+                "content_parity": lambda: _content_result(table, content_parity(session, mapping, proven=loads)),
+                "export_applied": lambda: _applied_result(table, export_applied(session, mapping)),
+            }
+            yield from side_by_side(
+                session,
+                [partial(persevering, session, ask) for name, ask in questions.items() if name in selected],
+            )
 
     return parity
 
@@ -315,6 +301,29 @@ def _row_result(table: str, counted: RowParity | None, *, by_month: bool) -> dg.
         severity=dg.AssetCheckSeverity.WARN if waiting else dg.AssetCheckSeverity.ERROR,
         description=counted.explain(),
         metadata=metadata.of_row_parity(counted),
+    )
+
+
+def _content_result(table: str, compared: ContentParity | None) -> dg.AssetCheckResult:
+    if compared is None:
+        return _nothing(table, "content_parity")
+    return dg.AssetCheckResult(
+        asset_key=key_of(table),
+        check_name="content_parity",
+        passed=compared.passed,
+        description=compared.explain(),
+        metadata=metadata.of_content_parity(compared),
+    )
+
+
+def _applied_result(table: str, verdict: Applied) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=key_of(table),
+        check_name="export_applied",
+        passed=verdict.passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=verdict.explain(),
+        metadata=metadata.of_export_applied(verdict),
     )
 
 

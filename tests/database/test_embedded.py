@@ -820,6 +820,13 @@ def test_dagster_has_a_database_of_its_own_on_the_embedded_server(server: Embedd
     assert ask(url.replace("+psycopg2", ""), "SELECT current_database()") == "dagster"
 
 
+def test_events_do_not_wait_for_the_disk_while_records_do(server: EmbeddedServer) -> None:
+    events = dagster_url(settings(server.home)).replace("+psycopg2", "")
+
+    assert ask(events, "SHOW synchronous_commit") == "off"
+    assert ask(target_url(settings(server.home)), "SHOW synchronous_commit") == "on"
+
+
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"])
 def test_dagsters_url_names_the_driver_that_works(tmp_path: Path, scheme: str) -> None:
     url = dagster_url(settings(tmp_path, DAGSTER_PG_URL=f"{scheme}://d:pw@db/dagster?sslmode=require"))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -9,7 +14,7 @@ import pytest
 
 from b44_assets.catalog import Catalog
 from b44_assets.engine.ddl import raise_memory
-from b44_assets.engine.session import Connection, Session, scalar
+from b44_assets.engine.session import Connection, Session, scalar, side_by_side
 from b44_assets.errors import DatabaseError
 from tests.database.conftest import Target
 
@@ -93,3 +98,120 @@ def test_a_gentle_session_takes_one_processor_only(target_18: Target) -> None:
     with target_18.session.connection("look") as conn, conn.transaction():
         raise_memory(conn)
         assert int(scalar(conn, "show max_parallel_maintenance_workers")) >= 4
+
+
+class Interruption(BaseException):
+    """As Dagster ends a run."""
+
+
+@pytest.fixture
+def interrupting() -> Generator[int]:
+    """A signal that raises `Interruption` in the main thread."""
+
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    yield signal.SIGUSR1
+    signal.signal(signal.SIGUSR1, before)
+
+
+def asking(session: Session, statement: str) -> Callable[[], Any]:
+    """A question to the server."""
+
+    def ask() -> Any:
+        with session.connection("question") as conn:
+            return scalar(conn, statement)
+
+    return ask
+
+
+def at_work(session: Session) -> int:
+    """How many questions the server is busy with."""
+    with psycopg.connect(session.url) as conn:
+        row = conn.execute(
+            "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'b44 question'"
+            " and state = 'active'"
+        ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_answers_come_in_order_while_the_next_question_is_looked_into(session: Session) -> None:
+    second = threading.Event()
+
+    def waits_for_the_second() -> Any:
+        assert second.wait(60)
+        return asking(session, "select 1")()
+
+    def is_the_second() -> Any:
+        second.set()
+        return asking(session, "select 2")()
+
+    with session.keeping() as keeping:
+        assert list(side_by_side(keeping, [waits_for_the_second, is_the_second, asking(session, "select 3")])) == [
+            1,
+            2,
+            3,
+        ]
+
+
+def test_questions_share_two_connections(session: Session) -> None:
+    with session.keeping() as keeping:
+        servers = set(side_by_side(keeping, [asking(keeping, "select pg_backend_pid()")] * 50))
+    assert len(servers) <= 2
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_gentle_session_asks_one_thing_after_the_other(session: Session, *, keeps: bool) -> None:
+    asked: list[int] = []
+
+    def ask(number: int) -> Callable[[], int]:
+        def question() -> int:
+            asked.append(number)
+            return number
+
+        return question
+
+    gentle = Session(session.url, session.catalog, gentle=keeps)
+    with gentle.keeping() as keeping:
+        answers = side_by_side(keeping if keeps else session, [ask(1), ask(2)])
+        assert next(answers) == 1
+        assert asked == [1]
+        assert list(answers) == [2]
+
+
+def test_whoever_wants_no_more_answers_ends_the_questions_in_the_server(session: Session) -> None:
+    with session.keeping() as keeping:
+        slow = [asking(keeping, "select pg_sleep(600)") for _ in range(4)]
+        with closing(side_by_side(keeping, [asking(keeping, "select 1"), *slow])) as answers:
+            assert next(answers) == 1
+    assert at_work(session) == 0
+
+
+def test_an_interruption_ends_the_questions_in_the_server(session: Session, interrupting: int) -> None:
+    with session.keeping() as keeping:
+        slow = [asking(keeping, "select pg_sleep(600)") for _ in range(4)]
+
+        def interrupts() -> None:
+            while at_work(session) < 1:
+                pass
+            os.kill(os.getpid(), interrupting)
+
+        with pytest.raises(Interruption):
+            list(side_by_side(keeping, [interrupts, *slow]))
+    assert at_work(session) == 0
+
+
+def test_a_question_that_fails_raises_in_its_turn_and_ends_the_others(session: Session) -> None:
+    with session.keeping() as keeping:
+        questions = [
+            asking(keeping, "select 1"),
+            asking(keeping, "select 1 / 0"),
+            asking(keeping, "select pg_sleep(600)"),
+        ]
+        answers = side_by_side(keeping, questions)
+        assert next(answers) == 1
+        with pytest.raises(DatabaseError, match="division by zero"):
+            next(answers)
+    assert at_work(session) == 0
