@@ -256,10 +256,16 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, agai
             """
             create unlogged table migration.{settled} with (autovacuum_enabled = false) as
             select row_number() over (order by {order}) as position, {partition_key} as partition_key, judged.*
-              from (select {judged} from migration.{mapping} m {compared}) judged
+              from (select {judged}
+                      from migration.{mapping} m
+                      -- Not a subquery of each record, with which PostgreSQL maps them all in one process.
+                      left join (select distinct {key} from public.{table}) holder on holder.{key} = m.{key}
+                      {compared}) judged
              order by {order}
             """
         ).format(
+            key=sql.Identifier(mapping.key),
+            table=sql.Identifier(table),
             settled=settled,
             order=order,
             partition_key=partition_of(period, "judged"),
@@ -290,9 +296,7 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
     table = mapping.spec.name
     new = sql.SQL("known.id is null" if again else "true")
     # A key that a row of the new system has; among the migrated ones it is the record's own.
-    taken = sql.SQL("({} and exists (select from public.{} x where x.{} = m.{}))").format(
-        new, sql.Identifier(table), sql.Identifier(mapping.key), sql.Identifier(mapping.key)
-    )
+    taken = sql.SQL("({} and holder.{} is not null)").format(new, sql.Identifier(mapping.key))
     special: dict[str, sql.Composable] = {
         "reasons": sql.SQL("case when {} then m.reasons || array['id_taken'] else m.reasons end").format(taken)
     }

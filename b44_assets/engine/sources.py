@@ -172,11 +172,7 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
                    s._source_file as source_file,
                    {base44_id} as base44_id,
                    v.record_number is not null as superseded,
-                   case when exists (select from migration.undated u where u.entity = {entity})
-                     then coalesce(
-                       (select u.exported_at from migration.undated u where u.entity = {entity} and u.base44_id = {base44_id}),
-                       (select e.exported_at from migration.exports e where e.entity = {entity}))
-                     else (select e.exported_at from migration.exports e where e.entity = {entity}) end as exported_at,
+                   coalesce(u.exported_at, (select e.exported_at from migration.exports e where e.entity = {entity})) as exported_at,
                    {shown},
                    {last_change} as last_change,
                    hash_record_extended(row({read}), 0) as record_checksum,
@@ -184,6 +180,8 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
                    {unmapped} as unmapped
               from base44.{table} s
               left join migration.versions v on v.entity = {entity} and v.record_number = s._record_number
+              -- Not a subquery of each record, with which PostgreSQL reads the whole by one process.
+              left join migration.undated u on u.entity = {entity} and u.base44_id = {base44_id}
              where v.repeated is not true
             """
         ).format(
