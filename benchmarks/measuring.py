@@ -117,9 +117,11 @@ def run(
         BenchmarkError: It ended with another status.
     """
     started = time.monotonic()
+    # As it is where a package was installed: compiled once.
+    surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     process = subprocess.Popen(
         [str(word) for word in command],
-        env={**os.environ, **(env or {})},
+        env={**surroundings, **(env or {})},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
