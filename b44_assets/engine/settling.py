@@ -293,7 +293,6 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, agai
 
 def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, again: bool) -> sql.Composed:
     """The columns of the settlement: the mapping's, the fate, and whether an update changes what others may want."""
-    table = mapping.spec.name
     new = sql.SQL("known.id is null" if again else "true")
     # A key that a row of the new system has; among the migrated ones it is the record's own.
     taken = sql.SQL("({} and holder.{} is not null)").format(new, sql.Identifier(mapping.key))
