@@ -135,7 +135,9 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
             shown.append(sql.SQL("{} as {}").format(value, sql.Identifier(item.name)))
     known = {name for item in mapping.fields for name in item.spellings}
     own = {RECORD_NUMBER, SOURCE_FILE, *(CLEAN_PREFIX + name for name in mapping.html)}
-    fields = scalar(conn, "select fields from migration.exports where entity = %s", (table,)) or ()
+    fields, exported_at = conn.execute(
+        "select fields, exported_at from migration.exports where entity = %s", (table,)
+    ).fetchone() or ((), None)
     renamed = {column: name for name, column in column_names(fields).items() if column != name}
     left = [name for name in staged if name not in known and name not in own]
     rest = [
@@ -164,6 +166,7 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
     base44_id = sql.SQL("base44_trim(s.id)") if "id" in staged else sql.SQL("null::text")
     read = [base44_id, *(_value(item, staged) for item in mapping.fields[1:])]
     drop_source_view(conn, table)
+    # Without a subquery, with which PostgreSQL maps all records in one process.
     conn.execute(
         sql.SQL(
             """
@@ -172,7 +175,7 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
                    s._source_file as source_file,
                    {base44_id} as base44_id,
                    v.record_number is not null as superseded,
-                   coalesce(u.exported_at, (select e.exported_at from migration.exports e where e.entity = {entity})) as exported_at,
+                   coalesce(u.exported_at, {exported_at}) as exported_at,
                    {shown},
                    {last_change} as last_change,
                    hash_record_extended(row({read}), 0) as record_checksum,
@@ -180,13 +183,13 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
                    {unmapped} as unmapped
               from base44.{table} s
               left join migration.versions v on v.entity = {entity} and v.record_number = s._record_number
-              -- Not a subquery of each record, with which PostgreSQL reads the whole by one process.
               left join migration.undated u on u.entity = {entity} and u.base44_id = {base44_id}
              where v.repeated is not true
             """
         ).format(
             view=sql.Identifier(f"{table}_source"),
             base44_id=base44_id,
+            exported_at=sql.Literal(exported_at),
             entity=sql.Literal(table),
             shown=sql.SQL(", ").join(shown),
             last_change=_last_change(mapping, staged),
