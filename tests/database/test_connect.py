@@ -645,10 +645,13 @@ def test_maintenance_in_the_way_is_waited_for_without_keeping_writers_waiting(ta
             pauses += 1
             if pauses == 2:
                 # It ends later than any lock_timeout, while the third attempt waits.
-                threading.Timer(0.6, other.rollback).start()
-                threading.Timer(0.25, app.execute, ("INSERT INTO t DEFAULT VALUES",)).start()
+                threading.Timer(1.5, other.rollback).start()
+                threading.Timer(0.5, app.execute, ("INSERT INTO t DEFAULT VALUES",)).start()
 
-        assert with_lock_retries(conn, add_column, lock_timeout=200, attempts=3, sleep=pause) == "added"
+        # On a busy machine, too, a second is enough to see who is in the way, and this to wait for it.
+        conn.execute("SET deadlock_timeout = '10s'")
+        conn.commit()
+        assert with_lock_retries(conn, add_column, lock_timeout=1000, attempts=3, sleep=pause) == "added"
         assert pauses == 2
         assert one(app, "SELECT count(*) FROM t") == 1
 
