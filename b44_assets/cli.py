@@ -540,7 +540,7 @@ def _run(
         checks=checks,
         stages=_seconds_by_stage(result, session.catalog),
     )
-    # They go with the process; to look through them once more at its end takes over a second.
+    # Dagster's objects go with the process; to look through them once more at its end takes over a second.
     gc.freeze()
     return outcome, faults
 
