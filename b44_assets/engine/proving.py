@@ -103,7 +103,9 @@ class ContentParity:
         entity: The target table.
         compared: Records compared.
         missing: Records without a row.
-        differing: Rows that differ.
+        differing: Rows that differ, and that nothing excuses.
+        touched: Those of them that are not as the migration wrote them. An application that counts views without a newer
+            `updated_at` does so, and so does damage; which it was cannot be told.
         edited: Rows that differ and were changed in the new system since: their `updated_at` is newer.
         conflicts: Rows that differ since the newer export was left out for their sake; see `migration.conflicts`.
         staged: False where the staged rows are gone, so that nothing could be compared.
@@ -117,6 +119,7 @@ class ContentParity:
     differing: int
     edited: int
     conflicts: int = 0
+    touched: int = 0
     staged: bool = True
     proven: bool = False
     differences: tuple[Difference, ...] = field(default=())
@@ -125,6 +128,11 @@ class ContentParity:
     def passed(self) -> bool:
         """Every record has its row, and every row is as it should be."""
         return self.staged and self.missing == 0 and self.differing == 0
+
+    @property
+    def written(self) -> bool:
+        """Every row was written as it should be, whatever became of it since."""
+        return self.staged and self.missing == 0 and self.differing == self.touched
 
     @property
     def equal(self) -> bool:
@@ -145,7 +153,10 @@ class ContentParity:
         worst = self.differences[0]
         where = f"record {worst.record_number} (id {worst.base44_id})"
         what = f"differs in {', '.join(worst.columns)}" if worst.columns else "has no row"
-        return f"{self.missing} rows missing, {self.differing} rows differ; {where} {what}"
+        since = (
+            f"; {self.touched} were changed since they were written, without a newer updated_at" if self.touched else ""
+        )
+        return f"{self.missing} rows missing, {self.differing} rows differ; {where} {what}{since}"
 
 
 def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
@@ -230,14 +241,16 @@ def _compare(conn: Connection, mapping: TableMapping, *, proven: bool) -> Conten
         columns = target_columns(conn, mapping)
         if proven and (rows := _as_proven(conn, mapping, columns)) is not None:
             return ContentParity(table, rows, 0, 0, 0, proven=True)
-        compared, missing, differing, edited, conflicts, numbers = conn.execute(
+        compared, missing, differing, edited, conflicts, touched, numbers = conn.execute(
             _comparison(conn, mapping, columns)
-        ).fetchone() or (0, 0, 0, 0, 0, [])
+        ).fetchone() or (0, 0, 0, 0, 0, 0, [])
         differences: tuple[Difference, ...] = ()
         if numbers:
             rows = conn.execute(_naming(mapping, columns), {"numbers": numbers}).fetchall()
             differences = tuple(Difference(number, base44_id, tuple(names)) for number, base44_id, names in rows)
-    return ContentParity(table, compared, missing, differing, edited, conflicts, differences=differences)
+    return ContentParity(
+        table, compared, missing, differing, edited, conflicts, touched=touched, differences=differences
+    )
 
 
 def _as_proven(conn: Connection, mapping: TableMapping, columns: list[str]) -> int | None:
@@ -290,7 +303,7 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
            where cardinality(e.reasons) = 0
         ),
         stored as materialized (
-          select {stored_names}, {stored_sum} as checksum from public.{table} t
+          select {stored_names}, {stored_sum} as checksum, {row_sum} as row_checksum from public.{table} t
         ),
         compared as materialized (
           select e.record_number,
@@ -300,6 +313,7 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
                       when t.{key} is null and c.kind = 'deleted' and c.accepted_at is not null then 'conflict'
                       when t.{key} is null then 'missing'
                       when {newer} then 'edited'
+                      when t.row_checksum <> m.row_checksum then 'touched'
                       else 'differs' end as verdict
             from expected e
             join migration.migrated m on m.entity = {entity} and m.id = e.{key}
@@ -309,11 +323,12 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
         )
         select count(*),
                count(*) filter (where verdict = 'missing'),
-               count(*) filter (where verdict = 'differs'),
+               count(*) filter (where verdict in ('differs', 'touched')),
                count(*) filter (where verdict = 'edited'),
                count(*) filter (where verdict = 'conflict'),
+               count(*) filter (where verdict = 'touched'),
                -- Not an ordered aggregate, for which all rows would be sorted.
-               array(select record_number from compared where verdict in ('missing', 'differs') order by 1 limit {shown})
+               array(select record_number from compared where verdict in ('missing', 'differs', 'touched') order by 1 limit {shown})
           from compared
         """
     ).format(
@@ -322,6 +337,7 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
         mapping=sql.Identifier(f"{table}_mapping"),
         stored_names=identifiers(names, "t"),
         stored_sum=checksum(_summed(mapping, columns), "t"),
+        row_sum=checksum(columns, "t"),
         table=sql.Identifier(table),
         key=sql.Identifier(mapping.key),
         name_agrees=name_agrees(mapping, "t", "e"),

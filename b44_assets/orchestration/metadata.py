@@ -302,6 +302,7 @@ def of_content_parity(parity: ContentParity) -> dict[str, Any]:
         "compared": parity.compared,
         "missing": parity.missing,
         "differing": parity.differing,
+        "touched_since": parity.touched,
         "edited_since": parity.edited,
     }
     if parity.differences:

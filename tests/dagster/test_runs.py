@@ -221,10 +221,31 @@ def test_the_nightly_sweep_takes_what_has_changed_and_then_has_nothing_to_do(set
 def test_a_failed_check_blocks_what_stands_on_the_table(migrated: Settings) -> None:
     assert migrated.database_url is not None
     with psycopg.connect(migrated.database_url, autocommit=True) as conn:
-        conn.execute("update users set display_name = 'planted' where username = (select min(username) from users)")
+        conn.execute("delete from categories where id = (select id from categories limit 1)")
     result, _ = run(migrated, MIGRATE_JOB, *WHOLE)
     assert not result.success
     assert "posts" not in facts_of(result)
+
+
+def test_what_an_application_changes_without_a_newer_date_blocks_no_load_and_no_verify_misses_it(
+    migrated: Settings,
+) -> None:
+    assert migrated.database_url is not None
+    with psycopg.connect(migrated.database_url, autocommit=True) as conn:
+        conn.execute(
+            "update posts set view_count = view_count + 1 where id in (select id from posts order by id limit 3)"
+        )
+    loaded, _ = run(migrated, MIGRATE_JOB, *WHOLE)
+    assert loaded.success
+    [parity] = [
+        e
+        for e in loaded.get_asset_check_evaluations()
+        if (e.asset_key.to_user_string(), e.check_name) == ("posts", "content_parity")
+    ]
+    assert (parity.passed, parity.severity.value) == (False, "WARN")
+    assert "3 were changed since they were written" in (parity.description or "")
+    verified, _ = run(migrated, VERIFY_JOB, *WHOLE)
+    assert failed_checks(verified) == {("posts", "content_parity")}
 
 
 def test_verify_finds_what_was_changed_behind_its_back(migrated: Settings) -> None:

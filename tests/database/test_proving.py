@@ -303,6 +303,17 @@ def test_a_row_edited_in_the_new_system_is_told_apart_from_one_that_differs(good
     assert found.explain() == "4 rows equal their records; 1 edited since"
 
 
+def test_a_row_changed_since_it_was_written_is_told_apart_from_one_that_was_written_so(good: Target) -> None:
+    good.run(f"update posts set view_count = view_count + 1 where id = '{FIRST}'")
+    found = content(good, "posts")
+    assert (found.passed, found.written, found.differing, found.touched) == (False, True, 1, 1)
+    assert found.explain().endswith("; 1 were changed since they were written, without a newer updated_at")
+    good.run("update base44.posts set title = 'Changed' where _record_number = 2")
+    found = content(good, "posts")
+    assert (found.passed, found.written, found.differing, found.touched) == (False, False, 2, 1)
+    assert [d.columns for d in found.differences] == [("view_count",), ("title", "slug")]
+
+
 def test_the_first_of_many_differences_are_named(target_18: Target) -> None:
     target_18.migrate({"User": [user(1)], "Post": [post(n) for n in range(30)]})
     target_18.run("update posts set like_count = 1")
