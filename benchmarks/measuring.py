@@ -103,7 +103,6 @@ def run(
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    allowed: Sequence[int] = (0,),
 ) -> Ran:
     """Runs a command to its end. Its standard error is ours.
 
@@ -111,10 +110,9 @@ def run(
         command: Program and arguments.
         env: Variables on top of our own environment.
         cwd: Its working directory.
-        allowed: The statuses that it may end with.
 
     Raises:
-        BenchmarkError: It ended with another status.
+        BenchmarkError: It ended with another status than 0.
     """
     started = time.monotonic()
     # As it is where a package was installed: compiled once.
@@ -136,7 +134,7 @@ def run(
     process.returncode = os.waitstatus_to_exitcode(status)
     process.stdout.close()
     watch.stop()
-    if process.returncode not in allowed:
+    if process.returncode != 0:
         raise BenchmarkError(f"{Path(command[0]).name} ended with status {process.returncode}")
     return Ran(seconds, usage.ru_utime + usage.ru_stime, watch.peak or _max_rss(usage), output)
 
