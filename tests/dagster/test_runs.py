@@ -124,7 +124,6 @@ def months_held(url: str) -> set[str]:
         }
 
 
-@pytest.mark.slow  # the next test has several months
 def test_a_month_of_posts_can_be_migrated_by_itself_and_the_others_wait(settings: Settings) -> None:
     result, _ = run(settings, MIGRATE_JOB, "2026-03", "2026-03")
     assert result.success
@@ -138,6 +137,7 @@ def test_a_month_of_posts_can_be_migrated_by_itself_and_the_others_wait(settings
     assert (verdict.passed, verdict.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
+@pytest.mark.slow  # tests/browser has a range, tests/database what waits and then goes on
 def test_a_range_then_the_rest_comes_to_the_same_as_all_at_once(settings: Settings) -> None:
     part, _ = run(settings, MIGRATE_JOB, "2026-01", "2026-03")
     rows = {
@@ -178,37 +178,35 @@ def test_metadata_tells_what_became_of_the_records(first_run: tuple[str, Path, d
     assert facts["posts"]["rows_by_month"].value.startswith("![")
 
 
-def test_sizes_are_numbers_by_table_and_growth_is_told_from_the_second_time_on(settings: Settings) -> None:
-    migration = Migration(settings, load_catalog(settings.sql_dir))
+def test_sizes_are_numbers_by_table_and_growth_is_told_from_the_second_time_on(migrated: Settings) -> None:
+    migration = Migration(migrated, load_catalog(migrated.sql_dir))
     definitions = definitions_of(migration)
-    assert settings.database_url is not None
+    assert migrated.database_url is not None
     with dg.DagsterInstance.ephemeral() as instance:
         facts: list[Any] = []
-        for job in ("schema_only", "monitoring", "monitoring"):
-            done = definitions.resolve_job_def(job).execute_in_process(instance=instance, run_config=QUIET)
-            if job == "monitoring":
-                [event] = done.get_asset_materialization_events()
-                facts.append(event.step_materialization_data.materialization.metadata)
-                with psycopg.connect(settings.database_url) as conn:
-                    conn.execute(
-                        "create table if not exists filler as select repeat(g::text, 100) as x from generate_series(1, 9999) g"
-                    )
+        for _ in range(2):
+            done = definitions.resolve_job_def("monitoring").execute_in_process(instance=instance, run_config=QUIET)
+            [event] = done.get_asset_materialization_events()
+            facts.append(event.step_materialization_data.materialization.metadata)
+            with psycopg.connect(migrated.database_url) as conn:
+                conn.execute(
+                    "create table if not exists filler as select repeat(g::text, 100) as x from generate_series(1, 9999) g"
+                )
     assert "growth_bytes" not in facts[0]
     assert facts[1]["growth_bytes"].value == facts[1]["database_bytes"].value - facts[0]["database_bytes"].value > 0
     assert isinstance(facts[1]["posts_bytes"].value, int)
 
 
-def test_the_nightly_sweep_takes_what_has_changed_and_then_has_nothing_to_do(settings: Settings) -> None:
-    migration = Migration(settings, load_catalog(settings.sql_dir))
+def test_the_nightly_sweep_takes_what_has_changed_and_then_has_nothing_to_do(migrated: Settings) -> None:
+    migration = Migration(migrated, load_catalog(migrated.sql_dir))
     definitions = definitions_of(migration)
-    assert settings.database_url is not None
+    assert migrated.database_url is not None
     swept: list[Any] = []
     with dg.DagsterInstance.ephemeral() as instance:
-        definitions.resolve_job_def("schema_only").execute_in_process(instance=instance, run_config=QUIET)
-        with psycopg.connect(settings.database_url, autocommit=True) as conn:
+        with psycopg.connect(migrated.database_url, autocommit=True) as conn:
             conn.execute(
                 "insert into categories (name, slug, created_by) select g::text, g::text, id"
-                " from users, generate_series(1, 100) g"
+                " from (select id from users limit 1) u, generate_series(1, 100) g"
             )
             conn.execute("select pg_stat_force_next_flush()")
         for _ in range(2):

@@ -619,7 +619,7 @@ EXPORTS = st.fixed_dictionaries({
 
 
 @settings(
-    max_examples=8,
+    max_examples=6,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )

@@ -418,7 +418,7 @@ POSTS = st.fixed_dictionaries(
 
 @pytest.mark.long
 @settings(
-    max_examples=8,
+    max_examples=6,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )
 @given(records=with_repeats(POSTS))

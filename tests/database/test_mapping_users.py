@@ -629,7 +629,7 @@ def with_repeats(draw: st.DrawFn, records: st.SearchStrategy[Record], max_size: 
 
 @pytest.mark.long
 @settings(
-    max_examples=8,
+    max_examples=6,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
 )
 @given(records=with_repeats(USERS))
