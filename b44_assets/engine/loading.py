@@ -10,24 +10,23 @@ import random
 import threading
 import time
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 from psycopg import errors, sql
 
 from b44_assets.catalog import TableMapping
-from b44_assets.database.connect import CANCEL_SECONDS
 from b44_assets.database.faults import FaultClass, backoff, classify
 from b44_assets.engine.correcting import correct
 from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.pacing import Blindness, Pacer
-from b44_assets.engine.session import Connection, Session, explained, persevering, reason_of, scalar
+from b44_assets.engine.session import Connection, Session, cancel_until_done, explained, persevering, reason_of, scalar
 from b44_assets.engine.settling import Settlement, settle
 from b44_assets.engine.sweeping import analyze, is_analyzed_whole, is_worth_sweeping, kept_from_autovacuum, vacuum
 from b44_assets.engine.undoing import undo_entity
@@ -241,16 +240,9 @@ class _Loader:
             except BaseException as error:
                 self._stop.set()
                 if not isinstance(error, Exception):
-                    self._interrupt(futures)
+                    cancel_until_done(futures, self._connections.values())
                 raise
         return tuple(sorted(loaded, key=lambda part: part.partition_key or date.min))
-
-    def _interrupt(self, futures: Sequence[Future[Any]]) -> None:
-        """Ends the SQL of the streams in the server: their threads are not told of an interruption."""
-        while wait(futures, timeout=0.1).not_done:
-            for conn in tuple(self._connections.values()):
-                with suppress(psycopg.Error):
-                    conn.cancel_safe(timeout=CANCEL_SECONDS)
 
     def _stream(self, number: int, todo: SimpleQueue[_Part]) -> list[LoadedPartition]:
         """Takes parts until there are none; a fault that may pass costs a connection, and no more."""

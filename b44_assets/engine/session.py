@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
@@ -48,7 +48,7 @@ def unsaid(line: str) -> None:
 
 AT_ONCE = 2
 """How many questions that do not depend on each other are put to the server at a time."""
-_CANCEL_EVERY_SECONDS = 0.5
+_CANCEL_EVERY_SECONDS = 0.1
 
 
 @dataclass
@@ -69,13 +69,6 @@ class Kept:
         with suppress(IndexError):
             return self.free.pop()
         return None
-
-    def cancel(self) -> None:
-        """Ends what runs on any of them, whichever thread waits for it."""
-        for conn in tuple(self.busy):
-            # One that is closed or lost meanwhile runs nothing.
-            with suppress(psycopg.Error):
-                conn.cancel_safe(timeout=CANCEL_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -250,10 +243,22 @@ def side_by_side(session: Session, questions: Sequence[Callable[[], T]]) -> Gene
         finally:
             for answer in answers:
                 answer.cancel()
-            # Again and again, since a question may just be between two statements.
-            while wait(answers, 0).not_done:
-                session.kept.cancel()
-                wait(answers, _CANCEL_EVERY_SECONDS)
+            cancel_until_done(answers, session.kept.busy)
+
+
+def cancel_until_done(futures: Collection[Future[Any]], connections: Collection[Connection]) -> None:
+    """Ends the SQL of threads in the server, which are not told of an interruption, and waits for them.
+
+    Args:
+        futures: What the threads do.
+        connections: Those that they use; read anew each time.
+    """
+    # Again and again, since a thread may just be between two statements.
+    while wait(futures, _CANCEL_EVERY_SECONDS).not_done:
+        for conn in tuple(connections):
+            # One that is closed or lost meanwhile runs nothing.
+            with suppress(psycopg.Error):
+                conn.cancel_safe(timeout=CANCEL_SECONDS)
 
 
 def reason_of(error: psycopg.Error) -> str:

@@ -104,14 +104,7 @@ def _together(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
                 session, [partial(persevering, session, partial(check.judge, session)) for check in asked]
             )
             for check, verdict in zip(asked, verdicts, strict=True):
-                yield dg.AssetCheckResult(
-                    asset_key=check.asset,
-                    check_name=check.name,
-                    passed=verdict.passed,
-                    severity=dg.AssetCheckSeverity.WARN if check.warns else dg.AssetCheckSeverity.ERROR,
-                    description=verdict.explain(),
-                    metadata=check.facts(verdict),
-                )
+                yield _result(check.asset, check.name, verdict, check.facts(verdict), warns=check.warns)
 
     return health
 
@@ -296,14 +289,7 @@ def _row_result(table: str, counted: RowParity | None, *, by_month: bool) -> dg.
         return _nothing(table, "row_parity")
     # Months that were not asked for are no fault of those that were: a warning, which blocks nothing.
     waiting = by_month and counted.pending > 0 and counted.unaccounted == 0 and counted.lost <= 0
-    return dg.AssetCheckResult(
-        asset_key=key_of(table),
-        check_name="row_parity",
-        passed=counted.passed,
-        severity=dg.AssetCheckSeverity.WARN if waiting else dg.AssetCheckSeverity.ERROR,
-        description=counted.explain(),
-        metadata=metadata.of_row_parity(counted),
-    )
+    return _result(key_of(table), "row_parity", counted, metadata.of_row_parity(counted), warns=waiting)
 
 
 def _content_result(table: str, compared: ContentParity | None, *, in_use: bool) -> dg.AssetCheckResult:
@@ -312,24 +298,23 @@ def _content_result(table: str, compared: ContentParity | None, *, in_use: bool)
     # What an application does meanwhile is no fault of a load: a warning, which blocks nothing. Who asks for the check itself
     # wants to know of every row that is not as its record.
     excused = in_use and compared.written and not compared.passed
-    return dg.AssetCheckResult(
-        asset_key=key_of(table),
-        check_name="content_parity",
-        passed=compared.passed,
-        severity=dg.AssetCheckSeverity.WARN if excused else dg.AssetCheckSeverity.ERROR,
-        description=compared.explain(),
-        metadata=metadata.of_content_parity(compared),
-    )
+    return _result(key_of(table), "content_parity", compared, metadata.of_content_parity(compared), warns=excused)
 
 
 def _applied_result(table: str, verdict: Applied) -> dg.AssetCheckResult:
+    return _result(key_of(table), "export_applied", verdict, metadata.of_export_applied(verdict), warns=True)
+
+
+def _result(
+    asset: dg.AssetKey, name: str, verdict: Verdict, facts: dict[str, Any], *, warns: bool
+) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        asset_key=key_of(table),
-        check_name="export_applied",
+        asset_key=asset,
+        check_name=name,
         passed=verdict.passed,
-        severity=dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.WARN if warns else dg.AssetCheckSeverity.ERROR,
         description=verdict.explain(),
-        metadata=metadata.of_export_applied(verdict),
+        metadata=facts,
     )
 
 

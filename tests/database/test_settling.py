@@ -243,8 +243,10 @@ def test_settling_does_not_depend_on_the_order_of_the_file(target_18: Target) ->
 
 # -- by all processors -----------------------------------------------------------------------------------------------------
 
-LARGE = "set min_parallel_table_scan_size = 0; set parallel_setup_cost = 0; set parallel_tuple_cost = 0"
-"""Has the planner take a small table for a large one."""
+LARGE = """
+set local min_parallel_table_scan_size = 0; set local parallel_setup_cost = 0; set local parallel_tuple_cost = 0
+"""
+"""Has the planner take a small table for a large one, within a transaction."""
 
 
 def plans_of_settling(target: Target, table: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -287,6 +289,7 @@ def test_a_large_export_is_mapped_by_several_processes(
         target_18.stage(table)
         assert [by_several(plan, table) for plan in plans_of_settling(target_18, table, monkeypatch)] == [True]
         target_18.load(table)
-        target_18.run(LARGE)
-        mapping = sql.SQL("explain select * from migration.{}").format(sql.Identifier(f"{table}_mapping"))
-        assert by_several("\n".join(row[0] for row in target_18.all(mapping)), table)
+        with target_18.conn.transaction():
+            target_18.run(LARGE)
+            mapping = sql.SQL("explain select * from migration.{}").format(sql.Identifier(f"{table}_mapping"))
+            assert by_several("\n".join(row[0] for row in target_18.all(mapping)), table)
