@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from b44_assets.errors import BackupError, BadBackupError
 from b44_assets.instance import tell_dagster
 from b44_assets.options import database_option, json_option, out, right, settings_with
+from b44_assets.wording import plural
 
 if TYPE_CHECKING:
     from b44_assets.backup.model import Backup
@@ -49,7 +50,9 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
     vault = _vault(database_url=database_url)
     if kind == "wal":
         shipped = ship_wal(vault, _say)
-        said = f"{shipped.files:,} files of the WAL ({_size(shipped.bytes)}) are in the store"
+        said = (
+            f"{shipped.files:,} {plural(shipped.files, 'file')} of the WAL ({_size(shipped.bytes)}) taken to the store"
+        )
         click.echo(json.dumps({"files": shipped.files, "bytes": shipped.bytes}) if as_json else said)
         for line in shipped.refused[1:]:
             _say(f"b44: {line}")
@@ -93,7 +96,9 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -
     catalogue = vault.catalogue
     unproven: list[str] = []
     if verify_id == "all":
-        _, unproven = verify_again(vault, tell=_say)
+        done, unproven = verify_again(vault, tell=_say)
+        if not done and not unproven:
+            unproven = [f"nothing was verified: {catalogue.store.location} holds no backup that can be read"]
     elif verify_id is not None:
         verify(catalogue, catalogue.find(verify_id), pg_bin=vault.settings.pg_bin, tell=_say)
     if expire:
@@ -102,7 +107,9 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -
         for what in (*gone.backups, *gone.attempts):
             _say(f"{verb}: {what.id} ({_size(what.size)})")
         if gone.wal:
-            _say(f"{verb}: {len(gone.wal):,} files of the WAL ({_size(sum(file.size for file in gone.wal))})")
+            _say(
+                f"{verb}: {len(gone.wal):,} {plural(len(gone.wal), 'file')} of the WAL ({_size(sum(file.size for file in gone.wal))})"
+            )
         for kept, why in gone.kept.items():
             _say(f"stays, though old: {kept}: {why}")
     listing = catalogue.listing()
@@ -129,7 +136,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -
                 next((file.sha256[:8] for file in one.files), ""),
                 one.parent or "",
                 _verified(one),
-                f"{left} days" if left >= 0 else "now",
+                f"{left} {plural(left, 'day')}" if left >= 0 else "now",
             )
         out().print(table)
     for attempt in listing.attempts:

@@ -37,6 +37,7 @@ from b44_assets.errors import B44Error, DatabaseError, ExportError, SettingsErro
 from b44_assets.instance import dagster_instance, packaged, prepare_dagster, tell_dagster
 from b44_assets.options import database_option, json_option, out, right, settings_with
 from b44_assets.settings import Settings, month_from
+from b44_assets.wording import plural
 
 if TYPE_CHECKING:
     from b44_assets.catalog import Catalog
@@ -337,7 +338,8 @@ def status(database_url: str | None, as_json: bool) -> None:
     _print_accounts(console, found)
     for one in progress_of(session):
         if one.percentage < 100:
-            rate = f", {one.records_per_second:,.0f} records a second" if one.records_per_second else ""
+            speed = round(one.records_per_second or 0)
+            rate = f", {speed:,} {plural(speed, 'record')} a second" if speed else ""
             end = f", done about {one.expected_end:%Y-%m-%d %H:%M} UTC" if one.expected_end else ""
             console.print(f"  {one.entity}: {one.percentage:.1f} % done{rate}{end}", markup=False)
     runs = Table(Column("run", no_wrap=True), "began (UTC)", right("batches"), right("records"))
@@ -365,8 +367,10 @@ def sample(directory: Path, users: int, posts: int, seed: int, dialect: str) -> 
             dialect=dialect,
             progress=lambda done, total: progress("posts", done, total),
         )
+    records, files, size = sum(report.files.values()), len(report.files), report.bytes
     click.echo(
-        f"{directory}: {sum(report.files.values()):,} records in {len(report.files)} files, {report.bytes:,} bytes"
+        f"{directory}: {records:,} {plural(records, 'record')} in {files} {plural(files, 'file')},"
+        f" {size:,} {plural(size, 'byte')}"
     )
 
 

@@ -44,6 +44,7 @@ from b44_assets.backup.model import WalFile
 from b44_assets.backup.sealing import ending, seal, unseal
 from b44_assets.backup.store import CHUNK, Store
 from b44_assets.errors import BackupError, BadBackupError
+from b44_assets.wording import plural
 
 _NAME = r"[0-9A-F]{24}(?:\.partial|\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history"
 _ARCHIVED = re.compile(rf"wal/([0-9]+)/[^/]+/({_NAME})-([0-9a-f]{{64}})\.zst(\.age)?")
@@ -328,7 +329,7 @@ def fetch(
         try:
             size = _lay(catalogue, by_name[name], into / name)
             if size != segment_size:
-                raise BadBackupError(f"WAL segment {name} has {size} bytes instead of {segment_size}")
+                raise BadBackupError(f"WAL segment {name} has {size} {plural(size, 'byte')} instead of {segment_size}")
         except BadBackupError as error:
             (into / name).unlink(missing_ok=True)
             faults = (str(error),)
@@ -407,14 +408,14 @@ def _unfit(file: Path, system: str) -> str | None:
         head = opened.read(_HEADER.size)
         size = os.fstat(opened.fileno()).st_size
     if len(head) < _HEADER.size:
-        return f"{file} is no WAL segment: it has {size} bytes"
+        return f"{file} is no WAL segment: it has {size} {plural(size, 'byte')}"
     _, flags, _, start, _, found, segment_size = _HEADER.unpack(head)
     if not flags & _LONG_HEADER or segment_size < CHUNK or segment_size & (segment_size - 1):
         return f"{file} is no WAL segment: it does not begin like one"
     if str(found) != system:
         return f"{file} belongs to another cluster ({found}) than the one that is backed up ({system})"
     if size != segment_size:
-        return f"{file} is incomplete: {size} of {segment_size} bytes"
+        return f"{file} is incomplete: {size} of {segment_size} {plural(segment_size, 'byte')}"
     if start != Segment.named(file.name, segment_size).number * segment_size:
         return f"{file} is not the segment that its name says: it begins at {lsn(start)}"
     return None

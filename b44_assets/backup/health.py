@@ -11,6 +11,7 @@ from b44_assets.backup.catalogue import Attempt, chain
 from b44_assets.backup.lsn import SEGMENT_NAME, History, Segment, lsn, position
 from b44_assets.backup.model import Backup, BackupKind, WalFile
 from b44_assets.errors import BadBackupError
+from b44_assets.wording import plural
 
 _NAMED = 5
 
@@ -74,17 +75,22 @@ def whole_chains(backups: Sequence[Backup], faults: Sequence[str] = ()) -> Healt
             chain(backup, backups, faults)
         except BadBackupError as error:
             wrong.append(str(error))
-    return _answer(wrong, [f"{len(incremental)} incremental backups have all that they need"])
+    return _answer(
+        wrong,
+        [f"{len(incremental)} incremental {plural(len(incremental), 'backup has', 'backups have')} all that is needed"],
+    )
 
 
 def verified(backups: Sequence[Backup], again_after: timedelta, now: datetime) -> Health:
-    """Tells whether every backup was restored and found equal to its source, and lately.
+    """Tells whether there are backups, and every one was restored and found equal to its source, and lately.
 
     Args:
-        backups: All of the catalogue.
+        backups: All of the catalogue; of none nothing good can be said.
         again_after: How old the verification of the newest good backup of a kind may be.
         now: With its zone.
     """
+    if not backups:
+        return Health(False, ("the store holds no backup that can be read: take one, by `b44 backup`",))
     wrong: list[str] = []
     newest: dict[BackupKind, Backup] = {}
     for backup in sorted(backups, key=lambda backup: (backup.ended_at, backup.id)):
@@ -98,7 +104,10 @@ def verified(backups: Sequence[Backup], again_after: timedelta, now: datetime) -
         if backup.proof is not None and now - backup.proof.verified_at > again_after:
             age = _span(now - backup.proof.verified_at)
             wrong.append(f"{backup.id} was last verified {age} ago; at most {_span(again_after)} are allowed")
-    return _answer(wrong, [f"{len(backups)} backups were restored and found equal to their source"])
+    return _answer(
+        wrong,
+        [f"{len(backups)} {plural(len(backups), 'backup was', 'backups were')} restored and found equal to the source"],
+    )
 
 
 def nothing_failed(backups: Sequence[Backup], attempts: Sequence[Attempt], now: datetime, longest: timedelta) -> Health:
@@ -162,7 +171,7 @@ def whole_wal(
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             wrong.append(f"the WAL archive of cluster {system} lacks {', '.join(names[:_NAMED])}{more}")
         else:
-            seen.append(f"the WAL archive of cluster {system} has no gap in {len(files)} files")
+            seen.append(f"the WAL archive of cluster {system} has no gap in {len(files)} {plural(len(files), 'file')}")
     return _answer(wrong, seen or ["there is no WAL archive"])
 
 
@@ -178,10 +187,13 @@ def shipping(waiting: Waiting, refused: Sequence[str], longest: timedelta, now: 
     wrong = list(refused)
     if waiting.oldest is not None and now - waiting.oldest > longest:
         wrong.append(
-            f"{waiting.files} WAL files wait to be taken to the store, the oldest for {_span(now - waiting.oldest)}; at most"
-            f" {_span(longest)} are allowed"
+            f"{_waiting(waiting)}, the oldest for {_span(now - waiting.oldest)}; at most {_span(longest)} are allowed"
         )
-    return _answer(wrong, [f"{waiting.files} WAL files wait to be taken to the store"])
+    return _answer(wrong, [_waiting(waiting)])
+
+
+def _waiting(waiting: Waiting) -> str:
+    return f"{waiting.files} WAL {plural(waiting.files, 'file waits', 'files wait')} to be taken to the store"
 
 
 def _answer(wrong: Sequence[str], otherwise: Sequence[str]) -> Health:
@@ -193,4 +205,4 @@ def _span(span: timedelta) -> str:
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}s"
-    return f"{seconds} second{'s' * (seconds != 1)}"
+    return f"{seconds} {plural(seconds, 'second')}"

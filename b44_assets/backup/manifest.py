@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from b44_assets.errors import BackupError
+from b44_assets.wording import plural
 
 MANIFEST = "backup_manifest"
 
@@ -63,7 +64,7 @@ def manifest_faults(folder: Path) -> list[str]:
     }
     faults = [f"{name} is missing" for name in sizes if name not in found]
     faults += [
-        f"{name} has {found[name]} bytes instead of {size}"
+        f"{name} has {found[name]} {plural(found[name], 'byte')} instead of {size}"
         for name, size in sizes.items()
         if found.get(name, size) != size
     ]

@@ -24,12 +24,13 @@ from b44_assets.backup.model import Backup, BackupKind
 from b44_assets.backup.retention import Expiry
 from b44_assets.backup.sealing import Key, Progress
 from b44_assets.backup.store import Store
-from b44_assets.backup.taking import describe, take
+from b44_assets.backup.taking import check, describe, take
 from b44_assets.backup.verifying import verify
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer, target_url
 from b44_assets.errors import BackupError
 from b44_assets.settings import Settings
+from b44_assets.wording import with_article
 
 Tell = Callable[[str], None]
 """Told, in a few words, what is being done."""
@@ -97,7 +98,8 @@ class BackedUp:
 def back_up(vault: Vault, kind: BackupKind, progress: Progress | None = None, tell: Tell | None = None) -> BackedUp:
     """Takes a backup, restores it into a scratch server and compares it with its source.
 
-    The first base backup of the embedded server turns the archiving of its WAL on, if it was not turned off.
+    The first base backup of the embedded server turns the archiving of its WAL on, if it was not turned off. What will be
+    refused is refused before that.
 
     Args:
         vault: Whose.
@@ -112,9 +114,10 @@ def back_up(vault: Vault, kind: BackupKind, progress: Progress | None = None, te
     tell = tell or _quiet
     url = target_url(vault.settings)
     if kind is not BackupKind.LOGICAL and vault.undecided:
+        check(kind, url, vault.catalogue)
         tell("turning the archiving of WAL on")
         archive_wal(vault, on=True)
-    tell(f"taking a {kind} backup")
+    tell(f"taking {with_article(kind)} backup")
     backup = take(kind, url, vault.catalogue, progress)
     try:
         return BackedUp(verify(vault.catalogue, backup, pg_bin=vault.settings.pg_bin, tell=tell))

@@ -20,6 +20,7 @@ import zstandard
 from b44_assets.backup.model import StoredFile, WalFile
 from b44_assets.backup.store import CHUNK, Sink
 from b44_assets.errors import BackupError, BadBackupError
+from b44_assets.wording import plural
 
 LEVEL = 3
 _IDENTITY = re.compile(r"AGE-SECRET-KEY-1[0-9A-Z]+", re.IGNORECASE)
@@ -212,7 +213,9 @@ def unseal(
         expected.raw_size,
         expected.raw_sha256,
     ):
-        raise BadBackupError(f"{label} does not hold what was written: {raw.size} bytes, not {expected.raw_size}")
+        raise BadBackupError(
+            f"{label} does not hold what was written: {raw.size} {plural(raw.size, 'byte')}, not {expected.raw_size}"
+        )
     return raw.size
 
 
@@ -223,9 +226,9 @@ def check_stored(expected: StoredFile | WalFile, size: int, sha256: str, label: 
         BadBackupError: It is truncated, too long, or damaged; says which.
     """
     if size < expected.size:
-        raise BadBackupError(f"{label} is truncated: {size} of {expected.size} bytes")
+        raise BadBackupError(f"{label} is truncated: {size} of {expected.size} {plural(expected.size, 'byte')}")
     if size > expected.size:
-        raise BadBackupError(f"{label} is too long: {size} bytes instead of {expected.size}")
+        raise BadBackupError(f"{label} is too long: {size} {plural(size, 'byte')} instead of {expected.size}")
     if sha256 != expected.sha256:
         raise BadBackupError(f"{label} is damaged: its checksum differs from the recorded one")
 

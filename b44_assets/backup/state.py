@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow
 from b44_assets.backup.model import SourceState, TableState
 from b44_assets.backup.objects import OBJECTS
 from b44_assets.errors import BackupError
+from b44_assets.wording import plural
 
 LARGE_OBJECTS = "large objects"
 
@@ -217,15 +218,15 @@ def differences(expected: SourceState, found: SourceState) -> list[str]:
         got = found.tables.get(name)
         if got is None:
             if f"table {name}" in found.schema or name == LARGE_OBJECTS:
-                lines.append(f"{name}: {wanted.rows} rows are missing")
+                lines.append(f"{name}: {wanted.rows} {plural(wanted.rows, 'row is', 'rows are')} missing")
         elif got.rows != wanted.rows:
-            lines.append(f"{name}: {got.rows} rows rather than {wanted.rows}")
+            lines.append(f"{name}: {got.rows} {plural(got.rows, 'row')} rather than {wanted.rows}")
         elif got.checksum != wanted.checksum:
-            lines.append(f"{name}: {got.rows} rows as in the source, but not the same")
+            lines.append(f"{name}: {got.rows} {plural(got.rows, 'row')} as in the source, but not the same")
     for name, wanted in sorted(expected.sequences.items()):
         got = found.sequences.get(name)
         if got is not None and got < wanted:
-            lines.append(f"sequence {name} is {wanted - got} steps behind")
+            lines.append(f"sequence {name} is {wanted - got} {plural(wanted - got, 'step')} behind")
     return lines
 
 

@@ -27,6 +27,7 @@ from fsspec.core import url_to_fs
 from fsspec.utils import get_protocol
 
 from b44_assets.errors import BackupError
+from b44_assets.wording import plural
 
 logger = logging.getLogger(__name__)
 
@@ -407,9 +408,12 @@ class _Remote(Store):
 
     def _check_size(self, failed: str, target: str, written: int) -> None:
         self.filesystem.invalidate_cache()
-        size = self._call(failed, lambda: self.filesystem.info(target)["size"])
+        size: Any = self._call(failed, lambda: self.filesystem.info(target)["size"])
         if size != written:
-            raise BackupError(f"{failed}: {written} bytes were sent, and {size} have arrived")
+            raise BackupError(
+                f"{failed}: {written} {plural(written, 'byte was', 'bytes were')} sent,"
+                f" and {size} {plural(size, 'has', 'have')} arrived"
+            )
 
     def _give_up(self, file: Any, target: str) -> None:
         """Leaves nothing behind, as far as the store lets us; a remainder has a temporary name, or is no object at all."""

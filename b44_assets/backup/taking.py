@@ -121,6 +121,25 @@ def take(kind: BackupKind, url: str, catalogue: Catalogue, progress: Progress | 
     return take_physical(url, catalogue, progress, incremental=kind is BackupKind.INCREMENTAL)
 
 
+def check(kind: BackupKind, url: str, catalogue: Catalogue) -> None:
+    """Refuses a physical backup that could not be taken, and changes nothing.
+
+    Args:
+        kind: Base or incremental.
+        url: libpq URL of the database.
+        catalogue: Where it would go.
+
+    Raises:
+        BackupError: A right, a setting, the version or a parent is missing.
+        DatabaseError: There is no connection.
+    """
+    with connect(url, application_name="b44 backup", autocommit=True) as conn:
+        server = describe(conn)
+        _check(conn, server, kind)
+    if kind is BackupKind.INCREMENTAL:
+        _parent(catalogue, server)
+
+
 def take_logical(url: str, catalogue: Catalogue, progress: Progress | None = None) -> Backup:
     """Takes a logical backup: a dump of one database, for which reading all of it is all the right that is needed.
 

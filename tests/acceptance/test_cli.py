@@ -457,3 +457,10 @@ def test_no_password_is_shown_or_written_anywhere(
                     (secret,),
                 ).fetchone()
                 assert (name, found) == (name, (0,))
+
+
+def test_nothing_to_verify_is_no_success(b44: Command) -> None:
+    found = b44("backups", "--verify", "all")
+
+    assert found.status == 1
+    assert "nothing was verified" in found.fault

@@ -15,10 +15,12 @@ import pytest
 from b44_assets.backup.archive import ship, wal_files
 from b44_assets.backup.archiving import archiving, instructions
 from b44_assets.backup.catalogue import Catalogue
-from b44_assets.backup.operating import Vault, archive_wal, ship_wal
+from b44_assets.backup.model import BackupKind
+from b44_assets.backup.operating import Vault, archive_wal, back_up, ship_wal
 from b44_assets.backup.taking import describe
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.errors import BackupError
 from b44_assets.settings import Settings
 from tests.support import PG15_BIN, Pg15, ordinary_account, run_as
 
@@ -82,5 +84,18 @@ def test_archiving_is_turned_on_by_whoever_needs_it_unless_somebody_turned_it_of
             (server_home.directory / "archive.conf").unlink()
         assert ship_wal(vault).refused == ()
         assert server_home.archives() is not turned_off
+    finally:
+        archive_wal(vault, on=True)
+
+
+def test_an_incremental_backup_that_is_refused_turns_nothing_on(server_home: EmbeddedServer, tmp_path: Path) -> None:
+    environ = {"B44_HOME": str(server_home.home), "B44_BACKUP_URL": str(tmp_path / "store")}
+    vault = Vault.of(Settings.load(environ=environ, directory=tmp_path))
+    (server_home.directory / "archive.conf").unlink()
+    try:
+        with pytest.raises(BackupError, match=r"has none: take a base backup$"):
+            back_up(vault, BackupKind.INCREMENTAL)
+        assert server_home.archives() is None
+        assert vault.catalogue.listing().attempts == ()
     finally:
         archive_wal(vault, on=True)

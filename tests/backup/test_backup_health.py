@@ -76,6 +76,13 @@ def test_each_backup_that_is_not_proven_is_named() -> None:
     )
 
 
+def test_of_no_backup_nothing_good_is_said() -> None:
+    health = verified([], DAY, NOW)
+
+    assert not health.ok
+    assert health.lines == ("the store holds no backup that can be read: take one, by `b44 backup`",)
+
+
 def test_of_each_kind_the_newest_good_backup_is_verified_again() -> None:
     old_proof = replace(GOOD, verified_at=NOW - 10 * DAY)
     older, newer = a_backup(days_ago=20, proof=old_proof), a_backup(days_ago=10, proof=old_proof)
@@ -152,6 +159,16 @@ def test_a_new_timeline_is_followed() -> None:
 def test_wal_without_a_base_is_not_well_and_no_wal_is() -> None:
     assert not whole_wal([a_backup(LOGICAL)], {SYSTEM: [archived(3)]}, {}).ok
     assert whole_wal([base_at(3, 1)], {}, {}).ok
+
+
+def test_one_is_told_of_in_the_singular() -> None:
+    base = a_backup(BASE, 3)
+    assert whole_chains([base, a_backup(INCREMENTAL, 2, parent=base.id)]).lines == (
+        "1 incremental backup has all that is needed",
+    )
+    assert verified([base], DAY, NOW).lines == ("1 backup was restored and found equal to the source",)
+    assert whole_wal([base_at(3, 1)], {SYSTEM: [archived(3)]}, {}).lines[0].endswith("has no gap in 1 file")
+    assert shipping(Waiting(1, SEGMENT_SIZE, NOW), (), DAY, NOW).lines == ("1 WAL file waits to be taken to the store",)
 
 
 def test_wal_that_waits_for_too_long_or_is_refused_is_not_well() -> None:

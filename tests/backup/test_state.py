@@ -72,10 +72,10 @@ CHANGES = {
     "a sequence's owner": ("alter sequence app.free owned by none", "sequence app.free is defined differently"),
     "statistics": ("drop statistics app.people_stats", "statistics app.people_stats is missing"),
     "a publication": ("drop publication pub", "publication pub is missing"),
-    "a large object": ("select lo_unlink(oid) from pg_largeobject_metadata", "large objects: 1 rows are missing"),
+    "a large object": ("select lo_unlink(oid) from pg_largeobject_metadata", "large objects: 1 row is missing"),
     "a large object's byte": (
         "select lo_put(oid, 0, 'A') from pg_largeobject_metadata",
-        "large objects: 1 rows as in the source, but not the same",
+        "large objects: 1 row as in the source, but not the same",
     ),
     "something new": ("create table app.more ()", "table app.more was not in the source"),
 }

@@ -58,6 +58,12 @@ def test_a_backup_that_is_refused_fails_its_step_with_one_line(migration: Migrat
     assert "\n" not in str(fault)
 
 
+def test_the_review_goes_red_on_a_store_without_backups(migration: Migration) -> None:
+    found = verdicts(run(migration, "review_backups"))
+
+    assert {name for name, (passed, _) in found.items() if not passed} == {"backups_verified"}
+
+
 def test_the_review_goes_red_on_a_backup_that_came_to_nothing_and_on_one_that_is_damaged(migration: Migration) -> None:
     assert run(migration, "logical_backup").success
     store = Path(migration.settings.backup_location)
@@ -71,6 +77,7 @@ def test_the_review_goes_red_on_a_backup_that_came_to_nothing_and_on_one_that_is
     found = verdicts(result)
     assert {name for name, (passed, _) in found.items() if not passed} == {
         "records_readable",
+        "backups_verified",
         "nothing_failed_silently",
     }
     assert record.parent.name in found["records_readable"][1]
