@@ -32,6 +32,8 @@ create or replace function base44_partition_form(parent regclass) returns text
 language sql stable
 as $$
   select md5(concat_ws('|',
+    -- Of copies that an earlier version of these functions began, whose mirror others could set off.
+    'mirror 2',
     (select string_agg(concat_ws(',', a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated, a.attcollation,
                                  pg_get_expr(d.adbin, d.adrelid)), ';' order by a.attnum)
        from pg_attribute a
@@ -70,7 +72,8 @@ as $$
 $$;
 
 -- A trigger function that does to the copy what is done to the default partition. What it finds not copied yet it notes,
--- since the copying may have taken an older version of it.
+-- since the copying may have taken an older version of it. It acts with its owner's rights, as whoever writes to the
+-- table has none on the copy; so nobody else may make a trigger of it, and it does nothing for another table's trigger.
 create or replace function base44_make_mirror(mirror text, source regclass, drain regclass, noted regclass) returns void
 language plpgsql
 as $$
@@ -92,7 +95,9 @@ begin
     set search_path = pg_catalog, pg_temp
     as $body$
     begin
-      if tg_op = 'TRUNCATE' then
+      if tg_relid is distinct from to_regclass(%11$L) then
+        raise insufficient_privilege using message = format('%%s is not the table that this function copies', tg_relid::regclass);
+      elsif tg_op = 'TRUNCATE' then
         truncate %2$s;
         return null;
       end if;
@@ -130,7 +135,9 @@ begin
     mirror, base44_qualified(drain), insertion, base44_listed(key_columns, 'old.'), base44_listed(key_columns, 'new.'),
     (select string_agg(format('%1$I = s.%1$I', p), ', ')
        from unnest(case when cardinality(plain_columns) > 0 then plain_columns else key_columns end) p),
-    base44_qualified(source), base44_listed(key_columns, 'd.'), base44_listed(key_columns, 's.'), base44_qualified(noted));
+    base44_qualified(source), base44_listed(key_columns, 'd.'), base44_listed(key_columns, 's.'), base44_qualified(noted),
+    base44_qualified(source));
+  execute format('revoke all on function %s() from public', mirror);
 end
 $$;
 
@@ -469,30 +476,53 @@ begin
 end
 $$;
 
--- Counts and sums both sides in one snapshot. Whoever writes with triggers disabled is found out here.
+-- Whether the copy holds what the default partition holds, in one snapshot.
+create or replace function base44_drain_equal(relation regclass, default_partition regclass, drain regclass) returns boolean
+language plpgsql
+as $$
+declare
+  columns constant text := (
+    select string_agg(quote_ident(attname), ', ' order by attnum)
+      from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped);
+  equal boolean;
+begin
+  execute format($sql$
+    select s.rows = d.rows and s.digest = d.digest
+      from (select count(*) as rows, coalesce(sum(hashtextextended(row(%1$s)::text, 0)::numeric), 0) as digest from only %2$s) s,
+           (select count(*) as rows, coalesce(sum(hashtextextended(row(%1$s)::text, 0)::numeric), 0) as digest from %3$s) d
+    $sql$, columns, default_partition, drain) into equal;
+  return equal;
+end
+$$;
+
+-- The files of both sides: others after a TRUNCATE or whatever else writes a table anew.
+create or replace function base44_drain_files(default_partition regclass, drain regclass) returns text
+language sql stable
+as $$
+  select string_agg(concat(c.oid, ':', pg_relation_filenode(c.oid)), ' ' order by c.oid)
+    from pg_class c
+   where c.oid = default_partition or c.oid in (select h.inhrelid from pg_inherits h where h.inhparent = drain)
+$$;
+
+-- Counts and sums both sides. Whoever writes with triggers disabled is found out here.
 create or replace function base44_drain_verify(parent text, state jsonb) returns jsonb
 language plpgsql
 as $$
 declare
   target constant record := base44_draining(parent);
-  columns constant text := (
-    select string_agg(quote_ident(attname), ', ' order by attnum)
-      from pg_attribute where attrelid = target.relation and attnum > 0 and not attisdropped);
-  found_notes boolean;
+  files constant text := base44_drain_files(target.default_partition, target.drain::regclass);
+  begun constant timestamptz := clock_timestamp();
   equal boolean;
 begin
-  execute format($sql$
-    select exists (select from %1$s), s.rows = d.rows and s.digest = d.digest
-      from (select count(*) as rows, coalesce(sum(hashtextextended(row(%2$s)::text, 0)::numeric), 0) as digest from only %3$s) s,
-           (select count(*) as rows, coalesce(sum(hashtextextended(row(%2$s)::text, 0)::numeric), 0) as digest from %4$s) d
-    $sql$, target.noted, columns, target.default_partition, target.drain) into found_notes, equal;
-  if found_notes then
+  equal := base44_drain_equal(target.relation, target.default_partition, target.drain::regclass);
+  if base44_has_rows(target.noted::regclass, 'true') then
     return state || jsonb_build_object('phase', 'catching up');
   elsif not equal then
     raise warning 'the copy of % differs from it: it was written to with triggers disabled. It is begun again', target.default_partition;
     return state || jsonb_build_object('phase', 'discarding');
   end if;
-  return state || jsonb_build_object('phase', 'swapping');
+  return state || jsonb_build_object('phase', 'swapping', 'files', files,
+    'compared_ms', extract(epoch from clock_timestamp() - begun) * 1000);
 end
 $$;
 
@@ -503,6 +533,8 @@ set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 as $$
 declare
+  -- Within this time, comparing them again under the lock keeps nobody waiting who is not used to it.
+  most_compared_ms constant double precision := 250;
   target constant record := base44_draining(parent);
   default_name constant text := (select relname from pg_class where oid = target.default_partition);
   drain constant regclass := target.drain::regclass;
@@ -523,6 +555,11 @@ begin
     return state || jsonb_build_object('phase', 'constraining');
   elsif state ->> 'form' <> base44_partition_form(target.relation) then
     return state || jsonb_build_object('phase', 'discarding');
+  elsif state ->> 'files' is distinct from base44_drain_files(target.default_partition, drain)
+      or (state ->> 'compared_ms')::double precision <= most_compared_ms
+         and not base44_drain_equal(target.relation, target.default_partition, drain) then
+    -- Somebody wrote to one of both alone since they were compared.
+    return state || jsonb_build_object('phase', 'verifying');
   end if;
   for item in select * from base44_incoming_keys(target.relation) loop
     execute format('alter table %s drop constraint %I', item.referencing, item.constraint_name);
@@ -561,7 +598,8 @@ declare
 begin
   execute format('drop table %s', target.drain);
   execute format('drop table %s', target.noted);
-  execute format('drop function %s()', target.mirror);
+  -- With triggers that somebody made of it while an earlier version let everybody.
+  execute format('drop function %s() cascade', target.mirror);
 end
 $$;
 

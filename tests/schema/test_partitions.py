@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -833,6 +834,54 @@ def test_writers_need_no_rights_on_what_draining_makes(conn: Connection, role: s
     conn.execute("reset role")
 
     expected = content(conn)
+    finish(conn)
+    assert content(conn) == expected
+
+
+def test_nobody_else_sets_the_mirror_off(session: Session, conn: Connection, role: sql.Identifier) -> None:
+    add_posts(conn, "2025-03", 30)
+    expected = content(conn)
+    step_until(conn, "verifying")
+    mirror = (
+        "create trigger theirs after truncate on mine for each statement execute function public.posts_drain_mirror()"
+    )
+    conn.execute(sql.SQL("set role {}").format(role))
+    conn.execute("create temp table mine (id integer)")
+    with pytest.raises(errors.InsufficientPrivilege):
+        conn.execute(mirror)
+    # Nor would it do anything, had somebody been allowed to.
+    conn.execute("reset role")
+    conn.execute(sql.SQL("grant execute on function posts_drain_mirror() to {}").format(role))
+    conn.execute(sql.SQL("set role {}").format(role))
+    conn.execute(mirror)
+    with pytest.raises(errors.InsufficientPrivilege):
+        conn.execute("truncate mine")
+    conn.execute("reset role")
+    finish(conn)
+    assert (content(conn), places(conn)) == (expected, {"posts_2025_03": 30})
+
+
+@pytest.mark.parametrize(
+    "loss", ["truncate posts_drain", "delete from posts_drain", "delete from posts_drain where published"]
+)
+def test_a_copy_that_lost_rows_after_it_was_compared_does_not_take_over(conn: Connection, loss: str) -> None:
+    add_posts(conn, "2025-03", 30)
+    expected = content(conn)
+    step_until(conn, "swapping")
+    conn.execute(loss.encode())
+    finish(conn)
+    assert content(conn) == expected
+
+
+def test_a_copy_too_large_to_be_compared_twice_is_looked_at_for_truncation(conn: Connection) -> None:
+    add_posts(conn, "2025-03", 30)
+    expected = content(conn)
+    step_until(conn, "swapping")
+    state = one(
+        conn, "select obj_description('posts_drain'::regclass, 'pg_class')::jsonb || '{\"compared_ms\": 60000}'"
+    )
+    conn.execute(sql.SQL("comment on table posts_drain is {}").format(sql.Literal(json.dumps(state))))
+    conn.execute("truncate posts_drain")
     finish(conn)
     assert content(conn) == expected
 
