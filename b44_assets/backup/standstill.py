@@ -17,12 +17,15 @@ from psycopg.rows import TupleRow
 
 from b44_assets.backup.state import settle, snapshot
 from b44_assets.database.connect import connect
+from b44_assets.database.deadline import Deadline
 from b44_assets.errors import BackupError
 
 _LOOKING_SECONDS = 0.5
 _TRYING_SECONDS = 120.0
-# Others wait for a table behind us for so long at most.
-_LOCK_TIMEOUT = "200ms"
+# Others wait for a table behind us for so long at most, however many tables there are; and no longer than it takes the
+# server to look for deadlocks, lest it ends the transaction of somebody who wants what we have and has what we want.
+_HOLDING_SECONDS = 0.2
+_OF_DEADLOCK_TIMEOUT = 0.6
 _FIRST_USER_OBJECT = 16384
 
 _POSITION = "select pg_current_wal_insert_lsn()::text"
@@ -99,11 +102,13 @@ def _look(asker: Connection[TupleRow], holder: Connection[TupleRow], held: ExitS
 
 def _make(locker: Connection[TupleRow], holder: Connection[TupleRow], held: ExitStack) -> str:
     begun = time.monotonic()
-    for conn in (locker, holder):
-        conn.execute("select set_config('lock_timeout', %s, false)", (_LOCK_TIMEOUT,))
+    row = locker.execute("select setting::integer / 1000.0 from pg_settings where name = 'deadlock_timeout'").fetchone()
+    holding = min(_HOLDING_SECONDS, _OF_DEADLOCK_TIMEOUT * float(row[0]) if row else _HOLDING_SECONDS)
     while True:
+        # One for all tables and for both of us: what we hold already keeps writers waiting while we wait for the next.
+        deadline = Deadline.after(holding)
         try:
-            with snapshot(locker, without_writers=True):
+            with snapshot(locker, without_writers=True, deadline=deadline):
                 # All who have written to a table have ended: their locks go after they have become visible.
                 row = locker.execute("select pg_export_snapshot(), pg_current_wal_insert_lsn()::text").fetchone()
                 writers = locker.execute(_WRITERS, (_FIRST_USER_OBJECT,)).fetchone()
@@ -112,11 +117,11 @@ def _make(locker: Connection[TupleRow], holder: Connection[TupleRow], held: Exit
                 # What cannot be locked so, such as a materialized view that is being refreshed.
                 if not writers[0]:
                     with ExitStack() as stack:
-                        stack.enter_context(snapshot(holder))
+                        stack.enter_context(snapshot(holder, deadline=deadline))
                         holder.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(row[0])))
                         held.push(stack.pop_all())
                         return row[1]
-        except errors.LockNotAvailable:
+        except (errors.LockNotAvailable, errors.DeadlockDetected):
             pass
         if time.monotonic() - begun > _TRYING_SECONDS:
             blocker = locker.execute(_OLDEST).fetchone()

@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow
 
 from b44_assets.backup.model import SourceState, TableState
 from b44_assets.backup.objects import OBJECTS
+from b44_assets.database.deadline import Deadline
 from b44_assets.errors import BackupError
 from b44_assets.wording import plural
 
@@ -76,7 +77,9 @@ def settle(conn: Connection[TupleRow]) -> None:
 
 
 @contextmanager
-def snapshot(conn: Connection[TupleRow], *, without_writers: bool = False) -> Generator[None]:
+def snapshot(
+    conn: Connection[TupleRow], *, without_writers: bool = False, deadline: Deadline | None = None
+) -> Generator[None]:
     """Opens a transaction in which all tables are locked; its snapshot is taken by the first statement in it.
 
     Without the locks, a table that somebody drops, empties or rewrites afterwards would be empty in the snapshot, too.
@@ -85,10 +88,11 @@ def snapshot(conn: Connection[TupleRow], *, without_writers: bool = False) -> Ge
         conn: In autocommit mode, made so by `settle`.
         without_writers: The locks keep out writers, too; there is no transaction then that has written to a table and has
             not ended.
+        deadline: When all locks have to be had; by default each is waited for as long as the session's lock timeout says.
 
     Raises:
         BackupError: A table cannot be read by this role.
-        psycopg.errors.LockNotAvailable: A table is locked otherwise for longer than the session's lock timeout.
+        psycopg.errors.LockNotAvailable: A table is locked otherwise for longer than that.
     """
     mode = sql.SQL("share" if without_writers else "access share")
     for attempt in range(_LISTINGS):
@@ -96,11 +100,13 @@ def snapshot(conn: Connection[TupleRow], *, without_writers: bool = False) -> Ge
         conn.execute("begin isolation level repeatable read")
         try:
             for names in _portions(listed):
-                conn.execute(
-                    sql.SQL("lock table {} in {} mode").format(
-                        sql.SQL(", ").join(sql.SQL("only {}").format(sql.Identifier(*name)) for name in names), mode
-                    )
+                lock = sql.SQL("lock table {} in {} mode").format(
+                    sql.SQL(", ").join(sql.SQL("only {}").format(sql.Identifier(*name)) for name in names), mode
                 )
+                if deadline is None:
+                    conn.execute(lock)
+                else:
+                    deadline.run(conn, lock)
         except (errors.UndefinedTable, errors.InvalidSchemaName):
             conn.execute("rollback")
             if attempt == _LISTINGS - 1:

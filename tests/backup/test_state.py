@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import threading
+from contextlib import ExitStack
+
 import psycopg
 import pytest
+from psycopg import sql
 
 from b44_assets.backup.model import SourceState
 from b44_assets.backup.state import capture, differences, not_set_back, settle, snapshot
 from b44_assets.database.connect import connect
+from b44_assets.database.deadline import Deadline
 from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.errors import BackupError
 from tests.backup.loading import ZOO
@@ -173,6 +178,67 @@ def test_a_table_that_is_emptied_after_the_snapshot_is_waited_for(zoo: str) -> N
             found = capture(conn)
 
     assert found.tables["app.notes"].rows == 21
+
+
+@pytest.fixture
+def ten_tables(embedded_database: str) -> str:
+    """URL of a database in which each of ten tables has a writer of its own that waits to be ended."""
+    with connect(embedded_database, autocommit=True) as conn:
+        for number in range(10):
+            conn.execute(sql.SQL("create table {} (n int)").format(sql.Identifier(f"t{number}")))
+    return embedded_database
+
+
+def test_all_locks_of_a_snapshot_have_one_deadline(ten_tables: str) -> None:
+    """Each writer ends well within the time for one lock, but only once it is waited for."""
+    with (
+        connect(ten_tables, autocommit=True) as locker,
+        connect(ten_tables, autocommit=True) as asker,
+        ExitStack() as stack,
+    ):
+        settle(locker)
+        locker.execute("set lock_timeout = '300ms'")
+        writers = [stack.enter_context(psycopg.connect(ten_tables)) for _ in range(10)]
+        for number, writer in enumerate(writers):
+            writer.execute(sql.SQL("insert into {} values (1)").format(sql.Identifier(f"t{number}")))
+        ended = threading.Event()
+
+        def end_each_in_turn() -> None:
+            waiting = "select from pg_locks where pid = %s and not granted and relation = %s::regclass"
+            for number, writer in enumerate(writers):
+                while not asker.execute(waiting, (locker.info.backend_pid, f"t{number}")).fetchall():
+                    if ended.wait(0.005):
+                        return
+                ended.wait(0.1)
+                writer.commit()
+
+        thread = threading.Thread(target=end_each_in_turn)
+        thread.start()
+        try:
+            with (
+                pytest.raises(psycopg.errors.LockNotAvailable),
+                snapshot(locker, without_writers=True, deadline=Deadline.after(0.3)),
+            ):
+                pass
+        finally:
+            ended.set()
+            thread.join()
+
+
+def test_a_deadline_ends_with_the_locks(ten_tables: str) -> None:
+    with connect(ten_tables, autocommit=True) as conn:
+        settle(conn)
+        with snapshot(conn, deadline=Deadline.after(60)):
+            assert conn.execute("show statement_timeout").fetchone() == ("0",)
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                Deadline.after(0).run(conn, sql.SQL("select 1"))
+
+
+def test_a_statement_that_somebody_cancels_is_not_said_to_be_late(ten_tables: str) -> None:
+    with connect(ten_tables, autocommit=True) as conn, conn.transaction():
+        threading.Timer(0.2, conn.cancel_safe).start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            Deadline.after(60).run(conn, sql.SQL("select pg_sleep(60)"))
 
 
 def test_what_a_role_may_not_read_is_named_in_one_line(zoo: str) -> None:

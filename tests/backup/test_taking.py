@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -158,6 +160,42 @@ def test_a_transaction_that_does_not_end_is_named(source: str, monkeypatch: pyte
             standing_still(asker, holder, source, looking=0.1),
         ):
             pass
+
+
+def test_a_writer_that_wants_what_we_have_and_has_what_we_want_goes_on(source: str) -> None:
+    """Neither it nor the backup is ended by the server as part of a deadlock."""
+    with (
+        psycopg.connect(source) as writer,
+        connect(source, autocommit=True) as asker,
+        connect(source, autocommit=True) as holder,
+        connect(source, autocommit=True) as watcher,
+    ):
+        writer.execute("create table t0 (n int)")
+        writer.execute("create table t1 (n int)")
+        writer.commit()
+        writer.execute("insert into t1 values (1)")
+        faults: list[BaseException] = []
+
+        def write() -> None:
+            waiting = "select from pg_locks where not granted and relation = 't1'::regclass and mode = 'ShareLock'"
+            try:
+                while not watcher.execute(waiting).fetchall():
+                    time.sleep(0.002)
+                writer.execute("insert into t0 values (1)")
+                writer.commit()
+            except BaseException as error:
+                faults.append(error)
+
+        settle(holder)
+        thread = threading.Thread(target=write)
+        thread.start()
+        with standing_still(asker, holder, source, looking=0.0):
+            thread.join()
+            found = holder.execute(
+                "select (select count(*) from public.t0), (select count(*) from public.t1)"
+            ).fetchone()
+
+    assert (faults, found) == ([], (1, 1))
 
 
 # -- what cannot be taken ----------------------------------------------------------------------------------------------
