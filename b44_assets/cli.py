@@ -411,6 +411,25 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
     raise SystemExit(0 if status in (0, -signal.SIGINT, INTERRUPTED) else status)
 
 
+@main.command()
+@database_option
+@json_option
+def doctor(database_url: str | None, as_json: bool) -> None:
+    """Say what the target is, of which PostgreSQL it is, and which programs serve it; nothing is made or changed."""
+    from b44_assets.doctor import diagnose
+
+    findings = diagnose(settings_with(database_url=database_url))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.subject + ':':10}{finding.said}")
+            if finding.remedy is not None:
+                click.echo(f"{'':10}{finding.remedy}")
+    if any(finding.blocking for finding in findings):
+        raise SystemExit(1)
+
+
 @main.group()
 def db() -> None:
     """The target database."""

@@ -115,6 +115,7 @@ class Backup:
         superuser: The cluster's first role, as which a restored cluster is reached; None for a logical backup.
         locale: What the database sorts and compares text by, as `pg_database` has it: `provider`, `collate`, `ctype`,
             `locale`.
+        client: The programs that took it, with version and place; None where an earlier version of ours took it.
         proof: The newest verification; None before the first.
     """
 
@@ -135,6 +136,7 @@ class Backup:
     segment_size: int | None = None
     superuser: str | None = None
     locale: Mapping[str, str] = field(default_factory=dict[str, str])
+    client: str | None = None
     proof: Proof | None = field(default=None)
 
     @property

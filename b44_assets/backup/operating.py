@@ -118,7 +118,7 @@ def back_up(vault: Vault, kind: BackupKind, progress: Progress | None = None, te
         tell("turning the archiving of WAL on")
         archive_wal(vault, on=True)
     tell(f"taking {with_article(kind)} backup")
-    backup = take(kind, url, vault.catalogue, progress)
+    backup = take(kind, url, vault.catalogue, progress, pg_bin=vault.settings.pg_bin, tell=tell)
     try:
         return BackedUp(verify(vault.catalogue, backup, pg_bin=vault.settings.pg_bin, tell=tell))
     except BackupError as error:

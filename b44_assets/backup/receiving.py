@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from b44_assets.backup.tools import Login, client, complaint, end, run
+from b44_assets.backup.tools import Login, complaint, end, run
 from b44_assets.errors import BackupError
 
 _WHAT = "the WAL of the backup cannot be received"
@@ -112,7 +112,7 @@ def receiving(login: Login, folder: Path) -> Generator[Receiver]:
 
 def _command(login: Login, folder: Path) -> list[str]:
     return [
-        client("pg_receivewal"),
+        login.program("pg_receivewal"),
         f"--dbname={login.conninfo}",
         "--no-password",
         "--no-loop",

@@ -13,10 +13,11 @@ import subprocess
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -26,18 +27,22 @@ from b44_assets.backup.lsn import Segment, lsn, position
 from b44_assets.backup.manifest import manifest_faults
 from b44_assets.backup.model import Backup, BackupKind
 from b44_assets.backup.scratch import Scratch, ScratchServer, log_of, own, scratch, serving
-from b44_assets.backup.taking import BASE, DUMP, WAL
-from b44_assets.backup.tools import Login, client, complaint, run, server_programs
+from b44_assets.backup.taking import BASE, DUMP, WAL, Tell
+from b44_assets.backup.tools import Login, complaint, run, server_programs
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import SUPERUSER, EmbeddedServer, make_directory, server_account
 from b44_assets.errors import BackupError, BadBackupError
 
-Tell = Callable[[str], None]
-"""Told in a few words what is done next."""
-
 _JOBS = 2
-_SINCE_17 = b"SET transaction_timeout = 0;\n"
-_HEAD = 8192
+_WITH_TRANSACTION_TIMEOUT = 170000
+_TRANSACTION_TIMEOUT = b"SET transaction_timeout = 0;\n"
+# Of what pg_restore writes first; a row comes later.
+_SETTINGS_LINES = 16
+# As pg_dump writes the options of a column. What begins with pg_ is PostgreSQL's own.
+_COLUMN_OPTIONS = re.compile(
+    rb"(?P<start>ALTER (?:FOREIGN |MATERIALIZED )?(?:TABLE|VIEW) (?:ONLY )?.+ ALTER COLUMN .+ SET \()"
+    rb"(?P<options>[a-z_]+=[^()]*)(?P<end>\);\n)"
+)
 _PARTIAL = ".partial"
 
 _HELD = """\
@@ -147,7 +152,13 @@ class Restored:
 
 
 def restore_logical(
-    catalogue: Catalogue, backup: Backup, into_url: str, *, owners: bool = False, tell: Tell | None = None
+    catalogue: Catalogue,
+    backup: Backup,
+    into_url: str,
+    *,
+    owners: bool = False,
+    pg_bin: Path | None = None,
+    tell: Tell | None = None,
 ) -> None:
     """Loads a logical backup into an empty database.
 
@@ -156,6 +167,7 @@ def restore_logical(
         backup: Which one.
         into_url: libpq URL of the database.
         owners: Whether owners and privileges are restored, too; the roles must be there then.
+        pg_bin: `B44_PG_BIN`, if set.
         tell: Told what is done.
 
     Raises:
@@ -170,7 +182,7 @@ def restore_logical(
         name, version = conn.info.dbname, conn.info.server_version
         if held := conn.execute(_HELD.encode()).fetchone():
             raise BackupError(f"database {name!r} is not empty, it has {held[0]}: restore into a new one")
-    login = Login.of(into_url)
+        login = Login.of(into_url, conn, configured=pg_bin)
     with scratch() as place:
         dump = place.folder / DUMP
         tell(f"reading {backup.id}")
@@ -182,7 +194,10 @@ def restore_logical(
 
 
 def load(dump: Path, login: Login, version: int, what: str, *, owners: bool = False) -> None:
-    """Loads a dump, by pg_restore.
+    """Load a dump, by pg_restore: the tables, their rows, and what stands on them, one after the other.
+
+    A trigger on a partitioned table waits for none of its partitions, and would fire on their rows; hence the order. The
+    tables go through psql, as does everything on servers before 17, for which a line of it has to be left out.
 
     Args:
         dump: In pg_dump's custom format.
@@ -194,22 +209,23 @@ def load(dump: Path, login: Login, version: int, what: str, *, owners: bool = Fa
     Raises:
         BackupError: The database refuses something.
     """
-    command = [client("pg_restore"), *(() if owners else ("--no-owner", "--no-privileges"))]
-    if version >= 170000:
+    command = [login.program("pg_restore"), *(() if owners else ("--no-owner", "--no-privileges"))]
+    if version >= _WITH_TRANSACTION_TIMEOUT:
+        _load_as_script(command, ["pre-data"], dump, login, version, what)
         connection = (f"--dbname={login.conninfo}", "--no-password")
-        # One after the other: a trigger on a partitioned table waits for none of its partitions, and fires on their rows.
-        for section in ("pre-data", "data", "post-data"):
+        for section in ("data", "post-data"):
             parts = (f"--section={section}", "--exit-on-error", f"--jobs={_JOBS}")
             run([*command, *connection, *parts, dump], what, login.environment)
     else:
-        _load_as_script([*command, "--file=-", str(dump)], login, what)
+        _load_as_script(command, ["pre-data", "data", "post-data"], dump, login, version, what, "--single-transaction")
 
 
-def _load_as_script(command: Sequence[str], login: Login, what: str) -> None:
-    """Loads a dump through psql: the newest pg_restore sets a parameter first that servers before 17 do not know."""
-    psql = [client("psql"), "-X", "-q", "--no-password", "-v", "ON_ERROR_STOP=1", "--single-transaction"]
+def _load_as_script(
+    command: Sequence[str], sections: Sequence[str], dump: Path, login: Login, version: int, what: str, *options: str
+) -> None:
+    """Load sections of a dump through psql, without what no server or not this one takes."""
+    psql = [login.program("psql"), "-X", "-q", "--no-password", "-v", "ON_ERROR_STOP=1", *options]
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as refused:
-        reader = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
         writer = subprocess.Popen(
             [*psql, f"--dbname={login.conninfo}"],
             env=dict(login.environment),
@@ -217,22 +233,62 @@ def _load_as_script(command: Sequence[str], login: Login, what: str) -> None:
             stdout=subprocess.DEVNULL,
             stderr=refused,
         )
-        assert reader.stdout is not None
         assert writer.stdin is not None
+        reader: subprocess.Popen[bytes] | None = None
+        read = 0
         try:
-            with suppress(BrokenPipeError), writer.stdin as sink, reader.stdout as source:
-                sink.write(source.read(_HEAD).replace(_SINCE_17, b"", 1))
-                shutil.copyfileobj(source, sink, 1024**2)
-            statuses = (writer.wait(), reader.wait())
+            with suppress(BrokenPipeError), writer.stdin as sink:
+                for section in sections:
+                    reader = subprocess.Popen(
+                        [*command, f"--section={section}", "--file=-", str(dump)],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE,
+                        stderr=said,
+                    )
+                    assert reader.stdout is not None
+                    with reader.stdout as source:
+                        _copy_script(source, sink, version, definitions=section == "pre-data")
+                    if read := reader.wait():
+                        break
+            statuses = (writer.wait(), read)
         except BaseException:
             for process in (reader, writer):
-                process.kill()
-                process.wait()
+                if process is not None:
+                    process.kill()
+                    process.wait()
             raise
+        if reader is not None and reader.poll() is None:
+            # The writer has ended first, and says why.
+            reader.kill()
+            reader.wait()
         for status, file in zip(statuses, (refused, said), strict=True):
             if status:
                 file.seek(0)
                 raise BackupError(f"{what}: {complaint(file.read().decode(errors='replace'))}")
+
+
+def _copy_script(source: IO[bytes], sink: IO[bytes], version: int, *, definitions: bool) -> None:
+    """Pass on what pg_restore writes, without what the server does not know; of rows only the settings before them."""
+    for line in source if definitions else islice(source, _SETTINGS_LINES):
+        if version >= _WITH_TRANSACTION_TIMEOUT or line != _TRANSACTION_TIMEOUT:
+            sink.write(without_internal_options(line) if definitions else line)
+    shutil.copyfileobj(source, sink, 1024**2)
+
+
+def without_internal_options(line: bytes) -> bytes:
+    """Return a line of a dump's definitions without the options of a column that a server keeps for itself.
+
+    Servers of November 2026's minor releases have `pg_attver` among the options of every column; `pg_dump` of an older
+    minor release writes it down, and no server of another version takes it.
+
+    Args:
+        line: One line, with its end.
+    """
+    found = _COLUMN_OPTIONS.fullmatch(line)
+    if found is None:
+        return line
+    kept = [option for option in found["options"].split(b", ") if not option.startswith(b"pg_")]
+    return found["start"] + b", ".join(kept) + found["end"] if kept else b""
 
 
 # -- physical ----------------------------------------------------------------------------------------------------------

@@ -30,11 +30,15 @@ from b44_assets.backup.scratch import scratch
 from b44_assets.backup.sealing import Progress, Source
 from b44_assets.backup.standstill import standing_still
 from b44_assets.backup.state import capture, not_set_back, read_sequences, settle, snapshot
-from b44_assets.backup.tools import Login, client, run, streaming
+from b44_assets.backup.tools import Login, run, streaming
+from b44_assets.database.clients import shown
 from b44_assets.database.connect import cancelling, connect
 from b44_assets.errors import BackupError
 
 logger = logging.getLogger(__name__)
+
+Tell = Callable[[str], None]
+"""Told in a few words what is done next."""
 
 DUMP = "dump"
 ROLES = "roles.sql"
@@ -102,7 +106,15 @@ def describe(conn: Connection[TupleRow]) -> Server:
     return Server(now, system, conn.info.server_version, database, segment_size, replication, superuser, locale)
 
 
-def take(kind: BackupKind, url: str, catalogue: Catalogue, progress: Progress | None = None) -> Backup:
+def take(
+    kind: BackupKind,
+    url: str,
+    catalogue: Catalogue,
+    progress: Progress | None = None,
+    *,
+    pg_bin: Path | None = None,
+    tell: Tell | None = None,
+) -> Backup:
     """Takes a backup. It counts from the end of this on, and as good once `verifying.verify` has restored it.
 
     Args:
@@ -110,15 +122,18 @@ def take(kind: BackupKind, url: str, catalogue: Catalogue, progress: Progress | 
         url: libpq URL of the database.
         catalogue: Where it goes.
         progress: Told of the bytes read from the server.
+        pg_bin: `B44_PG_BIN`, if set.
+        tell: Told which programs take it, and what they may not know of the server.
 
     Raises:
         BackupError: It cannot be taken: a right, a setting, a parent is missing, the store refuses it. Nothing is left that
             counts, and older backups are as before.
-        DatabaseError: There is no connection.
+        DatabaseError: There is no connection, or no programs for this server.
     """
     if kind is BackupKind.LOGICAL:
-        return take_logical(url, catalogue, progress)
-    return take_physical(url, catalogue, progress, incremental=kind is BackupKind.INCREMENTAL)
+        return take_logical(url, catalogue, progress, pg_bin=pg_bin, tell=tell)
+    incremental = kind is BackupKind.INCREMENTAL
+    return take_physical(url, catalogue, progress, incremental=incremental, pg_bin=pg_bin, tell=tell)
 
 
 def check(kind: BackupKind, url: str, catalogue: Catalogue) -> None:
@@ -140,27 +155,52 @@ def check(kind: BackupKind, url: str, catalogue: Catalogue) -> None:
         _parent(catalogue, server)
 
 
-def take_logical(url: str, catalogue: Catalogue, progress: Progress | None = None) -> Backup:
+def _login(
+    url: str, conn: Connection[TupleRow], pg_bin: Path | None, tell: Tell | None, *, to_dump: bool = False
+) -> Login:
+    """Return how to reach the server, and say with which programs."""
+    login = Login.of(url, conn, configured=pg_bin, to_dump=to_dump)
+    version = conn.info.server_version
+    if tell is not None:
+        tell(f"with the programs of {login.clients}")
+        if to_dump and not login.clients.knows(version):
+            tell(
+                f"notice: the server is PostgreSQL {shown(version)}, and these programs may not know all that it keeps:"
+                f" better ones come with postgresql-client-{version // 10_000}, up to date, or are named by B44_PG_BIN"
+            )
+    return login
+
+
+def take_logical(
+    url: str,
+    catalogue: Catalogue,
+    progress: Progress | None = None,
+    *,
+    pg_bin: Path | None = None,
+    tell: Tell | None = None,
+) -> Backup:
     """Takes a logical backup: a dump of one database, for which reading all of it is all the right that is needed.
 
     Args:
         url: libpq URL of the database.
         catalogue: Where it goes.
         progress: Told of the bytes that pg_dump gives.
+        pg_bin: As of `take`.
+        tell: As of `take`.
 
     Raises:
         BackupError: As of `take`.
-        DatabaseError: There is no connection.
+        DatabaseError: As of `take`.
     """
-    login = Login.of(url)
     with connect(url, application_name="b44 backup", autocommit=True) as conn:
+        login = _login(url, conn, pg_bin, tell, to_dump=True)
         settle(conn)
         server = describe(conn)
         with _attempt(catalogue, BackupKind.LOGICAL, server.now) as backup_id, _plainly(server), snapshot(conn):
             row = conn.execute("select pg_export_snapshot()").fetchone()
             assert row is not None
             before = read_sequences(conn, physical=False)
-            command = [client("pg_dump"), f"--dbname={login.conninfo}", "--no-password", f"--snapshot={row[0]}"]
+            command = [login.program("pg_dump"), f"--dbname={login.conninfo}", "--no-password", f"--snapshot={row[0]}"]
             command += ["--format=custom", "--compress=0", f"--lock-wait-timeout={_LOCK_WAIT_MS}"]
             with (
                 _meanwhile(conn, lambda: capture(conn, sequences=before)) as state,
@@ -185,13 +225,20 @@ def take_logical(url: str, catalogue: Catalogue, progress: Progress | None = Non
                 ),
                 encrypted=catalogue.key is not None,
                 locale=server.locale,
+                client=str(login.clients),
             )
             catalogue.record(backup)
     return backup
 
 
 def take_physical(
-    url: str, catalogue: Catalogue, progress: Progress | None = None, *, incremental: bool = False
+    url: str,
+    catalogue: Catalogue,
+    progress: Progress | None = None,
+    *,
+    incremental: bool = False,
+    pg_bin: Path | None = None,
+    tell: Tell | None = None,
 ) -> Backup:
     """Takes a base backup of the whole cluster, or what has changed since the newest good one.
 
@@ -200,17 +247,19 @@ def take_physical(
         catalogue: Where it goes.
         progress: Told of the bytes that pg_basebackup gives.
         incremental: Only what has changed.
+        pg_bin: As of `take`.
+        tell: As of `take`.
 
     Raises:
         BackupError: As of `take`.
-        DatabaseError: There is no connection.
+        DatabaseError: As of `take`.
     """
     kind = BackupKind.INCREMENTAL if incremental else BackupKind.BASE
-    login = Login.of(url)
     with (
         connect(url, application_name="b44 backup", autocommit=True) as keeper,
         connect(url, application_name="b44 backup", autocommit=True) as holder,
     ):
+        login = _login(url, keeper, pg_bin, tell)
         settle(keeper)
         settle(holder)
         server = describe(keeper)
@@ -221,7 +270,7 @@ def take_physical(
             keeper.execute(
                 "select pg_create_physical_replication_slot(%s, true, true)", (f"b44_backup_{keeper.info.backend_pid}",)
             )
-            command = [client("pg_basebackup"), f"--dbname={login.conninfo}", "--no-password", "--pgdata=-"]
+            command = [login.program("pg_basebackup"), f"--dbname={login.conninfo}", "--no-password", "--pgdata=-"]
             command += ["--format=tar", "--wal-method=none", "--checkpoint=fast", f"--label=b44 {backup_id}"]
             if parent is not None:
                 manifest = place.folder / MANIFEST
@@ -263,6 +312,7 @@ def take_physical(
                 segment_size=server.segment_size,
                 superuser=server.superuser,
                 locale=server.locale,
+                client=str(login.clients),
             )
             catalogue.record(backup)
     return backup
@@ -383,7 +433,12 @@ def _wal(catalogue: Catalogue, backup_id: str, folder: Path, first: str) -> list
 
 def _roles(catalogue: Catalogue, backup_id: str, server: Server, login: Login) -> list[StoredFile]:
     """Stores the roles, which are no part of the dump; without passwords, which only superusers may read."""
-    command = [client("pg_dumpall"), f"--dbname={login.conninfo}", f"--database={server.database}", "--no-password"]
+    command = [
+        login.program("pg_dumpall"),
+        f"--dbname={login.conninfo}",
+        f"--database={server.database}",
+        "--no-password",
+    ]
     try:
         said = run([*command, "--roles-only", "--no-role-passwords"], "the roles", login.environment)
     except BackupError as error:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from psycopg import conninfo
+from psycopg import Connection, conninfo
+from psycopg.rows import TupleRow
 
+from b44_assets.database.clients import Clients, available, choose, newest, system_folders
 from b44_assets.database.embedded import MAJOR_VERSION, Account, RunningAs, install_dir, last_line, reachable_install
 from b44_assets.errors import BackupError
 
-# Where Debian's packages and others' put the programs of each major version.
-_INSTALLED = ("/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin", "/usr/local/pgsql-{}/bin")
 _SECRETS = ("password", "sslpassword")
 # How long a program may take to end after it was asked to.
 _END_SECONDS = 10
@@ -30,19 +30,42 @@ _END_SECONDS = 10
 
 @dataclass(frozen=True)
 class Login:
-    """How a program of PostgreSQL's reaches a server.
+    """How the client programs reach a server.
 
     Attributes:
         conninfo: For `--dbname`; without secrets.
         environment: The caller's, and the password.
+        clients: The programs that talk to this server.
     """
 
     conninfo: str
     environment: Mapping[str, str]
+    clients: Clients
 
     @classmethod
-    def of(cls, url: str) -> Login:
-        """Takes apart a libpq URL.
+    def of(
+        cls, url: str, conn: Connection[TupleRow], *, configured: Path | None = None, to_dump: bool = False
+    ) -> Login:
+        """Choose the programs for the server that a libpq URL leads to, and take the URL apart for them.
+
+        Args:
+            url: Of the database.
+            conn: Open, by that URL: it tells the server's version and whether the connection is encrypted.
+            configured: `B44_PG_BIN`, if set.
+            to_dump: Whether the database is to be dumped, by programs that know all that its server keeps. For all else
+                the newest are best: they read what any others have written, and have fewer faults.
+
+        Raises:
+            BackupError: It has a secret that can be handed over on a command line only.
+            DatabaseError: No programs on this machine can talk to the server.
+        """
+        pick = choose if to_dump else newest
+        version, encrypted = conn.info.server_version, conn.pgconn.ssl_in_use
+        return cls.by(url, pick(available(configured), version, encrypted=encrypted))
+
+    @classmethod
+    def by(cls, url: str, clients: Clients) -> Login:
+        """Take apart a libpq URL.
 
         Raises:
             BackupError: It has a secret that can be handed over on a command line only.
@@ -57,18 +80,17 @@ class Login:
         if "password" in parameters:
             environment["PGPASSWORD"] = str(parameters["password"])
         shown = {name: str(value) for name, value in parameters.items() if name not in _SECRETS}
-        return cls(conninfo.make_conninfo(**shown), environment)
+        return cls(conninfo.make_conninfo(**shown), environment, clients)
+
+    def program(self, name: str) -> str:
+        """Return the path of a client program for this server."""
+        return self.clients.program(name)
 
 
 def clean_environment() -> dict[str, str]:
     """Returns the environment for a client program: the caller's, in English, without what is only ours."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("B44_")}
     return kept | {"LC_ALL": "C", "PGAPPNAME": "b44 backup"}
-
-
-def client(program: str) -> str:
-    """Returns the path of a client program of the newest major version; it works with older servers, too."""
-    return str(install_dir() / "bin" / program)
 
 
 def server_programs(major: int, configured: Path | None = None, account: Account | None = None) -> Path:
@@ -82,7 +104,7 @@ def server_programs(major: int, configured: Path | None = None, account: Account
     Raises:
         BackupError: They are not on this machine.
     """
-    for place in ((configured,) if configured else ()) + tuple(Path(form.format(major)) for form in _INSTALLED):
+    for place in (*((configured,) if configured else ()), *system_folders(major)):
         if _major(place) == major:
             return place
     if major == MAJOR_VERSION:

@@ -17,7 +17,7 @@ from b44_assets.backup.restoring import RecoveryTarget, Tell, load, recovering
 from b44_assets.backup.scratch import Scratch, scratch, serving
 from b44_assets.backup.state import capture, differences, settle, snapshot
 from b44_assets.backup.taking import DUMP, ROLES
-from b44_assets.backup.tools import Login, client, run, server_programs
+from b44_assets.backup.tools import Login, run, server_programs
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import MAJOR_VERSION, running_as
 from b44_assets.errors import BackupError, BadBackupError
@@ -84,10 +84,10 @@ def _logical(catalogue: Catalogue, backup: Backup, place: Scratch, pg_bin: Path 
     _initialize(place, data_dir, programs)
     with serving(place, data_dir, programs, superuser=_SUPERUSER) as server:
         tell("loading it into a scratch server")
-        _make_roles(catalogue, backup, place, server.url())
+        _make_roles(catalogue, backup, place, server.url(), pg_bin)
         same_locale = _make_database(server.url(), backup.locale)
-        login = Login.of(server.url(_RESTORED))
         with connect(server.url(_RESTORED), autocommit=True) as conn:
+            login = Login.of(server.url(_RESTORED), conn, configured=pg_bin)
             version = conn.info.server_version
             try:
                 load(dump, login, version, f"{backup.id} cannot be restored")
@@ -148,14 +148,15 @@ def _initialize(place: Scratch, data_dir: Path, programs: Path) -> None:
     run(command, "no scratch server can be made", running=running_as(place.account, place.folder))
 
 
-def _make_roles(catalogue: Catalogue, backup: Backup, place: Scratch, url: str) -> None:
+def _make_roles(catalogue: Catalogue, backup: Backup, place: Scratch, url: str, pg_bin: Path | None) -> None:
     """Makes the roles that policies of the dump may name. What a scratch server refuses of them does not matter."""
     if not any(file.name.startswith(ROLES) for file in backup.files):
         return
     script = place.folder / ROLES
     catalogue.fetch(backup, catalogue.file_of(backup, ROLES), script)
-    login = Login.of(url)
-    run([client("psql"), "-X", "-q", "-f", script, f"--dbname={login.conninfo}"], "the roles", login.environment)
+    with connect(url, autocommit=True) as conn:
+        login = Login.of(url, conn, configured=pg_bin)
+    run([login.program("psql"), "-X", "-q", "-f", script, f"--dbname={login.conninfo}"], "the roles", login.environment)
 
 
 def _make_database(url: str, locale: Mapping[str, str]) -> bool:

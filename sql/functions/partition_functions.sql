@@ -233,6 +233,8 @@ begin
          where d.oid = default_partition
       ) o
       join pg_class t on t.oid = partition and t.relkind = 'r'
+     -- A server's own, which it sets and nobody else may.
+     where o.option_name !~ '^pg_'
     having count(*) > 0
     union all
     select format('alter table %s alter column %I set statistics %s', partition, a.attname, a.attstattarget)

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.backup.lsn import position
-from b44_assets.backup.tools import client
+from b44_assets.database.embedded import install_dir
 
 # One of each kind of object, with what is known to come back differently if one is careless: names that need quotes, a
 # column that is named like an alias, a list of constants in a check, comments, text that needs escaping.
@@ -123,7 +123,13 @@ class Commit:
 
 def commits(wal: Path, start: str, end: str | None = None) -> tuple[list[Commit], dict[str, int]]:
     """Reads the commits in the order in which they stand in the WAL, and the position of each restore point."""
-    command = [client("pg_waldump"), f"--path={wal}", f"--start={start}", "--rmgr=Transaction", "--rmgr=XLOG"]
+    command = [
+        str(install_dir() / "bin" / "pg_waldump"),
+        f"--path={wal}",
+        f"--start={start}",
+        "--rmgr=Transaction",
+        "--rmgr=XLOG",
+    ]
     command += [f"--end={end}"] if end else []
     said = subprocess.run(command, env={"TZ": "UTC", "LC_ALL": "C"}, capture_output=True, text=True, check=False).stdout
     found: list[Commit] = []

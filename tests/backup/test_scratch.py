@@ -22,6 +22,7 @@ from b44_assets.backup.scratch import scratch
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import ManifestTap, take
 from b44_assets.backup.tools import Login, complaint, server_programs
+from b44_assets.database.clients import available
 from b44_assets.errors import BackupError
 from tests.backup.disks import small
 
@@ -197,7 +198,7 @@ def test_what_the_manifest_says_is_looked_for(source: str, tmp_path: Path) -> No
 
 
 def test_a_password_is_on_no_command_line() -> None:
-    login = Login.of("postgresql://app:topsecret@db.example:5432/shop?sslmode=require")
+    login = Login.by("postgresql://app:topsecret@db.example:5432/shop?sslmode=require", available()[0])
 
     assert "topsecret" not in login.conninfo
     assert "sslmode=require" in login.conninfo
@@ -207,7 +208,7 @@ def test_a_password_is_on_no_command_line() -> None:
 def test_our_own_secrets_do_not_reach_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("B44_BACKUP_KEY", "AGE-SECRET-KEY-1")
 
-    assert not any(name.startswith("B44_") for name in Login.of("postgresql:///x").environment)
+    assert not any(name.startswith("B44_") for name in Login.by("postgresql:///x", available()[0]).environment)
 
 
 def test_missing_programs_are_told_with_where_to_get_them() -> None:

