@@ -40,7 +40,9 @@ def diagnose(settings: Settings) -> list[Finding]:
     findings = [Finding("bundled", f"PostgreSQL {shown(bundled.version)}")]
     if settings.pg_bin is not None and all(each.origin != "configured" for each in installations):
         findings.append(
-            Finding("programs", f"B44_PG_BIN={settings.pg_bin} has no pg_dump that runs", "name PostgreSQL's own folder")
+            Finding(
+                "programs", f"B44_PG_BIN={settings.pg_bin} has no pg_dump that runs", "name PostgreSQL's own folder"
+            )
         )
     if settings.database_url is None:
         server = EmbeddedServer(settings.home)

@@ -23,6 +23,7 @@ from b44_assets.backup.state import settle
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import take
 from b44_assets.backup.verifying import verify
+from b44_assets.database.clients import shown
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.errors import BackupError
@@ -115,7 +116,32 @@ def test_a_logical_backup_of_an_older_server_is_good_on_a_newer_one(
 ) -> None:
     monkeypatch.setattr("b44_assets.database.clients.INSTALLED", ())
 
-    proven(catalogue, BackupKind.LOGICAL, older)
+    backup = proven(catalogue, BackupKind.LOGICAL, older)
+
+    assert backup.client is not None
+    assert "bundled" in backup.client
+
+
+def test_an_older_server_is_dumped_by_programs_of_its_own_version(older: str, catalogue: Catalogue) -> None:
+    said: list[str] = []
+
+    backup = take(BackupKind.LOGICAL, older, catalogue, tell=said.append)
+
+    assert backup.client is not None
+    assert f"PostgreSQL {shown(backup.server_version)}, system" in backup.client
+    assert said == [f"with the programs of {backup.client}"]
+
+
+def test_programs_that_may_not_know_the_server_are_told_of(
+    older: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("b44_assets.database.clients.INSTALLED", ())
+    said: list[str] = []
+
+    take(BackupKind.LOGICAL, older, catalogue, tell=said.append)
+
+    assert "postgresql-client-15" in said[1]
+    assert "B44_PG_BIN" in said[1]
 
 
 # -- what a moment is --------------------------------------------------------------------------------------------------
