@@ -25,6 +25,10 @@ class ExportError(B44Error):
     """A folder or file of the export cannot be read; names the file and the reason."""
 
 
+class ExportChangedError(ExportError):
+    """A file of the export became another one while it was read; what was read of it must not be used."""
+
+
 class CatalogError(B44Error):
     """A file under `sql/` breaks the form; names the file and the line."""
 

@@ -6,14 +6,13 @@ beyond whether PostgreSQL can hold its text.
 
 from __future__ import annotations
 
-import hashlib
 import io
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -37,13 +36,21 @@ from b44_assets.engine.sources import (
     mark_versions,
     staged_is_gone,
 )
-from b44_assets.exports import Batch, ExportFile, Refused, discover, open_export
+from b44_assets.errors import ExportChangedError, ExportError
+from b44_assets.exports import Batch, ExportFile, ExportReader, Refused, discover, open_export
 
 _GENTLE_PIECE = 64 * 2**10
 """Bytes that a gentle staging sends at a time."""
 _GENTLE_BYTES_A_SECOND = 4 * 2**20
 """How fast it sends them. At full speed, some 24 MiB a second, one in eight statements beside it waited for the disk
 (benchmarks/foreground.py)."""
+
+
+_READINGS: Final = 3
+"""How often a file is read that changes meanwhile."""
+_SECONDS_BETWEEN_READINGS: Final = 1.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def _stage(session: Session, mapping: TableMapping, directory: Path | None) -> S
     with session.connection(f"stage {table}") as conn:
         hold(conn, f"stage {table}")
         if file is not None:
-            return _stage_file(session, conn, mapping, file)
+            return reading_whole(session, lambda: _stage_file(session, conn, mapping, file))
         if scalar(conn, "select to_regclass(%s)", (f"base44_{table}",)) is not None:
             return _stage_table(session, conn, mapping, f"base44_{table}")
         if directory is None and (standing := _standing(conn, mapping)) is not None:
@@ -102,20 +109,56 @@ def _stage(session: Session, mapping: TableMapping, directory: Path | None) -> S
         return _stage_nothing(session, conn, mapping)
 
 
+def reading_whole(session: Session, read: Callable[[], T]) -> T:
+    """Read a file of the export, and again where it changed meanwhile.
+
+    Raises:
+        ExportError: It cannot be read, or changed each time.
+    """
+    for reading in range(2, _READINGS + 1):
+        try:
+            return read()
+        except ExportChangedError as error:
+            session.notice(f"{error}; reading it again ({reading} of {_READINGS})")
+            session.sleep(_SECONDS_BETWEEN_READINGS)
+    try:
+        return read()
+    except ExportChangedError as error:
+        raise ExportError(f"{error}; run this again once it is written") from error
+
+
+@contextmanager
+def opened_whole(file: ExportFile) -> Generator[ExportReader]:
+    """Open a file of the export for a block, at the end of which it must still be the same.
+
+    Raises:
+        ExportChangedError: It is not.
+        ExportError: It cannot be read.
+    """
+    with open_export(file) as reader:
+        try:
+            yield reader
+        except ExportError:
+            # Half of a file may look damaged.
+            reader.require_unchanged()
+            raise
+
+
 def _stage_file(session: Session, conn: Connection, mapping: TableMapping, file: ExportFile) -> StagedExport:
     table = mapping.spec.name
-    status = file.path.stat()
-    exported_at = datetime.fromtimestamp(status.st_mtime, UTC)
-    digest = _digest(file.path)
-    if (same := _staged_before(conn, mapping, digest)) is not None:
-        return same
     refused: list[Refused] = []
-    with open_export(file) as reader:
+    with opened_whole(file) as reader:
+        known = conn.execute("select digest, bytes from migration.exports where entity = %s", (table,)).fetchone()
+        # Only the content tells: a file may be changed and keep its size and its time.
+        if known is not None and known[1] == reader.size and (digest := reader.digest_of_all()) == known[0]:
+            reader.require_unchanged()
+            if (same := _staged_before(conn, mapping, digest)) is not None:
+                return same
 
         def watched() -> Iterator[Batch]:
             for batch in reader.batches():
                 yield batch
-                session.progress(f"base44/{table}", reader.bytes_read, status.st_size)
+                session.progress(f"base44/{table}", reader.bytes_read, reader.size)
 
         with conn.transaction():
             records, fields = _write(session, conn, mapping, file.path.name, reader.fields, watched(), refused)
@@ -125,15 +168,16 @@ def _stage_file(session: Session, conn: Connection, mapping: TableMapping, file:
                 mapping,
                 file.path.name,
                 reader.dialect.name,
-                status.st_size,
-                digest,
-                exported_at,
+                reader.size,
+                reader.digest,
+                reader.modified_at,
                 fields,
                 records,
                 refused,
                 dict(reader.oddities),
             )
             failpoint("stage: before commit", conn)
+            reader.require_unchanged()
         failpoint("stage: after commit", conn)
     return StagedExport(
         table, file.path.name, reader.dialect.name, records, _by_reason(refused), dict(reader.oddities), fields
@@ -224,11 +268,6 @@ def _standing(conn: Connection, mapping: TableMapping) -> StagedExport | None:
         ).fetchall()
     )
     return StagedExport(table, name, dialect, records, reasons, oddities, tuple(fields), changed=False)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from psycopg import sql
 
 from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.session import Connection, Session, persevering
-from b44_assets.exports import ExportFile, discover, open_export
+from b44_assets.engine.staging import opened_whole, reading_whole
+from b44_assets.exports import ExportFile, discover
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,14 @@ def keep_strays(session: Session, directory: Path | None) -> Strays:
 
     def work() -> Strays:
         with session.connection("keep strays") as conn:
-            return Strays({file.entity: _keep(session, conn, file) for file in files})
+            return Strays({file.entity: reading_whole(session, partial(_keep, session, conn, file)) for file in files})
 
     return persevering(session, work)
 
 
 def _keep(session: Session, conn: Connection, file: ExportFile) -> int:
     records = 0
-    with conn.transaction(), open_export(file) as reader:
+    with conn.transaction(), opened_whole(file) as reader:
         # Not a temporary table: a server process's first one makes a schema, on which every session forgets its plans.
         conn.execute("create unlogged table migration.stray (record_number bigint, base44_id text, data jsonb)")
         with conn.cursor() as cursor, cursor.copy("copy migration.stray from stdin") as copy:
@@ -66,5 +68,6 @@ def _keep(session: Session, conn: Connection, file: ExportFile) -> int:
         )
         conn.execute("drop table migration.stray")
         failpoint("strays: before commit", conn)
+        reader.require_unchanged()
     failpoint("strays: after commit", conn)
     return records

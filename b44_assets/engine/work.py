@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date
 
 from psycopg import sql
 
@@ -61,11 +61,11 @@ class FailedPart:
 
 @dataclass(frozen=True)
 class StagedFile:
-    """The file that an entity was staged from: its name, its size in bytes, and when it was changed (UTC)."""
+    """The file that an entity was staged from: its name, its size in bytes, and its SHA-256 in hexadecimal."""
 
     name: str
     size: int
-    changed_at: datetime
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def staged_files(session: Session) -> dict[str, StagedFile]:
         if scalar(conn, "select to_regclass('migration.exports')") is None:
             return {}
         rows = conn.execute(
-            "select entity, source_file, bytes, exported_at from migration.exports where source_file is not null"
+            "select entity, source_file, bytes, digest from migration.exports where source_file is not null"
         ).fetchall()
     return {row[0]: StagedFile(*row[1:]) for row in rows}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute
@@ -14,6 +14,7 @@ from b44_assets.exports.csv_blocks import Block, blocks
 from b44_assets.exports.csv_grammar import Good, Malformed
 from b44_assets.exports.dialects import UTF8_MARK, CsvForm
 from b44_assets.exports.model import Batch, ExportFile, ExportReader, Refused
+from b44_assets.exports.stream import ExportStream
 from b44_assets.exports.text import undoubled, visible_bytes
 
 # Its functions are made when it is imported, so a type checker knows none of them.
@@ -26,7 +27,7 @@ class CsvReader(ExportReader):
     """Reads one CSV file of any dialect."""
 
     def __init__(
-        self, file: ExportFile, stream: BinaryIO, form: CsvForm, *, size: int, block_size: int, longest_record: int
+        self, file: ExportFile, stream: ExportStream, form: CsvForm, *, size: int, block_size: int, longest_record: int
     ) -> None:
         """Begin at the first record.
 

@@ -11,13 +11,14 @@ import codecs
 import json
 import re
 from collections.abc import Iterator, Set
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import pyarrow as pa
 
 from b44_assets.errors import ExportError
 from b44_assets.exports.model import MAX_FIELDS, Batch, Dialect, ExportFile, ExportReader, Refused
 from b44_assets.exports.names import free_name
+from b44_assets.exports.stream import ExportStream
 from b44_assets.exports.text import UNSTORABLE, visible_text
 
 _MOST_ROWS: Final = 16_384
@@ -133,7 +134,7 @@ class JsonReader(ExportReader):
     def __init__(
         self,
         file: ExportFile,
-        stream: BinaryIO,
+        stream: ExportStream,
         *,
         size: int,
         begin: int,

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal, Self
+from typing import Literal, Self
 
 import pyarrow as pa
+
+from b44_assets.exports.stream import ExportStream
 
 MAX_FIELDS = 1_500
 """Most fields a file may have: PostgreSQL allows 1,600 columns, and staging adds a few of its own."""
@@ -106,10 +108,12 @@ class ExportReader(ABC):
         dialect: How it is written.
         oddities: What was unusual and how often, such as `byte order mark` or `rows cut short`; complete after reading.
         size: Of the file, in bytes.
+        modified_at: When the file was last changed (UTC).
     """
 
-    def __init__(self, file: ExportFile, dialect: Dialect, stream: BinaryIO, size: int) -> None:
+    def __init__(self, file: ExportFile, dialect: Dialect, stream: ExportStream, size: int) -> None:
         """Take over an open stream; closed together with the reader."""
+        self.modified_at = stream.modified_at
         self.file = file
         self.dialect = dialect
         self.oddities: Counter[str] = Counter()
@@ -146,6 +150,19 @@ class ExportReader(ABC):
             raise RuntimeError(f"{self.file.path} has been read already; open it again")
         self._started = True
         return self._read()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of the bytes that the records were read from; complete after reading."""
+        return self._stream.digest
+
+    def digest_of_all(self) -> str:
+        """Read all of the file before its records; return its SHA-256 in hexadecimal."""
+        return self._stream.digest_of_all()
+
+    def require_unchanged(self) -> None:
+        """Raise ExportChangedError where the file is not what it was when it was opened."""
+        self._stream.require_unchanged()
 
     def close(self) -> None:
         """Close the file; harmless when called again."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import BinaryIO, Final
+from typing import Final
 
 from b44_assets.errors import ExportError
 from b44_assets.exports.csv_reader import CsvReader
 from b44_assets.exports.dialects import UTF8_MARK, find_form, refuse_other_encodings
 from b44_assets.exports.json_reader import JsonReader
 from b44_assets.exports.model import MAX_RECORD_BYTES, Batch, Dialect, ExportFile, ExportReader
+from b44_assets.exports.stream import ExportStream
 
 DEFAULT_BLOCK_BYTES: Final = 8 << 20
 _LOOK_BYTES: Final = 1 << 16
@@ -38,7 +38,7 @@ def open_export(
         raise ValueError("block_size and longest_record must be at least 1")
     try:
         with ExitStack() as on_error:
-            stream = on_error.enter_context(file.path.open("rb"))
+            stream = on_error.enter_context(ExportStream(file.path))
             reader = _open(file, stream, block_size, longest_record)
             on_error.pop_all()
             return reader
@@ -46,8 +46,8 @@ def open_export(
         raise ExportError(f"{file.path}: cannot be read: {error.strerror}") from error
 
 
-def _open(file: ExportFile, stream: BinaryIO, block_size: int, longest_record: int) -> ExportReader:
-    size = os.fstat(stream.fileno()).st_size
+def _open(file: ExportFile, stream: ExportStream, block_size: int, longest_record: int) -> ExportReader:
+    size = stream.size
     look = stream.read(_LOOK_BYTES)
     refuse_other_encodings(file.path, look)
     begin = len(UTF8_MARK) if look.startswith(UTF8_MARK) else 0

@@ -5,9 +5,10 @@ What belongs here: deciding which run to ask for. What does not: SQL, or any wor
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -114,12 +115,13 @@ class _Seen:
 
 
 def _fingerprints(folder: Path, catalog: Catalog) -> dict[str, str]:
-    """Of each table's file its name, size and time of change; of all files without a table one digest over these."""
+    """Of each table's file its name, size, inode and times of change; of all files without a table one digest over these."""
     found: dict[str, str] = {}
     others: list[str] = []
     for file in discover(folder):
         status = file.path.stat()
-        print_ = f"{file.path.name}:{status.st_size}:{status.st_mtime_ns}"
+        times = f"{status.st_mtime_ns}:{status.st_ctime_ns}"
+        print_ = f"{file.path.name}:{status.st_size}:{status.st_ino}:{times}"
         if (table := catalog.entities.get(file.entity)) is not None:
             found[table] = print_
         else:
@@ -144,8 +146,12 @@ def _as_staged(migration: Migration, now: Mapping[str, str]) -> dict[str, str]:
 def _is(staged: StagedFile, path: Path) -> bool:
     if not path.exists():
         return False
-    status = path.stat()
-    return (status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)) == (staged.size, staged.changed_at)
+    # A file may be changed and keep its size and its time.
+    with path.open("rb") as stream:
+        return (
+            os.fstat(stream.fileno()).st_size == staged.size
+            and hashlib.file_digest(stream, "sha256").hexdigest() == staged.digest
+        )
 
 
 def _all_of_it(months: Months) -> dg.RunRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,14 @@ def test_the_schema_is_made_without_any_record_and_no_table_counts_as_loaded(emp
     assert {"posts_search_indexes", "posts_partitions", "users_constraints", "user_post_stats"} <= made
     assert not made & {"users", "posts", "base44/users"}
     assert empty.execute("select count(*) from posts") == [(0,)]
+
+
+def test_a_file_changed_with_its_old_size_and_time_is_taken(migrated: Place) -> None:
+    path = migrated.export / "User.jsonl"
+    status = path.stat()
+    path.write_text(path.read_text().replace("u1@", "v1@"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    seen = migrated.tick("changed_exports")
+    [request] = migrated.tick("changed_exports", seen.cursor).run_requests
+    assert keys_of(request) == {"base44/users", "users", "monitoring/pending_work"}

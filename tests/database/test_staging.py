@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from psycopg import sql
 
+from b44_assets.engine.failpoints import armed
+from b44_assets.engine.session import Connection
 from b44_assets.engine.strays import keep_strays
 from b44_assets.errors import ExportError
 from tests.database.conftest import Outcome, Record, Target, object_id, post, user, uuid_of
@@ -420,3 +422,96 @@ def test_records_of_other_entities_are_kept_whole(target_18: Target) -> None:
     assert [row[0] for row in kept] == [
         {"id": "1", "text": "a", "list": "[1]"}, {"id": "1", "text": "b"}, {"text": "c"},
     ]  # fmt: skip
+
+
+# -- files that change meanwhile -----------------------------------------------------------------------------------------
+
+
+def lines_of(numbers: range) -> bytes:
+    return b"".join(b'{"id": "%d", "email": "u%d@example.org"}\n' % (n, n) for n in numbers)
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as stream:
+        stream.write(lines_of(range(20_000, 20_010)))
+
+
+def replace(path: Path) -> None:
+    other = path.with_suffix(".new")
+    other.write_bytes(path.read_bytes() + lines_of(range(20_000, 20_010)))
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    other.rename(path)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, 400_000)
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"example.org", b"example.com"))
+
+
+@pytest.mark.parametrize("change", [append, replace, truncate, overwrite])
+@pytest.mark.parametrize("moment", ["stage: between blocks", "stage: staged"])
+def test_a_file_that_changes_while_it_is_staged_is_staged_again(
+    target_18: Target, change: Callable[[Path], None], moment: str
+) -> None:
+    path = target_18.export / "User.jsonl"
+    path.write_bytes(lines_of(range(20_000)))
+    changes = [change]
+
+    def meanwhile(name: str, _: Connection) -> None:
+        if name == moment and changes:
+            changes.pop()(path)
+
+    notices: list[str] = []
+    calm = target_18.having(notice=notices.append, sleep=lambda _: None)
+    with armed(meanwhile):
+        done = calm.stage("users")
+    data = path.read_bytes()
+    read = [json.loads(line) for line in data.split(b"\n") if line.endswith(b"}")]
+    assert [(row["id"], row["email"]) for row in staged(target_18)] == [(row["id"], row["email"]) for row in read]
+    assert done.records == len(read) + (not data.endswith(b"\n"))
+    digest = target_18.one("select digest from migration.exports where entity = 'users'")
+    assert digest == hashlib.sha256(data).hexdigest()
+    assert len(notices) == 1
+
+
+def test_a_file_that_changes_each_time_is_refused_and_what_was_staged_stays(target_18: Target) -> None:
+    target_18.write({"User": [user(1)]})
+    target_18.stage("users")
+    before = versions(target_18)
+    path = target_18.export / "User.jsonl"
+
+    def meanwhile(name: str, _: Connection) -> None:
+        if name == "stage: between blocks":
+            append(path)
+
+    append(path)
+    with armed(meanwhile), pytest.raises(ExportError, match=r"User\.jsonl: changed while it was read"):
+        target_18.having(sleep=lambda _: None).stage("users")
+    assert versions(target_18) == before
+
+
+def test_a_file_is_not_taken_for_unchanged_by_its_size_and_time(target_18: Target) -> None:
+    path = target_18.export / "User.jsonl"
+    path.write_bytes(lines_of(range(3)))
+    target_18.stage("users")
+    status = path.stat()
+    overwrite(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    assert target_18.stage("users").changed
+    assert {row["email"] for row in staged(target_18)} == {f"u{n}@example.com" for n in range(3)}
+
+
+def test_a_file_of_another_entity_that_changes_while_it_is_read_is_read_again(target_18: Target) -> None:
+    target_18.write({"User": [user(1)], "Comment": [{"id": "1"}]})
+    changes = [append]
+
+    def meanwhile(name: str, _: Connection) -> None:
+        if name == "strays: before commit" and changes:
+            changes.pop()(target_18.export / "Comment.jsonl")
+
+    with armed(meanwhile):
+        assert keep_strays(target_18.having(sleep=lambda _: None).session, target_18.export).records == {"Comment": 11}
