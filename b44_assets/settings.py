@@ -21,6 +21,10 @@ from dotenv import dotenv_values
 from b44_assets.errors import SettingsError
 
 DEFAULT_FIRST_MONTH = date(2020, 1, 1)
+EARLIEST_MONTH = date(1970, 1, 1)
+"""No partition key before it is believed: what is older is a date that was never set, or a slip."""
+DEFAULT_PLAUSIBLE_YEARS = 10
+_MOST_PLAUSIBLE_YEARS = 1000
 DEFAULT_BATCH_SIZE = 20_000
 DEFAULT_LOCK_TIMEOUT_MS = 200
 DEFAULT_BATCH_SECONDS = 2.0
@@ -202,6 +206,7 @@ class Overrides(TypedDict, total=False):
     home: Path | None
     dagster_pg_url: str | None
     first_month: date | None
+    plausible_years: int | None
     max_quarantine: QuarantineLimit | None
     batch_size: int | None
     lock_timeout_ms: int | None
@@ -235,6 +240,7 @@ class Settings:
         home: Absolute path of what the project keeps on disk (`B44_HOME`); not created here.
         dagster_pg_url: URL of Dagster's own storage as given (`DAGSTER_PG_URL`).
         first_month: First day of the first month that `posts` is partitioned for (`B44_FIRST_MONTH`, UTC).
+        plausible_years: Years after its staging within which a record's partition key must lie (`B44_PLAUSIBLE_YEARS`).
         max_quarantine: Limit on refused records for each entity (`B44_MAX_QUARANTINE`); `None` is no limit.
         batch_size: Records in one batch of the engine (`B44_BATCH_SIZE`).
         lock_timeout_ms: Longest wait, in milliseconds, for a lock that blocks others (`B44_LOCK_TIMEOUT`).
@@ -267,6 +273,7 @@ class Settings:
     home: Path
     dagster_pg_url: str | None = field(default=None, repr=False)
     first_month: date = DEFAULT_FIRST_MONTH
+    plausible_years: int = DEFAULT_PLAUSIBLE_YEARS
     max_quarantine: QuarantineLimit | None = None
     batch_size: int = DEFAULT_BATCH_SIZE
     lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS
@@ -292,6 +299,14 @@ class Settings:
         """Holds what no source of a value may break."""
         if self.first_month.day != 1:
             raise SettingsError(f"first_month must be the first day of a month, not {self.first_month}")
+        if self.first_month < EARLIEST_MONTH:
+            raise SettingsError(
+                f"B44_FIRST_MONTH must be a month from {month_text(EARLIEST_MONTH)} on, not {month_text(self.first_month)}"
+            )
+        if not 1 <= self.plausible_years <= _MOST_PLAUSIBLE_YEARS:
+            raise SettingsError(
+                f"B44_PLAUSIBLE_YEARS must be a whole number from 1 to {_MOST_PLAUSIBLE_YEARS}, not {self.plausible_years}"
+            )
         if self.batch_size < 1:
             raise SettingsError(f"B44_BATCH_SIZE must be a whole number of at least 1, not {self.batch_size}")
         if not 1 <= self.lock_timeout_ms <= _MAX_TIMEOUT_MS:
@@ -355,6 +370,8 @@ class Settings:
             given["dagster_pg_url"] = text
         if text := values.get("B44_FIRST_MONTH"):
             given["first_month"] = month_from("B44_FIRST_MONTH", text)
+        if text := values.get("B44_PLAUSIBLE_YEARS"):
+            given["plausible_years"] = _whole("B44_PLAUSIBLE_YEARS", text)
         if text := values.get("B44_MAX_QUARANTINE"):
             given["max_quarantine"] = QuarantineLimit.parse(text)
         if text := values.get("B44_BATCH_SIZE"):
@@ -461,6 +478,11 @@ def month_from(name: str, text: str) -> date:
     if match is None or int(match[1]) < 1:
         raise SettingsError(f"{name} must be a month such as 2020-01, not {text!r}")
     return date(int(match[1]), int(match[2]), 1)
+
+
+def month_text(month: date) -> str:
+    """The month as `month_from` reads it; `%Y` would not write a year before 1000 in four digits."""
+    return f"{month.year:04}-{month.month:02}"
 
 
 def _months_by_table(name: str, text: str) -> dict[str, int]:

@@ -31,6 +31,7 @@ from b44_assets.engine.settling import Settlement, settle
 from b44_assets.engine.sweeping import analyze, is_analyzed_whole, is_worth_sweeping, kept_from_autovacuum, vacuum
 from b44_assets.engine.undoing import undo_entity
 from b44_assets.errors import DatabaseError, SettingsError, ThresholdError, TransientDatabaseError
+from b44_assets.settings import month_text
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ def _prepared(session: Session, mapping: TableMapping, wanted: Range, first_mont
             ).fetchone()
             number, base44_id = oldest if oldest else ("?", "?")
             raise SettingsError(
-                f"{mapping.entity} record {number} (id {base44_id}) is of {earliest:%Y-%m}, before B44_FIRST_MONTH="
-                f"{first_month:%Y-%m}; set B44_FIRST_MONTH={earliest:%Y-%m} to migrate it"
+                f"{mapping.entity} record {number} (id {base44_id}) is of {month_text(earliest)}, before B44_FIRST_MONTH="
+                f"{month_text(first_month)}; set B44_FIRST_MONTH={month_text(earliest)} to migrate it"
             )
         parts = [part for part in parts if part.key is None or part.key in wanted]
         period = session.catalog.table(table).period

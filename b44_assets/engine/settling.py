@@ -91,9 +91,9 @@ def _settle(session: Session, mapping: TableMapping) -> Settlement:
     table = mapping.spec.name
     with session.connection(f"settle {table}") as conn:
         hold(conn, f"settle {table}")
-        fingerprint = _fingerprint(conn, session.catalog, mapping)
+        fingerprint = _fingerprint(conn, session, mapping)
         with conn.transaction():
-            create_mapping_view(conn, mapping)
+            create_mapping_view(conn, mapping, session.catalog.table(table).period, session.plausible_years)
         if (standing := _standing(conn, mapping, fingerprint)) is not None:
             return standing
         session.progress(f"{table}: mapping", 0, 0)
@@ -146,9 +146,9 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def _fingerprint(conn: Connection, catalog: Catalog, mapping: TableMapping) -> str:
+def _fingerprint(conn: Connection, session: Session, mapping: TableMapping) -> str:
     """What the result depends on: the staged export, the mapping, and what the tables it reads hold from the migration."""
-    table = mapping.spec.name
+    table, catalog = mapping.spec.name, session.catalog
     generation = scalar(conn, "select generation from migration.exports where entity = %s", (table,))
     if generation is None:
         raise DatabaseError(f"{table}: nothing is staged in base44.{table}; materialize base44/{table} first")
@@ -159,6 +159,8 @@ def _fingerprint(conn: Connection, catalog: Catalog, mapping: TableMapping) -> s
             f" materialize base44/{table} again"
         )
     parts = [mapping.spec.digest, str(generation)]
+    if catalog.table(table).period is not None:
+        parts.append(f"plausible {session.plausible_years}")
     for name in mapping.spec.depends:
         if name in catalog.mappings:
             held = conn.execute(

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import LiteralString, cast
 
 import psycopg
 from psycopg import sql
 
-from b44_assets.catalog import Field, TableMapping
+from b44_assets.catalog import Field, Period, TableMapping
 from b44_assets.engine.session import Connection, columns_of, reason_of, scalar
 from b44_assets.errors import DatabaseError
+from b44_assets.settings import EARLIEST_MONTH
 
 RECORD_NUMBER = "_record_number"
 SOURCE_FILE = "_source_file"
@@ -243,27 +245,62 @@ def name_agrees(mapping: TableMapping, stored: str, wanted: str) -> sql.Composab
     ).format(stored=sql.Identifier(stored, column), wanted=sql.Identifier(wanted, column))
 
 
-def create_mapping_view(conn: Connection, mapping: TableMapping) -> None:
+_MAPPED: LiteralString = (
+    "with source as not materialized (select * from migration.{source}) select {shown} from ({mapping}\n) as mapped"
+)
+
+
+def _with_implausible(column: str, latest: datetime | None) -> sql.Composable:
+    """The reasons of a mapping, and one more where the partition key is implausible."""
+    return sql.SQL(
+        "case when {column} < {earliest} or {column} > {latest} then reasons || {reason}::text else reasons end as reasons"
+    ).format(
+        column=sql.Identifier(column),
+        earliest=sql.Literal(datetime(EARLIEST_MONTH.year, EARLIEST_MONTH.month, EARLIEST_MONTH.day, tzinfo=UTC)),
+        latest=sql.Literal(latest),
+        reason=sql.Literal(f"implausible:{column}"),
+    )
+
+
+def create_mapping_view(conn: Connection, mapping: TableMapping, period: Period | None, plausible_years: int) -> None:
     """Makes the mapping's view anew; the source view, and the tables that the mapping reads, must be there.
+
+    A partition key that nobody means (1900, 9999) is a reason against a record, whatever its mapping says: each would
+    get a partition of its own, beyond what dates can be reckoned with.
+
+    Args:
+        conn: The connection.
+        mapping: The entity's mapping.
+        period: Of the target table; without one there is no partition key.
+        plausible_years: How many years after it was staged a record's partition key may lie.
 
     Raises:
         DatabaseError: The mapping is no valid SELECT; names the file.
     """
     table = mapping.spec.name
     statement = mapping.spec.statements[0]
+    names = {
+        "view": sql.Identifier(f"{table}_mapping"),
+        "source": sql.Identifier(f"{table}_source"),
+        # The text of a file under sql/, which is trusted as the program itself is.
+        "mapping": sql.SQL(cast(LiteralString, statement.text)),
+    }
     conn.execute(sql.SQL("drop view if exists migration.{}").format(sql.Identifier(f"{table}_mapping")))
     try:
-        conn.execute(
-            sql.SQL(
-                "create view migration.{view} as"
-                " with source as not materialized (select * from migration.{source})"
-                " select * from ({mapping}\n) as mapped"
-            ).format(
-                view=sql.Identifier(f"{table}_mapping"),
-                source=sql.Identifier(f"{table}_source"),
-                # The text of a file under sql/, which is trusted as the program itself is.
-                mapping=sql.SQL(cast(LiteralString, statement.text)),
+        shown: sql.Composable = sql.SQL("*")
+        if period is not None:
+            described = conn.execute(sql.SQL(_MAPPED).format(shown=shown, **names) + sql.SQL(" limit 0")).description
+            latest = scalar(
+                conn,
+                "select staged_at + make_interval(years => %s) from migration.exports where entity = %s",
+                (plausible_years, table),
             )
+            shown = sql.SQL(", ").join(
+                _with_implausible(period.column, latest) if column.name == "reasons" else sql.Identifier(column.name)
+                for column in described or ()
+            )
+        conn.execute(
+            sql.SQL("create view migration.{view} as ").format(**names) + sql.SQL(_MAPPED).format(shown=shown, **names)
         )
     except psycopg.OperationalError:
         # A full disk or a lost connection is no fault of the file.

@@ -189,7 +189,7 @@ class _Undo:
         self._table = mapping.spec.name
         period = session.catalog.table(self._table).period
         # Staging drops the view, and what was loaded can be taken back before the newer export is settled.
-        create_mapping_view(conn, mapping)
+        create_mapping_view(conn, mapping, period, session.plausible_years)
         self._columns = target_columns(conn, mapping)
         self._names: dict[str, sql.Composable] = {
             "entity": sql.Literal(self._table),

@@ -38,6 +38,7 @@ from b44_assets.engine.sweeping import Sweep
 from b44_assets.engine.tables import TableDescription
 from b44_assets.engine.upkeep import IndexUsage
 from b44_assets.engine.work import Standing
+from b44_assets.settings import month_text
 
 LISTED = 50
 """How many lines a table of metadata has at most."""
@@ -145,7 +146,7 @@ def of_months(done: Load) -> dict[str, Any]:
     months = [(part.partition_key, part.migrated) for part in done.partitions if part.partition_key is not None]
     if not months:
         return {}
-    return {"rows_by_month": bars([(key.strftime("%Y-%m"), rows) for key, rows in months])}
+    return {"rows_by_month": bars([(month_text(key), rows) for key, rows in months])}
 
 
 def of_standing(stands: Standing) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def of_standing(stands: Standing) -> dict[str, Any]:
         facts["by_table_and_month"] = _table(
             ("table", "month", "records"),
             [
-                (part.table, "" if part.partition_key is None else part.partition_key.strftime("%Y-%m"), part.records)
+                (part.table, "" if part.partition_key is None else month_text(part.partition_key), part.records)
                 for part in stands.pending
             ],
         )

@@ -8,6 +8,7 @@ import dagster as dg
 
 from b44_assets.catalog import Catalog
 from b44_assets.engine.loading import Range
+from b44_assets.settings import month_text
 
 KEY_FORMAT = "%Y-%m"
 RANGE_START = "dagster/asset_partition_range_start"
@@ -17,7 +18,7 @@ RANGE_END = "dagster/asset_partition_range_end"
 def months_from(first_month: date) -> dg.MonthlyPartitionsDefinition:
     """Every month (UTC) from the first to the current one, keyed `YYYY-MM`."""
     return dg.MonthlyPartitionsDefinition(
-        start_date=first_month.strftime(KEY_FORMAT), fmt=KEY_FORMAT, timezone="UTC", end_offset=1
+        start_date=key_of_month(first_month), fmt=KEY_FORMAT, timezone="UTC", end_offset=1
     )
 
 
@@ -29,7 +30,7 @@ def month_of(key: str) -> date:
 
 def key_of_month(month: date) -> str:
     """The key that names a month."""
-    return f"{month.year:04}-{month.month:02}"
+    return month_text(month)
 
 
 def range_tags(first: str, last: str) -> dict[str, str]:
