@@ -184,6 +184,7 @@ select distinct on (a.id) to_id(a.id), table_name, to_id(record_id), action, old
 \ir ../sql/functions/post_functions.sql
 \ir ../sql/functions/statistics_functions.sql
 \ir ../sql/functions/reading_functions.sql
+\ir ../sql/functions/search_functions.sql
 \ir ../sql/partitions/posts_partitions.sql
 \ir ../sql/partitions/audit_logs_partitions.sql
 \ir ../sql/indexes/audit_logs_lookup_indexes.sql

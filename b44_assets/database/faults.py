@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -69,6 +70,11 @@ def classify(error: psycopg.Error) -> FaultClass:
         return FaultClass.DATA
     # Of these, psycopg and libpq raise OperationalError where the connection is gone, and others where we misuse it.
     return FaultClass.TRANSIENT if isinstance(error, psycopg.OperationalError) else FaultClass.PERMANENT
+
+
+def condition_of(error: psycopg.Error) -> str:
+    """PostgreSQL's own name for an error, such as `program_limit_exceeded`; for errors of the client, what psycopg calls them."""
+    return re.sub("(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
 
 
 def backoff(attempt: int, random: Callable[[], float]) -> float:

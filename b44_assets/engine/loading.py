@@ -22,7 +22,7 @@ import psycopg
 from psycopg import errors, sql
 
 from b44_assets.catalog import TableMapping
-from b44_assets.database.faults import FaultClass, backoff, classify
+from b44_assets.database.faults import FaultClass, backoff, classify, condition_of
 from b44_assets.engine.correcting import correct
 from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.pacing import Blindness, Pacer
@@ -372,7 +372,7 @@ class _Loader:
 
     def _refuse(self, conn: Connection, part: _Part, batch: _Batch, error: psycopg.Error) -> None:
         """Puts the one record of a batch into quarantine, since the server has something against it."""
-        reason = f"refused:{error.diag.constraint_name or error.diag.column_name or error.sqlstate}"
+        reason = f"refused:{error.diag.constraint_name or error.diag.column_name or condition_of(error)}"
         self._session.notice(
             f"{self._table}: the record at position {batch.first} is refused by the server: {reason_of(error)}"
         )

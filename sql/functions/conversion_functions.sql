@@ -109,10 +109,22 @@ begin
 end
 $$;
 
+-- A B-tree takes keys of 2,704 bytes, less what else is in the key. Whether a longer text still fits after compression is not
+-- asked: it is the same for every record, whichever indexes there are.
+create or replace function migration.too_long(value text, column_name text) returns text
+language sql immutable parallel safe
+return case when octet_length(value) > 2500 then 'too_long:' || column_name end;
+
+create or replace function migration.longest(elements text[]) returns integer
+language sql immutable parallel safe
+return (select max(length(e)) from unnest(elements) e);
+
 comment on function migration.as_timestamp(text) is 'A point in time from ISO 8601 text, UTC where no zone is given; null where it is none';
 comment on function migration.as_integer(text) is 'A 32-bit integer from text; null where it does not fit';
 comment on function migration.as_boolean(text) is 'true/t/yes/1 and false/f/no/0 in any case; null otherwise';
 comment on function migration.as_jsonb(text) is 'JSON from text; null where it is none';
 comment on function migration.object_id_time(text) is 'The creation time within a Base44 ObjectId; null for other ids';
 comment on function migration.id_key(text) is 'A Base44 id in the form in which equal ids are equal text; empty where it is blank';
+comment on function migration.too_long(text, text) is 'The reason why a text does not fit into the index of its column; null where it does';
+comment on function migration.longest(text[]) is 'The length of the longest element, in characters';
 comment on function migration.repair(boolean, text, text, text, text) is 'A value that was changed rather than carried over, as migration.repairs keeps it';

@@ -20,6 +20,8 @@ judged as (
            case when t.base44_id is null then 'missing_id' end,
            case when t.superseded then 'duplicate_id' end,
            case when t.label is null then 'missing_name' end,
+           migration.too_long(t.label, 'name'),
+           migration.too_long(coalesce(base44_trim(t.slug), base44_slug(t.label)), 'slug'),
            case when t.sort_order is not null and migration.as_integer(t.sort_order) is null then 'invalid:sort_order' end,
            case when t.active is not null and migration.as_boolean(t.active) is null then 'invalid:active' end,
            case when t.created_date is not null and migration.as_timestamp(t.created_date) is null

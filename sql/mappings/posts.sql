@@ -45,6 +45,8 @@ select t.record_number,
          case when t.published is not null and t.flag is null then 'invalid:published' end,
          case when t.publish_date is not null and t.published_at is null then 'invalid:published_at' end,
          case when t.tag_list is null then 'invalid:tags' end,
+         -- A tag cannot be longer than all of them.
+         case when length(t.tags) > 255 and migration.longest(t.tag_list) > 255 then 'tag_too_long' end,
          case when t.view_count is not null and t.views is null then 'invalid:view_count' end,
          case when t.like_count is not null and t.likes is null then 'invalid:like_count' end,
          case when t.created_date is not null and t.made_at is null then 'invalid:created_at' end,

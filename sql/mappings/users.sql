@@ -23,6 +23,8 @@ judged as (
            case when t.superseded then 'duplicate_id' end,
            case when t.address is null then 'missing_email' end,
            case when t.address !~ '^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}$' then 'invalid_email' end,
+           migration.too_long(t.address, 'email'),
+           migration.too_long(lower(base44_trim(t.username) collate base44_unicode), 'username'),
            case when t.verified is not null and migration.as_boolean(t.verified) is null then 'invalid:email_verified' end,
            case when t.disabled is not null and migration.as_boolean(t.disabled) is null
                   or t.active is not null and migration.as_boolean(t.active) is null then 'invalid:active' end,

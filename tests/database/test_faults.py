@@ -12,7 +12,7 @@ from psycopg import errors
 
 from b44_assets.database import connect as module
 from b44_assets.database.connect import connect
-from b44_assets.database.faults import FaultClass, backoff, classify
+from b44_assets.database.faults import FaultClass, backoff, classify, condition_of
 from b44_assets.errors import TransientDatabaseError
 
 
@@ -54,6 +54,14 @@ from b44_assets.errors import TransientDatabaseError
 )
 def test_a_sqlstate_tells_what_can_be_done(code: str, expected: FaultClass) -> None:
     assert classify(errors.lookup(code)("as the server would")) is expected
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [("54000", "program_limit_exceeded"), ("22P02", "invalid_text_representation"), ("22012", "division_by_zero")],
+)
+def test_an_error_has_the_name_that_postgresql_gives_its_condition(code: str, name: str) -> None:
+    assert condition_of(errors.lookup(code)("as the server would")) == name
 
 
 def test_a_value_that_could_not_be_sent_is_the_records_fault() -> None:

@@ -166,6 +166,11 @@ CASES = [
     refused("a creation time that is none is invalid", "invalid:created_at", created_date="31.12.2025"),
     refused("a time of the update that is none is invalid", "invalid:updated_at", updated_date="2026-02-30"),
 
+    Case("a tag of 255 characters is short enough", {"tags": [f" {'é' * 255} ", "b"]}, {"tags": ["é" * 255, "b"]}),
+    Case("many tags may be long together", {"tags": ",".join(["a" * 200] * 9)}, {"tags": ["a" * 200] * 9}),
+    refused("a tag of 256 characters is too long", "tag_too_long", tags=["a", "é" * 256]),
+    refused("a tag among others with commas is too long", "tag_too_long", tags=f"a,{'x' * 6000},b"),
+
     # The rest
     Case("every field without a column is kept as exported",
          {"created_by": "Ann@Example.com", "is_sample": True, "cover": {"url": "x"}, "excerpt": "e", "blank": "\n"},
@@ -337,6 +342,7 @@ def expected_posts(records: Sequence[Record], people: set[str], categories: set[
             "invalid:published": value.get("published") is not None and boolean(value["published"]) is None,
             "invalid:published_at": value.get("publish_date") is not None and publish_date is None,
             "invalid:tags": tags is None,
+            "tag_too_long": any(len(tag) > 255 for tag in tags or ()),
             "invalid:view_count": value.get("view_count") is not None and number_of(value["view_count"]) is None,
             "invalid:created_at": value.get("created_date") is not None and created is None,
             "invalid:updated_at": value.get("updated_date") is not None and updated is None,

@@ -113,6 +113,8 @@ CASES = [
          {"disabled": "true", "active": "yes"}, {"active": False}, unmapped={"active": "yes"}),
     refused("disabled that is no boolean is invalid", "invalid:active", disabled="off"),
     refused("active that is no boolean is invalid", "invalid:active", active="2"),
+    Case("a username of 2,500 bytes is taken", {"username": "é" * 1250}, {"username": "é" * 1250}),
+    refused("a username that no index holds is too long", "too_long:username", username="é" * 1251),
     refused("both wrong are one reason", "invalid:active", active="2", disabled="3"),
     Case("the last sign-in is a time in UTC", {"last_login_at": "2026-06-09T17:30:00.000Z"},
          {"last_login_at": moment("2026-06-09T17:30:00")}),

@@ -312,7 +312,7 @@ def test_partitions_that_came_later_get_their_statistics_target(built: Session) 
         value(
             built,
             "select count(*) from pg_attribute a join pg_index i on i.indexrelid = a.attrelid"
-            " where pg_get_indexdef(i.indexrelid) like '%to_tsvector%' and coalesce(a.attstattarget, -1) <> 0",
+            " where pg_get_indexdef(i.indexrelid) like '%base44_search%' and coalesce(a.attstattarget, -1) <> 0",
         )
         == 0
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import itertools
+import random
 import re
 import threading
 import uuid
@@ -120,7 +123,7 @@ def test_analyze_keeps_no_statistics_of_parsed_documents(db: Db) -> None:
         value(
             db,
             "select count(*) from pg_stats s join pg_indexes i on i.indexname = s.tablename"
-            " where i.indexdef like '%to_tsvector%'",
+            " where i.indexdef like '%base44_search%'",
         )
         == 0
     )
@@ -589,3 +592,61 @@ def test_a_file_of_another_form_is_refused_with_its_line(
         (tmp_path / kind / ("users.sql" if kind == "tables" else "x.sql")).write_text(f"-- A file.\n{content}\n")
     with pytest.raises(CatalogError, match=re.escape(complaint)):
         load_catalog(tmp_path)
+
+
+# Full-text search
+
+
+def distinct_words(letters: str, length: int, joined: int, characters: int) -> str:
+    """A text of words that differ, each of some letters and as many of them joined by hyphens as wanted."""
+    draw = random.Random(1)
+    words = ("-".join("".join(draw.choices(letters, k=length)) for _ in range(joined)) for _ in itertools.count())
+    text = ""
+    while len(text) < characters:
+        text += " ".join(itertools.islice(words, 5_000)) + " "
+    return text[:characters]
+
+
+ASTRAL = "".join(map(chr, range(0x20000, 0x2A000)))
+
+
+@pytest.mark.parametrize(
+    ("letters", "length", "joined"),
+    [("abcdefghijklmnopqrstuvwxyz", 8, 1), (ASTRAL, 1, 2), (ASTRAL, 2, 3), (ASTRAL, 8, 5), (ASTRAL, 60, 3)],
+)
+def test_a_text_of_any_length_and_script_is_taken_by_the_search_indexes(
+    db: Db, letters: str, length: int, joined: int
+) -> None:
+    """With the most that differs in the characters that are read: joined words are kept whole and in parts."""
+    text = distinct_words(letters, length, joined, 1_300_000)
+    with pytest.raises(errors.ProgramLimitExceeded):
+        db.execute("select to_tsvector('english', %s)", (text,))
+    post, _ = new_post(db, new_user(db), content=f"Migrations of databases. {text}")
+    assert found(db, "content", "migration database") >= {post}
+
+
+def test_an_image_in_the_text_is_not_searched_and_what_follows_it_is(db: Db) -> None:
+    image = base64.b64encode(random.Random(1).randbytes(1_500_000)).decode()
+    writer = new_user(db)
+    post, _ = new_post(db, writer, content=f"Beginnings ![a](data:image/png;base64,{image}) <b>endings</b>")
+    shouting, _ = new_post(db, writer, content=f"Beginnings url('DATA:image/png;base64,{image[:5000]}') endings")
+    assert found(db, "content", "beginning ending") >= {post, shouting}
+    assert value(db, "select length(base44_search(content)) from posts where id = %s", post) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["the data: a, b and c", "metadata:image/png,kept", "data:nothing,here", "see data:", "database64,kept ;base64,kept"],
+)
+def test_what_only_looks_like_an_image_is_searched(db: Db, text: str) -> None:
+    assert value(db, "select base44_searchable(%s)", text) == text
+
+
+def found(db: Db, column: str, words: str) -> set[uuid.UUID]:
+    """Posts with some words in a column, by the index."""
+    with db.transaction():
+        db.execute("set local enable_seqscan = off")
+        query = f"select id from posts where base44_search({column}) @@ plainto_tsquery('english', %s)"
+        plan = str(db.execute(f"explain {query}".encode(), (words,)).fetchall())
+        assert "Bitmap Index Scan" in plan
+        return {row[0] for row in db.execute(query.encode(), (words,)).fetchall()}
