@@ -636,7 +636,13 @@ def test_an_image_in_the_text_is_not_searched_and_what_follows_it_is(db: Db) -> 
 
 @pytest.mark.parametrize(
     "text",
-    ["the data: a, b and c", "metadata:image/png,kept", "data:nothing,here", "see data:", "database64,kept ;base64,kept"],
+    [
+        "the data: a, b and c",
+        "metadata:image/png,kept",
+        "data:nothing,here",
+        "see data:",
+        "database64,kept ;base64,kept",
+    ],
 )
 def test_what_only_looks_like_an_image_is_searched(db: Db, text: str) -> None:
     assert value(db, "select base44_searchable(%s)", text) == text
