@@ -162,10 +162,19 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -
 )
 @click.option("--to-lsn", metavar="LSN", help="Recover to this position in the WAL.")
 @click.option("--to-point", metavar="NAME", help="Recover to this restore point (pg_create_restore_point).")
-def restore(backup_id: str | None, into: str, to_time: str | None, to_lsn: str | None, to_point: str | None) -> None:
+@click.option("--no-privileges", is_flag=True, help="Into a database: leave out owners, GRANTs and REVOKEs.")
+def restore(
+    backup_id: str | None,
+    into: str,
+    to_time: str | None,
+    to_lsn: str | None,
+    to_point: str | None,
+    no_privileges: bool,
+) -> None:
     """Restore a backup, never over what is there.
 
-    A logical backup goes into an empty database: --into postgresql://… A recovery from base, incremental and WAL goes into a
+    A logical backup goes into an empty database: --into postgresql://… It comes with its owners and privileges, if the server
+    has the roles. A recovery from base, incremental and WAL goes into a
     new folder, which is a B44_HOME then: up to the end of the WAL, or to the point that is named.
     """
     from b44_assets.backup.model import BackupKind
@@ -178,9 +187,13 @@ def restore(backup_id: str | None, into: str, to_time: str | None, to_lsn: str |
         if target is not None:
             raise click.UsageError("a logical backup holds one moment only: a recovery to a point goes into a folder")
         chosen = catalogue.find(backup_id or "logical/latest")
-        restore_logical(catalogue, chosen, into, tell=_say)
+        restore_logical(catalogue, chosen, into, privileges=not no_privileges, pg_bin=vault.settings.pg_bin, tell=_say)
         click.echo(f"{chosen.id} is restored")
         return
+    if no_privileges:
+        raise click.UsageError(
+            "--no-privileges is for a logical backup: a recovery into a folder brings its roles along"
+        )
     chosen = None if backup_id is None else catalogue.find(backup_id)
     if chosen is not None and chosen.kind is BackupKind.LOGICAL:
         raise BackupError(f"{chosen.id} is a logical backup: it goes into an empty database, --into postgresql://…")

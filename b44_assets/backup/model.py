@@ -54,6 +54,39 @@ class TableState:
 
 
 @dataclass(frozen=True)
+class Access:
+    """Owners and privileges in a database.
+
+    Attributes:
+        objects: By identity, in a line: the owner, and each role with what it may do; `*` is with grant option.
+        owners: The roles that own something, or that default privileges are of.
+        grantees: Other roles that may do something.
+        named: Roles that policies name: without them these cannot be made.
+        superusers: Those of all these that are superusers.
+        database_owner: Whose the database is; that of what is restored may be somebody else's.
+        database: What others may do with the database: `role=PRIVILEGE`, with no role for everybody.
+    """
+
+    objects: Mapping[str, str] = field(default_factory=dict[str, str])
+    owners: tuple[str, ...] = ()
+    grantees: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    superusers: tuple[str, ...] = ()
+    database_owner: str = ""
+    database: tuple[str, ...] = ()
+
+    @property
+    def roles(self) -> list[str]:
+        """All roles that are needed to restore it as it was."""
+        return sorted({*self.owners, *self.grantees, *self.named})
+
+    @property
+    def own_roles(self) -> list[str]:
+        """Those of them that a new server does not bring along."""
+        return [role for role in self.roles if not role.startswith("pg_")]
+
+
+@dataclass(frozen=True)
 class SourceState:
     """What the source held at the moment that the backup stands for.
 
@@ -63,6 +96,8 @@ class SourceState:
         schema: A digest for each object of the schema, by its identity (`table public.posts`, …).
         tables: By qualified name, `schema.table`; partitions each by itself.
         sequences: How many steps each is past its start, by qualified name; what is restored may not be behind.
+        access: Owners and privileges, for a logical backup; None for another one, whose digests cover them, and where an
+            earlier version of ours took it.
     """
 
     taken_at: datetime
@@ -70,6 +105,7 @@ class SourceState:
     schema: Mapping[str, str]
     tables: Mapping[str, TableState]
     sequences: Mapping[str, int]
+    access: Access | None = None
 
 
 @dataclass(frozen=True)

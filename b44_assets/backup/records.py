@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from b44_assets.backup.model import Backup, BackupKind, Proof, SourceState, StoredFile, TableState
+from b44_assets.backup.model import Access, Backup, BackupKind, Proof, SourceState, StoredFile, TableState
 from b44_assets.errors import BadBackupError
 
 FORMAT = 1
@@ -77,6 +77,7 @@ def to_backup(record: dict[str, Any], label: str) -> Backup:
                 schema=state["schema"],
                 tables={name: TableState(**table) for name, table in state["tables"].items()},
                 sequences=state["sequences"],
+                access=_access(state.get("access")),
             ),
         }
         return Backup(**fields)
@@ -105,6 +106,13 @@ def to_proof(record: dict[str, Any], label: str) -> Proof:
         )
     except (LookupError, TypeError, ValueError) as error:
         raise BadBackupError(f"{label} is no record of a verification") from error
+
+
+def _access(record: dict[str, Any] | None) -> Access | None:
+    if record is None:
+        return None
+    lists = {name: tuple(record[name]) for name in ("owners", "grantees", "named", "superusers", "database")}
+    return Access(objects=record["objects"], database_owner=record["database_owner"], **lists)
 
 
 def _time(moment: datetime) -> str:

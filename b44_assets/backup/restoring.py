@@ -5,6 +5,7 @@ Nothing is ever restored over a database or a data directory that is there.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -21,16 +22,20 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
+from psycopg import sql
+
 from b44_assets.backup import archive
+from b44_assets.backup.access import access_of, database_grants, refusal
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.lsn import Segment, lsn, position
 from b44_assets.backup.manifest import manifest_faults
 from b44_assets.backup.model import Backup, BackupKind
 from b44_assets.backup.scratch import Scratch, ScratchServer, log_of, own, scratch, serving
 from b44_assets.backup.taking import BASE, DUMP, WAL, Tell
-from b44_assets.backup.tools import Login, complaint, run, server_programs
+from b44_assets.backup.tools import Login, complaint, run, server_programs, streaming, transaction
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import SUPERUSER, EmbeddedServer, make_directory, server_account
+from b44_assets.database.locks import advisory_key
 from b44_assets.errors import BackupError, BadBackupError
 
 _JOBS = 2
@@ -44,6 +49,10 @@ _COLUMN_OPTIONS = re.compile(
     rb"(?P<options>[a-z_]+=[^()]*)(?P<end>\);\n)"
 )
 _PARTIAL = ".partial"
+_BUFFER = 1024**2
+_OF_ROLES = re.compile(
+    r'role "[^"]*" does not exist|SET ROLE|member of role|must be owner|must be superuser|permission denied'
+)
 
 _HELD = """\
 select format('%s %I.%I', case when c.relkind in ('v', 'm') then 'the view' when c.relkind = 'S' then 'the sequence'
@@ -63,6 +72,21 @@ where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'public')
   and not exists (
     select from pg_depend d where d.classid = 'pg_namespace'::regclass and d.objid = n.oid and d.deptype = 'e')
 limit 1
+"""
+
+
+# One restoration at a time, and what one that was killed is still doing is waited for.
+_ALONE = """\
+select pg_advisory_xact_lock({key});
+do $b44$
+declare
+  held text;
+begin
+  for held in {held} loop
+    raise exception 'the database is not empty, it has %', held;
+  end loop;
+end
+$b44$;
 """
 
 
@@ -156,7 +180,7 @@ def restore_logical(
     backup: Backup,
     into_url: str,
     *,
-    owners: bool = False,
+    privileges: bool = True,
     pg_bin: Path | None = None,
     tell: Tell | None = None,
 ) -> None:
@@ -166,12 +190,13 @@ def restore_logical(
         catalogue: That has it.
         backup: Which one.
         into_url: libpq URL of the database.
-        owners: Whether owners and privileges are restored, too; the roles must be there then.
+        privileges: Whether owners and privileges are restored, too; the roles must be there then.
         pg_bin: `B44_PG_BIN`, if set.
-        tell: Told what is done.
+        tell: Told what is done, and what is not as it was in the source.
 
     Raises:
-        BackupError: It is no logical backup, the database is not empty, or refuses something.
+        BackupError: It is no logical backup, the database is not empty, a role is missing or is not ours to give objects to,
+            or the database refuses something.
         BadBackupError: The backup is damaged.
         DatabaseError: There is no connection.
     """
@@ -182,15 +207,58 @@ def restore_logical(
         name, version = conn.info.dbname, conn.info.server_version
         if held := conn.execute(_HELD.encode()).fetchone():
             raise BackupError(f"database {name!r} is not empty, it has {held[0]}: restore into a new one")
+        access, owner, grants = backup.state.access, "", list[sql.Composed]()
+        if access is not None:
+            if fault := refusal(conn, access, privileges=privileges):
+                raise BackupError(f"{backup.id} cannot be restored into database {name!r}: {fault}")
+            there = access_of(conn)
+            owner = there.database_owner
+            grants = database_grants(access, there, name) if privileges else []
         login = Login.of(into_url, conn, configured=pg_bin)
     with scratch() as place:
         dump = place.folder / DUMP
         tell(f"reading {backup.id}")
         catalogue.fetch(backup, catalogue.file_of(backup, DUMP), dump)
         tell(f"loading it into database {name!r}")
-        load(dump, login, version, f"{backup.id} cannot be restored into database {name!r}", owners=owners)
-    with connect(into_url, application_name="b44 restore", autocommit=True) as conn:
-        conn.execute("analyze")
+        what = f"{backup.id} cannot be restored into database {name!r}"
+        try:
+            _load_at_once(dump, login, version, what, grants, owners=privileges)
+        except BackupError as error:
+            raise _with_remedy(error, privileges=privileges) from error
+    if access is not None and privileges and access.database_owner != owner:
+        tell(f"notice: database {name!r} belongs to {owner}, and in the source to {access.database_owner}")
+    if not privileges:
+        tell(
+            "notice: all belongs to the role that restored it, and what was revoked, such as EXECUTE on a function, is not"
+        )
+
+
+def _load_at_once(
+    dump: Path, login: Login, version: int, what: str, grants: Sequence[sql.Composed], *, owners: bool
+) -> None:
+    """Loads a dump in one transaction, so that a database which could not be filled is as empty as before."""
+    command = [login.program("pg_restore"), *(() if owners else ("--no-owner", "--no-privileges"))]
+    with transaction(login, what) as sink:
+        sink.write(_ALONE.format(key=advisory_key("b44 restore"), held=_HELD).encode())
+        for section in ("pre-data", "data", "post-data"):
+            with streaming([*command, f"--section={section}", "--file=-", dump], what, login.environment) as script:
+                source = io.BufferedReader(script, _BUFFER)  # pyright: ignore[reportArgumentType]  # it is unbuffered
+                _copy_script(source, sink, version, definitions=section == "pre-data")
+        sink.write(b"set client_encoding = 'UTF8';\n")
+        for grant in grants:
+            sink.write(grant.as_string().encode() + b";\n")
+        sink.write(b"analyze;\n")
+
+
+def _with_remedy(error: BackupError, *, privileges: bool) -> BackupError:
+    said = str(error)
+    if "out of shared memory" in said:
+        return BackupError(f"{said}: set a greater max_locks_per_transaction on the server, and restart it")
+    if privileges and _OF_ROLES.search(said):
+        return BackupError(
+            f"{said}: give the server that role, restore as a superuser, or restore with --no-privileges"
+        )
+    return error
 
 
 def load(dump: Path, login: Login, version: int, what: str, *, owners: bool = False) -> None:

@@ -2,7 +2,8 @@
 
 Of a logical backup, a digest covers what any major version gives back alike: names, columns, types, the bodies of
 functions, what a constraint or an index is on. The text of an expression is left out, for it may be written differently
-once it was read in anew. Of a physical backup it covers that as well, with owners and privileges: there nothing may differ.
+once it was read in anew; owners and privileges stand apart (`access`). Of a physical backup a digest covers all of that:
+there nothing may differ.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ from typing import Any
 from psycopg import Connection, errors, sql
 from psycopg.rows import TupleRow
 
+from b44_assets.backup.access import LARGE_OBJECTS, access_differences, access_of
 from b44_assets.backup.model import SourceState, TableState
 from b44_assets.backup.objects import OBJECTS
 from b44_assets.database.deadline import Deadline
 from b44_assets.errors import BackupError
 from b44_assets.wording import plural
-
-LARGE_OBJECTS = "large objects"
 
 # What a session may still set differently, beyond what `connect` settles. A holder of a snapshot may be idle for long.
 _SETTINGS = {
@@ -31,6 +31,7 @@ _SETTINGS = {
     "xmlbinary": "base64",
     "idle_in_transaction_session_timeout": "0",
 }
+_PUBLIC_SCHEMA = "schema public"
 # A table may be dropped between being listed and being locked.
 _LISTINGS = 10
 _PER_STATEMENT = 500
@@ -127,7 +128,11 @@ def snapshot(
 
 
 def capture(
-    conn: Connection[TupleRow], *, lsn: str | None = None, sequences: Mapping[str, int] | None = None
+    conn: Connection[TupleRow],
+    *,
+    lsn: str | None = None,
+    sequences: Mapping[str, int] | None = None,
+    version: int | None = None,
 ) -> SourceState:
     """Reads what the database holds, in the snapshot of the open transaction.
 
@@ -136,6 +141,7 @@ def capture(
         lsn: Where the snapshot stands in the WAL, for the state of a physical backup; None for that of a logical one.
             What a physical backup does not hold is left out: the rows of unlogged tables.
         sequences: As `sequences` gave them before the snapshot, for they do not obey it; by default they are read now.
+        version: Of the source, as in `server_version_num`, if this is what was restored.
 
     Raises:
         BackupError: A table cannot be read by this role.
@@ -157,9 +163,10 @@ def capture(
                 states.pop(".".join(name), None)
         if sequences is None:
             sequences = read_sequences(conn, physical=physical)
+        access = None if physical else access_of(conn, version)
     except errors.InsufficientPrivilege as error:
         raise BackupError(f"this role cannot back up all of the database: {_said(error)}") from error
-    return SourceState(row[0], lsn, digests, states, sequences)
+    return SourceState(row[0], lsn, digests, states, sequences, access)
 
 
 def tables(conn: Connection[TupleRow]) -> list[tuple[str, str]]:
@@ -233,6 +240,11 @@ def differences(expected: SourceState, found: SourceState) -> list[str]:
         got = found.sequences.get(name)
         if got is not None and got < wanted:
             lines.append(f"sequence {name} is {wanted - got} {plural(wanted - got, 'step')} behind")
+    if expected.access is not None and found.access is not None:
+        only_one_has = expected.schema.keys() ^ found.schema.keys()
+        lines += access_differences(
+            expected.access, found.access, only_one_has | {_PUBLIC_SCHEMA} - expected.access.objects.keys()
+        )
     return lines
 
 
@@ -240,7 +252,7 @@ def _objects(conn: Connection[TupleRow], physical: bool) -> dict[str, str]:
     found: dict[str, str] = {}
     for identity, structure, exact in conn.execute(OBJECTS.encode(), {"physical": physical}):
         # Every database has it, and a dump leaves it out.
-        if physical or identity != "schema public":
+        if physical or identity != _PUBLIC_SCHEMA:
             text = f"{structure}\0{exact}" if physical else structure
             found[identity] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return found

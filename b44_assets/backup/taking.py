@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -220,9 +220,7 @@ def take_logical(
                 began_at=server.now,
                 ended_at=ended,
                 files=tuple(files),
-                state=SourceState(
-                    found.taken_at, None, found.schema, found.tables, not_set_back(found.sequences, after)
-                ),
+                state=replace(found, sequences=not_set_back(found.sequences, after)),
                 encrypted=catalogue.key is not None,
                 locale=server.locale,
                 client=str(login.clients),
@@ -301,9 +299,7 @@ def take_physical(
                 began_at=server.now,
                 ended_at=_now(keeper),
                 files=tuple(files),
-                state=SourceState(
-                    found.taken_at, lsn, found.schema, found.tables, not_set_back(found.sequences, after)
-                ),
+                state=replace(found, sequences=not_set_back(found.sequences, after)),
                 parent=None if parent is None else parent.id,
                 timeline=timeline,
                 start_lsn=start,

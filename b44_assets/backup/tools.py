@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +26,13 @@ from b44_assets.errors import BackupError
 _SECRETS = ("password", "sslpassword")
 # How long a program may take to end after it was asked to.
 _END_SECONDS = 10
+# What a server does for a psql that was killed ends soon, where its system can tell it of that.
+_BEGIN = b"""\
+\\set ON_ERROR_STOP 0
+set client_connection_check_interval = '2s';
+\\set ON_ERROR_STOP 1
+begin;
+"""
 
 
 @dataclass(frozen=True)
@@ -188,6 +195,53 @@ def streaming(command: Sequence[str | Path], what: str, environment: Mapping[str
             status = process.wait()
         except BaseException:
             end(process)
+            raise
+        if status:
+            said.seek(0)
+            raise BackupError(f"{what}: {complaint(said.read().decode(errors='replace'))}")
+
+
+@contextmanager
+def transaction(login: Login, what: str) -> Generator[IO[bytes]]:
+    """Runs psql for the block. What is written to it there is one transaction, committed only if the block ends well.
+
+    Should we be killed, psql comes to the end of its input without a COMMIT, and nothing stays of it.
+
+    Args:
+        login: To the server.
+        what: What it is for, for the complaint.
+
+    Raises:
+        BackupError: The server refuses something; it says why.
+    """
+    command = [
+        login.program("psql"),
+        "-X",
+        "-q",
+        "--no-password",
+        "-v",
+        "ON_ERROR_STOP=1",
+        f"--dbname={login.conninfo}",
+    ]
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command,
+            env=dict(login.environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        try:
+            with suppress(BrokenPipeError), process.stdin as sink:
+                sink.write(_BEGIN)
+                yield sink
+                sink.write(b"\ncommit;\n")
+            status = process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
             raise
         if status:
             said.seek(0)

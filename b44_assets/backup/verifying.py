@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from b44_assets.backup.access import access_of, database_grants
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.model import Backup, BackupKind, Proof
 from b44_assets.backup.restoring import RecoveryTarget, Tell, load, recovering
@@ -90,7 +91,7 @@ def _logical(catalogue: Catalogue, backup: Backup, place: Scratch, pg_bin: Path 
             login = Login.of(server.url(_RESTORED), conn, configured=pg_bin)
             version = conn.info.server_version
             try:
-                load(dump, login, version, f"{backup.id} cannot be restored")
+                load(dump, login, version, f"{backup.id} cannot be restored", owners=backup.state.access is not None)
             except BackupError as error:
                 if _OF_THIS_MACHINE.search(str(error)):
                     raise BackupError(
@@ -98,6 +99,9 @@ def _logical(catalogue: Catalogue, backup: Backup, place: Scratch, pg_bin: Path 
                         f" ({programs}); set B44_PG_BIN to one that has what the source has"
                     ) from error
                 raise BadBackupError(str(error)) from error
+            if backup.state.access is not None:
+                for statement in database_grants(backup.state.access, access_of(conn), _RESTORED):
+                    conn.execute(statement)
             tell("comparing it with its source")
             found = _compared(conn, backup)
     if found and not same_locale:
@@ -137,7 +141,7 @@ def _physical(catalogue: Catalogue, backup: Backup, place: Scratch, pg_bin: Path
 def _compared(conn: psycopg.Connection[tuple[object, ...]], backup: Backup) -> list[str]:
     settle(conn)
     with snapshot(conn):
-        return differences(backup.state, capture(conn, lsn=backup.state.lsn))
+        return differences(backup.state, capture(conn, lsn=backup.state.lsn, version=backup.server_version))
 
 
 def _initialize(place: Scratch, data_dir: Path, programs: Path) -> None:
@@ -149,14 +153,28 @@ def _initialize(place: Scratch, data_dir: Path, programs: Path) -> None:
 
 
 def _make_roles(catalogue: Catalogue, backup: Backup, place: Scratch, url: str, pg_bin: Path | None) -> None:
-    """Makes the roles that policies of the dump may name. What a scratch server refuses of them does not matter."""
-    if not any(file.name.startswith(ROLES) for file in backup.files):
+    """Makes the roles that own something, may do something or are named by policies.
+
+    With their memberships, as far as the source has told of them. What a scratch server refuses of that does not matter.
+    """
+    if any(file.name.startswith(ROLES) for file in backup.files):
+        script = place.folder / ROLES
+        catalogue.fetch(backup, catalogue.file_of(backup, ROLES), script)
+        with connect(url, autocommit=True) as conn:
+            login = Login.of(url, conn, configured=pg_bin)
+        psql = [login.program("psql"), "-X", "-q", "-f", script, f"--dbname={login.conninfo}"]
+        run(psql, "the roles", login.environment)
+    access = backup.state.access
+    if access is None:
         return
-    script = place.folder / ROLES
-    catalogue.fetch(backup, catalogue.file_of(backup, ROLES), script)
     with connect(url, autocommit=True) as conn:
-        login = Login.of(url, conn, configured=pg_bin)
-    run([login.program("psql"), "-X", "-q", "-f", script, f"--dbname={login.conninfo}"], "the roles", login.environment)
+        there = {name for (name,) in conn.execute("select rolname from pg_roles")}
+        for role in access.own_roles:
+            if role not in there:
+                conn.execute(sql.SQL("create role {} nologin").format(sql.Identifier(role)))
+        for role in access.superusers:
+            # Nobody else can own an event trigger, for one.
+            conn.execute(sql.SQL("alter role {} superuser").format(sql.Identifier(role)))
 
 
 def _make_database(url: str, locale: Mapping[str, str]) -> bool:
