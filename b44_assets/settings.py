@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
+from enum import StrEnum
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
@@ -197,6 +198,16 @@ _LIVE = Pace(target_seconds=0.02, pause=Pause(multiple=20), streams=1)
 """`B44_THROTTLE=on`: the application has the server to itself for twenty of twenty-one parts of the time."""
 
 
+class ContentFormat(StrEnum):
+    """What a text that readers are shown is, by which it is cleaned or not (`B44_CONTENT_FORMAT`).
+
+    `TEXT` is for apps that store Markdown or code, and escape when they show it.
+    """
+
+    HTML = "html"
+    TEXT = "text"
+
+
 class Overrides(TypedDict, total=False):
     """Values that come from command-line options; `None` means that the option was not given."""
 
@@ -211,6 +222,7 @@ class Overrides(TypedDict, total=False):
     batch_size: int | None
     lock_timeout_ms: int | None
     keep_months: Mapping[str, int] | None
+    content_format: ContentFormat | None
     throttle: bool | None
     batch_seconds: float | None
     batch_pause: Pause | None
@@ -245,6 +257,7 @@ class Settings:
         batch_size: Records in one batch of the engine (`B44_BATCH_SIZE`).
         lock_timeout_ms: Longest wait, in milliseconds, for a lock that blocks others (`B44_LOCK_TIMEOUT`).
         keep_months: Months after which partitions are detached, by table (`B44_KEEP_MONTHS`); others are kept for ever.
+        content_format: Whether content is HTML, and cleaned, or text, and carried over (`B44_CONTENT_FORMAT`).
         throttle: Whether loads give way to an application in live use (`B44_THROTTLE`); see `pace`.
         batch_seconds: What a batch should take, in seconds (`B44_BATCH_SECONDS`); `None` leaves it to `throttle`.
         batch_pause: The rest between two batches of a stream (`B44_BATCH_PAUSE`); `None` leaves it to `throttle`.
@@ -278,6 +291,7 @@ class Settings:
     batch_size: int = DEFAULT_BATCH_SIZE
     lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS
     keep_months: Mapping[str, int] = field(default_factory=dict[str, int])
+    content_format: ContentFormat = ContentFormat.HTML
     throttle: bool = False
     batch_seconds: float | None = None
     batch_pause: Pause | None = None
@@ -380,6 +394,8 @@ class Settings:
             given["lock_timeout_ms"] = _milliseconds("B44_LOCK_TIMEOUT", text)
         if text := values.get("B44_KEEP_MONTHS"):
             given["keep_months"] = _months_by_table("B44_KEEP_MONTHS", text)
+        if text := values.get("B44_CONTENT_FORMAT"):
+            given["content_format"] = _content_format("B44_CONTENT_FORMAT", text)
         if text := values.get("B44_THROTTLE"):
             given["throttle"] = _on_or_off("B44_THROTTLE", text)
         if text := values.get("B44_BATCH_SECONDS"):
@@ -535,6 +551,13 @@ def _duration(text: str) -> int | None:
     """Returns milliseconds, or None where the text is no time with its unit."""
     match = re.fullmatch(r"([0-9]{1,12})\s*(ms|s|min)", text)
     return None if match is None else int(match[1]) * _UNITS_MS[match[2]]
+
+
+def _content_format(name: str, text: str) -> ContentFormat:
+    try:
+        return ContentFormat(text)
+    except ValueError:
+        raise SettingsError(f"{name} must be {' or '.join(ContentFormat)}, not {text!r}") from None
 
 
 def _on_or_off(name: str, text: str) -> bool:

@@ -22,6 +22,7 @@ from b44_assets.engine.sources import (
     mark_versions,
     staged_is_gone,
 )
+from b44_assets.settings import ContentFormat
 
 _DIGEST = "md5(jsonb_strip_nulls({})::text)"
 _TEXT = "select coalesce(jsonb_object_agg(key, value), '{{}}') from jsonb_each_text({})"
@@ -54,7 +55,7 @@ def _correct(session: Session, mapping: TableMapping) -> int:
             # Else what is taken in would stand there as if it were the export.
             if staged_is_gone(conn, table):
                 return 0
-            applied = apply_corrections(conn, mapping)
+            applied = apply_corrections(conn, mapping, session.content_format)
             if applied:
                 # What depends on the staged records is to be settled anew.
                 conn.execute("update migration.exports set generation = default where entity = %s", (table,))
@@ -189,12 +190,13 @@ def _any(conn: Connection, table: str) -> bool:
     return scalar(conn, "select exists (select from migration.corrections where entity = %s)", (table,))
 
 
-def apply_corrections(conn: Connection, mapping: TableMapping) -> int:
+def apply_corrections(conn: Connection, mapping: TableMapping, form: ContentFormat) -> int:
     """Changes the staged text of records that were corrected.
 
     Args:
         conn: In a transaction; the source view must be there.
         mapping: The entity's mapping.
+        form: What the fields are that it names as `html`.
 
     Returns:
         How many staged records were changed. The source view is of the staged columns as they are now.
@@ -208,7 +210,7 @@ def apply_corrections(conn: Connection, mapping: TableMapping) -> int:
     changed = _find_due(conn, table)
     if changed:
         _take_in_refused(conn, table)
-        _write_due(conn, mapping)
+        _write_due(conn, mapping, form)
         create_source_view(conn, mapping)
         mark_versions(conn, mapping, tuple(columns_of(conn, "base44", table)))
     conn.execute("drop table due")
@@ -235,7 +237,7 @@ def _find_due(conn: Connection, table: str) -> int:
     ).rowcount
 
 
-def _write_due(conn: Connection, mapping: TableMapping) -> None:
+def _write_due(conn: Connection, mapping: TableMapping, form: ContentFormat) -> None:
     """Makes the corrections that are due. A field that a correction leaves out is null."""
     table = mapping.spec.name
     names = _columns_for(conn, table)
@@ -251,7 +253,7 @@ def _write_due(conn: Connection, mapping: TableMapping) -> None:
     )
     for field in mapping.html:
         if field in names:
-            _sanitize_due(conn, table, names[field], CLEAN_PREFIX + field)
+            _sanitize_due(conn, table, names[field], CLEAN_PREFIX + field, form)
 
 
 def _columns_for(conn: Connection, table: str) -> dict[str, str]:
@@ -274,7 +276,7 @@ def _columns_for(conn: Connection, table: str) -> dict[str, str]:
     return names
 
 
-def _sanitize_due(conn: Connection, table: str, column: str, clean: str) -> None:
+def _sanitize_due(conn: Connection, table: str, column: str, clean: str, form: ContentFormat) -> None:
     rows = conn.execute(
         sql.SQL("select s.{}, s.{} from base44.{} s join due d on d.record_number = s.{}").format(
             sql.Identifier(RECORD_NUMBER), sql.Identifier(column), sql.Identifier(table), sql.Identifier(RECORD_NUMBER)
@@ -286,7 +288,7 @@ def _sanitize_due(conn: Connection, table: str, column: str, clean: str) -> None
                 sql.Identifier(table), sql.Identifier(clean), sql.Identifier(RECORD_NUMBER)
             ),
             [
-                (safe if text is not None and (safe := sanitize(text)) != text else None, number)
+                (safe if text is not None and (safe := sanitize(text, form)) != text else None, number)
                 for number, text in rows
             ],
         )

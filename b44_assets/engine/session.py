@@ -23,7 +23,7 @@ from b44_assets.database.connect import CANCEL_SECONDS, cancelling, connect, ren
 from b44_assets.database.embedded import target_url
 from b44_assets.database.faults import FaultClass, backoff, classify
 from b44_assets.errors import DatabaseError, TransientDatabaseError
-from b44_assets.settings import DEFAULT_PLAUSIBLE_YEARS, Pace, QuarantineLimit, Settings
+from b44_assets.settings import DEFAULT_PLAUSIBLE_YEARS, ContentFormat, Pace, QuarantineLimit, Settings
 
 T = TypeVar("T")
 
@@ -85,6 +85,7 @@ class Session:
         attempts: How often work is tried that fails for a reason that may pass by itself.
         max_quarantine: How many refused records stop an entity's load; None for no limit.
         plausible_years: How many years after it was staged a record's partition key may lie.
+        content_format: What the fields are that mappings name as `html`.
         lock_timeout_ms: How long DDL may wait for a lock before it steps back and tries again, in milliseconds.
         progress: Whom to tell how far it is.
         notice: Whom to tell, in a line, that something is tried again or held back.
@@ -100,6 +101,7 @@ class Session:
     attempts: int = 6
     max_quarantine: QuarantineLimit | None = None
     plausible_years: int = DEFAULT_PLAUSIBLE_YEARS
+    content_format: ContentFormat = ContentFormat.HTML
     lock_timeout_ms: int = 200
     progress: Progress = silent
     notice: Callable[[str], None] = unsaid
@@ -129,6 +131,7 @@ class Session:
             gentle=settings.throttle,
             max_quarantine=settings.max_quarantine,
             plausible_years=settings.plausible_years,
+            content_format=settings.content_format,
             lock_timeout_ms=settings.lock_timeout_ms,
             progress=progress,
             notice=notice,

@@ -24,7 +24,7 @@ from psycopg.types.json import Jsonb
 from b44_assets.catalog import TableMapping
 from b44_assets.engine.correcting import apply_corrections, note_corrections
 from b44_assets.engine.failpoints import failpoint
-from b44_assets.engine.sanitizing import sanitized_column
+from b44_assets.engine.sanitizing import CLEANING, sanitized_column
 from b44_assets.engine.session import Connection, Session, columns_of, hold, persevering, scalar
 from b44_assets.engine.sources import (
     CLEAN_PREFIX,
@@ -152,7 +152,7 @@ def _stage_file(session: Session, conn: Connection, mapping: TableMapping, file:
         # Only the content tells: a file may be changed and keep its size and its time.
         if known is not None and known[1] == reader.size and (digest := reader.digest_of_all()) == known[0]:
             reader.require_unchanged()
-            if (same := _staged_before(conn, mapping, digest)) is not None:
+            if (same := _staged_before(session, conn, mapping, digest)) is not None:
                 return same
 
         def watched() -> Iterator[Batch]:
@@ -199,7 +199,7 @@ def _stage_table(session: Session, conn: Connection, mapping: TableMapping, sour
                 ).format(sql.Identifier(source)),
             )
         )
-        if (same := _staged_before(conn, mapping, digest)) is not None:
+        if (same := _staged_before(session, conn, mapping, digest)) is not None:
             return same
         types = reading.execute(
             "select attname, atttypid::regtype::text from pg_attribute"
@@ -225,7 +225,7 @@ def _stage_table(session: Session, conn: Connection, mapping: TableMapping, sour
 
 def _stage_nothing(session: Session, conn: Connection, mapping: TableMapping) -> StagedExport:
     table = mapping.spec.name
-    if (same := _staged_before(conn, mapping, "absent")) is not None:
+    if (same := _staged_before(session, conn, mapping, "absent")) is not None:
         return same
     with conn.transaction():
         _write(session, conn, mapping, "", (), (), [])
@@ -241,10 +241,17 @@ def _batches_of(rows: Cursor[TupleRow], fields: tuple[str, ...]) -> Iterator[Bat
         first += len(chunk)
 
 
-def _staged_before(conn: Connection, mapping: TableMapping, digest: str) -> StagedExport | None:
-    """What stands in the books if it is this very export and the staged rows are still there."""
-    known = scalar(conn, "select digest from migration.exports where entity = %s", (mapping.spec.name,))
-    return _standing(conn, mapping) if known == digest else None
+def _staged_before(session: Session, conn: Connection, mapping: TableMapping, digest: str) -> StagedExport | None:
+    """What stands in the books if it is this very export, cleaned by these rules, and the staged rows are still there."""
+    known = conn.execute(
+        "select digest, cleaning from migration.exports where entity = %s", (mapping.spec.name,)
+    ).fetchone()
+    return _standing(conn, mapping) if known == (digest, _cleaning(session, mapping)) else None
+
+
+def _cleaning(session: Session, mapping: TableMapping) -> str | None:
+    """By which rules the fields are cleaned that are named as `html`; None where there are none."""
+    return f"{session.content_format} {CLEANING}" if mapping.html else None
 
 
 def _standing(conn: Connection, mapping: TableMapping) -> StagedExport | None:
@@ -350,7 +357,8 @@ class _Copy:
                 columns[CLEAN_PREFIX + name] = sanitized_column(
                     columns[names[name]].combine_chunks()
                     if isinstance(columns[names[name]], pa.ChunkedArray)
-                    else columns[names[name]]
+                    else columns[names[name]],
+                    self._session.content_format,
                 )
         columns[RECORD_NUMBER] = pa.array(batch.record_numbers, pa.int64())
         if tuple(columns) != self._columns:
@@ -423,7 +431,7 @@ def _note(
     conn.execute("delete from migration.exports where entity = %s", (table,))
     conn.execute(
         "insert into migration.exports (entity, source_entity, source_file, dialect, bytes, digest, exported_at, fields,"
-        " records, refused, oddities, run_id) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " records, refused, oddities, cleaning, run_id) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             table,
             mapping.entity,
@@ -436,6 +444,7 @@ def _note(
             records,
             len(refused),
             Jsonb(oddities),
+            _cleaning(session, mapping),
             session.run_id,
         ),
     )
@@ -446,4 +455,4 @@ def _note(
         )
     mark_versions(conn, mapping, tuple(columns_of(conn, "base44", table)))
     create_source_view(conn, mapping)
-    apply_corrections(conn, mapping)
+    apply_corrections(conn, mapping, session.content_format)

@@ -18,6 +18,8 @@ create table if not exists migration.exports (
   staged_at timestamptz not null default now()
 );
 
+alter table migration.exports add column if not exists cleaning text;
+
 -- Records that could not be split into cells or hold text that PostgreSQL cannot: they never reach base44.*.
 create table if not exists migration.refused (
   entity text not null references migration.exports (entity) on delete cascade,
@@ -72,6 +74,7 @@ comment on column migration.exports.exported_at is 'The export''s time: the file
 comment on column migration.exports.fields is 'Exported fields in the order of the file';
 comment on column migration.exports.records is 'Records in the file, refused ones included';
 comment on column migration.exports.refused is 'Records that could not be staged';
+comment on column migration.exports.cleaning is 'By which rules HTML was cleaned; null where no field is HTML';
 comment on table migration.refused is 'Records that could not be staged, as they came';
 comment on table migration.versions is 'Records passed over for another of the same id';
 comment on table migration.settlements is 'What becomes of the staged records of each entity, in numbers';

@@ -14,9 +14,11 @@ import pytest
 from psycopg import sql
 
 from b44_assets.engine.failpoints import armed
+from b44_assets.engine.proving import content_parity
 from b44_assets.engine.session import Connection
 from b44_assets.engine.strays import keep_strays
 from b44_assets.errors import ExportError
+from b44_assets.settings import ContentFormat
 from tests.database.conftest import Outcome, Record, Target, object_id, post, user, uuid_of
 
 
@@ -96,14 +98,15 @@ def test_a_record_without_any_field_is_a_row(target_18: Target) -> None:
 
 
 def test_only_html_that_changes_when_cleaned_is_kept_beside(target_18: Target) -> None:
-    texts = ["no html", "<b>fine</b>", "<b onclick='x'>bad</b>", "a & b", None]
+    texts = ["no html", "<b>fine</b>", "<b onclick='x'>bad</b>", "a & b", "a & b<br>", None]
     target_18.write({"Post": [{"id": str(n), "content": text} for n, text in enumerate(texts)]})
     target_18.stage("posts")
     assert [row["_clean_content"] for row in staged(target_18, "posts")] == [
         None,
         None,
         "<b>bad</b>",
-        "a &amp; b",
+        None,
+        "a &amp; b<br>",
         None,
     ]
     assert [row["content"] for row in staged(target_18, "posts")] == texts
@@ -515,3 +518,39 @@ def test_a_file_of_another_entity_that_changes_while_it_is_read_is_read_again(ta
 
     with armed(meanwhile):
         assert keep_strays(target_18.having(sleep=lambda _: None).session, target_18.export).records == {"Comment": 11}
+
+
+# -- HTML or text --------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_export_is_cleaned_anew_where_content_is_of_another_format(target_18: Target) -> None:
+    content = "<b onclick='x'>R&D is good</b>"
+    target_18.migrate({"User": [user(1)], "Post": [post(1, content=content)]})
+    assert target_18.one("select content from posts") == "<b>R&amp;D is good</b>"
+    target_18.having(content_format=ContentFormat.TEXT).migrate({"User": [user(1)], "Post": [post(1, content=content)]})
+    assert target_18.one("select content from posts") == content
+    assert target_18.all("select column_name from migration.repairs") == []
+    again = target_18.having(content_format=ContentFormat.TEXT).migrate({"Post": [post(1, content=content)]})
+    assert not again["posts"].settlement.changed
+    parity = content_parity(target_18.session, target_18.session.catalog.mappings["posts"])
+    assert parity is not None and parity.equal
+
+
+def test_what_was_cleaned_by_earlier_rules_is_put_right_by_the_same_export(target_18: Target) -> None:
+    records = {"User": [user(1)], "Post": [post(1, content="R&D and more"), post(2, content="R&D, edited")]}
+    target_18.migrate(records)
+    # As it was: every text with an ampersand was written as HTML.
+    target_18.run("update migration.exports set cleaning = null")
+    target_18.run("update base44.posts set _clean_content = replace(content, '&', '&amp;')")
+    target_18.run("update migration.settlements set fingerprint = 'of then'")
+    target_18.load("posts")
+    target_18.run("update posts set like_count = 7, updated_at = now() where title = 'Title 2'")
+    assert target_18.all("select content from posts order by id") == [("R&amp;D and more",), ("R&amp;D, edited",)]
+    assert target_18.migrate(records)["posts"].settlement.to_migrate == 1
+    # What was edited since is nobody's but its editor's.
+    assert target_18.all("select content from posts order by id") == [("R&D and more",), ("R&amp;D, edited",)]
+    parity = content_parity(target_18.session, target_18.session.catalog.mappings["posts"])
+    assert parity is not None and parity.passed
+    assert target_18.outcome("posts").repairs == {
+        object_id(2): [("content", "sanitized", "R&D, edited", "R&amp;D, edited")]
+    }

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from b44_assets.errors import SettingsError
-from b44_assets.settings import Pace, Pause, QuarantineLimit, Settings
+from b44_assets.settings import ContentFormat, Pace, Pause, QuarantineLimit, Settings
 
 
 def load(directory: Path, **environ: str) -> Settings:
@@ -27,6 +27,7 @@ def test_an_empty_environment_gives_the_defaults(tmp_path: Path) -> None:
     assert settings.first_month == date(2020, 1, 1)
     assert settings.max_quarantine is None
     assert settings.batch_size == 20_000
+    assert settings.content_format is ContentFormat.HTML
     assert settings.lock_timeout_ms == 200
     assert settings.keep_months == {}
     assert settings.backup_location == str(tmp_path / ".b44" / "backups")
@@ -62,6 +63,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         B44_BATCH_SIZE="1000",
         B44_LOCK_TIMEOUT="2s",
         B44_KEEP_MONTHS="posts=36, audit_logs=84",
+        B44_CONTENT_FORMAT="text",
         B44_THROTTLE="on",
         B44_BATCH_SECONDS="500ms",
         B44_BATCH_PAUSE="1s",
@@ -86,6 +88,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         batch_size=1000,
         lock_timeout_ms=2000,
         keep_months={"posts": 36, "audit_logs": 84},
+        content_format=ContentFormat.TEXT,
         throttle=True,
         batch_seconds=0.5,
         batch_pause=Pause(seconds=1),
@@ -214,6 +217,7 @@ def test_no_password_is_in_the_repr(tmp_path: Path) -> None:
         ("B44_KEEP_MONTHS", "36", "audit_logs=84"),
         ("B44_KEEP_MONTHS", "posts=0", "audit_logs=84"),
         ("B44_KEEP_MONTHS", "posts=36,posts=12", "audit_logs=84"),
+        ("B44_CONTENT_FORMAT", "markdown", "html or text"),
         ("B44_THROTTLE", "yes", "on or off"),
         ("B44_BATCH_SECONDS", "2", "2s or 500ms"),
         ("B44_BATCH_SECONDS", "0s", "from 1ms"),
