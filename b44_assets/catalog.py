@@ -90,12 +90,14 @@ class Numbered:
         column: The column of the mapping, holding the wanted value.
         table: Where taken values stand, under the same column name.
         owner: The column of that table which says whose value it is.
+        made_from: The column that a value is made from where none is given: one that was made stays while that one does.
         repaired: Whether a value that had to be changed is a repair of the record.
     """
 
     column: str
     table: str
     owner: str
+    made_from: str | None
     repaired: bool
 
 
@@ -389,10 +391,10 @@ def _mapping(spec: Spec) -> TableMapping:
         raise fault("'fields' must begin with id")
     numbered: Numbered | None = None
     if (value := spec.options.get("numbered")) is not None:
-        match = re.fullmatch(r"(\w+) in (\w+) by (\w+)(, repaired)?", value)
+        match = re.fullmatch(r"(\w+) in (\w+) by (\w+)(?:, made from (\w+))?(, repaired)?", value)
         if match is None:
-            raise fault("expected 'numbered: <column> in <table> by <column>[, repaired]'")
-        numbered = Numbered(match[1], match[2], match[3], match[4] is not None)
+            raise fault("expected 'numbered: <column> in <table> by <column>[, made from <column>][, repaired]'")
+        numbered = Numbered(match[1], match[2], match[3], match[4], repaired=match[5] is not None)
     claims: Claims | None = None
     if (value := spec.options.get("claims")) is not None:
         match = re.fullmatch(r"(\w+(?:, *\w+)*); released by (\w+) = (.+)", value)

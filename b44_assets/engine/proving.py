@@ -291,6 +291,16 @@ def _summed(mapping: TableMapping, columns: list[str]) -> list[str]:
 def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> sql.Composed:
     table = mapping.spec.name
     names = [mapping.key, *([mapping.numbered.column] if mapping.numbered is not None else [])]
+    judged: list[str] = []
+    stays = sql.SQL("false")
+    if mapping.numbered is not None and mapping.numbered.made_from is not None:
+        judged.append("name_given")
+        # Made by the rules of an earlier plan from what is the same still, as all other columns are; and written so. Of what
+        # the latest plan inserted, every name is compared.
+        stays = sql.SQL(
+            "(not e.name_given and t.row_checksum = m.row_checksum and (m.updated_batch is not null or m.generation <>"
+            " (select n.generation from migration.settlements n where n.entity = {})))"
+        ).format(sql.Literal(table))
     newer = sql.SQL("false")
     if "updated_at" in columns_of(conn, "public", table):
         names.append("updated_at")
@@ -307,7 +317,7 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
         ),
         compared as materialized (
           select e.record_number,
-                 case when t.checksum = e.checksum and {name_agrees} then 'equal'
+                 case when t.checksum = e.checksum and ({name_agrees} or {name_stays}) then 'equal'
                       -- Sound by the mapping, and refused by the server.
                       when t.{key} is not null and (c.id is not null or r.id is not null) then 'conflict'
                       when t.{key} is null and c.kind = 'deleted' and c.accepted_at is not null then 'conflict'
@@ -332,7 +342,7 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
           from compared
         """
     ).format(
-        expected_names=identifiers(names, "e"),
+        expected_names=identifiers([*names, *judged], "e"),
         expected_sum=checksum(_summed(mapping, columns), "e"),
         mapping=sql.Identifier(f"{table}_mapping"),
         stored_names=identifiers(names, "t"),
@@ -341,6 +351,7 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
         table=sql.Identifier(table),
         key=sql.Identifier(mapping.key),
         name_agrees=name_agrees(mapping, "t", "e"),
+        name_stays=stays,
         newer=newer,
         entity=sql.Literal(table),
         shown=sql.Literal(DIFFERENCES_SHOWN),

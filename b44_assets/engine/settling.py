@@ -37,7 +37,7 @@ from b44_assets.engine.session import (
     plan_for_bulk,
     scalar,
 )
-from b44_assets.engine.sources import create_mapping_view, name_agrees, staged_is_gone, target_columns
+from b44_assets.engine.sources import create_mapping_view, made_of_the_same, name_agrees, staged_is_gone, target_columns
 from b44_assets.errors import DatabaseError, ThresholdError
 
 CONFLICTS = ("edited", "deleted", "not_newer")
@@ -307,10 +307,13 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
     else:
         filled = target_columns(conn, mapping)
         summed = [name for name in filled if mapping.numbered is None or name != mapping.numbered.column]
-        agrees = name_agrees(mapping, "t", "m")
+        edited = sql.SQL("({} <> known.row_checksum)").format(checksum(filled, "t"))
+        agrees = sql.SQL("({} or {} and not {})").format(
+            name_agrees(mapping, "t", "m"), made_of_the_same(mapping, "t", "m"), edited
+        )
         parts = {
             "taken": taken,
-            "edited": sql.SQL("({} <> known.row_checksum)").format(checksum(filled, "t")),
+            "edited": edited,
             "same": sql.SQL("({} = {} and {})").format(checksum(summed, "m"), checksum(summed, "t"), agrees),
             "newer": sql.SQL("coalesce(f.last_change > coalesce(known.updated_at, '-infinity'), false)"),
             "gone": sql.SQL("t.{} is null").format(sql.Identifier(mapping.key)),

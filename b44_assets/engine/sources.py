@@ -245,6 +245,27 @@ def name_agrees(mapping: TableMapping, stored: str, wanted: str) -> sql.Composab
     ).format(stored=sql.Identifier(stored, column), wanted=sql.Identifier(wanted, column))
 
 
+def made_of_the_same(mapping: TableMapping, stored: str, wanted: str) -> sql.Composable:
+    """Whether a name was made from what its record still says, though it would be made otherwise today.
+
+    Links go by a name, so that one that was made by earlier rules stays; whether the row is as the migration wrote it must
+    be asked besides.
+
+    Args:
+        mapping: The mapping.
+        stored: Alias of the relation with the stored row.
+        wanted: Alias of the relation with the mapped record.
+    """
+    if mapping.numbered is None or mapping.numbered.made_from is None:
+        return sql.SQL("false")
+    return sql.SQL("(not {}.name_given and {} is not null and {} is not distinct from {})").format(
+        sql.Identifier(wanted),
+        sql.Identifier(stored, mapping.numbered.column),
+        sql.Identifier(stored, mapping.numbered.made_from),
+        sql.Identifier(wanted, mapping.numbered.made_from),
+    )
+
+
 _MAPPED: LiteralString = (
     "with source as not materialized (select * from migration.{source}) select {shown} from ({mapping}\n) as mapped"
 )

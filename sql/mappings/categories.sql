@@ -3,7 +3,7 @@
 -- depends: users, identifier_functions, conversion_functions
 -- fields: id, name, slug, description, color, sort_order, active, created_date|created_at, updated_date|updated_at,
 --   created_by_id
--- numbered: slug in categories by id, repaired
+-- numbered: slug in categories by id, made from name, repaired
 -- claims: name; released by name = id::text
 
 with typed as materialized (

@@ -6,7 +6,7 @@
 --   view_count, like_count, created_date|created_at, updated_date|updated_at, created_by_id
 -- html: content
 -- wide: content
--- numbered: slug in post_slugs by post_id
+-- numbered: slug in post_slugs by post_id, made from title
 
 -- Every text by which an export can name a user. To turn every name in an export into an id instead would take far longer,
 -- as base44_uuid is slow for text that is no ObjectId.

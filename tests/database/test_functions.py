@@ -10,14 +10,19 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any
+from typing import Any, LiteralString
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from tests.database.conftest import FIRST_SECOND, NAMESPACE, SYSTEM_USER, Target, object_id, uuid_of
+from b44_assets.catalog import Catalog, Kind
+from b44_assets.database.connect import connect
+from b44_assets.engine.schema import apply
+from b44_assets.engine.session import Session
+from tests.conftest import Pg15
+from tests.database.conftest import FIRST_SECOND, NAMESPACE, SYSTEM_USER, Target, new_database, object_id, uuid_of
 
 # A round trip costs more than a value, so that each example is a list of them.
 many = settings(max_examples=60)
@@ -88,22 +93,105 @@ def test_present_leaves_text_as_it_is_unless_it_is_blank(functions: Functions, v
 
 
 def slug(value: str) -> str | None:
-    kept = "".join(c if unicodedata.category(c)[0] == "L" or c.isdecimal() else "-" for c in value.lower())
-    return re.sub("-+", "-", kept).strip("-") or None
+    """The rule for slugs in plain Python: NFC, lower case, letters, marks and digits, a hyphen for all between them."""
+    composed = unicodedata.normalize("NFC", value)
+    kept, symbol = "", True
+    for c in composed:
+        if unicodedata.category(c)[0] in "LM" or unicodedata.category(c) == "Nd":
+            # What says how the symbol before it is shown goes with it.
+            if not (symbol and kept and re.match("[\ufe00-\ufe0f\u20e3\U000e0100-\U000e01ef]", c)):
+                symbol = False
+                kept += c
+        else:
+            symbol = True
+            kept += "-"
+    hyphened = re.sub("-+", "-", kept)
+    return unicodedata.normalize("NFC", "".join(map(lower, words(hyphened)))).strip("-") or None
 
 
-# Letters and digits that Unicode has had for long, so that Python and both servers know the same of them.
-# A capital sigma is left to the examples: they differ on whether one behind punctuation ends a word.
-_OLD = st.characters(max_codepoint=0x52F, categories=["Lu", "Ll", "Lt", "Lo", "Nd"], exclude_characters="Σ")
-_SCRIPTS = st.sampled_from("١٢٣४५日本語アあ한글ไทยאבجدهΑßẞǅİıﬁ")
-_BETWEEN = st.characters(max_codepoint=0x2FF, categories=["Zs", "Pd", "Po", "Ps", "Pe", "Sm", "Sc", "Cc"])
+def words(hyphened: str) -> list[str]:
+    return re.findall("-|[^-]+", hyphened)
+
+
+def lower(word: str) -> str:
+    """Lower case; a capital sigma is the final one at the end of a word, but for accents, of more than it."""
+    return re.sub("(?<=.)Σ(?=[\u0300-\u036f]*$)", "ς", word).replace("Σ", "σ").lower()
+
+
+# Those that are assigned; of a Python with a newer Unicode than the rule's, 14.0, those that have been so for long.
+_KNOWN = [
+    chr(code)
+    for code in range(1, 0x110000)
+    if unicodedata.category(chr(code)) not in ("Cs", "Cn")
+    and (code < 0xF0000 or code % 997 == 0)
+    and (unicodedata.unidata_version == "14.0.0" or code < 0x800)
+]
+_SCRIPTS = st.sampled_from("١٢३४५日本語アあ한글ไทยאבجدهΑßẞǅİıﬁΣσςहिन्दीதமிழ்ភាសាမြန်မา\u0301\u0307\u030c\u20e3")
+_BETWEEN = st.sampled_from("-–_.,;:'’!?#&/ \u00a0\u200b\u200c\u200d\ufe0f❤😀☕🏽½²Ⅷ①")
+
+
+@pytest.mark.parametrize("around", ["{}", "a{}b", "ж{} {}"])
+def test_slug_knows_every_character_of_unicode(functions: Functions, around: str) -> None:
+    functions.compare("base44_slug", [around.replace("{}", c) for c in _KNOWN], slug)
 
 
 @many
-@given(lists(st.text(st.one_of(_OLD, _SCRIPTS, _BETWEEN.filter(lambda c: c != "\0")), max_size=12)))
-@example(["ÄÖÜ Straße", "ΟΔΟΣ", "İstanbul", "a--b__c", "-a-", "--", "", "日本語 タグ", "C++ & C#"])
-def test_slug_keeps_letters_and_digits_of_any_script_in_lower_case(functions: Functions, values: list[str]) -> None:
+@given(lists(st.text(st.one_of(st.sampled_from(_KNOWN), _SCRIPTS, _BETWEEN), max_size=12)))
+@example(["ÄÖÜ Straße", "ΟΔΟΣ", "İstanbul", "a--b__c", "-a-", "--", "", "日本語 タグ", "C++ & C#", "J\u030c"])
+def test_slug_keeps_letters_marks_and_digits_of_any_script_in_lower_case(
+    functions: Functions, values: list[str]
+) -> None:
     functions.compare("base44_slug", values, slug)
+
+
+@many
+@given(lists(st.text(st.one_of(st.sampled_from(_KNOWN), _SCRIPTS, _BETWEEN), max_size=12)))
+def test_a_slug_is_its_own_slug(functions: Functions, values: list[str]) -> None:
+    slugs = [made for made in functions.map("base44_slug", values) if made is not None]
+    assert functions.map("base44_slug", slugs) == slugs
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("हिन्दी ब्लॉग", "हिन्दी-ब्लॉग"),
+        ("தமிழ்", "தமிழ்"),
+        ("ภาษาไทย ดี", "ภาษาไทย-ดี"),
+        ("قُرْآن كريم", "قُرْآن-كريم"),
+        ("می‌خواهم", "می-خواهم"),
+        ("İstanbul", "i\u0307stanbul"),
+        ("Cafe\u0301 Écru", "café-écru"),
+        ("ΟΔΟΣ ΣΑΣ", "οδος-σας"),
+        ("Ｆｕｌｌ １２", "ｆｕｌｌ-１２"),
+        ("x² and ½", "x-and"),
+        ("I ❤️ Unicode", "i-unicode"),
+        ("❤️", None),
+        ("👩🏽‍⚕️ 🇩🇪 #️⃣", None),
+        ("C, C++ & C#", "c-c-c"),
+    ],
+)
+def test_slugs_of_many_scripts(functions: Functions, title: str, expected: str | None) -> None:
+    assert functions.one("base44_slug", title) == expected
+    assert slug(title) == expected
+
+
+def slugs_in(server_url: str, catalog: Catalog, locale: LiteralString) -> None:
+    (text_functions,) = (spec for spec in catalog.of(Kind.FUNCTION) if spec.name == "text_functions")
+    titles = ["हिन्दी ब्लॉग", "İSTANBUL ΟΔΟΣ IŞIK", "Cafe\u0301 ÉCRU", "日本 ❤️ ÄÖ", "I. Ⅷ ẞ"]
+    with new_database(server_url, "template template0 encoding 'UTF8' " + locale) as url:
+        apply(Session(url=url, catalog=catalog), text_functions)
+        with connect(url, application_name="test") as conn:
+            made = conn.execute("select base44_slug(t) from unnest(%s::text[]) t", (titles,)).fetchall()
+    assert [row[0] for row in made] == [slug(title) for title in titles]
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_slugs_do_not_depend_on_the_locale_of_the_database(server_url: str, catalog: Catalog, locale: str) -> None:
+    slugs_in(server_url, catalog, "locale 'C'" if locale == "C" else "locale 'C.UTF-8'")
+
+
+def test_slugs_are_not_turkish_where_the_database_is(pg15: Pg15, catalog: Catalog) -> None:
+    slugs_in(pg15.url(), catalog, "locale_provider icu icu_locale 'tr-TR' locale 'C.UTF-8'")
 
 
 def test_generated_slug_is_the_titles(target: Target) -> None:

@@ -103,7 +103,8 @@ CASES = [
     *[Case(f"content in which it sees one is HTML as a whole: {text}", {"content": text}, {"content": safe},
            repairs=(("content", text, safe),))
       for text, safe in (("R&D is <b>great</b>", "R&amp;D is <b>great</b>"), ("1 < 2 and more <br>", "1 &lt; 2 and more <br>"),
-                         ("comments <!-- x --> go away", "comments  go away"), ("<?php echo 'long' ?> goes away as well", " goes away as well"),
+                         ("comments <!-- x --> go away", "comments  go away"),
+                         ("<?php echo 'long' ?> goes, too, all of it", " goes, too, all of it"),
                          ("</p> ends nothing here", "<p></p> ends nothing here"))],
     *[Case(f"an address that runs something is cleaned away: {opened}", {"content": f'<{opened}="JavaScript:x()">long enough</{name}>'},
            {"content": safe}, repairs=(("content", f'<{opened}="JavaScript:x()">long enough</{name}>', safe),))
@@ -315,7 +316,10 @@ def tags_of(value: object) -> list[str] | None:
 
 
 def slug_of(title: str) -> str:
-    letters = "".join(c if unicodedata.category(c)[0] in "LN" else " " for c in title.lower())
+    letters = "".join(
+        c if unicodedata.category(c)[0] in "LM" or c.isdecimal() else " "
+        for c in unicodedata.normalize("NFC", title).lower()
+    )
     return "-".join(letters.split()) or "post"
 
 
@@ -408,7 +412,7 @@ TIMES = ["2026-01-31T23:59:59.999999", "2026-02-01T00:00:00", "2026-02-01T00:30:
 POSTS = st.fixed_dictionaries(
     {
         "id": oftener(IDS, [f"{IDS[0]} ", "ABCDEF" + IDS[1][6:], "abcdef" + IDS[1][6:], None, ""]),
-        "title": oftener(["News", " news!", "News 2", "news-3", "Ünï 日本"], [None, " ", "?", "x" * 256, "é" * 255]),
+        "title": oftener(["News", " news!", "News 2", "news-3", "हिन्दी 日本"], [None, " ", "?", "x" * 256, "E\u0301" * 255]),
         "content": oftener(
             ["Long enough.", "Salt & pepper & more", "1 < 2 && 3 > 2", "A&B <i>both</i>", "<p>Some text</p>", "  byte for byte \n"],
             [None, "", "short", "<script>alert('long enough')</script>", "<b onclick=x>hello there</b>"],

@@ -107,7 +107,7 @@ def test_a_mapping_is_taken_apart(tmp_path: Path) -> None:
     assert mapping.fields == (Field(("id",)), Field(("title",)), Field(("content",)), Field(("owner", "owner_id")))
     assert mapping.fields[-1].name == "owner"
     assert (mapping.html, mapping.wide, mapping.later) == (("content",), ("content",), ("owner",))
-    assert mapping.numbered == Numbered("slug", "users", "id", repaired=True)
+    assert mapping.numbered == Numbered("slug", "users", "id", None, repaired=True)
     assert mapping.spec.depends == ("users", "tag_functions")
 
 
@@ -119,7 +119,13 @@ def test_a_mapping_without_options_has_their_defaults(tmp_path: Path) -> None:
 def test_a_numbered_column_need_not_be_a_repair(tmp_path: Path) -> None:
     text = SMALL["mappings/posts.sql"].replace(", repaired", "")
     numbered = load_catalog(folder(tmp_path, mappings__posts=text)).mappings["posts"].numbered
-    assert numbered == Numbered("slug", "users", "id", repaired=False)
+    assert numbered == Numbered("slug", "users", "id", None, repaired=False)
+
+
+def test_a_numbered_column_can_be_made_from_another(tmp_path: Path) -> None:
+    text = SMALL["mappings/posts.sql"].replace(", repaired", ", made from title, repaired")
+    numbered = load_catalog(folder(tmp_path, mappings__posts=text)).mappings["posts"].numbered
+    assert numbered == Numbered("slug", "users", "id", "title", repaired=True)
 
 
 def test_tables_are_found_by_entity(tmp_path: Path) -> None:
