@@ -412,9 +412,18 @@ TIMES = ["2026-01-31T23:59:59.999999", "2026-02-01T00:00:00", "2026-02-01T00:30:
 POSTS = st.fixed_dictionaries(
     {
         "id": oftener(IDS, [f"{IDS[0]} ", "ABCDEF" + IDS[1][6:], "abcdef" + IDS[1][6:], None, ""]),
-        "title": oftener(["News", " news!", "News 2", "news-3", "हिन्दी 日本"], [None, " ", "?", "x" * 256, "E\u0301" * 255]),
+        "title": oftener(
+            ["News", " news!", "News 2", "news-3", "हिन्दी 日本"], [None, " ", "?", "x" * 256, "E\u0301" * 255]
+        ),
         "content": oftener(
-            ["Long enough.", "Salt & pepper & more", "1 < 2 && 3 > 2", "A&B <i>both</i>", "<p>Some text</p>", "  byte for byte \n"],
+            [
+                "Long enough.",
+                "Salt & pepper & more",
+                "1 < 2 && 3 > 2",
+                "A&B <i>both</i>",
+                "<p>Some text</p>",
+                "  byte for byte \n",
+            ],
             [None, "", "short", "<script>alert('long enough')</script>", "<b onclick=x>hello there</b>"],
         ),
         "user_id": oftener([AUTHOR, AUTHOR, OTHER], [NOBODY, None, " ", "guest_1", SYSTEM_USER]),
