@@ -16,6 +16,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from b44_assets.backup.sealing import Key, Progress, Source, check_stored, endin
 from b44_assets.backup.store import CHUNK, Sink, Store
 from b44_assets.errors import BackupError, BadBackupError
 
+# Of a database with 100,000 objects.
+_LONGEST_RECORD = 64 * 1024**2
 _BEGUN = "begun"
 _RECORD = "backup.json"
 _PROOF = re.compile(r"proof-[0-9]{8}T[0-9]{6}\.[0-9]{6}Z\.json")
@@ -319,6 +322,11 @@ class Catalogue:
             BackupError: As of `read`; or it cannot be written, as when there is no space.
         """
         try:
+            free = shutil.disk_usage(into.parent).free
+            if file.raw_size > free:
+                raise BackupError(
+                    f"{backup.id}/{file.name} needs {file.raw_size} bytes in {into.parent}, where {free} are free"
+                )
             descriptor = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise BackupError(f"{into} cannot be written: {error.strerror}") from error
@@ -417,7 +425,10 @@ class Catalogue:
 
     def _get(self, path: str) -> dict[str, Any]:
         with self.store.open(path) as source:
-            return records.read(source.read(), path)
+            data = source.read(_LONGEST_RECORD + 1)
+        if len(data) > _LONGEST_RECORD:
+            raise BadBackupError(f"{path} is too long to be a record")
+        return records.read(data, path)
 
 
 def chain(backup: Backup, backups: Sequence[Backup], faults: Sequence[str] = ()) -> list[Backup]:

@@ -70,7 +70,7 @@ def to_backup(record: dict[str, Any], label: str) -> Backup:
             "kind": BackupKind(record["kind"]),
             "began_at": datetime.fromisoformat(record["began_at"]),
             "ended_at": datetime.fromisoformat(record["ended_at"]),
-            "files": tuple(StoredFile(**file) for file in record["files"]),
+            "files": tuple(_file(file) for file in record["files"]),
             "state": SourceState(
                 taken_at=datetime.fromisoformat(state["taken_at"]),
                 lsn=state["lsn"],
@@ -106,6 +106,13 @@ def to_proof(record: dict[str, Any], label: str) -> Proof:
         )
     except (LookupError, TypeError, ValueError) as error:
         raise BadBackupError(f"{label} is no record of a verification") from error
+
+
+def _file(record: dict[str, Any]) -> StoredFile:
+    file = StoredFile(**record)
+    if file.size < 0 or file.raw_size < 0 or any(part in ("", ".", "..") for part in file.name.split("/")):
+        raise ValueError("no file of a backup")
+    return file
 
 
 def _access(record: dict[str, Any] | None) -> Access | None:

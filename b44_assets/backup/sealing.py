@@ -25,6 +25,11 @@ from b44_assets.wording import plural
 LEVEL = 3
 _IDENTITY = re.compile(r"AGE-SECRET-KEY-1[0-9A-Z]+", re.IGNORECASE)
 _NO_MATCH = "No matching keys found"
+# What a segment of the WAL can have at most, and more than a timeline's history will ever have.
+_LONGEST_SEGMENT = 1024**3
+_LONGEST_HISTORY = 1024**2
+# Four times what our level asks for: a forged file shall not ask for more memory than that.
+_LARGEST_WINDOW = 8 * 1024**2
 
 Progress = Callable[[int], None]
 """Told how many more bytes have been read, each time some have."""
@@ -188,9 +193,9 @@ def unseal(
     if encrypted and key is None:
         raise BackupError(f"{label} is encrypted, and no key is configured: set B44_BACKUP_KEY")
     stored = _Reader(source, progress)
-    raw = _Writer(sink)
+    raw = _Writer(sink, _longest(expected))
     fault: Exception | None = None
-    unpacked = zstandard.ZstdDecompressor().stream_writer(raw, closefd=False)  # pyright: ignore[reportArgumentType]
+    unpacked = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_writer(raw, closefd=False)  # pyright: ignore[reportArgumentType]
     try:
         if key is not None and encrypted:
             _pyrage(
@@ -200,11 +205,15 @@ def unseal(
         else:
             while chunk := stored.read(CHUNK):
                 unpacked.write(chunk)
-    except (pyrage.DecryptError, zstandard.ZstdError, _Undecodable) as error:
+    except (pyrage.DecryptError, zstandard.ZstdError, _Undecodable, _TooMuch) as error:
         fault = error
         while stored.read(CHUNK):
             pass
     check_stored(expected, stored.size, stored.hash.hexdigest(), label)
+    if isinstance(fault, _TooMuch):
+        raise BadBackupError(
+            f"{label} does not hold what was written: it unpacks to more than {raw.limit} bytes"
+        ) from fault
     if fault is not None:
         if isinstance(fault, pyrage.DecryptError) and str(fault) == _NO_MATCH:
             raise BackupError(f"{label} is encrypted for another key than the one that is configured") from fault
@@ -237,6 +246,17 @@ class _Undecodable(Exception):
     """What pyrage says of a file that it cannot decrypt to the end, told from a fault of the disk."""
 
 
+class _TooMuch(Exception):
+    """A file unpacks to more than there can have been."""
+
+
+def _longest(expected: StoredFile | WalFile) -> int:
+    """Returns how many bytes a file may unpack to; more is not written anywhere."""
+    if isinstance(expected, StoredFile):
+        return expected.raw_size
+    return _LONGEST_HISTORY if expected.name.endswith(".history") else _LONGEST_SEGMENT
+
+
 class _Reader:
     """Counts and hashes what is read, and remembers what was raised."""
 
@@ -263,14 +283,17 @@ class _Reader:
 class _Writer:
     """Counts and hashes what is written, and remembers what was raised."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, limit: int | None = None) -> None:
         self._sink = sink
+        self.limit = limit
         self.size = 0
         self.hash = hashlib.sha256()
         self.raised: BaseException | None = None
 
     def write(self, data: bytes, /) -> int:
         try:
+            if self.limit is not None and self.size + len(data) > self.limit:
+                raise _TooMuch
             self._sink.write(data)
         except BaseException as error:
             self.raised = error

@@ -442,3 +442,36 @@ def test_a_damaged_drill_is_named(plain: Catalogue) -> None:
 
     with pytest.raises(BadBackupError, match=r"^drills/20260101T000000\.000000Z\.json is damaged"):
         plain.drills()
+
+
+# -- forged records ----------------------------------------------------------------------------------------------------
+
+
+def test_what_there_is_no_room_for_is_not_begun(plain: Catalogue, tmp_path: Path) -> None:
+    backup = stored_backup(plain, a_backup())
+    file = replace(backup.files[0], raw_size=2**60)
+
+    with pytest.raises(BackupError, match=f"needs {2**60} bytes"):
+        plain.fetch(backup, file, tmp_path / "dump")
+
+    assert not (tmp_path / "dump").exists()
+
+
+def test_a_record_without_end_is_not_read(plain: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("b44_assets.backup.catalogue._LONGEST_RECORD", 100)
+    backup = stored_backup(plain, a_backup())
+
+    listing = plain.listing()
+
+    assert listing.backups == ()
+    assert listing.faults == (f"backups/{backup.id}/backup.json is too long to be a record",)
+
+
+@pytest.mark.parametrize("name", ["wal/../../x.zst", "../x.zst", "/etc/x.zst", "wal//x.zst", "."])
+def test_a_file_that_lies_elsewhere_is_none_of_a_backup(plain: Catalogue, name: str) -> None:
+    backup = stored_backup(plain, a_backup())
+    record = records.from_backup(backup)
+    record["files"][0]["name"] = name
+
+    with pytest.raises(BadBackupError, match="is no record of a backup"):
+        records.to_backup(record, "backup.json")

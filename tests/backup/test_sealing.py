@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import resource
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from b44_assets.backup.model import StoredFile
+from b44_assets.backup.model import StoredFile, WalFile
 from b44_assets.backup.sealing import Key, Sealed, ending, seal, unseal
 from b44_assets.errors import B44Error, BackupError, BadBackupError
 
@@ -76,6 +78,45 @@ def test_any_truncation_is_called_one(key: Key | None, share: float) -> None:
 
     with pytest.raises(BadBackupError, match=rf"^b1/dump is truncated: {kept} of {len(stored)} bytes$"):
         unsealed(stored[:kept], file, key)
+
+
+class Bomb:
+    """A frame of zeros without end, some MB at a time, and a sink that counts what reaches it."""
+
+    def __init__(self, stop: int) -> None:
+        self.got = 0
+        self.stop = stop
+
+    def write(self, data: bytes, /) -> int:
+        self.got += len(data)
+        assert self.got <= self.stop
+        return len(data)
+
+
+@pytest.mark.parametrize("key", KEYS, ids=["plain", "encrypted"])
+def test_no_more_is_unpacked_than_was_recorded(key: Key | None) -> None:
+    stored, file = sealed(bytes(50_000_000), key)
+    forged = StoredFile(file.name, file.size, file.sha256, 1_000_000, file.raw_sha256)
+
+    with pytest.raises(BadBackupError, match="it unpacks to more than 1000000 bytes"):
+        unseal(io.BytesIO(stored), Bomb(1_000_000), key, forged, "b1/dump")
+
+
+def test_a_history_that_unpacks_to_more_than_one_can_have_is_refused() -> None:
+    stored, file = sealed(bytes(20_000_000), None)
+    archived = WalFile("00000002.history", file.size, file.sha256, "wal/7/history/x.zst")
+
+    with pytest.raises(BadBackupError, match="it unpacks to more than 1048576 bytes"):
+        unseal(io.BytesIO(stored), Bomb(1_048_576), None, archived, "x")
+
+
+def test_a_frame_that_asks_for_much_memory_is_refused() -> None:
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=27)
+    stored = zstandard.ZstdCompressor(compression_params=parameters).compress(os.urandom(20_000_000))
+    record = StoredFile("dump.zst", len(stored), hashlib.sha256(stored).hexdigest(), 20_000_000, "")
+
+    with pytest.raises(BadBackupError, match="cannot be read, although its checksum is right"):
+        unseal(io.BytesIO(stored), Bomb(20_000_000), None, record, "b1/dump")
 
 
 def test_something_added_is_found() -> None:
