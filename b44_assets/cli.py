@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -66,9 +67,24 @@ class Outcome:
     warned: int
     failed: int
     seconds: float
-    unaccounted: int
+    pending: dict[str, int] = field(default_factory=dict[str, int])
+    unaccounted: dict[str, int] = field(default_factory=dict[str, int])
     checks: tuple[CheckOutcome, ...] = ()
     stages: dict[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def incomplete(self) -> list[str]:
+        """Why not every record is accounted for, a line for each table; empty where each is."""
+        return [
+            *(
+                f"{table}: {count:,} of the records read {_are(count)} neither migrated nor refused, and nothing says why"
+                for table, count in self.unaccounted.items()
+            ),
+            *(
+                f"{table}: {count:,} {plural(count, 'record')} {_are(count)} still to be migrated: run b44 migrate"
+                for table, count in self.pending.items()
+            ),
+        ]
 
     def as_json(self) -> str:
         """One JSON object."""
@@ -80,6 +96,10 @@ class Outcome:
             },
             ensure_ascii=False,
         )
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 class Group(click.Group):
@@ -228,7 +248,7 @@ def cutover(
     target = output or Path.cwd() / f"cutover-{begun:%Y%m%dT%H%M%SZ}.html"
     with _alone(settings):
         outcome, faults = _run("migrate_everything", settings, as_json=as_json, prove=True)
-    held = not (faults or outcome.failed or outcome.unaccounted)
+    held = not (faults or outcome.failed or outcome.incomplete)
     _write_report(settings, target, outcome, faults, begun=begun, signed_by=signed_by or getpass.getuser())
     if not as_json:
         verdict = "Signed off" if held else "NOT signed off"
@@ -267,7 +287,7 @@ def _write_report(
     done = None
     if outcome is not None and signed_by is not None:
         done = Cutover(
-            held=not (faults or outcome.failed or outcome.unaccounted),
+            held=not (faults or outcome.failed or outcome.incomplete),
             signed_by=signed_by,
             begun=begun,
             freeze_seconds=outcome.seconds,
@@ -377,10 +397,11 @@ def sample(directory: Path, users: int, posts: int, seed: int, dialect: str) -> 
 @main.command()
 @_export_option
 @database_option
-@click.option("--port", default=3000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 def dev(export: Path | None, database_url: str | None, port: int) -> None:
     """Start the Dagster web server and daemon on this machine, over the same runs and database."""
     settings = settings_with(export_dir=export, database_url=database_url)
+    _need_port(port)
     prepare_dagster(settings)
     target_url(settings)
     click.echo(f"Dagster is starting on http://127.0.0.1:{port} (Ctrl-C ends it)")
@@ -409,6 +430,18 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
         signal.signal(number, lambda *_: process.send_signal(signal.SIGINT))
     status = process.wait()
     raise SystemExit(0 if status in (0, -signal.SIGINT, INTERRUPTED) else status)
+
+
+def _need_port(port: int) -> None:
+    """Refuse a port that somebody listens on, where Dagster would start the rest and wait for ever."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise click.UsageError(
+                f"port {port} cannot be used ({error.strerror}): is Dagster running already? Else name another one by --port"
+            ) from error
 
 
 @main.command()
@@ -502,7 +535,7 @@ def _run(
     from b44_assets.engine.proving import accounts
     from b44_assets.orchestration.code_location import definitions_of
     from b44_assets.orchestration.history import PROCESS_TAG, end_abandoned_runs, this_process
-    from b44_assets.orchestration.jobs import PROVE_TAG
+    from b44_assets.orchestration.jobs import CODE_LOCATION_TAGS, PROVE_TAG
     from b44_assets.orchestration.partitions import months_from
     from b44_assets.orchestration.resources import Migration
 
@@ -523,6 +556,7 @@ def _run(
                 tags={
                     "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
                     "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
+                    **CODE_LOCATION_TAGS,
                     PROCESS_TAG: this_process(),
                     **({PROVE_TAG: "anew"} if prove else {}),
                 },
@@ -559,7 +593,8 @@ def _run(
         warned=sum(not e.passed for e in evaluations) - len(failed),
         failed=len(failed),
         seconds=time.monotonic() - started,
-        unaccounted=sum(account.unaccounted + account.pending for account in found),
+        pending={account.entity: account.pending for account in found if account.pending},
+        unaccounted={account.entity: account.unaccounted for account in found if account.unaccounted},
         checks=checks,
         stages=_seconds_by_stage(result, session.catalog),
     )
@@ -676,7 +711,9 @@ def _conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, a
         _print_outcome(settings, outcome)
     if faults:
         raise SystemExit(faults[0].exit_status)
-    if outcome.failed or outcome.unaccounted:
+    for line in outcome.incomplete:
+        click.echo(f"b44: {line}", err=True)
+    if outcome.failed or outcome.incomplete:
         raise SystemExit(1)
 
 

@@ -441,7 +441,8 @@ class Settings:
                 given[name] = value  # pyright: ignore[reportGeneralTypeIssues]  # checked by the caller's types
         if url := given.get("database_url"):
             # The driver is dropped: psql, pg_dump and psycopg read the plain form, and only that.
-            given["database_url"] = f"postgresql://{_url('B44_DATABASE_URL', url)}"
+            source = "B44_DATABASE_URL" if overrides.get("database_url") is None else "--database-url"
+            given["database_url"] = f"postgresql://{_url(source, url)}"
         if url := given.get("dagster_pg_url"):
             _url("DAGSTER_PG_URL", url)
         if path := given.get("export_dir"):

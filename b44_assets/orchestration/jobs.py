@@ -56,6 +56,8 @@ LOAD_TAGS = {"b44/work": "load"}
 """Of runs that move records; `dagster.yaml` says how many of them may be under way."""
 UPKEEP_TAGS = {"b44/work": "upkeep"}
 BACKUP_TAGS = {"b44/work": "backup"}
+CODE_LOCATION_TAGS = {".dagster/repository": "__repository__@b44_assets"}
+"""Of runs that no code location has launched: by these the UI shows them in the timeline and on the page of their job."""
 
 _BACKUP_JOBS = {
     LOGICAL_BACKUP_JOB: LOGICAL_KEY,

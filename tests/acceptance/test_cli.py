@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Generator
 from importlib.metadata import version
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from dagster._core.definitions.repository_definition.valid_definitions import SINGLETON_REPOSITORY_NAME
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from psycopg import sql
 
 from b44_assets.database.embedded import EmbeddedServer
@@ -86,6 +89,26 @@ def test_setting_that_cannot_be_used_is_named(name: str, text: str, b44: Command
     assert result.status == 2
     assert name in result.fault
     assert "hush-hush" not in result.fault
+
+
+def test_an_option_that_cannot_be_used_is_named_and_not_its_variable(b44: Command) -> None:
+    result = b44("status", "--database-url", "mysql://u:hush-hush@h/d")
+    assert result.status == 2
+    assert "--database-url" in result.fault
+    assert "B44_DATABASE_URL" not in result.fault
+    assert "hush-hush" not in result.fault
+
+
+def test_a_port_that_is_taken_is_one_line_and_starts_nothing(b44: Command) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = b44("dev", "--port", str(port))
+    assert result.status == 2
+    assert f"port {port} " in result.fault
+    assert "--port" in result.fault
+    assert not (b44.directory / "home").exists()
 
 
 def test_missing_export_is_one_line_and_status_2(b44: Command, target: str, tmp_path: Path) -> None:
@@ -165,6 +188,17 @@ def test_verify_passes_after_a_migration_and_changes_nothing(b44: Command, finis
     assert versions_of_rows(finished) == before
 
 
+def test_verify_says_which_records_are_still_to_be_migrated(b44: Command, finished: str) -> None:
+    b44.on(finished)("rollback", "--partition", "2026-01")
+    missing = value(finished, "select pending from migration.accounting where entity = 'posts'")
+    result = b44.on(finished)("verify", "--json")
+    assert result.status == 1
+    assert result.report["checks"]["failed"] == 0
+    assert [line for line in result.complaints if line.startswith("b44: ")] == [
+        f"b44: posts: {missing} records are still to be migrated: run b44 migrate"
+    ]
+
+
 def test_verify_names_record_and_column_of_planted_faults(b44: Command, finished: str) -> None:
     with psycopg.connect(finished) as conn:
         # As a fault of the disk would, past every trigger.
@@ -197,6 +231,18 @@ def test_verify_names_record_and_column_of_planted_faults(b44: Command, finished
 
 
 # -- migrate -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_the_command_is_one_of_the_code_location(migrated: Migrated, dagster_storage: str) -> None:
+    """The UI asks for the runs of a job, and of the timeline, by this tag."""
+    labels = rows(
+        dagster_storage,
+        "select distinct t.value from runs r left join run_tags t on t.run_id = r.run_id and t.key = %s"
+        " where r.pipeline_name = 'migrate_everything'",
+        REPOSITORY_LABEL_TAG,
+    )
+    assert migrated.result.status == 0
+    assert labels == [(f"{SINGLETON_REPOSITORY_NAME}@b44_assets",)]
 
 
 @pytest.mark.slow  # tests/database has the same of the engine alone
