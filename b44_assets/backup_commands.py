@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,7 +206,7 @@ def restore(
         "" if last is None else f"; its last transaction was committed at {last.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     )
     click.echo(f"recovered to {recovered.lsn}{until}")
-    click.echo(f"start it: B44_HOME={done.directory} b44 db url")
+    click.echo(f"start it: B44_HOME={shlex.quote(str(done.directory))} b44 db url")
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from b44_assets.backup.archive import archive_command, wal_files
 from b44_assets.backup.store import Store
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.database.embedded import EmbeddedServer, quoted_setting
 
 # What the embedded server has as long as archiving is off.
 _NOTHING = ("", "(disabled)", "/bin/true")
@@ -122,14 +123,14 @@ def instructions(spool: Path, server_version: int) -> str:
         spool: The folder (`B44_WAL_DIR`), on the server's machine.
         server_version: As in `server_version_num`.
     """
-    command = archive_command(spool).replace("'", "''")
+    command = quoted_setting(archive_command(spool))
     summaries = (
         "\n       summarize_wal = on            # incremental backups need it" if server_version >= 170000 else ""
     )
     return f"""\
 1. On the server's machine, make a folder that the server's account owns; b44 runs there, as that account or as root:
 
-       install -d -o postgres -g postgres -m 700 {spool}
+       install -d -o postgres -g postgres -m 700 {shlex.quote(str(spool))}
 
 2. Put this into postgresql.conf (not by ALTER SYSTEM: that would travel with base backups, and a restored server would
    write into the same archive):
@@ -137,11 +138,11 @@ def instructions(spool: Path, server_version: int) -> str:
        wal_level = replica
        archive_mode = on
        archive_timeout = 60
-       archive_command = '{command}'{summaries}
+       archive_command = {command}{summaries}
 
 3. Restart the server, if archive_mode or wal_level was another one; else reload it.
 
-4. Set B44_WAL_DIR={spool} for b44, let its schedules run on that machine, and look at the check of the archive.
+4. Set B44_WAL_DIR={shlex.quote(str(spool))} for b44, let its schedules run on that machine, and look at the check of the archive.
 """
 
 

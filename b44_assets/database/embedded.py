@@ -609,10 +609,16 @@ def name_for(account: Account | None, directory: Path) -> str:
     Raises:
         DatabaseError: If there is none.
     """
-    if account is None or may_pass(directory, account):
+    open_to_us = account is None or may_pass(directory, account)
+    # pg_ctl puts the name between double quotes for a shell, in which these mean something else.
+    if open_to_us and not set(str(directory)) & set('"$`\\\n'):
         return str(directory)
     # Folders above are closed to the account; this link the kernel resolves without walking through them.
     if not Path("/proc/self/cwd").exists():
+        if account is None or open_to_us:
+            raise DatabaseError(
+                f"PostgreSQL cannot be run in {str(directory)!r}: use a folder (B44_HOME) of an ordinary name"
+            )
         raise DatabaseError(
             f"the account {account.name!r}, which runs PostgreSQL for root, cannot reach {directory}:"
             " use a folder (B44_HOME) that every account can pass through, or run as an ordinary user"
@@ -670,7 +676,11 @@ def configuration(memory: int, shared_memory: int, processors: int, socket_dir: 
     lines: list[tuple[str, str, str]] = [
         ("cluster_name", "'b44'", "tells our processes from another server's in a list of processes"),
         ("listen_addresses", "''", "no network: the socket's folder is open to its owner only, hence no passwords"),
-        ("unix_socket_directories", _quoted(str(socket_dir)), "short, because a socket's path may have 107 bytes"),
+        (
+            "unix_socket_directories",
+            quoted_setting(str(socket_dir)),
+            "short, because a socket's path may have 107 bytes",
+        ),
         ("unix_socket_permissions", "0700", "a second door, should the folder ever be opened"),
         ("port", str(PORT), "part of the socket's name; written down, so that no PGPORT changes it"),
         ("shared_buffers", _mib(shared_buffers), "a quarter of memory; above 2 GB a bulk load gains nothing"),
@@ -733,7 +743,7 @@ def _archiving(command: str | None) -> str:
         return "# Archiving was turned off; no base backup turns it on again.\n"
     return (
         "# Written by b44 when archiving is turned on.\n"
-        f"archive_command = {_quoted(command)}\n"
+        f"archive_command = {quoted_setting(command)}\n"
         "archive_timeout = 60  # seconds: what may be lost where little is written\n"
     )
 
@@ -761,8 +771,9 @@ def _mib(size: int) -> str:
     return f"{size // _MIB}MB"
 
 
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+def quoted_setting(value: str) -> str:
+    """Returns a value as it stands in postgresql.conf, where a backslash is the beginning of an escape."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "''").replace("\n", "\\n") + "'"
 
 
 def _memory() -> int:

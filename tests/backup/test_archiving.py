@@ -11,15 +11,18 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from b44_assets.backup.archive import ship, wal_files
 from b44_assets.backup.archiving import archiving, instructions
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.model import BackupKind
 from b44_assets.backup.operating import Vault, archive_wal, back_up, ship_wal
+from b44_assets.backup.restoring import restore_physical
 from b44_assets.backup.taking import describe
 from b44_assets.database.connect import connect
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.database.embedded import EmbeddedServer, quoted_setting
 from b44_assets.errors import BackupError
 from b44_assets.settings import Settings
 from tests.support import PG15_BIN, Pg15, ordinary_account, run_as
@@ -99,3 +102,44 @@ def test_an_incremental_backup_that_is_refused_turns_nothing_on(server_home: Emb
         assert vault.catalogue.listing().attempts == ()
     finally:
         archive_wal(vault, on=True)
+
+
+@pytest.fixture
+def odd_home() -> Generator[Path]:
+    """A home in whose name all stands that a shell, a URL or PostgreSQL takes for something else."""
+    folder = Path(tempfile.mkdtemp(prefix="b44-test-"))
+    folder.chmod(0o755)
+    home = folder / """a$HOME "b' %f %%p \\t `c` ü&host=#?"""
+    yield home
+    EmbeddedServer(home).stop("immediate")
+    shutil.rmtree(folder)
+
+
+def test_a_home_of_any_name_starts_archives_is_backed_up_and_recovered(odd_home: Path) -> None:
+    vault = Vault.of(Settings.load(environ={"B44_HOME": str(odd_home)}, directory=odd_home.parent))
+    server = EmbeddedServer(odd_home)
+    done = back_up(vault, BackupKind.BASE)
+    assert done.backup.good
+    with connect(server.url(), autocommit=True) as conn:
+        conn.execute("create table later as select 1 as n")
+        [segment] = conn.execute("select pg_walfile_name(pg_switch_wal())").fetchone() or ("",)
+        while conn.execute("select last_archived_wal from pg_stat_archiver").fetchone() != (segment,):
+            time.sleep(0.02)
+    assert ship_wal(vault).files > 0
+    restored = EmbeddedServer(odd_home.with_name(odd_home.name + " restored"))
+    restore_physical(vault.catalogue, restored.home)
+    try:
+        restored.start()
+        with connect(restored.url(), autocommit=True) as conn:
+            assert conn.execute("select n from later").fetchone() == (1,)
+    finally:
+        restored.stop("immediate")
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40))
+def test_a_quoted_setting_is_read_back(value: str) -> None:
+    """As PostgreSQL reads a string of its configuration."""
+    quoted = quoted_setting(value)
+    assert re.fullmatch(r"'([^'\\\n]|\\.|'')*'", quoted)
+    read = re.sub(r"\\(.)|''", lambda m: {"n": "\n"}.get(m[1], m[1]) if m[1] else "'", quoted[1:-1])
+    assert read == value
