@@ -38,18 +38,99 @@ _DEFAULTS: dict[str, str] = {
     "keepalives_count": "3",
 }
 
-# What our SQL relies on: a role or a database may have other settings, and texts that are compared would differ.
+# Whatever a role or a database sets: our SQL means the same, writes and reads values in the same form, finds its plans,
+# and is ended by no clock but our own. What is a matter of resources (memory, processes, costs, durability) stays as it is
+# set. A name that a server does not know is passed over.
 _SESSION: dict[str, str] = {
+    # How values are written and read.
     "TimeZone": "UTC",
+    "timezone_abbreviations": "Default",
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
     "bytea_output": "hex",
     "extra_float_digits": "1",
-    # Hosted servers set it to minutes, and an index takes longer.
+    "xmlbinary": "base64",
+    "xmloption": "content",
+    "lc_monetary": "C",
+    "lc_numeric": "C",
+    "lc_time": "C",
+    # How SQL is read.
+    "array_nulls": "on",
+    "backslash_quote": "safe_encoding",
+    "check_function_bodies": "on",
+    "default_text_search_config": "pg_catalog.english",
+    "escape_string_warning": "on",
+    "quote_all_identifiers": "off",
+    "restrict_nonsystem_relation_kind": "",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    # What a statement may do, and see.
+    "client_min_messages": "notice",
+    "createrole_self_grant": "",
+    "default_table_access_method": "heap",
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "exit_on_error": "off",
+    "gin_fuzzy_search_limit": "0",
+    "row_security": "on",
+    "stats_fetch_consistency": "cache",
+    # Hosted servers set them to minutes, and an index takes longer. A lock of the session goes with the session.
     "statement_timeout": "0",
-    # Compiling a batch takes longer than running it.
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "tcp_user_timeout": "0",
+    # Plans. Compiling a batch takes longer than running it, and a worker for each expression of a function takes for ever.
     "jit": "off",
+    "force_parallel_mode": "off",
+    "debug_parallel_query": "off",
+    "constraint_exclusion": "partition",
+    "cursor_tuple_fraction": "0.1",
+    "from_collapse_limit": "8",
+    "join_collapse_limit": "8",
+    "geqo": "on",
+    "geqo_threshold": "12",
+    "plan_cache_mode": "auto",
+    "enable_async_append": "on",
+    "enable_bitmapscan": "on",
+    "enable_distinct_reordering": "on",
+    "enable_gathermerge": "on",
+    "enable_group_by_reordering": "on",
+    "enable_hashagg": "on",
+    "enable_hashjoin": "on",
+    "enable_incremental_sort": "on",
+    "enable_indexonlyscan": "on",
+    "enable_indexscan": "on",
+    "enable_material": "on",
+    "enable_memoize": "on",
+    "enable_mergejoin": "on",
+    "enable_nestloop": "on",
+    "enable_parallel_append": "on",
+    "enable_parallel_hash": "on",
+    "enable_partition_pruning": "on",
+    "enable_partitionwise_aggregate": "off",
+    "enable_partitionwise_join": "off",
+    "enable_presorted_aggregate": "on",
+    "enable_self_join_elimination": "on",
+    "enable_seqscan": "on",
+    "enable_sort": "on",
+    "enable_tidscan": "on",
 }
+
+# A tablespace that is the database's own anyway is refused for a partitioned table.
+_SETTLE = b"""
+    SELECT pg_catalog.count(pg_catalog.set_config(name, value, false)),
+           pg_catalog.current_setting('session_replication_role'),
+           (SELECT pg_catalog.set_config('default_tablespace', '', false)
+              FROM pg_catalog.pg_database d
+              JOIN pg_catalog.pg_tablespace t ON t.oid OPERATOR(pg_catalog.=) d.dattablespace
+             WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+               AND t.spcname OPERATOR(pg_catalog.=) pg_catalog.current_setting('default_tablespace')::pg_catalog.name)
+      FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.text[]), pg_catalog.unnest(%s::pg_catalog.text[]))
+           AS wanted (name, value)
+     WHERE pg_catalog.current_setting(name, true) IS NOT NULL
+"""
 
 # What the server or libpq says (in English) → what it means, and whether it may pass by itself. {where}, {user} and
 # {database} are filled in.
@@ -200,11 +281,22 @@ def renew(
 
 
 def _settle(conn: psycopg.Connection[TupleRow], where: str, lock_timeout_ms: int) -> None:
+    """Makes the settings of the session.
+
+    Raises:
+        DatabaseError: The role's sessions skip all triggers, which only a superuser can change.
+    """
     session = _SESSION | {"lock_timeout": str(lock_timeout_ms)}
-    conn.execute(
-        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)",
-        (list(session), list(session.values())),
-    )
+    row = conn.execute(_SETTLE, (list(session), list(session.values()))).fetchone()
+    assert row is not None
+    if row[1] != "origin":
+        try:
+            conn.execute("SET session_replication_role = origin")
+        except errors.InsufficientPrivilege as error:
+            raise DatabaseError(
+                f"session_replication_role is {row[1]} for user {conn.info.user!r} on {where}, so that no trigger would run:"
+                f" have a superuser run ALTER ROLE {conn.info.user} RESET session_replication_role (or ALTER DATABASE)"
+            ) from error
     try:
         # Ends SQL whose client was killed; the second net below `cancelling`.
         conn.execute("SELECT set_config('client_connection_check_interval', '2s', false)")

@@ -15,8 +15,10 @@ from typing import TypeVar
 
 import psycopg
 from psycopg import errors, pq, sql
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, class_row
 
+from b44_assets.database.connect import connect
 from b44_assets.errors import DatabaseError
 
 logger = logging.getLogger(__name__)
@@ -138,6 +140,10 @@ def with_lock_retries(
     `lock_timeout` at most, and then lets the others through for a while that doubles from 0.1 to 10 seconds, less up to
     a half at random, lest two who clashed clash again.
 
+    An attempt may take many locks, each of which PostgreSQL would wait for as long. While it waits for one it may hold the
+    others, so that their waits together are bounded by `lock_timeout`: a second connection adds them up, and ends the
+    statement.
+
     An autovacuum gives way only to who waits for longer than `deadlock_timeout`, which is more than `lock_timeout`. Where
     one, or other maintenance, was in the way, the next attempt first waits for it in a mode that keeps no reader or writer
     waiting.
@@ -145,7 +151,7 @@ def with_lock_retries(
     Args:
         conn: A connection with no transaction open.
         operation: What to do; it is called once an attempt and must leave the transaction to us.
-        lock_timeout: Milliseconds to wait for any one lock, at least 1.
+        lock_timeout: Milliseconds that an attempt may wait for all of its locks, at least 1.
         attempts: How often to try, at least 1.
         sleep: How to pause, for tests.
         random: Gives a number from 0 to 1, for tests.
@@ -164,15 +170,22 @@ def with_lock_retries(
         raise ValueError("DDL with retries needs a connection with no transaction open")
     blockers: tuple[Session, ...] = ()
     for attempt in range(1, attempts + 1):
-        # The first attempt mostly succeeds; only afterwards is it worth a second connection to see who is in the way.
-        watch = _Watch(conn, lock_timeout) if attempt > 1 or attempts == 1 else None
+        # The first attempt mostly succeeds at once; only where it does not is it worth a second connection.
+        watch = _Watch(conn, lock_timeout, at_once=attempt > 1 or attempts == 1)
         try:
             with conn.transaction():
                 _displace_maintenance(conn, blockers)
-                conn.execute("SELECT set_config('lock_timeout', %s, true)", (f"{lock_timeout}ms",))
+                row = conn.execute(
+                    "SELECT pg_backend_pid(), set_config('lock_timeout', %s, true)", (f"{lock_timeout}ms",)
+                ).fetchone()
+                assert row is not None
+                watch.begin(row[0])
                 return operation(conn)
-        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-            blockers = watch.stop() if watch else ()
+        except Exception as error:
+            # Of a statement that the watch has ended, the operation may have made an error of its own.
+            if not (isinstance(error, errors.LockNotAvailable | errors.DeadlockDetected) or watch.expired):
+                raise
+            blockers = watch.stop()
             if attempt == attempts:
                 who = ", ".join(map(str, blockers)) or "sessions that were gone before they could be named"
                 times = f"{attempts} attempt{'s' * (attempts > 1)}"
@@ -182,8 +195,7 @@ def with_lock_retries(
                 on_retry(LockRetry(attempt, attempts, pause, blockers))
             sleep(pause)
         finally:
-            if watch:
-                watch.stop()
+            watch.stop()
     raise AssertionError("unreachable")
 
 
@@ -269,40 +281,79 @@ def _settle(conn: psycopg.Connection[TupleRow]) -> None:
         conn.commit()
 
 
-class _Watch:
-    """Sees from a second connection who blocks ours; afterwards it would be too late to ask."""
+# How long a session has been waiting for a lock by now, and since when, to tell one wait from the next.
+_WAITING = """
+    SELECT waitstart, extract(epoch FROM clock_timestamp() - waitstart)::float8
+    FROM pg_locks WHERE pid = %s AND NOT granted AND waitstart IS NOT NULL
+"""
 
-    def __init__(self, conn: psycopg.Connection[TupleRow], lock_timeout: int) -> None:
+
+class _Watch:
+    """Sees from a second connection who blocks ours (afterwards it would be too late to ask), and for how long in all.
+
+    Attributes:
+        expired: Whether the waits of the attempt together were too long, so that its statement was ended.
+    """
+
+    def __init__(self, conn: psycopg.Connection[TupleRow], lock_timeout: int, *, at_once: bool) -> None:
         self._dsn = conn.info.dsn
         self._password = conn.info.password
-        self._pid = conn.info.backend_pid
-        self._interval = min(max(lock_timeout / 5000, 0.01), 0.25)
+        self._lock_timeout = lock_timeout / 1000
+        self._interval = min(max(self._lock_timeout / 5, 0.01), 0.25)
+        self._begun = threading.Event()
         self._done = threading.Event()
-        self._seen: tuple[Session, ...] = ()
         self._ready = threading.Event()
+        self._seen: tuple[Session, ...] = ()
+        self._pid = 0
+        self._at_once = at_once
+        self.expired = False
         self._thread = threading.Thread(target=self._look, name="b44-lock-watch", daemon=True)
         self._thread.start()
-        # Connected before the attempt begins, or a short lock_timeout would be over first.
-        self._ready.wait(timeout=5)
+        if at_once:
+            # Connected before the attempt begins, or a short lock_timeout would be over first.
+            self._ready.wait(timeout=5)
+
+    def begin(self, pid: int) -> None:
+        """The attempt begins, in this process of the server."""
+        self._pid = pid
+        self._begun.set()
 
     def stop(self) -> tuple[Session, ...]:
         """Ends the watch and returns the sessions seen last."""
         self._done.set()
+        self._begun.set()
         self._thread.join()
         return self._seen
 
     def _look(self) -> None:
+        if not self._at_once:
+            self._begun.wait()
+            if self._done.wait(self._lock_timeout / 4):
+                return
         try:
-            with psycopg.connect(
-                self._dsn, password=self._password, application_name="b44 lock watch", autocommit=True
+            with connect(
+                make_conninfo(self._dsn, password=self._password or None),
+                application_name="b44 lock watch",
+                autocommit=True,
             ) as conn:
-                cursor = conn.cursor(row_factory=class_row(Session))
                 self._ready.set()
-                while not self._done.wait(self._interval):
-                    found = cursor.execute(_BLOCKERS, (self._pid,)).fetchall()
-                    self._seen = tuple(found) or self._seen
-        except psycopg.Error as error:
-            # No more than the names is lost.
+                self._begun.wait()
+                self._add_up(conn)
+        except (psycopg.Error, DatabaseError) as error:
+            # The names are lost, and of the bound what is beyond that of each lock.
             logger.debug("cannot see who holds the lock: %s", error)
         finally:
             self._ready.set()
+
+    def _add_up(self, conn: psycopg.Connection[TupleRow]) -> None:
+        cursor = conn.cursor(row_factory=class_row(Session))
+        waits: dict[datetime, float] = {}
+        while not self._done.wait(self._interval):
+            if self._at_once:
+                found = cursor.execute(_BLOCKERS, (self._pid,)).fetchall()
+                self._seen = tuple(found) or self._seen
+            waits.update(conn.execute(_WAITING, (self._pid,)).fetchall())
+            # A single wait is bounded by the server.
+            if len(waits) > 1 and sum(waits.values()) >= self._lock_timeout and not self.expired:
+                self.expired = True
+                conn.execute("SELECT pg_cancel_backend(pid) FROM pg_locks WHERE pid = %s AND NOT granted", (self._pid,))

@@ -25,7 +25,7 @@ begin
     end if;
   end if;
   point := btrim(value, E' \t\r\n');
-  if point !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?( ?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?))?)?$'
+  if point !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?( ?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?))?)?$'
       or not base44_is_timestamp(point) then  -- 31 February, hour 25
     return null;
   elsif substr(point, 17) ~ '[Zz+-]' then
@@ -42,7 +42,7 @@ as $$
 begin
   if length(value) < 10 and value <> '' and translate(value, '0123456789', '') = '' then
     return value::integer;
-  elsif value ~ '^[ \t\r\n]*[+-]?[0-9]{1,18}(\.0*)?[ \t\r\n]*$' and value::numeric between -2147483648 and 2147483647 then
+  elsif value ~ E'^[ \t\r\n]*[+-]?[0-9]{1,18}([.]0*)?[ \t\r\n]*$' and value::numeric between -2147483648 and 2147483647 then
     return value::numeric::integer;
   end if;
   return null;

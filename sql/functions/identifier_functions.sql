@@ -9,7 +9,7 @@ set search_path = pg_catalog
 as $$
 declare
   mask constant bigint := 4294967295;
-  padded bytea := message || '\x80'::bytea
+  padded bytea := message || E'\\x80'::bytea
     || decode(repeat('00', (119 - length(message) % 64) % 64), 'hex')
     || int8send(length(message)::bigint * 8);
   h0 bigint := 1732584193; h1 bigint := 4023233417; h2 bigint := 2562383102; h3 bigint := 271733878; h4 bigint := 3285377520;
@@ -57,7 +57,7 @@ begin
   elsif trimmed <> name then
     return base44_uuid(trimmed);
   end if;
-  digest := base44_sha1('\x6261736534348000800000000000b044'::bytea || convert_to(name, 'UTF8'));
+  digest := base44_sha1(E'\\x6261736534348000800000000000b044'::bytea || convert_to(name, 'UTF8'));
   digest := set_byte(digest, 6, (get_byte(digest, 6) & 15) | 80);
   digest := set_byte(digest, 8, (get_byte(digest, 8) & 63) | 128);
   return encode(substr(digest, 1, 16), 'hex')::uuid;

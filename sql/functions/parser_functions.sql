@@ -8,7 +8,7 @@ return (
   select max(levels.depth)
     from (select sum(case t.c when '[' then 1 when '{' then 1 when ']' then -1 when '}' then -1 end)
                    over (order by t.place) as depth
-            from string_to_table(regexp_replace(value, '"(?:[^"\\]|\\.)*"', '', 'g'), null)
+            from string_to_table(regexp_replace(value, E'"(?:[^"\\\\]|\\\\.)*"', '', 'g'), null)
                  with ordinality as t (c, place)) levels);
 
 do $$

@@ -61,7 +61,7 @@ as $$
          case b.ends[2] when 'MAXVALUE' then 'infinity' else trim(both '''' from b.ends[2])::timestamptz end
     from (
       select c.oid::regclass as partition,
-             regexp_match(pg_get_expr(c.relpartbound, c.oid), '^FOR VALUES FROM \((.*)\) TO \((.*)\)$') as ends
+             regexp_match(pg_get_expr(c.relpartbound, c.oid), E'^FOR VALUES FROM \\((.*)\\) TO \\((.*)\\)$') as ends
         from pg_inherits i
         join pg_class c on c.oid = i.inhrelid
        where i.inhparent = parent and not i.inhdetachpending

@@ -5,6 +5,8 @@ create or replace function refresh_user_stats() returns void
 language plpgsql
 -- Readers go on meanwhile, so a long wait harms nobody.
 set lock_timeout = '10min'
+-- With it, REFRESH ... CONCURRENTLY names its own working table in a form that it cannot read.
+set quote_all_identifiers = off
 set search_path = public, pg_temp
 as $$
 begin

@@ -25,7 +25,7 @@ $$;
 -- Unicode's White_Space and the byte order mark; plain trim() takes off spaces only. Null where nothing is left.
 create or replace function base44_trim(value text) returns text
 language sql immutable parallel safe
-return nullif(btrim(value, U&' \0009\000A\000B\000C\000D\001C\001D\001E\001F\0085\00A0\1680\2000\2001\2002\2003\2004\2005\2006\2007\2008\2009\200A\2028\2029\202F\205F\3000\FEFF'), '');
+return nullif(btrim(value, E' \u0009\u000A\u000B\u000C\u000D\u001C\u001D\u001E\u001F\u0085\u00A0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200A\u2028\u2029\u202F\u205F\u3000\uFEFF'), '');
 
 -- Blank text to null, other text untouched. The first test is there for speed: most text begins with a visible letter.
 create or replace function base44_present(value text) returns text

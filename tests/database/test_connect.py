@@ -656,6 +656,55 @@ def test_maintenance_in_the_way_is_waited_for_without_keeping_writers_waiting(ta
         assert one(app, "SELECT count(*) FROM t") == 1
 
 
+def add_columns_to_two(conn: Connection) -> None:
+    """Takes two locks, and wraps what goes wrong, as the engine does."""
+    try:
+        conn.execute("DO $$ BEGIN ALTER TABLE t ADD COLUMN b int; ALTER TABLE u ADD COLUMN b int; END $$")
+    except errors.QueryCanceled as error:
+        raise DatabaseError("wrapped") from error
+
+
+def test_the_waits_for_all_locks_of_an_attempt_together_are_bounded(table: str) -> None:
+    """Each is shorter than the bound, or would be if the second table were free in time: only their sum is not."""
+    with connect(table, autocommit=True) as watcher:
+        watcher.execute("CREATE TABLE u (a int)")
+        with connect(table) as first, connect(table) as second, connect(table) as conn:
+            first.execute("SELECT * FROM t")
+            second.execute("SELECT * FROM u")
+            pid = conn.info.backend_pid
+            done = threading.Event()
+
+            def let_go_of_the_first() -> None:
+                since = (
+                    "SELECT coalesce(max(clock_timestamp() - waitstart) > '1.5s', false) FROM pg_locks WHERE pid = %s"
+                )
+                while not done.is_set() and not one(watcher, since + " AND NOT granted", pid):
+                    time.sleep(0.02)
+                first.rollback()
+
+            thread = threading.Thread(target=let_go_of_the_first)
+            thread.start()
+            try:
+                with pytest.raises(DatabaseError, match="no lock within 2000 ms") as caught:
+                    with_lock_retries(
+                        conn,
+                        add_columns_to_two,
+                        lock_timeout=2000,
+                        attempts=1,
+                    )
+            finally:
+                done.set()
+                thread.join()
+            assert isinstance(caught.value.__cause__, DatabaseError)
+            assert isinstance(caught.value.__cause__.__cause__, errors.QueryCanceled)
+            assert f"process {second.info.backend_pid} " in str(caught.value)
+            conn.rollback()
+            assert (
+                one(conn, "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 't'::regclass")
+                == 0
+            )
+
+
 def test_a_deadlock_is_tried_again(table: str) -> None:
     calls: list[int] = []
 
