@@ -32,9 +32,9 @@ from b44_assets import backup_commands
 from b44_assets import sample as sample_exports
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer, dagster_url, target_url
+from b44_assets.database.locks import HeldLock, advisory_lock, watched
 from b44_assets.database.locks import Session as Holder
-from b44_assets.database.locks import advisory_lock
-from b44_assets.errors import B44Error, DatabaseError, ExportError, SettingsError
+from b44_assets.errors import B44Error, DatabaseError, ExportError, SettingsError, TransientDatabaseError
 from b44_assets.instance import dagster_instance, packaged, prepare_dagster, tell_dagster
 from b44_assets.options import database_option, json_option, out, right, settings_with
 from b44_assets.settings import Settings, month_from
@@ -165,8 +165,8 @@ def migrate(export: Path | None, database_url: str | None, as_json: bool) -> Non
         from b44_assets.exports import discover
 
         discover(settings.export_dir)
-    with _alone(settings):
-        outcome, faults = _run("migrate_everything", settings, as_json=as_json)
+    with _alone(settings) as lock:
+        outcome, faults = _run("migrate_everything", settings, as_json=as_json, lock=lock)
     _conclude(settings, outcome, faults, as_json=as_json)
 
 
@@ -181,8 +181,9 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
     if entity is not None and entity not in session.catalog.mappings:
         raise SettingsError(f"--entity: no table {entity}; there are {', '.join(session.catalog.mappings)}")
     _need_books(session, "replay")
-    with _alone(settings):
-        outcome, faults = _run("replay", settings, as_json=as_json, tables=None if entity is None else [entity])
+    with _alone(settings) as lock:
+        tables = None if entity is None else [entity]
+        outcome, faults = _run("replay", settings, as_json=as_json, tables=tables, lock=lock)
     _conclude(settings, outcome, faults, as_json=as_json)
 
 
@@ -204,8 +205,9 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
     settings = settings_with(database_url=database_url)
     session = _session(settings)
     _need_books(session, "rollback")
-    with _alone(settings):
-        undone = undo_run(session, run_id or "") if month is None else undo_month(session, month)
+    with _alone(settings) as lock:
+        guarded = replace(session, guard=lock.check)
+        undone = undo_run(guarded, run_id or "") if month is None else undo_month(guarded, month)
     if undone.parts:
         from b44_assets.orchestration.reporting import report_what_was_taken_back
 
@@ -246,8 +248,8 @@ def cutover(
     discover(settings.export_dir)
     begun = datetime.now(UTC)
     target = output or Path.cwd() / f"cutover-{begun:%Y%m%dT%H%M%SZ}.html"
-    with _alone(settings):
-        outcome, faults = _run("migrate_everything", settings, as_json=as_json, prove=True)
+    with _alone(settings) as lock:
+        outcome, faults = _run("migrate_everything", settings, as_json=as_json, prove=True, lock=lock)
     held = not (faults or outcome.failed or outcome.incomplete)
     _write_report(settings, target, outcome, faults, begun=begun, signed_by=signed_by or getpass.getuser())
     if not as_json:
@@ -310,8 +312,12 @@ def _need_books(session: Session, command: str) -> None:
 
 
 @contextmanager
-def _alone(settings: Settings) -> Generator[None]:
-    """Keeps two migrations of one target apart: of two exports at once, each would undo the other's staging."""
+def _alone(settings: Settings) -> Generator[HeldLock]:
+    """Keeps two migrations of one target apart: of two exports at once, each would undo the other's staging.
+
+    Raises:
+        LockLostError: Others are not kept away any more; whatever was under way was ended in the server, too.
+    """
     from b44_assets.engine.session import MIGRATION_LOCK
 
     def say(holder: Holder | None) -> None:
@@ -319,9 +325,26 @@ def _alone(settings: Settings) -> Generator[None]:
 
     with (
         _session(settings).connection("migrate") as conn,
-        advisory_lock(conn, MIGRATION_LOCK, wait=say),
+        advisory_lock(conn, MIGRATION_LOCK, wait=say) as lock,
     ):
-        yield
+        try:
+            # As Ctrl-C does, which ends the SQL in the server.
+            with watched(lock, lambda: os.kill(os.getpid(), signal.SIGINT)):
+                yield lock
+        except KeyboardInterrupt:
+            if lock.lost:
+                lock.check()
+            raise
+        except TransientDatabaseError as error:
+            raise TransientDatabaseError(_resumable(error)) from error
+        # Before anything is said of what came of it.
+        lock.check()
+
+
+def _resumable(fault: B44Error) -> str:
+    """What a fault says, and what to do about one that passes by itself."""
+    passes = isinstance(fault, TransientDatabaseError)
+    return f"{fault}; nothing that was done is lost: run the same command again to go on" if passes else str(fault)
 
 
 @main.command()
@@ -512,8 +535,18 @@ def _run(
     as_json: bool,
     tables: list[str] | None = None,
     prove: bool = False,
+    lock: HeldLock | None = None,
 ) -> tuple[Outcome, list[B44Error]]:
-    """Runs a job, or the part of it for some tables, in this process over the instance that `b44 dev` shows."""
+    """Runs a job, or the part of it for some tables, in this process over the instance that `b44 dev` shows.
+
+    Args:
+        job: Its name.
+        settings: From options and environment.
+        as_json: Whether nothing but JSON is to be printed.
+        tables: Those of its assets alone.
+        prove: Whether everything is compared anew.
+        lock: What keeps other migrations away, for a job that moves records.
+    """
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _end_on_sigterm)
     prepare_dagster(settings)
@@ -540,7 +573,7 @@ def _run(
     from b44_assets.orchestration.resources import Migration
 
     migration = Migration(
-        settings, session.catalog, notice=lambda line: click.echo(f"notice: {line}", err=True), alone=True
+        settings, session.catalog, notice=lambda line: click.echo(f"notice: {line}", err=True), lock=lock
     )
     months = months_from(settings.first_month)
     try:
@@ -706,7 +739,7 @@ def _conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, a
         click.echo(outcome.as_json())
     # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
     for fault in [fault for fault in faults if not isinstance(fault, DatabaseError)] or faults[:1]:
-        click.echo(f"b44: {fault}", err=True)
+        click.echo(f"b44: {_resumable(fault)}", err=True)
     if not as_json:
         _print_outcome(settings, outcome)
     if faults:

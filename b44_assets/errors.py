@@ -41,6 +41,10 @@ class TransientDatabaseError(DatabaseError):
     """The target database cannot be reached now, for a reason that may pass by itself: trying again makes sense."""
 
 
+class LockLostError(DatabaseError):
+    """The session that keeps other migrations away was ended; the run stops, and running it again goes on."""
+
+
 class ThresholdError(B44Error):
     """More records were refused than `B44_MAX_QUARANTINE` allows; the entity's load was rolled back."""
 

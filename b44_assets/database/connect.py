@@ -23,6 +23,8 @@ OLDEST_VERSION = 15
 NEWEST_VERSION = 18
 DEFAULT_LOCK_TIMEOUT_MS = 60_000
 CANCEL_SECONDS = 5.0
+_POOLER_LOOKS = 5
+"""How often it is looked whether two connections share a session; in a pool that others use, chance decides each time."""
 
 _MALFORMED = (
     "the database URL cannot be read: it must be of the form postgresql://user:password@host:5432/database, with"
@@ -91,6 +93,10 @@ _SESSION: dict[str, str] = {
     "join_collapse_limit": "8",
     "geqo": "on",
     "geqo_threshold": "12",
+    "min_parallel_index_scan_size": "512kB",
+    "min_parallel_table_scan_size": "8MB",
+    "parallel_setup_cost": "1000",
+    "parallel_tuple_cost": "0.1",
     "plan_cache_mode": "auto",
     "enable_async_append": "on",
     "enable_bitmapscan": "on",
@@ -122,6 +128,7 @@ _SESSION: dict[str, str] = {
 _SETTLE = b"""
     SELECT pg_catalog.count(pg_catalog.set_config(name, value, false)),
            pg_catalog.current_setting('session_replication_role'),
+           pg_catalog.pg_backend_pid(),
            (SELECT pg_catalog.set_config('default_tablespace', '', false)
               FROM pg_catalog.pg_database d
               JOIN pg_catalog.pg_tablespace t ON t.oid OPERATOR(pg_catalog.=) d.dattablespace
@@ -230,8 +237,9 @@ def connect(
         A connection; as a context manager it commits or rolls back, and closes.
 
     Raises:
-        DatabaseError: If there is no connection to be had, or the server is not one of PostgreSQL 15 to 18 with UTF-8.
-            One line, without the password. A server newer than 18 is logged as a warning only.
+        DatabaseError: If there is no connection to be had, the server is not one of PostgreSQL 15 to 18 with UTF-8, or a
+            pooler gives each transaction another session. One line, without the password. A server newer than 18 is
+            logged as a warning only.
         TransientDatabaseError: If there is none now, but may be in a while: the server starts up or shuts down, has too
             many clients, or cannot be reached.
     """
@@ -245,7 +253,10 @@ def connect(
         raise _fault(error, parameters) from None
     try:
         _check_server(conn, where)
-        _settle(conn, where, lock_timeout_ms)
+        pid = _settle(conn, where, lock_timeout_ms)
+        if pid != conn.info.backend_pid:
+            # What answers is not the server itself: poolers and proxies hand out numbers of their own.
+            _check_pooler(conn, wanted, where)
         conn.autocommit = autocommit
     except psycopg.Error as error:
         conn.close()
@@ -280,8 +291,8 @@ def renew(
     conn.execute("SELECT set_config('application_name', %s, false)", (application_name,))
 
 
-def _settle(conn: psycopg.Connection[TupleRow], where: str, lock_timeout_ms: int) -> None:
-    """Makes the settings of the session.
+def _settle(conn: psycopg.Connection[TupleRow], where: str, lock_timeout_ms: int) -> int:
+    """Makes the settings of the session. Returns its process in the server.
 
     Raises:
         DatabaseError: The role's sessions skip all triggers, which only a superuser can change.
@@ -302,6 +313,43 @@ def _settle(conn: psycopg.Connection[TupleRow], where: str, lock_timeout_ms: int
         conn.execute("SELECT set_config('client_connection_check_interval', '2s', false)")
     except errors.InvalidParameterValue:
         logger.debug("%s cannot watch for clients that have gone", where)
+    return row[2]
+
+
+def _check_pooler(conn: psycopg.Connection[TupleRow], wanted: dict[str, str], where: str) -> None:
+    """Refuses a pooler that gives a session to whoever begins a transaction: ours would share locks and settings with others.
+
+    A second connection begins transactions. Where sessions are shared, it is given that which the first one has just used,
+    or else keeps it from being given back to the first one.
+
+    Raises:
+        DatabaseError: Sessions are shared.
+    """
+    with _Connection.connect(conninfo.make_conninfo(**wanted), autocommit=True) as other:
+        for _ in range(_POOLER_LOOKS):
+            mine = _session_of(conn)
+            try:
+                with other.transaction():
+                    shared = _session_of(other) == mine or _session_of(conn) != mine
+            except errors.OperationalError as error:
+                # PgBouncer's statement mode knows no transactions.
+                if "statement pooling" not in str(error):
+                    raise
+                shared = True
+            if shared:
+                # Whoever is given the session next is not to find our settings in it.
+                conn.execute("RESET ALL")
+                raise DatabaseError(
+                    f"{where} is a connection pooler that gives each transaction another session, such as PgBouncer with"
+                    " pool_mode=transaction: put the address of the server itself in the URL, or that of a pool with"
+                    " pool_mode=session"
+                )
+
+
+def _session_of(conn: psycopg.Connection[TupleRow]) -> int:
+    row = conn.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    return row[0]
 
 
 def redact(url: str) -> str:

@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, class_row
 
 from b44_assets.database.connect import connect
-from b44_assets.errors import DatabaseError
+from b44_assets.errors import DatabaseError, LockLostError
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def advisory_lock(
     timeout: float | None = None,
     shared: bool = False,
     sleep: Callable[[float], None] = time.sleep,
-) -> Generator[None]:
+) -> Generator[HeldLock]:
     """Holds a lock of the whole database, by name, until the block is left or the session ends.
 
     It is polled for rather than waited for, so that the waiting process can say whom it waits for, is not bound by
@@ -99,6 +99,9 @@ def advisory_lock(
         timeout: Seconds to wait at most; 0 is not at all, `None` for as long as it takes.
         shared: Whether others may hold it at the same time that want to share it, too.
         sleep: How to wait, for tests.
+
+    Yields:
+        The lock, for who must be sure to have it still.
 
     Raises:
         DatabaseError: If the time is over; names the holder.
@@ -119,9 +122,74 @@ def advisory_lock(
         sleep(pause)
         waited += pause
     try:
-        yield
+        yield HeldLock(conn, name)
     finally:
         _unlock(conn, key, shared=shared)
+
+
+class HeldLock:
+    """An advisory lock and the session that it lives in."""
+
+    def __init__(self, conn: psycopg.Connection[TupleRow], name: str) -> None:
+        self._conn = conn
+        self._name = name
+        self._key = advisory_key(name) % 2**64
+        self._lost: str | None = None
+
+    def check(self) -> None:
+        """Asks the session whether it has the lock, which also keeps whatever is on the way from taking it for unused.
+
+        Raises:
+            LockLostError: It has not, or is gone: by a time limit of the server, a network or a pooler, or a restart. Once
+                lost, a lock is lost for good, since others may have had it meanwhile.
+        """
+        if self._lost is None:
+            try:
+                row = self._conn.execute(_HELD, (self._key >> 32, self._key & 0xFFFFFFFF)).fetchone()
+                _settle(self._conn)
+                if row is None or not row[0]:
+                    self._lost = "the session of the server is another one"
+            except psycopg.Error as error:
+                self._lost = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if self._lost is not None:
+            raise LockLostError(
+                f"the connection that kept other migrations of this database away was lost ({self._lost}); stopped at once,"
+                " and nothing that was done is lost: run the same command again to go on"
+            )
+
+    @property
+    def lost(self) -> bool:
+        """Whether a check has found the lock gone."""
+        return self._lost is not None
+
+
+@contextmanager
+def watched(lock: HeldLock, on_loss: Callable[[], object], *, every: float = 1.0) -> Generator[None]:
+    """Checks a lock again and again, from a thread, while the block runs.
+
+    Args:
+        lock: The lock.
+        on_loss: Called once, in that thread, when it is lost.
+        every: Seconds between two checks.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(every):
+            try:
+                lock.check()
+            except LockLostError:
+                if not done.is_set():
+                    on_loss()
+                return
+
+    thread = threading.Thread(target=watch, name="b44-lock-check", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def with_lock_retries(
@@ -233,6 +301,13 @@ _HOLDER = sql.SQL("""
           AND classid = %s::oid AND objid = %s::oid)
     LIMIT 1
 """).format(sessions=_SESSIONS)
+_HELD = """
+    SELECT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid = pg_backend_pid()
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND classid = %s::oid AND objid = %s::oid)
+"""
 _BLOCKERS = sql.SQL("{sessions} WHERE pid = ANY (pg_blocking_pids(%s)) ORDER BY pid").format(sessions=_SESSIONS)
 
 

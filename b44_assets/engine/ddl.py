@@ -101,6 +101,7 @@ def change(session: Session, conn: Connection, operation: Callable[[Connection],
     Raises:
         DatabaseError: No attempt got its lock; names who stood in the way.
     """
+    session.guard()
 
     def watched(conn: Connection) -> T:
         done = operation(conn)
@@ -189,6 +190,7 @@ def concurrently(
     Raises:
         DatabaseError: It fails, or somebody's transaction outlasts our patience; names it.
     """
+    session.guard()
     set_timeout = sql.SQL("set lock_timeout = {}")
     conn.execute(set_timeout.format(sql.Literal(CONCURRENT_LOCK_TIMEOUT_MS)))
     try:

@@ -314,6 +314,7 @@ class _Loader:
         """
         if self._stop.is_set() or part.first is None:
             return None
+        self._session.guard()
         pacer.wait(conn, stopped=self._stop.is_set, told=self._session.notice)
         size, together = pacer.size, True
         while True:

@@ -46,6 +46,10 @@ def unsaid(line: str) -> None:
     """The listener that nobody is."""
 
 
+def unguarded() -> None:
+    """The guard of a run that nothing keeps from going on."""
+
+
 AT_ONCE = 2
 """How many questions that do not depend on each other are put to the server at a time."""
 _CANCEL_EVERY_SECONDS = 0.1
@@ -90,6 +94,7 @@ class Session:
         progress: Whom to tell how far it is.
         notice: Whom to tell, in a line, that something is tried again or held back.
         sleep: How to wait, for tests.
+        guard: Asked before every piece of work whether the run may go on; raises where it may not.
         kept: Its connections, where the session was made to keep them (`keeping`).
     """
 
@@ -106,6 +111,7 @@ class Session:
     progress: Progress = silent
     notice: Callable[[str], None] = unsaid
     sleep: Callable[[float], None] = time.sleep
+    guard: Callable[[], None] = unguarded
     kept: Kept | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -117,6 +123,7 @@ class Session:
         run_id: str | None = None,
         progress: Progress = silent,
         notice: Callable[[str], None] = unsaid,
+        guard: Callable[[], None] = unguarded,
     ) -> Self:
         """The session that the settings ask for.
 
@@ -135,6 +142,7 @@ class Session:
             lock_timeout_ms=settings.lock_timeout_ms,
             progress=progress,
             notice=notice,
+            guard=guard,
         )
 
     @contextmanager
@@ -159,6 +167,7 @@ class Session:
             DatabaseError: The target cannot be reached, cannot go on (its disk is full, …), or refuses a statement that
                 nobody nearer to it has said more about.
         """
+        self.guard()
         try:
             with self._connected(f"b44 {purpose}") as conn, cancelling(conn):
                 # The files of sql/ name their objects without a schema, and PostgreSQL then shows them without one, too.

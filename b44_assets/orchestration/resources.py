@@ -11,8 +11,9 @@ from pathlib import Path
 import dagster as dg
 
 from b44_assets.catalog import Catalog
+from b44_assets.database.locks import HeldLock, advisory_lock
 from b44_assets.database.locks import Session as Holder
-from b44_assets.database.locks import advisory_lock
+from b44_assets.database.locks import watched as lock_watched
 from b44_assets.engine.session import MIGRATION_LOCK, Progress, Session, silent, unsaid
 from b44_assets.errors import B44Error
 from b44_assets.settings import Settings
@@ -29,7 +30,7 @@ class Migration:
         catalog: The files of `sql/`.
         progress: Told about progress besides the run's log; the command line draws a bar with it.
         notice: Told, besides the run's log, that something is tried again or held back.
-        alone: Whether whoever made this keeps other migrations away already.
+        lock: What keeps other migrations away, where whoever made this has it already.
         faults: Every fault that ended a step, for the command line's one line and exit status.
         warnings: What a person should know of a run that went well.
     """
@@ -38,10 +39,11 @@ class Migration:
     catalog: Catalog
     progress: Progress = silent
     notice: Callable[[str], None] = unsaid
-    alone: bool = False
+    lock: HeldLock | None = None
     faults: list[B44Error] = field(default_factory=list[B44Error])
     warnings: list[str] = field(default_factory=list[str])
     _held: dict[str, ExitStack] = field(default_factory=dict[str, ExitStack], repr=False)
+    _locks: dict[str, HeldLock] = field(default_factory=dict[str, HeldLock], repr=False)
 
     @property
     def export_dir(self) -> Path | None:
@@ -69,8 +71,15 @@ class Migration:
             context.log.warning(line)
             self.notice(line)
 
-        with self.failing_in_one_line(), self.offline_session(context.run.run_id, report, notice).keeping() as session:
-            yield session
+        lock = self.lock or self._locks.get(context.run.run_id)
+        with self.failing_in_one_line():
+            session = self.offline_session(context.run.run_id, report, notice)
+            if lock is not None:
+                # Whatever this step does, no other migration is under way.
+                lock.check()
+                session = replace(session, guard=lock.check)
+            with session.keeping() as keeping:
+                yield keeping
 
     @contextmanager
     def failing_in_one_line(self) -> Generator[None]:
@@ -99,7 +108,7 @@ class Migration:
             Failure: The target cannot be reached.
         """
         run_id = context.run.run_id
-        if self.alone or run_id in self._held:
+        if self.lock is not None or run_id in self._held:
             return
 
         def say(holder: Holder | None) -> None:
@@ -107,7 +116,12 @@ class Migration:
 
         with self.failing_in_one_line(), ExitStack() as stack:
             conn = stack.enter_context(self.offline_session(run_id).connection("migrate"))
-            stack.enter_context(advisory_lock(conn, MIGRATION_LOCK, wait=say, shared=not stages))
+            lock = stack.enter_context(advisory_lock(conn, MIGRATION_LOCK, wait=say, shared=not stages))
+            # So that nothing on the way takes its connection for unused; each step asks it, too.
+            stack.enter_context(
+                lock_watched(lock, lambda: context.log.error("other migrations are not kept away any more"))
+            )
+            self._locks[run_id] = lock
             self._held[run_id] = stack.pop_all()
 
     def let_others_in(self) -> None:
@@ -115,6 +129,7 @@ class Migration:
         for stack in self._held.values():
             stack.close()
         self._held.clear()
+        self._locks.clear()
 
     def warn(self, context: dg.AssetExecutionContext, warning: str) -> None:
         """Says something in the run's log and to whoever ran the command."""

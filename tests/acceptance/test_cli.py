@@ -467,6 +467,32 @@ def test_interrupted_migration_ends_its_sql_and_goes_on_when_run_again(
     assert state(target) == state(migrated.url)
 
 
+def test_migration_that_loses_its_lock_stops_in_one_line_and_goes_on_when_run_again(
+    lean: Command, migrated: Migrated, target: str
+) -> None:
+    """As a time limit, a firewall, a pooler or an administrator ends a connection on which nothing happens."""
+    command = lean.on(target).having(B44_BATCH_SIZE="5")
+    running = command.start("migrate", "--export", migrated.export, "--json")
+    table, purpose, after = LOADING
+    with stopped_at(running, target, table, purpose, after=after):
+        ended = value(
+            target,
+            "select count(*) filter (where pg_terminate_backend(pid, 10000)) from pg_stat_activity"
+            " where datname = current_database() and application_name = 'b44 migrate'",
+        )
+        assert ended == 1
+        # What it waits for is still there: it has not come to its next step.
+        result = running.wait()
+        assert waiting(target) == 0
+    assert (result.status, result.out) == (2, "")
+    assert "other migrations of this database away was lost" in result.fault
+    assert "run the same command again" in result.fault
+    again = command("migrate", "--export", migrated.export, "--json")
+    assert (again.status, again.complaints) == (0, [])
+    assert again.report["entities"] == migrated.result.report["entities"]
+    assert state(target) == state(migrated.url)
+
+
 # -- secrets -----------------------------------------------------------------------------------------------------------
 
 

@@ -21,8 +21,8 @@ from psycopg.rows import TupleRow
 from b44_assets.database import connect as module
 from b44_assets.database.connect import cancelling, connect, redact
 from b44_assets.database.embedded import EmbeddedServer
-from b44_assets.database.locks import LockRetry, Session, advisory_key, advisory_lock, with_lock_retries
-from b44_assets.errors import DatabaseError, TransientDatabaseError
+from b44_assets.database.locks import LockRetry, Session, advisory_key, advisory_lock, watched, with_lock_retries
+from b44_assets.errors import DatabaseError, LockLostError, TransientDatabaseError
 from tests.support import Pg15, free_port
 
 SECRET = "Geheim7Secret"
@@ -71,6 +71,12 @@ SETTINGS = {
     "IntervalStyle": "postgres",
     "client_encoding": "UTF8",
     "statement_timeout": "0",
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "enable_indexscan": "on",
     "lock_timeout": "1min",
     "client_connection_check_interval": "2s",
     "application_name": "b44 test",
@@ -86,6 +92,12 @@ def test_a_session_has_the_same_settings_wherever_it_is(database: str, autocommi
             ("DateStyle", "German"),
             ("IntervalStyle", "iso_8601"),
             ("statement_timeout", "5min"),
+            ("idle_session_timeout", "5min"),
+            ("idle_in_transaction_session_timeout", "5min"),
+            ("standard_conforming_strings", "off"),
+            ("default_transaction_isolation", "serializable"),
+            ("default_transaction_read_only", "on"),
+            ("enable_indexscan", "off"),
             ("client_encoding", "LATIN1"),
         ):
             conn.execute(sql.SQL("ALTER DATABASE {} SET {} = {}").format(name, sql.Identifier(setting), value))
@@ -751,3 +763,51 @@ def test_it_uses_the_password_of_the_connection_to_look_for_blockers(pg15: Pg15)
             )
         owner.rollback()
         owner.execute("DROP TABLE watched")
+
+
+# -- the lock that is held ---------------------------------------------------------------------------------------------
+
+
+def test_a_lock_is_known_to_be_held_whatever_limits_the_role_sets(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as conn:
+        name = sql.Identifier(conn.info.dbname)
+        for setting in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
+            conn.execute(sql.SQL("ALTER DATABASE {} SET {} = '50ms'").format(name, sql.Identifier(setting)))
+    with connect(database, autocommit=True) as conn, advisory_lock(conn, "migrate") as lock:
+        time.sleep(0.5)
+        lock.check()
+        assert not lock.lost
+
+
+@pytest.mark.parametrize("how", ["ended", "let go"])
+def test_a_lock_that_is_lost_is_lost_for_good_and_says_so_in_one_line(database: str, how: str) -> None:
+    with connect(database, autocommit=True) as other, connect(database, autocommit=True) as conn:
+        other.execute("SELECT 1")
+        with advisory_lock(conn, "migrate") as lock:
+            lock.check()
+            if how == "ended":
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", (conn.info.backend_pid,))
+            else:
+                conn.execute("SELECT pg_advisory_unlock_all()")
+            for _ in range(2):
+                with pytest.raises(LockLostError, match="run the same command again") as caught:
+                    lock.check()
+                assert "\n" not in str(caught.value)
+            assert lock.lost
+            if how == "let go":
+                conn.execute("SELECT pg_advisory_lock(%s)", (advisory_key("migrate"),))
+                with pytest.raises(LockLostError):
+                    lock.check()
+
+
+def test_whoever_watches_a_lock_is_told_once_that_it_is_lost(database: str) -> None:
+    told: list[bool] = []
+    with (
+        connect(database, autocommit=True) as conn,
+        connect(database, autocommit=True) as other,
+        advisory_lock(conn, "migrate") as lock,
+        watched(lock, lambda: told.append(lock.lost), every=0.01),
+    ):
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (conn.info.backend_pid,))
+        wait_until(lambda: bool(told))
+    assert told == [True]
