@@ -18,7 +18,7 @@ return left(
 -- about as much English text.
 create or replace function base44_search(value text) returns tsvector
 language sql immutable parallel safe
-return to_tsvector('pg_catalog.english'::regconfig, public.base44_searchable(value));
+return to_tsvector('pg_catalog.english'::regconfig, base44_searchable(value));
 
 comment on function base44_searchable(text) is 'What the search reads of a text: the first 100,000 characters, without data: URLs';
 comment on function base44_search(text) is 'The English words of a text for the full-text search; of any length, what the search reads of it';
