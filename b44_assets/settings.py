@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from fractions import Fraction
 from importlib.resources import files
@@ -317,6 +317,8 @@ class Settings:
             raise SettingsError(
                 f"B44_FIRST_MONTH must be a month from {month_text(EARLIEST_MONTH)} on, not {month_text(self.first_month)}"
             )
+        if self.first_month > datetime.now(UTC).date():
+            raise SettingsError(f"B44_FIRST_MONTH must be no later than this month, not {month_text(self.first_month)}")
         if not 1 <= self.plausible_years <= _MOST_PLAUSIBLE_YEARS:
             raise SettingsError(
                 f"B44_PLAUSIBLE_YEARS must be a whole number from 1 to {_MOST_PLAUSIBLE_YEARS}, not {self.plausible_years}"

@@ -22,6 +22,7 @@ from b44_assets.engine.ddl import enduring
 from b44_assets.engine.schema import apply
 from b44_assets.engine.session import Connection, Progress, Session, columns_of, reason_of, scalar
 from b44_assets.errors import DatabaseError
+from b44_assets.settings import EARLIEST_MONTH
 
 LOCK_PATIENCE_MS = 60
 """How long a step waits for its locks: as long as others then wait, and some milliseconds of work are to come."""
@@ -38,7 +39,7 @@ class Partition:
     Attributes:
         name: Its table.
         bounds: As PostgreSQL prints them.
-        start: Where its range begins (UTC); None where it is open, and for partitions without a range.
+        start: Where its range begins (UTC), within the years 1 to 9999; None where it is open, and without a range.
         end: The first moment after its range; None likewise.
         default: Whether it takes what no other one does.
         rows: Estimate of the server's statistics; -1 where there is none yet.
@@ -258,7 +259,7 @@ def check_bounds(session: Session, table: str) -> BoundsCheck:
     """Looks for gaps and overlaps between partitions, and for rows in the default partition.
 
     A gap that begins later than partitions are made ahead is none: a single row of the far future gets a partition of its
-    own, and not one for each month until then.
+    own, and not one for each month until then. Nor is one after a partition of before 1970, where partitions begin.
 
     Raises:
         DatabaseError: There is no such table, or it is not partitioned.
@@ -272,12 +273,14 @@ def check_bounds(session: Session, table: str) -> BoundsCheck:
         period = session.catalog.table(table).period
         horizon = _horizon(session, table)
         default = next((part.name for part in partitions if part.default), None)
+        begin = datetime(EARLIEST_MONTH.year, EARLIEST_MONTH.month, EARLIEST_MONTH.day, tzinfo=UTC)
+        expected = [part for part in parts if part.end is None or part.end > begin]
         return BoundsCheck(
             table,
             len(parts),
             gaps=tuple(
                 Gap(before.end, after.start)
-                for before, after in pairwise(parts)
+                for before, after in pairwise(expected)
                 if before.end is not None and after.start is not None and before.end < min(after.start, horizon)
             ),
             overlaps=tuple(
@@ -459,8 +462,9 @@ def _partitions(conn: Connection, table: str) -> tuple[Partition, ...]:
     rows = conn.execute(
         """
         select c.relname, pg_get_expr(c.relpartbound, c.oid),
-               case when isfinite(b.first_moment) then b.first_moment end,
-               case when isfinite(b.next_moment) then b.next_moment end,
+               -- PostgreSQL reckons with years that Python does not.
+               case when isfinite(b.first_moment) then greatest(%(first)s, least(b.first_moment, %(last)s)) end,
+               case when isfinite(b.next_moment) then greatest(%(first)s, least(b.next_moment, %(last)s)) end,
                c.oid = p.partdefid,
                c.reltuples::bigint,
                (select coalesce(sum(pg_total_relation_size(t.relid)), 0) from pg_partition_tree(c.oid) t)::bigint
@@ -468,10 +472,10 @@ def _partitions(conn: Connection, table: str) -> tuple[Partition, ...]:
           join pg_inherits h on h.inhparent = p.partrelid and not h.inhdetachpending
           join pg_class c on c.oid = h.inhrelid
           left join base44_partition_bounds(p.partrelid) b on b.partition = c.oid
-         where p.partrelid = to_regclass(%s)
+         where p.partrelid = to_regclass(%(relation)s)
          order by c.oid = p.partdefid, b.first_moment, c.relname
         """,
-        (relation,),
+        {"relation": relation, "first": datetime.min.replace(tzinfo=UTC), "last": datetime.max.replace(tzinfo=UTC)},
     ).fetchall()
     return tuple(Partition(*row) for row in rows)
 

@@ -2,5 +2,6 @@
 -- on: audit_logs
 -- depends: users
 
+alter table audit_logs add constraint chk_audit_logs_finite_times check (isfinite(timestamp));
 alter table audit_logs add constraint fk_audit_logs_user_id
   foreign key (user_id) references users (id) on delete set null;

@@ -5,5 +5,7 @@
 
 alter table categories add constraint chk_categories_color check (color ~ '^#[0-9A-Fa-f]{6}$');
 alter table categories add constraint chk_categories_slug check (slug <> '' and slug = btrim(slug));
+alter table categories add constraint chk_categories_finite_times
+  check (isfinite(created_at) and isfinite(updated_at));
 alter table categories add constraint fk_categories_created_by foreign key (created_by) references users (id);
 alter table categories add constraint fk_categories_updated_by foreign key (updated_by) references users (id);

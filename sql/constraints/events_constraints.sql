@@ -6,6 +6,8 @@
 
 alter table events add constraint unique_event_per_day
   exclude using btree (user_id with =, ((event_date at time zone 'UTC')::date) with =) where (cancelled = false);
+alter table events add constraint chk_events_finite_times
+  check (isfinite(event_date) and isfinite(created_at) and isfinite(updated_at));
 alter table events add constraint fk_events_user_id foreign key (user_id) references users (id) on delete cascade;
 alter table events add constraint fk_events_created_by foreign key (created_by) references users (id);
 alter table events add constraint fk_events_updated_by foreign key (updated_by) references users (id);

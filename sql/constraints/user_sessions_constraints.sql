@@ -2,5 +2,7 @@
 -- on: user_sessions
 -- depends: users
 
+alter table user_sessions add constraint chk_user_sessions_finite_times
+  check (isfinite(created_at) and isfinite(expires_at));
 alter table user_sessions add constraint fk_user_sessions_user_id
   foreign key (user_id) references users (id) on delete cascade;

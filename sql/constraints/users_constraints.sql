@@ -7,5 +7,7 @@ alter table users add constraint chk_users_email_format
   check (email ~ '^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}$');
 alter table users add constraint chk_users_email_lower check (email = lower(email));
 alter table users add constraint chk_users_role_valid check (role in ('admin', 'moderator', 'user', 'guest'));
+alter table users add constraint chk_users_finite_times
+  check (isfinite(last_login_at) and isfinite(created_at) and isfinite(updated_at));
 alter table users add constraint fk_users_created_by foreign key (created_by) references users (id);
 alter table users add constraint fk_users_updated_by foreign key (updated_by) references users (id);

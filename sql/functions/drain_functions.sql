@@ -172,7 +172,7 @@ begin
       select date_trunc(%1$L, %2$I::timestamptz at time zone 'UTC') as first_day, count(*) as rows from only %3$s group by 1
     ),
     wanted as (
-      select first_day::date, rows from counted where isfinite(first_day) and first_day >= '0001-01-01' and $1 is null
+      select first_day::date, rows from counted where first_day between '0001-01-01' and '9999-12-31' and $1 is null
       union all
       select distinct on (1) (p.first_moment at time zone 'UTC')::date, coalesce(c.rows, 0)
         from unnest($1) d

@@ -1,12 +1,18 @@
 -- Pages of published posts, newest first. The guide's cursor keeps milliseconds of created_at only, so that rows of the
 -- same moment are skipped or shown twice; this one holds (created_at, id) in full: microseconds since 1970 and the id as
--- 24 bytes, in base64url.
+-- 24 bytes, in base64url. What 8 bytes do not hold (years from 294247 on, and infinity) stands as numbers that no time has:
+-- the constraints refuse infinity, but a row that is there already must not break the first page.
 -- depends: text_functions
 
 create or replace function base44_encode_cursor(created_at timestamptz, id uuid) returns text
 language sql immutable strict parallel safe
-return translate(
-  encode(int8send((extract(epoch from created_at) * 1000000)::bigint) || uuid_send(id), 'base64'), '+/', '-_');
+return translate(encode(int8send(case
+    when created_at = '-infinity' then -2e18
+    when created_at = 'infinity' then -1e18
+    when created_at < '294247-01-01 00:00+00' then extract(epoch from created_at) * 1000000
+    -- To the microsecond only as an interval.
+    else extract(epoch from created_at - timestamptz '2000-01-01 00:00+00') * 1000000 + 946684800000000 - 14e18
+  end::bigint) || uuid_send(id), 'base64'), '+/', '-_');
 
 -- Two queries rather than one with "or": only so are later months left unread. The first comparison of the second one
 -- says to the planner what the row comparison means, which it cannot prune by. One plan serves every page: a plan of its
@@ -20,7 +26,7 @@ as $$
 #variable_conflict use_column
 declare
   cursor_bytes bytea;
-  microseconds bigint;
+  microseconds numeric;
   cursor_created_at timestamptz;
   cursor_id uuid;
 begin
@@ -41,8 +47,15 @@ begin
   cursor_id := encode(substr(cursor_bytes, 9), 'hex')::uuid;
   -- In two steps, as one factor is a double and would lose digits; days without a zone have 24 hours each.
   begin
-    cursor_created_at := (timestamp 'epoch' + (microseconds / 86400000000) * interval '1 day'
-      + (microseconds % 86400000000) * interval '1 microsecond') at time zone 'UTC';
+    if microseconds between -5e18 and -4e18 then
+      microseconds := microseconds + 14e18;
+    end if;
+    cursor_created_at := case microseconds
+      when -2e18 then '-infinity'
+      when -1e18 then 'infinity'
+      else (timestamp 'epoch' + div(microseconds, 86400000000)::integer * interval '1 day'
+        + (microseconds % 86400000000)::bigint * interval '1 microsecond') at time zone 'UTC'
+    end;
   exception
     when data_exception then
       raise exception 'not a cursor of get_posts_paginated' using errcode = 'invalid_parameter_value';

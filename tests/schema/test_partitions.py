@@ -250,7 +250,10 @@ def test_every_day_of_two_centuries_lies_within_the_period_that_it_names(conn: C
     assert wrong == []
 
 
-@pytest.mark.parametrize("day", ["null", "'infinity'", "'-infinity'", "'0001-01-01 BC'"])
+@pytest.mark.parametrize(
+    "day",
+    ["null", "'infinity'", "'-infinity'", "'0001-01-01 BC'", "'10000-01-01'", "'294276-12-31'", "'5874897-12-31'"],
+)
 def test_a_day_without_a_month_is_refused(conn: Connection, day: str) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="there is no month of"):
         conn.execute(f"select create_monthly_partition({day}::date)".encode())
@@ -385,6 +388,7 @@ def test_rows_of_the_month_in_the_default_partition_move_to_it(conn: Connection)
 
 
 def test_rows_of_other_months_stay(conn: Connection) -> None:
+    conn.execute("alter table posts drop constraint if exists chk_posts_finite_times")
     for month in ("2025-02", "2025-03", "2025-04"):
         add_posts(conn, month, 30)
     conn.execute(
@@ -544,6 +548,42 @@ def test_a_partition_of_long_ago_does_not_call_for_all_since(conn: Connection) -
     conn.execute("set client_min_messages = error")
     conn.execute("select manage_partitions()")
     assert len(names(conn)) == 1 + 13 + 1
+
+
+def test_partitions_of_no_plausible_time_are_read_and_call_for_no_others(session: Session, conn: Connection) -> None:
+    for day in ("0001-01-01", "0202-03-01", "1900-01-01", "9999-12-31"):
+        conn.execute("select create_monthly_partition(%s::date)", (day,))
+        conn.execute("select base44_create_partition('audit_logs', 'year', %s::date)", (day,))
+    # As one that rounds beyond the last moment of a year would have got.
+    conn.execute("create table posts_0000_12 partition of posts for values from (minvalue) to ('0001-01-01 00:00+00')")
+    conn.execute(
+        "create table posts_later partition of posts for values from ('10000-01-01 00:00+00') to ('10000-02-01 00:00+00')"
+    )
+    conn.execute("select manage_partitions()")
+
+    months = {part.name: (part.start, part.end) for part in describe_partitions(session, "posts")}
+    assert months["posts_9999_12"] == (datetime(9999, 12, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+    assert months["posts_later"] == (datetime.max.replace(tzinfo=UTC),) * 2
+    assert len(months) == 6 + 13 + 1
+    assert len(describe_partitions(session, "audit_logs")) == 4 + 2 + 1
+    for table in ("posts", "audit_logs"):
+        check = check_bounds(session, table)
+        assert (check.gaps, check.overlaps, check.passed) == ((), (), True)
+
+
+def test_a_gap_since_1970_is_still_one(session: Session, conn: Connection) -> None:
+    for day in ("1900-01-01", "1970-01-01", "1972-01-01"):
+        conn.execute("select base44_create_partition('audit_logs', 'year', %s::date)", (day,))
+    assert [str(gap) for gap in check_bounds(session, "audit_logs").gaps] == ["1971-01-01 to 1972-01-01"]
+    conn.execute("select manage_partitions()")
+    assert check_bounds(session, "audit_logs").passed
+
+
+@pytest.mark.parametrize("day", ["5874897-12-31", "infinity"])
+def test_all_partitions_can_be_detached_by_a_day_beyond_all(conn: Connection, day: str) -> None:
+    conn.execute("select create_monthly_partition('9999-12-01')")
+    conn.execute("select create_monthly_partition('2025-03-01')")
+    assert one(conn, "select detach_partitions_before('posts', %s::date)", day) == ["posts_2025_03", "posts_9999_12"]
 
 
 def test_rows_in_the_default_partition_move_when_partitions_are_kept_ahead(conn: Connection) -> None:
@@ -758,6 +798,7 @@ def test_a_drained_partition_is_attached_without_being_looked_through(session: S
 
 
 def test_rows_without_a_period_stay_and_are_told(session: Session, conn: Connection) -> None:
+    conn.execute("alter table posts drop constraint if exists chk_posts_finite_times")
     add_posts(conn, "2025-03", 3)
     add_posts(conn, "2025-04", 2)
     conn.execute("create table posts_2025_04 ()")
@@ -766,9 +807,15 @@ def test_rows_without_a_period_stay_and_are_told(session: Session, conn: Connect
         " values (%s, 'Never', 'Some content', 'never', 'infinity', %s)",
         (AUTHOR, AUTHOR),
     )
+    conn.execute(
+        "insert into posts (user_id, title, content, slug, created_at, created_by)"
+        " values (%s, 'Late', 'Some content', 'late', '294276-12-31 23:59:59.999999+00', %s),"
+        "        (%s, 'Early', 'Some content', 'early', '4713-01-01 00:00+00 BC', %s)",
+        (AUTHOR,) * 4,
+    )
     drained = drain_default(session, "posts")
     assert (drained.partitions, drained.rows) == (("posts_2025_03",), 3)
-    assert drained.left == {"2025-04": 2, "infinity": 1}
+    assert drained.left == {"4713-01": 1, "2025-04": 2, "294276-12": 1, "infinity": 1}
 
 
 def test_only_the_wanted_periods_are_drained(session: Session, conn: Connection) -> None:

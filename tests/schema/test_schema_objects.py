@@ -164,6 +164,15 @@ def test_every_constraint_is_validated(db: Db, catalog: Catalog) -> None:
         ("update posts set title = '  '", "chk_posts_title_length"),
         ("update posts set title = repeat('x', 256)", "chk_posts_title_length"),
         ("update posts set published_at = now() where not published", "chk_posts_published_at"),
+        ("update posts set updated_at = 'infinity'", "chk_posts_finite_times"),
+        ("update posts set created_at = '-infinity'", "chk_posts_finite_times"),
+        ("update posts set published = true, published_at = 'infinity'", "chk_posts_finite_times"),
+        ("update users set last_login_at = '-infinity'", "chk_users_finite_times"),
+        ("update categories set created_at = 'infinity'", "chk_categories_finite_times"),
+        ("update events set event_date = 'infinity'", "chk_events_finite_times"),
+        ("update audit_logs set timestamp = 'infinity'", "chk_audit_logs_finite_times"),
+        ("update user_preferences set updated_at = 'infinity'", "chk_user_preferences_finite_times"),
+        ("update user_sessions set expires_at = 'infinity'", "chk_user_sessions_finite_times"),
         ("update posts set category_id = gen_random_uuid()", "fk_posts_category_id"),
         ("update posts set updated_by = gen_random_uuid()", "fk_posts_updated_by"),
         ("update user_sessions set user_id = gen_random_uuid()", "fk_user_sessions_user_id"),
@@ -426,6 +435,21 @@ def test_a_cursor_keeps_every_digit_of_its_place(own: Db, moment: str) -> None:
     for zone in ("UTC", "America/New_York"):
         own.execute("select set_config('timezone', %s, false)", (zone,))
         assert len(pages(own, 1)) == 2
+
+
+def test_posts_at_the_ends_of_time_and_beyond_are_on_a_page_like_others(own: Db) -> None:
+    own.execute("truncate posts")
+    own.execute("alter table posts drop constraint chk_posts_finite_times")
+    user = new_user(own)
+    for moment in (
+        "infinity", "294276-12-31 23:59:59.999999+00", "294247-01-10 04:00:54.775808+00", "294247-01-10 04:00:54.775807+00",
+        "9999-12-31 23:59:59.999999+00", "2025-01-01 00:00+00", "4713-01-01 00:00+00 BC", "-infinity",
+    ):  # fmt: skip
+        for _ in range(2):
+            new_post(own, user, created_at=moment, published=True, published_at=moment)
+    wanted = own.execute("select id from posts order by created_at desc, id desc").fetchall()
+    for size in (1, 3, 100):
+        assert pages(own, size) == [row[0] for row in wanted]
 
 
 @pytest.mark.parametrize("cursor", ["x", "A" * 31, "*" * 32, "A" * 33, "g" + "A" * 31])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from b44_assets.errors import SettingsError
-from b44_assets.settings import ContentFormat, Pace, Pause, QuarantineLimit, Settings
+from b44_assets.settings import (
+    EARLIEST_MONTH,
+    ContentFormat,
+    Pace,
+    Pause,
+    QuarantineLimit,
+    Settings,
+    month_from,
+    month_text,
+)
 
 
 def load(directory: Path, **environ: str) -> Settings:
@@ -59,6 +68,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         B44_HOME="state",
         DAGSTER_PG_URL="postgresql://dagster@db.example/dagster",
         B44_FIRST_MONTH="2018-11",
+        B44_PLAUSIBLE_YEARS="200",
         B44_MAX_QUARANTINE="0.5%",
         B44_BATCH_SIZE="1000",
         B44_LOCK_TIMEOUT="2s",
@@ -84,6 +94,7 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         home=tmp_path / "state",
         dagster_pg_url="postgresql://dagster@db.example/dagster",
         first_month=date(2018, 11, 1),
+        plausible_years=200,
         max_quarantine=QuarantineLimit(percent=Fraction(1, 2)),
         batch_size=1000,
         lock_timeout_ms=2000,
@@ -205,6 +216,14 @@ def test_no_password_is_in_the_repr(tmp_path: Path) -> None:
         ("B44_FIRST_MONTH", "2020-13", "2020-01"),
         ("B44_FIRST_MONTH", "2020-01-01", "2020-01"),
         ("B44_FIRST_MONTH", "0000-01", "2020-01"),
+        ("B44_FIRST_MONTH", "1-01", "2020-01"),
+        ("B44_FIRST_MONTH", "2020-1", "2020-01"),
+        ("B44_FIRST_MONTH", "0001-01", "from 1970-01 on"),
+        ("B44_FIRST_MONTH", "1969-12", "from 1970-01 on"),
+        ("B44_FIRST_MONTH", "9999-12", "no later than this month"),
+        ("B44_PLAUSIBLE_YEARS", "0", "from 1 to 1000"),
+        ("B44_PLAUSIBLE_YEARS", "1001", "from 1 to 1000"),
+        ("B44_PLAUSIBLE_YEARS", "ten", "at least 1"),
         ("B44_MAX_QUARANTINE", "0.5", "0.5%"),
         ("B44_MAX_QUARANTINE", "-1", "100"),
         ("B44_MAX_QUARANTINE", "101%", "0.5%"),
@@ -247,6 +266,18 @@ def test_a_wrong_value_is_named_in_one_line_with_what_would_be_right(
     assert expected in message
     assert "\n" not in message
     assert "secret" not in message
+
+
+@given(st.dates())
+def test_a_month_is_read_as_it_is_written(day: date) -> None:
+    month = day.replace(day=1)
+    assert month_from("--partition", month_text(month)) == month
+
+
+@given(st.dates(EARLIEST_MONTH, datetime.now(UTC).date()))
+def test_every_first_month_that_a_load_can_advise_is_accepted(day: date) -> None:
+    month = day.replace(day=1)
+    assert Settings.load({"B44_FIRST_MONTH": month_text(month)}, Path("/nowhere")).first_month == month
 
 
 def test_a_first_month_given_as_an_option_is_the_first_of_a_month(tmp_path: Path) -> None:
