@@ -54,10 +54,11 @@ def create_batch_functions(
         function = sql.Identifier("migration", f"{name}_{table}")
         conn.execute(sql.SQL("drop function if exists {}").format(function))
         conn.execute(
-            sql.SQL("create function {}({}) {} language plpgsql as {}").format(
+            sql.SQL("create function {}({}) {} language plpgsql set search_path = public, pg_temp as {}").format(
                 function, arguments, returns, sql.Literal(text)
             )
         )
+        conn.execute(sql.SQL("revoke all on function {} from public").format(function))
 
 
 class _Writing:

@@ -14,6 +14,7 @@ create or replace function migration.begin_batch(
   out first_position bigint, out last_position bigint, out batch_number bigint
 )
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   caller_lock_timeout constant text := current_setting('lock_timeout');
@@ -57,6 +58,7 @@ create or replace function migration.refuse_record(
   entity_name text, settled bigint, partition_day date, place bigint, batch bigint, reason text, run text
 ) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   -- A record stands there once. One that was corrected has waited for its batch; what was corrected since is read first.
@@ -94,6 +96,7 @@ $$;
 -- Migrates the next records of an entity, of its earliest partition that is not done. Returns how many; 0 when all are.
 create or replace function migration.next_batch(entity_name text, batch_size integer) returns integer
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   settled constant bigint := (select s.generation from migration.settlements s where s.entity = entity_name);
@@ -143,3 +146,28 @@ comment on function migration.refuse_record(text, bigint, date, bigint, bigint, 
 comment on function migration.next_batch(text, integer) is 'Migrates the next records of a table; 0 when nothing is left';
 comment on function migrate_users_batch(integer) is 'Migrates the next users; returns how many, 0 when nothing is left';
 comment on function migrate_posts_batch(integer) is 'Migrates the next posts; returns how many, 0 when nothing is left';
+
+-- Those of a table's columns, as an earlier version made them.
+do $$
+declare
+  item record;
+begin
+  for item in
+    select p.oid::regprocedure as name from pg_proc p
+     where p.pronamespace = 'migration'::regnamespace and p.proname ~ '^(load|complete)_'
+       and has_function_privilege('public', p.oid, 'execute')
+  loop
+    execute format('alter function %s set search_path = public, pg_temp', item.name);
+    execute format('revoke all on function %s from public', item.name);
+  end loop;
+end
+$$;
+
+-- For the owner of the tables, who needs no grant, and for whom the owner lets.
+revoke all on routine
+  migration.begin_batch(text, bigint, date, integer, boolean),
+  migration.refuse_record(text, bigint, date, bigint, bigint, text, text),
+  migration.next_batch(text, integer),
+  migrate_users_batch(integer),
+  migrate_posts_batch(integer)
+from public;

@@ -5,6 +5,7 @@
 -- conflict of its own again.
 create or replace function migration.accept_deletion(entity_name text, row_id uuid) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   key_column name;
@@ -32,3 +33,8 @@ end
 $$;
 
 comment on function migration.accept_deletion is 'Says of a migrated row that it was deleted in the new system on purpose';
+
+-- For the owner of the tables, who needs no grant, and for whom the owner lets.
+revoke all on routine
+  migration.accept_deletion(text, uuid)
+from public;

@@ -6,6 +6,7 @@
 -- rounded. The usual forms are recognised by writing the time back, which takes half the time of a regular expression.
 create or replace function migration.as_timestamp(value text) returns timestamptz
 language plpgsql stable strict parallel safe
+set search_path = public, pg_temp
 as $$
 declare
   form constant text := case length(value)
@@ -38,6 +39,7 @@ $$;
 -- [0-9] rather than \d, which in a Unicode locale takes digits of every script; numeric does not.
 create or replace function migration.as_integer(value text) returns integer
 language plpgsql immutable strict parallel safe
+set search_path = public, pg_temp
 as $$
 begin
   if length(value) < 10 and value <> '' and translate(value, '0123456789', '') = '' then
@@ -59,6 +61,7 @@ end;
 -- Null also for what jsonb cannot hold (\u0000).
 create or replace function migration.as_jsonb(value text) returns jsonb
 language plpgsql immutable strict parallel safe
+set search_path = public, pg_temp
 as $$
 begin
   if base44_is_json(value) then
@@ -78,6 +81,7 @@ end;
 -- What two records of one id share: hex ids are the same in upper and lower case, others are not. Empty for a blank id.
 create or replace function migration.id_key(base44_id text) returns text
 language plpgsql immutable parallel safe
+set search_path = public, pg_temp
 as $$
 declare
   trimmed constant text := coalesce(base44_trim(base44_id), '');
@@ -128,3 +132,14 @@ comment on function migration.id_key(text) is 'A Base44 id in the form in which 
 comment on function migration.too_long(text, text) is 'The reason why a text does not fit into the index of its column; null where it does';
 comment on function migration.longest(text[]) is 'The length of the longest element, in characters';
 comment on function migration.repair(boolean, text, text, text, text) is 'A value that was changed rather than carried over, as migration.repairs keeps it';
+
+-- For the owner of the tables, who needs no grant, and for whom the owner lets.
+revoke all on routine
+  migration.as_timestamp(text),
+  migration.as_integer(text),
+  migration.as_boolean(text),
+  migration.as_jsonb(text),
+  migration.object_id_time(text),
+  migration.id_key(text),
+  migration.repair(boolean, text, text, text, text)
+from public;

@@ -7,6 +7,7 @@
 
 create or replace function base44_qualified(relation regclass) returns text
 language sql stable
+set search_path = public, pg_temp
 as $$
   select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation
 $$;
@@ -18,6 +19,7 @@ create or replace function base44_draining(
   out default_partition regclass, out drain text, out successor text, out noted text, out mirror text
 )
 language sql stable
+set search_path = public, pg_temp
 as $$
   select p.*,
          format('%I.%I', p.schema_name, p.table_name || '_drain'),
@@ -30,6 +32,7 @@ $$;
 -- What the copies were made after. Where it changes meanwhile (a column, an index, a constraint), they are made anew.
 create or replace function base44_partition_form(parent regclass) returns text
 language sql stable
+set search_path = public, pg_temp
 as $$
   select md5(concat_ws('|',
     -- Of copies that an earlier version of these functions began, whose mirror others could set off.
@@ -48,6 +51,7 @@ $$;
 -- A condition that a row belongs to no partition but the default one, with what lies together put together.
 create or replace function base44_outside(parent regclass, firsts timestamptz[], nexts timestamptz[]) returns text
 language sql stable
+set search_path = public, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 as $$
@@ -76,6 +80,7 @@ $$;
 -- table has none on the copy; so nobody else may make a trigger of it, and it does nothing for another table's trigger.
 create or replace function base44_make_mirror(mirror text, source regclass, drain regclass, noted regclass) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   key_columns constant name[] := base44_key_of(source);
@@ -143,6 +148,7 @@ $$;
 
 create or replace function base44_listed(names name[], prefix text) returns text
 language sql immutable
+set search_path = public, pg_temp
 as $$
   select string_agg(prefix || quote_ident(n), ', ' order by place) from unnest(names) with ordinality as u (n, place)
 $$;
@@ -150,6 +156,7 @@ $$;
 -- Builds the copies, empty; null where there is nothing to move.
 create or replace function base44_drain_begin(parent text, period text, days date[]) returns jsonb
 language plpgsql
+set search_path = public, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 as $$
@@ -251,6 +258,7 @@ $$;
 -- From now on all changes go to the copy, too.
 create or replace function base44_drain_watch(parent text, state jsonb, patience integer) returns jsonb
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   target constant record := base44_draining(parent);
@@ -273,6 +281,7 @@ create or replace function base44_paced(
   number integer, taken double precision, wanted double precision, most integer
 ) returns integer
 language sql immutable
+set search_path = public, pg_temp
 as $$
   select greatest(1, least(most, 4 * number, (number * wanted / greatest(taken, 0.1))::integer))
 $$;
@@ -280,6 +289,7 @@ $$;
 -- Copies some pages of the default partition.
 create or replace function base44_drain_copy(parent text, state jsonb) returns jsonb
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   target constant record := base44_draining(parent);
@@ -306,6 +316,7 @@ $$;
 -- Looks again at the rows that were noted.
 create or replace function base44_drain_catch_up(parent text, state jsonb) returns jsonb
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   target constant record := base44_draining(parent);
@@ -353,6 +364,7 @@ $$;
 -- Checks which let ATTACH believe the bounds, and statistics for the plans of the first queries.
 create or replace function base44_drain_constrain(parent text, state jsonb, patience integer) returns jsonb
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   target constant record := base44_draining(parent);
@@ -428,6 +440,7 @@ $$;
 
 create or replace function base44_drain_outside(parent regclass, state jsonb) returns text
 language sql stable
+set search_path = public, pg_temp
 as $$
   select base44_outside(parent, array_agg(p.first_moment), array_agg(p.next_moment))
     from jsonb_to_recordset(state -> 'partitions') as p (first_moment timestamptz, next_moment timestamptz)
@@ -436,6 +449,7 @@ $$;
 -- Transactions that may have begun before the trigger was there, or still have to commit what they noted.
 create or replace function base44_older_snapshots(noted regclass) returns jsonb
 language sql
+set search_path = public, pg_temp
 as $$
   select coalesce(jsonb_agg(jsonb_build_object('pid', a.pid, 'transaction', t.virtualtransaction, 'snapshot', a.backend_xmin::text,
                                                'name', coalesce(nullif(a.application_name, ''), a.backend_type))), '[]')
@@ -455,6 +469,7 @@ $$;
 -- Waits until nobody is left who could have written unseen.
 create or replace function base44_drain_settle(parent text, state jsonb) returns jsonb
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   target constant record := base44_draining(parent);
@@ -479,6 +494,7 @@ $$;
 -- Whether the copy holds what the default partition holds, in one snapshot.
 create or replace function base44_drain_equal(relation regclass, default_partition regclass, drain regclass) returns boolean
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   columns constant text := (
@@ -498,6 +514,7 @@ $$;
 -- The files of both sides: others after a TRUNCATE or whatever else writes a table anew.
 create or replace function base44_drain_files(default_partition regclass, drain regclass) returns text
 language sql stable
+set search_path = public, pg_temp
 as $$
   select string_agg(concat(c.oid, ':', pg_relation_filenode(c.oid)), ' ' order by c.oid)
     from pg_class c
@@ -507,6 +524,7 @@ $$;
 -- Counts and sums both sides. Whoever writes with triggers disabled is found out here.
 create or replace function base44_drain_verify(parent text, state jsonb) returns jsonb
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   target constant record := base44_draining(parent);
@@ -529,6 +547,7 @@ $$;
 -- The copies take the place of the default partition, in one transaction with nothing but changes of the catalogue.
 create or replace function base44_drain_swap(parent text, state jsonb, patience integer) returns jsonb
 language plpgsql
+set search_path = public, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 as $$
@@ -592,6 +611,7 @@ $$;
 
 create or replace function base44_drain_clear(parent text) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   target constant record := base44_draining(parent);
@@ -606,6 +626,7 @@ $$;
 -- Settings and foreign keys as they were, and the traces go.
 create or replace function base44_drain_finish(parent text, state jsonb) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   item record;
@@ -631,6 +652,7 @@ $$;
 -- Gives up: nothing but the copies is lost.
 create or replace function base44_drain_discard(parent text, state jsonb, patience integer) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   source constant regclass := (select oid from pg_class where oid = (state ->> 'default')::oid);
@@ -649,6 +671,7 @@ create or replace function base44_drain_step(
   parent text, period text, days date[] default null, patience integer default 60, out phase text, out done bigint, out total bigint, out idle boolean, out waits_for text
 )
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   target record := base44_draining(parent);
@@ -725,6 +748,7 @@ begin
 end
 $$;
 
+-- A procedure that commits cannot have a setting of its own, so each of its transactions begins with it.
 create or replace procedure drain_default_partition(parent text, period text default 'month'::text, days date[] default null)
 language plpgsql
 as $$
@@ -734,8 +758,10 @@ declare
   phase text;
   attempts integer := 0;
 begin
+  set local search_path = public, pg_temp;
   loop
     commit;
+    set local search_path = public, pg_temp;
     set transaction isolation level read committed;
     begin
       select * into step from base44_drain_step(parent, period, days);
@@ -754,6 +780,7 @@ begin
     end if;
     if attempts > 0 then
       commit;
+      set local search_path = public, pg_temp;
       perform pg_sleep(least(0.05 * 1.5 ^ least(attempts, 20), 2) * (1 - random() / 2));
     end if;
   end loop;
@@ -764,10 +791,39 @@ create or replace procedure create_monthly_partition_online(target_month date)
 language plpgsql
 as $$
 begin
-  call drain_default_partition('posts', 'month', array[target_month]);
+  call public.drain_default_partition('posts', 'month', array[target_month]);
 end
 $$;
 
 comment on function base44_drain_step is 'Does the next step of moving rows out of a default partition; to be called, each time in a transaction of its own, until phase is done';
 comment on procedure drain_default_partition is 'Moves the rows of a default partition to partitions of their months or years, while everybody reads and writes';
 comment on procedure create_monthly_partition_online is 'Makes the partition of posts for a month (UTC) like create_monthly_partition, for any number of rows in the default partition, and without making others wait for it';
+
+-- For the owner of the tables, who needs no grant, and for whom the owner lets.
+revoke all on routine
+  base44_qualified(regclass),
+  base44_draining(text),
+  base44_partition_form(regclass),
+  base44_outside(regclass, timestamptz[], timestamptz[]),
+  base44_make_mirror(text, regclass, regclass, regclass),
+  base44_listed(name[], text),
+  base44_drain_begin(text, text, date[]),
+  base44_drain_watch(text, jsonb, integer),
+  base44_paced(integer, double precision, double precision, integer),
+  base44_drain_copy(text, jsonb),
+  base44_drain_catch_up(text, jsonb),
+  base44_drain_constrain(text, jsonb, integer),
+  base44_drain_outside(regclass, jsonb),
+  base44_older_snapshots(regclass),
+  base44_drain_settle(text, jsonb),
+  base44_drain_equal(regclass, regclass, regclass),
+  base44_drain_files(regclass, regclass),
+  base44_drain_verify(text, jsonb),
+  base44_drain_swap(text, jsonb, integer),
+  base44_drain_clear(text),
+  base44_drain_finish(text, jsonb),
+  base44_drain_discard(text, jsonb, integer),
+  base44_drain_step(text, text, date[], integer),
+  drain_default_partition(text, text, date[]),
+  create_monthly_partition_online(date)
+from public;

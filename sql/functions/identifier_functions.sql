@@ -47,6 +47,7 @@ $$;
 -- namespace of this project.
 create or replace function base44_name_uuid(name text) returns uuid
 language plpgsql immutable strict parallel safe
+set search_path = public, pg_temp
 as $$
 declare
   trimmed constant text := base44_trim(name);
@@ -68,6 +69,7 @@ $$;
 -- expression ten times.
 create or replace function base44_uuid(base44_id text) returns uuid
 language plpgsql immutable strict parallel safe
+set search_path = public, pg_temp
 as $$
 begin
   if length(base44_id) = 24 and ltrim(convert_to(base44_id, 'UTF8'), '0123456789abcdefABCDEF'::bytea) = '' then

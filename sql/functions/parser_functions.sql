@@ -21,6 +21,7 @@ begin
     -- The parser calls itself for each level, and to run out of stack is an error all the same: hence the limit.
     create or replace function base44_is_json(value text) returns boolean
     language plpgsql immutable strict parallel safe
+    set search_path = public, pg_temp
     as $function$
     begin
       if length(value) > 1000 and length(value) - length(translate(value, '[{', '')) > 1000
@@ -33,6 +34,7 @@ begin
   else
     create or replace function base44_is_timestamp(value text) returns boolean
     language plpgsql stable strict parallel unsafe
+    set search_path = public, pg_temp
     as $function$
     begin
       perform value::timestamp;
@@ -45,6 +47,7 @@ begin
 
     create or replace function base44_is_json(value text) returns boolean
     language plpgsql immutable strict parallel unsafe
+    set search_path = public, pg_temp
     as $function$
     begin
       if length(value) > 1000 and length(value) - length(translate(value, '[{', '')) > 1000

@@ -8,6 +8,7 @@ create or replace function base44_partitioning(
   parent text, out relation regclass, out schema_name name, out table_name name, out key_column name, out key_type regtype, out default_partition regclass
 )
 language plpgsql stable
+set search_path = public, pg_temp
 as $$
 begin
   relation := coalesce(to_regclass(quote_ident(parent)), to_regclass(parent));
@@ -33,6 +34,7 @@ create or replace function base44_period(
   period text, day date, out first_moment timestamptz, out next_moment timestamptz, out suffix text
 )
 language plpgsql immutable
+set search_path = public, pg_temp
 as $$
 declare
   first_day timestamp;
@@ -55,6 +57,7 @@ create or replace function base44_partition_bounds(
   parent regclass
 ) returns table(partition regclass, first_moment timestamptz, next_moment timestamptz)
 language sql stable
+set search_path = public, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 as $$
@@ -76,6 +79,7 @@ create or replace function base44_within(
   key_column name, key_type regtype, first_moment timestamptz, next_moment timestamptz, outside boolean default false
 ) returns text
 language sql stable
+set search_path = public, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 as $$
@@ -91,6 +95,7 @@ $$;
 -- the one before it did to the catalogue.
 create or replace function base44_lock_partitions(relation regclass) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   perform pg_advisory_xact_lock(hashtextextended('b44 partitions', relation::oid::bigint));
@@ -101,6 +106,7 @@ $$;
 -- Locks tables one after the other, all within `patience` milliseconds: others wait for at most that long.
 create or replace function base44_lock_briefly(relations regclass[], modes text[], patience integer) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   deadline constant timestamptz := clock_timestamp() + patience * interval '1 millisecond';
@@ -138,6 +144,7 @@ $$;
 -- After the above, for the rest of the caller's transaction.
 create or replace function base44_wait_as_before(lock_timeout text, deadlock_timeout text) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   perform set_config('lock_timeout', $1, true);
@@ -151,6 +158,7 @@ $$;
 -- Before the next attempt: twice as long each time, up to a second, less up to a half at random.
 create or replace function base44_pause(attempt integer) returns void
 language sql
+set search_path = public, pg_temp
 as $$
   select pg_sleep(least(0.05 * 2 ^ least(attempt, 10), 1) * (1 - random() / 2))
 $$;
@@ -158,6 +166,7 @@ $$;
 -- What an index is, without its name and table.
 create or replace function base44_index_form(index_id oid) returns text
 language sql stable
+set search_path = public, pg_temp
 as $$
   select i.indisunique || substr(pg_get_indexdef(i.indexrelid), strpos(pg_get_indexdef(i.indexrelid), ' USING '))
     from pg_index i
@@ -167,6 +176,7 @@ $$;
 -- A table that can become a partition: attaching it needs to build nothing. Foreign keys and triggers come with ATTACH.
 create or replace function base44_build_partition(parent text, new_table text, kind text default '') returns regclass
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   target constant record := base44_partitioning(parent);
@@ -199,6 +209,7 @@ $$;
 -- A constraint that is not valid yet would be looked through at ATTACH, were it valid here.
 create or replace function base44_add_unvalidated_checks(parent regclass, partition regclass) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   item record;
@@ -217,6 +228,7 @@ $$;
 -- What LIKE leaves out: owner, storage settings, targets of statistics.
 create or replace function base44_adopt_settings(parent regclass, default_partition regclass, partition regclass) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   item record;
@@ -258,6 +270,7 @@ $$;
 -- What a new default partition has to have of the old one.
 create or replace function base44_adopt_access(default_partition regclass, successor regclass) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   item record;
@@ -283,6 +296,7 @@ $$;
 -- A partition with the indexes that are named after it.
 create or replace function base44_rename_partition(partition regclass, new_name text) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   old_name text;
@@ -309,6 +323,7 @@ $$;
 -- What hangs on this default partition and not on the table as a whole; null where there is nothing.
 create or replace function base44_tied_to(default_partition regclass) returns text
 language sql stable
+set search_path = public, pg_temp
 as $$
   select string_agg(t.what, ', ' order by t.what)
     from (
@@ -340,6 +355,7 @@ $$;
 
 create or replace function base44_referenced_tables(relation regclass) returns regclass[]
 language sql stable
+set search_path = public, pg_temp
 as $$
   select coalesce(array_agg(distinct confrelid::regclass), '{}')
     from pg_constraint
@@ -351,6 +367,7 @@ create or replace function base44_incoming_keys(
   relation regclass
 ) returns table(referencing regclass, constraint_name name, definition text, validated boolean, referencing_kind "char")
 language sql stable
+set search_path = public, pg_temp
 as $$
   select c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid), c.convalidated, t.relkind
     from pg_constraint c
@@ -361,6 +378,7 @@ $$;
 
 create or replace function base44_key_of(relation regclass) returns name[]
 language plpgsql stable
+set search_path = public, pg_temp
 as $$
 declare
   key_columns name[];
@@ -380,6 +398,7 @@ $$;
 -- Columns that can be written to.
 create or replace function base44_columns_of(relation regclass, prefix text default '') returns text
 language sql stable
+set search_path = public, pg_temp
 as $$
   select string_agg(prefix || quote_ident(attname), ', ' order by attnum)
     from pg_attribute
@@ -388,12 +407,14 @@ $$;
 
 create or replace function base44_same_key(relation regclass, one text, other text) returns text
 language sql stable
+set search_path = public, pg_temp
 as $$
   select string_agg(format('%1$s.%3$I = %2$s.%3$I', one, other, k), ' and ') from unnest(base44_key_of(relation)) k
 $$;
 
 create or replace function base44_has_rows(relation regclass, condition text) returns boolean
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   found_one boolean;
@@ -408,6 +429,7 @@ create or replace function base44_lock_to_attach(
   parent regclass, default_partition regclass, replacing boolean, patience integer
 ) returns void
 language sql
+set search_path = public, pg_temp
 as $$
   select base44_lock_briefly(array_agg(l.relation order by l.place), array_agg(l.mode order by l.place), patience)
     from (
@@ -424,6 +446,7 @@ $$;
 -- transaction block may be either. One that `seen_before` names may meanwhile be waiting for our own lock.
 create or replace function base44_standing_snapshots(seen_before text[] default null) returns table (transaction text)
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   perform pg_stat_clear_snapshot();
@@ -441,6 +464,7 @@ $$;
 -- Copies rows that still are in use, and notes which versions of them it took. Refuses more than `most_rows`.
 create or replace function base44_copy_rows(source regclass, copy regclass, within text, most_rows bigint, hint text) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   noted constant text := 'b44_copied_' || copy::oid;
@@ -465,6 +489,7 @@ $$;
 -- that was noted and is gone was changed or deleted.
 create or replace function base44_copy_changes(source regclass, copy regclass, within text) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   noted constant text := 'b44_copied_' || copy::oid;
@@ -482,6 +507,7 @@ $$;
 -- Takes rows out that live on elsewhere, so that no trigger may act as if they were deleted.
 create or replace function base44_delete_rows(relation regclass, condition text) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   item record;
@@ -506,6 +532,7 @@ $$;
 -- The default partition takes the name of a period, and its successor takes that of the default partition.
 create or replace function base44_replace_partition(default_partition regclass, new_name text, successor regclass) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   default_name constant text := (select relname from pg_class where oid = default_partition);
@@ -519,6 +546,7 @@ create or replace function base44_describe_partition(
   parent regclass, partition regclass, period text, first_moment timestamptz
 ) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   execute format('comment on table %s is %L', partition, format('%s of %s (UTC)',
@@ -532,6 +560,7 @@ create or replace function base44_attach(
   parent regclass, default_partition regclass, partitions regclass[], firsts timestamptz[], nexts timestamptz[]
 ) returns void
 language plpgsql
+set search_path = public, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 as $$
@@ -560,6 +589,7 @@ $$;
 -- partition where it holds nothing else, or they are copied while others work, and only what changed since is moved under the lock.
 create or replace function base44_create_partitions(parent text, period text, days date[]) returns text[]
 language plpgsql
+set search_path = public, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 as $$
@@ -726,6 +756,7 @@ $$;
 
 create or replace function base44_create_partition(parent text, period text, day date) returns text
 language sql
+set search_path = public, pg_temp
 as $$
   select (base44_create_partitions(parent, period, array[day]))[1]
 $$;
@@ -743,6 +774,7 @@ $$;
 -- reason for 20,000 partitions.
 create or replace function base44_missing_partitions(parent text, period text, ahead integer) returns date[]
 language plpgsql stable
+set search_path = public, pg_temp
 as $$
 declare
   target constant record := base44_partitioning(parent);
@@ -765,6 +797,7 @@ $$;
 
 create or replace function base44_manage_partitions(parent text, period text, ahead integer) returns text[]
 language sql
+set search_path = public, pg_temp
 as $$
   select base44_create_partitions(parent, period, base44_missing_partitions(parent, period, ahead))
 $$;
@@ -786,6 +819,7 @@ $$;
 -- Plain DETACH, since CONCURRENTLY is not possible where there is a default partition; its lock is held for an instant.
 create or replace function detach_partitions_before(parent text, day date, at_most integer default null) returns text[]
 language plpgsql
+set search_path = public, pg_temp
 as $$
 declare
   patience constant integer := 60;
@@ -833,3 +867,43 @@ comment on function base44_missing_partitions is 'First days of the periods that
 comment on function base44_manage_partitions is 'Makes the partitions from the earliest to some periods ahead that are not there; returns their names';
 comment on function manage_partitions is 'Keeps partitions ahead: of posts for 12 months, of audit_logs for the next year';
 comment on function detach_partitions_before is 'Detaches partitions that end by a day (UTC) and keeps them as tables; returns their names';
+
+-- For the owner of the tables, who needs no grant, and for whom the owner lets.
+revoke all on routine
+  base44_partitioning(text),
+  base44_period(text, date),
+  base44_partition_bounds(regclass),
+  base44_within(name, regtype, timestamptz, timestamptz, boolean),
+  base44_lock_partitions(regclass),
+  base44_lock_briefly(regclass[], text[], integer),
+  base44_wait_as_before(text, text),
+  base44_pause(integer),
+  base44_index_form(oid),
+  base44_build_partition(text, text, text),
+  base44_add_unvalidated_checks(regclass, regclass),
+  base44_adopt_settings(regclass, regclass, regclass),
+  base44_adopt_access(regclass, regclass),
+  base44_rename_partition(regclass, text),
+  base44_tied_to(regclass),
+  base44_referenced_tables(regclass),
+  base44_incoming_keys(regclass),
+  base44_key_of(regclass),
+  base44_columns_of(regclass, text),
+  base44_same_key(regclass, text, text),
+  base44_has_rows(regclass, text),
+  base44_lock_to_attach(regclass, regclass, boolean, integer),
+  base44_standing_snapshots(text[]),
+  base44_copy_rows(regclass, regclass, text, bigint, text),
+  base44_copy_changes(regclass, regclass, text),
+  base44_delete_rows(regclass, text),
+  base44_replace_partition(regclass, text, regclass),
+  base44_describe_partition(regclass, regclass, text, timestamptz),
+  base44_attach(regclass, regclass, regclass[], timestamptz[], timestamptz[]),
+  base44_create_partitions(text, text, date[]),
+  base44_create_partition(text, text, date),
+  create_monthly_partition(date),
+  base44_missing_partitions(text, text, integer),
+  base44_manage_partitions(text, text, integer),
+  manage_partitions(),
+  detach_partitions_before(text, date, integer)
+from public;

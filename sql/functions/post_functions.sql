@@ -6,6 +6,7 @@
 
 create or replace function validate_post_update() returns trigger
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   if old.published and not new.published then
@@ -98,3 +99,12 @@ comment on function check_publish_permissions() is 'Lets only active and verifie
 comment on function claim_post_slug() is 'Gives a post a slug of its own: a wanted one if it is free, else one made of it or of the title';
 comment on function release_post_slug() is 'Frees the slug of a deleted post';
 comment on function release_all_post_slugs() is 'Frees all slugs when posts is truncated';
+
+-- For the owner of the tables, who needs no grant, and for whom the owner lets.
+revoke all on routine
+  validate_post_update(),
+  check_publish_permissions(),
+  claim_post_slug(),
+  release_post_slug(),
+  release_all_post_slugs()
+from public;

@@ -54,3 +54,8 @@ $$;
 
 comment on function register_post_slugs() is 'Keeps post_slugs equal to what posts holds';
 comment on function generate_post_slug(text, uuid) is 'A slug that no post has yet, made from a title; user_id is kept for callers of the old signature';
+
+-- For the owner of the tables, who needs no grant, and for whom the owner lets.
+revoke all on routine
+  register_post_slugs()
+from public;

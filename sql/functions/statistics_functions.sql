@@ -23,6 +23,7 @@ $$;
 -- The start of the transaction, since a refresh shows what was there then or a little later.
 create or replace function base44_note_refresh(view regclass) returns void
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   execute format('comment on materialized view %s is %L', view,
@@ -33,3 +34,9 @@ $$;
 
 comment on function refresh_user_stats() is 'Brings user_post_stats up to date without keeping its readers waiting';
 comment on function base44_note_refresh(regclass) is 'Notes in the comment of a materialized view that it shows what is there now';
+
+-- For the owner of the tables, who needs no grant, and for whom the owner lets.
+revoke all on routine
+  refresh_user_stats(),
+  base44_note_refresh(regclass)
+from public;

@@ -16,6 +16,7 @@ end;
 -- begins like a JSON array and is none: guessing would invent tags.
 create or replace function transform_tags(base44_tags text) returns text[]
 language plpgsql immutable parallel safe
+set search_path = public, pg_temp
 as $$
 declare
   listed constant text := base44_trim(base44_tags);
