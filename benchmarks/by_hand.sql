@@ -9,7 +9,6 @@ set work_mem = '256MB';
 set jit = off;
 set timezone = 'UTC';
 set client_min_messages = warning;
-set b44.migrating = 'on';
 set maintenance_work_mem = '1GB';
 set max_parallel_maintenance_workers = 4;
 
@@ -140,6 +139,8 @@ select n, base || case when place > 1 then '-' || place else '' end as slug
 select format('create table %I partition of posts for values from (%L) to (%L)',
          to_char(m, '"posts_"YYYY_MM'), m, m + interval '1 month')
   from (select distinct date_trunc('month', created_at) as m from t_post where created_at is not null) months order by m \gexec
+begin;
+select set_config('b44.migrating', pg_current_xact_id()::text, true);
 insert into posts (id, user_id, title, content, slug, published, published_at, tags, category_id, view_count, like_count,
   created_at, updated_at, created_by)
 select t.id, user_id, t.title, unguarded(content), slug, coalesce(published, false), case when published then coalesce(published_at, created_at) end, t.tags,
@@ -148,6 +149,7 @@ select t.id, user_id, t.title, unguarded(content), slug, coalesce(published, fal
  where t.id is not null and t.user_id is not null and t.title <> '' and length(t.title) <= 255 and t.length > 10
    and t.tags is not null and t.view_count is not null and t.like_count is not null and created_at is not null
    and updated_at is not null and (t.publish_date is null or t.published_at is not null);
+commit;
 
 -- The rest.
 insert into events (id, user_id, title, event_date, cancelled, created_at, updated_at, created_by)

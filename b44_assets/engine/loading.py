@@ -26,7 +26,16 @@ from b44_assets.database.faults import FaultClass, backoff, classify, condition_
 from b44_assets.engine.correcting import correct
 from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.pacing import Blindness, Pacer
-from b44_assets.engine.session import Connection, Session, cancel_until_done, explained, persevering, reason_of, scalar
+from b44_assets.engine.session import (
+    Connection,
+    Session,
+    cancel_until_done,
+    explained,
+    pass_rules,
+    persevering,
+    reason_of,
+    scalar,
+)
 from b44_assets.engine.settling import Settlement, settle
 from b44_assets.engine.sweeping import analyze, is_analyzed_whole, is_worth_sweeping, kept_from_autovacuum, vacuum
 from b44_assets.engine.undoing import undo_entity
@@ -182,7 +191,7 @@ def _concluded(
     with session.connection(f"load {table}") as conn:
         if mapping.later:
             with conn.transaction():
-                conn.execute("select set_config('b44.migrating', 'on', true)")
+                pass_rules(conn)
                 conn.execute(sql.SQL("select migration.{}()").format(sql.Identifier(f"complete_{table}")))
                 failpoint("complete: before commit", conn)
             failpoint("complete: after commit", conn)

@@ -17,7 +17,16 @@ from psycopg import sql
 from b44_assets.catalog import TableMapping
 from b44_assets.engine.correcting import note_corrections
 from b44_assets.engine.failpoints import failpoint
-from b44_assets.engine.session import Connection, Session, checksum, columns_of, identifiers, persevering, scalar
+from b44_assets.engine.session import (
+    Connection,
+    Session,
+    checksum,
+    columns_of,
+    identifiers,
+    pass_rules,
+    persevering,
+    scalar,
+)
 from b44_assets.engine.settling import settle
 from b44_assets.engine.sources import create_mapping_view, target_columns
 from b44_assets.errors import DatabaseError, SettingsError
@@ -169,7 +178,7 @@ def _batches(conn: Connection, condition: LiteralString, *values: object) -> dic
 def _take_back(session: Session, conn: Connection, batches: dict[str, list[int]]) -> tuple[UndoneEntity, ...]:
     """Works from the tables that depend on others to those that they depend on."""
     tables = [table for table in reversed(list(session.catalog.mappings)) if table in batches]
-    conn.execute("select set_config('b44.migrating', 'on', true)")
+    pass_rules(conn)
     for table in sorted(tables):
         conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 44))", (f"settle {table}",))
     done: list[UndoneEntity] = []

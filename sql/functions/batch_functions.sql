@@ -47,9 +47,9 @@ begin
     last_position := settlement.contested;
   end if;
   batch_number := nextval('migration.batch_number');
-  -- Rules for writes by the application are not for records that the mapping has judged; the triggers look at this. And
-  -- the batch's records are kept in memory while they are written, and again for the trigger of the slugs.
-  perform set_config('b44.migrating', 'on', true), set_config('work_mem', '64MB', true);
+  -- Rules for writes by the application are not for records that the mapping has judged; the triggers look at this, and at
+  -- who we are. And the batch's records are kept in memory while they are written, and again for the trigger of the slugs.
+  perform set_config('b44.migrating', pg_current_xact_id()::text, true), set_config('work_mem', '64MB', true);
 end
 $$;
 
@@ -100,9 +100,10 @@ set search_path = public, pg_temp
 as $$
 declare
   settled constant bigint := (select s.generation from migration.settlements s where s.entity = entity_name);
+  caller_work_mem constant text := current_setting('work_mem');
   part record;
   batch record;
-  moved integer;
+  moved integer := 0;
 begin
   if batch_size is null or batch_size < 1 then
     raise invalid_parameter_value using message = format('a batch has at least one record, not %s', batch_size);
@@ -122,12 +123,16 @@ begin
       end if;
       execute format('select processed + kept from migration.%I($1, $2, $3, $4, $5, null, 1)', 'load_' || entity_name)
         into moved using batch.first_position, batch.last_position, batch.batch_number, settled, part.partition_key;
-      return moved;
+      exit;
     end if;
   end loop;
-  perform set_config('b44.migrating', 'on', true);
-  execute format('select migration.%I()', 'complete_' || entity_name);
-  return 0;
+  if moved = 0 then
+    perform set_config('b44.migrating', pg_current_xact_id()::text, true);
+    execute format('select migration.%I()', 'complete_' || entity_name);
+  end if;
+  -- What the caller's transaction does besides is no work of ours.
+  perform set_config('b44.migrating', '', true), set_config('work_mem', caller_work_mem, true);
+  return moved;
 end
 $$;
 

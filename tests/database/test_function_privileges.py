@@ -95,7 +95,7 @@ def test_a_stranger_reads_and_changes_nothing_through_a_function(
             stranger.execute(call.encode())
         except psycopg.Error as error:
             allowed = (errors.InsufficientPrivilege, errors.RaiseException, errors.DataException)
-            assert isinstance(error, allowed), (call, error)  # noqa: PT017  # any other is a fault of the call
+            assert isinstance(error, allowed), (call, error)  # any other is a fault of the call
     assert migrated_target.state() == before
     with pytest.raises(errors.InsufficientPrivilege):
         stranger.execute("select * from public.get_posts_paginated()")

@@ -262,7 +262,7 @@ def test_a_published_post_does_not_pass_to_somebody_who_may_not_publish(db: Db) 
 def test_the_migration_s_own_rows_are_kept_whoever_wrote_them_and_can_be_edited(db: Db) -> None:
     author = new_user(db, verified=False)
     with db.transaction():
-        db.execute("set local b44.migrating = 'on'")
+        db.execute("select set_config('b44.migrating', pg_current_xact_id()::text, true)")
         post, _ = new_post(db, author, published=True, published_at=datetime.now(UTC), slug="kept-from-base44")
     db.execute("update posts set view_count = view_count + 1 where id = %s", (post,))
     assert_registry_is_true(db)
