@@ -46,7 +46,16 @@ def apply_triggers(session: Session, spec: Spec) -> SchemaChange:
             outcomes[definition.name] = outcome
             if outcome != "unchanged":
                 _make(session, conn, spec, definition, enable=outcome == "repaired")
+        change(session, conn, lambda c: _follow(c, table))
     return SchemaChange.of(spec.name, outcomes, started)
+
+
+def _follow(conn: Connection, table: str) -> None:
+    """Gives partitions the triggers for TRUNCATE, which they do not get by themselves."""
+    conn.execute(
+        "select base44_follow_truncate_triggers(partrelid) from pg_partitioned_table where partrelid = to_regclass(%s)",
+        (f"public.{table}",),
+    )
 
 
 def _outcome(found: tuple[str, bool] | None, wanted: str) -> str:

@@ -225,7 +225,40 @@ begin
 end
 $$;
 
--- What LIKE leaves out: owner, storage settings, targets of statistics.
+-- The trigger of a table for TRUNCATE, as one of its partitions: PostgreSQL does not set off a table's when a partition alone
+-- is truncated.
+create or replace function base44_truncate_trigger(trigger_id oid, partition regclass) returns text
+language sql stable
+set search_path = public, pg_temp
+as $$
+  select format('create trigger %I %s truncate on %s for each statement execute function %s()', g.tgname,
+                case when g.tgtype & 2 = 2 then 'before' else 'after' end, partition, g.tgfoid::regproc)
+    from pg_trigger g
+   where g.oid = trigger_id
+$$;
+
+-- The partitions that lack one: those of an earlier version, and those that were made by hand.
+create or replace function base44_follow_truncate_triggers(parent regclass) returns void
+language plpgsql
+set search_path = public, pg_temp
+as $$
+declare
+  statement text;
+begin
+  for statement in
+    select base44_truncate_trigger(g.oid, h.inhrelid)
+      from pg_trigger g
+      join pg_inherits h on h.inhparent = g.tgrelid
+      join pg_class c on c.oid = h.inhrelid and c.relkind = 'r'
+     where g.tgrelid = parent and not g.tgisinternal and g.tgtype & 33 = 32
+       and not exists (select from pg_trigger o where o.tgrelid = h.inhrelid and o.tgname = g.tgname)
+  loop
+    execute statement;
+  end loop;
+end
+$$;
+
+-- What LIKE leaves out: owner, storage settings, targets of statistics, triggers for TRUNCATE.
 create or replace function base44_adopt_settings(parent regclass, default_partition regclass, partition regclass) returns void
 language plpgsql
 set search_path = public, pg_temp
@@ -254,6 +287,12 @@ begin
     select format('alter table %s alter column %I set statistics %s', partition, a.attname, a.attstattarget)
       from pg_attribute a
      where a.attrelid = parent and a.attnum > 0 and not a.attisdropped and a.attstattarget >= 0
+    union all
+    -- What is by row comes with ATTACH.
+    select base44_truncate_trigger(g.oid, partition)
+      from pg_trigger g
+     where g.tgrelid = parent and not g.tgisinternal and g.tgtype & 33 = 32
+       and not exists (select from pg_trigger o where o.tgrelid = partition and o.tgname = g.tgname)
     union all
     select format('alter index %s alter column %s set statistics %s', ours.indexrelid::regclass, a.attnum, a.attstattarget)
       from pg_index theirs
@@ -338,6 +377,9 @@ as $$
       union
       select 'trigger ' || g.tgname from pg_trigger g
        where g.tgrelid = default_partition and not g.tgisinternal and g.tgparentid = 0 and g.tgname !~ '^b44_drain_'
+         and not exists (
+           select from pg_inherits h join pg_trigger p on p.tgrelid = h.inhparent
+            where h.inhrelid = default_partition and p.tgname = g.tgname and p.tgfoid = g.tgfoid and g.tgtype & 33 = 32)
       union
       select 'constraint ' || c.conname from pg_constraint c
        where c.conrelid = default_partition and c.conparentid = 0 and c.coninhcount = 0 and c.contype not in ('n', 't')
@@ -799,6 +841,7 @@ create or replace function base44_manage_partitions(parent text, period text, ah
 language sql
 set search_path = public, pg_temp
 as $$
+  select base44_follow_truncate_triggers(relation) from base44_partitioning(parent);
   select base44_create_partitions(parent, period, base44_missing_partitions(parent, period, ahead))
 $$;
 
@@ -881,6 +924,8 @@ revoke all on routine
   base44_index_form(oid),
   base44_build_partition(text, text, text),
   base44_add_unvalidated_checks(regclass, regclass),
+  base44_truncate_trigger(oid, regclass),
+  base44_follow_truncate_triggers(regclass),
   base44_adopt_settings(regclass, regclass, regclass),
   base44_adopt_access(regclass, regclass),
   base44_rename_partition(regclass, text),

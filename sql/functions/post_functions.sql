@@ -2,7 +2,7 @@
 -- guide, but: the likes that count are those before the update, so that one statement cannot clear them and unpublish;
 -- unpublishing clears published_at, as chk_posts_published_at wants it; and publishing is bound to its author here,
 -- since a CHECK must not read another table.
--- depends: slug_functions
+-- depends: slug_functions, partition_functions
 
 create or replace function validate_post_update() returns trigger
 language plpgsql
@@ -44,6 +44,7 @@ set search_path = public, pg_temp
 as $$
 declare
   held text;
+  taken record;
   base text;
 begin
   new.slug := base44_trim(new.slug);
@@ -63,11 +64,26 @@ begin
     if new.slug is null or exists (select from post_slugs s where s.slug = new.slug and s.post_id <> new.id) then
       new.slug := generate_post_slug(base, new.user_id);
     end if;
-    -- A row that moves to another partition comes here a second time, with a claim of its own.
-    insert into post_slugs as s (slug, post_id, post_created_at) values (new.slug, new.id, new.created_at)
-    on conflict (slug) do update set post_created_at = excluded.post_created_at where s.post_id = excluded.post_id;
+    insert into post_slugs (slug, post_id, post_created_at) values (new.slug, new.id, new.created_at) on conflict do nothing;
     exit when found;
-    new.slug := null;
+    select s.slug, s.post_created_at into taken from post_slugs s where s.post_id = new.id;
+    if not found then
+      new.slug := null;
+    elsif taken.post_created_at is distinct from new.created_at then
+      raise unique_violation using message = format('there is a post %s of another month already', new.id),
+        detail = format('It was made on %s.', taken.post_created_at),
+        schema = 'public', table = 'post_slugs', constraint = 'post_slugs_post_id_key';
+    else
+      -- A row that moves to another partition comes here a second time; or another session has just written this very post,
+      -- and ours ends in ON CONFLICT; or it was taken out behind the triggers' back, and this one takes its place.
+      execute 'select p.slug from posts p where p.id = $1 and p.created_at = $2' into held using new.id, new.created_at;
+      if held is not null then
+        new.slug := coalesce(new.slug, held);
+      else
+        update post_slugs s set slug = new.slug where s.post_id = new.id and s.slug <> new.slug;
+      end if;
+      exit;
+    end if;
   end loop;
   return new;
 end
@@ -83,12 +99,22 @@ begin
 end
 $$;
 
+-- Of the table, or of one of its partitions; the slugs of detached ones stay taken.
 create or replace function release_all_post_slugs() returns trigger
 language plpgsql
 set search_path = public, pg_temp
 as $$
 begin
-  delete from post_slugs;
+  if tg_relid = 'posts'::regclass then
+    delete from post_slugs;
+  elsif exists (select from base44_partition_bounds('posts') b where b.partition = tg_relid) then
+    delete from post_slugs s using base44_partition_bounds('posts') b
+     where b.partition = tg_relid and s.post_created_at >= b.first_moment and s.post_created_at < b.next_moment;
+  elsif exists (select from pg_inherits h where h.inhrelid = tg_relid and h.inhparent = 'posts'::regclass) then
+    delete from post_slugs s
+     where s.post_created_at >= coalesce((select min(b.first_moment) from base44_partition_bounds('posts') b), '-infinity')
+       and not exists (select from posts p where p.id = s.post_id and p.created_at = s.post_created_at);
+  end if;
   return null;
 end
 $$;
@@ -98,7 +124,7 @@ comment on function validate_post_update() is
 comment on function check_publish_permissions() is 'Lets only active and verified users publish';
 comment on function claim_post_slug() is 'Gives a post a slug of its own: a wanted one if it is free, else one made of it or of the title';
 comment on function release_post_slug() is 'Frees the slug of a deleted post';
-comment on function release_all_post_slugs() is 'Frees all slugs when posts is truncated';
+comment on function release_all_post_slugs() is 'Frees the slugs of posts, or of a partition, that is truncated';
 
 -- For the owner of the tables, who needs no grant, and for whom the owner lets.
 revoke all on routine

@@ -518,7 +518,7 @@ def test_functions_that_are_as_the_files_say_are_left_alone(built: Session, own:
             "select obj_description('transform_user_role(text)'::regprocedure, 'pg_proc') <> 'Another'",
             True,
         ),
-        ("alter function transform_tags(text) set work_mem = '1MB'", "select proconfig is null from pg_proc"
+        ("alter function transform_tags(text) set work_mem = '1MB'", "select not 'work_mem=1MB' = any (proconfig) from pg_proc"
          " where oid = 'transform_tags(text)'::regprocedure", True),
         ("drop function refresh_user_stats()", "select to_regprocedure('refresh_user_stats()') is not null", True),
     ],
