@@ -237,24 +237,42 @@ as $$
    where g.oid = trigger_id
 $$;
 
--- The partitions that lack one: those of an earlier version, and those that were made by hand.
+-- Gives it to the partitions that lack it: those of an earlier version, and those that were made by hand. One in use is left
+-- to the next call.
 create or replace function base44_follow_truncate_triggers(parent regclass) returns void
 language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  statement text;
-begin
-  for statement in
-    select base44_truncate_trigger(g.oid, h.inhrelid)
+  patience constant integer := 60;
+  caller_lock_timeout constant text := current_setting('lock_timeout');
+  caller_deadlock_timeout constant text := current_setting('deadlock_timeout');
+  missing constant text := $sql$
+    select h.inhrelid::regclass as partition, base44_truncate_trigger(g.oid, h.inhrelid) as statement
       from pg_trigger g
       join pg_inherits h on h.inhparent = g.tgrelid
       join pg_class c on c.oid = h.inhrelid and c.relkind = 'r'
-     where g.tgrelid = parent and not g.tgisinternal and g.tgtype & 33 = 32
+     where g.tgrelid = $1 and not g.tgisinternal and g.tgtype & 33 = 32
        and not exists (select from pg_trigger o where o.tgrelid = h.inhrelid and o.tgname = g.tgname)
-  loop
-    execute statement;
+  $sql$;
+  found_one boolean;
+  item record;
+begin
+  execute format('select exists (%s)', missing) into found_one using parent;
+  if not found_one then
+    return;
+  end if;
+  perform base44_lock_partitions(parent);
+  for item in execute missing using parent loop
+    begin
+      perform base44_lock_briefly(array[item.partition], array['share row exclusive'], patience);
+      execute item.statement;
+    exception
+      when lock_not_available or deadlock_detected then
+        raise notice '% is in use and gets its trigger for TRUNCATE the next time', item.partition;
+    end;
   end loop;
+  perform base44_wait_as_before(caller_lock_timeout, caller_deadlock_timeout);
 end
 $$;
 
