@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from b44_assets.catalog import Kind, Spec
+from b44_assets.catalog import Kind, Spec, load_catalog
 from b44_assets.engine.drift import schema_drift
 from b44_assets.engine.health import (
     constraints_valid,
@@ -195,10 +199,13 @@ def test_a_query_whose_index_is_gone_fails(built: Session) -> None:
     assert "posts_by_tag" in verdict.explain()
 
 
-def test_a_query_for_which_partitions_are_not_pruned_fails(built: Session) -> None:
-    plant(built, f"alter database {value(built, 'select current_database()')} set enable_partition_pruning = off")
-    failed = {plan.name for plan in query_plans(built, "posts").plans if plan.wrongly_read}
-    assert failed == {"posts_of_month", "recent_posts", "active_authors"}
+def test_a_query_for_which_partitions_are_not_pruned_fails(shared: Session, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(shared.catalog.root, tmp_path / "sql"))
+    for file in (root / "queries").iterdir():
+        # What the planner cannot tell from a partition's bounds.
+        file.write_text(re.sub(r"p\.created_at (>=|<) ", r"p.created_at + interval '0' \1 ", file.read_text()))
+    plans = query_plans(replace(shared, catalog=load_catalog(root)), "posts").plans
+    assert {plan.name for plan in plans if plan.wrongly_read} == {"posts_of_month", "recent_posts", "active_authors"}
 
 
 def test_a_month_is_read_from_its_partition_and_the_default_one_only(shared: Session) -> None:
