@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
 from b44_assets.catalog import ConstraintDefinition, Spec, constraint_definitions
 from b44_assets.engine.ddl import (
@@ -28,7 +29,9 @@ from b44_assets.engine.ddl import (
     temporary_name,
     trusted,
 )
+from b44_assets.engine.obstacles import Obstacle, attempt, cause_in_rows, note_obstacles, rows_against_constraint
 from b44_assets.engine.session import Connection, Session, scalar
+from b44_assets.errors import DatabaseError
 
 _NOT_VALID_ON_PARTITIONED = 180_000
 """PostgreSQL takes NOT VALID foreign keys on partitioned tables from version 18 on."""
@@ -42,7 +45,8 @@ def apply_constraints(session: Session, spec: Spec, *, online: bool | None = Non
     which only keeps other DDL waiting. A foreign key of a partitioned table before PostgreSQL 18 is so treated partition
     by partition first. An EXCLUDE cannot be added without writers waiting while its index is built. A constraint whose
     definition has changed is added under another name first and takes the old one's place in one transaction, so that at
-    no time neither holds.
+    no time neither holds. One that rows break is told of with these rows, and the others are added all the same; it stays
+    NOT VALID where the server can have it so, and holds for new rows.
 
     Args:
         session: The run.
@@ -50,8 +54,7 @@ def apply_constraints(session: Session, spec: Spec, *, online: bool | None = Non
         online: Whether to proceed as in live use; by default `is_live` decides.
 
     Raises:
-        DatabaseError: Rows break a constraint, a statement fails, or no lock was to be had; names file and line. What
-            has been added NOT VALID stays, and holds for new rows.
+        DatabaseError: A statement fails, or no lock was to be had; names file and line.
     """
     started = time.monotonic()
     definitions = constraint_definitions(spec)
@@ -59,11 +62,26 @@ def apply_constraints(session: Session, spec: Spec, *, online: bool | None = Non
     with changing(session, spec, table) as conn:
         online = is_live(session, conn, table) if online is None else online
         wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
-        outcomes = {
-            definition.name: _Constraint(session, conn, spec, definition, wanted[definition.name], online).settle()
-            for definition in definitions
-        }
-    return SchemaChange.of(spec.name, outcomes, started, online=online)
+        outcomes: dict[str, str] = {}
+        obstacles: list[Obstacle] = []
+        for definition in definitions:
+            outcome = attempt(
+                _Constraint(session, conn, spec, definition, wanted[definition.name], online).settle,
+                partial(_rows_against, session, conn, spec, definition),
+            )
+            if isinstance(outcome, Obstacle):
+                obstacles.append(outcome)
+            else:
+                outcomes[definition.name] = outcome
+        note_obstacles(session, conn, [definition.name for definition in definitions], obstacles)
+    failed = {one.object: one.explain() for one in obstacles}
+    return SchemaChange.of(spec.name, outcomes, started, online=online, failed=failed)
+
+
+def _rows_against(
+    session: Session, conn: Connection, spec: Spec, definition: ConstraintDefinition, error: psycopg.Error
+) -> Obstacle:
+    return rows_against_constraint(session, conn, spec, definition, error, _tables(conn, spec, definition.table))
 
 
 @dataclass(frozen=True)
@@ -78,8 +96,7 @@ def definition_of(text: str) -> str:
 
 
 def _wanted(conn: Connection, schema: str, spec: Spec, definitions: Sequence[ConstraintDefinition]) -> dict[str, str]:
-    tables = {definitions[0].table, *(name for name in spec.depends if _is_table(conn, name))}
-    shadow(conn, schema, sorted(tables), keys=True)
+    shadow(conn, schema, _tables(conn, spec, definitions[0].table), keys=True)
     wanted: dict[str, str] = {}
     for definition in definitions:
         run(conn, spec, definition.statement.line, definition.statement.text)
@@ -90,6 +107,10 @@ def _wanted(conn: Connection, schema: str, spec: Spec, definitions: Sequence[Con
         )
         wanted[definition.name] = definition_of(text)
     return wanted
+
+
+def _tables(conn: Connection, spec: Spec, table: str) -> list[str]:
+    return sorted({table, *(name for name in spec.depends if _is_table(conn, name))})
 
 
 def _is_table(conn: Connection, name: str) -> bool:
@@ -145,7 +166,12 @@ class _Constraint:
     def _add(self, name: str) -> None:
         form = self._definition.form
         if not self._online or form not in ("check", "foreign"):
-            self._change(self._statement(self._table, name), bulk=True)
+            try:
+                self._change(self._statement(self._table, name), bulk=True)
+            except DatabaseError as error:
+                if cause_in_rows(error) is not None and form in ("check", "foreign"):
+                    self._hold_for_new_rows(name)
+                raise
             return
         if form == "foreign" and self._conn.info.server_version < _NOT_VALID_ON_PARTITIONED:
             partitions = self._conn.execute(
@@ -160,6 +186,15 @@ class _Constraint:
                 self._change(self._statement(self._table, name))
                 return
         self._add_in_steps(self._table, self._table_oid, name)
+
+    def _hold_for_new_rows(self, name: str) -> None:
+        statement = sql.SQL("{} not valid").format(self._statement(self._table, name))
+        try:
+            self._change(statement)
+        except DatabaseError as error:
+            # Foreign keys of partitioned tables before PostgreSQL 18.
+            if not isinstance(error.__cause__, errors.FeatureNotSupported | errors.WrongObjectType):
+                raise
 
     def _add_in_steps(self, table: sql.Identifier, oid: int, name: str) -> None:
         found = self._find(name, oid)

@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Concatenate, LiteralString, ParamSpec, Self, TypeVar, cast
 
 import psycopg
@@ -47,6 +47,7 @@ class SchemaChange:
         repaired: Objects that were there but not in force: an invalid index, a constraint never validated.
         online: Whether it was done as in live use, slower and without keeping writers waiting.
         seconds: How long it took.
+        failed: Objects that rows make impossible, each with these rows in one line; the others were built all the same.
     """
 
     name: str
@@ -56,15 +57,24 @@ class SchemaChange:
     repaired: tuple[str, ...] = ()
     online: bool = False
     seconds: float = 0.0
+    failed: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
-    def of(cls, name: str, outcomes: Mapping[str, str], started: float, *, online: bool = False) -> Self:
+    def of(
+        cls,
+        name: str,
+        outcomes: Mapping[str, str],
+        started: float,
+        *,
+        online: bool = False,
+        failed: Mapping[str, str] | None = None,
+    ) -> Self:
         """From what became of each object (`created`, `replaced`, `unchanged`, `repaired`), and when the work began."""
         created, replaced, unchanged, repaired = (
             tuple(item for item, outcome in outcomes.items() if outcome == wanted)
             for wanted in ("created", "replaced", "unchanged", "repaired")
         )
-        return cls(name, created, replaced, unchanged, repaired, online, time.monotonic() - started)
+        return cls(name, created, replaced, unchanged, repaired, online, time.monotonic() - started, failed or {})
 
     @property
     def changed(self) -> bool:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
+import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import FOREIGN_KEY, Kind, Spec, constraint_definitions, index_definitions, view_definition
 from b44_assets.engine.ddl import trusted
-from b44_assets.engine.session import Connection, Session, checksum, columns_of, scalar
+from b44_assets.engine.obstacles import cause_in_rows, noted_obstacles
+from b44_assets.engine.session import Connection, Session, checksum, columns_of, reason_of, scalar
 from b44_assets.engine.viewing import differences
 
 SHOWN = 5
@@ -38,12 +41,14 @@ class ConstraintsValid:
         checked: Constraints looked at, those of partitions included.
         missing: Constraints that `sql/constraints/` gives and the table lacks.
         unproven: Constraints added NOT VALID and never validated, as `table.constraint`.
+        obstacles: Which rows make some of these impossible, each in one line.
     """
 
     table: str
     checked: int
     missing: tuple[str, ...]
     unproven: tuple[str, ...]
+    obstacles: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -53,9 +58,9 @@ class ConstraintsValid:
     def explain(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.missing:
-            return f"{self.table} lacks {listed(self.missing)}"
+            return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
         if self.unproven:
-            return f"never validated: {listed(self.unproven)}"
+            return "; ".join((f"never validated: {listed(self.unproven)}", *self.obstacles))
         return f"{self.checked} constraints are there and hold for every row"
 
 
@@ -69,6 +74,7 @@ class IndexesValid:
         missing: Indexes that `sql/indexes/` gives and the table lacks.
         invalid: Indexes that an interrupted build left.
         incomplete: Indexes that some partition has no part of.
+        obstacles: Which rows make some of these impossible, each in one line.
     """
 
     table: str
@@ -76,6 +82,7 @@ class IndexesValid:
     missing: tuple[str, ...]
     invalid: tuple[str, ...]
     incomplete: tuple[str, ...]
+    obstacles: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -85,11 +92,11 @@ class IndexesValid:
     def explain(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.missing:
-            return f"{self.table} lacks {listed(self.missing)}"
+            return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
         if self.invalid:
-            return f"invalid: {listed(self.invalid)}"
+            return "; ".join((f"invalid: {listed(self.invalid)}", *self.obstacles))
         if self.incomplete:
-            return f"not on every partition: {listed(self.incomplete)}"
+            return "; ".join((f"not on every partition: {listed(self.incomplete)}", *self.obstacles))
         return f"{self.checked} indexes are there and valid"
 
 
@@ -185,6 +192,7 @@ class ViewFresh:
         changed_since: Whether a table that it reads has rows newer than that.
         age: How old it is.
         max_age: How old it may be once there are such rows.
+        obstacle: Why it could not be filled since, in one line; empty where nothing stood in the way.
     """
 
     view: str
@@ -193,14 +201,19 @@ class ViewFresh:
     changed_since: bool
     age: timedelta | None
     max_age: timedelta
+    obstacle: str = ""
 
     @property
     def passed(self) -> bool:
         """It is filled, and young enough or still up to date."""
+        if self.obstacle:
+            return False
         return self.populated and self.age is not None and (self.age <= self.max_age or not self.changed_since)
 
     def explain(self) -> str:
         """One line on what is wrong; or that nothing is."""
+        if self.obstacle:
+            return self.obstacle
         if not self.populated:
             return f"{self.view} was never filled"
         if self.refreshed_at is None or self.age is None:
@@ -219,21 +232,25 @@ class ViewEqualsQuery:
         view: The view.
         rows: Its rows.
         differing: Rows too many or too few against the query.
+        fault: Why the query cannot be evaluated; empty where it can.
     """
 
     view: str
     rows: int
     differing: int
+    fault: str = ""
 
     @property
     def passed(self) -> bool:
         """No row differs."""
-        return self.differing == 0
+        return not self.fault and self.differing == 0
 
     def explain(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.passed:
             return f"the {self.rows} rows of {self.view} are those of its query"
+        if self.fault:
+            return f"{self.view} cannot be compared: its query fails: {self.fault}"
         return f"{self.view} differs from its query in {self.differing} rows; refresh it"
 
 
@@ -251,13 +268,16 @@ def constraints_valid(session: Session, table: str) -> ConstraintsValid:
             """,
             {"table": f"public.{table}"},
         ).fetchall()
-    held = {name for own, _, name, _ in rows if own}
-    return ConstraintsValid(
-        table,
-        len(rows),
-        tuple(name for name in wanted if name not in held),
-        tuple(f"{relation}.{name}" for _, relation, name, validated in rows if not validated),
-    )
+        held = {name for own, _, name, _ in rows if own}
+        missing = tuple(name for name in wanted if name not in held)
+        unvalidated = {name for _, _, name, validated in rows if not validated}
+        return ConstraintsValid(
+            table,
+            len(rows),
+            missing,
+            tuple(f"{relation}.{name}" for _, relation, name, validated in rows if not validated),
+            noted_obstacles(conn, [*missing, *unvalidated]),
+        )
 
 
 def indexes_valid(session: Session, table: str) -> IndexesValid:
@@ -277,14 +297,13 @@ def indexes_valid(session: Session, table: str) -> IndexesValid:
             """,
             {"table": f"public.{table}"},
         ).fetchall()
-    held = {name for own, name, _, _ in rows if own}
-    return IndexesValid(
-        table,
-        len(rows),
-        tuple(name for name in wanted if name not in held),
-        tuple(name for _, name, valid, _ in rows if not valid),
-        tuple(name for _, name, _, complete in rows if not complete),
-    )
+        held = {name for own, name, _, _ in rows if own}
+        missing = tuple(name for name in wanted if name not in held)
+        invalid = tuple(name for _, name, valid, _ in rows if not valid)
+        incomplete = tuple(name for _, name, _, complete in rows if not complete)
+        return IndexesValid(
+            table, len(rows), missing, invalid, incomplete, noted_obstacles(conn, [*missing, *invalid, *incomplete])
+        )
 
 
 def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
@@ -404,8 +423,9 @@ def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, no
             for table in session.catalog.of(Kind.TABLE)
             if table.name in spec.depends
         )
+        obstacle = "; ".join(noted_obstacles(conn, [spec.name], since=refreshed_at))
     age = now - refreshed_at if refreshed_at else None
-    return ViewFresh(spec.name, bool(row and row[0]), refreshed_at, changed, age, max_age)
+    return ViewFresh(spec.name, bool(row and row[0]), refreshed_at, changed, age, max_age, obstacle)
 
 
 def _changed_since(conn: Connection, table: str, moment: datetime) -> bool:
@@ -431,6 +451,14 @@ def view_equals_query(session: Session, spec: Spec) -> ViewEqualsQuery:
         )
         if not populated:
             count = sql.SQL("select count(*) from ({}) as expected").format(trusted(definition.query).format())
-            return ViewEqualsQuery(spec.name, 0, scalar(conn, count))
-        rows = scalar(conn, sql.SQL("select count(*) from public.{}").format(sql.Identifier(spec.name)))
-        return ViewEqualsQuery(spec.name, rows, differences(conn, spec.name, definition.query))
+            compared = partial(scalar, conn, count)
+            rows = 0
+        else:
+            rows = scalar(conn, sql.SQL("select count(*) from public.{}").format(sql.Identifier(spec.name)))
+            compared = partial(differences, conn, spec.name, definition.query)
+        try:
+            return ViewEqualsQuery(spec.name, rows, compared())
+        except psycopg.Error as error:
+            if cause_in_rows(error) is None:
+                raise
+            return ViewEqualsQuery(spec.name, rows, 0, reason_of(error))

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import psycopg
 from psycopg import sql
@@ -32,6 +33,7 @@ from b44_assets.engine.ddl import (
     trusted,
 )
 from b44_assets.engine.failpoints import failpoint
+from b44_assets.engine.obstacles import Obstacle, attempt, cause_in_rows, note_obstacles, rows_against_index
 from b44_assets.engine.session import Connection, Session, scalar
 from b44_assets.errors import DatabaseError
 
@@ -46,7 +48,7 @@ def apply_indexes(session: Session, spec: Spec, *, online: bool | None = None) -
     In live use they are built CONCURRENTLY; on a partitioned table first on the parent ONLY, then CONCURRENTLY on each
     partition, then attached. An invalid index that an interruption left is rebuilt. One whose definition has changed is
     built under another name first and takes the old one's place in one transaction. One that is as it should be is left
-    alone.
+    alone. One that rows make impossible is left out, and these rows are named; the others are built all the same.
 
     Args:
         session: The run.
@@ -62,11 +64,20 @@ def apply_indexes(session: Session, spec: Spec, *, online: bool | None = None) -
     with changing(session, spec, table) as conn:
         online = is_live(session, conn, table) if online is None else online
         wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
-        outcomes = {
-            definition.name: _Index(session, conn, spec, definition, wanted[definition.name], online).settle()
-            for definition in definitions
-        }
-    return SchemaChange.of(spec.name, outcomes, started, online=online)
+        outcomes: dict[str, str] = {}
+        obstacles: list[Obstacle] = []
+        for definition in definitions:
+            outcome = attempt(
+                _Index(session, conn, spec, definition, wanted[definition.name], online).settle,
+                partial(rows_against_index, session, conn, spec, definition),
+            )
+            if isinstance(outcome, Obstacle):
+                obstacles.append(outcome)
+            else:
+                outcomes[definition.name] = outcome
+        note_obstacles(session, conn, [definition.name for definition in definitions], obstacles)
+    failed = {one.object: one.explain() for one in obstacles}
+    return SchemaChange.of(spec.name, outcomes, started, online=online, failed=failed)
 
 
 @dataclass(frozen=True)
@@ -247,32 +258,44 @@ class _Index:
 
     def _complete(self, parent: _Found, relation: int) -> None:
         """Sees to it that every partition has its part of an index, built one by one."""
+        fault: DatabaseError | None = None
         children = self._conn.execute(
             "select c.oid::bigint, c.relname, c.relkind from pg_inherits h join pg_class c on c.oid = h.inhrelid"
             " where h.inhparent = %s and c.relkind in ('r', 'p') order by c.relname",
             (relation,),
         ).fetchall()
         for oid, table, relkind in children:
-            attached = self._indexes(
-                "i.indrelid = %s and i.indexrelid in (select inhrelid from pg_inherits where inhparent = %s)",
-                oid,
-                parent.oid,
-            )
-            part = attached[0] if attached else self._part(oid, table, relkind)
-            if relkind == "p":
-                self._complete(part, oid)
-            elif not part.valid:
-                self._rebuild(part)
-            elif attached:
-                continue
-            self._attach(parent, part)
+            try:
+                self._complete_part(parent, oid, table, relkind)
+            except DatabaseError as error:
+                if cause_in_rows(error) is None:
+                    raise
+                # Rows of one partition are no reason to leave the others without.
+                fault = error
             failpoint("indexes: between partitions", self._conn)
+        if fault is not None:
+            raise fault
         if not self._must_find_oid(parent.oid).valid:
             # Its parts are all in order, but the mark on the parent itself only goes when one is attached.
             for part in self._indexes(
                 "i.indexrelid in (select inhrelid from pg_inherits where inhparent = %s)", parent.oid
             )[:1]:
                 self._attach(parent, part)
+
+    def _complete_part(self, parent: _Found, oid: int, table: str, relkind: str) -> None:
+        attached = self._indexes(
+            "i.indrelid = %s and i.indexrelid in (select inhrelid from pg_inherits where inhparent = %s)",
+            oid,
+            parent.oid,
+        )
+        part = attached[0] if attached else self._part(oid, table, relkind)
+        if relkind == "p":
+            self._complete(part, oid)
+        elif not part.valid:
+            self._rebuild(part)
+        elif attached:
+            return
+        self._attach(parent, part)
 
     def _part(self, oid: int, table: str, relkind: str) -> _Found:
         """An index of a partition that is not attached yet: one that is there, or a new one with the server's name."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import psycopg
 from psycopg import sql
@@ -25,6 +26,7 @@ from b44_assets.engine.ddl import (
 )
 from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.indexing import Form, create_index, form_of
+from b44_assets.engine.obstacles import Obstacle, attempt, note_obstacles, without_rows
 from b44_assets.engine.session import Connection, Session, explained, scalar
 from b44_assets.errors import DatabaseError
 
@@ -53,36 +55,55 @@ class _Wanted:
 def apply_view(session: Session, spec: Spec) -> ViewChange:
     """Brings a materialized view and its indexes into the database and fills it where it differs from its query.
 
-    One whose query has changed is built beside the old one and takes its place in one transaction.
+    One whose query has changed is built beside the old one and takes its place in one transaction. One whose query fails for
+    some rows is told of with what the server says; an older one keeps its rows.
 
     Raises:
         DatabaseError: A statement fails, something else stands on a view that has to go, or no lock was to be had.
     """
     started = time.monotonic()
     definition = view_definition(spec)
+    done: ViewChange | None = None
+
+    def work(conn: Connection) -> str:
+        nonlocal done
+        done = _apply(session, conn, spec, definition, started)
+        return ""
+
+    with changing(session, spec, definition.name) as conn:
+        outcome = attempt(lambda: work(conn), partial(without_rows, definition.name))
+        obstacles = [outcome] if isinstance(outcome, Obstacle) else []
+        note_obstacles(session, conn, [definition.name], obstacles)
+    if done is not None:
+        return done
+    return ViewChange.of(spec.name, {}, started, failed={one.object: one.explain() for one in obstacles})
+
+
+def _apply(session: Session, conn: Connection, spec: Spec, definition: ViewDefinition, started: float) -> ViewChange:
     name = definition.name
     names = [name, *(index.name for index in definition.indexes)]
     refreshed = False
-    with changing(session, spec, name) as conn:
-        wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definition))
-        found = _found(conn, name)
-        if found is None:
-            _build(session, conn, spec, definition, name)
-            outcomes = dict.fromkeys(names, "created")
-        elif found != wanted.query:
-            _replace(session, conn, spec, definition)
-            outcomes = dict.fromkeys(names, "replaced")
-        else:
-            outcomes = {name: "unchanged"} | {
-                index.name: _settle_index(session, conn, spec, index, wanted.indexes[index.name])
-                for index in definition.indexes
-            }
-            populated = scalar(
-                conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{name}",)
-            )
-            if not populated or differences(conn, name, definition.query):
-                refresh_on(conn, name)
-                refreshed = True
+    wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definition))
+    found = _found(conn, name)
+    if found is None:
+        _build(session, conn, spec, definition, name)
+        outcomes = dict.fromkeys(names, "created")
+    elif found != wanted.query:
+        _replace(session, conn, spec, definition)
+        outcomes = dict.fromkeys(names, "replaced")
+    else:
+        outcomes = {name: "unchanged"} | {
+            index.name: _settle_index(session, conn, spec, index, wanted.indexes[index.name])
+            for index in definition.indexes
+        }
+        populated = scalar(conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{name}",))
+        try:
+            differs = not populated or bool(differences(conn, name, definition.query))
+        except psycopg.Error as error:
+            raise fault(spec, definition.statement.line, error) from error
+        if differs:
+            refresh_on(conn, name)
+            refreshed = True
     return replace(ViewChange.of(spec.name, outcomes, started), refreshed=refreshed)
 
 

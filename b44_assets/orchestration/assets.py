@@ -164,7 +164,7 @@ def _schema_of(table: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
                 if key_of(spec.name) in context.selected_asset_keys:
                     done = ON_A_TABLE[spec.kind](session, spec)
                     indexed |= spec.kind is Kind.INDEX and done.changed
-                    _log_change(context, done)
+                    _log_change(context, migration, done)
                     yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata=metadata.of_change(done))
             if indexed:
                 # Expressions have statistics only once they are indexed, and after a first load nothing has any.
@@ -210,8 +210,9 @@ def _view(spec: Spec) -> dg.AssetsDefinition:
                 refresh(session, spec)
                 refreshed = True
             facts = metadata.of_change(done) | {"refreshed": refreshed}
-            facts |= metadata.of_table(describe(session, spec.name))
-        _log_change(context, done)
+            if not done.failed:
+                facts |= metadata.of_table(describe(session, spec.name))
+        _log_change(context, migration, done)
         return dg.MaterializeResult(metadata=facts)
 
     return dg.asset(**_spec_of(spec, freshness_policy=TIMETABLE[REFRESH_JOB].freshness))(view)
@@ -289,7 +290,10 @@ def _table_sizes(catalog: Catalog) -> dg.AssetsDefinition:
     )
 
 
-def _log_change(context: dg.AssetExecutionContext, done: SchemaChange) -> None:
+def _log_change(context: dg.AssetExecutionContext, migration: Migration, done: SchemaChange) -> None:
+    for why in done.failed.values():
+        # The checks of the table fail for it, too; nothing stands on it, and all else goes on.
+        migration.warn(context, why)
     for what in ("created", "replaced", "repaired"):
         if names := getattr(done, what):
             context.log.info(f"{done.name}: {what} {', '.join(names)}")

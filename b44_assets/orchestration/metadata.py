@@ -317,11 +317,13 @@ def of_content_parity(parity: ContentParity) -> dict[str, Any]:
 def of_change(change: SchemaChange) -> dict[str, Any]:
     """What was done to the schema."""
     done = {name: what for what in ("created", "replaced", "repaired", "unchanged") for name in getattr(change, what)}
+    done |= {name: f"failed: {why}" for name, why in change.failed.items()}
     return {
         "created": len(change.created),
         "replaced": len(change.replaced),
         "repaired": len(change.repaired),
         "unchanged": len(change.unchanged),
+        "failed": len(change.failed),
         "online": change.online,
         "seconds": round(change.seconds, 3),
         "objects": _table(("object", "done"), sorted(done.items())),

@@ -323,8 +323,8 @@ def test_partitions_that_came_later_get_their_statistics_target(built: Session) 
 
 def test_rows_that_break_a_constraint_are_reported_and_new_ones_are_refused(loaded: Session) -> None:
     execute(loaded, "update categories set color = 'red'")
-    with pytest.raises(DatabaseError, match=r"categories_constraints\.sql:\d+: .*chk_categories_color"):
-        apply_constraints(loaded, spec(loaded, "categories_constraints"), online=True)
+    done = apply_constraints(loaded, spec(loaded, "categories_constraints"), online=True)
+    assert done.failed.keys() == {"chk_categories_color"}
     with pytest.raises(errors.CheckViolation):
         execute(loaded, "update categories set color = 'green'")
 
@@ -334,8 +334,8 @@ def test_a_unique_index_that_rows_break_leaves_nothing_behind(loaded: Session, t
         loaded, tmp_path, "indexes/users_account_indexes.sql", "create index if not exists idx_users_role on users (role)",
         "create unique index if not exists idx_users_role on users (role)",
     )  # fmt: skip
-    with pytest.raises(DatabaseError, match=r"users_account_indexes\.sql:\d+: .*idx_users_role"):
-        apply_indexes(broken, spec(broken, "users_account_indexes"), online=True)
+    done = apply_indexes(broken, spec(broken, "users_account_indexes"), online=True)
+    assert done.failed.keys() == {"idx_users_role"}
     assert value(loaded, "select to_regclass('idx_users_role')") is None
 
 
