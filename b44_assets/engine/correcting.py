@@ -15,12 +15,14 @@ from b44_assets.engine.sanitizing import sanitize
 from b44_assets.engine.session import Connection, Session, columns_of, hold, persevering, scalar
 from b44_assets.engine.sources import (
     CLEAN_PREFIX,
+    MORE_FIELDS,
     RECORD_NUMBER,
     SOURCE_FILE,
     column_names,
     create_source_view,
     mark_versions,
     staged_is_gone,
+    with_columns,
 )
 from b44_assets.settings import ContentFormat
 
@@ -240,13 +242,24 @@ def _find_due(conn: Connection, table: str) -> int:
 def _write_due(conn: Connection, mapping: TableMapping, form: ContentFormat) -> None:
     """Makes the corrections that are due. A field that a correction leaves out is null."""
     table = mapping.spec.name
-    names = _columns_for(conn, table)
+    names = _columns_for(conn, mapping)
     conn.execute(
         sql.SQL("update base44.{} s set {} from due d where s.{} = d.record_number").format(
             sql.Identifier(table),
             sql.SQL(", ").join(
-                sql.SQL("{} = d.corrected ->> {}").format(sql.Identifier(column), sql.Literal(name))
-                for name, column in names.items()
+                [
+                    *(
+                        sql.SQL("{} = d.corrected ->> {}").format(sql.Identifier(column), sql.Literal(name))
+                        for name, column in names.items()
+                    ),
+                    *(
+                        sql.SQL("{} = nullif(jsonb_strip_nulls(d.corrected - {}::text[]), '{{}}')").format(
+                            sql.Identifier(name), sql.Literal(list(names))
+                        )
+                        for name in columns_of(conn, "base44", table)
+                        if name == MORE_FIELDS
+                    ),
+                ]
             ),
             sql.Identifier(RECORD_NUMBER),
         )
@@ -256,21 +269,27 @@ def _write_due(conn: Connection, mapping: TableMapping, form: ContentFormat) -> 
             _sanitize_due(conn, table, names[field], CLEAN_PREFIX + field, form)
 
 
-def _columns_for(conn: Connection, table: str) -> dict[str, str]:
-    """The staged column of each field, with columns made for fields that only corrections have."""
+def _columns_for(conn: Connection, mapping: TableMapping) -> dict[str, str]:
+    """The staged column of each field that has one, with columns made for fields that only corrections have."""
+    table = mapping.spec.name
     fields = list(scalar(conn, "select fields from migration.exports where entity = %s", (table,)) or ())
     further = [
         row[0]
         for row in conn.execute("select distinct k from due, jsonb_object_keys(corrected) k order by k").fetchall()
         if row[0] not in fields
     ]
-    names = column_names([*fields, *further])
-    for name in further:
-        conn.execute(
-            sql.SQL("alter table base44.{} add column {} text").format(
-                sql.Identifier(table), sql.Identifier(names[name])
-            )
-        )
+    staged = columns_of(conn, "base44", table)
+    placed = with_columns([*fields, *further], mapping)
+    names = {
+        name: column
+        for name, column in column_names([*fields, *further]).items()
+        if column in staged or (name in further and name in placed)
+    }
+    added = [sql.SQL("{} text").format(sql.Identifier(names[name])) for name in further if name in names]
+    if len(names) < len(fields) + len(further):
+        added.append(sql.SQL("{} jsonb").format(sql.Identifier(MORE_FIELDS)))
+    for column in added:
+        conn.execute(sql.SQL("alter table base44.{} add column if not exists {}").format(sql.Identifier(table), column))
     if further:
         conn.execute("update migration.exports set fields = fields || %s where entity = %s", (further, table))
     return names

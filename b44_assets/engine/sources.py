@@ -22,9 +22,13 @@ from b44_assets.settings import EARLIEST_MONTH
 RECORD_NUMBER = "_record_number"
 SOURCE_FILE = "_source_file"
 CLEAN_PREFIX = "_clean_"
+MORE_FIELDS = "_more_fields"
+"""The staged column, JSON, of the fields that have no column of their own."""
+_MOST_COLUMNS = 300
+"""A row must fit into a page of 8 kB: a value takes up to 25 bytes of it, longer ones are moved out (18 bytes); 325 would do."""
 VERDICTS = ("name_given", "reasons", "repairs", "unmapped")
 """Columns of a mapping that are about the record rather than for the target."""
-_TAKEN = frozenset({RECORD_NUMBER, SOURCE_FILE, "tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"})
+_TAKEN = frozenset({RECORD_NUMBER, SOURCE_FILE, MORE_FIELDS, "tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"})
 
 
 def column_names(fields: Iterable[str]) -> dict[str, str]:
@@ -37,6 +41,16 @@ def column_names(fields: Iterable[str]) -> dict[str, str]:
             fitting = f"{short}_{hashlib.sha256(name.encode()).hexdigest()[:10]}"
         names[name] = fitting
     return names
+
+
+def with_columns(fields: Iterable[str], mapping: TableMapping) -> set[str]:
+    """The fields that get a staged column of their own: those that the mapping reads, and the first of the others.
+
+    Fields that are added at the end change nothing for those before.
+    """
+    read = {name for item in mapping.fields for name in item.spellings}
+    others = [name for name in fields if name not in read]
+    return read | set(others[: max(0, _MOST_COLUMNS - len(read) - len(mapping.html))])
 
 
 def staged_is_gone(conn: Connection, table: str) -> bool:
@@ -136,7 +150,7 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
         else:
             shown.append(sql.SQL("{} as {}").format(value, sql.Identifier(item.name)))
     known = {name for item in mapping.fields for name in item.spellings}
-    own = {RECORD_NUMBER, SOURCE_FILE, *(CLEAN_PREFIX + name for name in mapping.html)}
+    own = {RECORD_NUMBER, SOURCE_FILE, MORE_FIELDS, *(CLEAN_PREFIX + name for name in mapping.html)}
     fields, exported_at = conn.execute(
         "select fields, exported_at from migration.exports where entity = %s", (table,)
     ).fetchone() or ((), None)
@@ -155,6 +169,10 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
             for name in [name for name in item.spellings if name in staged][1:]
         ]
     unmapped = [sql.SQL("jsonb_strip_nulls({})").format(piece) for piece in _objects(rest)]
+    # Only where there is such a field: most exports have none, and the function is called for every record.
+    more = MORE_FIELDS in staged and any(column_names([name])[name] not in staged for name in fields)
+    if more:
+        unmapped.append(sql.SQL("migration.present_fields(s.{})").format(sql.Identifier(MORE_FIELDS)))
     record = [
         sql.SQL("to_jsonb(s.*) - {}::text[]").format(sql.Literal(sorted(own | set(renamed)))),
         *_objects(
@@ -165,6 +183,8 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
             ]
         ),
     ]
+    if more:
+        record.append(sql.SQL("coalesce(s.{}, '{{}}')").format(sql.Identifier(MORE_FIELDS)))
     base44_id = sql.SQL("base44_trim(s.id)") if "id" in staged else sql.SQL("null::text")
     read = [base44_id, *(_value(item, staged) for item in mapping.fields[1:])]
     drop_source_view(conn, table)
@@ -197,7 +217,7 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
             last_change=_last_change(mapping, staged),
             read=sql.SQL(", ").join(read),
             record=sql.SQL(" || ").join(record),
-            unmapped=sql.SQL(" || ").join(unmapped) if rest else sql.SQL("'{}'::jsonb"),
+            unmapped=sql.SQL(" || ").join(unmapped) if unmapped else sql.SQL("'{}'::jsonb"),
             table=sql.Identifier(table),
         )
     )

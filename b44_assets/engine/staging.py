@@ -7,7 +7,8 @@ beyond whether PostgreSQL can hold its text.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Generator, Iterable, Iterator
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from b44_assets.engine.sanitizing import CLEANING, sanitized_column
 from b44_assets.engine.session import Connection, Session, columns_of, hold, persevering, scalar
 from b44_assets.engine.sources import (
     CLEAN_PREFIX,
+    MORE_FIELDS,
     RECORD_NUMBER,
     SOURCE_FILE,
     column_names,
@@ -35,6 +37,7 @@ from b44_assets.engine.sources import (
     drop_source_view,
     mark_versions,
     staged_is_gone,
+    with_columns,
 )
 from b44_assets.errors import ExportChangedError, ExportError
 from b44_assets.exports import Batch, ExportFile, ExportReader, Refused, discover, open_export
@@ -298,27 +301,36 @@ def _write(
             *(sql.SQL("{} text").format(sql.Identifier(CLEAN_PREFIX + name)) for name in mapping.html),
         ]
     )
-    names = column_names(fields)
-    listed = sql.SQL("").join(sql.SQL("{} text, ").format(sql.Identifier(names[name])) for name in fields)
+    names = _names(fields, mapping)
+    listed = sql.SQL("").join(sql.SQL("{} text, ").format(sql.Identifier(column)) for column in names.values())
     # Unlogged: the file itself is the safe copy, and staging costs half. A crash empties the table; the next run sees it.
     conn.execute(
         sql.SQL("create unlogged table base44.{} ({}{}) with (autovacuum_enabled = false)").format(
             sql.Identifier(table), listed, own
         )
     )
-    records = 0
+    records, known = 0, set(fields)
+    if len(names) < len(fields):
+        _add_more_fields(conn, table)
     with _copying(session, conn) as write:
         for batch in batches:
-            for name in batch.columns.column_names:
-                if name not in names:
-                    fields = (*fields, name)
-                    names = column_names(fields)
+            further = [name for name in batch.columns.schema.names if name not in known]
+            if further:
+                known.update(further)
+                fields = (*fields, *further)
+                grown = _names(fields, mapping)
+                if len(grown) < len(fields):
                     write.finish()
-                    conn.execute(
-                        sql.SQL("alter table base44.{} add column {} text").format(
-                            sql.Identifier(table), sql.Identifier(names[name])
+                    _add_more_fields(conn, table)
+                for name in further:
+                    if name in grown:
+                        write.finish()
+                        conn.execute(
+                            sql.SQL("alter table base44.{} add column {} text").format(
+                                sql.Identifier(table), sql.Identifier(grown[name])
+                            )
                         )
-                    )
+                names = grown
             refused.extend(batch.refused)
             records += len(batch.record_numbers) + len(batch.refused)
             write.batch(table, mapping, names, batch)
@@ -329,13 +341,38 @@ def _write(
             sql.Identifier(table), sql.Identifier(RECORD_NUMBER)
         )
     )
-    for name in fields:
+    for name, column in names.items():
         conn.execute(
             sql.SQL("comment on column base44.{}.{} is {}").format(
-                sql.Identifier(table), sql.Identifier(names[name]), sql.Literal(f"Exported as: {name}")
+                sql.Identifier(table), sql.Identifier(column), sql.Literal(f"Exported as: {name}")
             )
         )
     return records, fields
+
+
+def _add_more_fields(conn: Connection, table: str) -> None:
+    """Makes the column for fields without one; most exports have none of these."""
+    conn.execute(
+        sql.SQL("alter table base44.{} add column if not exists {} jsonb").format(
+            sql.Identifier(table), sql.Identifier(MORE_FIELDS)
+        )
+    )
+
+
+def _names(fields: tuple[str, ...], mapping: TableMapping) -> dict[str, str]:
+    """The column of each field that has one; the others stand together in `MORE_FIELDS`."""
+    placed = with_columns(fields, mapping)
+    return column_names(name for name in fields if name in placed)
+
+
+def _more_fields(columns: pa.RecordBatch, names: Sequence[str]) -> Any:
+    """The values of some fields as JSON, one object a record; null for a record that has none of them."""
+    records: list[dict[str, Any]] = [{} for _ in range(columns.num_rows)]
+    for name in names:
+        for place, value in enumerate(columns.column(name).to_pylist()):
+            if value is not None:
+                records[place][name] = value
+    return pa.array([json.dumps(record, ensure_ascii=False) if record else None for record in records], pa.string())
 
 
 class _Copy:
@@ -351,7 +388,10 @@ class _Copy:
     def batch(self, table: str, mapping: TableMapping, names: dict[str, str], batch: Batch) -> None:
         if not batch.record_numbers:
             return
-        columns: dict[str, Any] = {names[name]: batch.columns[name] for name in batch.columns.column_names}
+        present: list[str] = batch.columns.schema.names
+        columns: dict[str, Any] = {names[name]: batch.columns[name] for name in present if name in names}
+        if further := [name for name in present if name not in names]:
+            columns[MORE_FIELDS] = _more_fields(batch.columns, further)
         for name in mapping.html:
             if name in names and names[name] in columns:
                 columns[CLEAN_PREFIX + name] = sanitized_column(

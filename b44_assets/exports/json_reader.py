@@ -11,6 +11,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterator, Set
+from itertools import islice
 from typing import Any, Final, NoReturn
 
 import pyarrow as pa
@@ -22,6 +23,10 @@ from b44_assets.exports.stream import ExportStream
 from b44_assets.exports.text import UNSTORABLE, visible_text
 
 _MOST_ROWS: Final = 16_384
+_MANY_FIELDS: Final = 500
+"""Fields beyond these are columns of those batches only that have them."""
+_MOST_CELLS: Final = 1_000_000
+"""Rows times fields of a batch where there are more fields."""
 # Where the decoder finds a fault, it counts all lines before it: in a text of 8 MiB that takes milliseconds.
 _PIECE_BYTES: Final = 1 << 18
 # A decoder's fault this near to the end of the text may come from the end itself: `-Infinity` is the longest token
@@ -212,6 +217,7 @@ class JsonReader(ExportReader):
         rows: list[dict[str, str | None]] = []
         numbers: list[int] = []
         refused: list[Refused] = []
+        met: set[str] = set()
         for text, final, overlong in self._texts():
             is_suspicious = _is_suspicious(text)
             for record, start, end, fault in self._records(text, final=final, overlong=overlong):
@@ -235,12 +241,16 @@ class JsonReader(ExportReader):
                         self._fewest_keys = len(cells)
                     rows.append(cells)
                     numbers.append(number)
-                if len(rows) + len(refused) == _MOST_ROWS:
+                    if len(self._fields) > _MANY_FIELDS:
+                        met.update(cells)
+                if len(rows) + len(refused) == _MOST_ROWS or len(rows) * len(met) > _MOST_CELLS:
                     yield self._batch(rows, numbers, refused)
                     rows, numbers, refused, begin = [], [], [], self._bytes_read
+                    met.clear()
             if (rows or refused) and (final or self._bytes_read - begin >= self._block_size):
                 yield self._batch(rows, numbers, refused)
                 rows, numbers, refused, begin = [], [], [], self._bytes_read
+                met.clear()
         if self._is_open:
             self.oddities["array not closed"] += 1
 
@@ -258,8 +268,13 @@ class JsonReader(ExportReader):
             raise ExportError(f"{self.file.path}: more than {MAX_FIELDS:,} fields")
 
     def _batch(self, rows: list[dict[str, str | None]], numbers: list[int], refused: list[Refused]) -> Batch:
-        columns = [pa.array([row.get(key) for row in rows], pa.string()) for key in self._fields]
-        batch = pa.RecordBatch.from_arrays(columns, names=list(self._fields.values()))
+        fields = self._fields
+        if len(fields) > _MANY_FIELDS:
+            # Where records have thousands of keys between them, a column for each in every batch would be mostly nulls.
+            first = dict.fromkeys(islice(fields, _MANY_FIELDS))
+            fields = {key: fields[key] for key in first | dict.fromkeys(key for row in rows for key in row)}
+        columns = [pa.array([row.get(key) for row in rows], pa.string()) for key in fields]
+        batch = pa.RecordBatch.from_arrays(columns, names=list(fields.values()))
         return Batch(pa.array(numbers, pa.int64()), batch, tuple(refused))
 
     def _records(

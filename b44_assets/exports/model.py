@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from b44_assets.exports.stream import ExportStream
 
-MAX_FIELDS = 1_500
-"""Most fields a file may have: PostgreSQL allows 1,600 columns, and staging adds a few of its own."""
+MAX_FIELDS = 100_000
+"""Most fields a file may have; more are no fields, but data in the place of their names."""
 
 MAX_RECORD_BYTES = 128 << 20
 """Longest record, in bytes, that is waited for before the file is given up."""
@@ -90,8 +90,9 @@ class Batch:
 
     Attributes:
         record_numbers: Int64, one per row, ascending; its length is the number of rows.
-        columns: One `string` column per field known so far, as many rows as `record_numbers`; null is NULL. (A JSON
-            record without any key makes a row with no column at all, which only `record_numbers` shows.)
+        columns: One `string` column per field known so far (beyond the first 500 only for fields met here), as many rows as
+            `record_numbers`; null is NULL. (A JSON record without any key makes a row with no column at all, which only
+            `record_numbers` shows.)
         refused: Records of the same stretch that are not among the rows, ascending.
     """
 

@@ -123,6 +123,12 @@ create or replace function migration.longest(elements text[]) returns integer
 language sql immutable parallel safe
 return (select max(length(e)) from unnest(elements) e);
 
+-- Fields that have no column of their own, less the blank ones.
+create or replace function migration.present_fields(fields jsonb) returns jsonb
+language sql immutable parallel safe
+return coalesce((select jsonb_object_agg(f.key, f.value) from jsonb_each_text(fields) f
+                  where public.base44_present(f.value) is not null), '{}');
+
 comment on function migration.as_timestamp(text) is 'A point in time from ISO 8601 text, UTC where no zone is given; null where it is none';
 comment on function migration.as_integer(text) is 'A 32-bit integer from text; null where it does not fit';
 comment on function migration.as_boolean(text) is 'true/t/yes/1 and false/f/no/0 in any case; null otherwise';
@@ -131,6 +137,7 @@ comment on function migration.object_id_time(text) is 'The creation time within 
 comment on function migration.id_key(text) is 'A Base44 id in the form in which equal ids are equal text; empty where it is blank';
 comment on function migration.too_long(text, text) is 'The reason why a text does not fit into the index of its column; null where it does';
 comment on function migration.longest(text[]) is 'The length of the longest element, in characters';
+comment on function migration.present_fields(jsonb) is 'The members of an object that are not blank text, as text';
 comment on function migration.repair(boolean, text, text, text, text) is 'A value that was changed rather than carried over, as migration.repairs keeps it';
 
 -- For the owner of the tables, who needs no grant, and for whom the owner lets.

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from psycopg import sql
 
+from b44_assets.engine.correcting import correct
 from b44_assets.engine.failpoints import armed
 from b44_assets.engine.proving import content_parity
 from b44_assets.engine.session import Connection
@@ -155,7 +156,7 @@ NAMES = [
     "back\\slash", "new\nline", "tab\t", "dot.ted", "dollar$1", "-", "1st", "é", "Ünïcödé", "日本語", "😀", "İ", "\u00a0nbsp",
     "order", "group", "from", "select", "user", "table", "s", "v", "e", "f", "t", "m", "r", "a", "base44", "record", "unmapped",
     "reasons", "repairs", "record_number", "source_file", "superseded", "base44_id", "generation", "position", "fate",
-    "_record_number", "_source_file", "_clean_content", "_clean_bio", "_clean_", "_x",
+    "_record_number", "_source_file", "_clean_content", "_clean_bio", "_clean_", "_more_fields", "_x",
     "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid",
     "x" * 63, "x" * 64, "x" * 65, "y" * 200, "é" * 32, "日" * 30, "z" * 49 + "日本語" * 10,
 ]  # fmt: skip
@@ -188,9 +189,54 @@ def test_records_that_differ_in_a_field_named_like_ours_are_no_repeats(target_18
     assert target_18.outcome("users").account["deduplicated"] == 0
 
 
-def test_a_file_of_many_columns_is_staged(target_18: Target) -> None:
-    target_18.migrate({"User": [user(1, **{f"field_{n}": n for n in range(1_490)})]})
-    assert len(target_18.outcome("users").unmapped[object_id(1)]) == 1_490
+WIDTHS = [0, 9, 17, 18, 23, 24, 25, 26, 126, 127, 1_000]
+"""Of values: around those of which PostgreSQL moves the longest out of a row that does not fit into a page."""
+
+
+@pytest.mark.parametrize("fields", [280, 310, 330, 450, 600, 3_000])
+def test_a_record_of_any_number_of_fields_of_any_width_is_kept_whole(target: Target, fields: int) -> None:
+    people = [
+        user(n, **{f"field_{place}": (f"{n} {place} " + "é" * width)[: max(width, 1)] for place in range(fields)})
+        for n, width in enumerate(WIDTHS, 1)
+    ]
+    refused = {**people[-1], "id": object_id(99), "email": None}
+    target.migrate({"User": [*people, refused]})
+    outcome = target.outcome("users")
+    expected = {str(one["id"]): {k: v for k, v in one.items() if k not in ("id", "email")} for one in people}
+    assert outcome.unmapped == expected
+    assert {k: v for k, v in outcome.records[len(people) + 1].items() if v is not None} == {
+        k: v for k, v in refused.items() if v is not None
+    }
+
+
+def test_fields_that_differ_late_in_a_wide_record_make_it_no_repeat(target_18: Target) -> None:
+    wide = {f"field_{n}": "x" for n in range(700)}
+    target_18.migrate({"User": [user(1, **wide), user(1, **wide), user(1, **{**wide, "field_699": "y"})]})
+    account = target_18.outcome("users").account
+    assert (account["deduplicated"], account["quarantined"], account["migrated"]) == (1, 1, 1)
+
+
+def test_a_field_that_the_mapping_reads_is_read_however_late_it_is_met(target_18: Target) -> None:
+    people = [user(1, **{f"field_{n}": "x" for n in range(700)}), user(2, full_name="Late", field_3="\n")]
+    target_18.migrate({"User": people})
+    outcome = target_18.outcome("users")
+    assert outcome.rows[object_id(2)]["display_name"] == "Late"
+    assert object_id(2) not in outcome.unmapped
+
+
+def test_a_wide_record_that_is_corrected_keeps_every_field(target_18: Target) -> None:
+    wide = {f"field_{n}": "x" for n in range(700)}
+    target_18.migrate({"User": [user(1, **{**wide, "email": None})]})
+    target_18.run(
+        "update migration.quarantine set record = jsonb_strip_nulls(record)"
+        """ || '{"email": "a@example.com", "field_699": "y", "later": "z"}'"""
+    )
+    assert correct(target_18.session, target_18.session.catalog.mappings["users"]) == 1
+    target_18.load("users")
+    assert target_18.outcome("users").unmapped == {object_id(1): {**wide, "field_699": "y", "later": "z"}}
+    before = target_18.state()
+    assert target_18.load("users").inserted == 0
+    assert target_18.state() == before
 
 
 # -- records that cannot be staged -------------------------------------------------------------------------------------
