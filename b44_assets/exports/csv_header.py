@@ -9,7 +9,7 @@ from typing import Final
 
 from b44_assets.errors import ExportError
 from b44_assets.exports.csv_grammar import first_row, split_row, without_line_end
-from b44_assets.exports.model import MAX_FIELDS
+from b44_assets.exports.model import MAX_CSV_FIELDS
 from b44_assets.exports.names import distinct
 
 _DELIMITERS: Final = (b",", b";", b"\t")
@@ -56,6 +56,10 @@ def read_header(path: Path, head: bytes, *, final: bool) -> Header:
         raise ExportError(f"{path}: holds a web page, not CSV; export the entity again")
     if b"\0" in first_line:
         raise ExportError(f"{path}: NUL bytes in the header; this is no CSV file in UTF-8")
+    # Beyond that, no row is told from damage, and the header would pass for one name.
+    cells_at_most = 1 + max(first_line.count(delimiter) for delimiter in _DELIMITERS)
+    if cells_at_most > MAX_CSV_FIELDS:
+        raise ExportError(f"{path}: {cells_at_most:,} fields in the header; at most {MAX_CSV_FIELDS:,} are supported")
     # The delimiter that gives the most names; the comma where there is but one.
     best: tuple[list[bytes], bytes, int] | None = None
     for delimiter in _DELIMITERS:
@@ -71,8 +75,6 @@ def read_header(path: Path, head: bytes, *, final: bool) -> Header:
         raise ExportError(f"{path}: the header cannot be split into names; look for a stray quote in it")
     cells, delimiter, length = best
     row = data[:length]
-    if len(cells) > MAX_FIELDS:
-        raise ExportError(f"{path}: {len(cells):,} fields in the header; at most {MAX_FIELDS:,} are supported")
     if b"\0" in row:
         raise ExportError(f"{path}: NUL bytes in the header; this is no CSV file in UTF-8")
     try:

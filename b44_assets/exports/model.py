@@ -17,6 +17,9 @@ from b44_assets.exports.stream import ExportStream
 MAX_FIELDS = 100_000
 """Most fields a file may have; more are no fields, but data in the place of their names."""
 
+MAX_CSV_FIELDS = 8_000
+"""Most fields of a CSV file: its rows are looked through with expressions that repeat a cell so often at most."""
+
 MAX_RECORD_BYTES = 128 << 20
 """Longest record, in bytes, that is waited for before the file is given up."""
 

@@ -168,8 +168,8 @@ def test_names_of_fields(header: bytes, fields: tuple[str, ...], oddities: dict[
         (b"<!DOCTYPE html>\n<html>", "holds a web page, not CSV"),
         (b"x" * (2 << 20), "the header is longer than"),
         (
-            b",".join(b"f%d" % number for number in range(100_001)) + b"\n",
-            "100,001 fields in the header; at most 100,000",
+            b",".join(b"f%d" % number for number in range(8_001)) + b"\n",
+            "8,001 fields in the header; at most 8,000",
         ),
     ],
 )
@@ -181,7 +181,7 @@ def test_a_header_that_cannot_be_read_is_an_error_in_one_line(data: bytes, messa
 
 
 def test_as_many_fields_as_allowed() -> None:
-    names = [f"f{number}" for number in range(1_500)]
+    names = [f"f{number}" for number in range(8_000)]
     reading = read((",".join(names) + "\n" + ",".join(f'"{name}"' for name in names)).encode())
     assert reading.fields == tuple(names)
     assert reading.cells == [names]
