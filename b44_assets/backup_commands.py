@@ -84,8 +84,9 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
 @click.option("--verify", "verify_id", metavar="ID", help="Restore this one again and compare; `all` takes every one.")
 @click.option("--expire", is_flag=True, help="Remove what is older than B44_KEEP_BACKUPS_DAYS and not needed.")
 @click.option("--dry-run", is_flag=True, help="With --expire: only say what would go.")
+@click.option("--remove", "remove_id", metavar="ID", help="Remove the archive of a migration, which never expires.")
 @json_option
-def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -> None:
+def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str | None, as_json: bool) -> None:
     """List the backups: kind, time, size, what each needs, when it was verified, when it expires."""
     from b44_assets.backup.operating import expire as expire_backups
     from b44_assets.backup.operating import verify_again
@@ -102,6 +103,12 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -
             unproven = [f"nothing was verified: {catalogue.store.location} holds no backup that can be read"]
     elif verify_id is not None:
         verify(catalogue, catalogue.find(verify_id), pg_bin=vault.settings.pg_bin, tell=_say)
+    if remove_id is not None:
+        chosen = catalogue.find(remove_id)
+        if _expires(chosen):
+            raise BackupError(f"{chosen.id} is no archive of a migration: --expire removes it once nothing needs it")
+        catalogue.remove(chosen.id)
+        _say(f"has gone: {chosen.id} ({_size(chosen.size)})")
     if expire:
         gone = expire_backups(vault, dry_run=dry_run)
         verb = "would go" if dry_run else "has gone"
@@ -116,7 +123,10 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -
     listing = catalogue.listing()
     keep = timedelta(days=vault.settings.keep_backups_days)
     if as_json:
-        found = [{**_as_json(one), "expires_at": (one.ended_at + keep).isoformat()} for one in listing.backups]
+        found = [
+            {**_as_json(one), "expires_at": (one.ended_at + keep).isoformat() if _expires(one) else None}
+            for one in listing.backups
+        ]
         click.echo(json.dumps({"backups": found, "drills": catalogue.drills(), "faults": list(listing.faults)}))
     elif not listing.backups:
         out().print("There is no backup yet: `b44 backup` takes one.")
@@ -137,7 +147,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, as_json: bool) -
                 next((file.sha256[:8] for file in one.files), ""),
                 one.parent or "",
                 _verified(one),
-                f"{left} {plural(left, 'day')}" if left >= 0 else "now",
+                "never" if not _expires(one) else f"{left} {plural(left, 'day')}" if left >= 0 else "now",
             )
         out().print(table)
     for attempt in listing.attempts:
@@ -178,7 +188,6 @@ def restore(
     has the roles. A recovery from base, incremental and WAL goes into a
     new folder, which is a B44_HOME then: up to the end of the WAL, or to the point that is named.
     """
-    from b44_assets.backup.model import BackupKind
     from b44_assets.backup.restoring import restore_logical, restore_physical
 
     target = _target(to_time, to_lsn, to_point)
@@ -196,8 +205,8 @@ def restore(
             "--no-privileges is for a logical backup: a recovery into a folder brings its roles along"
         )
     chosen = None if backup_id is None else catalogue.find(backup_id)
-    if chosen is not None and chosen.kind is BackupKind.LOGICAL:
-        raise BackupError(f"{chosen.id} is a logical backup: it goes into an empty database, --into postgresql://…")
+    if chosen is not None and not chosen.kind.physical:
+        raise BackupError(f"{chosen.id} is a dump: it goes into an empty database, --into postgresql://…")
     arguments = {} if target is None else {"target": target}
     done = restore_physical(catalogue, Path(into), backup=chosen, pg_bin=vault.settings.pg_bin, tell=_say, **arguments)
     recovered = done.recovered
@@ -281,6 +290,11 @@ def _as_json(found: Backup) -> dict[str, Any]:
         "verified_at": None if proof is None else proof.verified_at.isoformat(),
         "differences": [] if proof is None else list(proof.differences),
     }
+
+
+def _expires(found: Backup) -> bool:
+    """Whether age alone removes it: nothing else holds what the archive of a migration does."""
+    return found.kind.value != "migration"
 
 
 def _verified(found: Backup) -> str:

@@ -28,13 +28,20 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from b44_assets import backup_commands
+from b44_assets import backup_commands, finish_command
 from b44_assets import sample as sample_exports
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer, dagster_url, target_url
 from b44_assets.database.locks import HeldLock, advisory_lock, watched
 from b44_assets.database.locks import Session as Holder
-from b44_assets.errors import B44Error, DatabaseError, ExportError, SettingsError, TransientDatabaseError
+from b44_assets.errors import (
+    B44Error,
+    DatabaseError,
+    ExportError,
+    FinishedError,
+    SettingsError,
+    TransientDatabaseError,
+)
 from b44_assets.instance import dagster_instance, packaged, prepare_dagster, tell_dagster
 from b44_assets.options import database_option, json_option, out, right, settings_with
 from b44_assets.settings import Settings, month_from
@@ -165,6 +172,7 @@ def migrate(export: Path | None, database_url: str | None, as_json: bool) -> Non
         from b44_assets.exports import discover
 
         discover(settings.export_dir)
+    _refuse_where_finished(_session(settings), "migrate")
     with _alone(settings) as lock:
         outcome, faults = _run("migrate_everything", settings, as_json=as_json, lock=lock)
     _conclude(settings, outcome, faults, as_json=as_json)
@@ -246,6 +254,7 @@ def cutover(
     from b44_assets.exports import discover
 
     discover(settings.export_dir)
+    _refuse_where_finished(_session(settings), "cutover")
     begun = datetime.now(UTC)
     target = output or Path.cwd() / f"cutover-{begun:%Y%m%dT%H%M%SZ}.html"
     with _alone(settings) as lock:
@@ -304,8 +313,32 @@ def _write_report(
         raise SettingsError(f"{target}: cannot be written: {error.strerror}") from error
 
 
+_INSTEAD = {
+    "migrate": "a newer export goes into another database (--database-url)",
+    "cutover": "the application is the only source of the rows now",
+    "report": "b44 verify checks what stays, and the archive has all figures of the migration",
+    "rollback": "rows are deleted like any others, and a backup has those of before",
+    "replay": "what was in quarantine is in the archive, and goes into the tables like any other row",
+}
+"""What to do where a command needs the migration tables and they are gone."""
+
+
+def _refuse_where_finished(session: Session, command: str) -> None:
+    """Refuses a command that needs the migration tables where the migration is over.
+
+    Raises:
+        FinishedError: It is over.
+    """
+    from b44_assets.engine.finishing import migration_state
+
+    if (state := migration_state(session)).over:
+        raise FinishedError(f"nothing to {command}: {state.explain()}; {_INSTEAD[command]}")
+
+
 def _need_books(session: Session, command: str) -> None:
     from b44_assets.engine.proving import accounts
+
+    _refuse_where_finished(session, command)
 
     if not accounts(session):
         raise NothingMigratedError(f"nothing to {command}: nothing has been migrated into this database yet")
@@ -353,11 +386,16 @@ def _resumable(fault: B44Error) -> str:
 def verify(database_url: str | None, as_json: bool) -> None:
     """Run every check on what is in the database now."""
     settings = settings_with(database_url=database_url)
+    from b44_assets.engine.finishing import migration_state
     from b44_assets.engine.proving import accounts
 
-    if not accounts(_session(settings)):
+    session = _session(settings)
+    state = migration_state(session)
+    if not state.over and not accounts(session):
         raise NothingMigratedError("nothing has been migrated into this database yet: run b44 migrate")
     outcome, faults = _run("verify", settings, as_json=as_json)
+    if state.over and not as_json:
+        click.echo(f"Row checks: not applicable: {state.whereabouts()}.")
     _conclude(settings, outcome, faults, as_json=as_json)
 
 
@@ -367,14 +405,20 @@ def verify(database_url: str | None, as_json: bool) -> None:
 def status(database_url: str | None, as_json: bool) -> None:
     """Show how far the migration is, and what became of every record."""
     settings = settings_with(database_url=database_url)
+    from b44_assets.engine.finishing import migration_state
     from b44_assets.engine.proving import accounts, progress_of, recent_runs
 
     session = _session(settings)
-    found = accounts(session)
+    state = migration_state(session)
+    found = () if state.over else accounts(session)
     if as_json:
-        click.echo(json.dumps({"entities": _entities(found)}, ensure_ascii=False))
+        over = {"finished": state.explain(), "archive": state.archive} if state.over else {}
+        click.echo(json.dumps({"entities": _entities(found), **over}, ensure_ascii=False))
         return
     console = out()
+    if state.over:
+        click.echo(f"{state.explain()[0].upper()}{state.explain()[1:]}.")
+        return
     if not found:
         console.print("Nothing has been migrated into this database yet.")
         return
@@ -759,7 +803,8 @@ def _print_outcome(settings: Settings, outcome: Outcome) -> None:
             *(f"{counts[name]:,}" for name in ("read", "migrated", "deduplicated", "quarantined")),
             f"{sum(counts['repairs'].values()):,}",
         )
-    console.print(table)
+    if outcome.entities:
+        console.print(table)
     reasons = Table("table", "reason", right("records"))
     for entity, counts in outcome.entities.items():
         for reason, count in counts["reasons"].items():
@@ -847,6 +892,7 @@ main.add_command(backup_commands.backup)
 main.add_command(backup_commands.backups)
 main.add_command(backup_commands.restore)
 main.add_command(backup_commands.drill)
+main.add_command(finish_command.finish)
 db.add_command(backup_commands.archiving)
 
 __all__ = ["Outcome", "SettingsError", "main"]

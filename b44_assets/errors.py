@@ -51,6 +51,16 @@ class ThresholdError(B44Error):
     exit_status = 1
 
 
+class NotFinishedError(B44Error):
+    """A migration cannot be finished yet: something still needs its tables; says what, and what to do."""
+
+    exit_status = 1
+
+
+class FinishedError(B44Error):
+    """The migration of this database is over, and what was asked for needs its tables."""
+
+
 class BackupError(B44Error):
     """A backup cannot be taken, kept, read or restored; names the file and the reason, never a secret."""
 

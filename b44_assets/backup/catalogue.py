@@ -34,7 +34,7 @@ _LONGEST_RECORD = 64 * 1024**2
 _BEGUN = "begun"
 _RECORD = "backup.json"
 _PROOF = re.compile(r"proof-[0-9]{8}T[0-9]{6}\.[0-9]{6}Z\.json")
-_ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-(logical|base|incremental)(?:-[0-9]+)?")
+_ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-(logical|base|incremental|migration)(?:-[0-9]+)?")
 _SECOND = "%Y%m%dT%H%M%SZ"
 _MICROSECOND = "%Y%m%dT%H%M%S.%fZ"
 
@@ -243,15 +243,15 @@ class Catalogue:
 
         Args:
             text: Its id or a beginning of it that no other has; or `latest`, `logical/latest`, `base/latest`,
-                `incremental/latest`: the newest good one.
+                `incremental/latest`, `migration/latest`: the newest good one.
 
         Raises:
             BackupError: There is none, or there are several.
         """
         listing = self.listing()
-        kinds: Mapping[str, Sequence[BackupKind]] = {"latest": tuple(BackupKind)} | {
-            f"{kind}/latest": (kind,) for kind in BackupKind
-        }
+        kinds: Mapping[str, Sequence[BackupKind]] = {
+            "latest": tuple(kind for kind in BackupKind if kind is not BackupKind.MIGRATION)
+        } | {f"{kind}/latest": (kind,) for kind in BackupKind}
         if wanted := kinds.get(text):
             good = [backup for backup in listing.backups if backup.kind in wanted and backup.good]
             if not good:
@@ -449,7 +449,7 @@ def chain(backup: Backup, backups: Sequence[Backup], faults: Sequence[str] = ())
         if parent is None:
             damaged = next((fault for fault in faults if f"backups/{link.parent}/" in fault), None)
             why = f"its parent {link.parent} is missing" if damaged is None else damaged
-        elif parent in links or parent.system != link.system or parent.kind is BackupKind.LOGICAL:
+        elif parent in links or parent.system != link.system or not parent.kind.physical:
             why = f"{parent.id}, which it names as its parent, cannot be that"
         elif parent.proof is not None and not parent.proof.good:
             why = f"its parent {parent.id} did not hold when it was verified: {parent.proof.differences[0]}"

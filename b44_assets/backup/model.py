@@ -19,6 +19,13 @@ class BackupKind(StrEnum):
     LOGICAL = "logical"
     BASE = "base"
     INCREMENTAL = "incremental"
+    MIGRATION = "migration"
+    """A dump of the schemas of a finished migration, and not of the whole database."""
+
+    @property
+    def physical(self) -> bool:
+        """Whether it is of the whole cluster's files, and not a dump."""
+        return self in (BackupKind.BASE, BackupKind.INCREMENTAL)
 
 
 @dataclass(frozen=True)

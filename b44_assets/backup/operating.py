@@ -6,7 +6,7 @@ restoring them: it is reached only where something is taken from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,10 +21,12 @@ from b44_assets.backup.catalogue import Catalogue, Listing
 from b44_assets.backup.drilling import Drill, drill
 from b44_assets.backup.health import Health
 from b44_assets.backup.model import Backup, BackupKind
+from b44_assets.backup.restoring import schemas_of
 from b44_assets.backup.retention import Expiry
 from b44_assets.backup.sealing import Key, Progress
+from b44_assets.backup.state import capture, differences, settle, snapshot
 from b44_assets.backup.store import Store
-from b44_assets.backup.taking import check, describe, take
+from b44_assets.backup.taking import check, describe, take, take_logical
 from b44_assets.backup.verifying import verify
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer, target_url
@@ -123,6 +125,64 @@ def back_up(vault: Vault, kind: BackupKind, progress: Progress | None = None, te
         return BackedUp(verify(vault.catalogue, backup, pg_bin=vault.settings.pg_bin, tell=tell))
     except BackupError as error:
         return BackedUp(backup, str(error))
+
+
+def archive_schemas(vault: Vault, schemas: Sequence[str], tell: Tell | None = None) -> BackedUp:
+    """Takes an archive of some schemas of the database, loads it into a scratch server and compares it.
+
+    One that was taken before, and holds just what is there now, is read back again and serves as well.
+
+    Args:
+        vault: Whose.
+        schemas: Which ones.
+        tell: Told what is done.
+
+    Raises:
+        BackupError: It cannot be taken.
+        DatabaseError: The server cannot be reached.
+    """
+    tell = tell or _quiet
+    backup = _same_archive(vault, schemas)
+    if backup is None:
+        tell(f"archiving {' and '.join(schemas)}")
+        url, pg_bin = target_url(vault.settings), vault.settings.pg_bin
+        backup = take_logical(url, vault.catalogue, pg_bin=pg_bin, tell=tell, schemas=schemas)
+    try:
+        return BackedUp(verify(vault.catalogue, backup, pg_bin=vault.settings.pg_bin, tell=tell))
+    except BackupError as error:
+        return BackedUp(backup, str(error))
+
+
+def _same_archive(vault: Vault, schemas: Sequence[str]) -> Backup | None:
+    with _server(vault) as conn:
+        settle(conn)
+        server = describe(conn)
+        known = [
+            backup
+            for backup in vault.catalogue.backups()
+            if backup.kind is BackupKind.MIGRATION
+            and (backup.system, backup.database) == (server.system, server.database)
+            and (backup.proof is None or backup.good)
+        ]
+        if not known:
+            return None
+        with snapshot(conn, schemas=schemas):
+            now = capture(conn, schemas=schemas)
+    return next((backup for backup in reversed(known) if not differences(backup.state, now)), None)
+
+
+def differences_from(archive: Backup, conn: Connection[TupleRow]) -> list[str]:
+    """Compares what the open transaction sees of an archive's schemas with the archive.
+
+    Args:
+        archive: As of `archive_schemas`.
+        conn: To the database; its session is settled as for a backup.
+
+    Returns:
+        Each difference in one line.
+    """
+    settle(conn)
+    return differences(archive.state, capture(conn, schemas=schemas_of(archive)))
 
 
 def archive_wal(vault: Vault, *, on: bool) -> None:

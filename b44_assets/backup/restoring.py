@@ -54,6 +54,12 @@ _OF_ROLES = re.compile(
     r'role "[^"]*" does not exist|SET ROLE|member of role|must be owner|must be superuser|permission denied'
 )
 
+# Entries of a dump's table of contents: what a table is made of, and what it holds.
+_OF_TABLES = re.compile(
+    r"[0-9]+; [0-9]+ [0-9]+ (?:SCHEMA|TABLE|TABLE DATA|SEQUENCE|SEQUENCE SET|SEQUENCE OWNED BY|DEFAULT|CONSTRAINT|CHECK CONSTRAINT"
+    r"|FK CONSTRAINT|INDEX|COMMENT \S+ (?:SCHEMA|TABLE|COLUMN|SEQUENCE|INDEX|CONSTRAINT)) "
+)
+
 _HELD = """\
 select format('%s %I.%I', case when c.relkind in ('v', 'm') then 'the view' when c.relkind = 'S' then 'the sequence'
     else 'the table' end, n.nspname, c.relname)
@@ -184,7 +190,7 @@ def restore_logical(
     pg_bin: Path | None = None,
     tell: Tell | None = None,
 ) -> None:
-    """Loads a logical backup into an empty database.
+    """Loads a logical backup into an empty database, or the archive of a migration into any that has none of its schemas.
 
     Args:
         catalogue: That has it.
@@ -195,17 +201,17 @@ def restore_logical(
         tell: Told what is done, and what is not as it was in the source.
 
     Raises:
-        BackupError: It is no logical backup, the database is not empty, a role is missing or is not ours to give objects to,
-            or the database refuses something.
+        BackupError: It is no logical backup, the database is not empty (of those schemas), a role is missing or is not ours
+            to give objects to, or the database refuses something.
         BadBackupError: The backup is damaged.
         DatabaseError: There is no connection.
     """
     tell = tell or _quiet
-    if backup.kind is not BackupKind.LOGICAL:
+    if backup.kind.physical:
         raise BackupError(f"{backup.id} is of the whole cluster: it is restored into a folder, not into a database")
     with connect(into_url, application_name="b44 restore", autocommit=True) as conn:
         name, version = conn.info.dbname, conn.info.server_version
-        if held := conn.execute(_HELD.encode()).fetchone():
+        if held := conn.execute(_in_the_way(backup).encode()).fetchone():
             raise BackupError(f"database {name!r} is not empty, it has {held[0]}: restore into a new one")
         access, owner, grants = backup.state.access, "", list[sql.Composed]()
         if access is not None:
@@ -222,24 +228,33 @@ def restore_logical(
         tell(f"loading it into database {name!r}")
         what = f"{backup.id} cannot be restored into database {name!r}"
         try:
-            _load_at_once(dump, login, version, what, grants, owners=privileges)
+            _load_at_once(dump, login, version, what, grants, owners=privileges and access is not None, backup=backup)
         except BackupError as error:
             raise _with_remedy(error, privileges=privileges) from error
     if access is not None and privileges and access.database_owner != owner:
         tell(f"notice: database {name!r} belongs to {owner}, and in the source to {access.database_owner}")
-    if not privileges:
+    if not privileges and access is not None:
         tell(
             "notice: all belongs to the role that restored it, and what was revoked, such as EXECUTE on a function, is not"
         )
 
 
 def _load_at_once(
-    dump: Path, login: Login, version: int, what: str, grants: Sequence[sql.Composed], *, owners: bool
+    dump: Path,
+    login: Login,
+    version: int,
+    what: str,
+    grants: Sequence[sql.Composed],
+    *,
+    owners: bool,
+    backup: Backup,
 ) -> None:
     """Loads a dump in one transaction, so that a database which could not be filled is as empty as before."""
     command = [login.program("pg_restore"), *(() if owners else ("--no-owner", "--no-privileges"))]
+    if tables_only(backup):
+        command.append(_only_tables(command, dump, login, what))
     with transaction(login, what) as sink:
-        sink.write(_ALONE.format(key=advisory_key("b44 restore"), held=_HELD).encode())
+        sink.write(_ALONE.format(key=advisory_key("b44 restore"), held=_in_the_way(backup)).encode())
         for section in ("pre-data", "data", "post-data"):
             with streaming([*command, f"--section={section}", "--file=-", dump], what, login.environment) as script:
                 source = io.BufferedReader(script, _BUFFER)  # pyright: ignore[reportArgumentType]  # it is unbuffered
@@ -248,6 +263,22 @@ def _load_at_once(
         for grant in grants:
             sink.write(grant.as_string().encode() + b";\n")
         sink.write(b"analyze;\n")
+
+
+def _only_tables(command: Sequence[str], dump: Path, login: Login, what: str) -> str:
+    """Return the option by which pg_restore leaves out functions, views, and what is on these."""
+    listed = run([*command, "--list", dump], what, login.environment).stdout.splitlines()
+    contents = dump.with_name(f"{dump.name}.list")
+    contents.write_text("\n".join(line for line in listed if _OF_TABLES.match(line)) + "\n")
+    return f"--use-list={contents}"
+
+
+def _in_the_way(backup: Backup) -> str:
+    """Return the query for what a database may not hold that a backup is restored into."""
+    if (schemas := schemas_of(backup)) is None:
+        return _HELD
+    query = sql.SQL("select format('the schema %I', nspname) from pg_namespace where nspname = any({})")
+    return query.format(sql.Literal(list(schemas))).as_string()
 
 
 def _with_remedy(error: BackupError, *, privileges: bool) -> BackupError:
@@ -261,7 +292,20 @@ def _with_remedy(error: BackupError, *, privileges: bool) -> BackupError:
     return error
 
 
-def load(dump: Path, login: Login, version: int, what: str, *, owners: bool = False) -> None:
+def schemas_of(backup: Backup) -> tuple[str, ...] | None:
+    """Return the schemas of which a backup is; None for one of the whole database."""
+    if backup.kind is not BackupKind.MIGRATION:
+        return None
+    word = "schema "
+    return tuple(name.removeprefix(word) for name in sorted(backup.state.schema) if name.startswith(word))
+
+
+def tables_only(backup: Backup) -> bool:
+    """Tell whether only the tables of a backup are loaded: its functions and views need what is not in it."""
+    return backup.kind is BackupKind.MIGRATION
+
+
+def load(dump: Path, login: Login, version: int, what: str, *, owners: bool = False, tables_only: bool = False) -> None:
     """Load a dump, by pg_restore: the tables, their rows, and what stands on them, one after the other.
 
     A trigger on a partitioned table waits for none of its partitions, and would fire on their rows; hence the order. The
@@ -273,11 +317,14 @@ def load(dump: Path, login: Login, version: int, what: str, *, owners: bool = Fa
         version: The server's, as in `server_version_num`.
         what: For the complaint.
         owners: As of `restore_logical`.
+        tables_only: Whether functions, views, and what is on these, are left out.
 
     Raises:
         BackupError: The database refuses something.
     """
     command = [login.program("pg_restore"), *(() if owners else ("--no-owner", "--no-privileges"))]
+    if tables_only:
+        command.append(_only_tables(command, dump, login, what))
     if version >= _WITH_TRANSACTION_TIMEOUT:
         _load_as_script(command, ["pre-data"], dump, login, version, what)
         connection = (f"--dbname={login.conninfo}", "--no-password")
@@ -430,7 +477,7 @@ def choose(backups: Sequence[Backup], target: RecoveryTarget) -> list[Backup]:
     Raises:
         BackupError: There is none.
     """
-    physical = [backup for backup in backups if backup.kind is not BackupKind.LOGICAL and backup.good]
+    physical = [backup for backup in backups if backup.kind.physical and backup.good]
     if not physical:
         raise BackupError("there is no base backup that was verified and found good, with which a recovery could begin")
     # Positions of two clusters have nothing to do with each other.
@@ -486,7 +533,7 @@ def recovering(
         PastEndError: The target is beyond the WAL.
     """
     tell = tell or _quiet
-    if backup.kind is BackupKind.LOGICAL or backup.segment_size is None or backup.start_lsn is None:
+    if not backup.kind.physical or backup.segment_size is None or backup.start_lsn is None:
         raise BackupError(f"{backup.id} is a logical backup: it is restored into a database, not into a folder")
     chain = catalogue.chain(backup)
     major = backup.server_version // 10000

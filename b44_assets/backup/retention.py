@@ -54,8 +54,8 @@ def plan(
 
     What is older than `keep_days` goes, except for: the last good backup of each kind, of each database of each cluster
     (where none is good, the newest, since nothing better is there); the base from which a recovery to any time within
-    `keep_days` begins; and whatever a kept one needs. Of the WAL goes what lies before the start of the oldest kept
-    physical backup of its cluster; without one, nothing does.
+    `keep_days` begins; whatever a kept one needs; and the archives of migrations, which nothing else holds. Of the WAL goes
+    what lies before the start of the oldest kept physical backup of its cluster; without one, nothing does.
 
     Args:
         backups: All of the catalogue.
@@ -140,7 +140,7 @@ def _reasons(backups: Sequence[Backup], wal: Mapping[str, Sequence[WalFile]], si
     reasons: dict[str, str] = {}
     groups: dict[tuple[str, str, BackupKind], list[Backup]] = {}
     for backup in sorted(backups, key=lambda backup: (backup.ended_at, backup.id)):
-        database = backup.database if backup.kind is BackupKind.LOGICAL else ""
+        database = "" if backup.kind.physical else backup.database
         groups.setdefault((backup.system, database, backup.kind), []).append(backup)
     for (system, _, kind), group in groups.items():
         good = [backup for backup in group if backup.good]
@@ -150,6 +150,9 @@ def _reasons(backups: Sequence[Backup], wal: Mapping[str, Sequence[WalFile]], si
         before = [backup for backup in candidates if backup.ended_at <= since]
         if kind is BackupKind.BASE and wal.get(system) and before:
             reasons.setdefault(before[-1].id, "recovery to a time that is to be kept begins with it")
+    for backup in backups:
+        if backup.kind is BackupKind.MIGRATION:
+            reasons[backup.id] = "nothing else holds the tables of the migration"
     by_id = {backup.id: backup for backup in backups}
     kept = [backup for backup in backups if backup.id in reasons or backup.ended_at >= since]
     for backup in kept:

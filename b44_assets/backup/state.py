@@ -9,7 +9,7 @@ there nothing may differ.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,12 +35,15 @@ _PUBLIC_SCHEMA = "schema public"
 # A table may be dropped between being listed and being locked.
 _LISTINGS = 10
 _PER_STATEMENT = 500
+# What `capture` describes where it looks at some schemas only: the first words of its objects' identities.
+_OF_TABLES = frozenset({"schema", "table", "sequence", "constraint", "index"})
 
 _TABLES = sql.SQL("""\
 select n.nspname, c.relname
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = any(%(kinds)s::"char"[]) and c.relpersistence = any(%(persistence)s::"char"[])
   and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and (%(schemas)s::text[] is null or n.nspname = any(%(schemas)s))
   and (c.relkind <> 'm' or c.relispopulated)
   and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
 order by 1, 2
@@ -56,6 +59,7 @@ _SEQUENCES = sql.SQL("""\
 select n.nspname, c.relname, s.seqstart, s.seqincrement
 from pg_sequence s join pg_class c on c.oid = s.seqrelid join pg_namespace n on n.oid = c.relnamespace
 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relpersistence = any(%(persistence)s::"char"[])
+  and (%(schemas)s::text[] is null or n.nspname = any(%(schemas)s))
   and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
 order by 1, 2
 """)
@@ -79,7 +83,11 @@ def settle(conn: Connection[TupleRow]) -> None:
 
 @contextmanager
 def snapshot(
-    conn: Connection[TupleRow], *, without_writers: bool = False, deadline: Deadline | None = None
+    conn: Connection[TupleRow],
+    *,
+    without_writers: bool = False,
+    deadline: Deadline | None = None,
+    schemas: Sequence[str] | None = None,
 ) -> Generator[None]:
     """Opens a transaction in which all tables are locked; its snapshot is taken by the first statement in it.
 
@@ -90,6 +98,7 @@ def snapshot(
         without_writers: The locks keep out writers, too; there is no transaction then that has written to a table and has
             not ended.
         deadline: When all locks have to be had; by default each is waited for as long as the session's lock timeout says.
+        schemas: Only the tables of these; by default all.
 
     Raises:
         BackupError: A table cannot be read by this role.
@@ -97,7 +106,7 @@ def snapshot(
     """
     mode = sql.SQL("share" if without_writers else "access share")
     for attempt in range(_LISTINGS):
-        listed = _listed(conn, "rp", "pu")
+        listed = _listed(conn, "rp", "pu", schemas)
         conn.execute("begin isolation level repeatable read")
         try:
             for names in _portions(listed):
@@ -133,6 +142,7 @@ def capture(
     lsn: str | None = None,
     sequences: Mapping[str, int] | None = None,
     version: int | None = None,
+    schemas: Sequence[str] | None = None,
 ) -> SourceState:
     """Reads what the database holds, in the snapshot of the open transaction.
 
@@ -142,6 +152,7 @@ def capture(
             What a physical backup does not hold is left out: the rows of unlogged tables.
         sequences: As `sequences` gave them before the snapshot, for they do not obey it; by default they are read now.
         version: Of the source, as in `server_version_num`, if this is what was restored.
+        schemas: Only the tables of these, with what is on them; by default all that the database holds.
 
     Raises:
         BackupError: A table cannot be read by this role.
@@ -150,11 +161,11 @@ def capture(
     try:
         row = conn.execute("select now()").fetchone()
         assert row is not None
-        digests = _objects(conn, physical)
+        digests = _objects(conn, physical, schemas)
         # A dump makes materialized views anew from what they select from, which may have gone on since.
-        listed = _listed(conn, "rm" if physical else "r", "p" if physical else "pu")
+        listed = _listed(conn, "rm" if physical else "r", "p" if physical else "pu", schemas)
         states = {".".join(name): _table(conn, name) for name in listed}
-        count, checksum = conn.execute(_LARGE_OBJECTS).fetchone() or (0, "0")
+        count, checksum = (0, "0") if schemas else conn.execute(_LARGE_OBJECTS).fetchone() or (0, "0")
         if count:
             states[LARGE_OBJECTS] = TableState(count, checksum)
         if physical:
@@ -162,8 +173,8 @@ def capture(
             for name in conn.execute(_REFRESHED):
                 states.pop(".".join(name), None)
         if sequences is None:
-            sequences = read_sequences(conn, physical=physical)
-        access = None if physical else access_of(conn, version)
+            sequences = read_sequences(conn, physical=physical, schemas=schemas)
+        access = None if physical or schemas else access_of(conn, version)
     except errors.InsufficientPrivilege as error:
         raise BackupError(f"this role cannot back up all of the database: {_said(error)}") from error
     return SourceState(row[0], lsn, digests, states, sequences, access)
@@ -175,17 +186,21 @@ def tables(conn: Connection[TupleRow]) -> list[tuple[str, str]]:
     Args:
         conn: To the database.
     """
-    return [(schema, name) for schema, name in _listed(conn, "r", "pu")]
+    return [(schema, name) for schema, name in _listed(conn, "r", "pu", None)]
 
 
-def read_sequences(conn: Connection[TupleRow], *, physical: bool) -> dict[str, int]:
+def read_sequences(
+    conn: Connection[TupleRow], *, physical: bool, schemas: Sequence[str] | None = None
+) -> dict[str, int]:
     """Returns how many steps each sequence is past its start, by qualified name; -1 and below for one set back further.
 
     Args:
         conn: Made so by `settle`.
         physical: As in `capture`: whether unlogged ones are left out.
+        schemas: Only those of these; by default all.
     """
-    listed = conn.execute(_SEQUENCES, {"persistence": list("p" if physical else "pu")}).fetchall()
+    parameters = {"persistence": list("p" if physical else "pu"), "schemas": _array(schemas)}
+    listed = conn.execute(_SEQUENCES, parameters).fetchall()
     found: dict[str, int] = {}
     for schema, name, start, increment in listed:
         try:
@@ -248,9 +263,14 @@ def differences(expected: SourceState, found: SourceState) -> list[str]:
     return lines
 
 
-def _objects(conn: Connection[TupleRow], physical: bool) -> dict[str, str]:
+def _objects(conn: Connection[TupleRow], physical: bool, schemas: Sequence[str] | None) -> dict[str, str]:
     found: dict[str, str] = {}
-    for identity, structure, exact in conn.execute(OBJECTS.encode(), {"physical": physical}):
+    for identity, structure, exact in conn.execute(
+        OBJECTS.encode(), {"physical": physical, "schemas": _array(schemas)}
+    ):
+        # Functions and views of a part of a database may need the rest of it.
+        if schemas and identity.partition(" ")[0] not in _OF_TABLES:
+            continue
         # Every database has it, and a dump leaves it out.
         if physical or identity != _PUBLIC_SCHEMA:
             text = f"{structure}\0{exact}" if physical else structure
@@ -258,8 +278,15 @@ def _objects(conn: Connection[TupleRow], physical: bool) -> dict[str, str]:
     return found
 
 
-def _listed(conn: Connection[TupleRow], kinds: str, persistence: str) -> list[tuple[Any, ...]]:
-    return conn.execute(_TABLES, {"kinds": list(kinds), "persistence": list(persistence)}).fetchall()
+def _listed(
+    conn: Connection[TupleRow], kinds: str, persistence: str, schemas: Sequence[str] | None
+) -> list[tuple[Any, ...]]:
+    parameters = {"kinds": list(kinds), "persistence": list(persistence), "schemas": _array(schemas)}
+    return conn.execute(_TABLES, parameters).fetchall()
+
+
+def _array(schemas: Sequence[str] | None) -> list[str] | None:
+    return None if schemas is None else list(schemas)
 
 
 def _table(conn: Connection[TupleRow], name: tuple[Any, ...]) -> TableState:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import tarfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -130,6 +130,8 @@ def take(
             counts, and older backups are as before.
         DatabaseError: There is no connection, or no programs for this server.
     """
+    if kind is BackupKind.MIGRATION:
+        raise ValueError("the archive of a migration is of some schemas: take_logical takes it")
     if kind is BackupKind.LOGICAL:
         return take_logical(url, catalogue, progress, pg_bin=pg_bin, tell=tell)
     incremental = kind is BackupKind.INCREMENTAL
@@ -178,6 +180,7 @@ def take_logical(
     *,
     pg_bin: Path | None = None,
     tell: Tell | None = None,
+    schemas: Sequence[str] | None = None,
 ) -> Backup:
     """Takes a logical backup: a dump of one database, for which reading all of it is all the right that is needed.
 
@@ -187,33 +190,41 @@ def take_logical(
         progress: Told of the bytes that pg_dump gives.
         pg_bin: As of `take`.
         tell: As of `take`.
+        schemas: Only these, those of a migration; by default all.
 
     Raises:
         BackupError: As of `take`.
         DatabaseError: As of `take`.
     """
+    kind = BackupKind.LOGICAL if schemas is None else BackupKind.MIGRATION
     with connect(url, application_name="b44 backup", autocommit=True) as conn:
         login = _login(url, conn, pg_bin, tell, to_dump=True)
         settle(conn)
         server = describe(conn)
-        with _attempt(catalogue, BackupKind.LOGICAL, server.now) as backup_id, _plainly(server), snapshot(conn):
+        with (
+            _attempt(catalogue, kind, server.now) as backup_id,
+            _plainly(server),
+            snapshot(conn, schemas=schemas),
+        ):
             row = conn.execute("select pg_export_snapshot()").fetchone()
             assert row is not None
-            before = read_sequences(conn, physical=False)
+            before = read_sequences(conn, physical=False, schemas=schemas)
             command = [login.program("pg_dump"), f"--dbname={login.conninfo}", "--no-password", f"--snapshot={row[0]}"]
             command += ["--format=custom", "--compress=0", f"--lock-wait-timeout={_LOCK_WAIT_MS}"]
+            command += [f"--schema={schema}" for schema in schemas or ()]
             with (
-                _meanwhile(conn, lambda: capture(conn, sequences=before)) as state,
+                _meanwhile(conn, lambda: capture(conn, sequences=before, schemas=schemas)) as state,
                 streaming(command, f"{server.database} cannot be dumped", login.environment) as dump,
             ):
                 files = [catalogue.add_file(backup_id, DUMP, dump, progress)]
             found = state.result()
-            after = read_sequences(conn, physical=False)
-            files += _roles(catalogue, backup_id, server, login)
+            after = read_sequences(conn, physical=False, schemas=schemas)
+            if schemas is None:
+                files += _roles(catalogue, backup_id, server, login)
             ended = _now(conn)
             backup = Backup(
                 id=backup_id,
-                kind=BackupKind.LOGICAL,
+                kind=kind,
                 database=server.database,
                 system=server.system,
                 server_version=server.version,
@@ -393,7 +404,7 @@ def _check(conn: Connection[TupleRow], server: Server, kind: BackupKind) -> None
 
 def _parent(catalogue: Catalogue, server: Server) -> Backup:
     for backup in reversed(catalogue.backups()):
-        if backup.good and backup.kind is not BackupKind.LOGICAL and backup.system == server.system:
+        if backup.good and backup.kind.physical and backup.system == server.system:
             # Restoring would need all of it.
             catalogue.chain(backup)
             return backup

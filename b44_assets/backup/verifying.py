@@ -13,8 +13,8 @@ from psycopg import sql
 
 from b44_assets.backup.access import access_of, database_grants
 from b44_assets.backup.catalogue import Catalogue
-from b44_assets.backup.model import Backup, BackupKind, Proof
-from b44_assets.backup.restoring import RecoveryTarget, Tell, load, recovering
+from b44_assets.backup.model import Backup, Proof
+from b44_assets.backup.restoring import RecoveryTarget, Tell, load, recovering, schemas_of, tables_only
 from b44_assets.backup.scratch import Scratch, scratch, serving
 from b44_assets.backup.state import capture, differences, settle, snapshot
 from b44_assets.backup.taking import DUMP, ROLES
@@ -57,15 +57,15 @@ def verify(catalogue: Catalogue, backup: Backup, *, pg_bin: Path | None = None, 
 
 def _faults(catalogue: Catalogue, backup: Backup, pg_bin: Path | None, tell: Tell) -> list[str]:
     try:
-        chain = [backup] if backup.kind is BackupKind.LOGICAL else catalogue.chain(backup)
+        chain = catalogue.chain(backup) if backup.kind.physical else [backup]
         tell(f"reading {backup.id}")
         # Here, and not when it is restored, each damaged file is named, and needs no key for that.
         if faults := [fault for link in chain for fault in catalogue.examine(link)]:
             return faults
         with scratch() as place:
-            if backup.kind is BackupKind.LOGICAL:
-                return _logical(catalogue, backup, place, pg_bin, tell)
-            return _physical(catalogue, backup, place, pg_bin, tell)
+            if backup.kind.physical:
+                return _physical(catalogue, backup, place, pg_bin, tell)
+            return _logical(catalogue, backup, place, pg_bin, tell)
     except BadBackupError as error:
         return [str(error)]
     except psycopg.Error as error:
@@ -91,7 +91,14 @@ def _logical(catalogue: Catalogue, backup: Backup, place: Scratch, pg_bin: Path 
             login = Login.of(server.url(_RESTORED), conn, configured=pg_bin)
             version = conn.info.server_version
             try:
-                load(dump, login, version, f"{backup.id} cannot be restored", owners=backup.state.access is not None)
+                load(
+                    dump,
+                    login,
+                    version,
+                    f"{backup.id} cannot be restored",
+                    owners=backup.state.access is not None,
+                    tables_only=tables_only(backup),
+                )
             except BackupError as error:
                 if _OF_THIS_MACHINE.search(str(error)):
                     raise BackupError(
@@ -140,8 +147,10 @@ def _physical(catalogue: Catalogue, backup: Backup, place: Scratch, pg_bin: Path
 
 def _compared(conn: psycopg.Connection[tuple[object, ...]], backup: Backup) -> list[str]:
     settle(conn)
-    with snapshot(conn):
-        return differences(backup.state, capture(conn, lsn=backup.state.lsn, version=backup.server_version))
+    schemas = schemas_of(backup)
+    with snapshot(conn, schemas=schemas):
+        found = capture(conn, lsn=backup.state.lsn, version=backup.server_version, schemas=schemas)
+        return differences(backup.state, found)
 
 
 def _initialize(place: Scratch, data_dir: Path, programs: Path) -> None:

@@ -7,6 +7,7 @@ and views are; see `indexing`, `constraining`, `triggering` and `viewing`.
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,11 @@ DEADLOCK_ATTEMPTS = 5
 """How often CONCURRENTLY is tried where its wait for old transactions makes a ring with theirs."""
 SMALL_BYTES = 1024 * 1024
 """A table of this size is indexed within milliseconds; doing so CONCURRENTLY would wait for every old transaction."""
+
+_OF_MIGRATION_TABLES = re.compile(
+    r"\s*(?:create\s+(?:or\s+replace\s+)?|comment\s+on\s+|alter\s+|(?:grant|revoke)\s[^;]*?\son\s+)(?:function|procedure)\s+migration\.",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,11 @@ def shadow(conn: Connection, schema: str, tables: Iterable[str], *, keys: bool =
                 sql.SQL(" including indexes" if keys else ""),
             )
         )
+
+
+def of_migration_tables(text: str) -> bool:
+    """Whether a statement makes or changes a function of schema migration, which goes after the cut-over."""
+    return _OF_MIGRATION_TABLES.match(text) is not None
 
 
 def trusted(text: str) -> sql.SQL:

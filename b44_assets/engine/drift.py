@@ -5,13 +5,12 @@ What belongs here: reading a schema into comparable facts, and naming the differ
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from b44_assets.catalog import Kind
-from b44_assets.engine.ddl import in_scratch_schema, run
+from b44_assets.engine.ddl import in_scratch_schema, of_migration_tables, run
 from b44_assets.engine.session import Connection, Session
 
 Facts = dict[str, dict[str, str | None]]
@@ -20,9 +19,6 @@ Facts = dict[str, dict[str, str | None]]
 SHOWN = 5
 
 _BUILT = (Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW)
-_OF_THE_BOOKS = re.compile(
-    r"\s*(?:create\s+or\s+replace\s+function|comment\s+on\s+function)\s+migration\.", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def schema_drift(session: Session) -> SchemaDrift:
         def build(conn: Connection, schema: str) -> Facts:
             for spec in session.catalog.of(*_BUILT):
                 for statement in spec.statements:
-                    if not _OF_THE_BOOKS.match(statement.text):
+                    if not of_migration_tables(statement.text):
                         run(conn, spec, statement.line, statement.text)
             return _facts(conn, schema)
 

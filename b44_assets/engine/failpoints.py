@@ -44,6 +44,9 @@ FAILPOINTS = (
     "schema: after commit",
     "indexes: between partitions",
     "view: before refresh",
+    "finish: archived",
+    "finish: before commit",
+    "finish: after commit",
 )
 """The names, in the order of the work."""
 

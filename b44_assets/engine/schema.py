@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 
 from b44_assets.catalog import Kind, Spec
-from b44_assets.engine.ddl import change, enduring, fault
+from b44_assets.engine.ddl import change, enduring, fault, of_migration_tables
 from b44_assets.engine.session import Connection, Session, scalar
 
 
@@ -50,8 +50,8 @@ def apply(session: Session, spec: Spec) -> Applied:
 def apply_on(conn: Connection, spec: Spec) -> Applied:
     """As `apply`, on a connection that is there already.
 
-    Functions that are as the file says already are left as they are: every session that uses one would compile it and plan
-    its statements anew.
+    Nothing is made in the schemas of a migration that is finished. Functions that are as the file says already are left as
+    they are: every session that uses one would compile it and plan its statements anew.
     """
     with conn.transaction():
         # Two runs at once would trip over "create if not exists", which is no lock.
@@ -60,14 +60,23 @@ def apply_on(conn: Connection, spec: Spec) -> Applied:
         conn.execute("set local client_min_messages = warning")
         before = scalar(conn, _ROUTINES) if spec.kind is Kind.FUNCTION else None
         with conn.transaction() as attempt:
-            _run(conn, spec)
+            _run(conn, spec, finished=_finished(conn))
             if before is not None and scalar(conn, _ROUTINES) == before:
                 raise psycopg.Rollback(attempt)
     return Applied(spec.name, len(spec.statements))
 
 
-def _run(conn: Connection, spec: Spec) -> None:
+def _finished(conn: Connection) -> bool:
+    """Whether the migration of the database is over, and its tables are not to come back."""
+    return bool(scalar(conn, "select to_regclass('b44.migration_state') is not null")) and bool(
+        scalar(conn, "select finished_at is not null from b44.migration_state")
+    )
+
+
+def _run(conn: Connection, spec: Spec, *, finished: bool) -> None:
     for statement in spec.statements:
+        if finished and (spec.kind is Kind.BOOK or of_migration_tables(statement.text)):
+            continue
         try:
             conn.execute(statement.text.encode())
         except psycopg.OperationalError:

@@ -8,6 +8,7 @@ import dagster as dg
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
 from b44_assets.engine.building import ON_A_TABLE
 from b44_assets.engine.ddl import SchemaChange
+from b44_assets.engine.finishing import install
 from b44_assets.engine.health import view_fresh
 from b44_assets.engine.lineage import origins
 from b44_assets.engine.loading import Load, load
@@ -142,6 +143,8 @@ def _together(name: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         with migration.session(context) as session:
+            if any(spec.kind is Kind.BOOK for spec in specs):
+                install(session)
             for spec in specs:
                 if key_of(spec.name) in context.selected_asset_keys:
                     applied = apply(session, spec)

@@ -101,7 +101,7 @@ def build_backups(catalog: Catalog) -> list[dg.AssetsDefinition]:
 def build_backup_checks() -> list[dg.AssetChecksDefinition]:
     """The checks of the group backup."""
     return [
-        *(_newest(kind) for kind in BackupKind),
+        *(_newest(kind) for kind in KEY_OF_KIND),
         _checks(
             CATALOGUE_KEY,
             {

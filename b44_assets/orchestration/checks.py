@@ -9,6 +9,7 @@ import dagster as dg
 
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
 from b44_assets.engine.drift import schema_drift
+from b44_assets.engine.finishing import CheckResult, migration_state, note_checks
 from b44_assets.engine.health import (
     constraints_valid,
     foreign_keys_hold,
@@ -103,8 +104,11 @@ def _together(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
             verdicts = side_by_side(
                 session, [partial(persevering, session, partial(check.judge, session)) for check in asked]
             )
+            results: list[dg.AssetCheckResult] = []
             for check, verdict in zip(asked, verdicts, strict=True):
-                yield _result(check.asset, check.name, verdict, check.facts(verdict), warns=check.warns)
+                results.append(_result(check.asset, check.name, verdict, check.facts(verdict), warns=check.warns))
+                yield results[-1]
+            note_checks(session, map(_noted, results))
 
     return health
 
@@ -269,6 +273,12 @@ def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition
         # A run that loads wants to know what it has changed; whoever asks for the check wants it from the records.
         loads = context.run.job_name in (MIGRATE_JOB, DELTA_JOB) and PROVE_TAG not in context.run.tags
         with migration.session(context) as session:
+            state = migration_state(session)
+            if state.over:
+                said = f"not applicable: {state.whereabouts()}"
+                for name in sorted(selected):
+                    yield dg.AssetCheckResult(asset_key=key_of(table), check_name=name, passed=True, description=said)
+                return
             questions: dict[str, Callable[[], dg.AssetCheckResult]] = {
                 "row_parity": lambda: _row_result(table, row_parity(session, mapping), by_month=by_month),
                 "content_parity": lambda: _content_result(
@@ -276,10 +286,14 @@ def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition
                 ),
                 "export_applied": lambda: _applied_result(table, export_applied(session, mapping)),
             }
-            yield from side_by_side(
+            results: list[dg.AssetCheckResult] = []
+            for result in side_by_side(
                 session,
                 [partial(persevering, session, ask) for name, ask in questions.items() if name in selected],
-            )
+            ):
+                results.append(result)
+                yield result
+            note_checks(session, map(_noted, results))
 
     return parity
 
@@ -316,6 +330,14 @@ def _result(
         description=verdict.explain(),
         metadata=facts,
     )
+
+
+def _noted(result: dg.AssetCheckResult) -> CheckResult:
+    """A result as the database keeps it."""
+    failed = result.severity is dg.AssetCheckSeverity.ERROR
+    outcome = "passed" if result.passed else "failed" if failed else "warning"
+    assert result.asset_key is not None and result.check_name is not None
+    return CheckResult(result.asset_key.to_user_string(), result.check_name, outcome, result.description or "")
 
 
 def _nothing(table: str, check: str) -> dg.AssetCheckResult:

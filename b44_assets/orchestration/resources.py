@@ -14,8 +14,9 @@ from b44_assets.catalog import Catalog
 from b44_assets.database.locks import HeldLock, advisory_lock
 from b44_assets.database.locks import Session as Holder
 from b44_assets.database.locks import watched as lock_watched
+from b44_assets.engine.finishing import migration_state
 from b44_assets.engine.session import MIGRATION_LOCK, Progress, Session, silent, unsaid
-from b44_assets.errors import B44Error
+from b44_assets.errors import B44Error, FinishedError
 from b44_assets.settings import Settings
 
 LOG_EVERY_SECONDS = 5.0
@@ -105,11 +106,14 @@ class Migration:
             stages: Whether the step stages.
 
         Raises:
-            Failure: The target cannot be reached.
+            Failure: The target cannot be reached, or its migration is over.
         """
         run_id = context.run.run_id
         if self.lock is not None or run_id in self._held:
             return
+        with self.failing_in_one_line():
+            if (state := migration_state(self.offline_session(run_id))).over:
+                raise FinishedError(f"nothing can be migrated into this database: {state.explain()}")
 
         def say(holder: Holder | None) -> None:
             context.log.info(f"waiting for another migration of this database to end: {holder or 'it is just ending'}")

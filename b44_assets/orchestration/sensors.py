@@ -16,6 +16,7 @@ import dagster as dg
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from b44_assets.catalog import Catalog, Kind
+from b44_assets.engine.finishing import migration_state
 from b44_assets.engine.work import StagedFile, books_exist, failed_parts, rows_in_defaults, staged_files, standing
 from b44_assets.exports import discover
 from b44_assets.orchestration.alerts import Alert, send
@@ -71,6 +72,8 @@ def _changed_exports(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefini
     ) -> dg.SensorResult | dg.SkipReason:
         if migration.export_dir is None:
             return dg.SkipReason("B44_EXPORT_DIR is not set")
+        if (state := migration_state(migration.offline_session())).over:
+            return dg.SkipReason(state.explain())
         now = _fingerprints(migration.export_dir, migration.catalog)
         seen = _Seen.of(context.cursor) if context.cursor else _Seen(_as_staged(migration, now))
         changed = {name: print_ for name, print_ in now.items() if seen.taken.get(name) != print_}

@@ -106,7 +106,7 @@ end;
 -- Version 15 cannot ask the parser without an exception to catch, and no parallel worker may catch one.
 do $$
 begin
-  if current_setting('server_version_num')::integer < 160000 then
+  if current_setting('server_version_num')::integer < 160000 and to_regprocedure('migration.as_timestamp(text)') is not null then
     alter function migration.as_timestamp(text) parallel unsafe;
     alter function migration.as_jsonb(text) parallel unsafe;
   end if;

@@ -17,6 +17,9 @@ SYSTEM = "7448500000000000001"
 SEGMENT_SIZE = 1024**2
 """The smallest that PostgreSQL knows."""
 
+WHOLE = (BackupKind.LOGICAL, BackupKind.BASE, BackupKind.INCREMENTAL)
+"""The kinds that hold all of a database."""
+
 GOOD = Proof(NOW, 12.5)
 BAD = Proof(NOW, 12.5, ("table public.posts: 4 rows instead of 5",))
 

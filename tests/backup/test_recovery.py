@@ -37,6 +37,7 @@ from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.errors import B44Error, BackupError, BadBackupError
 from tests.backup.loading import Commit, clear, commits, writing
+from tests.backup.making import WHOLE
 
 KEY = Key.generate()
 OTHER = Key.generate()
@@ -267,7 +268,7 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "damaged"])
-@pytest.mark.parametrize("kind", list(BackupKind))
+@pytest.mark.parametrize("kind", WHOLE)
 def test_damage_to_each_file_is_found_and_named(past: Past, copy: Catalogue, kind: BackupKind, how: str) -> None:
     backup = past.backups[kind]
     for file in backup.files:
@@ -299,7 +300,7 @@ def test_a_missing_link_of_a_chain_is_named(past: Past, copy: Catalogue, tmp_pat
 
 
 @pytest.mark.parametrize("key", [None, OTHER], ids=["no key", "another key"])
-@pytest.mark.parametrize("kind", list(BackupKind))
+@pytest.mark.parametrize("kind", WHOLE)
 def test_without_the_key_a_backup_cannot_be_verified_and_says_so(past: Past, kind: BackupKind, key: Key | None) -> None:
     backup = past.backups[kind]
 

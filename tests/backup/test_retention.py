@@ -309,3 +309,10 @@ def test_a_plan_tells_how_much_becomes_free() -> None:
     expiry = Expiry((backup,), (Attempt("a", LOGICAL, NOW, 7),), (archived(1),), (), {})
 
     assert expiry.size == 107
+
+
+def test_the_archive_of_a_migration_stays_however_old_and_whatever_came_after() -> None:
+    old = a_backup(BackupKind.MIGRATION, 4000)
+    newer = a_backup(BackupKind.MIGRATION, 3)
+    expiry = plan([old, newer], {}, 1, NOW)
+    assert (expiry.backups, set(expiry.kept)) == ((), {old.id, newer.id})

@@ -28,6 +28,7 @@ from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.errors import BackupError
 from tests.backup.loading import ZOO, commits, writing
+from tests.backup.making import WHOLE
 
 PHYSICAL = (BackupKind.BASE, BackupKind.INCREMENTAL)
 
@@ -315,7 +316,7 @@ take(BackupKind(kind), url, Catalogue(Store.at(place)), lambda read: os.kill(os.
 """
 
 
-@pytest.mark.parametrize("kind", list(BackupKind))
+@pytest.mark.parametrize("kind", WHOLE)
 def test_a_killed_backup_counts_for_nothing_and_hinders_nobody(
     source: str, catalogue: Catalogue, kind: BackupKind, tmp_path: Path
 ) -> None:

@@ -1,0 +1,88 @@
+"""The command that ends a migration: `b44 finish`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from b44_assets.database.locks import Session as Holder
+from b44_assets.database.locks import advisory_lock
+from b44_assets.errors import BadBackupError, FinishedError, NotFinishedError, SettingsError
+from b44_assets.options import database_option, json_option, settings_with
+
+
+@click.command()
+@click.option("--accept-quarantine", is_flag=True, help="Give up the records in quarantine; the archive keeps them.")
+@click.option("--accept-failed-checks", is_flag=True, help="Finish although the last verification has failed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@database_option
+@json_option
+def finish(
+    accept_quarantine: bool, accept_failed_checks: bool, yes: bool, database_url: str | None, as_json: bool
+) -> None:
+    """Archive and drop the migration's own tables, once the application has been cut over.
+
+    The schemas migration and base44 go to the backup store; the archive is loaded into a scratch server and compared with
+    them, and only then are they dropped. The application's tables, and all that keeps them in shape, stay.
+    """
+    from b44_assets.backup.operating import Vault, archive_schemas, differences_from
+    from b44_assets.catalog import load_catalog
+    from b44_assets.engine.failpoints import failpoint
+    from b44_assets.engine.finishing import SCHEMAS, drop_migration_tables, migration_state, require_finishable
+    from b44_assets.engine.session import MIGRATION_LOCK, Session
+
+    settings = settings_with(database_url=database_url)
+    session = Session.of(settings, load_catalog(settings.sql_dir))
+
+    def running(holder: Holder | None) -> None:
+        raise NotFinishedError(f"a migration of this database is running: {holder or 'it is just ending'}")
+
+    with session.connection("finish") as conn, advisory_lock(conn, MIGRATION_LOCK, wait=running):
+        state = migration_state(session)
+        if state.finished_at is not None:
+            _done(state.archive or "", as_json=as_json, said=f"nothing to finish: {state.explain()}")
+            return
+        if state.dropped:
+            raise FinishedError(f"nothing to finish: {state.explain()}")
+        if not state.present:
+            raise NotFinishedError("nothing to finish: nothing has been migrated into this database yet")
+        require_finishable(session, accept_quarantine=accept_quarantine, accept_failed_checks=accept_failed_checks)
+        vault = Vault.of(settings)
+        if not yes:
+            _confirm(conn.info.dbname, vault.catalogue.store.location)
+        archived = archive_schemas(vault, SCHEMAS, lambda line: click.echo(line, err=True))
+        if archived.unproven is not None:
+            raise BadBackupError(
+                f"{archived.backup.id} cannot be read back, and nothing was dropped: {archived.unproven}"
+            )
+        if archived.backup.proof is None or not archived.backup.good:
+            first = archived.backup.proof.differences[0] if archived.backup.proof else "it was not compared"
+            raise BadBackupError(f"{archived.backup.id} is not what the tables hold, and nothing was dropped: {first}")
+        failpoint("finish: archived", conn)
+        drop_migration_tables(
+            session,
+            archived.backup.id,
+            archived.backup.state.taken_at,
+            lambda conn: differences_from(archived.backup, conn),
+        )
+    _done(
+        archived.backup.id,
+        as_json=as_json,
+        said=f"{archived.backup.id}: {sum(table.rows for table in archived.backup.state.tables.values()):,} rows of"
+        f" {len(archived.backup.state.tables)} tables are archived, read back and equal; schemas {' and '.join(SCHEMAS)}"
+        " are dropped",
+    )
+
+
+def _confirm(database: str, store: str) -> None:
+    if not sys.stdin.isatty():
+        raise SettingsError("finish drops tables, and there is no terminal to ask at: say --yes")
+    click.confirm(
+        f"Archive the migration tables and the staged export of {database} in {store}, and drop them?", abort=True
+    )
+
+
+def _done(archive: str, *, as_json: bool, said: str) -> None:
+    click.echo(json.dumps({"archive": archive}) if as_json else said)
