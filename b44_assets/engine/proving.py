@@ -108,7 +108,7 @@ class ContentParity:
             `updated_at` does so, and so does damage; which it was cannot be told.
         edited: Rows that differ and were changed in the new system since: their `updated_at` is newer.
         conflicts: Rows that differ since the newer export was left out for their sake; see `migration.conflicts`.
-        staged: False where the staged rows are gone, so that nothing could be compared.
+        staged: False where the staged rows are gone, so that rows could be compared with how they were written only.
         proven: Whether the rows are as they were when each was compared with its record, and that was not done again.
         differences: The first of the missing and differing ones.
     """
@@ -135,6 +135,11 @@ class ContentParity:
         return self.staged and self.missing == 0 and self.differing == self.touched
 
     @property
+    def kept(self) -> bool:
+        """Every row is there as it was written, or was edited since, whether or not its record can be read any more."""
+        return self.missing == 0 and self.differing == 0
+
+    @property
     def equal(self) -> bool:
         """Every row is what its record says; nothing had to be excused."""
         return self.passed and self.edited == 0 and self.conflicts == 0
@@ -142,7 +147,13 @@ class ContentParity:
     def explain(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if not self.staged:
-            return f"base44.{self.entity} is empty, though records were staged (a crash of the server empties it); migrate again"
+            gone = (
+                f"base44.{self.entity} is unlogged: a restoration, or a crash of the server, leaves it empty by design"
+            )
+            if self.kept:
+                edited = f", {self.edited} edited since" if self.edited else ""
+                return f"{gone}; {self.compared} rows are as they were written{edited}; b44 migrate --export stages it again"
+            return f"{gone}; {self.missing} rows missing, {self.differing} rows are not as they were written"
         if self.proven:
             return f"{self.compared} rows are as they were when each was compared with its record"
         if self.passed:
@@ -237,7 +248,7 @@ def _compare(conn: Connection, mapping: TableMapping, *, proven: bool) -> Conten
         if export is None or scalar(conn, "select to_regclass(%s)", (f"migration.{table}_mapping",)) is None:
             return None
         if export[0] and scalar(conn, sql.SQL("select 1 from base44.{} limit 1").format(sql.Identifier(table))) is None:
-            return ContentParity(table, 0, 0, 0, 0, staged=False)
+            return _as_written(conn, mapping, target_columns(conn, mapping))
         columns = target_columns(conn, mapping)
         if proven and (rows := _as_proven(conn, mapping, columns)) is not None:
             return ContentParity(table, rows, 0, 0, 0, proven=True)
@@ -282,6 +293,41 @@ def _as_proven(conn: Connection, mapping: TableMapping, columns: list[str]) -> i
     ).fetchone() or (1, 0)
     # Rows that the export has no more were not compared, and are counted here.
     return proof if rows == same >= proof else None
+
+
+def _as_written(conn: Connection, mapping: TableMapping, columns: list[str]) -> ContentParity:
+    """Compares every row with its checksum of when it was written: what can be said without the staged records."""
+    table = mapping.spec.name
+    newer = sql.SQL("t.updated_at > m.updated_at" if "updated_at" in columns_of(conn, "public", table) else "false")
+    row = conn.execute(
+        sql.SQL(
+            """
+            select count(*),
+                   count(*) filter (where verdict = 'missing'),
+                   count(*) filter (where verdict = 'differs'),
+                   count(*) filter (where verdict = 'edited')
+              from (
+                select case when t.{key} is null and c.kind = 'deleted' and c.accepted_at is not null then 'accepted'
+                            when t.{key} is null then 'missing'
+                            when m.row_checksum = {checksum} then 'equal'
+                            when {newer} then 'edited'
+                            else 'differs' end as verdict
+                  from migration.migrated m
+                  left join public.{table} t on t.{key} = m.id
+                  left join migration.conflicts c on c.entity = m.entity and c.id = m.id
+                 where m.entity = {entity}
+              ) compared
+            """
+        ).format(
+            key=sql.Identifier(mapping.key),
+            checksum=checksum(columns, "t"),
+            newer=newer,
+            table=sql.Identifier(table),
+            entity=sql.Literal(table),
+        )
+    ).fetchone()
+    compared, missing, differing, edited = row or (0, 0, 0, 0)
+    return ContentParity(table, compared, missing, differing, edited, staged=False)
 
 
 def _summed(mapping: TableMapping, columns: list[str]) -> list[str]:
