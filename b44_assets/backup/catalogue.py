@@ -28,6 +28,7 @@ from b44_assets.backup.model import Backup, BackupKind, Proof, StoredFile
 from b44_assets.backup.sealing import Key, Progress, Source, check_stored, ending, seal, unseal
 from b44_assets.backup.store import CHUNK, Sink, Store
 from b44_assets.errors import BackupError, BadBackupError
+from b44_assets.wording import plural
 
 # Of a database with 100,000 objects.
 _LONGEST_RECORD = 64 * 1024**2
@@ -325,7 +326,7 @@ class Catalogue:
             free = shutil.disk_usage(into.parent).free
             if file.raw_size > free:
                 raise BackupError(
-                    f"{backup.id}/{file.name} needs {file.raw_size} bytes in {into.parent}, where {free} are free"
+                    f"{backup.id}/{file.name} needs {file.raw_size:,} {plural(file.raw_size, 'byte')} in {into.parent}, where {free} are free"
                 )
             descriptor = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:

@@ -212,7 +212,7 @@ def unseal(
     check_stored(expected, stored.size, stored.hash.hexdigest(), label)
     if isinstance(fault, _TooMuch):
         raise BadBackupError(
-            f"{label} does not hold what was written: it unpacks to more than {raw.limit} bytes"
+            f"{label} does not hold what was written: it unpacks to more than {raw.limit:,} {plural(raw.limit, 'byte')}"
         ) from fault
     if fault is not None:
         if isinstance(fault, pyrage.DecryptError) and str(fault) == _NO_MATCH:

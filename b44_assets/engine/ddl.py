@@ -36,7 +36,7 @@ SMALL_BYTES = 1024 * 1024
 """A table of this size is indexed within milliseconds; doing so CONCURRENTLY would wait for every old transaction."""
 
 _OF_MIGRATION_TABLES = re.compile(
-    r"\s*(?:create\s+(?:or\s+replace\s+)?|comment\s+on\s+|alter\s+|(?:grant|revoke)\s[^;]*?\son\s+)(?:function|procedure)\s+migration\.",
+    r"\s*(?:create\s+(?:or\s+replace\s+)?|comment\s+on\s+|alter\s+|(?:grant|revoke)\s[^;]*?\son\s+)(?:function|procedure|routine)\s+migration\.",
     re.IGNORECASE,
 )
 

@@ -348,15 +348,26 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
                     "m.repairs || array_remove(array[migration.repair({stays} and {stored} <> {wanted}, {column}, 'taken',"
                     " {wanted}, {stored})], null)"
                 ).format(stays=stays, stored=stored, wanted=wanted, column=sql.Literal(name))
+    collated = _collated(conn, mapping)
     shown = [
-        sql.SQL("{} as {}").format(special[name], sql.Identifier(name))
-        if name in special
-        else sql.Identifier("m", name)
+        sql.SQL('{} collate "default" as {}' if name in collated else "{} as {}").format(
+            special.get(name, sql.Identifier("m", name)), sql.Identifier(name)
+        )
         for name in columns
     ]
     return sql.SQL("{} as fate, {} as contested, {} as renamed, {}").format(
         fate, contested, renamed, sql.SQL(", ").join(shown)
     )
+
+
+def _collated(conn: Connection, mapping: TableMapping) -> set[str]:
+    """The columns of a mapping with a collation of their own, which the archive of a plan would otherwise need, too."""
+    rows = conn.execute(
+        "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0"
+        " and attcollation not in (0, 'pg_catalog.\"default\"'::regcollation)",
+        (f"migration.{mapping.spec.name}_mapping",),
+    ).fetchall()
+    return {name for (name,) in rows}
 
 
 def partition_of(period: Period | None, relation: str) -> sql.Composable:

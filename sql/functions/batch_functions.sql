@@ -176,7 +176,7 @@ declare
 begin
   for item in
     select p.oid::regprocedure as name from pg_proc p
-     where p.pronamespace = 'migration'::regnamespace and p.proname ~ '^(load|complete)_'
+     where p.pronamespace = to_regnamespace('migration') and p.proname ~ '^(load|complete)_'
        and has_function_privilege('public', p.oid, 'execute')
   loop
     execute format('alter function %s set search_path = public, pg_temp', item.name);
@@ -189,7 +189,10 @@ $$;
 revoke all on routine
   migration.begin_batch(text, bigint, date, integer, boolean),
   migration.refuse_record(text, bigint, date, bigint, bigint, text, text),
-  migration.next_batch(text, integer),
+  migration.next_batch(text, integer)
+from public;
+
+revoke all on routine
   migrate_users_batch(integer),
   migrate_posts_batch(integer)
 from public;

@@ -98,7 +98,7 @@ def test_no_more_is_unpacked_than_was_recorded(key: Key | None) -> None:
     stored, file = sealed(bytes(50_000_000), key)
     forged = StoredFile(file.name, file.size, file.sha256, 1_000_000, file.raw_sha256)
 
-    with pytest.raises(BadBackupError, match="it unpacks to more than 1000000 bytes"):
+    with pytest.raises(BadBackupError, match="it unpacks to more than 1,000,000 bytes"):
         unseal(io.BytesIO(stored), Bomb(1_000_000), key, forged, "b1/dump")
 
 
@@ -106,7 +106,7 @@ def test_a_history_that_unpacks_to_more_than_one_can_have_is_refused() -> None:
     stored, file = sealed(bytes(20_000_000), None)
     archived = WalFile("00000002.history", file.size, file.sha256, "wal/7/history/x.zst")
 
-    with pytest.raises(BadBackupError, match="it unpacks to more than 1048576 bytes"):
+    with pytest.raises(BadBackupError, match="it unpacks to more than 1,048,576 bytes"):
         unseal(io.BytesIO(stored), Bomb(1_048_576), None, archived, "x")
 
 
