@@ -326,7 +326,8 @@ class Catalogue:
             free = shutil.disk_usage(into.parent).free
             if file.raw_size > free:
                 raise BackupError(
-                    f"{backup.id}/{file.name} needs {file.raw_size:,} {plural(file.raw_size, 'byte')} in {into.parent}, where {free} are free"
+                    f"{backup.id}/{file.name} needs {file.raw_size:,} {plural(file.raw_size, 'byte')} in {into.parent},"
+                    f" where {free:,} are free"
                 )
             descriptor = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
