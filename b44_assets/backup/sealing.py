@@ -211,6 +211,7 @@ def unseal(
             pass
     check_stored(expected, stored.size, stored.hash.hexdigest(), label)
     if isinstance(fault, _TooMuch):
+        assert raw.limit is not None
         raise BadBackupError(
             f"{label} does not hold what was written: it unpacks to more than {raw.limit:,} {plural(raw.limit, 'byte')}"
         ) from fault
