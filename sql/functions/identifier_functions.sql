@@ -82,6 +82,14 @@ begin
 end
 $$;
 
+-- By what an export names who made a record: an id, or, as Base44's API does, an e-mail address.
+create or replace function base44_user_key(named text) returns text
+language sql immutable parallel safe
+return case
+  when strpos(named, '@') > 0 then lower(base44_trim(named) collate public.base44_unicode) collate "default"
+  else base44_uuid(named)::text
+end;
+
 -- The version and variant digits stand at 13 and 17 of the 32; the tail says who made the UUID.
 create or replace function base44_object_id(id uuid) returns text
 language sql immutable strict parallel safe
@@ -94,5 +102,6 @@ comment on function base44_sha1(bytea) is 'The SHA-1 digest (20 bytes), for vers
 comment on function base44_name_uuid(text) is 'The UUID of an id that is no ObjectId and no UUID: version 5; null for white space';
 comment on function base44_uuid(text) is
   'The UUID that stands for a Base44 id: ObjectIds can be read back, UUIDs pass through, other text is hashed';
+comment on function base44_user_key(text) is 'The e-mail address in lower case, or else the UUID, by which a record names a user';
 comment on function base44_object_id(uuid) is
   'The 24 hex digits of the Base44 ObjectId that a UUID was made from; null for other UUIDs';

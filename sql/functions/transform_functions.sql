@@ -12,19 +12,36 @@ return case lower(base44_trim(base44_role) collate public.base44_unicode)
   else 'user'
 end;
 
--- A JSON array or a comma-separated list. Tags are trimmed, empty ones dropped, spaces inside kept. Null for text that
--- begins like a JSON array and is none: guessing would invent tags.
+-- A JSON array, the text of a PostgreSQL array, or a comma-separated list. Tags are trimmed, empty ones dropped, spaces inside
+-- kept. Null for text that begins like a JSON array and is none: guessing would invent tags. What is no text in a JSON array
+-- (a number, an object) is a tag as it is written there.
 create or replace function transform_tags(base44_tags text) returns text[]
 language plpgsql immutable parallel safe
 set search_path = public, pg_temp
 as $$
 declare
   listed constant text := base44_trim(base44_tags);
+  -- Quoted, or not and without braces and quotes, or nothing at all; and such elements within braces of their own.
+  element constant text := '\s*(?:"(?:[^"\\]|\\.)*"\s*|(?:[^{}",\\\s]|\\.)(?:[^{}",\\]|\\.)*)?';
+  part_form constant text := '(?:' || element || '|\s*\{' || element || '(?:,' || element || ')*\}\s*)';
   elements jsonb;
   tag text;
+  part text[];
   tags text[] := '{}';
 begin
   if listed is null then
+    return tags;
+  elsif left(listed, 1) = '{'
+      and listed ~ ('^\{' || part_form || '(?:,' || part_form || ')*\}$') then
+    -- Within the braces, also those of an inner array: quoted elements, and others, of which NULL is none.
+    for part in
+      select regexp_matches(listed, '"((?:[^"\\]|\\.)*)"|((?:[^{}",\\]|\\.)+)', 'g')
+    loop
+      tag := base44_trim(regexp_replace(coalesce(part[1], base44_trim(part[2])), '\\(.)', '\1', 'g'));
+      if tag is not null and (part[1] is not null or lower(tag) <> 'null') then
+        tags := tags || tag;
+      end if;
+    end loop;
     return tags;
   elsif left(listed, 1) <> '[' then
     foreach tag in array string_to_array(listed, ',') loop
@@ -40,6 +57,12 @@ begin
   elements := listed::jsonb;
   for i in 0 .. jsonb_array_length(elements) - 1 loop
     tag := base44_trim(elements ->> i);
+    -- jsonb writes numbers otherwise and keeps one of two members of the same name.
+    if left(tag, 1) between '-' and '9' or left(tag, 1) in ('{', '[') then
+      if jsonb_typeof(elements -> i) <> 'string' then
+        tag := base44_trim(listed::json ->> i);
+      end if;
+    end if;
     if tag is not null then
       tags := tags || tag;
     end if;
@@ -58,4 +81,4 @@ end
 $$;
 
 comment on function transform_user_role(text) is 'The role in the new system for a role in Base44; user where it is unknown';
-comment on function transform_tags(text) is 'Tags from a JSON array or a comma-separated list; null for a broken JSON array';
+comment on function transform_tags(text) is 'Tags from a JSON array, an array literal or a comma-separated list; null for a broken JSON array';

@@ -2,7 +2,7 @@
 -- entity: Category
 -- depends: users, identifier_functions, conversion_functions
 -- fields: id, name, slug, description, color, sort_order, active, created_date|created_at, updated_date|updated_at,
---   created_by_id
+--   created_by_id|created_by
 -- numbered: slug in categories by id, made from name, repaired
 -- claims: name; released by name = id::text
 
@@ -74,7 +74,8 @@ select a.record_number,
          migration.repair(base44_trim(a.color) !~ '^#[0-9A-Fa-f]{6}$', 'color', 'not_a_hex_color', a.color, null)
        ], null) as repairs,
        case when creator.id is null and a.created_by_id is not null
-         then jsonb_build_object('created_by_id', a.created_by_id) end as unmapped
+         then jsonb_build_object(case when a.created_by_id ~ '@' then 'created_by' else 'created_by_id' end, a.created_by_id) end as unmapped
   from accepted a
-  left join users creator on creator.id = base44_uuid(a.created_by_id)
-    and creator.id <> '00000000-0000-8000-8000-000000000b44'
+  left join (
+    select u.id::text as who, u.id from users u union all select u.email, u.id from users u
+  ) creator on creator.who = base44_user_key(a.created_by_id) and creator.id <> '00000000-0000-8000-8000-000000000b44'

@@ -3,7 +3,7 @@
 -- claims: user_id, event_date, cancelled; released by cancelled = true
 -- depends: users, identifier_functions, conversion_functions
 -- fields: id, user_id|author_id, title, event_date, cancelled, created_date|created_at, updated_date|updated_at,
---   created_by_id
+--   created_by_id|created_by
 
 with typed as materialized (
   select f.*,
@@ -16,8 +16,9 @@ with typed as materialized (
            migration.as_timestamp(f.updated_date), f.exported_at) as made_at
     from source f
     left join users owner on owner.id = base44_uuid(f.user_id) and owner.id <> '00000000-0000-8000-8000-000000000b44'
-    left join users creator on creator.id = base44_uuid(f.created_by_id)
-      and creator.id <> '00000000-0000-8000-8000-000000000b44'
+    left join (
+      select u.id::text as who, u.id from users u union all select u.email, u.id from users u
+    ) creator on creator.who = base44_user_key(f.created_by_id) and creator.id <> '00000000-0000-8000-8000-000000000b44'
 ),
 judged as (
   select t.*,
@@ -74,5 +75,5 @@ select a.record_number,
        a.reasons,
        '{}'::jsonb[] as repairs,
        case when a.creator_id is null and a.created_by_id is not null
-         then jsonb_build_object('created_by_id', a.created_by_id) end as unmapped
+         then jsonb_build_object(case when a.created_by_id ~ '@' then 'created_by' else 'created_by_id' end, a.created_by_id) end as unmapped
   from accepted a

@@ -3,7 +3,7 @@
 -- depends: users, categories, post_slugs, identifier_functions, conversion_functions, transform_functions, slug_functions,
 --   partition_functions
 -- fields: id, title, content, status, published, publish_date|published_at, tags, category_id, user_id|author_id,
---   view_count, like_count, created_date|created_at, updated_date|updated_at, created_by_id
+--   view_count, like_count, created_date|created_at, updated_date|updated_at, created_by_id|created_by
 -- html: content
 -- wide: content
 -- numbered: slug in post_slugs by post_id, made from title
@@ -14,7 +14,8 @@ with people as not materialized (
   select distinct on (named.who) named.who, named.id
     from (select m.base44_id as who, m.id from migration.migrated m where m.entity = 'users'
            union all select base44_object_id(u.id), u.id from users u
-           union all select u.id::text, u.id from users u) named
+           union all select u.id::text, u.id from users u
+           union all select 'e-mail ' || u.email, u.id from users u) named
     join users u on u.id = named.id and u.id <> '00000000-0000-8000-8000-000000000b44'
 )
 select t.record_number,
@@ -59,15 +60,19 @@ select t.record_number,
        ], null) as repairs,
        case when num_nonnulls(kept.status, kept.published, kept.publish_date, kept.created_by_id) > 0 then
          jsonb_strip_nulls(jsonb_build_object('status', kept.status, 'published', kept.published,
-           'publish_date', kept.publish_date, 'created_by_id', kept.created_by_id)) end as unmapped
+           'publish_date', kept.publish_date, case when kept.created_by_id ~ '@' then 'created_by' else 'created_by_id' end, kept.created_by_id)) end as unmapped
   from (
     select s.*,
            coalesce(s.flag, false) or coalesce(s.state = 'published', false) as is_published
       from (
         select f.*,
                base44_uuid(f.base44_id) as key,
-               migration.id_key(coalesce(f.user_id, f.created_by_id)) as author,
-               migration.id_key(f.created_by_id) as creator,
+               case when f.user_id is null and strpos(f.created_by_id, '@') > 0
+                 then 'e-mail ' || lower(base44_trim(f.created_by_id) collate base44_unicode) collate "default"
+                 else migration.id_key(coalesce(f.user_id, f.created_by_id)) end as author,
+               case when strpos(f.created_by_id, '@') > 0
+                 then 'e-mail ' || lower(base44_trim(f.created_by_id) collate base44_unicode) collate "default"
+                 else migration.id_key(f.created_by_id) end as creator,
                base44_uuid(f.category_id) as category_key,
                base44_trim(f.title) as heading,
                lower(base44_trim(f.status) collate base44_unicode) as state,

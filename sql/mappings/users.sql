@@ -2,7 +2,7 @@
 -- entity: User
 -- depends: identifier_functions, conversion_functions, transform_functions
 -- fields: id, email, username, full_name|display_name, avatar_url, role, verified|is_verified|email_verified,
---   disabled, active, last_login_at, created_date|created_at, updated_date|updated_at, created_by_id
+--   disabled, active, last_login_at, created_date|created_at, updated_date|updated_at, created_by_id|created_by
 -- numbered: username in users by id, made from email, repaired
 -- claims: email; released by email = 'b44-' || id || '@base44.invalid'
 -- later: created_by
@@ -22,7 +22,7 @@ judged as (
            case when t.base44_id is null then 'missing_id' end,
            case when t.superseded then 'duplicate_id' end,
            case when t.address is null then 'missing_email' end,
-           case when t.address !~ '^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}$' then 'invalid_email' end,
+           case when t.address !~ '^[A-Za-z0-9.!#$%&''*+/=?^_`{|}~-]+@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$' then 'invalid_email' end,
            migration.too_long(t.address, 'email'),
            migration.too_long(lower(base44_trim(t.username) collate base44_unicode), 'username'),
            case when t.verified is not null and migration.as_boolean(t.verified) is null then 'invalid:email_verified' end,
@@ -91,12 +91,17 @@ select a.record_number,
        ], null) as repairs,
        -- What the columns cannot tell: a creator who is no user, and an "active" that "disabled" gainsays.
        nullif(jsonb_strip_nulls(jsonb_build_object(
-         'created_by_id', case when creator.id is null then a.created_by_id end,
+         case when a.created_by_id ~ '@' then 'created_by' else 'created_by_id' end, case when creator.id is null then a.created_by_id end,
          'active', case when migration.as_boolean(a.active) = migration.as_boolean(a.disabled) then a.active end)),
          '{}') as unmapped
   from accepted a
   left join (
-    select s.key as id from accepted s where s.reasons = '{}'
-    union
-    select u.id from users u where u.id <> '00000000-0000-8000-8000-000000000b44'
-  ) creator on creator.id = base44_uuid(a.created_by_id)
+    -- By id or by e-mail address; the addresses of the export go before those of earlier ones.
+    select distinct on (named.who) named.who, named.id
+      from (select s.key::text as who, s.key as id, 1 as rank from accepted s where s.reasons = '{}'
+             union all select s.address, s.key, 1 from accepted s where s.reasons = '{}'
+             union all select u.id::text, u.id, 2 from users u
+             union all select u.email, u.id, 2 from users u) named
+     where named.id <> '00000000-0000-8000-8000-000000000b44'
+     order by named.who, named.rank
+  ) creator on creator.who = base44_user_key(a.created_by_id)

@@ -88,6 +88,7 @@ def creators() -> list[Case]:
     """Where a creator must be named."""
     return [
         Case("the creator is a migrated user", {"created_by_id": OTHER}, {"created_by": uuid_of(OTHER), "updated_by": None}),
+        Case("the creator may be named by an address", {"created_by": " USER2@example.com"}, {"created_by": uuid_of(OTHER)}),
         Case("without a creator it is the system user", {}, {"created_by": SYSTEM_USER}),
         *[Case(f"the creator {value} is unknown and kept; the system user stands in", {"created_by_id": value},
                {"created_by": SYSTEM_USER}, unmapped={"created_by_id": value}) for value in (NOBODY, "service_1", "null")],

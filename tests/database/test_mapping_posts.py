@@ -73,6 +73,14 @@ CASES = [
     *[Case(f"the creator {value} is unknown and kept; the author stands in", {"created_by_id": value},
            {"created_by": uuid_of(AUTHOR)}, unmapped={"created_by_id": value})
       for value in (NOBODY, "service_0c0d-1", "null", "anonymous", SYSTEM_USER)],
+    *[Case(f"without an id it is the user with the creator's address: {value}", {"user_id": None, "created_by": value},
+           {"user_id": uuid_of(OTHER), "created_by": uuid_of(OTHER)}) for value in ("user2@example.com", " User2@Example.COM", OTHER)],
+    Case("the creator's address counts where there is an author, too", {"created_by": "user2@example.com"},
+         {"user_id": uuid_of(AUTHOR), "created_by": uuid_of(OTHER)}),
+    Case("the creator's id goes before the address", {"user_id": None, "created_by_id": AUTHOR, "created_by": "user2@example.com"},
+         {"user_id": uuid_of(AUTHOR), "created_by": uuid_of(AUTHOR)}, unmapped={"created_by": "user2@example.com"}),
+    refused("an address of nobody leaves an orphan", "orphan_user", user_id=None, created_by="nobody@example.com"),
+    refused("an author is named by id, not by address", "orphan_user", user_id="user2@example.com"),
     refused("an author that was refused leaves an orphan", "orphan_user", user_id=NOBODY),
     refused("an author that is no user leaves an orphan, though the creator is one", "orphan_user",
             user_id="guest_1", created_by_id=OTHER),
@@ -150,6 +158,14 @@ CASES = [
          {"tags": ["machine learning", "news", "C#"]}),
     Case("tags that repeat stay", {"tags": "b,a,b"}, {"tags": ["b", "a", "b"]}),
     *[refused(f"tags {value!r} are invalid", "invalid:tags", tags=value) for value in ("[broken", '["a"', "[]x", '[1,]')],
+
+    *[Case(f"tags may be the text of a PostgreSQL array: {text}", {"tags": text}, {"tags": tags})
+      for text, tags in (("{a,b c}", ["a", "b c"]), ('{"a,b", c d ,"q\\"x",NULL,"NULL",}', ["a,b", "c d", 'q"x', "NULL"]),
+                         ("{}", []), ("{{a,b},{c}}", ["a", "b", "c"]), ('{"a b}c"}', ["a b}c"]))],
+    *[Case(f"tags in braces that are no array are separated by commas: {text}", {"tags": text}, {"tags": tags})
+      for text, tags in (("{a,b", ["{a", "b"]), ("{a},{b}", ["{a}", "{b}"]), ('{"a": 1}', ['{"a": 1}']), ("{{{a}}}", ["{{{a}}}"]))],
+    Case("what is no text in an array of tags is a tag as written", {"tags": '[1.50, {"a":1,"a":2}, ["n", 2], null, false]'},
+         {"tags": ["1.50", '{"a":1,"a":2}', '["n", 2]', "false"]}),
 
     # Category and counters
     Case("a migrated category stays", {"category_id": CATEGORY}, {"category_id": uuid_of(CATEGORY)}),
