@@ -598,6 +598,10 @@ def _run(
     session = _session(settings)
     with session.connection("start"):
         pass
+    if lock is not None:
+        from b44_assets.engine.preflight import need_room
+
+        need_room(session)
     with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
         pass
     # Only now: an embedded server that this starts would have the low priority for as long as it runs.

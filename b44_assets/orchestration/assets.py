@@ -14,6 +14,7 @@ from b44_assets.engine.lineage import origins
 from b44_assets.engine.loading import Load, load
 from b44_assets.engine.measuring import measure_sizes, repairs_by_rule, staged_fields
 from b44_assets.engine.partitioning import apply_partitions
+from b44_assets.engine.preflight import need_room
 from b44_assets.engine.schema import apply, ensure_tables
 from b44_assets.engine.session import Session
 from b44_assets.engine.staging import stage
@@ -143,6 +144,7 @@ def _together(name: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         with migration.session(context) as session:
+            need_room(session)
             if any(spec.kind is Kind.BOOK for spec in specs):
                 install(session)
             for spec in specs:

@@ -286,6 +286,17 @@ def test_unreachable_database_is_one_line(arguments: list[str], b44: Command) ->
     assert SECRET not in result.out + result.err
 
 
+def test_table_of_somebody_else_in_the_target_is_named_and_nothing_is_made(b44: Command, target: str) -> None:
+    with psycopg.connect(target, autocommit=True) as conn:
+        conn.execute("create table users (id bigint primary key, login text)")
+    catalogue = "select oid, relname from pg_class union all select oid, nspname from pg_namespace order by 1"
+    before = rows(target, catalogue)
+    result = b44.on(target)("migrate", "--export", EXPORTS / "2026-06")
+    assert result.status == 2
+    assert "public.users" in result.fault and "no column email" in result.fault and "rename it" in result.fault
+    assert rows(target, catalogue) == before
+
+
 def test_unreachable_storage_of_dagster_is_one_line(b44: Command, target: str) -> None:
     port = free_port()
     command = b44.on(target).having(DAGSTER_PG_URL=f"postgresql://somebody:{SECRET}@127.0.0.1:{port}/dagster")

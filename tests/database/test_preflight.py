@@ -1,0 +1,128 @@
+"""What is in the way in a target is named before anything is made, with what to do about it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Generator
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from b44_assets.catalog import Catalog, Kind
+from b44_assets.engine.building import build
+from b44_assets.engine.preflight import need_room
+from b44_assets.engine.session import Session
+from b44_assets.errors import DatabaseError
+
+CATALOGUE = """
+    select array(select concat_ws(' ', oid, relname, relkind, relacl) from pg_class order by oid),
+           array(select concat_ws(' ', oid, nspname, nspacl) from pg_namespace
+                  where nspname !~ '^pg_(toast_)?temp_' order by oid),
+           array(select concat_ws(' ', oid, proname) from pg_proc order by oid),
+           array(select concat_ws(' ', oid, typname) from pg_type order by oid)
+"""
+
+
+def complaint(url: str, catalog: Catalog) -> str:
+    """What is said to be in the way, in one line; the catalogue is as it was before."""
+    with psycopg.connect(url) as conn:
+        before = conn.execute(CATALOGUE).fetchone()
+    with pytest.raises(DatabaseError) as caught:
+        need_room(Session(url, catalog))
+    with psycopg.connect(url) as conn:
+        assert conn.execute(CATALOGUE).fetchone() == before
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def having(url: str, *statements: str) -> str:
+    with psycopg.connect(url, autocommit=True) as conn:
+        for statement in statements:
+            conn.execute(statement.encode())
+    return url
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("create table users (id bigint, mail text)", ["public.users", "no column email", "id as bigint instead of uuid"]),
+        ("create table categories (id uuid)", ["public.categories", "no column slug"]),
+        ("create view posts as select 1 as id", ["public.posts is a view"]),
+        ("create sequence events", ["public.events is a sequence"]),
+        ("create table audit_logs (like pg_class)", ["public.audit_logs is a table, not a partitioned table"]),
+        ("create type user_sessions as enum ('a')", ["type public.user_sessions"]),
+        ("create schema migration; create table migration.migrated (id int)", ["migration.migrated", "no column entity"]),
+        ("create table posts_default (id int) partition by range (id); create view users as select 1",
+         ["public.users is a view"]),
+    ],
+)  # fmt: skip
+def test_an_object_of_somebody_else_is_named(database: str, catalog: Catalog, statement: str, named: list[str]) -> None:
+    said = complaint(having(database, *statement.split("; ")), catalog)
+    for part in named:
+        assert part in said
+
+
+def test_all_that_is_in_the_way_is_named_at_once(database: str, catalog: Catalog) -> None:
+    said = complaint(having(database, "create view users as select 1", "create sequence posts"), catalog)
+    assert "public.users" in said and "public.posts" in said
+
+
+def test_an_index_of_another_table_is_named(database: str, catalog: Catalog) -> None:
+    index = catalog.of(Kind.INDEX)[0].statements[0].text.split(" on ")[0].split()[-1]
+    said = complaint(having(database, "create table other (a int)", f"create index {index} on other (a)"), catalog)
+    assert f"index public.{index} is one of other" in said
+
+
+def test_an_empty_database_and_one_that_was_migrated_and_changed_by_its_application_are_fine(
+    embedded_database: str, catalog: Catalog
+) -> None:
+    # A staged table in public, and any other of the application's, may be there.
+    having(embedded_database, "create table base44_users (data jsonb)", "create table carts (id int)")
+    session = Session(embedded_database, catalog)
+    need_room(session)
+    for spec in catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.VIEW):
+        build(session, spec)
+    having(
+        embedded_database,
+        "alter table users add column theme text",
+        "alter table posts alter column view_count type bigint",
+        # An earlier version had not got it yet.
+        "alter table migration.exports drop column cleaning cascade",
+    )
+    need_room(session)
+
+
+@pytest.fixture
+def role(database: str) -> Generator[str]:
+    name = f"preflight_{uuid.uuid4().hex}"
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute(sql.SQL("create role {} login password 'secret'").format(sql.Identifier(name)))
+        yield name
+        conn.execute(sql.SQL("drop owned by {0} cascade; drop role {0}").format(sql.Identifier(name)))
+
+
+def as_role(url: str, role: str) -> str:
+    """The same session of the server's, with the rights of a role: what the server's `pg_hba.conf` says is not the point."""
+    return make_conninfo(url, options=f"-c role={role}")
+
+
+def test_missing_rights_are_named_with_their_remedy(database: str, role: str, catalog: Catalog) -> None:
+    said = complaint(as_role(database, role), catalog)
+    assert "GRANT CREATE ON DATABASE" in said
+    assert f"GRANT CREATE ON SCHEMA public TO {role}" in said
+
+
+def test_tables_and_schemas_of_another_role_are_named(database: str, role: str, catalog: Catalog) -> None:
+    having(database, "create schema migration", f"grant create on schema public to {role}")
+    with psycopg.connect(database) as conn:
+        conn.execute(
+            sql.SQL("grant create on database {} to {}").format(sql.Identifier(conn.info.dbname), sql.Identifier(role))
+        )
+    assert f"ALTER SCHEMA migration OWNER TO {role}" in complaint(as_role(database, role), catalog)
+    having(database, "drop schema migration", *(s.text for s in catalog.table("categories").statements[:1]))
+    said = complaint(as_role(database, role), catalog)
+    assert "public.categories belongs to" in said
+    having(database, f"alter table categories owner to {role}")
+    need_room(Session(as_role(database, role), catalog))
