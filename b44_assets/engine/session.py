@@ -50,9 +50,14 @@ def unguarded() -> None:
     """The guard of a run that nothing keeps from going on."""
 
 
+IDLE_IN_TRANSACTION_MS = 10_000
+"""How long a transaction of ours may hold its locks while nothing comes from us: our process is suspended, or its machine."""
 AT_ONCE = 2
 """How many questions that do not depend on each other are put to the server at a time."""
 _CANCEL_EVERY_SECONDS = 0.1
+
+
+_BEGINNING = sql.SQL("set search_path = public; set idle_in_transaction_session_timeout = {idle}")
 
 
 @dataclass
@@ -156,11 +161,14 @@ class Session:
                 conn.close()
 
     @contextmanager
-    def connection(self, purpose: str) -> Generator[Connection]:
+    def connection(self, purpose: str, *, idles: bool = False) -> Generator[Connection]:
         """A connection to the target whose running statement ends in the server, too, when the caller is interrupted.
 
         Args:
             purpose: Shown in `pg_stat_activity` as `b44 <purpose>`.
+            idles: Whether its transactions may wait for us as long as they like, since we read files within them; they must
+                lock nothing that an application uses. All others are ended by the server after `IDLE_IN_TRANSACTION_MS`, as
+                a fault that may pass.
 
         Raises:
             TransientDatabaseError: The server is not there or went away, or another transaction was in the way.
@@ -171,7 +179,8 @@ class Session:
         try:
             with self._connected(f"b44 {purpose}") as conn, cancelling(conn):
                 # The files of sql/ name their objects without a schema, and PostgreSQL then shows them without one, too.
-                conn.execute("set search_path = public")
+                # One round trip for all: this is asked for often.
+                conn.execute(_BEGINNING.format(idle=0 if idles else IDLE_IN_TRANSACTION_MS))
                 if self.gentle:
                     conn.execute("set max_parallel_workers_per_gather = 0; set max_parallel_maintenance_workers = 0")
                     conn.execute("set b44.gentle = 'on'; set vacuum_cost_delay = '2ms'")

@@ -101,7 +101,7 @@ def stage(session: Session, mapping: TableMapping, directory: Path | None) -> St
 def _stage(session: Session, mapping: TableMapping, directory: Path | None) -> StagedExport:
     table = mapping.spec.name
     file = next((f for f in (discover(directory) if directory else ()) if f.entity == mapping.entity), None)
-    with session.connection(f"stage {table}") as conn:
+    with session.connection(f"stage {table}", idles=True) as conn:
         hold(conn, f"stage {table}")
         if file is not None:
             return reading_whole(session, lambda: _stage_file(session, conn, mapping, file))
@@ -191,7 +191,7 @@ def _stage_table(session: Session, conn: Connection, mapping: TableMapping, sour
     """From a table of the guide's name in the same database: every value as text."""
     table = mapping.spec.name
     # Read on a connection of its own, as the other one is copying meanwhile; digest and rows are of one moment.
-    with session.connection(f"read {source}") as reading, reading.transaction(), conn.transaction():
+    with session.connection(f"read {source}", idles=True) as reading, reading.transaction(), conn.transaction():
         reading.execute("set transaction isolation level repeatable read read only")
         # A table has no digest of its own; its content, in any order, has.
         digest = str(

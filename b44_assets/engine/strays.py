@@ -32,7 +32,7 @@ def keep_strays(session: Session, directory: Path | None) -> Strays:
     files = [file for file in (discover(directory) if directory else ()) if file.entity not in known]
 
     def work() -> Strays:
-        with session.connection("keep strays") as conn:
+        with session.connection("keep strays", idles=True) as conn:
             return Strays({file.entity: reading_whole(session, partial(_keep, session, conn, file)) for file in files})
 
     return persevering(session, work)
