@@ -29,6 +29,7 @@ def test_what_a_suspended_process_has_locked_is_free_after_a_while(
         def suspend(name: str, conn: Connection) -> None:
             # As a process that is stopped: nothing comes from it. That lasts until its locks are free, or the test gives up.
             held = "select count(*) from pg_locks where pid = %s"
+            left = None
             for _ in range(200):
                 left = other.execute(held, (conn.info.backend_pid,)).fetchone()
                 if left == (0,):
