@@ -225,6 +225,8 @@ def test_a_deleted_row_is_found_and_named(good: Target, table: str) -> None:
 
 
 def test_a_row_that_stands_in_two_months_is_found(good: Target) -> None:
+    # As a replica's copy comes in, which fires no trigger: the registry of slugs does not let it stand there.
+    good.run("set session_replication_role = replica")
     good.run(
         "insert into posts (id, user_id, title, content, slug, created_at, created_by)"
         " select id, user_id, title, content, 'another', '1999-01-01', created_by from posts" f" where id = '{FIRST}'"
