@@ -298,7 +298,12 @@ def _as_proven(conn: Connection, mapping: TableMapping, columns: list[str]) -> i
 def _as_written(conn: Connection, mapping: TableMapping, columns: list[str]) -> ContentParity:
     """Compares every row with its checksum of when it was written: what can be said without the staged records."""
     table = mapping.spec.name
-    newer = sql.SQL("t.updated_at > m.updated_at" if "updated_at" in columns_of(conn, "public", table) else "false")
+    held = columns_of(conn, "public", table)
+    newer = sql.SQL("false")
+    if "updated_at" in held:
+        # A record without a date of its own was given that of its creation.
+        written = sql.SQL("coalesce(m.updated_at, t.created_at)" if "created_at" in held else "m.updated_at")
+        newer = sql.SQL("t.updated_at > {}").format(written)
     row = conn.execute(
         sql.SQL(
             """
