@@ -549,6 +549,20 @@ def stop() -> None:
     click.echo("stopped" if stopped else "the embedded server was not running")
 
 
+@db.command("bin")
+def programs() -> None:
+    """Print the folder of the PostgreSQL programs (psql, pg_dump, pg_restore, …) that suit the target's server."""
+    settings = settings_with()
+    if settings.database_url is None:
+        click.echo(EmbeddedServer(settings.home).bin_dir)
+        return
+    from b44_assets.database.clients import available, choose
+
+    with connect(settings.database_url, application_name="b44 db bin") as conn:
+        version, encrypted = conn.info.server_version, conn.pgconn.ssl_in_use
+    click.echo(choose(available(settings.pg_bin), version, encrypted=encrypted).folder)
+
+
 def _session(settings: Settings) -> Session:
     """A session without Dagster, which takes seconds to load."""
     from b44_assets.catalog import load_catalog

@@ -148,7 +148,8 @@ class ContentParity:
         """One line on what is wrong; or that nothing is."""
         if not self.staged:
             gone = (
-                f"base44.{self.entity} is unlogged: a restoration, or a crash of the server, leaves it empty by design"
+                f"base44.{self.entity}: staged export not restored, by design (unlogged tables); a crash of the server empties"
+                " it, too"
             )
             if self.kept:
                 edited = f", {self.edited} edited since" if self.edited else ""

@@ -28,7 +28,7 @@ from tests.acceptance.support import (
     versions_of_rows,
     waiting,
 )
-from tests.support import PASSWORD, Pg15
+from tests.support import PASSWORD, PG15_BIN, Pg15
 
 INTERRUPTED = "interrupted; run the same command again to go on"
 
@@ -147,6 +147,11 @@ def test_db_url_starts_a_server_that_psql_reaches_and_db_stop_ends_it(b44: Comma
     assert (stopped.status, stopped.out, stopped.err) == (0, "stopped\n", "")
     assert not own_server.running()
     assert subprocess.run(psql, capture_output=True, check=False).returncode == 2
+
+
+def test_db_bin_is_the_folder_of_the_programs_that_suit_the_server(b44: Command, pg15: Pg15) -> None:
+    assert b44("db", "bin").out == f"{EmbeddedServer(b44.directory / '.b44').bin_dir}\n"
+    assert b44.on(pg15.url())("db", "bin").out == f"{PG15_BIN}\n"
 
 
 # -- status and verify -------------------------------------------------------------------------------------------------
