@@ -451,7 +451,7 @@ def test_what_there_is_no_room_for_is_not_begun(plain: Catalogue, tmp_path: Path
     backup = stored_backup(plain, a_backup())
     file = replace(backup.files[0], raw_size=2**60)
 
-    with pytest.raises(BackupError, match=f"needs {2**60} bytes"):
+    with pytest.raises(BackupError, match=f"needs {2**60:,} bytes"):
         plain.fetch(backup, file, tmp_path / "dump")
 
     assert not (tmp_path / "dump").exists()
