@@ -113,16 +113,13 @@ def note_corrections(conn: Connection, table: str) -> None:
     )
 
 
-def show_corrected(conn: Connection, table: str, generation: int) -> None:
-    """Shows what a settlement has refused as it is to be read, where it was not staged so yet: not to be corrected again.
+def show_corrected(conn: Connection, table: str) -> None:
+    """Shows what the plan has refused as it is to be read, where it was not staged so yet: not to be corrected again.
 
     Args:
         conn: In a transaction.
         table: The entity's table.
-        generation: The settlement.
     """
-    if not _any(conn, table):
-        return
     conn.execute(
         sql.SQL(
             """
@@ -137,8 +134,9 @@ def show_corrected(conn: Connection, table: str, generation: int) -> None:
                 table,
                 sql.SQL(
                     "select id, base44_id, record, record_digest from migration.quarantine"
-                    " where entity = {} and generation = {}"
-                ).format(sql.Literal(table), sql.Literal(generation)),
+                    " where entity = {entity}"
+                    " and generation = (select n.generation from migration.settlements n where n.entity = {entity})"
+                ).format(entity=sql.Literal(table)),
             ),
         )
     )

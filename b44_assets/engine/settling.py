@@ -17,8 +17,8 @@ What belongs here: verdicts that need the whole entity. What does not: the rules
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import LiteralString
+from dataclasses import dataclass, field, replace
+from typing import LiteralString, cast
 
 from psycopg import sql
 
@@ -26,6 +26,7 @@ from b44_assets.catalog import Catalog, Kind, Numbered, Period, TableMapping
 from b44_assets.engine.batching import create_batch_functions
 from b44_assets.engine.correcting import note_corrections, show_corrected
 from b44_assets.engine.failpoints import failpoint
+from b44_assets.engine.recording import Recorder
 from b44_assets.engine.session import (
     Connection,
     Session,
@@ -42,6 +43,8 @@ from b44_assets.errors import DatabaseError, ThresholdError
 
 CONFLICTS = ("edited", "deleted", "not_newer")
 """Fates of records that are left out for the sake of the row that is there."""
+
+_GENERATION = sql.SQL("(select n.generation from migration.settlements n where n.entity = {})")
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def _settle(session: Session, mapping: TableMapping) -> Settlement:
     table = mapping.spec.name
     with session.connection(f"settle {table}") as conn:
         hold(conn, f"settle {table}")
-        fingerprint = _fingerprint(conn, session, mapping)
+        basis = _basis(conn, session, mapping)
+        fingerprint = scalar(conn, "select migration.fingerprint_of(%s, %s)", (basis.made_of, list(basis.reads)))
         with conn.transaction():
             create_mapping_view(conn, mapping, session.catalog.table(table).period, session.plausible_years)
         if (standing := _standing(conn, mapping, fingerprint)) is not None:
@@ -99,20 +103,9 @@ def _settle(session: Session, mapping: TableMapping) -> Settlement:
         session.progress(f"{table}: mapping", 0, 0)
         with conn.transaction():
             again = scalar(conn, "select exists (select from migration.migrated where entity = %s)", (table,))
-            _note_following(conn, session.catalog, mapping)
-            _evaluate(conn, session.catalog, mapping, again=again)
+            _judge(conn, session.catalog, mapping, again=again)
             failpoint("settle: evaluated", conn)
-            if mapping.numbered is not None:
-                _number(conn, mapping, mapping.numbered)
-            _write_books(session, conn, mapping, fingerprint)
-            _note_parts(conn, session.catalog, mapping)
-            # What an earlier settlement has noted goes in any case: all that it was about may have been taken back.
-            conn.execute("delete from migration.retained where entity = %s", (table,))
-            conn.execute("delete from migration.conflicts where entity = %s and accepted_at is null", (table,))
-            if again:
-                _note_retained(conn, mapping)
-                _note_conflicts(session, conn, mapping)
-            _note_undated(conn, session.catalog, mapping)
+            _note(session, conn, mapping, basis, sql.Literal(fingerprint), again=again)
             create_batch_functions(
                 conn,
                 mapping,
@@ -125,6 +118,7 @@ def _settle(session: Session, mapping: TableMapping) -> Settlement:
                     (table,),
                 ),
             )
+            _create_plan_function(session, conn, mapping, basis)
             settlement = _read(conn, table, changed=True)
             limit = session.max_quarantine
             if limit is not None and limit.exceeded(settlement.quarantined, settlement.read):
@@ -137,6 +131,115 @@ def _settle(session: Session, mapping: TableMapping) -> Settlement:
         return settlement
 
 
+def _judge(conn: Connection, catalog: Catalog, mapping: TableMapping, *, again: bool) -> None:
+    _note_following(conn, catalog, mapping)
+    _evaluate(conn, catalog, mapping, again=again)
+
+
+def _note(
+    session: Session,
+    conn: Connection,
+    mapping: TableMapping,
+    basis: _Basis,
+    fingerprint: sql.Composable,
+    *,
+    again: bool,
+) -> None:
+    table = mapping.spec.name
+    if mapping.numbered is not None:
+        _number(conn, mapping, mapping.numbered)
+    _write_books(session, conn, mapping, basis, fingerprint)
+    _note_parts(conn, session.catalog, mapping)
+    # What an earlier settlement has noted goes in any case: all that it was about may have been taken back.
+    conn.execute("delete from migration.retained where entity = %s", (table,))
+    conn.execute("delete from migration.conflicts where entity = %s and accepted_at is null", (table,))
+    if again:
+        _note_retained(conn, mapping)
+        _note_conflicts(session, conn, mapping)
+    _note_undated(conn, session.catalog, mapping)
+
+
+def _create_plan_function(session: Session, conn: Connection, mapping: TableMapping, basis: _Basis) -> None:
+    """Makes `migration.plan_<table>`: the same plan once more, from SQL, when what it reads has changed.
+
+    Args:
+        session: The run, whose limits hold for it.
+        conn: In the transaction of the plan, which is made.
+        mapping: The entity's mapping.
+        basis: What the plan depends on.
+    """
+    table, catalog = mapping.spec.name, session.catalog
+    by_hand = replace(session, run_id=None)
+    variants: dict[bool, sql.Composable] = {}
+    settings: list[str] = []
+    for again in (True, False):
+        recorder = Recorder(conn)
+        recording = cast("Connection", recorder)
+        _judge(recording, catalog, mapping, again=again)
+        _note(by_hand, recording, mapping, basis, sql.SQL("current_setting('b44.fingerprint')"), again=again)
+        create_batch_functions(recording, mapping, catalog.table(table).period, updates=again, corrected=True)
+        variants[again] = sql.SQL("\n").join(
+            sql.SQL("execute {};").format(sql.Literal(text)) for text in recorder.statements
+        )
+        settings = recorder.settings
+    body = sql.SQL(
+        """
+        begin
+          -- As it is before anything is read: what changes meanwhile is planned for once more.
+          perform set_config('b44.fingerprint', migration.fingerprint_of({made_of}, {reads}), true);
+          if exists (select from migration.migrated where entity = {entity}) then
+            {again}
+          else
+            {first}
+          end if;
+          {limit}
+        end
+        """
+    ).format(
+        made_of=sql.Literal(basis.made_of),
+        reads=sql.Literal(list(basis.reads)),
+        entity=sql.Literal(table),
+        again=variants[True],
+        first=variants[False],
+        limit=_limited(session, table),
+    )
+    function = sql.Identifier("migration", f"plan_{table}")
+    conn.execute(
+        sql.SQL(
+            "create or replace function {}() returns void language plpgsql set search_path = public, pg_temp {} as {}"
+        ).format(
+            function,
+            # Settings of this module's own statements.
+            sql.SQL(" ").join(sql.SQL("set " + setting) for setting in settings),  # pyright: ignore[reportArgumentType]
+            sql.Literal(body.as_string(conn)),
+        )
+    )
+    conn.execute(sql.SQL("revoke all on function {}() from public").format(function))
+
+
+def _limited(session: Session, table: str) -> sql.Composable:
+    """Refuses a plan with more refused records than the session allows, as PL/pgSQL."""
+    limit = session.max_quarantine
+    if limit is None:
+        return sql.SQL("")
+    share = limit.percent
+    return sql.SQL(
+        """
+        if exists (select from migration.settlements s where s.entity = {entity} and {exceeded}) then
+          raise exception using message = {message};
+        end if;
+        """
+    ).format(
+        entity=sql.Literal(table),
+        exceeded=sql.SQL("s.quarantined > {}").format(sql.Literal(limit.count))
+        if share is None
+        else sql.SQL("s.quarantined * 100 * {}::numeric > s.read * {}::numeric").format(
+            sql.Literal(share.denominator), sql.Literal(share.numerator)
+        ),
+        message=sql.Literal(f"{table}: more records would be quarantined than B44_MAX_QUARANTINE={limit} allows"),
+    )
+
+
 def _exists(conn: Connection, mapping: TableMapping, condition: LiteralString) -> bool:
     query = sql.SQL("select exists (select from migration.{} where {})")
     return scalar(conn, query.format(sql.Identifier(f"{mapping.spec.name}_settled"), sql.SQL(condition)))
@@ -146,8 +249,20 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def _fingerprint(conn: Connection, session: Session, mapping: TableMapping) -> str:
-    """What the result depends on: the staged export, the mapping, and what the tables it reads hold from the migration."""
+@dataclass(frozen=True)
+class _Basis:
+    """What a plan depends on.
+
+    Attributes:
+        made_of: Digest of the staged export, the mapping and its functions.
+        reads: The migrated tables that the mapping reads; what they hold from the migration counts, too.
+    """
+
+    made_of: str
+    reads: tuple[str, ...]
+
+
+def _basis(conn: Connection, session: Session, mapping: TableMapping) -> _Basis:
     table, catalog = mapping.spec.name, session.catalog
     generation = scalar(conn, "select generation from migration.exports where entity = %s", (table,))
     if generation is None:
@@ -161,14 +276,9 @@ def _fingerprint(conn: Connection, session: Session, mapping: TableMapping) -> s
     parts = [mapping.spec.digest, str(generation)]
     if catalog.table(table).period is not None:
         parts.append(f"plausible {session.plausible_years}")
-    for name in mapping.spec.depends:
-        if name in catalog.mappings:
-            held = conn.execute(
-                "select count(*), max(batch_number) from migration.migrated where entity = %s", (name,)
-            ).fetchone()
-            parts.append(str(held))
     parts += [spec.digest for spec in catalog.of(Kind.FUNCTION) if spec.name in mapping.spec.depends]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    made_of = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return _Basis(made_of, tuple(name for name in mapping.spec.depends if name in catalog.mappings))
 
 
 def _standing(conn: Connection, mapping: TableMapping, fingerprint: str) -> Settlement | None:
@@ -464,17 +574,18 @@ def _number(conn: Connection, mapping: TableMapping, numbered: Numbered) -> None
     conn.execute(sql.SQL("drop table migration.{}").format(renamed))
 
 
-def _write_books(session: Session, conn: Connection, mapping: TableMapping, fingerprint: str) -> None:
+def _write_books(
+    session: Session, conn: Connection, mapping: TableMapping, basis: _Basis, fingerprint: sql.Composable
+) -> None:
     table = mapping.spec.name
     settled = sql.Identifier(f"{table}_settled")
     conn.execute("delete from migration.settlements where entity = %s", (table,))
-    generation = scalar(
-        conn,
+    conn.execute(
         sql.SQL(
             """
             insert into migration.settlements
-              (entity, fingerprint, read, deduplicated, quarantined, unchanged, to_migrate, contested, run_id)
-            select {table}, {fingerprint}, e.records,
+              (entity, fingerprint, made_of, reads, read, deduplicated, quarantined, unchanged, to_migrate, contested, run_id)
+            select {table}, {fingerprint}, {made_of}, {reads}, e.records,
                    (select count(*) from migration.versions v where v.entity = {table} and v.repeated),
                    e.refused + c.refused, c.unchanged, c.to_migrate, c.contested, {run_id}
               from migration.exports e
@@ -485,14 +596,15 @@ def _write_books(session: Session, conn: Connection, mapping: TableMapping, fing
                       coalesce(max(position) filter (where fate = 'update' and contested), 0) as contested
                  from migration.{settled}) c
              where e.entity = {table}
-            returning generation
             """
         ).format(
             table=sql.Literal(table),
-            fingerprint=sql.Literal(fingerprint),
+            fingerprint=fingerprint,
+            made_of=sql.Literal(basis.made_of),
+            reads=sql.Literal(list(basis.reads)),
             run_id=sql.Literal(session.run_id),
             settled=settled,
-        ),
+        )
     )
     note_corrections(conn, table)
     # What was corrected and is sound now stays until its batch has migrated it.
@@ -529,12 +641,12 @@ def _write_books(session: Session, conn: Connection, mapping: TableMapping, fing
         ).format(
             table=sql.Literal(table),
             run_id=sql.Literal(session.run_id),
-            generation=sql.Literal(generation),
+            generation=_GENERATION.format(sql.Literal(table)),
             settled=settled,
             source=sql.Identifier(f"{table}_source"),
         )
     )
-    show_corrected(conn, table, generation)
+    show_corrected(conn, table)
 
 
 def _note_parts(conn: Connection, catalog: Catalog, mapping: TableMapping) -> None:

@@ -53,6 +53,9 @@ create table if not exists migration.settlements (
   settled_at timestamptz not null default now()
 );
 
+alter table migration.settlements add column if not exists made_of text;
+alter table migration.settlements add column if not exists reads text[] not null default '{}';
+
 -- The partitions of what is to be migrated: which positions of the settlement each has.
 create table if not exists migration.parts (
   entity text not null,
@@ -79,6 +82,8 @@ comment on table migration.refused is 'Records that could not be staged, as they
 comment on table migration.versions is 'Records passed over for another of the same id';
 comment on table migration.settlements is 'What becomes of the staged records of each entity, in numbers';
 comment on column migration.settlements.fingerprint is 'Digest of the export, the mapping and what it reads: the same fingerprint gives the same result';
+comment on column migration.settlements.made_of is 'The part of it that does not change while records are migrated';
+comment on column migration.settlements.reads is 'The migrated tables that the mapping reads';
 comment on column migration.settlements.unchanged is 'Records that were migrated before and are the same';
 comment on column migration.settlements.to_migrate is 'Records to insert or to update';
 comment on column migration.settlements.vanished is 'Records migrated before that this export has no more; their rows stay';

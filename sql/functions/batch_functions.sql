@@ -4,7 +4,8 @@
 -- As the guide's migrate_users_batch and migrate_posts_batch, but: they go on after the last batch rather than begin at the
 -- first record each time, read the verdicts of the mapping, keep their books in the same transaction, and return 0 only when
 -- nothing is left.
--- depends: partition_functions, migration/exports, migration/migration_log, migration/quarantine, migration/conflicts
+-- depends: partition_functions, migration/exports, migration/migration_log, migration/quarantine, migration/conflicts,
+--   migration/migrated, migration/accounting
 
 -- The next positions of a partition, for this transaction to work on. A partition is worked on by one transaction at a time,
 -- and nothing is settled anew meanwhile: another run may be under way, or the last batch of one that was killed still be
@@ -93,13 +94,57 @@ begin
 end
 $$;
 
+-- Plans an entity's records anew where what its mapping reads has changed since, as the users that posts are of. What the
+-- tables that it reads still have to migrate is migrated first: records that point there would be refused else.
+create or replace function migration.plan_again(entity_name text, batch_size integer) returns void
+language plpgsql
+set search_path = public, pg_temp
+as $$
+declare
+  caller_lock_timeout constant text := current_setting('lock_timeout');
+  plan record;
+  needed text;
+begin
+  select s.fingerprint, s.made_of, s.reads into plan from migration.settlements s where s.entity = entity_name;
+  -- One that an earlier version made says nothing of what it reads.
+  if plan.made_of is null then
+    return;
+  end if;
+  for needed in
+    select a.entity from unnest(plan.reads) with ordinality as read (name, place)
+      join migration.settlements s on s.entity = read.name
+      join migration.accounting a on a.entity = read.name
+     where a.pending > 0 or s.made_of is not null and s.fingerprint <> migration.fingerprint_of(s.made_of, s.reads)
+     order by place
+  loop
+    while migration.next_batch(needed, batch_size) > 0 loop
+    end loop;
+  end loop;
+  if plan.fingerprint = migration.fingerprint_of(plan.made_of, plan.reads) then
+    return;
+  end if;
+  if to_regclass(format('migration.%I', entity_name || '_mapping')) is null then
+    raise object_not_in_prerequisite_state using
+      message = format('%s: another export was staged since its records were planned', entity_name),
+      hint = 'b44 migrate plans and migrates them.';
+  end if;
+  perform set_config('lock_timeout', '0', true);
+  perform pg_advisory_xact_lock(hashtextextended(format('settle %s', entity_name), 44));
+  perform set_config('lock_timeout', caller_lock_timeout, true);
+  select s.fingerprint, s.made_of, s.reads into plan from migration.settlements s where s.entity = entity_name;
+  if plan.fingerprint <> migration.fingerprint_of(plan.made_of, plan.reads) then
+    execute format('select migration.%I()', 'plan_' || entity_name);
+  end if;
+end
+$$;
+
 -- Migrates the next records of an entity, of its earliest partition that is not done. Returns how many; 0 when all are.
 create or replace function migration.next_batch(entity_name text, batch_size integer) returns integer
 language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  settled constant bigint := (select s.generation from migration.settlements s where s.entity = entity_name);
+  settled bigint;
   caller_work_mem constant text := current_setting('work_mem');
   part record;
   batch record;
@@ -107,7 +152,10 @@ declare
 begin
   if batch_size is null or batch_size < 1 then
     raise invalid_parameter_value using message = format('a batch has at least one record, not %s', batch_size);
-  elsif settled is null then
+  end if;
+  perform migration.plan_again(entity_name, batch_size);
+  settled := (select s.generation from migration.settlements s where s.entity = entity_name);
+  if settled is null then
     raise object_not_in_prerequisite_state using
       message = format('nothing is settled for %s', entity_name),
       hint = 'b44 migrate, or the assets of the table in Dagster, stage the export and judge its records first.';
@@ -165,6 +213,8 @@ comment on function migration.begin_batch(text, bigint, date, integer, boolean) 
   'The next positions of a partition, held for this transaction; null where nothing is left';
 comment on function migration.refuse_record(text, bigint, date, bigint, bigint, text, text) is
   'Puts a record that the server refuses into quarantine';
+comment on function migration.plan_again(text, integer) is
+  'Plans the records of a table anew where what its mapping reads has changed, once that is migrated';
 comment on function migration.next_batch(text, integer) is 'Migrates the next records of a table; 0 when nothing is left';
 comment on function migrate_users_batch(integer) is 'Migrates the next users; returns how many, 0 when nothing is left';
 comment on function migrate_posts_batch(integer) is 'Migrates the next posts; returns how many, 0 when nothing is left';
@@ -176,7 +226,7 @@ declare
 begin
   for item in
     select p.oid::regprocedure as name from pg_proc p
-     where p.pronamespace = to_regnamespace('migration') and p.proname ~ '^(load|complete)_'
+     where p.pronamespace = to_regnamespace('migration') and p.proname ~ '^(load|complete|plan)_'
        and has_function_privilege('public', p.oid, 'execute')
   loop
     execute format('alter function %s set search_path = public, pg_temp', item.name);
@@ -189,6 +239,7 @@ $$;
 revoke all on routine
   migration.begin_batch(text, bigint, date, integer, boolean),
   migration.refuse_record(text, bigint, date, bigint, bigint, text, text),
+  migration.plan_again(text, integer),
   migration.next_batch(text, integer)
 from public;
 
