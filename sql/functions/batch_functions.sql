@@ -187,6 +187,7 @@ $$;
 -- Nothing in public may depend on schema migration, which goes after the cut-over; so these find it when they are called.
 create or replace function migrate_users_batch(batch_size integer default 1000) returns integer
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   if to_regprocedure('migration.next_batch(text, integer)') is null then
@@ -199,6 +200,7 @@ $$;
 
 create or replace function migrate_posts_batch(batch_size integer default 1000) returns integer
 language plpgsql
+set search_path = public, pg_temp
 as $$
 begin
   if to_regprocedure('migration.next_batch(text, integer)') is null then
@@ -239,6 +241,7 @@ $$;
 revoke all on routine
   migration.begin_batch(text, bigint, date, integer, boolean),
   migration.refuse_record(text, bigint, date, bigint, bigint, text, text),
+  migration.fingerprint_of(text, text[]),
   migration.plan_again(text, integer),
   migration.next_batch(text, integer)
 from public;

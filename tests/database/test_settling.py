@@ -256,7 +256,7 @@ def plans_of_settling(target: Target, table: str, monkeypatch: pytest.MonkeyPatc
 
     def explained(conn: Connection, query: Any, *args: Any, **named: Any) -> Any:
         text = query.as_string(conn) if isinstance(query, sql.Composable) else str(query)
-        if f'create unlogged table migration."{table}_settled"' in text:
+        if text.lstrip().startswith(f'create unlogged table migration."{table}_settled"'):
             execute(conn, LARGE)
             plans.append("\n".join(row[0] for row in execute(conn, b"explain " + text.encode()).fetchall()))
         return execute(conn, query, *args, **named)
