@@ -76,6 +76,7 @@ class Outcome:
     seconds: float
     pending: dict[str, int] = field(default_factory=dict[str, int])
     unaccounted: dict[str, int] = field(default_factory=dict[str, int])
+    unmapped: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     checks: tuple[CheckOutcome, ...] = ()
     stages: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -98,6 +99,7 @@ class Outcome:
         return json.dumps(
             {
                 "entities": self.entities,
+                "unmapped": self.unmapped,
                 "checks": {"passed": self.passed, "warned": self.warned, "failed": self.failed},
                 "seconds": round(self.seconds, 3),
             },
@@ -169,13 +171,11 @@ def migrate(export: Path | None, database_url: str | None, as_json: bool) -> Non
     if settings.export_dir is None and not _staged_tables_exist(settings):
         raise ExportError("no export: name its folder with --export DIR or B44_EXPORT_DIR")
     if settings.export_dir is not None:
-        from b44_assets.exports import discover
-
-        discover(settings.export_dir)
+        _look_at(settings.export_dir, settings)
     _refuse_where_finished(_session(settings), "migrate")
     with _alone(settings) as lock:
         outcome, faults = _run("migrate_everything", settings, as_json=as_json, lock=lock)
-    _conclude(settings, outcome, faults, as_json=as_json)
+    _conclude(settings, outcome, _with_nothing_migrated(settings, outcome, faults), as_json=as_json)
 
 
 @main.command()
@@ -251,14 +251,13 @@ def cutover(
     settings = settings_with(export_dir=export, database_url=database_url)
     if settings.export_dir is None:
         raise ExportError("no export: name the folder of the last one with --export DIR or B44_EXPORT_DIR")
-    from b44_assets.exports import discover
-
-    discover(settings.export_dir)
+    _look_at(settings.export_dir, settings)
     _refuse_where_finished(_session(settings), "cutover")
     begun = datetime.now(UTC)
     target = output or Path.cwd() / f"cutover-{begun:%Y%m%dT%H%M%SZ}.html"
     with _alone(settings) as lock:
         outcome, faults = _run("migrate_everything", settings, as_json=as_json, prove=True, lock=lock)
+    faults = _with_nothing_migrated(settings, outcome, faults)
     held = not (faults or outcome.failed or outcome.incomplete)
     _write_report(settings, target, outcome, faults, begun=begun, signed_by=signed_by or getpass.getuser())
     if not as_json:
@@ -413,16 +412,18 @@ def status(database_url: str | None, as_json: bool) -> None:
     found = () if state.over else accounts(session)
     if as_json:
         over = {"finished": state.explain(), "archive": state.archive} if state.over else {}
-        click.echo(json.dumps({"entities": _entities(found), **over}, ensure_ascii=False))
+        facts = {"entities": _entities(found), "unmapped": _unmapped(session), **over}
+        click.echo(json.dumps(facts, ensure_ascii=False))
         return
     console = out()
     if state.over:
         click.echo(f"{state.explain()[0].upper()}{state.explain()[1:]}.")
         return
-    if not found:
+    unmapped = _unmapped(session)
+    if not found and not unmapped:
         console.print("Nothing has been migrated into this database yet.")
         return
-    _print_accounts(console, found)
+    _print_accounts(console, found, unmapped)
     for one in progress_of(session):
         if one.percentage < 100:
             speed = round(one.records_per_second or 0)
@@ -690,6 +691,7 @@ def _run(
         seconds=time.monotonic() - started,
         pending={account.entity: account.pending for account in found if account.pending},
         unaccounted={account.entity: account.unaccounted for account in found if account.unaccounted},
+        unmapped=_unmapped(session),
         checks=checks,
         stages=_seconds_by_stage(result, session.catalog),
     )
@@ -796,6 +798,45 @@ def _entities(found: tuple[EntityAccount, ...]) -> dict[str, dict[str, Any]]:
     }
 
 
+def _unmapped(session: Session) -> dict[str, dict[str, Any]]:
+    from b44_assets.engine.strays import unmapped_entities
+
+    return {one.entity: {"read": one.records, "file": one.file} for one in unmapped_entities(session)}
+
+
+class NothingMigratedOfExportError(B44Error):
+    """The export was read, and `sql/` has a table for no record of it."""
+
+    exit_status = 1
+
+
+def _look_at(export: Path, settings: Settings) -> bool:
+    """Say at once what is wrong with the folder, before a server is started for it; tell whether a file has a table."""
+    from b44_assets.catalog import load_catalog
+    from b44_assets.exports import discover
+
+    known = load_catalog(settings.sql_dir).entities
+    return any(file.entity in known for file in discover(export, known))
+
+
+def _with_nothing_migrated(settings: Settings, outcome: Outcome, faults: list[B44Error]) -> list[B44Error]:
+    """The faults of a run, and that it moved nothing where the export has records, and none of them a table."""
+    if settings.export_dir is None or faults or not outcome.unmapped:
+        return faults
+    if any(counts["read"] for counts in outcome.entities.values()):
+        return faults
+    records = sum(counts["read"] for counts in outcome.unmapped.values())
+    if not records and _look_at(settings.export_dir, settings):
+        return faults  # files of tables, all of them without records
+    entities = ", ".join(f"{entity} {counts['read']:,}" for entity, counts in list(outcome.unmapped.items())[:10])
+    return [
+        NothingMigratedOfExportError(
+            f"{settings.export_dir}: none of its {records:,} records has a table in {settings.sql_dir} ({entities});"
+            " make the tables of this app with b44 init"
+        )
+    ]
+
+
 def _conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None:
     if as_json:
         click.echo(outcome.as_json())
@@ -821,7 +862,8 @@ def _print_outcome(settings: Settings, outcome: Outcome) -> None:
             *(f"{counts[name]:,}" for name in ("read", "migrated", "deduplicated", "quarantined")),
             f"{sum(counts['repairs'].values()):,}",
         )
-    if outcome.entities:
+    _add_unmapped(table, outcome.unmapped)
+    if outcome.entities or outcome.unmapped:
         console.print(table)
     reasons = Table("table", "reason", right("records"))
     for entity, counts in outcome.entities.items():
@@ -840,6 +882,11 @@ def _print_outcome(settings: Settings, outcome: Outcome) -> None:
         console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
+def _add_unmapped(table: Table, unmapped: dict[str, dict[str, Any]]) -> None:
+    for entity, counts in unmapped.items():
+        table.add_row(f"{entity} (no table)", f"{counts['read']:,}", *["-"] * (len(table.columns) - 2))
+
+
 def _own_command() -> str:
     """What to type to run this program again: its name if the shell would find it, else its path from here."""
     if shutil.which("b44") is not None:
@@ -848,7 +895,7 @@ def _own_command() -> str:
     return str(script.relative_to(Path.cwd())) if script.is_relative_to(Path.cwd()) else str(script)
 
 
-def _print_accounts(console: Console, found: tuple[EntityAccount, ...]) -> None:
+def _print_accounts(console: Console, found: tuple[EntityAccount, ...], unmapped: dict[str, dict[str, Any]]) -> None:
     names = ["read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted"]
     # After a newer export only, as the width of a terminal is scarce.
     names += [name for name in ("vanished", "conflicts") if any(getattr(account, name) for account in found)]
@@ -858,6 +905,7 @@ def _print_accounts(console: Console, found: tuple[EntityAccount, ...]) -> None:
             account.entity,
             *(f"{getattr(account, name):,}" for name in names),
         )
+    _add_unmapped(table, unmapped)
     console.print(table)
     for account in found:
         for reason, count in account.reasons.items():

@@ -6,6 +6,8 @@ its status. Anything else is a defect of ours and keeps its traceback.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class B44Error(Exception):
     """A fault with a one-line explanation for the person at the terminal.
@@ -27,6 +29,19 @@ class ExportError(B44Error):
 
 class ExportChangedError(ExportError):
     """A file of the export became another one while it was read; what was read of it must not be used."""
+
+
+class FieldClashError(ExportError):
+    """Two fields of a file could both be meant by one known name, which came out only while it was read.
+
+    Attributes:
+        field: The known name.
+    """
+
+    def __init__(self, path: Path, field: str) -> None:
+        """Name the file and the field."""
+        super().__init__(f"{path}: several fields could be {field}")
+        self.field = field
 
 
 class CatalogError(B44Error):

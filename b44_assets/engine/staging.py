@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ from b44_assets.engine.sources import (
     staged_is_gone,
     with_columns,
 )
-from b44_assets.errors import ExportChangedError, ExportError
+from b44_assets.errors import ExportChangedError, ExportError, FieldClashError
 from b44_assets.exports import Batch, ExportFile, ExportReader, Refused, discover, open_export
 
 _GENTLE_PIECE = 64 * 2**10
@@ -100,11 +100,14 @@ def stage(session: Session, mapping: TableMapping, directory: Path | None) -> St
 
 def _stage(session: Session, mapping: TableMapping, directory: Path | None) -> StagedExport:
     table = mapping.spec.name
-    file = next((f for f in (discover(directory) if directory else ()) if f.entity == mapping.entity), None)
+    file = next(
+        (f for f in (discover(directory, session.catalog.entities) if directory else ()) if f.entity == mapping.entity),
+        None,
+    )
     with session.connection(f"stage {table}", idles=True) as conn:
         hold(conn, f"stage {table}")
         if file is not None:
-            return reading_whole(session, lambda: _stage_file(session, conn, mapping, file))
+            return reading_whole(session, lambda: _stage_recognised(session, conn, mapping, file))
         if scalar(conn, "select to_regclass(%s)", (f"base44_{table}",)) is not None:
             return _stage_table(session, conn, mapping, f"base44_{table}")
         if directory is None and (standing := _standing(conn, mapping)) is not None:
@@ -131,14 +134,14 @@ def reading_whole(session: Session, read: Callable[[], T]) -> T:
 
 
 @contextmanager
-def opened_whole(file: ExportFile) -> Generator[ExportReader]:
-    """Open a file of the export for a block, at the end of which it must still be the same.
+def opened_whole(file: ExportFile, known: Sequence[str] = (), apart: Set[str] = frozenset()) -> Generator[ExportReader]:
+    """Open a file of the export for a block, at the end of which it must still be the same; `known` and `apart` as for `open_export`.
 
     Raises:
         ExportChangedError: It is not.
         ExportError: It cannot be read.
     """
-    with open_export(file) as reader:
+    with open_export(file, known=known, apart=apart) as reader:
         try:
             yield reader
         except ExportError:
@@ -147,10 +150,24 @@ def opened_whole(file: ExportFile) -> Generator[ExportReader]:
             raise
 
 
-def _stage_file(session: Session, conn: Connection, mapping: TableMapping, file: ExportFile) -> StagedExport:
+def _stage_recognised(session: Session, conn: Connection, mapping: TableMapping, file: ExportFile) -> StagedExport:
+    """Stage a file; from the beginning where two of its fields turn out to be meant by one name, which neither then has."""
+    apart: set[str] = set()
+    while True:
+        try:
+            return _stage_file(session, conn, mapping, file, apart)
+        except FieldClashError as clash:
+            if clash.field in apart:
+                raise
+            apart.add(clash.field)
+
+
+def _stage_file(
+    session: Session, conn: Connection, mapping: TableMapping, file: ExportFile, apart: Set[str]
+) -> StagedExport:
     table = mapping.spec.name
     refused: list[Refused] = []
-    with opened_whole(file) as reader:
+    with opened_whole(file, [name for item in mapping.fields for name in item.spellings], apart) as reader:
         known = conn.execute("select digest, bytes from migration.exports where entity = %s", (table,)).fetchone()
         # Only the content tells: a file may be changed and keep its size and its time.
         if known is not None and known[1] == reader.size and (digest := reader.digest_of_all()) == known[0]:

@@ -1,7 +1,7 @@
 """Reading Base44 exports: from a folder of files to Arrow batches of text, whatever the dialect."""
 
-from b44_assets.exports.discovery import discover
+from b44_assets.exports.discovery import Survey, discover, survey
 from b44_assets.exports.model import Batch, Dialect, ExportFile, ExportReader, Refused
 from b44_assets.exports.opening import open_export
 
-__all__ = ["Batch", "Dialect", "ExportFile", "ExportReader", "Refused", "discover", "open_export"]
+__all__ = ["Batch", "Dialect", "ExportFile", "ExportReader", "Refused", "Survey", "discover", "open_export", "survey"]

@@ -11,6 +11,7 @@ that matching takes linear time.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +22,9 @@ _LINE_END_OR_END: Final = rb"(?:\r?+\n|\r?+\Z)"
 # A blank line is no record, and neither is nothing at all.
 _BEGIN: Final = rb"(?![\r\n]|\Z)"
 _LINE_END_BYTES: Final = b"\r\n"
+_NOT_DOUBLED: Final = re.compile(rb'"(?!")|""[,\r\n]')
+_ENDED: Final = re.compile(rb'(?:[^"]"|,"")\r?\n\Z')
+_ID: Final = re.compile(rb'"?[0-9a-fA-F]{24}\b')
 # More cells than any file has fields, few enough to be remembered while matching.
 _MANY: Final = 8_000
 
@@ -91,6 +95,7 @@ class Split:
         blank_lines: Lines without any character between records.
         cut_short: Records that lacked cells at their end.
         surplus: Records that had empty cells too many.
+        separators: Lines of delimiters alone, which are no records.
     """
 
     segments: list[Good | Fitted | Malformed]
@@ -98,6 +103,7 @@ class Split:
     blank_lines: int
     cut_short: int
     surplus: int
+    separators: int = 0
 
     @property
     def records(self) -> int:
@@ -159,8 +165,10 @@ class Grammar:
         cell = _cell(delimiter, all_quoted=all_quoted)
         prefix = _QUOTED_PREFIX if all_quoted else rb"(?:%b|%b\r?+)" % (_QUOTED_PREFIX, _bare(delimiter))
 
+        begin = _BEGIN if all_quoted else rb"%b(?!%b++\r?+(?:\n|\Z))" % (_BEGIN, comma)
+
         def record(cells: str, end: bytes) -> bytes:
-            return b"%b%b(?:%b%b){%b}%b" % (_BEGIN, cell, comma, cell, cells.encode(), end)
+            return b"%b%b(?:%b%b){%b}%b" % (begin, cell, comma, cell, cells.encode(), end)
 
         least = fields if all_quoted else min(usual_cells or fields, fields)
         # In pairs: for a stretch with more of the file behind it, and for the file's end.
@@ -168,7 +176,8 @@ class Grammar:
         self._record = tuple(re.compile(record(f"{fields - 1}", end)) for end in ends)
         self._any = tuple(re.compile(record(f"0,{_MANY}", end)) for end in ends)
         self._next = tuple(re.compile(rb"\n(?=%b)" % record(f"{least - 1},{fields - 1}", end)) for end in ends)
-        self._blank = tuple(re.compile(end) for end in ends)
+        self._blank = tuple(re.compile(b"%b*+%b" % (comma, end)) for end in ends)
+        self._least = least
         self._cell = re.compile(cell)
         self._cell_before_delimiter = re.compile(b"(%b)%b" % (cell, comma))
         self._cells = re.compile(b"(?:%b%b){0,%d}" % (cell, comma, _MANY))
@@ -194,9 +203,10 @@ class Grammar:
             overlong: Do not wait for the end of an incomplete record if a whole one begins behind it.
         """
         segments: list[Good | Fitted | Malformed] = []
-        blank_lines = cut_short = surplus = 0
+        blank_lines = cut_short = surplus = separators = 0
         whole, any_record = self._record[final].match, self._any[final]
         following, blank = self._next[final], self._blank[final]
+        begins_blank = _LINE_END_BYTES + self._delimiter
         at, size = 0, len(data)
         while at < size:
             start, records = at, 0
@@ -206,8 +216,11 @@ class Grammar:
             if records:
                 segments.append(Good(start, at, records))
                 continue
-            if data[at] in _LINE_END_BYTES and (match := blank.match(data, at)):
-                blank_lines += 1
+            if data[at] in begins_blank and (match := blank.match(data, at)):
+                if data[at] in _LINE_END_BYTES:
+                    blank_lines += 1
+                else:
+                    separators += 1
                 at = match.end()
                 continue
             if row := None if self.all_quoted else self._row(data, at, any_record, following):
@@ -219,9 +232,10 @@ class Grammar:
             end = self._damage_end(data, at, final=final, overlong=overlong)
             if end is None:
                 break
-            segments.append(Malformed(without_line_end(data[at:end]), self._fault(data, at, end)))
-            at = end
-        return Split(segments, at, blank_lines, cut_short, surplus)
+            for row_end in self._damaged_rows(data, at, end):
+                segments.append(Malformed(without_line_end(data[at:row_end]), self._fault(data, at, row_end)))
+                at = row_end
+        return Split(segments, at, blank_lines, cut_short, surplus, separators)
 
     def _row(self, data: bytes, at: int, any_record: re.Pattern[bytes], following: re.Pattern[bytes]) -> _Row | None:
         """Bring a well-formed row of a spreadsheet to the number of fields; None where that cannot be done."""
@@ -260,6 +274,37 @@ class Grammar:
         if after := following.search(data, at):
             return after.start() + 1
         return len(data) if final else None
+
+    def _damaged_rows(self, data: bytes, start: int, end: int) -> Iterator[int]:
+        """Tell adjacent damaged records apart, each on lines of its own.
+
+        Where a line begins as a record does, and there are as many delimiters on both sides of its beginning as a record
+        has, one ends and the next begins. Lines of a text within one record hardly ever look so.
+
+        Yields:
+            Where each ends, the last at `end`.
+        """
+        separator = b'","' if self.all_quoted else self._delimiter
+        wanted = self._least - 1
+        at = start
+        line = data.find(b"\n", start, end - 1) + 1
+        while wanted and line:
+            after = data.find(b"\n", line, end - 1) + 1
+            here = data.count(separator, at, line)
+            there = data.count(separator, line, after or end)
+            if self.all_quoted:
+                is_begun = data[line : line + 1] == b'"' and _NOT_DOUBLED.match(data, line) is not None
+                is_ended = _ENDED.search(data[max(at, line - 5) : line]) is not None
+                are_ids = _ID.match(data, at) is not None and _ID.match(data, line) is not None
+                lost = 1 if (is_ended or are_ids) and wanted > 1 else 0
+                is_apart = is_begun and min(here, there) >= wanted - lost
+            else:
+                is_apart = min(here, there) >= wanted
+            if is_apart and not (_ID.match(data, at) and not _ID.match(data, line)):
+                yield line
+                at = line
+            line = after
+        yield end
 
     def _fault(self, data: bytes, start: int, end: int) -> str:
         """Say what is wrong with the damaged record at these offsets."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,9 +12,12 @@ from typing import Final
 from b44_assets.errors import ExportError
 from b44_assets.exports.csv_grammar import first_row, split_row, without_line_end
 from b44_assets.exports.model import MAX_CSV_FIELDS
-from b44_assets.exports.names import distinct
+from b44_assets.exports.names import distinct, matched, recognised, require_id
 
-_DELIMITERS: Final = (b",", b";", b"\t")
+_DELIMITERS: Final = (b",", b";", b"\t", b"|")
+# The line by which spreadsheets are told the delimiter.
+_HINT: Final = re.compile(rb'"?sep=([^\r\n"])"?[ \t,;|]*\r?\n', re.IGNORECASE)
+_BLANK_LINES: Final = re.compile(rb"(?:[ \t,;|]*\r?\n)*")
 
 
 @dataclass(frozen=True)
@@ -36,18 +41,24 @@ class Header:
     oddities: Counter[str]
 
 
-def read_header(path: Path, head: bytes, *, final: bool) -> Header:
+def read_header(path: Path, head: bytes, *, final: bool, known: Sequence[str] = ()) -> Header:
     """Read the names of the fields.
 
     Args:
         path: For messages.
         head: The file's first bytes, without a byte order mark.
         final: The file ends with them.
+        known: Fields that are looked for; a name that differs from one in case, blanks, `-` and `_` alone is read as it.
 
     Raises:
         ExportError: There is no whole line, it holds NUL or invalid UTF-8, cannot be split, or has too many names.
     """
-    begin = head.rfind(b"\n", 0, len(head) - len(head.lstrip(b" \t\r\n"))) + 1  # behind blank lines
+    oddities: Counter[str] = Counter()
+    begin, delimiters = _behind_blank_lines(head, 0), _DELIMITERS
+    if hint := _HINT.match(head, begin):
+        oddities["line that names the delimiter"] += 1
+        begin, delimiters = _behind_blank_lines(head, hint.end()), (hint[1],)
+    blank_lines = head.count(b"\n", 0, begin) - len(oddities)
     data = head[begin:]
     first_line = data.split(b"\n", 1)[0]
     if first_line.lstrip()[:1] in (b"{", b"["):
@@ -57,15 +68,15 @@ def read_header(path: Path, head: bytes, *, final: bool) -> Header:
     if b"\0" in first_line:
         raise ExportError(f"{path}: NUL bytes in the header; this is no CSV file in UTF-8")
     # Beyond that, no row is told from damage, and the header would pass for one name.
-    cells_at_most = 1 + max(first_line.count(delimiter) for delimiter in _DELIMITERS)
+    cells_at_most = 1 + max(first_line.count(delimiter) for delimiter in delimiters)
     if cells_at_most > MAX_CSV_FIELDS:
         raise ExportError(f"{path}: {cells_at_most:,} fields in the header; at most {MAX_CSV_FIELDS:,} are supported")
-    # The delimiter that gives the most names; the comma where there is but one.
+    # The delimiter that gives an id, and the most names; the comma where there is but one.
     best: tuple[list[bytes], bytes, int] | None = None
-    for delimiter in _DELIMITERS:
+    for delimiter in delimiters:
         length = first_row(data, delimiter, final=final)
         cells = None if length is None else split_row(without_line_end(data[:length]), delimiter)
-        if length is not None and cells is not None and (best is None or len(cells) > len(best[0])):
+        if length is not None and cells is not None and (best is None or _weight(cells) > _weight(best[0])):
             best = cells, delimiter, length
     if best is None:
         if not final and b"\n" not in data:
@@ -81,13 +92,23 @@ def read_header(path: Path, head: bytes, *, final: bool) -> Header:
         names = [_unquoted(cell).decode("utf-8") for cell in cells]
     except UnicodeDecodeError:
         raise ExportError(f"{path}: the header is not valid UTF-8; save the file as UTF-8") from None
-    oddities: Counter[str] = Counter()
-    if begin:
-        oddities["blank lines"] += head.count(b"\n", 0, begin)
-    fields = distinct(names, oddities)
+    if blank_lines:
+        oddities["blank lines"] += blank_lines
+    fields = recognised(distinct(names, oddities), known, oddities)
+    if known:
+        require_id(path, fields, known)
     line_end = "\r\n" if row.endswith(b"\r\n") else "\n" if row.endswith(b"\n") else ""
     quoted = all(cell.startswith(b'"') for cell in cells)
     return Header(fields, delimiter, quoted, line_end, begin + length, oddities)
+
+
+def _behind_blank_lines(head: bytes, at: int) -> int:
+    match = _BLANK_LINES.match(head, at)
+    return at if match is None else match.end()
+
+
+def _weight(cells: list[bytes]) -> tuple[bool, int]:
+    return any(matched(_unquoted(cell).decode("utf-8", "replace"), ("id",)) for cell in cells), len(cells)
 
 
 def _unquoted(cell: bytes) -> bytes:

@@ -70,6 +70,7 @@ class CsvReader(ExportReader):
             is_open = block.is_last and block.data[-1:] not in (b"", b"\n")
             for oddity, count in (
                 ("blank lines", block.split.blank_lines),
+                ("rows of delimiters only", block.split.separators),
                 ("rows cut short", block.split.cut_short),
                 ("surplus empty cells", block.split.surplus),
                 ("no newline at end", int(is_open and not self.dialect.all_quoted)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
@@ -23,6 +23,14 @@ _OTHER_MARKS: Final = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
+_ZEROS: Final[dict[tuple[bool, ...], str]] = {
+    (False, True, False, True): "UTF-16",
+    (True, False, True, False): "UTF-16",
+    (False, True, True, True): "UTF-32",
+    (True, True, True, False): "UTF-32",
+    (False, True): "UTF-16",
+    (True, False): "UTF-16",
+}
 _SAMPLE_BYTES: Final = 1 << 20
 _LARGEST_SAMPLE_BYTES: Final = 32 << 20
 _WINDOW_BYTES: Final = 1 << 16
@@ -35,10 +43,13 @@ Quoting = Literal["2025-06", "2025-08"]
 
 
 def refuse_other_encodings(path: Path, head: bytes) -> None:
-    """Raise ExportError if the file begins with the mark of UTF-16 or UTF-32."""
+    """Raise ExportError if the file begins with the mark of UTF-16 or UTF-32, or with an ASCII character in one of them."""
     for mark, name in _OTHER_MARKS.items():
         if head.startswith(mark):
             raise ExportError(f"{path}: is encoded as {name}; save it as UTF-8")
+    zeros = tuple(byte == 0 for byte in head[:4])
+    if (name := _ZEROS.get(zeros)) is not None:
+        raise ExportError(f"{path}: is encoded as {name}; save it as UTF-8")
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,9 @@ class CsvForm:
     oddities: Counter[str]
 
 
-def find_form(path: Path, stream: BinaryIO, *, size: int, begin: int, longest_record: int) -> CsvForm:
+def find_form(
+    path: Path, stream: BinaryIO, *, size: int, begin: int, longest_record: int, known: Sequence[str] = ()
+) -> CsvForm:
     """Find a CSV file's dialect from its header and its first MiB, or as much of it as is needed.
 
     Args:
@@ -69,6 +82,7 @@ def find_form(path: Path, stream: BinaryIO, *, size: int, begin: int, longest_re
         size: Of the file, in bytes.
         begin: Offset behind the byte order mark, 0 without one.
         longest_record: In bytes, as for reading.
+        known: Fields that are looked for.
 
     Raises:
         ExportError: The header cannot be read, or all of the file had to be read and cannot be.
@@ -76,7 +90,7 @@ def find_form(path: Path, stream: BinaryIO, *, size: int, begin: int, longest_re
     stream.seek(begin)
     head = stream.read(_SAMPLE_BYTES)
     final = begin + len(head) >= size
-    header = read_header(path, head, final=final)
+    header = read_header(path, head, final=final, known=known)
     fields, body, sample = len(header.fields), begin + header.length, head[header.length :]
     all_quoted = _has_quoted_cells(stream, header, sample, begin=body, final=final)
     usual = usual_cells(sample, header.delimiter, fields, final=final)

@@ -1,46 +1,172 @@
-"""Finding the files of an export in a folder."""
+"""Finding the files of an export in a folder, and saying what is made of each other file there."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from b44_assets.errors import ExportError
 from b44_assets.exports.model import ExportFile
+from b44_assets.exports.names import loosely, matched
 
 # The name may be qualified by a schema; the entity's own name begins with a capital, so that notes such as
 # `truth.json` or `package.json` beside the export are not taken for entities.
-_NAME = re.compile(r"(?P<entity>(?:[^\W\d]\w*\.)*(?P<own>[^\W\d_]\w*?))(?:_export)?\.(?:csv|jsonl?)", re.IGNORECASE)
+_NAME: Final = re.compile(r"(?P<entity>(?:[^\W\d]\w*\.)*(?P<own>[^\W\d_]\w*?))(?:_export)?", re.IGNORECASE)
+_ENDING: Final = re.compile(r"\.(?:csv|tsv|jsonl?|ndjson)\Z", re.IGNORECASE)
+# What browsers and file managers add to the name of a second download, or of a copy.
+_COPY: Final = re.compile(
+    r"(?:\s*\(\d+\)|[\s-]+\d+|[\s_-]+(?:copy|copie|kopie|copia|cópia)(?:[\s_]*\(?\d+\)?)?)+\Z", re.IGNORECASE
+)
+_COPY_OF: Final = re.compile(r"\A(?:copy of|copie de|kopie von|copia de)\s+", re.IGNORECASE)
+_EXPORT: Final = re.compile(r"[\s_-]*export\Z", re.IGNORECASE)
+_REMEDIES: Final = (
+    (re.compile(r"\.gz\Z", re.IGNORECASE), "is compressed; unpack it with gunzip"),
+    (re.compile(r"\.(?:zip|7z|rar)\Z", re.IGNORECASE), "is an archive; unpack it, such as with unzip"),
+    (re.compile(r"\.(?:tar|tgz|tbz2?|txz)\Z", re.IGNORECASE), "is an archive; unpack it with tar -xf"),
+    (re.compile(r"\.(?:bz2|xz|zst|lz4|br)\Z", re.IGNORECASE), "is compressed; unpack it"),
+    (re.compile(r"\.(?:xlsx?|xlsm|ods|numbers)\Z", re.IGNORECASE), "is a spreadsheet; save it as CSV"),
+    (re.compile(r"\.(?:crdownload|part|partial|download|tmp)\Z", re.IGNORECASE), "is an unfinished download"),
+)
+_MOST_NAMED: Final = 10
 
 
-def discover(directory: Path) -> tuple[ExportFile, ...]:
-    """Find the export's files: `<Entity>_export.csv`, `<Entity>.csv`, `<Entity>.json`, `<Entity>.jsonl`.
+@dataclass(frozen=True)
+class Survey:
+    """What a folder holds.
+
+    Attributes:
+        files: One per entity, sorted by entity.
+        read_as: Of each file whose name is not quite the entity's, a line that says as what it is read.
+        passed_over: Of each file that looks like one of the export's and is not read, a line with the remedy.
+        others: Names of everything else.
+    """
+
+    files: tuple[ExportFile, ...]
+    read_as: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Lines on what needs nothing to be done."""
+        if not self.others:
+            return self.read_as
+        more = len(self.others) - _MOST_NAMED
+        named = ", ".join(self.others[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+        return (*self.read_as, f"beside the export, and not read: {named}")
+
+
+def discover(directory: Path, known: Collection[str] = ()) -> tuple[ExportFile, ...]:
+    """Find the export's files; as `survey`, without what is said of the other ones."""
+    return survey(directory, known).files
+
+
+def survey(directory: Path, known: Collection[str] = ()) -> Survey:
+    """Look through a folder: `<Entity>_export.csv`, `<Entity>.csv`, `.tsv`, `.json`, `.jsonl`, `.ndjson` are an export's.
+
+    A name that differs from a known entity's in case, blanks, `-` and `_` alone, or by the mark of a copy as in
+    `Post_export (1).csv`, is that entity's.
 
     Args:
         directory: The export folder; only its own files count, folders in it are not entered.
-
-    Returns:
-        One file per entity, sorted by entity. Everything else in the folder is ignored.
+        known: Entities that have a table.
 
     Raises:
-        ExportError: The folder is missing, is none, cannot be read, holds no export file, or two for one entity.
+        ExportError: The folder is missing, is none, cannot be read, or holds no export file; there are two for one
+            entity; or what is named as one is a folder, or a link to nothing.
     """
     try:
-        names = sorted(path.name for path in directory.iterdir() if path.is_file())
+        paths = sorted(directory.iterdir(), key=lambda path: path.name)
     except FileNotFoundError:
         raise ExportError(f"{directory}: there is no such export folder") from None
     except NotADirectoryError:
         raise ExportError(f"{directory}: is a file, not an export folder") from None
     except OSError as error:
         raise ExportError(f"{directory}: the export folder cannot be read: {error.strerror}") from error
-    found: dict[str, str] = {}
-    for name in names:
-        match = _NAME.fullmatch(name)
-        if match is None or not match["own"][0].isupper():
+    found: dict[str, Path] = {}
+    read_as: list[str] = []
+    passed_over: list[str] = []
+    others: list[str] = []
+    by_form = {loosely(entity): entity for entity in known}
+    for path in paths:
+        name = path.name
+        entity = _entity(name, known)
+        if entity is None:
+            reason = _why_not(name, by_form)
+            if reason is not None:
+                passed_over.append(f"{path} is not read: {reason}")
+            else:
+                others.append(name)
             continue
-        other = found.setdefault(match["entity"], name)
-        if other != name:
-            raise ExportError(f"{directory}: {other} and {name} are both exports of {match['entity']}; keep one")
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no file"
+            raise ExportError(
+                f"{path}: is named as the export of {entity}, but is {kind}; remove it, or put the file there"
+            )
+        if (other := found.setdefault(entity, path)) != path:
+            raise ExportError(f"{directory}: {other.name} and {name} are both exports of {entity}; keep one")
+        if _exact(_ENDING.sub("", name)) != entity:
+            read_as.append(f"{path} is read as the export of {entity}")
     if not found:
-        raise ExportError(f"{directory}: no export file here (expected such as Post_export.csv, Post.json, Post.jsonl)")
-    return tuple(ExportFile(entity, directory / found[entity]) for entity in sorted(found))
+        hints = "".join(f"; {line}" for line in passed_over[:3])
+        raise ExportError(
+            f"{directory}: no export file here (expected such as Post_export.csv, Post.json, Post.jsonl){hints}"
+        )
+    for entity, path in found.items():
+        if entity not in known and (meant := _singular(loosely(entity), by_form)) is not None and meant not in found:
+            read_as.append(
+                f"{path} is read as an entity {entity}; if it is the export of {meant}, name it {meant}_export"
+            )
+    files = tuple(ExportFile(entity, found[entity]) for entity in sorted(found))
+    return Survey(files, tuple(read_as), tuple(passed_over), tuple(others))
+
+
+def _exact(stem: str) -> str | None:
+    """The entity that a file's name spells out."""
+    match = _NAME.fullmatch(stem)
+    return match["entity"] if match is not None and match["own"][0].isupper() else None
+
+
+def _entity(name: str, known: Collection[str]) -> str | None:
+    """The entity that a file is of; None where its name tells of none."""
+    if name.startswith(".") or not _ENDING.search(name):
+        return None
+    stem = _ENDING.sub("", name)
+    plain = _COPY.sub("", _COPY_OF.sub("", stem))
+    candidates = (_exact(stem), _exact(plain))
+    for entity in candidates:
+        if entity in known:
+            return entity
+    # A name of several parts with a number at its end, such as `Post_2`, is no copy.
+    for text in (stem, plain):
+        if (entity := matched(_EXPORT.sub("", text), known)) is not None:
+            return entity
+    return candidates[0] or candidates[1]
+
+
+def _why_not(name: str, by_form: dict[str, str]) -> str | None:
+    """Why a file that looks like one of an export's is not read; None where it does not look so."""
+    if name.startswith("."):
+        return None
+    for ending, reason in _REMEDIES:
+        if ending.search(name):
+            return reason
+    if _ENDING.search(name):
+        form = loosely(_EXPORT.sub("", _COPY.sub("", _ENDING.sub("", name))))
+        if (meant := _singular(form, by_form)) is not None:
+            return f"if it is the export of {meant}, name it {meant}_export{name[name.rindex('.') :]}"
+        if not name.lower().endswith(".json"):
+            return "its name is no entity's; name it as Post_export.csv, Post.json or Post.jsonl"
+    if "_export." in name.lower() or loosely(name.split(".")[0]) in by_form:
+        return "its name does not end in .csv, .json or .jsonl"
+    return None
+
+
+def _singular(form: str, by_form: dict[str, str]) -> str | None:
+    for ending, singular in (("ies", "y"), ("es", ""), ("s", "")):
+        if form.endswith(ending) and (meant := by_form.get(form.removesuffix(ending) + singular)) is not None:
+            return meant
+    return None

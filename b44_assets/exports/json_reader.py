@@ -10,15 +10,16 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from itertools import islice
 from typing import Any, Final, NoReturn
 
 import pyarrow as pa
 
-from b44_assets.errors import ExportError
+from b44_assets.errors import ExportError, FieldClashError
+from b44_assets.exports.json_envelope import Envelope, check_rest
 from b44_assets.exports.model import MAX_FIELDS, Batch, Dialect, ExportFile, ExportReader, Refused
-from b44_assets.exports.names import free_name
+from b44_assets.exports.names import free_name, matched, require_id
 from b44_assets.exports.stream import ExportStream
 from b44_assets.exports.text import UNSTORABLE, visible_text
 
@@ -38,7 +39,9 @@ _SUSPICIOUS: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _SEPARATORS: Final = re.compile(r"[ \t\r\n,]*")
 _RAW_NUL: Final = "\udc00"
-_MARK_OF_A_PAGE: Final = frozenset({"next_cursor", "has_more"})
+_KEY: Final = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
+_KEYED_OBJECT: Final = re.compile(_KEY.pattern + r'(?P<object>\{)[ \t\r\n]*+"', re.DOTALL)
+_LONGEST_REST: Final = 16 << 20
 
 
 class _Number(str):
@@ -59,7 +62,27 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+class _Repeated(dict[str, Any]):
+    """An object some of whose keys stand in it more than once: as a mapping, the last value of each.
+
+    Attributes:
+        pairs: All of them, as written.
+    """
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    return record if len(record) == len(pairs) else _Repeated(pairs)
+
+
 _decode: Final = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_no_constant).raw_decode
+_decode_pairs: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_Number, parse_int=_Number, parse_constant=_no_constant
+).raw_decode
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:
@@ -94,7 +117,62 @@ def _cells(record: dict[str, Any]) -> dict[str, str | None]:
     Raises:
         RecursionError: A value is nested too deeply to be written.
     """
-    return {key: value if value.__class__ is str or value is None else _compact(value) for key, value in record.items()}
+    cells = {
+        key: value if value.__class__ is str or value is None else _compact(value) for key, value in record.items()
+    }
+    return _with_repeated(record, cells) if isinstance(record, _Repeated) else cells
+
+
+def _keys_in(value: Any) -> int:
+    """Count the keys of an object, and of those within it."""
+    count, todo = 0, [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, dict):
+            count += len(item)
+            todo.extend(item.values())
+        elif isinstance(item, list):
+            todo.extend(item)
+    return count
+
+
+def _has_repeated(value: Any) -> bool:
+    """Tell whether a key stands more than once in an object, or in one within it."""
+    if value.__class__ is _Repeated:
+        return True
+    if value.__class__ is dict:
+        for item in value.values():
+            if (item.__class__ is dict or item.__class__ is list or item.__class__ is _Repeated) and _has_repeated(
+                item
+            ):
+                return True
+        return False
+    return value.__class__ is list and any(map(_has_repeated, value))
+
+
+def _with_repeated(record: _Repeated, cells: dict[str, str | None]) -> dict[str, str | None]:
+    """Add what would be lost: earlier values of a repeated key as `key#1` and so on.
+
+    So is the text of a value within which a key is repeated, as it keeps both, and a conversion of it to JSON does not.
+    """
+    further: dict[str, str | None] = {}
+    last = dict(record)
+
+    def keep(key: str, value: Any) -> None:
+        number = 1
+        while (name := f"{key}#{number}") in cells or name in further:
+            number += 1
+        further[name] = value if isinstance(value, str) or value is None else _compact(value)
+
+    seen: set[str] = set()
+    for key, value in reversed(record.pairs):
+        if key in seen:
+            keep(key, value)
+        seen.add(key)
+    for key, value in last.items():
+        if not isinstance(value, str) and _has_repeated(value):
+            keep(key, value)
+    return cells | further
 
 
 def _compact(value: Any) -> str:
@@ -110,7 +188,7 @@ def _compact(value: Any) -> str:
         return f"[{','.join(parts)}]"
     if isinstance(value, dict):
         parts = []
-        for key, item in value.items():
+        for key, item in value.pairs if isinstance(value, _Repeated) else value.items():
             parts.append(f"{_encode(key)}:{_compact(item)}")
         return f"{{{','.join(parts)}}}"
     return "null" if value is None else "true" if value else "false"
@@ -118,7 +196,7 @@ def _compact(value: Any) -> str:
 
 def _unstorable(record: dict[str, Any]) -> str | None:
     """Name the field that holds NUL or a lone surrogate anywhere, in its name or in its value."""
-    for key, value in record.items():
+    for key, value in record.pairs if isinstance(record, _Repeated) else record.items():
         todo: list[Any] = [key, value]
         while todo:
             item = todo.pop()
@@ -128,8 +206,8 @@ def _unstorable(record: dict[str, Any]) -> str | None:
             elif isinstance(item, list):
                 todo.extend(item)
             elif isinstance(item, dict):
-                todo.extend(item)
-                todo.extend(item.values())
+                for name, inner in item.pairs if isinstance(item, _Repeated) else item.items():
+                    todo += (name, inner)
     return None
 
 
@@ -143,9 +221,14 @@ class JsonReader(ExportReader):
         *,
         size: int,
         begin: int,
+        has_mark: bool,
         is_array: bool,
         block_size: int,
         longest_record: int,
+        envelope: Envelope | None = None,
+        before: str = "",
+        known: Sequence[str] = (),
+        apart: Set[str] = frozenset(),
     ) -> None:
         """Begin at the beginning.
 
@@ -153,13 +236,29 @@ class JsonReader(ExportReader):
             file: What is read.
             stream: Its bytes, seekable.
             size: Of the file, in bytes.
-            begin: Offset behind the byte order mark, 0 without one.
+            begin: Offset of the first record, or of the bracket before it.
+            has_mark: The file begins with a byte order mark.
             is_array: The records are the elements of an array; otherwise they follow one another, one a line.
             block_size: Bytes to read at a time.
             longest_record: In bytes; what is longer ends the reading.
+            envelope: What stands around the records.
+            before: The text before them.
+            known: Fields that are looked for; a name that differs from one in case, blanks, `-` and `_` alone is read as it.
+            apart: Those of them for which only their own name counts.
         """
-        super().__init__(file, Dialect("json" if is_array else "jsonl", byte_order_mark=begin > 0), stream, size)
+        is_array = is_array or envelope is not None
+        super().__init__(file, Dialect("json" if is_array else "jsonl", byte_order_mark=has_mark), stream, size)
         self._is_array = is_array
+        self._envelope = envelope
+        self._is_keyed = envelope is not None and envelope.is_keyed
+        self._before = before
+        self._rest: list[str] = []
+        self._is_past = False
+        self._known = known
+        self._apart = apart
+        self._renamed: dict[str, str] = {}  # key by known name
+        if envelope is not None:
+            self.oddities[envelope.oddity] += 1
         self._block_size = block_size
         self._piece_size = min(block_size, _PIECE_BYTES)
         self._longest_record = longest_record
@@ -169,6 +268,7 @@ class JsonReader(ExportReader):
         self._fewest_keys = MAX_FIELDS
         self._arrays = 0
         self._is_open = False
+        self._has_spaced_keys = False
         self._at = 0
 
     @property
@@ -220,6 +320,7 @@ class JsonReader(ExportReader):
         met: set[str] = set()
         for text, final, overlong in self._texts():
             is_suspicious = _is_suspicious(text)
+            self._has_spaced_keys = any(f'"{space}:' in text for space in " \t\r\n")
             for record, start, end, fault in self._records(text, final=final, overlong=overlong):
                 number += 1
                 cells: dict[str, str | None] = {}
@@ -235,6 +336,8 @@ class JsonReader(ExportReader):
                     bytes_escaped = UNSTORABLE.search(text, start, end) is not None
                     refused.append(_undecodable(number, cells, key, bytes_escaped))
                 else:
+                    if len(cells) > len(record):
+                        self.oddities["records with repeated keys"] += 1
                     if not cells.keys() <= self._fields.keys():
                         self._meet(cells)
                     if len(cells) < self._fewest_keys:
@@ -251,8 +354,14 @@ class JsonReader(ExportReader):
                 yield self._batch(rows, numbers, refused)
                 rows, numbers, refused, begin = [], [], [], self._bytes_read
                 met.clear()
-        if self._is_open:
+        if self._is_open or (self._envelope is not None and not self._is_past):
             self.oddities["array not closed"] += 1
+        elif self._envelope is not None:
+            beside = check_rest(self.file.path, self._envelope, self._before, "".join(self._rest))
+            if beside is not None:
+                self.oddities[f"beside the records: {beside}"] += 1
+        if self._known and number:
+            require_id(self.file.path, self._fields.values(), self._known)
 
     def _meet(self, record: dict[str, str | None]) -> None:
         """Add the fields that this record is the first to have."""
@@ -262,10 +371,41 @@ class JsonReader(ExportReader):
                 if not key.strip():
                     self.oddities["blank field name"] += 1
                     name = f"column_{len(self._fields) + 1}"
+                else:
+                    name = self._recognised(key)
                 self._fields[key] = free_name(name, self._taken)
                 self._taken.add(self._fields[key])
         if len(self._fields) > MAX_FIELDS:
             raise ExportError(f"{self.file.path}: more than {MAX_FIELDS:,} fields")
+
+    def _recognised(self, key: str) -> str:
+        """Return the known field that a key means, or the key."""
+        if key in self._renamed:
+            raise FieldClashError(self.file.path, key)  # another key has been read as this one
+        known = matched(key, self._known)
+        if known is None or known == key or known in self._apart or known in self._fields:
+            return key
+        if known in self._renamed:
+            raise FieldClashError(self.file.path, known)
+        self._renamed[known] = key
+        self.oddities[f"field {key} read as {known}"] += 1
+        return known
+
+    def _with_all_keys(self, text: str, begin: int, end: int, record: dict[str, Any]) -> dict[str, Any]:
+        """Return the record; with every value of its keys, if one stands in it, or in an object within it, more than once."""
+        if not self._has_spaced_keys and text.count('":', begin, end) == _keys_in(record):
+            return record
+        value, _ = _decode_pairs(text, begin)
+        if isinstance(value, _Repeated) or not _has_repeated(value):
+            return value
+        return _Repeated(list(value.items()))
+
+    def _with_key(self, key: str, record: dict[str, Any]) -> dict[str, Any]:
+        """Give a record that stands under its id that id, unless it has one; another one is kept as `_key`."""
+        own = next((name for name in record if matched(name, ("id",))), None)
+        if own is None:
+            return _added(record, "id", key)
+        return record if record[own] == key else _added(record, free_name("_key", record), key)
 
     def _batch(self, rows: list[dict[str, str | None]], numbers: list[int], refused: list[Refused]) -> Batch:
         fields = self._fields
@@ -287,26 +427,42 @@ class JsonReader(ExportReader):
         """
         at = self._at
         while True:
+            if self._is_past:
+                self._rest.append(text[at:])
+                self._at = len(text)
+                if sum(map(len, self._rest)) > _LONGEST_REST:
+                    raise ExportError(f"{self.file.path}: too much text behind the records")
+                return
             match = _SEPARATORS.match(text, at)
             at = self._at = at if match is None else match.end()
             if at == len(text):
                 return
-            if self._is_array and not self._is_open and text[at] == "[":
+            opening, closing = "{}" if self._is_keyed else "[]"
+            if self._is_array and not self._is_open and text[at] == opening:
                 self._is_open = True
                 self._arrays += 1
                 if self._arrays > 1:
                     self.oddities["further arrays"] += 1
                 at += 1
                 continue
-            if self._is_open and text[at] == "]":
+            if self._is_open and text[at] == closing:
                 self._is_open = False
-                at += 1
+                self._is_past = self._envelope is not None
+                at = self._at = at + 1
                 continue
             behind = at + 1
+            key: str | None = None
             try:
                 if self._is_array and not self._is_open:
                     raise _Broken("text behind the end of the array")
-                value, behind = _value(text, at)
+                begin = at
+                if self._is_keyed:
+                    key, begin = _key(text, at)
+                    behind = begin
+                value, behind = _value(text, begin)
+                # Looked into only where there are more keys than the record has, as this costs a third of the time.
+                if value.__class__ is dict and (self._has_spaced_keys or text.count('":', begin, behind) != len(value)):
+                    value = self._with_all_keys(text, begin, behind, value)
                 if not self._is_followed(text, behind, final=final or overlong):
                     raise _Broken("text behind the value" if isinstance(value, dict) else _no_object(value))
             except _Incomplete as error:
@@ -318,8 +474,7 @@ class JsonReader(ExportReader):
             else:
                 self._at = behind
                 if isinstance(value, dict):
-                    self._refuse_page(value)
-                    yield value, at, behind, ""
+                    yield value if key is None else self._with_key(key, value), at, behind, ""
                 else:
                     yield None, at, behind, _no_object(value)
                 at = behind
@@ -346,7 +501,7 @@ class JsonReader(ExportReader):
                 raise _Incomplete("the text ends behind the value")
             return True
         if self._is_array:
-            return text[following] in ",]{"
+            return text[following] in (',}"' if self._is_keyed else ",]{")
         return text[following] in ",{" or "\n" in text[end:following]
 
     def _next_record(self, text: str, at: int, *, final: bool) -> int | None:
@@ -363,9 +518,9 @@ class JsonReader(ExportReader):
         if not self._is_array:
             line_end = text.find("\n", at)
             return line_end + 1 if line_end >= 0 else len(text) if final else None
-        for match in _OBJECT.finditer(text, at):
+        for match in (_KEYED_OBJECT if self._is_keyed else _OBJECT).finditer(text, at):
             try:
-                value, end = _value(text, match.start())
+                value, end = _value(text, match.start("object") if self._is_keyed else match.start())
                 is_followed = self._is_followed(text, end, final=final)
             except _Broken:
                 continue
@@ -384,12 +539,24 @@ class JsonReader(ExportReader):
         shared = len(keys & self._fields.keys())
         return shared > 0 and 2 * shared >= len(keys) and 2 * shared >= self._fewest_keys
 
-    def _refuse_page(self, record: dict[str, Any]) -> None:
-        is_first = not self._is_array and not self._fields
-        if is_first and record.keys() & _MARK_OF_A_PAGE and any(isinstance(value, list) for value in record.values()):
-            raise ExportError(
-                f"{self.file.path}: holds a page of the API's answer; save the array of records within it"
-            )
+
+def _added(record: dict[str, Any], key: str, value: str) -> dict[str, Any]:
+    if isinstance(record, _Repeated):
+        return _Repeated([(key, value), *record.pairs])
+    return {key: value, **record}
+
+
+def _key(text: str, at: int) -> tuple[str, int]:
+    """Read the key of a member; return it, and the offset of its value."""
+    match = _KEY.match(text, at)
+    if match is None or match.end() == len(text):
+        if text[at] == '"':
+            raise _Incomplete("the text ends behind the key")
+        raise _Broken("no key before the record")
+    try:
+        return json.loads(match[1]), match.end()
+    except ValueError:
+        raise _Broken("the key of the record cannot be read") from None
 
 
 def _is_suspicious(text: str) -> bool:

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Collection, Container, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from b44_assets.errors import ExportError
+from b44_assets.exports.text import visible_text
+
+_MOST_NAMED: Final = 12
+
+_FILLING: Final = re.compile(r"[\s_\-\u200b\ufeff]+")
 
 
 def distinct(names: list[str], oddities: Counter[str]) -> tuple[str, ...]:
@@ -39,3 +51,51 @@ def free_name(wanted: str, taken: Container[str]) -> str:
     while name in taken:
         name, number = f"{wanted}_{number}", number + 1
     return name
+
+
+def recognised(fields: tuple[str, ...], known: Sequence[str], oddities: Counter[str]) -> tuple[str, ...]:
+    """Give fields the known names that they differ from in case, blanks, `-` and `_` alone.
+
+    Where several fields could have one known name, or one has it already, they keep their own.
+    """
+    meant = {field: matched(field, known) for field in fields}
+    claims = Counter(name for name in meant.values() if name is not None)
+    named: list[str] = []
+    for field in fields:
+        name = meant[field]
+        if name is None or name == field or claims[name] > 1:
+            named.append(field)
+        else:
+            oddities[f"field {field} read as {name}"] += 1
+            named.append(name)
+    return tuple(named)
+
+
+def require_id(path: Path, fields: Iterable[str], known: Sequence[str]) -> None:
+    """Raise ExportError where no field is `id`, without which no record can be migrated."""
+    found = list(fields)
+    if "id" not in found:
+        raise ExportError(
+            f"{path}: none of its records has an id; fields found: {_listed(found)}; expected: {_listed(known)}"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [" ".join(visible_text(name, bytes_escaped=True).split())[:40] for name in names[:_MOST_NAMED]]
+    more = len(names) - _MOST_NAMED
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "") or "none"
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def loosely(name: str) -> str:
+    """Return a name without case, blanks, `-` and `_`: names that are equal so are easily taken for one another."""
+    return _FILLING.sub("", unicodedata.normalize("NFC", name)).casefold()
+
+
+def matched(name: str, known: Collection[str]) -> str | None:
+    """Return the one known name that differs at most in case, blanks, `-` and `_`; None where there is none, or several."""
+    if name in known:
+        return name
+    form = loosely(name)
+    found = [other for other in known if form and loosely(other) == form]
+    return found[0] if len(found) == 1 else None

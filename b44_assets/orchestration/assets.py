@@ -365,7 +365,11 @@ def _other_entities() -> dg.AssetsDefinition:
                 migration.warn(
                     context, f"no table in sql/ for {entity}: its {records:,} records are kept in migration.unmapped"
                 )
+        for line in strays.passed_over:
+            migration.warn(context, line)
         facts: dict[str, Any] = {"records": sum(strays.records.values())}
+        if strays.passed_over:
+            facts["not_read"] = list(strays.passed_over)
         if strays.records:
             facts["by_entity"] = metadata.counts_table(strays.records, "entity")
         return dg.MaterializeResult(metadata=facts)

@@ -121,7 +121,7 @@ def _fingerprints(folder: Path, catalog: Catalog) -> dict[str, str]:
     """Of each table's file its name, size, inode and times of change; of all files without a table one digest over these."""
     found: dict[str, str] = {}
     others: list[str] = []
-    for file in discover(folder):
+    for file in discover(folder, catalog.entities):
         status = file.path.stat()
         times = f"{status.st_mtime_ns}:{status.st_ctime_ns}"
         print_ = f"{file.path.name}:{status.st_size}:{status.st_ino}:{times}"

@@ -9,6 +9,22 @@ create table if not exists migration.unmapped (
   primary key (entity, base44_id)
 );
 
+create table if not exists migration.unmapped_entities (
+  entity text primary key,
+  source_file text not null,
+  dialect text not null,
+  records bigint not null,
+  oddities jsonb not null default '{}',
+  run_id text,
+  noted_at timestamptz not null default now()
+);
+
+comment on table migration.unmapped_entities is 'Entities of the export without a table: their records are in migration.unmapped';
+comment on column migration.unmapped_entities.entity is 'The entity as Base44 names it';
+comment on column migration.unmapped_entities.source_file is 'Name of its file';
+comment on column migration.unmapped_entities.dialect is 'How the file was read';
+comment on column migration.unmapped_entities.records is 'Records in the file, those included that could not be split into fields';
+comment on column migration.unmapped_entities.oddities is 'What was unusual about the file, and how often';
 comment on table migration.unmapped is 'Exported values without a column in the target';
 comment on column migration.unmapped.entity is 'The target table, or the Base44 entity where there is none';
 comment on column migration.unmapped.data is 'Field to text as exported';

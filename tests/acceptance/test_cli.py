@@ -161,7 +161,7 @@ def test_status_of_an_empty_database_says_that_nothing_was_migrated(b44: Command
     result = b44.on(target)("status")
     assert (result.status, result.complaints) == (0, [])
     assert result.out == "Nothing has been migrated into this database yet.\n"
-    assert b44.on(target)("status", "--json").report == {"entities": {}}
+    assert b44.on(target)("status", "--json").report == {"entities": {}, "unmapped": {}}
     assert state(target) == {}
 
 

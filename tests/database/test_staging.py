@@ -17,7 +17,7 @@ from b44_assets.engine.correcting import correct
 from b44_assets.engine.failpoints import armed
 from b44_assets.engine.proving import content_parity
 from b44_assets.engine.session import Connection
-from b44_assets.engine.strays import keep_strays
+from b44_assets.engine.strays import UnmappedEntity, keep_strays, unmapped_entities
 from b44_assets.errors import ExportError
 from b44_assets.settings import ContentFormat
 from tests.database.conftest import Outcome, Record, Target, object_id, post, user, uuid_of
@@ -600,3 +600,28 @@ def test_what_was_cleaned_by_earlier_rules_is_put_right_by_the_same_export(targe
     assert target_18.outcome("posts").repairs == {
         object_id(2): [("content", "sanitized", "R&D, edited", "R&amp;D, edited")]
     }
+
+
+def test_entities_without_a_table_are_listed_and_forgotten_when_the_export_has_them_no_more(target_18: Target) -> None:
+    target_18.write({"Comment": [{"ID": "1"}, {"ID": "2"}], "Invoice": [], "User": [user(1)]})
+    listed = (UnmappedEntity("Comment", "Comment.jsonl", 2), UnmappedEntity("Invoice", "Invoice.jsonl", 0))
+    assert keep_strays(target_18.session, target_18.export).entities == listed
+    assert unmapped_entities(target_18.session) == listed
+    assert target_18.all("select base44_id from migration.unmapped where entity = 'Comment' order by 1") == [
+        ("1",),
+        ("2",),
+    ]
+    # Without a folder, nothing is known of an export that lacks them.
+    assert keep_strays(target_18.session, None).entities == listed
+    (target_18.export / "Comment.jsonl").unlink()
+    assert keep_strays(target_18.session, target_18.export).entities == listed[1:]
+    assert unmapped_entities(target_18.session) == listed[1:]
+    assert target_18.one("select count(*) from migration.unmapped") == 0
+
+
+def test_an_entity_that_has_a_table_now_is_forgotten(target_18: Target) -> None:
+    target_18.write({"User": [user(1, note="kept")]})
+    target_18.migrate({"User": [user(1, note="kept")]})
+    target_18.conn.execute("insert into migration.unmapped (entity, base44_id, data) values ('User', '1', '{}')")
+    keep_strays(target_18.session, target_18.export)
+    assert target_18.all("select entity from migration.unmapped") == [("users",)]

@@ -91,6 +91,12 @@ def plain_record(
     cells: list[bytes] = []
     if data[at : at + 1] in (b"", b"\r", b"\n"):
         return None
+    if not all_quoted:
+        behind = at
+        while data[behind : behind + 1] == delimiter:
+            behind += 1
+        if behind > at and (data[behind:] in (b"", b"\r") or data.startswith((b"\n", b"\r\n"), behind)):
+            return None  # a row of delimiters alone is no record
     while True:
         begin = at
         if data[at : at + 1] == b'"':

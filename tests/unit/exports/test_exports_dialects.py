@@ -157,7 +157,7 @@ def test_names_of_fields(header: bytes, fields: tuple[str, ...], oddities: dict[
         ("id,a\n".encode("utf-16"), "is encoded as UTF-16; save it as UTF-8"),
         (b"\xfe\xff" + "id".encode("utf-16-be"), "is encoded as UTF-16; save it as UTF-8"),
         ("id,a\n".encode("utf-32"), "is encoded as UTF-32; save it as UTF-8"),
-        ("id,a\n".encode("utf-16-le"), "NUL bytes in the header"),
+        ("id,a\n".encode("utf-16-le"), "is encoded as UTF-16; save it as UTF-8"),
         (b"PK\x03\x04\x00\x00", "NUL bytes in the header"),
         (b"id,\xff\n1,2\n", "the header is not valid UTF-8"),
         (b'id,"a\n"1","2"\n', "the header cannot be split into names"),

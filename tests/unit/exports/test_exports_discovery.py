@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from b44_assets.errors import ExportError
-from b44_assets.exports import ExportFile, discover
+from b44_assets.exports import ExportFile, discover, survey
+
+KNOWN = frozenset({"User", "Post", "Category", "Event", "AuditLog"})
 
 
 def fill(folder: Path, *names: str) -> None:
@@ -54,25 +60,135 @@ def test_the_entity_is_spelt_as_in_the_name(tmp_path: Path, name: str, entity: s
         "commerce.order.json",
         "README.md",
         ".Post_export.csv",
-        "Post_export.csv.bak",
-        "Post_export (1).csv",
-        "Post-export.csv",
-        "Post",
         ".csv",
-        "2Post.csv",
-        "Post_export.xlsx",
+        "notes",
     ],
 )
-def test_other_files_are_ignored(tmp_path: Path, name: str) -> None:
+def test_other_files_are_not_read_and_named_in_a_notice(tmp_path: Path, name: str) -> None:
     fill(tmp_path, name, "Category.csv")
-    assert [file.entity for file in discover(tmp_path)] == ["Category"]
+    found = survey(tmp_path, KNOWN)
+    assert [file.entity for file in found.files] == ["Category"]
+    assert (found.others, found.passed_over, found.read_as) == ((name,), (), ())
+    assert found.notices == (f"beside the export, and not read: {name}",)
 
 
-def test_folders_are_ignored_and_not_entered(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("Post_export.csv.gz", "gunzip"),
+        ("Post.jsonl.GZ", "gunzip"),
+        ("base44-export.zip", "unzip"),
+        ("export.tar.gz", "gunzip"),
+        ("export.tgz", "tar -xf"),
+        ("Post_export.csv.bz2", "unpack"),
+        ("Post_export.xlsx", "save it as CSV"),
+        ("Post_export.csv.crdownload", "unfinished"),
+        ("Post_export.csv.bak", "does not end in"),
+        ("Post", "does not end in"),
+        ("AuditLog.txt", "does not end in"),
+        ("posts.csv", "name it Post_export.csv"),
+        ("categories.json", "name it Category_export.json"),
+        ("2Post.csv", "name it as Post_export.csv"),
+        ("some data.jsonl", "name it as Post_export.csv"),
+    ],
+)
+def test_what_looks_like_an_export_and_is_not_read_is_named_with_the_remedy(
+    tmp_path: Path, name: str, remedy: str
+) -> None:
+    fill(tmp_path, name, "Event.csv")
+    found = survey(tmp_path, KNOWN)
+    assert [file.entity for file in found.files] == ["Event"]
+    [line] = found.passed_over
+    assert line.startswith(f"{tmp_path / name} is not read: ")
+    assert remedy in line
+    assert found.others == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "entity"),
+    [
+        ("Post_export (1).csv", "Post"),
+        ("Post_export(1).csv", "Post"),
+        ("Post_export - Copy.csv", "Post"),
+        ("Post_export - Copy (2).csv", "Post"),
+        ("Post_export copy 2.csv", "Post"),
+        ("Post_export 2.csv", "Post"),
+        ("Copy of Post_export.csv", "Post"),
+        ("Post (3).json", "Post"),
+        ("Post-export.csv", "Post"),
+        ("post_export.csv", "Post"),
+        ("POST.CSV", "Post"),
+        ("audit-log.jsonl", "AuditLog"),
+        ("audit_log.csv", "AuditLog"),
+        ("Audit Log_export (1).csv", "AuditLog"),
+        ("Auditlog.ndjson", "AuditLog"),
+        ("auditlog.tsv", "AuditLog"),
+        ("Invoice (1).csv", "Invoice"),
+    ],
+)
+def test_a_name_that_is_nearly_an_entity_s_is_read_as_it_and_said_so(tmp_path: Path, name: str, entity: str) -> None:
+    fill(tmp_path, name, "User.csv")
+    found = survey(tmp_path, KNOWN)
+    assert ExportFile(entity, tmp_path / name) in found.files
+    assert found.notices == (f"{tmp_path / name} is read as the export of {entity}",)
+    assert found.passed_over == ()
+
+
+@pytest.mark.parametrize("name", ["Post_export (1).csv", "post.csv", "Post_export - Copy.csv", "Post.ndjson"])
+def test_a_second_file_of_an_entity_is_an_error_naming_both(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, name, "Post_export.csv")
+    with pytest.raises(ExportError, match="are both exports of Post; keep one") as caught:
+        survey(tmp_path, KNOWN)
+    assert name in str(caught.value) and "Post_export.csv" in str(caught.value)
+
+
+def test_a_name_near_to_two_entities_is_neither_s(tmp_path: Path) -> None:
+    fill(tmp_path, "audit-log.csv", "User.csv")
+    found = survey(tmp_path, {"AuditLog", "Audit_Log", "User"})
+    assert [file.entity for file in found.files] == ["User"]
+    assert len(found.passed_over) == 1
+
+
+def test_a_plural_is_an_entity_of_its_own_and_the_likely_one_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, "Posts.csv")
+    found = survey(tmp_path, KNOWN)
+    assert [file.entity for file in found.files] == ["Posts"]
+    [line] = found.read_as
+    assert "if it is the export of Post, name it Post_export" in line
+
+
+def test_a_folder_named_as_an_export_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "Post.csv").mkdir()
-    fill(tmp_path / "Post.csv", "User.csv")
     fill(tmp_path, "Category.csv")
-    assert [file.entity for file in discover(tmp_path)] == ["Category"]
+    with pytest.raises(ExportError, match=r"Post\.csv: is named as the export of Post, but is a folder"):
+        survey(tmp_path, KNOWN)
+
+
+def test_a_link_to_nothing_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "Post.csv").symlink_to(tmp_path / "nowhere.csv")
+    fill(tmp_path, "Category.csv")
+    with pytest.raises(ExportError, match=r"Post\.csv: is named as the export of Post, but is a link to nothing"):
+        survey(tmp_path, KNOWN)
+
+
+def test_a_folder_of_archives_alone_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+    fill(tmp_path, "export.zip")
+    with pytest.raises(ExportError, match=r"no export file here.*export\.zip is not read: .*unzip"):
+        survey(tmp_path, KNOWN)
+
+
+@given(st.sampled_from(sorted(["Post", "AuditLog", "User"])), st.data())
+def test_no_spelling_of_a_known_entity_is_missed(entity: str, data: st.DataObject) -> None:
+    words = re.findall("[A-Z][a-z]+", entity)
+    joined = data.draw(st.sampled_from(["", "_", "-", " "])).join(words)
+    cased = data.draw(st.sampled_from([str.lower, str.upper, str.swapcase, str]))(joined)
+    export = data.draw(st.sampled_from(["", "_export", "-export", " Export", "_EXPORT"]))
+    copy = data.draw(st.sampled_from(["", " (1)", "(12)", " - Copy", " copy", " 2"]))
+    ending = data.draw(st.sampled_from([".csv", ".CSV", ".json", ".jsonl", ".ndjson", ".tsv"]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, cased + export + copy + ending)
+        path.touch()
+        assert survey(Path(folder), KNOWN).files == (ExportFile(entity, path),)
 
 
 def test_two_files_for_one_entity_are_an_error_naming_both(tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ def cell_of(value: Any) -> str | None:
 def test_json_reads_back(
     records: list[dict[str, Any]], block_size: int, ascii_only: bool, form: str, name: str
 ) -> None:
+    # One object alone may be one around the records.
+    assume("array" in form or len(records) > 1)
     indent = 1 if "indented" in form else None
     if "array" in form:
         text = json.dumps(records, ensure_ascii=ascii_only, indent=indent)
