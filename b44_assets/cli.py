@@ -883,6 +883,8 @@ def _print_outcome(settings: Settings, outcome: Outcome) -> None:
 
 
 def _add_unmapped(table: Table, unmapped: dict[str, dict[str, Any]]) -> None:
+    if unmapped:
+        table.columns[0].no_wrap = True
     for entity, counts in unmapped.items():
         table.add_row(f"{entity} (no table)", f"{counts['read']:,}", *["-"] * (len(table.columns) - 2))
 

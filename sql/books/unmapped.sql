@@ -16,7 +16,7 @@ create table if not exists migration.unmapped_entities (
   records bigint not null,
   oddities jsonb not null default '{}',
   run_id text,
-  noted_at timestamptz not null default now()
+  staged_at timestamptz not null default now()
 );
 
 comment on table migration.unmapped_entities is 'Entities of the export without a table: their records are in migration.unmapped';
