@@ -300,6 +300,9 @@ class Grammar:
                 is_apart = is_begun and min(here, there) >= wanted - lost
             else:
                 is_apart = min(here, there) >= wanted
+            if is_apart and not self.all_quoted:
+                # Of delimiters alone, it is no record.
+                is_apart = data[line : after or end].strip(self._delimiter + _LINE_END_BYTES) != b""
             if is_apart and not (_ID.match(data, at) and not _ID.match(data, line)):
                 yield line
                 at = line

@@ -123,19 +123,6 @@ def _cells(record: dict[str, Any]) -> dict[str, str | None]:
     return _with_repeated(record, cells) if isinstance(record, _Repeated) else cells
 
 
-def _keys_in(value: Any) -> int:
-    """Count the keys of an object, and of those within it."""
-    count, todo = 0, [value]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, dict):
-            count += len(item)
-            todo.extend(item.values())
-        elif isinstance(item, list):
-            todo.extend(item)
-    return count
-
-
 def _has_repeated(value: Any) -> bool:
     """Tell whether a key stands more than once in an object, or in one within it."""
     if value.__class__ is _Repeated:
@@ -327,6 +314,9 @@ class JsonReader(ExportReader):
                 if record is not None:
                     try:
                         cells = _cells(record)
+                        if not self._is_keyed and self._may_repeat(text, start, end, cells):
+                            record = self._with_all_keys(text, start, record)
+                            cells = _cells(record)
                     except RecursionError:
                         record, fault = None, "nested too deeply"
                 if record is None:
@@ -391,14 +381,19 @@ class JsonReader(ExportReader):
         self.oddities[f"field {key} read as {known}"] += 1
         return known
 
-    def _with_all_keys(self, text: str, begin: int, end: int, record: dict[str, Any]) -> dict[str, Any]:
+    def _may_repeat(self, text: str, begin: int, end: int, cells: dict[str, str | None]) -> bool:
+        """Tell whether the text of a record may have more keys than came out: by counting, as taking pairs is slow."""
+        if self._has_spaced_keys:
+            return True
+        more = text.count('":', begin, end) - len(cells)
+        return more != 0 and more != "\n".join(filter(None, cells.values())).count('":')
+
+    def _with_all_keys(self, text: str, begin: int, record: dict[str, Any]) -> dict[str, Any]:
         """Return the record; with every value of its keys, if one stands in it, or in an object within it, more than once."""
-        if not self._has_spaced_keys and text.count('":', begin, end) == _keys_in(record):
-            return record
         value, _ = _decode_pairs(text, begin)
-        if isinstance(value, _Repeated) or not _has_repeated(value):
+        if isinstance(value, _Repeated):
             return value
-        return _Repeated(list(value.items()))
+        return _Repeated(list(value.items())) if _has_repeated(value) else record
 
     def _with_key(self, key: str, record: dict[str, Any]) -> dict[str, Any]:
         """Give a record that stands under its id that id, unless it has one; another one is kept as `_key`."""
@@ -460,9 +455,8 @@ class JsonReader(ExportReader):
                     key, begin = _key(text, at)
                     behind = begin
                 value, behind = _value(text, begin)
-                # Looked into only where there are more keys than the record has, as this costs a third of the time.
-                if value.__class__ is dict and (self._has_spaced_keys or text.count('":', begin, behind) != len(value)):
-                    value = self._with_all_keys(text, begin, behind, value)
+                if self._is_keyed and value.__class__ is dict:
+                    value = self._with_all_keys(text, begin, value)
                 if not self._is_followed(text, behind, final=final or overlong):
                     raise _Broken("text behind the value" if isinstance(value, dict) else _no_object(value))
             except _Incomplete as error:

@@ -44,8 +44,6 @@ def test_a_damaged_record_ends_before_the_first_whole_one(data: bytes, form: tup
     fields, delimiter, all_quoted = form
     grammar = Grammar(fields, delimiter=delimiter, all_quoted=all_quoted)
     split = grammar.split(b'a"\n' + data, final=True)
-    first = split.segments[0]
-    assert isinstance(first, Malformed)
     lines = b'a"\n' + data
     expected = len(lines)
     for at in range(len(lines)):
@@ -54,7 +52,19 @@ def test_a_damaged_record_ends_before_the_first_whole_one(data: bytes, form: tup
             if record is not None and len(record[0]) == fields:
                 expected = at + 1
                 break
-    assert first.raw == lines[:expected].removesuffix(b"\n").removesuffix(b"\r")
+    # Up to there, it may be told apart into several; not a byte of them but line ends is lost.
+    at, damaged = 0, 0
+    for one in split.segments:
+        if at == expected:
+            break
+        assert isinstance(one, Malformed)
+        assert one.raw
+        assert lines.startswith(one.raw, at)
+        at += len(one.raw)
+        at += next(len(end) for end in (b"\r\n", b"\n", b"\r", b"") if lines.startswith(end, at))
+        damaged += 1
+    assert at == expected
+    assert damaged
 
 
 @pytest.mark.parametrize("all_quoted", [True, False])
