@@ -862,9 +862,9 @@ def _print_outcome(settings: Settings, outcome: Outcome) -> None:
             *(f"{counts[name]:,}" for name in ("read", "migrated", "deduplicated", "quarantined")),
             f"{sum(counts['repairs'].values()):,}",
         )
-    _add_unmapped(table, outcome.unmapped)
-    if outcome.entities or outcome.unmapped:
+    if outcome.entities:
         console.print(table)
+    _print_unmapped(console, outcome.unmapped)
     reasons = Table("table", "reason", right("records"))
     for entity, counts in outcome.entities.items():
         for reason, count in counts["reasons"].items():
@@ -882,11 +882,14 @@ def _print_outcome(settings: Settings, outcome: Outcome) -> None:
         console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
-def _add_unmapped(table: Table, unmapped: dict[str, dict[str, Any]]) -> None:
-    if unmapped:
-        table.columns[0].no_wrap = True
+def _print_unmapped(console: Console, unmapped: dict[str, dict[str, Any]]) -> None:
+    """Print entities without a table: on their own, as their names would be cut off beside many columns."""
+    if not unmapped:
+        return
+    table = Table("entity", right("read"))
     for entity, counts in unmapped.items():
-        table.add_row(f"{entity} (no table)", f"{counts['read']:,}", *["-"] * (len(table.columns) - 2))
+        table.add_row(f"{entity} (no table)", f"{counts['read']:,}")
+    console.print(table)
 
 
 def _own_command() -> str:
@@ -907,8 +910,8 @@ def _print_accounts(console: Console, found: tuple[EntityAccount, ...], unmapped
             account.entity,
             *(f"{getattr(account, name):,}" for name in names),
         )
-    _add_unmapped(table, unmapped)
     console.print(table)
+    _print_unmapped(console, unmapped)
     for account in found:
         for reason, count in account.reasons.items():
             console.print(f"  {account.entity}: {count:,} quarantined as {reason}", markup=False)
