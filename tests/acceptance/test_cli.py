@@ -238,15 +238,16 @@ def test_verify_names_record_and_column_of_planted_faults(b44: Command, finished
 # -- migrate -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_of_the_command_is_one_of_the_code_location(migrated: Migrated, dagster_storage: str) -> None:
+def test_a_run_of_the_command_is_one_of_the_code_location(b44: Command, finished: str, dagster_storage: str) -> None:
     """The UI asks for the runs of a job, and of the timeline, by this tag."""
+    result = b44.on(finished)("verify", "--json")
     labels = rows(
         dagster_storage,
         "select distinct t.value from runs r left join run_tags t on t.run_id = r.run_id and t.key = %s"
-        " where r.pipeline_name = 'migrate_everything'",
+        " where r.pipeline_name = 'verify'",
         REPOSITORY_LABEL_TAG,
     )
-    assert migrated.result.status == 0
+    assert result.status == 0
     assert labels == [(f"{SINGLETON_REPOSITORY_NAME}@b44_assets",)]
 
 
