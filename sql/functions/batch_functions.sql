@@ -241,7 +241,6 @@ $$;
 revoke all on routine
   migration.begin_batch(text, bigint, date, integer, boolean),
   migration.refuse_record(text, bigint, date, bigint, bigint, text, text),
-  migration.fingerprint_of(text, text[]),
   migration.plan_again(text, integer),
   migration.next_batch(text, integer)
 from public;
