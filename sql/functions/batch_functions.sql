@@ -221,14 +221,14 @@ comment on function migration.next_batch(text, integer) is 'Migrates the next re
 comment on function migrate_users_batch(integer) is 'Migrates the next users; returns how many, 0 when nothing is left';
 comment on function migrate_posts_batch(integer) is 'Migrates the next posts; returns how many, 0 when nothing is left';
 
--- Those of a table's columns, as an earlier version made them.
+-- Those of a table's columns, as an earlier version made them, and the one of the migration tables, which may be gone.
 do $$
 declare
   item record;
 begin
   for item in
     select p.oid::regprocedure as name from pg_proc p
-     where p.pronamespace = to_regnamespace('migration') and p.proname ~ '^(load|complete|plan)_'
+     where p.pronamespace = to_regnamespace('migration') and p.proname ~ '^((load|complete|plan)_|fingerprint_of$)'
        and has_function_privilege('public', p.oid, 'execute')
   loop
     execute format('alter function %s set search_path = public, pg_temp', item.name);
