@@ -831,7 +831,8 @@ def _with_nothing_migrated(settings: Settings, outcome: Outcome, faults: list[B4
     entities = ", ".join(f"{entity} {counts['read']:,}" for entity, counts in list(outcome.unmapped.items())[:10])
     return [
         NothingMigratedOfExportError(
-            f"{settings.export_dir}: none of its {records:,} records has a table in {settings.sql_dir} ({entities});"
+            f"{settings.export_dir}: none of its {records:,} {plural(records, 'record')} has a table in"
+            f" {settings.sql_dir} ({entities});"
             " make the tables of this app with b44 init"
         )
     ]

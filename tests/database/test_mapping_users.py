@@ -231,8 +231,8 @@ def test_repeats_without_an_id_are_deduplicated_too(target: Target) -> None:
     assert found.reasons == {1: ["missing_id"], 3: ["missing_id"]}
 
 
-def test_repeats_are_deduplicated_where_the_export_has_no_ids_at_all(target: Target) -> None:
-    found = users(target, {"email": "a@b.de"}, {"email": "a@b.de"}, {"email": "c@d.de"})
+def test_repeats_are_deduplicated_among_records_without_ids(target: Target) -> None:
+    found = users(target, {"email": "a@b.de"}, {"email": "a@b.de"}, {"email": "c@d.de"}, user(4))
     assert found.account["deduplicated"] == 1
     assert found.reasons == {1: ["missing_id"], 3: ["missing_id"]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Generator
 from datetime import date
@@ -175,7 +176,7 @@ def test_more_refused_records_than_allowed_stop_the_load(target_18: Target, limi
 
 
 def test_a_record_that_could_not_be_staged_counts(target_18: Target) -> None:
-    (target_18.export / "User.jsonl").write_text("{broken\n")
+    (target_18.export / "User.jsonl").write_text("{broken\n" + json.dumps(user(1)) + "\n")
     target_18.stage("users")
     with pytest.raises(ThresholdError, match="malformed_record 1"):
         limited(target_18, "0").load("users")

@@ -18,7 +18,8 @@ import pytest
 
 from b44_assets.catalog import load_catalog
 from b44_assets.database.embedded import EmbeddedServer
-from b44_assets.engine.failpoints import FAILPOINTS, Armed, armed
+from b44_assets.engine.failpoints import FAILPOINTS as ALL_FAILPOINTS
+from b44_assets.engine.failpoints import Armed, armed
 from b44_assets.engine.session import Connection
 from b44_assets.errors import B44Error
 from tests.database.conftest import SQL_DIR
@@ -26,6 +27,8 @@ from tests.faults.conftest import Stage, batches_begun, set_stage
 from tests.faults.crashing import ANY, Crasher, Hits, Order, lose, provoked_for, provoking
 from tests.faults.scenario import FIRST, PHASES, PROVOKED, SECOND, differences, phase_of, state_at
 
+# Those of `b44 finish` are passed by tests/acceptance/test_finish.py, which kills it at each.
+FAILPOINTS = [name for name in ALL_FAILPOINTS if not name.startswith("finish:")]
 AFTER_COMMIT = [name for name in FAILPOINTS if name.endswith("after commit")]
 
 
