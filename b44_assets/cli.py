@@ -32,8 +32,7 @@ from b44_assets import backup_commands, finish_command
 from b44_assets import sample as sample_exports
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import EmbeddedServer, dagster_url, target_url
-from b44_assets.database.locks import HeldLock, advisory_lock, watched
-from b44_assets.database.locks import Session as Holder
+from b44_assets.database.locks import HeldLock, watched
 from b44_assets.errors import (
     B44Error,
     DatabaseError,
@@ -214,7 +213,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
     session = _session(settings)
     _need_books(session, "rollback")
     with _alone(settings) as lock:
-        guarded = replace(session, guard=lock.check)
+        guarded = session.under(lock)
         undone = undo_run(guarded, run_id or "") if month is None else undo_month(guarded, month)
     if undone.parts:
         from b44_assets.orchestration.reporting import report_what_was_taken_back
@@ -350,15 +349,9 @@ def _alone(settings: Settings) -> Generator[HeldLock]:
     Raises:
         LockLostError: Others are not kept away any more; whatever was under way was ended in the server, too.
     """
-    from b44_assets.engine.session import MIGRATION_LOCK
+    from b44_assets.engine.session import migrating
 
-    def say(holder: Holder | None) -> None:
-        click.echo(f"waiting for another migration of this database to end: {holder or 'it is just ending'}", err=True)
-
-    with (
-        _session(settings).connection("migrate") as conn,
-        advisory_lock(conn, MIGRATION_LOCK, wait=say) as lock,
-    ):
+    with migrating(_session(settings), lambda line: click.echo(line, err=True)) as lock:
         try:
             # As Ctrl-C does, which ends the SQL in the server.
             with watched(lock, lambda: os.kill(os.getpid(), signal.SIGINT)):

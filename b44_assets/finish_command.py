@@ -8,7 +8,6 @@ import sys
 import click
 
 from b44_assets.database.locks import Session as Holder
-from b44_assets.database.locks import advisory_lock
 from b44_assets.errors import BadBackupError, FinishedError, NotFinishedError, SettingsError
 from b44_assets.options import database_option, json_option, settings_with
 
@@ -31,7 +30,7 @@ def finish(
     from b44_assets.catalog import load_catalog
     from b44_assets.engine.failpoints import failpoint
     from b44_assets.engine.finishing import SCHEMAS, drop_migration_tables, migration_state, require_finishable
-    from b44_assets.engine.session import MIGRATION_LOCK, Session
+    from b44_assets.engine.session import Session, migrating
 
     settings = settings_with(database_url=database_url)
     session = Session.of(settings, load_catalog(settings.sql_dir))
@@ -39,7 +38,10 @@ def finish(
     def running(holder: Holder | None) -> None:
         raise NotFinishedError(f"a migration of this database is running: {holder or 'it is just ending'}")
 
-    with session.connection("finish") as conn, advisory_lock(conn, MIGRATION_LOCK, wait=running):
+    with (
+        migrating(session, lambda line: click.echo(line, err=True), busy=running) as lock,
+        session.under(lock).connection("finish") as conn,
+    ):
         state = migration_state(session)
         if state.finished_at is not None:
             _done(state.archive or "", as_json=as_json, said=f"nothing to finish: {state.explain()}")
@@ -62,7 +64,7 @@ def finish(
             raise BadBackupError(f"{archived.backup.id} is not what the tables hold, and nothing was dropped: {first}")
         failpoint("finish: archived", conn)
         drop_migration_tables(
-            session,
+            session.under(lock),
             archived.backup.id,
             archived.backup.state.taken_at,
             lambda conn: differences_from(archived.backup, conn),

@@ -77,6 +77,10 @@ def advisory_key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
 
+_AT_WORK = int.from_bytes(hashlib.sha256(b"at work").digest()[:4], "big", signed=True)
+"""First half of the key that sessions at work share; the other half is the process that keeps others away for them."""
+
+
 @contextmanager
 def advisory_lock(
     conn: psycopg.Connection[TupleRow],
@@ -135,6 +139,72 @@ class HeldLock:
         self._name = name
         self._key = advisory_key(name) % 2**64
         self._lost: str | None = None
+        self._pid: int | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process of the server that holds the lock; a pooler gives the client another number.
+
+        Raises:
+            LockLostError: The session is gone.
+        """
+        if self._pid is None:
+            try:
+                row = self._conn.execute("SELECT pg_backend_pid()").fetchone()
+                _settle(self._conn)
+            except psycopg.Error:
+                self.check()
+                raise
+            assert row is not None
+            self._pid = row[0]
+        assert self._pid is not None
+        return self._pid
+
+    def at_work(self) -> sql.Composable:
+        """A statement by which another session says that it works under this lock, until it ends, whatever becomes of the lock."""
+        return sql.SQL("SELECT pg_advisory_lock_shared({}, {})").format(_AT_WORK, self.pid)
+
+    def outlast(
+        self,
+        *,
+        wait: Callable[[Session], None] | None = None,
+        timeout: float = 600.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Waits until no session works under an earlier holder's lock that was lost.
+
+        Whoever lost it learns of it between two statements only, and a client that was killed not at all; the server ends
+        what it has begun for them. Who works under a lock that is held (shared with this one) is not waited for.
+
+        Args:
+            wait: Called once for each session that is waited for.
+            timeout: Seconds to wait at most.
+            sleep: How to wait, for tests.
+
+        Raises:
+            DatabaseError: The time is over; names the session, and how to end it.
+            psycopg.Error: The lock's own session is gone.
+        """
+        waited = 0.0
+        told: set[int] = set()
+        while (left := self._left_at_work()) is not None:
+            if waited >= timeout:
+                raise DatabaseError(
+                    f"{left} is still at work for an earlier run whose lock {self._name!r} was lost: end that process, or"
+                    f" the session by SELECT pg_terminate_backend({left.pid}), and run the same command again"
+                )
+            if wait is not None and left.pid not in told:
+                wait(left)
+                told.add(left.pid)
+            sleep(_POLL_SECONDS)
+            waited += _POLL_SECONDS
+
+    def _left_at_work(self) -> Session | None:
+        with self._conn.cursor(row_factory=class_row(Session)) as cursor:
+            parameters = (_AT_WORK % 2**32, self._key >> 32, self._key & 0xFFFFFFFF)
+            left = cursor.execute(_LEFT_AT_WORK, parameters).fetchone()
+        _settle(self._conn)
+        return left
 
     def check(self) -> None:
         """Asks the session whether it has the lock, which also keeps whatever is on the way from taking it for unused.
@@ -308,6 +378,18 @@ _HELD = """
           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
           AND classid = %s::oid AND objid = %s::oid)
 """
+# An earlier run's: the process whose lock they work under does not hold it.
+_LEFT_AT_WORK = sql.SQL("""
+    {sessions} WHERE pid IN (
+        SELECT w.pid FROM pg_locks w
+        WHERE w.locktype = 'advisory' AND w.granted AND w.objsubid = 2 AND w.classid = %s::oid
+          AND w.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND NOT EXISTS (
+            SELECT FROM pg_locks l
+            WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = w.database
+              AND l.pid = w.objid::bigint AND l.classid = %s::oid AND l.objid = %s::oid))
+    ORDER BY pid LIMIT 1
+""").format(sessions=_SESSIONS)
 _BLOCKERS = sql.SQL("{sessions} WHERE pid = ANY (pg_blocking_pids(%s)) ORDER BY pid").format(sessions=_SESSIONS)
 
 

@@ -22,6 +22,8 @@ from b44_assets.catalog import Catalog
 from b44_assets.database.connect import CANCEL_SECONDS, cancelling, connect, renew
 from b44_assets.database.embedded import target_url
 from b44_assets.database.faults import FaultClass, backoff, classify
+from b44_assets.database.locks import HeldLock, advisory_lock
+from b44_assets.database.locks import Session as Holder
 from b44_assets.errors import DatabaseError, TransientDatabaseError
 from b44_assets.settings import DEFAULT_PLAUSIBLE_YEARS, ContentFormat, Pace, QuarantineLimit, Settings
 
@@ -100,6 +102,7 @@ class Session:
         notice: Whom to tell, in a line, that something is tried again or held back.
         sleep: How to wait, for tests.
         guard: Asked before every piece of work whether the run may go on; raises where it may not.
+        lock: What keeps other migrations away from the run, if anything does; the guard asks it.
         kept: Its connections, where the session was made to keep them (`keeping`).
     """
 
@@ -117,6 +120,7 @@ class Session:
     notice: Callable[[str], None] = unsaid
     sleep: Callable[[float], None] = time.sleep
     guard: Callable[[], None] = unguarded
+    lock: HeldLock | None = field(default=None, repr=False, compare=False)
     kept: Kept | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -150,6 +154,10 @@ class Session:
             guard=guard,
         )
 
+    def under(self, lock: HeldLock) -> Self:
+        """The same session, whose work ends where the lock is lost, and is waited for by whoever has the lock next."""
+        return replace(self, guard=lock.check, lock=lock)
+
     @contextmanager
     def keeping(self) -> Generator[Session]:
         """The same session, which uses its connections again until the end of the block, and then closes them."""
@@ -175,12 +183,16 @@ class Session:
             DatabaseError: The target cannot be reached, cannot go on (its disk is full, …), or refuses a statement that
                 nobody nearer to it has said more about.
         """
-        self.guard()
         try:
             with self._connected(f"b44 {purpose}") as conn, cancelling(conn):
                 # The files of sql/ name their objects without a schema, and PostgreSQL then shows them without one, too.
                 # One round trip for all: this is asked for often.
-                conn.execute(_BEGINNING.format(idle=0 if idles else IDLE_IN_TRANSACTION_MS))
+                beginning = _BEGINNING.format(idle=0 if idles else IDLE_IN_TRANSACTION_MS)
+                if self.lock is not None:
+                    beginning += sql.SQL("; ") + self.lock.at_work()
+                conn.execute(beginning)
+                # Only now: whoever gets the lock after this sees that somebody is at work.
+                self.guard()
                 if self.gentle:
                     conn.execute("set max_parallel_workers_per_gather = 0; set max_parallel_maintenance_workers = 0")
                     conn.execute("set b44.gentle = 'on'; set vacuum_cost_delay = '2ms'")
@@ -218,6 +230,40 @@ class Session:
             else:
                 return conn
         return None
+
+
+@contextmanager
+def migrating(
+    session: Session,
+    tell: Callable[[str], None],
+    *,
+    shared: bool = False,
+    busy: Callable[[Holder | None], None] | None = None,
+) -> Generator[HeldLock]:
+    """Keeps other migrations of the database away; begins when no other runs, and nothing of an earlier one is at work.
+
+    Args:
+        session: Of the database; what works meanwhile is to use `session.under(lock)`.
+        tell: Told in a line whom it waits for.
+        shared: Whether others may run at the same time that share it, too.
+        busy: Called instead of `tell` where another migration runs; it may raise.
+
+    Raises:
+        DatabaseError: The target cannot be reached, or what an earlier run began does not end.
+    """
+
+    def waits(holder: Holder | None) -> None:
+        tell(f"waiting for another migration of this database to end: {holder or 'it is just ending'}")
+
+    def outlasts(left: Holder) -> None:
+        tell(f"waiting for what an interrupted migration of this database has begun to end: {left}")
+
+    with (
+        session.connection("migrate") as conn,
+        advisory_lock(conn, MIGRATION_LOCK, wait=busy or waits, shared=shared) as lock,
+    ):
+        lock.outlast(wait=outlasts)
+        yield lock
 
 
 def explained(what: str, error: psycopg.Error) -> DatabaseError:

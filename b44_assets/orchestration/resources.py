@@ -11,11 +11,10 @@ from pathlib import Path
 import dagster as dg
 
 from b44_assets.catalog import Catalog
-from b44_assets.database.locks import HeldLock, advisory_lock
-from b44_assets.database.locks import Session as Holder
+from b44_assets.database.locks import HeldLock
 from b44_assets.database.locks import watched as lock_watched
 from b44_assets.engine.finishing import migration_state
-from b44_assets.engine.session import MIGRATION_LOCK, Progress, Session, silent, unsaid
+from b44_assets.engine.session import Progress, Session, migrating, silent, unsaid
 from b44_assets.errors import B44Error, FinishedError
 from b44_assets.settings import Settings
 
@@ -78,7 +77,7 @@ class Migration:
             if lock is not None:
                 # Whatever this step does, no other migration is under way.
                 lock.check()
-                session = replace(session, guard=lock.check)
+                session = session.under(lock)
             with session.keeping() as keeping:
                 yield keeping
 
@@ -115,12 +114,9 @@ class Migration:
             if (state := migration_state(self.offline_session(run_id))).over:
                 raise FinishedError(f"nothing can be migrated into this database: {state.explain()}")
 
-        def say(holder: Holder | None) -> None:
-            context.log.info(f"waiting for another migration of this database to end: {holder or 'it is just ending'}")
-
         with self.failing_in_one_line(), ExitStack() as stack:
-            conn = stack.enter_context(self.offline_session(run_id).connection("migrate"))
-            lock = stack.enter_context(advisory_lock(conn, MIGRATION_LOCK, wait=say, shared=not stages))
+            session = self.offline_session(run_id)
+            lock = stack.enter_context(migrating(session, context.log.info, shared=not stages))
             # So that nothing on the way takes its connection for unused; each step asks it, too.
             stack.enter_context(
                 lock_watched(lock, lambda: context.log.error("other migrations are not kept away any more"))

@@ -811,3 +811,63 @@ def test_whoever_watches_a_lock_is_told_once_that_it_is_lost(database: str) -> N
         other.execute("SELECT pg_terminate_backend(%s, 5000)", (conn.info.backend_pid,))
         wait_until(lambda: bool(told))
     assert told == [True]
+
+
+@contextmanager
+def left_at_work(url: str) -> Generator[int]:
+    """A process of the server that works for a run whose lock is lost."""
+    with connect(url, autocommit=True, application_name="b44 load t") as worker:
+        with connect(url, autocommit=True) as conn, advisory_lock(conn, "migrate") as lock:
+            worker.execute(lock.at_work())
+        yield worker.info.backend_pid
+
+
+def test_what_a_killed_client_has_begun_is_waited_for(database: str) -> None:
+    told: list[int] = []
+    with (
+        left_at_work(database) as pid,
+        connect(database, autocommit=True) as conn,
+        advisory_lock(conn, "migrate") as lock,
+    ):
+
+        def end(left: Session) -> None:
+            told.append(left.pid)
+            assert left.application_name == "b44 load t"
+
+        def pause(seconds: float) -> None:
+            # It goes on as long as the server's process is there, and no longer.
+            conn.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+        lock.outlast(wait=end, sleep=pause)
+    assert told == [pid]
+
+
+def test_what_does_not_end_is_named_with_the_way_to_end_it(database: str) -> None:
+    waited: list[float] = []
+    with (
+        left_at_work(database) as pid,
+        connect(database, autocommit=True) as conn,
+        advisory_lock(conn, "migrate") as lock,
+        pytest.raises(DatabaseError) as caught,
+    ):
+        lock.outlast(timeout=2, sleep=waited.append)
+    assert sum(waited) == 2
+    assert f"pg_terminate_backend({pid})" in str(caught.value)
+    assert "b44 load t" in str(caught.value) and "run the same command again" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_locks_of_the_same_session_do_not_hide_what_it_has_left_at_work(database: str) -> None:
+    with (
+        connect(database, autocommit=True) as worker,
+        connect(database, autocommit=True) as conn,
+        connect(database, autocommit=True) as newer,
+    ):
+        with advisory_lock(conn, "migrate") as lock:
+            worker.execute(lock.at_work())
+        with (
+            advisory_lock(conn, "another"),
+            advisory_lock(newer, "migrate") as lock,
+            pytest.raises(DatabaseError, match=f"process {worker.info.backend_pid} "),
+        ):
+            lock.outlast(timeout=0)

@@ -76,3 +76,16 @@ def test_locks_are_held_and_who_stands_in_the_way_is_named_through_a_pooler(targ
         other.execute("lock table users")
         with pytest.raises(DatabaseError, match=f"process {other.info.backend_pid} "):
             with_lock_retries(conn, lambda c: c.execute("lock table users"), lock_timeout=300, attempts=1)
+
+
+def test_what_works_under_a_lock_is_told_from_what_was_left_through_a_pooler(target_18: Target) -> None:
+    with (
+        pooled(target_18.session.url, "session") as url,
+        connect(target_18.session.url, autocommit=True) as direct,
+        connect(url, autocommit=True) as worker,
+    ):
+        with connect(url, autocommit=True) as conn, advisory_lock(conn, "pooled") as lock:
+            worker.execute(lock.at_work())
+            lock.outlast(timeout=0)
+        with advisory_lock(direct, "pooled") as later, pytest.raises(DatabaseError, match="pg_terminate_backend"):
+            later.outlast(timeout=0)

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
+import pytest
+
 from b44_assets.engine.failpoints import armed
 from b44_assets.engine.loading import load
-from b44_assets.engine.session import Connection
+from b44_assets.engine.session import Connection, migrating
 from b44_assets.engine.settling import settle
 from b44_assets.engine.staging import stage
-from b44_assets.errors import B44Error
+from b44_assets.errors import B44Error, LockLostError
 from tests.faults.conftest import Stage
-from tests.faults.scenario import FIRST, SECOND
+from tests.faults.scenario import FIRST, PHASES, SECOND
 
 
 def at_once(*works: Callable[[], None]) -> list[B44Error]:
@@ -82,3 +85,76 @@ def test_two_exports_at_once_are_not_mixed(scene: Stage, tmp_path: Path) -> None
         scene.work(url, SECOND)
         found, expected = scene.rows(url), scene.phases[SECOND].state
         assert found == {name: rows for name, rows in expected.items() if name.startswith("public.")}
+
+
+@pytest.mark.parametrize("failpoint", ["stage: before commit", "settle: before commit", "batch: before commit"])
+def test_a_run_begins_when_nothing_of_one_that_has_lost_its_lock_is_at_work(failpoint: str, scene: Stage) -> None:
+    events: list[str] = []
+    held: list[int] = []
+    goes_on = threading.Event()
+
+    def happens(name: str, conn: Connection) -> None:
+        if not held and name == failpoint:
+            # In the midst of a transaction, the lock's connection goes, and another run is started.
+            held.append(conn.info.backend_pid)
+            with psycopg.connect(conn.info.dsn, autocommit=True) as other:
+                other.execute(
+                    "select pg_terminate_backend(pid, 10000) from pg_stat_activity"
+                    " where datname = current_database() and application_name = 'b44 migrate'"
+                )
+            second.start()
+            assert goes_on.wait(60)
+        elif held and conn.info.backend_pid == held[0]:
+            events.append("the first has committed")
+        elif held:
+            events.append("the second works")
+            goes_on.set()
+
+    def told(line: str) -> None:
+        events.append("the second waits")
+        assert f"process {held[0]} " in line
+        goes_on.set()
+
+    def again() -> None:
+        with migrating(scene.session(url), told) as lock:
+            PHASES[SECOND].work(scene.session(url).under(lock), scene.folder)
+
+    with scene.database(SECOND) as url:
+        second = threading.Thread(target=again)
+        with (
+            armed(happens),
+            pytest.raises(LockLostError, match="run the same command again"),
+            migrating(scene.session(url), events.append) as lock,
+        ):
+            PHASES[SECOND].work(scene.session(url).under(lock), scene.folder)
+        with armed(happens):
+            second.join(120)
+        assert events[:2] == ["the second waits", "the first has committed"]
+        assert set(events[2:]) == {"the second works"}
+        scene.compare(url, SECOND)
+
+
+def test_runs_that_share_the_lock_do_not_wait_for_each_other(scene: Stage) -> None:
+    said: list[str] = []
+    with (
+        scene.database(SECOND) as url,
+        migrating(scene.session(url), said.append, shared=True) as one,
+        scene.session(url).under(one).connection("load of one"),
+        migrating(scene.session(url), said.append, shared=True) as other,
+        scene.session(url).under(other).connection("load of the other"),
+        migrating(scene.session(url), said.append, shared=True),
+    ):
+        one.check()
+        other.check()
+    assert said == []
+
+
+def test_what_is_at_work_without_keeping_others_away_is_not_waited_for(scene: Stage) -> None:
+    said: list[str] = []
+    with (
+        scene.database(SECOND) as url,
+        scene.session(url).connection("verify"),
+        migrating(scene.session(url), said.append),
+    ):
+        pass
+    assert said == []
