@@ -35,8 +35,9 @@ language sql stable
 set search_path = public, pg_temp
 as $$
   select md5(concat_ws('|',
-    -- Of copies that an earlier version of these functions began, whose mirror others could set off.
-    'mirror 2',
+    -- Of copies that an earlier version of these functions began: others could set off their mirror, or they took no note
+    -- of what is done to themselves.
+    'mirror 3',
     (select string_agg(concat_ws(',', a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated, a.attcollation,
                                  pg_get_expr(d.adbin, d.adrelid)), ';' order by a.attnum)
        from pg_attribute a
@@ -146,6 +147,76 @@ begin
 end
 $$;
 
+create or replace function base44_note_function(parent text) returns text
+language sql stable
+set search_path = public, pg_temp
+as $$
+  select format('%I.%I', p.schema_name, p.table_name || '_drain_note') from base44_partitioning(parent) p
+$$;
+
+-- Triggers that note what others do to the copy itself, such as its owner, who has every right to: the keys of what is changed
+-- in one of its partitions, and of what is done to the whole of it that it was done, by a note without a key, after which
+-- both sides are compared again. A TRUNCATE shows by the files. Our own statements name the whole of it, and are known by
+-- the functions that they come from.
+create or replace function base44_make_notes(parent text) returns void
+language plpgsql
+set search_path = public, pg_temp
+as $$
+declare
+  target constant record := base44_draining(parent);
+  note constant text := base44_note_function(parent);
+  drain constant regclass := target.drain::regclass;
+  keys constant text := base44_listed(base44_key_of(target.relation), '');
+  owner constant text := (select quote_ident(pg_get_userbyid(relowner)) from pg_class where oid = target.relation);
+  item record;
+begin
+  execute format($sql$
+    create function %1$s() returns trigger
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
+    as $body$
+    declare
+      origin text;
+    begin
+      if tg_relid = to_regclass(%2$L) then
+        get diagnostics origin = pg_context;
+        if strpos(origin, %3$L) = 0 and strpos(origin, 'base44_drain_step(') = 0 then
+          insert into %4$s default values;
+        end if;
+        return null;
+      elsif not exists (select from pg_inherits h where h.inhrelid = tg_relid and h.inhparent = to_regclass(%2$L)) then
+        raise insufficient_privilege using message = format('%%s is not part of what this function looks after', tg_relid::regclass);
+      end if;
+      if tg_op <> 'INSERT' then
+        insert into %4$s select %5$s from gone;
+      end if;
+      if tg_op <> 'DELETE' then
+        insert into %4$s select %5$s from come;
+      end if;
+      return null;
+    end
+    $body$
+    $sql$,
+    note, base44_qualified(drain), quote_ident(target.table_name || '_drain_mirror') || '()', target.noted, keys);
+  execute format('revoke all on function %s() from public', note);
+  execute format('alter function %s() owner to %s', note, owner);
+  execute format('create trigger b44_drain_whole before insert or update or delete on %s for each statement execute function %s()',
+    drain, note);
+  execute format('alter table %s enable always trigger b44_drain_whole', drain);
+  for item in
+    select h.inhrelid::regclass as leaf, e.event, e.tables
+      from pg_inherits h
+     cross join (values ('insert', 'new table as come'), ('update', 'old table as gone new table as come'),
+                        ('delete', 'old table as gone')) e (event, tables)
+     where h.inhparent = drain
+  loop
+    execute format('create trigger b44_drain_%1$s after %1$s on %2$s referencing %3$s for each statement execute function %4$s()',
+      item.event, item.leaf, item.tables, note);
+    execute format('alter table %s enable always trigger b44_drain_%s', item.leaf, item.event);
+  end loop;
+end
+$$;
+
 create or replace function base44_listed(names name[], prefix text) returns text
 language sql immutable
 set search_path = public, pg_temp
@@ -246,6 +317,7 @@ begin
   select quote_ident(pg_get_userbyid(relowner)) into owner from pg_class where oid = target.relation;
   execute format('alter table %s owner to %s', target.noted, owner);
   execute format('alter function %s() owner to %s', target.mirror, owner);
+  perform base44_make_notes(parent);
   return jsonb_build_object(
     'phase', 'built', 'form', base44_partition_form(target.relation), 'partitions', chosen, 'rows', total, 'copied', 0,
     'block', 0, 'blocks', 0, 'pages', 16, 'keys', 20, 'analyzed', '[]'::jsonb,
@@ -511,14 +583,35 @@ begin
 end
 $$;
 
--- The files of both sides: others after a TRUNCATE or whatever else writes a table anew.
+-- The files of both sides, others after a TRUNCATE or whatever else writes a table anew, and the triggers that see all else,
+-- others after one was disabled, though it be enabled again.
 create or replace function base44_drain_files(default_partition regclass, drain regclass) returns text
 language sql stable
 set search_path = public, pg_temp
 as $$
-  select string_agg(concat(c.oid, ':', pg_relation_filenode(c.oid)), ' ' order by c.oid)
-    from pg_class c
-   where c.oid = default_partition or c.oid in (select h.inhrelid from pg_inherits h where h.inhparent = drain)
+  with parts as (
+    select default_partition as part
+    union all
+    select h.inhrelid from pg_inherits h where h.inhparent = drain
+  )
+  select concat_ws(' ',
+    (select string_agg(concat(p.part::oid, ':', pg_relation_filenode(p.part)), ' ' order by p.part::oid) from parts p),
+    (select string_agg(concat(t.oid, '/', t.xmin), ' ' order by t.oid)
+       from pg_trigger t
+      where (t.tgrelid = drain or t.tgrelid in (select p.part from parts p)) and starts_with(t.tgname, 'b44_drain_')))
+$$;
+
+-- Whether all of the triggers are there and fire, whoever writes.
+create or replace function base44_drain_watched(default_partition regclass, drain regclass) returns boolean
+language sql stable
+set search_path = public, pg_temp
+as $$
+  select count(*) filter (where t.tgrelid = default_partition) = 2
+     and count(*) filter (where t.tgrelid = drain) = 1
+     and count(*) = 3 + 3 * (select count(*) from pg_inherits h where h.inhparent = drain)
+    from pg_trigger t
+   where (t.tgrelid in (default_partition, drain) or t.tgrelid in (select h.inhrelid from pg_inherits h where h.inhparent = drain))
+     and starts_with(t.tgname, 'b44_drain_') and t.tgenabled = 'A'
 $$;
 
 -- Counts and sums both sides. Whoever writes with triggers disabled is found out here.
@@ -535,8 +628,11 @@ begin
   equal := base44_drain_equal(target.relation, target.default_partition, target.drain::regclass);
   if base44_has_rows(target.noted::regclass, 'true') then
     return state || jsonb_build_object('phase', 'catching up');
+  elsif not base44_drain_watched(target.default_partition, target.drain::regclass) then
+    raise warning 'triggers on % or its copy were disabled or dropped. The copy is begun again', target.default_partition;
+    return state || jsonb_build_object('phase', 'discarding');
   elsif not equal then
-    raise warning 'the copy of % differs from it: it was written to with triggers disabled. It is begun again', target.default_partition;
+    raise warning 'the copy of % differs from it: one of them was written to by itself. It is begun again', target.default_partition;
     return state || jsonb_build_object('phase', 'discarding');
   end if;
   return state || jsonb_build_object('phase', 'swapping', 'files', files,
@@ -587,6 +683,9 @@ begin
   end loop;
   execute format('drop table %s', target.default_partition);
   for i in 1 .. cardinality(leaves) loop
+    execute format('drop trigger b44_drain_insert on %s', leaves[i]);
+    execute format('drop trigger b44_drain_update on %s', leaves[i]);
+    execute format('drop trigger b44_drain_delete on %s', leaves[i]);
     execute format('alter table %s detach partition %s', drain, leaves[i]);
   end loop;
   execute format('alter table %s attach partition %s default', target.relation, successor);
@@ -620,6 +719,8 @@ begin
   execute format('drop table %s', target.noted);
   -- With triggers that somebody made of it while an earlier version let everybody.
   execute format('drop function %s() cascade', target.mirror);
+  -- An earlier version made none.
+  execute format('drop function if exists %s() cascade', base44_note_function(parent));
 end
 $$;
 
@@ -806,6 +907,8 @@ revoke all on routine
   base44_partition_form(regclass),
   base44_outside(regclass, timestamptz[], timestamptz[]),
   base44_make_mirror(text, regclass, regclass, regclass),
+  base44_note_function(text),
+  base44_make_notes(text),
   base44_listed(name[], text),
   base44_drain_begin(text, text, date[]),
   base44_drain_watch(text, jsonb, integer),
@@ -818,6 +921,7 @@ revoke all on routine
   base44_drain_settle(text, jsonb),
   base44_drain_equal(regclass, regclass, regclass),
   base44_drain_files(regclass, regclass),
+  base44_drain_watched(regclass, regclass),
   base44_drain_verify(text, jsonb),
   base44_drain_swap(text, jsonb, integer),
   base44_drain_clear(text),

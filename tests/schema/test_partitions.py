@@ -151,7 +151,7 @@ def leftovers(conn: Connection) -> list[str]:
         conn,
         """
         select relname::text from pg_class where relname ~ '_drain' or relname ~ '_new'
-        union select proname::text from pg_proc where proname ~ '_drain_mirror$'
+        union select proname::text from pg_proc where proname ~ '_drain_(mirror|note)$'
         union select tgname::text from pg_trigger where tgname ~ '^b44_drain'
         union select conname::text from pg_constraint where conname ~ '^b44_'
         """,
@@ -909,29 +909,115 @@ def test_nobody_else_sets_the_mirror_off(session: Session, conn: Connection, rol
     assert (content(conn), places(conn)) == (expected, {"posts_2025_03": 30})
 
 
-@pytest.mark.parametrize(
-    "loss", ["truncate posts_drain", "delete from posts_drain", "delete from posts_drain where published"]
+ADDED = (
+    "insert into {} (id, user_id, title, content, slug, created_at, created_by)"
+    " select gen_random_uuid(), user_id, 'Added', content, 'added', created_at, created_by from posts_2025_03 limit 1"
 )
-def test_a_copy_that_lost_rows_after_it_was_compared_does_not_take_over(conn: Connection, loss: str) -> None:
-    add_posts(conn, "2025-03", 30)
-    expected = content(conn)
-    step_until(conn, "swapping")
-    conn.execute(loss.encode())
-    finish(conn)
-    assert content(conn) == expected
+# What the owner of the table can do to the copy, and to what watches it, by any name of it.
+UNSEEN = [
+    statement.format(name)
+    for name in ("posts_drain", "posts_2025_03")
+    for statement in (
+        "truncate {}",
+        "delete from {}",
+        "delete from {} where published",
+        "update {} set title = 'Changed'",
+        "update {} set id = gen_random_uuid()",
+        ADDED,
+        "do $$begin delete from {} where published; end$$",
+    )
+] + [
+    "copy posts_2025_03 (id, user_id, title, content, slug, created_at, created_by) from program 'true'",
+    "alter table posts_2025_03 disable trigger all; delete from posts_2025_03; alter table posts_2025_03 enable trigger all",
+    "alter table posts_2025_03 disable trigger all; delete from posts_2025_03",
+    "alter table posts_2025_03 disable trigger all; delete from posts_2025_03;"
+    " alter table posts_2025_03 enable always trigger b44_drain_insert, enable always trigger b44_drain_update,"
+    " enable always trigger b44_drain_delete",
+    "drop trigger b44_drain_update on posts_2025_03; update posts_2025_03 set title = 'Changed'",
+    "alter table posts_drain disable trigger all; delete from posts_drain; alter table posts_drain enable always trigger all",
+    "set session_replication_role = replica; delete from posts_2025_03; reset session_replication_role",
+    "set session_replication_role = replica; delete from posts_drain; reset session_replication_role",
+    "alter table posts_drain detach partition posts_2025_03",
+    "alter table posts_default disable trigger b44_drain_rows; update posts set title = 'Unseen';"
+    " alter table posts_default enable always trigger b44_drain_rows",
+    "alter table posts_default disable trigger b44_drain_rows; update posts set title = 'Unseen'",
+]
 
 
-def test_a_copy_too_large_to_be_compared_twice_is_looked_at_for_truncation(conn: Connection) -> None:
-    add_posts(conn, "2025-03", 30)
-    expected = content(conn)
-    step_until(conn, "swapping")
+def too_large_to_be_compared_twice(conn: Connection) -> None:
+    """Says that comparing both sides has taken a minute, so that it is not done again under the lock of the swap."""
     state = one(
         conn, "select obj_description('posts_drain'::regclass, 'pg_class')::jsonb || '{\"compared_ms\": 60000}'"
     )
     conn.execute(sql.SQL("comment on table posts_drain is {}").format(sql.Literal(json.dumps(state))))
-    conn.execute("truncate posts_drain")
-    finish(conn)
+
+
+@pytest.mark.parametrize("change", UNSEEN)
+def test_what_is_done_to_one_side_alone_after_they_were_compared_is_not_taken_over(
+    conn: Connection, change: str
+) -> None:
+    add_posts(conn, "2025-03", 30)
+    step_until(conn, "swapping")
+    too_large_to_be_compared_twice(conn)
+    conn.execute("set client_min_messages = error")
+    conn.execute(change.encode())
+    expected = content(conn)
+    for _ in range(3):
+        # Whatever it takes, it is never compared under the lock again.
+        step_until(conn, "swapping")
+        too_large_to_be_compared_twice(conn)
+        step(conn)
+        if one(conn, "select to_regclass('posts_2025_03') is not null and not exists (select from posts_default)"):
+            break
     assert content(conn) == expected
+    finish(conn)
+    assert (content(conn), places(conn), leftovers(conn)) == (expected, {"posts_2025_03": 30}, [])
+
+
+def test_a_change_of_the_copy_within_an_open_transaction_is_waited_for(session: Session, conn: Connection) -> None:
+    add_posts(conn, "2025-03", 30)
+    expected = content(conn)
+    step_until(conn, "swapping")
+    too_large_to_be_compared_twice(conn)
+    with psycopg.connect(session.url) as other:
+        other.execute("delete from posts_2025_03")
+        with pytest.raises(errors.LockNotAvailable):
+            step(conn)
+    finish(conn)
+    assert (content(conn), places(conn), leftovers(conn)) == (expected, {"posts_2025_03": 30}, [])
+
+
+def test_an_author_deleted_after_both_were_compared_takes_his_posts_along(conn: Connection) -> None:
+    add_posts(conn, "2025-03", 30)
+    step_until(conn, "swapping")
+    too_large_to_be_compared_twice(conn)
+    conn.execute("set session_replication_role = origin")
+    other = one(conn, "insert into users (email, username) values ('o@example.com', 'other') returning id")
+    conn.execute("update posts set user_id = %s where slug = '2025-03-7'", (other,))
+    step_until(conn, "swapping")
+    too_large_to_be_compared_twice(conn)
+    conn.execute("delete from users where id = %s", (other,))
+    expected = content(conn)
+    finish(conn)
+    assert (content(conn), places(conn), leftovers(conn)) == (expected, {"posts_2025_03": 29}, [])
+
+
+def test_nobody_else_makes_notes_for_the_copy(conn: Connection, role: sql.Identifier) -> None:
+    add_posts(conn, "2025-03", 30)
+    step_until(conn, "verifying")
+    note = "create trigger theirs after delete on mine for each statement execute function public.posts_drain_note()"
+    conn.execute(sql.SQL("set role {}").format(role))
+    conn.execute("create temp table mine (id integer)")
+    with pytest.raises(errors.InsufficientPrivilege):
+        conn.execute(note)
+    conn.execute("reset role")
+    conn.execute(sql.SQL("grant execute on function posts_drain_note() to {}").format(role))
+    conn.execute(sql.SQL("set role {}").format(role))
+    conn.execute(note)
+    with pytest.raises(errors.InsufficientPrivilege):
+        conn.execute("delete from mine")
+    conn.execute("reset role")
+    assert one(conn, "select count(*) from posts_drain_noted") == 0
 
 
 # -- draining: old snapshots -------------------------------------------------------------------------------------------
