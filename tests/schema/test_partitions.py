@@ -938,7 +938,8 @@ UNSEEN = [
     " alter table posts_2025_03 enable always trigger b44_drain_insert, enable always trigger b44_drain_update,"
     " enable always trigger b44_drain_delete",
     "drop trigger b44_drain_update on posts_2025_03; update posts_2025_03 set title = 'Changed'",
-    "alter table posts_drain disable trigger all; delete from posts_drain; alter table posts_drain enable always trigger b44_drain_whole",
+    "alter table posts_drain disable trigger all; delete from posts_drain;"
+    " alter table posts_drain enable always trigger b44_drain_whole",
     "set session_replication_role = replica; delete from posts_2025_03; reset session_replication_role",
     "set session_replication_role = replica; delete from posts_drain; reset session_replication_role",
     "alter table posts_default disable trigger b44_drain_rows; update posts set title = 'Unseen';"
