@@ -160,7 +160,7 @@ class HeldLock:
         assert self._pid is not None
         return self._pid
 
-    def at_work(self) -> sql.Composable:
+    def at_work(self) -> sql.Composed:
         """A statement by which another session says that it works under this lock, until it ends, whatever becomes of the lock."""
         return sql.SQL("SELECT pg_advisory_lock_shared({}, {})").format(_AT_WORK, self.pid)
 
