@@ -172,7 +172,7 @@ class IndexDefinition:
 
 @dataclass(frozen=True)
 class ConstraintDefinition:
-    """`alter table <table> add constraint <name> <rest>`, taken apart.
+    """`alter table <table> add constraint <name> <rest>`, taken apart, with or without the condition that it is not there.
 
     Attributes:
         name: The constraint.
@@ -431,6 +431,12 @@ _CONSTRAINT = re.compile(
     r"(?P<rest>(?P<form>check|foreign|exclude|unique)\b.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_UNLESS_THERE = re.compile(
+    r"do\s+(?P<quote>\$\w*\$)\s*begin\s+if\s+not\s+exists\s*\((?P<condition>[^;]*?)\)\s*then\s+"
+    r"(?P<statement>alter\s+table\b.*?)\s*;\s*end\s+if\s*;\s*end\s*;?\s*(?P=quote)",
+    re.IGNORECASE | re.DOTALL,
+)
+_LITERAL = re.compile(r"'([^']*)'")
 FOREIGN_KEY = re.compile(
     r"foreign\s+key\s*\((?P<columns>[\w\s,]+)\)\s*references\s+(?P<table>\w+)\s*\((?P<keys>[\w\s,]+)\)", re.IGNORECASE
 )
@@ -512,14 +518,22 @@ def constraint_definitions(spec: Spec) -> tuple[ConstraintDefinition, ...]:
     table = _on(spec)
     found: dict[str, ConstraintDefinition] = {}
     for statement in spec.statements:
-        match = _CONSTRAINT.fullmatch(statement.text)
+        conditional = _UNLESS_THERE.fullmatch(statement.text)
+        match = _CONSTRAINT.fullmatch(conditional["statement"] if conditional else statement.text)
         if match is None:
             raise _fault_at(
                 spec,
                 statement,
-                "expected 'alter table <table> add constraint <name> check|foreign key|exclude|unique …'",
+                "expected 'alter table <table> add constraint <name> check|foreign key|exclude|unique …',"
+                " alone or within 'do $$ begin if not exists (select from pg_constraint …) then …; end if; end $$'",
             )
         _check_table(spec, statement, match["table"], table)
+        if conditional and (
+            "pg_constraint" not in conditional["condition"]
+            or sorted(_LITERAL.findall(conditional["condition"])) != sorted((table, match["name"]))
+        ):
+            # Another constraint's name there, and psql would never add this one.
+            raise _fault_at(spec, statement, f"the condition must be that {match['name']} of {table} is not there")
         if match["name"] in found:
             raise _fault_at(spec, statement, f"{match['name']} stands there twice")
         if re.search(r"\bnot\s+valid\s*$", match["rest"], re.IGNORECASE):

@@ -26,6 +26,7 @@ from b44_assets.engine.ddl import (
     relation_oid,
     run,
     shadow,
+    shadow_constraint,
     temporary_name,
     trusted,
 )
@@ -99,7 +100,12 @@ def _wanted(conn: Connection, schema: str, spec: Spec, definitions: Sequence[Con
     shadow(conn, schema, _tables(conn, spec, definitions[0].table), keys=True)
     wanted: dict[str, str] = {}
     for definition in definitions:
-        run(conn, spec, definition.statement.line, definition.statement.text)
+        try:
+            shadow_constraint(conn, schema, definition)
+        except (errors.LockNotAvailable, errors.DeadlockDetected):
+            raise
+        except psycopg.Error as error:
+            raise fault(spec, definition.statement.line, error) from error
         text = scalar(
             conn,
             "select pg_get_constraintdef(oid, true) from pg_constraint where conrelid = to_regclass(%s) and conname = %s",

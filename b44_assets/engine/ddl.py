@@ -17,7 +17,7 @@ from typing import Any, Concatenate, LiteralString, ParamSpec, Self, TypeVar, ca
 import psycopg
 from psycopg import errors, sql
 
-from b44_assets.catalog import Spec
+from b44_assets.catalog import ConstraintDefinition, Spec
 from b44_assets.database.locks import advisory_lock, with_lock_retries
 from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.session import Connection, Session, explained, persevering, scalar
@@ -159,6 +159,20 @@ def shadow(conn: Connection, schema: str, tables: Iterable[str], *, keys: bool =
                 sql.SQL(" including indexes" if keys else ""),
             )
         )
+
+
+def shadow_constraint(conn: Connection, schema: str, definition: ConstraintDefinition) -> None:
+    """Adds a constraint to the empty table of a scratch schema, as its file says.
+
+    Raises:
+        psycopg.Error: As it comes from the server.
+    """
+    table, name = sql.Identifier(schema, definition.table), sql.Identifier(definition.name)
+    # The keys that a shadow has of its table may have the same name by the server's rules.
+    conn.execute(sql.SQL("alter table {} drop constraint if exists {}").format(table, name))
+    conn.execute(
+        sql.SQL("alter table {} add constraint {} {}").format(table, name, trusted(definition.rest).format())
+    )
 
 
 def of_migration_tables(text: str) -> bool:

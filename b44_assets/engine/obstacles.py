@@ -15,7 +15,7 @@ from psycopg import errors, sql
 
 from b44_assets.catalog import ConstraintDefinition, IndexDefinition, Spec
 from b44_assets.database.faults import FaultClass, classify
-from b44_assets.engine.ddl import in_scratch_schema, shadow, trusted
+from b44_assets.engine.ddl import in_scratch_schema, shadow, shadow_constraint, trusted
 from b44_assets.engine.session import Connection, Session, columns_of, identifiers, reason_of, scalar
 from b44_assets.errors import DatabaseError
 
@@ -173,7 +173,7 @@ def rows_against_constraint(
 
     def find(conn: Connection, schema: str) -> _Rows:
         shadow(conn, schema, tables, keys=True)
-        conn.execute(definition.statement.text.encode())
+        shadow_constraint(conn, schema, definition)
         row = conn.execute(
             "select oid::bigint, conindid::bigint, conexclop::bigint[],"
             " (select array_agg(a.attname::text order by a.attnum) from pg_attribute a"

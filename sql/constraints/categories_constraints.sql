@@ -3,9 +3,33 @@
 -- on: categories
 -- depends: users
 
-alter table categories add constraint chk_categories_color check (color ~ '^#[0-9A-Fa-f]{6}$');
-alter table categories add constraint chk_categories_slug check (slug <> '' and slug = btrim(slug));
-alter table categories add constraint chk_categories_finite_times
-  check (isfinite(created_at) and isfinite(updated_at));
-alter table categories add constraint fk_categories_created_by foreign key (created_by) references users (id);
-alter table categories add constraint fk_categories_updated_by foreign key (updated_by) references users (id);
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'categories'::regclass and conname = 'chk_categories_color') then
+    alter table categories add constraint chk_categories_color check (color ~ '^#[0-9A-Fa-f]{6}$');
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'categories'::regclass and conname = 'chk_categories_slug') then
+    alter table categories add constraint chk_categories_slug check (slug <> '' and slug = btrim(slug));
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'categories'::regclass and conname = 'chk_categories_finite_times') then
+    alter table categories add constraint chk_categories_finite_times
+      check (isfinite(created_at) and isfinite(updated_at));
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'categories'::regclass and conname = 'fk_categories_created_by') then
+    alter table categories add constraint fk_categories_created_by foreign key (created_by) references users (id);
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'categories'::regclass and conname = 'fk_categories_updated_by') then
+    alter table categories add constraint fk_categories_updated_by foreign key (updated_by) references users (id);
+  end if;
+end $$;

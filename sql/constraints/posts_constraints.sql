@@ -4,14 +4,48 @@
 -- on: posts
 -- depends: users, categories
 
-alter table posts add constraint chk_posts_title_length
-  check (length(trim(title)) >= 1 and length(title) <= 255);
-alter table posts add constraint chk_posts_published_at
-  check ((published = false and published_at is null) or (published = true and published_at is not null));
-alter table posts add constraint chk_posts_finite_times
-  check (isfinite(created_at) and isfinite(updated_at) and isfinite(published_at));
-alter table posts add constraint fk_posts_user_id foreign key (user_id) references users (id) on delete cascade;
-alter table posts add constraint fk_posts_category_id
-  foreign key (category_id) references categories (id) on delete set null;
-alter table posts add constraint fk_posts_created_by foreign key (created_by) references users (id);
-alter table posts add constraint fk_posts_updated_by foreign key (updated_by) references users (id);
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'posts'::regclass and conname = 'chk_posts_title_length') then
+    alter table posts add constraint chk_posts_title_length
+      check (length(trim(title)) >= 1 and length(title) <= 255);
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'posts'::regclass and conname = 'chk_posts_published_at') then
+    alter table posts add constraint chk_posts_published_at
+      check ((published = false and published_at is null) or (published = true and published_at is not null));
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'posts'::regclass and conname = 'chk_posts_finite_times') then
+    alter table posts add constraint chk_posts_finite_times
+      check (isfinite(created_at) and isfinite(updated_at) and isfinite(published_at));
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'posts'::regclass and conname = 'fk_posts_user_id') then
+    alter table posts add constraint fk_posts_user_id foreign key (user_id) references users (id) on delete cascade;
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'posts'::regclass and conname = 'fk_posts_category_id') then
+    alter table posts add constraint fk_posts_category_id
+      foreign key (category_id) references categories (id) on delete set null;
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'posts'::regclass and conname = 'fk_posts_created_by') then
+    alter table posts add constraint fk_posts_created_by foreign key (created_by) references users (id);
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'posts'::regclass and conname = 'fk_posts_updated_by') then
+    alter table posts add constraint fk_posts_updated_by foreign key (updated_by) references users (id);
+  end if;
+end $$;

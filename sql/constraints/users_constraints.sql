@@ -4,11 +4,40 @@
 -- users, active or not.
 -- on: users
 
-alter table users add constraint chk_users_email_format
-  check (email ~ '^[A-Za-z0-9.!#$%&''*+/=?^_`{|}~-]+@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$');
-alter table users add constraint chk_users_email_lower check (email = lower(email));
-alter table users add constraint chk_users_role_valid check (role in ('admin', 'moderator', 'user', 'guest'));
-alter table users add constraint chk_users_finite_times
-  check (isfinite(last_login_at) and isfinite(created_at) and isfinite(updated_at));
-alter table users add constraint fk_users_created_by foreign key (created_by) references users (id);
-alter table users add constraint fk_users_updated_by foreign key (updated_by) references users (id);
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'users'::regclass and conname = 'chk_users_email_format') then
+    alter table users add constraint chk_users_email_format
+      check (email ~ '^[A-Za-z0-9.!#$%&''*+/=?^_`{|}~-]+@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$');
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'users'::regclass and conname = 'chk_users_email_lower') then
+    alter table users add constraint chk_users_email_lower check (email = lower(email));
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'users'::regclass and conname = 'chk_users_role_valid') then
+    alter table users add constraint chk_users_role_valid check (role in ('admin', 'moderator', 'user', 'guest'));
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'users'::regclass and conname = 'chk_users_finite_times') then
+    alter table users add constraint chk_users_finite_times
+      check (isfinite(last_login_at) and isfinite(created_at) and isfinite(updated_at));
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'users'::regclass and conname = 'fk_users_created_by') then
+    alter table users add constraint fk_users_created_by foreign key (created_by) references users (id);
+  end if;
+end $$;
+
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'users'::regclass and conname = 'fk_users_updated_by') then
+    alter table users add constraint fk_users_updated_by foreign key (updated_by) references users (id);
+  end if;
+end $$;
