@@ -444,6 +444,8 @@ _TRIGGER = re.compile(
     r"create\s+or\s+replace\s+trigger\s+(?P<name>[a-z_]\w*)\s+(?:before|after|instead\s+of)\s.*?\son\s+(?P<table>[a-z_]\w*)\s.*",
     re.IGNORECASE | re.DOTALL,
 )
+_FOLLOWED = re.compile(r"select\s+base44_follow_truncate_triggers\s*\(\s*'(?P<table>[a-z_]\w*)'\s*\)", re.IGNORECASE)
+"""Gives the partitions of a table its triggers for TRUNCATE; the engine does so for every table."""
 _VIEW = re.compile(
     r"create\s+materialized\s+view\s+(?:if\s+not\s+exists\s+)?(?P<name>[a-z_]\w*)\s+as\s+(?P<query>(?:select|with)\b.*)",
     re.IGNORECASE | re.DOTALL,
@@ -555,6 +557,9 @@ def trigger_definitions(spec: Spec) -> tuple[TriggerDefinition, ...]:
     table = _on(spec)
     found: dict[str, TriggerDefinition] = {}
     for statement in spec.statements:
+        if followed := _FOLLOWED.fullmatch(statement.text):
+            _check_table(spec, statement, followed["table"], table)
+            continue
         match = _TRIGGER.fullmatch(statement.text)
         if match is None:
             raise _fault_at(spec, statement, "expected 'create or replace trigger <name> … on <table> …'")

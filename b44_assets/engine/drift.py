@@ -5,11 +5,11 @@ What belongs here: reading a schema into comparable facts, and naming the differ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from b44_assets.catalog import Kind
+from b44_assets.catalog import Kind, Spec, Statement, trigger_definitions
 from b44_assets.engine.ddl import in_scratch_schema, of_migration_tables, run
 from b44_assets.engine.session import Connection, Session
 
@@ -60,7 +60,7 @@ def schema_drift(session: Session) -> SchemaDrift:
 
         def build(conn: Connection, schema: str) -> Facts:
             for spec in session.catalog.of(*_BUILT):
-                for statement in spec.statements:
+                for statement in _making(spec):
                     if not of_migration_tables(statement.text):
                         run(conn, spec, statement.line, statement.text)
             return _facts(conn, schema)
@@ -70,6 +70,11 @@ def schema_drift(session: Session) -> SchemaDrift:
             conn.execute("set transaction isolation level repeatable read read only")
             found = _facts(conn, "public")
     return SchemaDrift(len(wanted), tuple(_differences(found, wanted)))
+
+
+def _making(spec: Spec) -> Iterable[Statement]:
+    """The statements that make what is compared; not those that go through partitions."""
+    return (one.statement for one in trigger_definitions(spec)) if spec.kind is Kind.TRIGGER else spec.statements
 
 
 def _differences(found: Facts, wanted: Facts) -> Iterator[str]:

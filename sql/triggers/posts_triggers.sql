@@ -2,7 +2,7 @@
 -- one only. The migration's own load passes them by (base44_migrating): its rows were judged by the mapping, those that
 -- break a rule for new writes are kept, and it registers slugs by statement, not by row.
 -- on: posts
--- depends: post_functions, slug_functions, post_slugs, users
+-- depends: post_functions, slug_functions, partition_functions, post_slugs, users
 
 create or replace trigger trg_validate_post_update before update on posts
   for each row when (not base44_migrating('posts'))
@@ -35,3 +35,6 @@ create or replace trigger trg_posts_release_slug after delete on posts
 
 create or replace trigger trg_posts_release_slugs after truncate on posts
   for each statement execute function release_all_post_slugs();
+
+-- Partitions that are there already do not get the last one by themselves.
+select base44_follow_truncate_triggers('posts');
