@@ -170,9 +170,7 @@ def shadow_constraint(conn: Connection, schema: str, definition: ConstraintDefin
     table, name = sql.Identifier(schema, definition.table), sql.Identifier(definition.name)
     # The keys that a shadow has of its table may have the same name by the server's rules.
     conn.execute(sql.SQL("alter table {} drop constraint if exists {}").format(table, name))
-    conn.execute(
-        sql.SQL("alter table {} add constraint {} {}").format(table, name, trusted(definition.rest).format())
-    )
+    conn.execute(sql.SQL("alter table {} add constraint {} {}").format(table, name, trusted(definition.rest).format()))
 
 
 def of_migration_tables(text: str) -> bool:

@@ -6,7 +6,6 @@ definitions (`drift`), plans (`plans`) and sizes (`upkeep`).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,7 +17,7 @@ from b44_assets.catalog import FOREIGN_KEY, Kind, Spec, constraint_definitions, 
 from b44_assets.engine.ddl import trusted
 from b44_assets.engine.obstacles import cause_in_rows, noted_obstacles
 from b44_assets.engine.session import Connection, Session, checksum, columns_of, reason_of, scalar
-from b44_assets.engine.viewing import differences
+from b44_assets.engine.viewing import differences, last_refresh
 
 SHOWN = 5
 """How many of what is wrong a sentence names."""
@@ -402,7 +401,7 @@ def slugs_registered(session: Session) -> SlugsRegistered:
 
 
 def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, now: datetime | None = None) -> ViewFresh:
-    """Looks at when a materialized view was filled, as noted in its comment, and whether its tables have newer rows.
+    """Looks at when a materialized view was filled, as was noted then, and whether its tables have newer rows.
 
     Args:
         session: The run.
@@ -412,12 +411,12 @@ def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, no
     """
     now = now or datetime.now(UTC)
     with session.connection(f"check {spec.name}") as conn:
-        row = conn.execute(
-            "select relispopulated, obj_description(oid, 'pg_class') from pg_class where oid = to_regclass(%s) and relkind = 'm'",
+        populated = scalar(
+            conn,
+            "select relispopulated from pg_class where oid = to_regclass(%s) and relkind = 'm'",
             (f"public.{spec.name}",),
-        ).fetchone()
-        noted = re.search(r", as of (\S+ \S+) UTC$", row[1] or "") if row else None
-        refreshed_at = datetime.fromisoformat(noted[1]).replace(tzinfo=UTC) if noted else None
+        )
+        refreshed_at = last_refresh(conn, spec.name)
         changed = refreshed_at is not None and any(
             _changed_since(conn, table.name, refreshed_at)
             for table in session.catalog.of(Kind.TABLE)
@@ -425,7 +424,7 @@ def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, no
         )
         obstacle = "; ".join(noted_obstacles(conn, [spec.name], since=refreshed_at))
     age = now - refreshed_at if refreshed_at else None
-    return ViewFresh(spec.name, bool(row and row[0]), refreshed_at, changed, age, max_age, obstacle)
+    return ViewFresh(spec.name, bool(populated), refreshed_at, changed, age, max_age, obstacle)
 
 
 def _changed_since(conn: Connection, table: str, moment: datetime) -> bool:

@@ -5,8 +5,11 @@ What belongs here: making, replacing and refreshing views. What does not: judgin
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 
 import psycopg
@@ -25,6 +28,7 @@ from b44_assets.engine.ddl import (
     trusted,
 )
 from b44_assets.engine.failpoints import failpoint
+from b44_assets.engine.finishing import install_state
 from b44_assets.engine.indexing import Form, create_index, form_of
 from b44_assets.engine.obstacles import Obstacle, attempt, note_obstacles, without_rows
 from b44_assets.engine.session import Connection, Session, explained, scalar
@@ -32,6 +36,8 @@ from b44_assets.errors import DatabaseError
 
 REFRESH_LOCK_TIMEOUT_MS = 600_000
 """A refresh keeps no reader waiting, so it may wait long for another refresh."""
+NOTED_IN_COMMENT = re.compile(r", as of (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC$")
+"""How earlier versions noted a refresh, at the end of the view's comment."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class ViewChange(SchemaChange):
 class _Wanted:
     query: str
     indexes: dict[str, Form]
+    comments: Mapping[tuple[str, str], str]
 
 
 @enduring
@@ -96,6 +103,7 @@ def _apply(session: Session, conn: Connection, spec: Spec, definition: ViewDefin
             index.name: _settle_index(session, conn, spec, index, wanted.indexes[index.name])
             for index in definition.indexes
         }
+        _settle_comments(session, conn, spec, definition, wanted.comments)
         populated = scalar(conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{name}",))
         try:
             differs = not populated or bool(differences(conn, name, definition.query))
@@ -152,7 +160,35 @@ def differences(conn: Connection, name: str, query: str) -> int:
 
 
 def _note_refresh(conn: Connection, name: str) -> None:
-    conn.execute("select base44_note_refresh(to_regclass(%s))", (f"public.{name}",))
+    if scalar(conn, "select to_regclass('b44.view_refreshes') is null"):
+        install_state(conn)
+    conn.execute(
+        "insert into b44.view_refreshes as r (view_name, refreshed_at) values (to_regclass(%s)::text, now())"
+        " on conflict (view_name) do update set refreshed_at = greatest(r.refreshed_at, excluded.refreshed_at)",
+        (f"public.{name}",),
+    )
+
+
+def last_refresh(conn: Connection, name: str) -> datetime | None:
+    """When a materialized view was filled last, as far as that was noted: by this version, or by an earlier one."""
+    readable = scalar(
+        conn,
+        "select coalesce(has_schema_privilege(to_regnamespace('b44'), 'usage'), false)"
+        " and coalesce(has_table_privilege(to_regclass('b44.view_refreshes'), 'select'), false)",
+    )
+    noted: list[datetime] = []
+    if readable and (
+        moment := scalar(
+            conn,
+            "select refreshed_at from b44.view_refreshes where view_name = to_regclass(%s)::text",
+            (f"public.{name}",),
+        )
+    ):
+        noted.append(moment)
+    comment = scalar(conn, "select obj_description(to_regclass(%s), 'pg_class')", (f"public.{name}",))
+    if match := NOTED_IN_COMMENT.search(comment or ""):
+        noted.append(datetime.fromisoformat(match[1]).replace(tzinfo=UTC))
+    return max(noted, default=None)
 
 
 def _found(conn: Connection, name: str) -> str | None:
@@ -175,8 +211,27 @@ def _wanted(conn: Connection, schema: str, spec: Spec, definition: ViewDefinitio
         ).fetchone()
         assert row is not None
         indexes[index.name] = form_of(*row)
+    for comment in definition.comments:
+        run(conn, spec, comment.line, comment.text)
     query = scalar(conn, "select pg_get_viewdef(to_regclass(%s), true)", (f"{schema}.{definition.name}",))
-    return _Wanted(query, indexes)
+    return _Wanted(query, indexes, _comments(conn, schema, definition.name))
+
+
+def _comments(conn: Connection, schema: str, name: str) -> dict[tuple[str, str], str]:
+    """Comments on a view, its columns and its indexes, by relation and column."""
+    rows = conn.execute(
+        """
+        select c.relname, coalesce(a.attname, ''), d.description
+          from pg_description d
+          join pg_class c on c.oid = d.objoid
+          left join pg_attribute a on a.attrelid = d.objoid and a.attnum = d.objsubid and d.objsubid > 0
+         where d.classoid = 'pg_class'::regclass
+           and (c.oid = to_regclass(%(view)s)
+                or c.oid in (select indexrelid from pg_index where indrelid = to_regclass(%(view)s)))
+        """,
+        {"view": f"{schema}.{name}"},
+    ).fetchall()
+    return {(relation, column): text for relation, column, text in rows}
 
 
 def _create(definition: ViewDefinition, name: sql.Identifier, *, filled: bool = True) -> sql.Composed:
@@ -226,6 +281,28 @@ def _replace(session: Session, conn: Connection, spec: Spec, definition: ViewDef
         change(session, conn, swap)
     except psycopg.Error as error:
         raise fault(spec, definition.statement.line, error) from error
+
+
+def _settle_comments(
+    session: Session, conn: Connection, spec: Spec, definition: ViewDefinition, wanted: Mapping[tuple[str, str], str]
+) -> None:
+    """Sets the comments that differ from the file; takes away what an earlier version has noted in one."""
+    found = _comments(conn, "public", definition.name)
+    own = definition.name, ""
+
+    def comment(conn: Connection) -> None:
+        for statement in definition.comments:
+            run(conn, spec, statement.line, statement.text)
+
+    def clear(conn: Connection) -> None:
+        conn.execute(
+            sql.SQL("comment on materialized view {} is null").format(sql.Identifier("public", definition.name))
+        )
+
+    if any(found.get(where) != text for where, text in wanted.items()):
+        change(session, conn, comment)
+    if own not in wanted and (match := NOTED_IN_COMMENT.search(found.get(own, ""))) and match.start() == 0:
+        change(session, conn, clear)
 
 
 def _settle_index(session: Session, conn: Connection, spec: Spec, index: IndexDefinition, wanted: Form) -> str:

@@ -210,10 +210,12 @@ def _view(spec: Spec) -> dg.AssetsDefinition:
             ensure_tables(session, spec.depends)
             done = apply_view(session, spec)
             refreshed = done.refreshed
-            if spec.name in done.unchanged and not refreshed and view_fresh(session, spec).changed_since:
-                # Its rows came out the same; but it would go on counting as older than its tables.
-                refresh(session, spec)
-                refreshed = True
+            if spec.name in done.unchanged and not refreshed:
+                fresh = view_fresh(session, spec)
+                # Its rows came out the same; but it would go on counting as older than its tables, or as never filled.
+                if fresh.changed_since or fresh.refreshed_at is None:
+                    refresh(session, spec)
+                    refreshed = True
             facts = metadata.of_change(done) | {"refreshed": refreshed}
             if not done.failed:
                 facts |= metadata.of_table(describe(session, spec.name))

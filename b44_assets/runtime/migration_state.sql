@@ -19,6 +19,11 @@ create table if not exists b44.check_results (
   primary key (asset, check_name)
 );
 
+create table if not exists b44.view_refreshes (
+  view_name text primary key,
+  refreshed_at timestamptz not null
+);
+
 insert into b44.migration_state default values on conflict (only_row) do nothing;
 
 comment on schema b44 is 'What of the program stays in use once a migration is finished';
@@ -31,3 +36,6 @@ comment on table b44.check_results is 'What each check has found last';
 comment on column b44.check_results.asset is 'What the check is about';
 comment on column b44.check_results.said is 'Its result in one line';
 comment on column b44.check_results.checked_at is 'Since when it has found this';
+comment on table b44.view_refreshes is 'When each materialized view was filled last; PostgreSQL does not say';
+comment on column b44.view_refreshes.view_name is 'The view, as a regclass prints it with schema public on the search path';
+comment on column b44.view_refreshes.refreshed_at is 'The beginning of the transaction that filled it';

@@ -1,5 +1,5 @@
 -- Keeps the statistics of users fresh. As in the guide, but it fills a view that was never filled (CONCURRENTLY cannot),
--- waits for a refresh under way, and notes in the view's comment when it was done, which PostgreSQL does not.
+-- waits for a refresh under way, and notes in b44.view_refreshes when it was done, which PostgreSQL does not.
 
 create or replace function refresh_user_stats() returns void
 language plpgsql
@@ -20,20 +20,28 @@ begin
 end
 $$;
 
--- The start of the transaction, since a refresh shows what was there then or a little later.
+-- The start of the transaction, since a refresh shows what was there then or a little later. Nothing where the program was never used.
 create or replace function base44_note_refresh(view regclass) returns void
 language plpgsql
 set search_path = public, pg_temp
 as $$
 begin
-  execute format('comment on materialized view %s is %L', view,
-    regexp_replace(coalesce(obj_description(view, 'pg_class'), ''), ', as of .*$', '')
-      || ', as of ' || to_char(now() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || ' UTC');
+  if to_regnamespace('b44') is null or not has_schema_privilege('b44', 'usage') or to_regclass('b44.view_refreshes') is null then
+    return;
+  end if;
+  if not has_table_privilege('b44.view_refreshes', 'select') or not has_table_privilege('b44.view_refreshes', 'insert')
+      or not has_table_privilege('b44.view_refreshes', 'update') then
+    raise warning '% was refreshed, but % may not note it', view, current_user
+      using hint = format('grant select, insert, update on b44.view_refreshes to %I', current_user);
+    return;
+  end if;
+  insert into b44.view_refreshes as r (view_name, refreshed_at) values (view::text, now())
+  on conflict (view_name) do update set refreshed_at = greatest(r.refreshed_at, excluded.refreshed_at);
 end
 $$;
 
 comment on function refresh_user_stats() is 'Brings user_post_stats up to date without keeping its readers waiting';
-comment on function base44_note_refresh(regclass) is 'Notes in the comment of a materialized view that it shows what is there now';
+comment on function base44_note_refresh(regclass) is 'Notes that a materialized view shows what is there now';
 
 -- For the owner of the tables, who needs no grant, and for whom the owner lets.
 revoke all on routine

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psycopg
 
 from b44_assets.catalog import Kind, load_catalog
+from tests.acceptance.conftest import Migrated
 from tests.acceptance.support import REPOSITORY, Command
 from tests.schema.test_run_by_hand import run_by_hand
 
 
-def test_a_migration_after_all_files_were_run_by_hand_is_green(b44: Command, finished: str, migrated: object) -> None:
+def test_a_migration_after_all_files_were_run_by_hand_is_green(b44: Command, finished: str, migrated: Migrated) -> None:
     catalog = load_catalog(REPOSITORY / "sql")
     run_by_hand(finished, [spec.path for spec in catalog.specs if spec.kind is not Kind.MAPPING] * 2)
     command = b44.on(finished)
-    export = Path(getattr(migrated, "export"))
-    assert command("migrate", "--export", export).status == 0
-    assert command("verify").status == 0
+    result = command("migrate", "--export", migrated.export)
+    assert result.status == 0, result
+    result = command("verify")
+    assert result.status == 0, result
+
+
+def test_a_view_of_which_nobody_noted_when_it_was_filled_is_filled_by_the_next_migration(
+    b44: Command, finished: str, migrated: Migrated
+) -> None:
+    with psycopg.connect(finished) as conn:
+        conn.execute("drop table b44.view_refreshes")
+    result = b44.on(finished)("migrate", "--export", migrated.export)
+    assert result.status == 0, result

@@ -492,7 +492,7 @@ def test_a_changed_view_takes_the_old_one_s_place_with_its_indexes(built: Sessio
     assert not apply_view(other, spec(other, "user_post_stats")).changed
     execute(built, "select refresh_user_stats()")
     assert value(built, "select obj_description('user_post_stats'::regclass)").startswith(
-        "Posts of each user in numbers, as of 2"
+        "Posts of each user in numbers"
     )
 
 
