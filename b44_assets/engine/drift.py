@@ -28,27 +28,41 @@ class SchemaDrift:
 
     Attributes:
         compared: Objects that `sql/` gives.
-        differences: Each difference in words, by object.
+        differences: What was changed or is gone of these, and added columns without which no row can be written; each in
+            words.
+        restricting: What was added to a table of `sql/` and bears on its rows: columns, constraints, unique indexes, triggers.
+        foreign: Other objects that `sql/` does not give: the application's own, and plain indexes on tables of `sql/`.
     """
 
     compared: int
     differences: tuple[str, ...]
+    restricting: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Nothing differs."""
+        """Every object is as `sql/` says, and nothing was added that bears on the rows of its tables."""
+        return not self.differences and not self.restricting
+
+    @property
+    def only_restricting(self) -> bool:
+        """Whether it does not pass for nothing but additions, with which everything of `sql/` works."""
         return not self.differences
 
     def explain(self) -> str:
         """One line on what differs; or that nothing does."""
         if self.passed:
-            return f"{self.compared} objects are as sql/ says"
-        more = f"; and {len(self.differences) - SHOWN} more" if len(self.differences) > SHOWN else ""
-        return "; ".join(self.differences[:SHOWN]) + more
+            others = f"; {len(self.foreign)} others are not of sql/" if self.foreign else ""
+            return f"{self.compared} objects are as sql/ says{others}"
+        said = (*self.differences, *(f"{name} is not in sql/" for name in self.restricting))
+        more = f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
+        return "; ".join(said[:SHOWN]) + more
 
 
 def schema_drift(session: Session) -> SchemaDrift:
     """Compares tables, columns, indexes, constraints, triggers, views, functions and comments of public with `sql/`.
+
+    What else there is belongs to the application, and is told of only.
 
     Everything is built in a transaction that is rolled back; nothing of it is ever seen by others. Left out are what is
     made as time goes on (partitions) and the migration's own books, which may be dropped.
@@ -70,7 +84,37 @@ def schema_drift(session: Session) -> SchemaDrift:
         with conn.transaction():
             conn.execute("set transaction isolation level repeatable read read only")
             found = _facts(conn, "public")
-    return SchemaDrift(len(wanted), tuple(_differences(found, wanted)))
+    restricting, foreign, needed = _added(found, wanted)
+    return SchemaDrift(
+        len(wanted),
+        (
+            *_differences(found, wanted),
+            *(f"{name} is not in sql/, and is not null without a default" for name in needed),
+        ),
+        restricting,
+        foreign,
+    )
+
+
+def _added(found: Facts, wanted: Facts) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Objects that `sql/` does not give: those that bear on rows of its tables, all others, and columns that rows need."""
+    restricting: list[str] = []
+    foreign: list[str] = []
+    needed: list[str] = []
+    for name in sorted(found.keys() - wanted.keys()):
+        owner, facts = _owner(name), found[name]
+        if owner is None:
+            foreign.append(name)
+        elif owner in wanted:
+            kind = name.partition(" ")[0]
+            given = any(facts.get(what) for what in ("default", "generated", "identity"))
+            if kind == "column" and facts["not null"] == "true" and not given:
+                needed.append(name)
+            elif kind == "index" and not (facts["definition"] or "").startswith("unique "):
+                foreign.append(name)
+            else:
+                restricting.append(name)
+    return tuple(restricting), tuple(foreign), tuple(needed)
 
 
 def _making(spec: Spec) -> Iterable[Statement]:
@@ -79,14 +123,11 @@ def _making(spec: Spec) -> Iterable[Statement]:
 
 
 def _differences(found: Facts, wanted: Facts) -> Iterator[str]:
-    for name in sorted(found.keys() | wanted.keys()):
+    for name in sorted(wanted):
         owner = _owner(name)
         if name not in found:
             if owner is None or owner in found:
                 yield f"{name} is missing"
-        elif name not in wanted:
-            if owner is None or owner in wanted:
-                yield f"{name} is not in sql/"
         else:
             for attribute in sorted(found[name].keys() | wanted[name].keys()):
                 is_now, should_be = found[name].get(attribute), wanted[name].get(attribute)
@@ -118,7 +159,7 @@ def _shown(value: str | None) -> str:
 
 _RELATIONS = """
     select c.oid, c.relname, c.relkind from pg_class c
-     where c.relnamespace = to_regnamespace(%(schema)s) and c.relkind in ('r', 'p', 'm', 'v') and not c.relispartition
+     where c.relnamespace = to_regnamespace(%(schema)s) and c.relkind in ('r', 'p', 'm', 'v', 'f') and not c.relispartition
        and c.relname not like 'base44\\_%%'
        -- A detached month or year, kept as a table.
        and not exists (select from pg_partitioned_table p join pg_class t on t.oid = p.partrelid
@@ -130,7 +171,8 @@ _QUERIES = {
     "table": """
         select r.relname,
                jsonb_build_object(
-                 'kind', case r.relkind when 'm' then 'materialized view' when 'v' then 'view' else 'table' end,
+                 'kind', case r.relkind when 'm' then 'materialized view' when 'v' then 'view' when 'f' then 'foreign table'
+                           else 'table' end,
                  'partitioning', pg_get_partkeydef(r.oid),
                  'query', case when r.relkind in ('m', 'v') then pg_get_viewdef(r.oid, true) end,
                  'row-level security', c.relrowsecurity::text,
@@ -182,6 +224,32 @@ _QUERIES = {
                  'comment', obj_description(t.oid, 'pg_trigger'))
           from relations r
           join pg_trigger t on t.tgrelid = r.oid and not t.tgisinternal
+    """,
+    "type": """
+        select t.typname,
+               jsonb_build_object(
+                 'kind', t.typtype::text,
+                 'base type', case when t.typtype = 'd' then format_type(t.typbasetype, t.typtypmod) end,
+                 'values', (select string_agg(e.enumlabel, ', ' order by e.enumsortorder) from pg_enum e where e.enumtypid = t.oid),
+                 'constraints', (select string_agg(pg_get_constraintdef(k.oid, true), ', ' order by k.conname)
+                                   from pg_constraint k where k.contypid = t.oid),
+                 'comment', obj_description(t.oid, 'pg_type'))
+          from pg_type t
+          left join pg_class c on c.oid = t.typrelid
+         where t.typnamespace = to_regnamespace(%(schema)s)
+           -- A table makes a type, and a range type one of many ranges.
+           and (t.typtype in ('d', 'e', 'r') or c.relkind = 'c')
+           and not exists (select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e')
+    """,
+    "sequence": """
+        select c.relname,
+               jsonb_build_object('type', format_type(s.seqtypid, null), 'comment', obj_description(c.oid, 'pg_class'))
+          from pg_sequence s
+          join pg_class c on c.oid = s.seqrelid
+         where c.relnamespace = to_regnamespace(%(schema)s)
+           -- Those of columns go with these.
+           and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid
+                              and d.deptype in ('a', 'i', 'e'))
     """,
     "function": """
         select p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')',

@@ -69,7 +69,7 @@ class Check:
         description: What passing means.
         judge: Does it.
         facts: Its metadata.
-        warns: Whether failing is a warning only.
+        warns: Whether failing is a warning only; or tells so of the verdict.
         after: What must be there before, besides the asset.
     """
 
@@ -78,7 +78,7 @@ class Check:
     description: str
     judge: Callable[[Session], Verdict]
     facts: Callable[[Any], dict[str, Any]]
-    warns: bool = False
+    warns: bool | Callable[[Any], bool] = False
     after: tuple[dg.AssetKey, ...] = field(default=())
 
 
@@ -106,7 +106,8 @@ def _together(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
             )
             results: list[dg.AssetCheckResult] = []
             for check, verdict in zip(asked, verdicts, strict=True):
-                results.append(_result(check.asset, check.name, verdict, check.facts(verdict), warns=check.warns))
+                warns = check.warns(verdict) if callable(check.warns) else check.warns
+                results.append(_result(check.asset, check.name, verdict, check.facts(verdict), warns=warns))
                 yield results[-1]
             note_checks(session, map(_noted, results))
 
@@ -225,9 +226,11 @@ def _whole_schema(catalog: Catalog) -> list[Check]:
         Check(
             "schema_drift",
             INDEX_USAGE_KEY,
-            "Tables, columns, indexes, constraints, triggers, functions and comments are as sql/ says.",
+            "Tables, columns, indexes, constraints, triggers, functions and comments are as sql/ says. What the application adds"
+            " is listed; columns, constraints, unique indexes and triggers that it adds to these tables are a warning.",
             schema_drift,
             metadata.of_drift,
+            warns=lambda verdict: verdict.only_restricting,
             after=built,
         ),
         Check(

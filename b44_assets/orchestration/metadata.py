@@ -459,7 +459,10 @@ def of_drift(verdict: SchemaDrift) -> dict[str, Any]:
     return {
         "compared": verdict.compared,
         "different": len(verdict.differences),
-        **_named(differences=verdict.differences),
+        "not_in_sql": len(verdict.restricting) + len(verdict.foreign),
+        **_named(
+            differences=verdict.differences, added_to_tables=verdict.restricting, of_the_application=verdict.foreign
+        ),
     }
 
 
