@@ -38,8 +38,12 @@ from b44_assets.errors import (
     DatabaseError,
     ExportError,
     FinishedError,
+    FullDiskError,
+    NoRoomError,
     SettingsError,
     TransientDatabaseError,
+    is_full,
+    why,
 )
 from b44_assets.instance import dagster_instance, packaged, prepare_dagster, tell_dagster
 from b44_assets.options import database_option, json_option, out, right, settings_with
@@ -136,6 +140,11 @@ def _one_line() -> Generator[None]:
         if "\n" in said:
             raise
         _fail(said, error.exit_code)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        # Whatever of ours it was that was to be written: settings, Dagster's files, what is spooled on the way.
+        _fail(f"{error.filename or 'a file'} cannot be written: {why(error)}", NoRoomError.exit_status)
     except KeyboardInterrupt:
         click.echo("interrupted; run the same command again to go on", err=True)
         raise SystemExit(INTERRUPTED) from None
@@ -308,7 +317,7 @@ def _write_report(
     try:
         target.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise SettingsError(f"{target}: cannot be written: {error.strerror}") from error
+        raise SettingsError(f"{target}: cannot be written: {why(error, target)}") from error
 
 
 _INSTEAD = {
@@ -748,8 +757,12 @@ class UnexpectedError(B44Error):
 
 
 def _of_storage(error: Exception) -> B44Error:
-    reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-    return DatabaseError(f"the storage of Dagster could not go on: {reason}")
+    cause = getattr(error, "orig", None)
+    reason = str(cause or error).strip().partition("\n")[0]
+    said = f"the storage of Dagster could not go on: {reason}"
+    if getattr(cause, "pgcode", None) == "53100":
+        return FullDiskError(said, "make room on the disk of its server")
+    return DatabaseError(said)
 
 
 def _interrupted(result: Any) -> bool:

@@ -6,7 +6,61 @@ its status. Anything else is a defect of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+AGAIN = "run the same command again: it goes on where it stopped"
+"""What to do once the cause of a fault is gone."""
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a file system, or what an account may have of it, is used up."""
+    return error.errno in _FULL
+
+
+def why(error: OSError, place: str | os.PathLike[str] | None = None) -> str:
+    """What the system has against something, in a line; of a full disk also how much is free there, and what to do.
+
+    Args:
+        error: Of the system.
+        place: What was to be written; by default what the error names.
+    """
+    said = error.strerror or str(error)
+    return said + _remedy(place if place is not None else error.filename) if is_full(error) else said
+
+
+def said_with_remedy(said: str, place: str | os.PathLike[str] | None = None) -> str:
+    """What another program says in a line; where a disk is full, also how much is free there, and what to do.
+
+    Args:
+        said: The line, in the words of the system where the system gave the reason.
+        place: What it wrote to, if that is known.
+    """
+    full = any(os.strerror(number).lower() in said.lower() for number in _FULL)
+    return said.rstrip(".") + _remedy(place) if full else said
+
+
+def _remedy(place: str | os.PathLike[str] | None) -> str:
+    room = free_at(place)
+    return f"{f' ({room})' if room else ''}; make room there and {AGAIN}"
+
+
+def free_at(place: str | os.PathLike[str] | None) -> str:
+    """How much is free in the file system of a file or folder, or of the nearest folder above that is there; else empty."""
+    if not place:
+        return ""
+    path = Path(os.fsdecode(place)).absolute()
+    for folder in (path, *path.parents):
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError:
+            # Not there yet, or closed to us.
+            continue
+        return f"{free / 2**20:,.1f} MB free in {folder if folder.is_dir() else folder.parent}"
+    return ""
 
 
 class B44Error(Exception):
@@ -54,6 +108,46 @@ class DatabaseError(B44Error):
 
 class TransientDatabaseError(DatabaseError):
     """The target database cannot be reached now, for a reason that may pass by itself: trying again makes sense."""
+
+
+class ExhaustedError(DatabaseError):
+    """The server has run out of something, and cannot go on until somebody helps.
+
+    Attributes:
+        room: How much is free where its disk is full; None where nobody has looked, empty where it is not known.
+    """
+
+    def __init__(self, said: str, remedy: str, room: str | None = None) -> None:
+        """Say what happened, what helps, and that the same command then goes on."""
+        super().__init__(f"{said}; {remedy}{f' ({room})' if room else ''}, and {AGAIN}")
+        self._said = said
+        self._remedy = remedy
+        self.room = room
+
+    def having(self, room: str) -> ExhaustedError:
+        """The same, with how much is free where its disk is full."""
+        return type(self)(self._said, self._remedy, room)
+
+
+class FullDiskError(ExhaustedError):
+    """A disk of the server is full.
+
+    Attributes:
+        folder: Which, in its data directory; empty for that itself.
+        room: As of `ExhaustedError`.
+    """
+
+    folder: str = ""
+
+    def having(self, room: str) -> FullDiskError:
+        """The same, with how much is free."""
+        same = FullDiskError(self._said, self._remedy, room)
+        same.folder = self.folder
+        return same
+
+
+class NoRoomError(B44Error):
+    """A disk of this machine is full."""
 
 
 class LockLostError(DatabaseError):

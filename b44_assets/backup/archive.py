@@ -43,7 +43,7 @@ from b44_assets.backup.lsn import (
 from b44_assets.backup.model import WalFile
 from b44_assets.backup.sealing import ending, seal, unseal
 from b44_assets.backup.store import CHUNK, Store
-from b44_assets.errors import BackupError, BadBackupError
+from b44_assets.errors import BackupError, BadBackupError, why
 from b44_assets.wording import plural
 
 _NAME = r"[0-9A-F]{24}(?:\.partial|\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history"
@@ -459,7 +459,8 @@ def _parsed(store: Store, prefix: str) -> list[WalFile]:
 def _store(file: Path, catalogue: Catalogue, system: str) -> int:
     # Its name has the checksum, which is known at the end.
     with tempfile.SpooledTemporaryFile(_MEMORY) as sealed:
-        with _plainly(f"{file} cannot be read"), file.open("rb") as source:
+        # What is sealed is spooled, which fails where that folder's disk is full.
+        with _plainly(f"{file} cannot be read", Path(tempfile.gettempdir())), file.open("rb") as source:
             result = seal(source, sealed, catalogue.key)
         sealed.seek(0)
         target = f"{_folder(system, file.name)}{file.name}-{result.sha256}{ending(catalogue.key)}"
@@ -507,7 +508,7 @@ def _lay(catalogue: Catalogue, files: Sequence[WalFile], into: Path) -> int:
     faults: list[BadBackupError] = []
     for file in files:
         try:
-            with _plainly(f"{into} cannot be written"), _create(into) as opened:
+            with _plainly(f"{into} cannot be written", into), _create(into) as opened:
                 sink = _Sparse(opened)
                 size = _unseal(catalogue, file, sink)
                 opened.truncate(size)
@@ -540,8 +541,8 @@ def _create(file: Path) -> BinaryIO:
 
 
 @contextmanager
-def _plainly(what: str) -> Generator[None]:
+def _plainly(what: str, place: Path | None = None) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise BackupError(f"{what}: {error.strerror or error}") from error
+        raise BackupError(f"{what}: {why(error, place)}") from error

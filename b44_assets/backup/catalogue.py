@@ -27,7 +27,7 @@ from b44_assets.backup import records
 from b44_assets.backup.model import Backup, BackupKind, Proof, StoredFile
 from b44_assets.backup.sealing import Key, Progress, Source, check_stored, ending, seal, unseal
 from b44_assets.backup.store import CHUNK, Sink, Store
-from b44_assets.errors import BackupError, BadBackupError
+from b44_assets.errors import BackupError, BadBackupError, why
 from b44_assets.wording import plural
 
 # Of a database with 100,000 objects.
@@ -331,14 +331,14 @@ class Catalogue:
                 )
             descriptor = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise BackupError(f"{into} cannot be written: {error.strerror}") from error
+            raise BackupError(f"{into} cannot be written: {why(error, into)}") from error
         try:
             with os.fdopen(descriptor, "wb") as sink:
                 self.read(backup, file, sink, progress)
         except BaseException as error:
             into.unlink(missing_ok=True)
             if isinstance(error, OSError):
-                raise BackupError(f"{into} cannot be written: {error.strerror or error}") from error
+                raise BackupError(f"{into} cannot be written: {why(error, into)}") from error
             raise
 
     def examine(self, backup: Backup, progress: Progress | None = None) -> list[str]:

@@ -36,7 +36,7 @@ from b44_assets.backup.tools import Login, complaint, run, server_programs, stre
 from b44_assets.database.connect import connect
 from b44_assets.database.embedded import SUPERUSER, EmbeddedServer, make_directory, server_account
 from b44_assets.database.locks import advisory_key
-from b44_assets.errors import BackupError, BadBackupError
+from b44_assets.errors import BackupError, BadBackupError, why
 
 _JOBS = 2
 _WITH_TRANSACTION_TIMEOUT = 170000
@@ -637,7 +637,7 @@ def _extract(catalogue: Catalogue, backup: Backup, folder: Path) -> None:
     if faults:
         fault = faults[0]
         if isinstance(fault, OSError):
-            raise BackupError(f"{folder} cannot be written: {fault.strerror or fault}") from fault
+            raise BackupError(f"{folder} cannot be written: {why(fault, folder)}") from fault
         if isinstance(fault, tarfile.TarError):
             raise BadBackupError(f"{backup.id}/{BASE} cannot be unpacked: {fault}") from fault
         raise fault
@@ -724,7 +724,7 @@ def _new_folder(directory: Path) -> Generator[Path]:
         made = not directory.exists()
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BackupError(f"{directory} cannot be used: {error.strerror}") from error
+        raise BackupError(f"{directory} cannot be used: {why(error, directory)}") from error
     postgres = EmbeddedServer(directory).directory
     make_directory(postgres, server_account(postgres))
     try:

@@ -37,7 +37,7 @@ from b44_assets.database.embedded import (
     working_directory,
     write_file,
 )
-from b44_assets.errors import BackupError
+from b44_assets.errors import BackupError, why
 
 _PREFIX = "b44-scratch-"
 # A folder is renamed once it is locked, so that nobody takes it for one left behind.
@@ -128,7 +128,7 @@ def scratch() -> Generator[Scratch]:
     try:
         new = Path(tempfile.mkdtemp(prefix=_NEW, dir=parent))
     except OSError as error:
-        raise BackupError(f"no scratch folder can be made in {parent}: {error.strerror}") from error
+        raise BackupError(f"no scratch folder can be made in {parent}: {why(error, parent)}") from error
     account = server_account(new)
     if account is not None and not may_pass(parent, account):
         new.rmdir()

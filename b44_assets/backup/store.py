@@ -26,7 +26,7 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.utils import get_protocol
 
-from b44_assets.errors import BackupError
+from b44_assets.errors import BackupError, is_full, why
 from b44_assets.wording import plural
 
 logger = logging.getLogger(__name__)
@@ -219,15 +219,15 @@ class _Folder(Store):
         temporary = self.root / _temporary(path)
         if not replace and final.exists():
             raise _taken(final)
-        with _plainly(f"{final} cannot be written"):
+        with _plainly(f"{final} cannot be written", final):
             _make_folder(final.parent, self.root)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as file:
                 yield _FileSink(file.fileno(), final)
-                with _plainly(f"{final} cannot be written"):
+                with _plainly(f"{final} cannot be written", final):
                     os.fsync(file.fileno())
-            with _plainly(f"{final} cannot be written"):
+            with _plainly(f"{final} cannot be written", final):
                 _give_name(temporary, final, replace)
                 _sync_folder(final.parent)
         finally:
@@ -271,7 +271,7 @@ class _FileSink:
 
     def write(self, data: bytes, /) -> int:
         view = memoryview(data)
-        with _plainly(f"{self.final} cannot be written"):
+        with _plainly(f"{self.final} cannot be written", self.final):
             while view:
                 view = view[os.write(self.descriptor, view) :]
         return len(data)
@@ -322,15 +322,15 @@ def _taken(final: object) -> BackupError:
 
 
 @contextmanager
-def _plainly(what: str) -> Generator[None]:
+def _plainly(what: str, place: Path | None = None) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise BackupError(_line(what, error)) from error
+        raise BackupError(_line(what, error, place)) from error
 
 
-def _line(what: str, error: OSError) -> str:
-    return f"{what}: {error.strerror or error}"
+def _line(what: str, error: OSError, place: Path | None = None) -> str:
+    return f"{what}: {why(error, place)}"
 
 
 # -- by fsspec ---------------------------------------------------------------------------------------------------------
@@ -510,7 +510,7 @@ def _redacted(url: str) -> tuple[str, tuple[str, ...]]:
 
 def _reason(error: Exception, secrets: tuple[str, ...]) -> str:
     if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
+        text = why(error, "") if is_full(error) else error.strerror
     else:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

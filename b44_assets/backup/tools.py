@@ -21,7 +21,7 @@ from psycopg.rows import TupleRow
 
 from b44_assets.database.clients import Clients, available, choose, newest, system_folders
 from b44_assets.database.embedded import MAJOR_VERSION, Account, RunningAs, install_dir, last_line, reachable_install
-from b44_assets.errors import BackupError
+from b44_assets.errors import BackupError, said_with_remedy
 
 _SECRETS = ("password", "sslpassword")
 # How long a program may take to end after it was asked to.
@@ -266,7 +266,11 @@ def end(process: subprocess.Popen[bytes], with_signal: int | None = signal.SIGTE
 
 
 def complaint(said: str) -> str:
-    """Returns in one line why a program failed: its first error with its detail, or its last words."""
+    """Returns in one line why a program failed: its first error with its detail, or its last words; and what helps."""
+    return said_with_remedy(_complaint(said))
+
+
+def _complaint(said: str) -> str:
     found = re.search(r"(?:error|ERROR|FATAL|PANIC):\s+(.+)(?:\n(?:.*?)(?:DETAIL|detail):\s+(.+))?", said)
     if found is None:
         return last_line(said)

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ from psycopg.abc import RV, PQGen
 from psycopg.rows import TupleRow
 
 from b44_assets.database.faults import FaultClass, classify
-from b44_assets.errors import DatabaseError, TransientDatabaseError
+from b44_assets.errors import DatabaseError, TransientDatabaseError, free_at
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ _FAULTS: tuple[tuple[str, str, bool], ...] = (
     (r"not permitted to log in", "user {user} may not log in on {where}", False),
     (r"permission denied for database", "user {user} may not connect to database {database} on {where}", False),
     (
-        r"too many clients|remaining connection slots|too many connections|reserved for roles",
+        r"too many clients|remaining connection slots|too many connections|reserved for roles|no more connections allowed",
         "{where} has too many connections already: end some, or raise max_connections",
         True,
     ),
@@ -344,6 +345,26 @@ def _check_pooler(conn: psycopg.Connection[TupleRow], wanted: dict[str, str], wh
                     " pool_mode=transaction: put the address of the server itself in the URL, or that of a pool with"
                     " pool_mode=session"
                 )
+
+
+def room_of_server(url: str, folder: str = "") -> str:
+    """How much is free on a disk of a server on this machine, in words; empty where that is not known.
+
+    Args:
+        url: libpq URL.
+        folder: Which folder of its data directory; by default that itself.
+    """
+    try:
+        with connect(url, application_name="b44 room", autocommit=True) as conn:
+            if not (conn.info.host.startswith(("/", "@")) or conn.info.hostaddr in ("127.0.0.1", "::1")):
+                return ""
+            row = conn.execute("SELECT current_setting('data_directory', true)").fetchone()
+    except (psycopg.Error, DatabaseError) as error:
+        # The right to know it is missing, or the server is gone, which is told elsewhere.
+        logger.debug("the room of the server is not known: %s", error)
+        return ""
+    directory = Path(row[0]) if row is not None and row[0] else None
+    return free_at(directory / folder) if directory is not None and directory.is_dir() else ""
 
 
 def _session_of(conn: psycopg.Connection[TupleRow]) -> int:

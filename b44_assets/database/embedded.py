@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 from urllib.parse import quote
 
-from b44_assets.errors import DatabaseError
+from b44_assets.errors import DatabaseError, is_full, said_with_remedy, why
 from b44_assets.settings import Settings
 
 MAJOR_VERSION = 18
@@ -432,7 +432,8 @@ class EmbeddedServer:
                     said.append(lines.read())
             reason = reason_given("\n".join(said), self.data_dir) or last_line(result.stderr or result.stdout)
             raise DatabaseError(
-                f"the embedded PostgreSQL under {self.home} did not start: {reason} (log: {self.log_file})"
+                f"the embedded PostgreSQL under {self.home} did not start:"
+                f" {said_with_remedy(reason, self.home)} (log: {self.log_file})"
             )
 
     def _configure(self, account: Account | None) -> None:
@@ -486,7 +487,9 @@ class EmbeddedServer:
         # A single-user server goes on after an error, and says so on standard error only.
         if result.returncode or "ERROR:" in result.stderr:
             reason = reason_given(result.stderr, directory) or last_line(result.stderr or result.stdout)
-            raise DatabaseError(f"the embedded PostgreSQL under {self.home} could not be set up: {reason}")
+            raise DatabaseError(
+                f"the embedded PostgreSQL under {self.home} could not be set up: {said_with_remedy(reason, self.home)}"
+            )
 
     def _check_version(self) -> None:
         try:
@@ -803,7 +806,9 @@ def _plainly(what: str) -> Generator[None]:
         yield
     except OSError as error:
         path = f": {error.filename}" if error.filename else ""
-        raise DatabaseError(f"{what}: {error.strerror or error}{path}") from error
+        raise DatabaseError(
+            f"{what}{path}: {why(error)}" if is_full(error) else f"{what}: {why(error)}{path}"
+        ) from error
 
 
 def _foreign(directory: Path) -> DatabaseError:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable
 from enum import StrEnum
 
 import psycopg
+
+from b44_assets.errors import ExhaustedError, FullDiskError
 
 _FIRST_PAUSE_SECONDS = 0.25
 _DOUBLINGS = 5
@@ -38,6 +42,7 @@ _CODES: dict[str, FaultClass] = {
     "53100": FaultClass.EXHAUSTED,  # disk_full
     "53200": FaultClass.EXHAUSTED,  # out_of_memory
     "53300": FaultClass.TRANSIENT,  # too_many_connections
+    "53400": FaultClass.EXHAUSTED,  # configuration_limit_exceeded, such as temp_file_limit
     "54000": FaultClass.DATA,  # program_limit_exceeded, such as a value too large for an index
     "55006": FaultClass.TRANSIENT,  # object_in_use, mostly by another session
     "55P03": FaultClass.TRANSIENT,  # lock_not_available
@@ -63,6 +68,8 @@ def classify(error: psycopg.Error) -> FaultClass:
         error: As psycopg has raised it.
     """
     code = error.sqlstate
+    if _over_quota(error):
+        return FaultClass.EXHAUSTED
     if code is not None:
         return _CODES.get(code) or _CLASSES.get(code[:2], FaultClass.PERMANENT)
     if isinstance(error, psycopg.DataError):
@@ -70,6 +77,53 @@ def classify(error: psycopg.Error) -> FaultClass:
         return FaultClass.DATA
     # Of these, psycopg and libpq raise OperationalError where the connection is gone, and others where we misuse it.
     return FaultClass.TRANSIENT if isinstance(error, psycopg.OperationalError) else FaultClass.PERMANENT
+
+
+# The files that a message names, by their place in the data directory, and what they are.
+_FILES: tuple[tuple[str, str], ...] = (
+    (r"(?:base|pg_tblspc/\d+/[^/\"]+)/pgsql_tmp", "the server's temporary files ({folder})"),
+    (r"pg_tblspc/\d+", "a tablespace of the server ({folder})"),
+    ("pg_wal", "the server's WAL (pg_wal)"),
+)
+
+
+def exhausted(said: str, error: psycopg.Error) -> ExhaustedError:
+    """What the server has run out of, and what helps, in a line.
+
+    Args:
+        said: What happened, in words.
+        error: As psycopg has raised it; `classify` gives `EXHAUSTED`.
+    """
+    message = error.diag.message_primary or str(error)
+    hint = (error.diag.message_hint or "").strip().rstrip(".")
+    if error.sqlstate == "53100" or _over_quota(error):
+        folder, what = "", "the server's data directory"
+        for pattern, words in _FILES:
+            if found := re.search(rf'"[^"]*?({pattern})[^"]*"', message):
+                folder, what = found[1], words.format(folder=found[1])
+                break
+        full = FullDiskError(said, f"make room on the disk of {what}")
+        full.folder = folder
+        return full
+    if error.sqlstate == "53200" and "max_locks_per_transaction" in hint:
+        return ExhaustedError(said, "raise max_locks_per_transaction (64 by default), restart the server")
+    if error.sqlstate == "53200":
+        return ExhaustedError(
+            said,
+            "give the server more memory, end what else uses it, or set B44_THROTTLE=on and a smaller B44_BATCH_SIZE",
+        )
+    if error.sqlstate == "53400":
+        return ExhaustedError(
+            said, "raise the limit that is named (temp_file_limit: ALTER ROLE … SET temp_file_limit = -1)"
+        )
+    if error.sqlstate == "58030":
+        return ExhaustedError(said, "see the server's log: its disk or file system reports a fault; mend that")
+    return ExhaustedError(said, f"{hint[:1].lower()}{hint[1:]}" if hint else "see the server's log for what it lacks")
+
+
+def _over_quota(error: psycopg.Error) -> bool:
+    # PostgreSQL knows no code for it, and the system's words are in no other message.
+    return error.sqlstate == "XX000" and os.strerror(errno.EDQUOT) in (error.diag.message_primary or "")
 
 
 def condition_of(error: psycopg.Error) -> str:

@@ -19,12 +19,12 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from b44_assets.catalog import Catalog
-from b44_assets.database.connect import CANCEL_SECONDS, cancelling, connect, renew
+from b44_assets.database.connect import CANCEL_SECONDS, cancelling, connect, renew, room_of_server
 from b44_assets.database.embedded import target_url
-from b44_assets.database.faults import FaultClass, backoff, classify
+from b44_assets.database.faults import FaultClass, backoff, classify, exhausted
 from b44_assets.database.locks import HeldLock, advisory_lock
 from b44_assets.database.locks import Session as Holder
-from b44_assets.errors import DatabaseError, TransientDatabaseError
+from b44_assets.errors import DatabaseError, FullDiskError, TransientDatabaseError
 from b44_assets.settings import DEFAULT_PLAUSIBLE_YEARS, ContentFormat, Pace, QuarantineLimit, Settings
 
 T = TypeVar("T")
@@ -201,7 +201,14 @@ class Session:
                     conn.execute("set backend_flush_after = '256kB'")
                 yield conn
         except psycopg.Error as error:
-            raise explained(purpose, error) from error
+            fault = explained(purpose, error)
+            if isinstance(fault, FullDiskError):
+                fault = fault.having(room_of_server(self.url, fault.folder))
+            raise fault from error
+        except FullDiskError as fault:
+            if fault.room is None:
+                raise fault.having(room_of_server(self.url, fault.folder)) from fault.__cause__
+            raise
 
     @contextmanager
     def _connected(self, name: str) -> Generator[Connection]:
@@ -269,8 +276,14 @@ def migrating(
 def explained(what: str, error: psycopg.Error) -> DatabaseError:
     """An error of the server in one line, of the kind that says whether it may pass by itself."""
     lost = "the database could not go on: " if isinstance(error, psycopg.OperationalError) else ""
-    kind = TransientDatabaseError if classify(error) is FaultClass.TRANSIENT else DatabaseError
-    return kind(f"{what}: {lost}{reason_of(error)}")
+    said = f"{what}: {lost}{reason_of(error)}"
+    match classify(error):
+        case FaultClass.TRANSIENT:
+            return TransientDatabaseError(said)
+        case FaultClass.EXHAUSTED:
+            return exhausted(said, error)
+        case _:
+            return DatabaseError(said)
 
 
 def persevering(session: Session, work: Callable[[], T]) -> T:

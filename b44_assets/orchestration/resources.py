@@ -15,7 +15,7 @@ from b44_assets.database.locks import HeldLock
 from b44_assets.database.locks import watched as lock_watched
 from b44_assets.engine.finishing import migration_state
 from b44_assets.engine.session import Progress, Session, migrating, silent, unsaid
-from b44_assets.errors import B44Error, FinishedError
+from b44_assets.errors import B44Error, FinishedError, NoRoomError, is_full, why
 from b44_assets.settings import Settings
 
 LOG_EVERY_SECONDS = 5.0
@@ -86,13 +86,20 @@ class Migration:
         """Fails the step with the one line of a fault of the user's world, and notes it for the command line.
 
         Raises:
-            Failure: A `B44Error` was raised within. The step is not retried: what may pass was retried by the engine.
+            Failure: A `B44Error` was raised within, or a disk of ours is full. The step is not retried: what may pass was
+                retried by the engine.
         """
         try:
             yield
         except B44Error as error:
             self.faults.append(error)
             raise dg.Failure(description=str(error), allow_retries=False) from error
+        except OSError as error:
+            if not is_full(error):
+                raise
+            fault = NoRoomError(f"{error.filename or 'a file'} cannot be written: {why(error)}")
+            self.faults.append(fault)
+            raise dg.Failure(description=str(fault), allow_retries=False) from error
 
     def keep_others_away(self, context: dg.AssetExecutionContext, *, stages: bool) -> None:
         """Keeps this run and others from mixing their exports, from its first such step until it ends.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from b44_assets.errors import ExportError, SettingsError
+from b44_assets.errors import ExportError, SettingsError, why
 from b44_assets.sample.dialects import DIALECTS, Record, file_name, form_of
 from b44_assets.sample.entities import (
     AuditLogMaker,
@@ -102,7 +102,7 @@ def write_sample(
     try:
         return _write(directory, users, posts, seed, dialect, faults, progress, truth)
     except OSError as error:
-        raise ExportError(f"cannot write a sample to {directory}: {error.strerror or error}") from error
+        raise ExportError(f"cannot write a sample to {directory}: {why(error, directory)}") from error
 
 
 def _write(

@@ -486,6 +486,7 @@ def test_full_disk_is_one_line_and_the_migration_goes_on_when_there_is_room(
     full = command("migrate", "--export", migrated.export, "--json")
     assert full.status in (1, 2)
     assert "No space left on device" in full.fault
+    assert "make room" in full.fault and "MB free in" in full.fault and "run the same command again" in full.fault
     ballast.unlink()
     again = command("migrate", "--export", migrated.export, "--json")
     assert (again.status, again.complaints) == (0, [])
@@ -498,6 +499,7 @@ def test_disk_without_room_for_a_server_is_one_line(b44: Command, small_disk: Pa
     result = b44.having(B44_HOME=str(small_disk / "home"))("db", "url")
     assert result.status == 2
     assert "No space left on device" in result.fault
+    assert "make room" in result.fault and "MB free in" in result.fault and "run the same command again" in result.fault
 
 
 # -- entities without a table ------------------------------------------------------------------------------------------

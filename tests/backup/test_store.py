@@ -198,7 +198,9 @@ def test_a_full_folder_is_one_line_and_leaves_what_was_there(small_disk: Path) -
     with pytest.raises(BackupError) as caught:
         put(store, "newer", os.urandom(4_000_000))
 
-    assert str(caught.value) == f"{small_disk}/backups/newer cannot be written: No space left on device"
+    said = str(caught.value)
+    assert said.startswith(f"{small_disk}/backups/newer cannot be written: No space left on device (")
+    assert "MB free in" in said and "run the same command again" in said
     assert store.names() == {"older": 1000}
     assert store.unfinished() == {}
 
@@ -228,7 +230,9 @@ def test_a_store_that_refuses_is_one_line_and_leaves_nothing(method: str, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(MemoryFile, method, refuse)
-        with pytest.raises(BackupError, match=r"/newer cannot be written: No space left on device$"):
+        with pytest.raises(
+            BackupError, match=r"/newer cannot be written: No space left on device; make room there and run the same"
+        ):
             put(store, "newer", b"x")
 
     assert store.names() == {"older": 1}
