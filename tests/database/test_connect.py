@@ -779,6 +779,24 @@ def test_a_lock_is_known_to_be_held_whatever_limits_the_role_sets(database: str)
         assert not lock.lost
 
 
+def test_no_clock_that_a_role_or_a_database_sets_ends_our_work(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as conn:
+        name = sql.Identifier(conn.info.dbname)
+        clocks = conn.execute(
+            "SELECT name FROM pg_settings WHERE context = 'user' AND unit = 'ms' AND name LIKE '%timeout' ORDER BY name"
+        ).fetchall()
+        assert {"statement_timeout", "idle_session_timeout"} <= {clock for (clock,) in clocks}
+        for (clock,) in clocks:
+            conn.execute(sql.SQL("ALTER DATABASE {} SET {} = '40ms'").format(name, sql.Identifier(clock)))
+    with connect(database, autocommit=True) as conn:
+        with conn.transaction():
+            conn.execute("SELECT pg_sleep(0.1)")
+            time.sleep(0.1)
+            conn.execute("SELECT 1")
+        time.sleep(0.1)
+        conn.execute("SELECT 1")
+
+
 @pytest.mark.parametrize("how", ["ended", "let go"])
 def test_a_lock_that_is_lost_is_lost_for_good_and_says_so_in_one_line(database: str, how: str) -> None:
     with connect(database, autocommit=True) as other, connect(database, autocommit=True) as conn:

@@ -6,6 +6,8 @@ import errno
 import os
 import re
 import shutil
+import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import psycopg
@@ -22,6 +24,15 @@ from b44_assets.errors import DatabaseError, ExhaustedError, FullDiskError, free
 from tests.backup import disks
 
 AGAIN = "run the same command again: it goes on where it stopped"
+
+
+@pytest.fixture
+def open_folder() -> Generator[Path]:
+    """A folder that every account can pass through; those of pytest are closed."""
+    folder = Path(tempfile.mkdtemp(prefix="b44-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def fault_of(url: str, catalog: Catalog, statement: sql.Composable) -> DatabaseError:
