@@ -35,7 +35,7 @@ def open_folder() -> Generator[Path]:
     shutil.rmtree(folder)
 
 
-def fault_of(url: str, catalog: Catalog, statement: sql.Composable) -> DatabaseError:
+def fault_of(url: str, catalog: Catalog, statement: sql.SQL | sql.Composed) -> DatabaseError:
     """What is said of a statement that fails."""
     with pytest.raises(DatabaseError) as caught, Session(url, catalog).connection("load posts") as conn:
         conn.execute(statement)
