@@ -40,7 +40,7 @@ from b44_assets.engine.sources import (
     with_columns,
 )
 from b44_assets.errors import ExportChangedError, ExportError, FieldClashError
-from b44_assets.exports import Batch, ExportFile, ExportReader, Refused, discover, open_export
+from b44_assets.exports import Batch, ExportFile, ExportReader, IdWatch, Refused, discover, open_export
 
 _GENTLE_PIECE = 64 * 2**10
 """Bytes that a gentle staging sends at a time."""
@@ -237,7 +237,9 @@ def _stage_table(session: Session, conn: Connection, mapping: TableMapping, sour
         with reading.cursor(name="b44_source") as rows:
             rows.itersize = 5_000
             rows.execute(sql.SQL("select {} from {} order by 1").format(selected, sql.Identifier(source)))
-            records, fields = _write(session, conn, mapping, source, fields, _batches_of(rows, fields), refused)
+            watch = IdWatch(f"table {source}", [name for item in mapping.fields for name in item.spellings])
+            batches = _batches_of(rows, fields, watch)
+            records, fields = _write(session, conn, mapping, source, fields, batches, refused)
         exported_at = scalar(conn, "select now()")
         _note(session, conn, mapping, source, "table", 0, digest, exported_at, fields, records, refused, {})
     return StagedExport(table, source, "table", records, {}, {}, fields)
@@ -253,12 +255,15 @@ def _stage_nothing(session: Session, conn: Connection, mapping: TableMapping) ->
     return StagedExport(table, None, "absent", 0)
 
 
-def _batches_of(rows: Cursor[TupleRow], fields: tuple[str, ...]) -> Iterator[Batch]:
+def _batches_of(rows: Cursor[TupleRow], fields: tuple[str, ...], watch: IdWatch) -> Iterator[Batch]:
     first = 1
+    id_at = fields.index("id") if "id" in fields else None
     while chunk := rows.fetchmany(5_000):
         columns = {name: pa.array([row[i] for row in chunk], pa.string()) for i, name in enumerate(fields)}
+        watch.see(() if id_at is None else (row[id_at] for row in chunk), len(chunk))
         yield Batch(list(range(first, first + len(chunk))), pa.table(columns), ())
         first += len(chunk)
+    watch.require(fields)
 
 
 def _staged_before(session: Session, conn: Connection, mapping: TableMapping, digest: str) -> StagedExport | None:

@@ -2,6 +2,18 @@
 
 from b44_assets.exports.discovery import Survey, discover, survey
 from b44_assets.exports.model import Batch, Dialect, ExportFile, ExportReader, Refused
+from b44_assets.exports.names import IdWatch
 from b44_assets.exports.opening import open_export
 
-__all__ = ["Batch", "Dialect", "ExportFile", "ExportReader", "Refused", "Survey", "discover", "open_export", "survey"]
+__all__ = [
+    "Batch",
+    "Dialect",
+    "ExportFile",
+    "ExportReader",
+    "IdWatch",
+    "Refused",
+    "Survey",
+    "discover",
+    "open_export",
+    "survey",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -27,7 +27,15 @@ class CsvReader(ExportReader):
     """Reads one CSV file of any dialect."""
 
     def __init__(
-        self, file: ExportFile, stream: ExportStream, form: CsvForm, *, size: int, block_size: int, longest_record: int
+        self,
+        file: ExportFile,
+        stream: ExportStream,
+        form: CsvForm,
+        *,
+        size: int,
+        block_size: int,
+        longest_record: int,
+        known: Sequence[str] = (),
     ) -> None:
         """Begin at the first record.
 
@@ -38,8 +46,9 @@ class CsvReader(ExportReader):
             size: Of the file, in bytes.
             block_size: Bytes to read at a time.
             longest_record: In bytes; what is longer ends the reading.
+            known: Fields that are looked for.
         """
-        super().__init__(file, form.dialect, stream, size)
+        super().__init__(file, form.dialect, stream, size, known)
         self.oddities.update(form.oddities)
         self._form = form
         self._block_size = block_size

@@ -15,6 +15,8 @@ from b44_assets.exports.names import matched
 _STRING: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _ID: Final = re.compile(r"[0-9a-fA-F]{24}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\d+")
+# An array whose first record is an object, one that lacks its brace, or bare words before an object.
+_OPEN_RECORDS: Final = re.compile(r'\[[ \t\r\n]*+(?:\{|"[^"\\]*+"[ \t\r\n]*+:|[^"\[\]{}]++\{)')
 _DEEPEST: Final = 4
 _MOST_SHOWN: Final = 60
 _decode: Final = json.JSONDecoder().raw_decode
@@ -142,8 +144,7 @@ def _kind(value: Any) -> Kind:
 def _kind_of_open(text: str, at: int) -> Kind:
     if text[at] == "{":
         return "object"
-    inner = _behind_space(text, at + 1)
-    return "records" if text[at] == "[" and text[inner : inner + 1] == "{" else "other"
+    return "records" if _OPEN_RECORDS.match(text, at) else "other"
 
 
 def _behind_space(text: str, at: int) -> int:

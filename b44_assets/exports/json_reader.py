@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 import pyarrow as pa
 
 from b44_assets.errors import ExportError, FieldClashError
+from b44_assets.exports.json_damage import DamagedElement, MoreNeededError
 from b44_assets.exports.json_envelope import Envelope, check_rest
 from b44_assets.exports.model import MAX_FIELDS, Batch, Dialect, ExportFile, ExportReader, Refused
 from b44_assets.exports.names import free_name, matched, require_id
@@ -34,13 +35,11 @@ _PIECE_BYTES: Final = 1 << 18
 # that is not a string, `\ud83d\ude00` the longest escape.
 _NEAR: Final = 16
 _STRING: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_OBJECT: Final = re.compile(r'\{[ \t\r\n]*+"')
 _SUSPICIOUS: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _SEPARATORS: Final = re.compile(r"[ \t\r\n,]*")
 _RAW_NUL: Final = "\udc00"
 _KEY: Final = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
-_KEYED_OBJECT: Final = re.compile(_KEY.pattern + r'(?P<object>\{)[ \t\r\n]*+"', re.DOTALL)
 _LONGEST_REST: Final = 16 << 20
 
 
@@ -234,14 +233,13 @@ class JsonReader(ExportReader):
             apart: Those of them for which only their own name counts.
         """
         is_array = is_array or envelope is not None
-        super().__init__(file, Dialect("json" if is_array else "jsonl", byte_order_mark=has_mark), stream, size)
+        super().__init__(file, Dialect("json" if is_array else "jsonl", byte_order_mark=has_mark), stream, size, known)
         self._is_array = is_array
         self._envelope = envelope
         self._is_keyed = envelope is not None and envelope.is_keyed
         self._before = before
         self._rest: list[str] = []
         self._is_past = False
-        self._known = known
         self._apart = apart
         self._renamed: dict[str, str] = {}  # key by known name
         if envelope is not None:
@@ -447,6 +445,9 @@ class JsonReader(ExportReader):
                 continue
             behind = at + 1
             key: str | None = None
+            if self._is_array and not self._is_open and not self._is_keyed and text[at] == "{":
+                self._is_open = True
+                self.oddities["records behind the end of the array"] += 1
             try:
                 if self._is_array and not self._is_open:
                     raise _Broken("text behind the end of the array")
@@ -459,6 +460,8 @@ class JsonReader(ExportReader):
                     value = self._with_all_keys(text, begin, value)
                 if not self._is_followed(text, behind, final=final or overlong):
                     raise _Broken("text behind the value" if isinstance(value, dict) else _no_object(value))
+                if final and self._has_taken_the_rest(text, behind, value):
+                    raise _Broken("brackets are missing in this record")
             except _Incomplete as error:
                 if not final and not overlong:
                     return
@@ -473,7 +476,7 @@ class JsonReader(ExportReader):
                     yield None, at, behind, _no_object(value)
                 at = behind
                 continue
-            end = self._next_record(text, behind, final=final)
+            end = self._next_record(text, at, behind, final=final)
             if end is None:
                 return
             self._at = end
@@ -481,6 +484,17 @@ class JsonReader(ExportReader):
                 self._is_open = self._is_array
             yield None, at, end, fault
             at = end
+
+    def _has_taken_the_rest(self, text: str, behind: int, value: Any) -> bool:
+        """Tell whether the last record is one cut off in an array, which the brackets behind all records have closed."""
+        if self._envelope is None or self._is_keyed or not isinstance(value, dict) or text[behind:].strip(" \t\r\n"):
+            return False
+        return any(
+            isinstance(one, dict) and self._is_plausible(one.keys())
+            for part in value.values()
+            if isinstance(part, list)
+            for one in part
+        )
 
     def _is_followed(self, text: str, end: int, *, final: bool) -> bool:
         """Tell whether what follows a value may follow it: the end, the next value with or without a comma.
@@ -498,38 +512,52 @@ class JsonReader(ExportReader):
             return text[following] in (',}"' if self._is_keyed else ",]{")
         return text[following] in ",{" or "\n" in text[end:following]
 
-    def _next_record(self, text: str, at: int, *, final: bool) -> int | None:
-        """Find where to go on behind a damaged record: the next line, or in an array the next plausible record.
+    def _next_record(self, text: str, at: int, behind: int, *, final: bool) -> int | None:
+        """Find where to go on behind a damaged record: the next line, or in an array the next element.
 
         Args:
             text: What is in view.
-            at: An offset within the damaged record.
+            at: Where the damaged record begins.
+            behind: An offset within it, behind what could be read of it.
             final: The file ends with the text.
 
         Returns:
             The offset, at the end of the file its end; None when more of the file must be seen first.
         """
         if not self._is_array:
-            line_end = text.find("\n", at)
+            line_end = text.find("\n", behind)
             return line_end + 1 if line_end >= 0 else len(text) if final else None
-        for match in (_KEYED_OBJECT if self._is_keyed else _OBJECT).finditer(text, at):
+
+        def decode(begin: int) -> tuple[Any, bool, int] | None:
             try:
-                value, end = _value(text, match.start("object") if self._is_keyed else match.start())
-                is_followed = self._is_followed(text, end, final=final)
+                value, end = _value(text, begin)
+                return value, self._is_followed(text, end, final=final), end
             except _Broken:
-                continue
+                return None
             except _Incomplete:
                 if final:
-                    continue
-                return None
-            if is_followed and self._is_plausible(value.keys()):
-                return match.start()
-        return len(text) if final else None
+                    return None
+                raise MoreNeededError from None
+
+        element = DamagedElement(
+            text,
+            at,
+            final=final,
+            is_keyed=self._is_keyed,
+            is_open=self._is_open,
+            fields=self._fields,
+            is_plausible=self._is_plausible,
+            decode=decode,
+        )
+        try:
+            return element.end()
+        except MoreNeededError:
+            return None
 
     def _is_plausible(self, keys: Set[str]) -> bool:
         """Tell a record from an object inside of one: by the keys that it shares with the records before."""
         if not self._fields:
-            return not keys.isdisjoint({"id", "created_date"})
+            return any(matched(key, ("id", "created_date")) for key in keys)
         shared = len(keys & self._fields.keys())
         return shared > 0 and 2 * shared >= len(keys) and 2 * shared >= self._fewest_keys
 

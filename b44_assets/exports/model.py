@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 import pyarrow as pa
 
+from b44_assets.exports.names import IdWatch
 from b44_assets.exports.stream import ExportStream
 
 MAX_FIELDS = 100_000
@@ -115,14 +116,25 @@ class ExportReader(ABC):
         modified_at: When the file was last changed (UTC).
     """
 
-    def __init__(self, file: ExportFile, dialect: Dialect, stream: ExportStream, size: int) -> None:
-        """Take over an open stream; closed together with the reader."""
+    def __init__(
+        self, file: ExportFile, dialect: Dialect, stream: ExportStream, size: int, known: Sequence[str] = ()
+    ) -> None:
+        """Take over an open stream; closed together with the reader.
+
+        Args:
+            file: What is read.
+            dialect: How it is written.
+            stream: Its bytes.
+            size: Of the file, in bytes.
+            known: Fields that are looked for; with them, a file none of whose records has an id is refused.
+        """
         self.modified_at = stream.modified_at
         self.file = file
         self.dialect = dialect
         self.oddities: Counter[str] = Counter()
         self.size = size
         self._stream = stream
+        self._known = known
         self._started = False
         if dialect.byte_order_mark:
             self.oddities["byte order mark"] += 1
@@ -147,13 +159,23 @@ class ExportReader(ABC):
             Batches of at least one row or refused record each, their columns grown by fields met since the last one.
 
         Raises:
-            ExportError: The file cannot be read on, or a record is longer than 128 MiB.
+            ExportError: The file cannot be read on, a record is longer than 128 MiB, or none of them has an id.
             RuntimeError: Called a second time.
         """
         if self._started:
             raise RuntimeError(f"{self.file.path} has been read already; open it again")
         self._started = True
-        return self._read()
+        return self._watched() if self._known else self._read()
+
+    def _watched(self) -> Iterator[Batch]:
+        watch = IdWatch(str(self.file.path), self._known)
+        for batch in self._read():
+            unstorable = [one.record.get("id") for one in batch.refused if one.reason == "invalid_encoding"]
+            watch.see(unstorable, len(unstorable))
+            has_id = "id" in batch.columns.schema.names
+            watch.see((cell.as_py() for cell in batch.columns.column("id")) if has_id else (), len(batch.record_numbers))
+            yield batch
+        watch.require(self.fields)
 
     @property
     def digest(self) -> str:

@@ -80,6 +80,45 @@ def require_id(path: Path, fields: Iterable[str], known: Sequence[str]) -> None:
         )
 
 
+class IdWatch:
+    """Watches whether any record of a source has an id."""
+
+    def __init__(self, source: str, known: Sequence[str]) -> None:
+        """Begin before the first record.
+
+        Args:
+            source: For the message.
+            known: Fields that are looked for.
+        """
+        self._source = source
+        self._known = known
+        self._records = 0
+        self._has_id = False
+
+    def see(self, ids: Iterable[str | None], records: int) -> None:
+        """Take in some records.
+
+        Args:
+            ids: Their ids, as many of them as have the field.
+            records: How many they are.
+        """
+        self._records += records
+        self._has_id = self._has_id or any(not _is_blank(one) for one in ids)
+
+    def require(self, fields: Iterable[str]) -> None:
+        """Raise ExportError where there were records, and the id of each of them was blank; `fields` are those found."""
+        if self._records and not self._has_id:
+            raise ExportError(
+                f"{self._source}: none of its {self._records:,} records has an id: the field id is blank in each;"
+                f" fields found: {_listed(list(fields))}; expected: {_listed(self._known)}"
+            )
+
+
+def _is_blank(text: str | None) -> bool:
+    # `null` is an id in one record; where it is that of all, it is none.
+    return text is None or text.strip().strip("\ufeff").strip().lower() in ("", "null", "undefined", "none")
+
+
 def _listed(names: Sequence[str]) -> str:
     shown = [" ".join(visible_text(name, bytes_escaped=True).split())[:40] for name in names[:_MOST_NAMED]]
     more = len(names) - _MOST_NAMED

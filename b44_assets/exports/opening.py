@@ -78,7 +78,9 @@ def _open(
             return _EmptyReader(file, Dialect("empty", byte_order_mark=begin > 0), stream, size)
     if file.path.suffix.lower() in (".csv", ".tsv"):
         form = find_form(file.path, stream, size=size, begin=begin, longest_record=longest_record, known=known)
-        return CsvReader(file, stream, form, size=size, block_size=block_size, longest_record=longest_record)
+        return CsvReader(
+            file, stream, form, size=size, block_size=block_size, longest_record=longest_record, known=known
+        )
     first = look.lstrip()[:1]
     if first not in (b"[", b"{"):
         raise ExportError(f"{file.path}: holds neither an array nor objects of JSON")

@@ -183,6 +183,38 @@ def test_what_is_not_clear_is_refused_in_one_line(data: bytes | str, name: str, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\u00a0", "\ufeff", "null", "NULL", "undefined"])
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        ("id,email\n~,a\n~,b\n", "User.csv"),
+        ('id,email\n"~","a"\n"~","b"', "User.csv"),
+        ('"ID","email"\n"~","a"\n"~","b"', "User.csv"),
+        ('[{"id":"~","email":"a"},{"id":"~","email":"b"}]', "User.json"),
+        ('{"data":[{"_id":"~","email":"a"},{"email":"b"}]}', "User.json"),
+        ('{"id":"~","email":"a"}\n{"id":null,"email":"b"}\n', "User.jsonl"),
+    ],
+)
+def test_a_file_without_any_id_is_refused_in_one_line(form: str, name: str, blank: str) -> None:
+    with pytest.raises(ExportError) as caught:
+        take(form.replace("~", blank), name, block_size=16)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert f"{name}: none of its 2 records has an id" in said
+    assert "fields found: id, email; expected: id, created_date" in said
+
+
+@pytest.mark.parametrize("one", ["7", "nil", A])
+def test_a_file_with_one_id_is_read_with_its_blank_ones(one: str) -> None:
+    assert [row["id"] for row in take(f"id,email\n,a\nnull,b\n{one},c\n", "User.csv")[0]] == [None, "null", one]
+    assert len(take(json.dumps([{"id": ""}, {"id": None}, {"id": one}]), "User.json", block_size=4)[0]) == 3
+
+
+def test_a_file_without_records_needs_no_id() -> None:
+    assert take("id,email\n", "User.csv")[0] == []
+    assert take("[]", "User.json")[0] == []
+
+
 def test_a_key_that_turns_out_to_be_two_is_told_and_then_kept_apart() -> None:
     text = '[{"ID": "1", "x": "a"}, {"id": "2", "x": "b"}]'
     with pytest.raises(FieldClashError) as caught:
