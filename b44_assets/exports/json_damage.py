@@ -71,7 +71,9 @@ class DamagedElement:
         self._is_plausible = is_plausible
         self._decode = decode
         self._stack: list[str] = []
-        self._before = ""  # what stands before the token: a bracket, a sign, `k` a key, `s` a string, `w` something else
+        self._before = (
+            ""  # what stands before the token: a bracket, a sign, `k` a key, `s` a string, `w` something else
+        )
         self._key_at = at  # of the last key
         self._last_comma = at  # where there is one
         self._comma_at: int | None = None  # the one before members that are nothing but bare words
@@ -255,4 +257,3 @@ class DamagedElement:
         if not self._final:
             raise MoreNeededError
         return True
-

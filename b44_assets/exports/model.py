@@ -173,7 +173,9 @@ class ExportReader(ABC):
             unstorable = [one.record.get("id") for one in batch.refused if one.reason == "invalid_encoding"]
             watch.see(unstorable, len(unstorable))
             has_id = "id" in batch.columns.schema.names
-            watch.see((cell.as_py() for cell in batch.columns.column("id")) if has_id else (), len(batch.record_numbers))
+            watch.see(
+                (cell.as_py() for cell in batch.columns.column("id")) if has_id else (), len(batch.record_numbers)
+            )
             yield batch
         watch.require(self.fields)
 

@@ -408,6 +408,22 @@ def guide(target_18: Target) -> Generator[Target]:
     yield target_18
 
 
+def test_a_file_whose_ids_are_all_blank_is_refused_and_what_was_staged_before_stays(target_18: Target) -> None:
+    target_18.write({"User": [user(1)]})
+    target_18.stage("users")
+    target_18.write({"User": [user(1, id=None), user(2, id="null"), user(3, id=" ")]})
+    with pytest.raises(ExportError, match=r"User\.jsonl: none of its 3 records has an id"):
+        target_18.stage("users")
+    assert target_18.all("select id from base44.users") == [(object_id(1),)]
+    assert target_18.one("select records from migration.exports where entity = 'users'") == 1
+
+
+def test_a_table_whose_ids_are_all_blank_is_refused(guide: Target) -> None:
+    guide.run("update base44_posts set id = null")
+    with pytest.raises(ExportError, match="table base44_posts: none of its 2 records has an id"):
+        stage_tables(guide)
+
+
 def stage_tables(target: Target) -> list[bool]:
     from b44_assets.engine.staging import stage
 

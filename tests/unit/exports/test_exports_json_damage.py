@@ -130,7 +130,13 @@ def test_records_behind_the_end_of_the_array_are_read() -> None:
 
 
 def test_damaged_members_of_an_object_keyed_by_id_are_counted_one_by_one() -> None:
-    members = ['"a1":{"id":"1","a":"x"}', '"a2":{"id":}', '"a3":{"id":"3" "a":1}', '"a4":garbage', '"a5":{"id":"5","a":"x"}']
+    members = [
+        '"a1":{"id":"1","a":"x"}',
+        '"a2":{"id":}',
+        '"a3":{"id":"3" "a":1}',
+        '"a4":garbage',
+        '"a5":{"id":"5","a":"x"}',
+    ]
     reading = read_json("{" + ",".join(members) + "}")
     assert (list(reading.rows), raw(reading)) == ([1, 5], members[1:4])
     assert reading.oddities["array not closed"] == 0
@@ -187,7 +193,9 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
-@given(RECORDS, st.booleans(), st.sampled_from([1, 64, 8 << 20]), st.sampled_from(["[%s]", '{"data": [%s]}']), st.data())
+@given(
+    RECORDS, st.booleans(), st.sampled_from([1, 64, 8 << 20]), st.sampled_from(["[%s]", '{"data": [%s]}']), st.data()
+)
 def test_records_and_damaged_ones_are_together_what_was_drawn(
     records: list[dict[str, Any]], is_indented: bool, block_size: int, form: str, data: st.DataObject
 ) -> None:
@@ -200,7 +208,8 @@ def test_records_and_damaged_ones_are_together_what_was_drawn(
     # Of the first two, one sound record is made; a text that is not closed goes on with the word behind it.
     for place, (kind, following) in enumerate(pairwise(kinds)):
         if (kind, following) == ("no closing brace", "no opening brace") or (
-            following == "a word" and kind in ("a string not closed", "a string not opened", "a key not opened", "cut off")
+            following == "a word"
+            and kind in ("a string not closed", "a string not opened", "a key not opened", "cut off")
         ):
             kinds[place] = None
     if is_indented:
