@@ -289,7 +289,7 @@ def renew(
     # Not DISCARD ALL, which would drop prepared statements behind psycopg's back.
     conn.execute("RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP")
     _settle(conn, _where(conn.info.get_parameters()), lock_timeout_ms)
-    conn.execute("SELECT set_config('application_name', %s, false)", (application_name,))
+    conn.execute("SELECT pg_catalog.set_config('application_name', %s, false)", (application_name,))
 
 
 def _settle(conn: psycopg.Connection[TupleRow], where: str, lock_timeout_ms: int) -> int:
@@ -311,7 +311,7 @@ def _settle(conn: psycopg.Connection[TupleRow], where: str, lock_timeout_ms: int
             ) from error
     try:
         # Ends SQL whose client was killed; the second net below `cancelling`.
-        conn.execute("SELECT set_config('client_connection_check_interval', '2s', false)")
+        conn.execute("SELECT pg_catalog.set_config('client_connection_check_interval', '2s', false)")
     except errors.InvalidParameterValue:
         logger.debug("%s cannot watch for clients that have gone", where)
     return row[2]
@@ -368,7 +368,7 @@ def room_of_server(url: str, folder: str = "") -> str:
 
 
 def _session_of(conn: psycopg.Connection[TupleRow]) -> int:
-    row = conn.execute("SELECT pg_backend_pid()").fetchone()
+    row = conn.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
     assert row is not None
     return row[0]
 
