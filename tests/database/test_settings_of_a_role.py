@@ -180,23 +180,73 @@ def test_what_a_role_or_a_database_sets_does_not_change_a_migration(
 # What a role or a database may choose, since no SQL means anything else by it: resources, costs, durability, and the
 # server's own work and messages. And what is settled where it is used.
 _STAYS = frozenset(
-    """
-    backend_flush_after commit_siblings cpu_index_tuple_cost cpu_operator_cost cpu_tuple_cost
-    debug_logical_replication_streaming debug_pretty_print debug_print_parse debug_print_plan
-    debug_print_rewritten default_statistics_target default_toast_compression effective_cache_size
-    effective_io_concurrency file_copy_method geqo_effort geqo_generations geqo_pool_size geqo_seed
-    geqo_selection_bias gin_pending_list_limit hash_mem_multiplier icu_validation_level io_combine_limit
-    jit_above_cost jit_expressions jit_inline_above_cost jit_optimize_above_cost jit_tuple_deforming
-    log_parameter_max_length_on_error logical_decoding_work_mem maintenance_io_concurrency
-    maintenance_work_mem max_parallel_maintenance_workers max_parallel_workers max_parallel_workers_per_gather
-    md5_password_warnings parallel_leader_participation password_encryption random_page_cost
-    recursive_worktable_factor scram_iterations search_path seq_page_cost synchronize_seqscans
-    synchronous_commit temp_buffers temp_tablespaces trace_notify trace_sort vacuum_buffer_usage_limit
-    vacuum_cost_page_dirty vacuum_cost_page_hit vacuum_cost_page_miss vacuum_failsafe_age
-    vacuum_freeze_min_age vacuum_freeze_table_age vacuum_max_eager_freeze_failure_rate
-    vacuum_multixact_failsafe_age vacuum_multixact_freeze_min_age vacuum_multixact_freeze_table_age
-    vacuum_truncate wal_sender_timeout wal_skip_threshold work_mem
-    """.split()
+    [
+        "backend_flush_after",
+        "commit_siblings",
+        "cpu_index_tuple_cost",
+        "cpu_operator_cost",
+        "cpu_tuple_cost",
+        "debug_logical_replication_streaming",
+        "debug_pretty_print",
+        "debug_print_parse",
+        "debug_print_plan",
+        "debug_print_rewritten",
+        "default_statistics_target",
+        "default_toast_compression",
+        "effective_cache_size",
+        "effective_io_concurrency",
+        "file_copy_method",
+        "geqo_effort",
+        "geqo_generations",
+        "geqo_pool_size",
+        "geqo_seed",
+        "geqo_selection_bias",
+        "gin_pending_list_limit",
+        "hash_mem_multiplier",
+        "icu_validation_level",
+        "io_combine_limit",
+        "jit_above_cost",
+        "jit_expressions",
+        "jit_inline_above_cost",
+        "jit_optimize_above_cost",
+        "jit_tuple_deforming",
+        "log_parameter_max_length_on_error",
+        "logical_decoding_work_mem",
+        "maintenance_io_concurrency",
+        "maintenance_work_mem",
+        "max_parallel_maintenance_workers",
+        "max_parallel_workers",
+        "max_parallel_workers_per_gather",
+        "md5_password_warnings",
+        "parallel_leader_participation",
+        "password_encryption",
+        "random_page_cost",
+        "recursive_worktable_factor",
+        "scram_iterations",
+        "search_path",
+        "seq_page_cost",
+        "synchronize_seqscans",
+        "synchronous_commit",
+        "temp_buffers",
+        "temp_tablespaces",
+        "trace_notify",
+        "trace_sort",
+        "vacuum_buffer_usage_limit",
+        "vacuum_cost_page_dirty",
+        "vacuum_cost_page_hit",
+        "vacuum_cost_page_miss",
+        "vacuum_failsafe_age",
+        "vacuum_freeze_min_age",
+        "vacuum_freeze_table_age",
+        "vacuum_max_eager_freeze_failure_rate",
+        "vacuum_multixact_failsafe_age",
+        "vacuum_multixact_freeze_min_age",
+        "vacuum_multixact_freeze_table_age",
+        "vacuum_truncate",
+        "wal_sender_timeout",
+        "wal_skip_threshold",
+        "work_mem",
+    ]
 )
 
 
