@@ -1,8 +1,9 @@
 -- What every post must be. As in the guide, but for chk_posts_publish_permissions: a CHECK must not read another table,
 -- so it is a trigger (posts_triggers). And ours: an infinite time lies in no month and on no page, and a title's length is that
--- with the spaces around it.
+-- with the spaces around it. A tag is as long at most as those that are migrated: longer ones would fit into no index, and the
+-- application would be told of that rather than of the tag.
 -- on: posts
--- depends: users, categories
+-- depends: users, categories, transform_functions
 
 do $$ begin
   if not exists (select from pg_constraint where conrelid = 'posts'::regclass and conname = 'chk_posts_title_length') then
@@ -22,6 +23,14 @@ do $$ begin
   if not exists (select from pg_constraint where conrelid = 'posts'::regclass and conname = 'chk_posts_finite_times') then
     alter table posts add constraint chk_posts_finite_times
       check (isfinite(created_at) and isfinite(updated_at) and isfinite(published_at));
+  end if;
+end $$;
+
+-- What is short as a whole is not looked at tag by tag.
+do $$ begin
+  if not exists (select from pg_constraint where conrelid = 'posts'::regclass and conname = 'chk_posts_tags_length') then
+    alter table posts add constraint chk_posts_tags_length
+      check (length(array_to_string(tags, '')) < 256 or base44_longest(tags) < 256);
   end if;
 end $$;
 

@@ -80,5 +80,11 @@ begin
 end
 $$;
 
+-- Whoever inserts a post calls it, by the constraint on its tags.
+create or replace function base44_longest(elements text[]) returns integer
+language sql immutable parallel safe
+return (select max(length(e)) from unnest(elements) e);
+
+comment on function base44_longest(text[]) is 'The length of the longest element, in characters; null where there is none';
 comment on function transform_user_role(text) is 'The role in the new system for a role in Base44; user where it is unknown';
 comment on function transform_tags(text) is 'Tags from a JSON array, an array literal or a comma-separated list; null for a broken JSON array';

@@ -279,8 +279,8 @@ def test_the_schema_is_brought_back_to_the_files_and_metadata_tells_what_was_don
     result, _ = run(migrated, MIGRATE_JOB, *WHOLE)
     assert failed_checks(result) == set()
     before, after = first_run[2], facts_of(result)
-    assert (before["posts_constraints"]["created"].value, before["posts_constraints"]["unchanged"].value) == (6, 0)
-    assert (after["posts_constraints"]["created"].value, after["posts_constraints"]["unchanged"].value) == (0, 6)
+    assert (before["posts_constraints"]["created"].value, before["posts_constraints"]["unchanged"].value) == (7, 0)
+    assert (after["posts_constraints"]["created"].value, after["posts_constraints"]["unchanged"].value) == (0, 7)
     assert after["events_constraints"]["created"].value == 1
 
 

@@ -163,6 +163,8 @@ def test_every_constraint_is_validated(db: Db, catalog: Catalog) -> None:
         ("update categories set slug = ' '", "chk_categories_slug"),
         ("update posts set title = '  '", "chk_posts_title_length"),
         ("update posts set title = repeat('x', 256)", "chk_posts_title_length"),
+        ("update posts set tags = array[repeat('x', 256)]", "chk_posts_tags_length"),
+        ("update posts set tags = array['a', null, (select string_agg(md5(g::text), '') from generate_series(1, 2000) g)]", "chk_posts_tags_length"),
         ("update posts set published_at = now() where not published", "chk_posts_published_at"),
         ("update posts set updated_at = 'infinity'", "chk_posts_finite_times"),
         ("update posts set created_at = '-infinity'", "chk_posts_finite_times"),
@@ -185,6 +187,14 @@ def test_a_row_that_breaks_a_rule_is_refused_by_the_rule_s_name(db: Db, statemen
         db.execute(statement.encode())
     # Before PostgreSQL 18 a partition may call its part of a foreign key otherwise.
     assert (refusal.value.diag.constraint_name or "").startswith(constraint)
+
+
+def test_tags_as_long_as_those_that_are_migrated_fit_whatever_they_are_together(db: Db) -> None:
+    author = new_user(db)
+    new_post(db, author)
+    widest = "array(select repeat(chr(128512 + g), 255) from generate_series(1, 50) g)"
+    for tags in (widest, "'{}'", "array[null]::text[]", "array['']", "null"):
+        db.execute(f"update posts set tags = {tags} where user_id = %s".encode(), (author,))
 
 
 def test_posts_go_with_their_author_and_stay_without_their_category(db: Db) -> None:
