@@ -71,6 +71,50 @@ begin
 end
 $$;
 
+-- Whether a key stands more than once in an object of the text, or in one within it, of which jsonb keeps the last value alone.
+-- Version 15 cannot ask the parser; there, as many colons in the text as in what became of it tell that no key was lost.
+do $do$
+begin
+  if current_setting('server_version_num')::integer >= 160000 then
+    create or replace function migration.repeats_keys(value text, became jsonb) returns boolean
+    language plpgsql immutable strict parallel safe
+    set search_path = public, pg_temp
+    as $$
+    begin
+      return length(value) - length(replace(value, ':', '')) > 1 and value is not json with unique keys;
+    end
+    $$;
+  else
+    create or replace function migration.repeats_keys(value text, became jsonb) returns boolean
+    language plpgsql immutable strict parallel safe
+    set search_path = public, pg_temp
+    as $$
+    begin
+      if length(value) - length(replace(value, ':', '')) < 2
+          or strpos(value, E'\\u') = 0
+          and length(value) - length(replace(value, ':', '')) = length(became::text) - length(replace(became::text, ':', '')) then
+        return false;
+      end if;
+      return exists (
+        with recursive parts (part) as (
+          select value::json
+          union all
+          select inner_part.value
+            from parts
+           cross join lateral (
+             select o.value from json_each(case json_typeof(part) when 'object' then part end) o
+             union all
+             select a.value from json_array_elements(case json_typeof(part) when 'array' then part end) a) inner_part
+        )
+        select from parts
+         where (select count(*) > count(distinct k) from json_object_keys(case json_typeof(part) when 'object' then part end) k)
+      );
+    end
+    $$;
+  end if;
+end
+$do$;
+
 -- An ObjectId begins with the second in which it was made.
 create or replace function migration.object_id_time(base44_id text) returns timestamptz
 language sql immutable parallel safe
@@ -133,6 +177,7 @@ comment on function migration.as_timestamp(text) is 'A point in time from ISO 86
 comment on function migration.as_integer(text) is 'A 32-bit integer from text; null where it does not fit';
 comment on function migration.as_boolean(text) is 'true/t/yes/1 and false/f/no/0 in any case; null otherwise';
 comment on function migration.as_jsonb(text) is 'JSON from text; null where it is none';
+comment on function migration.repeats_keys(text, jsonb) is 'Whether a key stands more than once in an object of a JSON text';
 comment on function migration.object_id_time(text) is 'The creation time within a Base44 ObjectId; null for other ids';
 comment on function migration.id_key(text) is 'A Base44 id in the form in which equal ids are equal text; empty where it is blank';
 comment on function migration.too_long(text, text) is 'The reason why a text does not fit into the index of its column; null where it does';
@@ -146,6 +191,7 @@ revoke all on routine
   migration.as_integer(text),
   migration.as_boolean(text),
   migration.as_jsonb(text),
+  migration.repeats_keys(text, jsonb),
   migration.object_id_time(text),
   migration.id_key(text),
   migration.repair(boolean, text, text, text, text)

@@ -28,7 +28,9 @@ select f.record_number,
          case when f.updated_date is not null and v.updated_date is null then 'invalid:updated_at' end
        ], null) as reasons,
        array_remove(array[
-         migration.repair(f.user_id is not null and actor.id is null, 'user_id', 'unknown_user', f.user_id, null)
+         migration.repair(f.user_id is not null and actor.id is null, 'user_id', 'unknown_user', f.user_id, null),
+         migration.repair(migration.repeats_keys(f.old_values, v.old_values), 'old_values', 'repeated_key', f.old_values, v.old_values::text),
+         migration.repair(migration.repeats_keys(f.new_values, v.new_values), 'new_values', 'repeated_key', f.new_values, v.new_values::text)
        ], null) as repairs,
        -- What the target has no column for, and the text of a record's id that cannot be read back from its UUID.
        jsonb_strip_nulls(jsonb_build_object(

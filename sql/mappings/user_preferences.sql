@@ -45,6 +45,8 @@ select a.record_number,
        a.made_at as created_at,
        coalesce(a.changed_at, a.made_at) as updated_at,
        a.reasons,
-       '{}'::jsonb[] as repairs,
+       array_remove(array[
+         migration.repair(migration.repeats_keys(a.preferences, a.document), 'preferences', 'repeated_key', a.preferences, a.document::text)
+       ], null) as repairs,
        null::jsonb as unmapped
   from accepted a

@@ -20,7 +20,10 @@ select f.record_number,
          case when f.created_date is not null and v.created_date is null then 'invalid:created_at' end,
          case when f.updated_date is not null and v.updated_at is null then 'invalid:updated_at' end
        ], null) as reasons,
-       '{}'::jsonb[] as repairs,
+       array_remove(array[
+         migration.repair(migration.repeats_keys(f.session_data, v.session_data), 'session_data', 'repeated_key', f.session_data,
+           v.session_data::text)
+       ], null) as repairs,
        -- The target has no such column, and reads it only where a creation date is lacking.
        case when f.updated_date is not null then jsonb_build_object('updated_date', f.updated_date) end as unmapped
   from source f

@@ -53,6 +53,10 @@ class Functions:
         )
         return [row[0] for row in self._target.conn.execute(query, (values,)).fetchall()]
 
+    def all(self, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        """What a query over values returns."""
+        return self._target.all(query, values)
+
     def one(self, function: str, value: Any, kind: str = "text") -> Any:
         """What a function gives for a value."""
         return self.map(function, [value], kind)[0]
@@ -448,6 +452,44 @@ def test_json_keeps_its_value(functions: Functions, values: list[Any]) -> None:
     texts = [json.dumps(value, ensure_ascii=False) for value in values]
     found = functions.map("migration.as_jsonb", texts, shown="{}::text")
     assert [json.loads(text) for text in found] == values
+
+
+_KEYS = st.sampled_from(["a", "b", "a:", "\u00e9", '"', "\\"])
+_WRITTEN = st.recursive(
+    st.sampled_from(["1", "null", '"x"', r'"a\":"', r'"\u003a"', '"::"']),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda parts: f"[{','.join(parts)}]"),
+        st.lists(
+            st.tuples(_KEYS, st.booleans(), st.sampled_from(["", " ", "\n"]), inner).map(
+                lambda one: f"{json.dumps(one[0], ensure_ascii=one[1])}{one[2]}:{one[3]}"
+            ),
+            max_size=3,
+        ).map(lambda parts: f"{{{', '.join(parts)}}}"),
+    ),
+    max_leaves=8,
+)
+
+
+def repeats_a_key(text: str) -> bool:
+    found: list[bool] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        found.append(len(dict(pairs)) < len(pairs))
+
+    json.loads(text, object_pairs_hook=look)
+    return any(found)
+
+
+@many
+@given(lists(_WRITTEN))
+@example(['{"a":1,"a":2}', '{"a":1,"b":{"c":[{"d":1,"d":1}]}}', '{"a":1,"\\u0061":2}', '{"a":"a","b":":"}', "[]"])
+@example(['{"a":"\\u003a","b":1,"b":2}', '{"a":{"a":{"a":1}}}', '{"a" :1, "a" :1}', "1"])
+def test_a_key_that_stands_more_than_once_is_noticed(functions: Functions, values: list[str]) -> None:
+    query = (
+        "select migration.repeats_keys(v, migration.as_jsonb(v)) from unnest(%s::text[]) with ordinality as g (v, n) order by n"
+    )
+    found = [row[0] for row in functions.all(query, values)]
+    assert list(zip(values, found, strict=True)) == [(value, repeats_a_key(value)) for value in values]
 
 
 @pytest.mark.parametrize("text", ["", "{", "dark", "[1,]", "{'a': 1}", '"\\u0000"', "[" * 30_000, "NaN"])
