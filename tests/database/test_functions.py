@@ -485,9 +485,7 @@ def repeats_a_key(text: str) -> bool:
 @example(['{"a":1,"a":2}', '{"a":1,"b":{"c":[{"d":1,"d":1}]}}', '{"a":1,"\\u0061":2}', '{"a":"a","b":":"}', "[]"])
 @example(['{"a":"\\u003a","b":1,"b":2}', '{"a":{"a":{"a":1}}}', '{"a" :1, "a" :1}', "1"])
 def test_a_key_that_stands_more_than_once_is_noticed(functions: Functions, values: list[str]) -> None:
-    query = (
-        "select migration.repeats_keys(v, migration.as_jsonb(v)) from unnest(%s::text[]) with ordinality as g (v, n) order by n"
-    )
+    query = "select migration.repeats_keys(v, migration.as_jsonb(v)) from unnest(%s::text[]) with ordinality as g (v, n) order by n"
     found = [row[0] for row in functions.all(query, values)]
     assert list(zip(values, found, strict=True)) == [(value, repeats_a_key(value)) for value in values]
 
