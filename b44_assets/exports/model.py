@@ -45,6 +45,9 @@ class ExportFile:
 class Dialect:
     r"""How a file is written; found from its content alone.
 
+    In a spreadsheet's file, a row with a quote that is never closed, before one with a quote that is never opened, is one
+    well-formed cell with a line break in it: it is read as one record, as text that holds rows of CSV looks the same.
+
     Attributes:
         name: `2025-06`, `2025-08` and `2026-06` are the dashboard's CSV by its first month, `spreadsheet` is CSV saved
             again by hand, `json` one array of objects, `jsonl` one object a line, `empty` a file without content.
