@@ -22,7 +22,8 @@ from b44_assets.errors import NotFinishedError
 SCHEMAS = ("migration", "base44")
 """The schemas that are of no use once a migration is over."""
 
-_STATE = (Path(__file__).parent.parent / "runtime" / "migration_state.sql").read_bytes()
+STATE_FILE = Path(__file__).parent.parent / "runtime" / "migration_state.sql"
+"""Makes schema `b44`."""
 _PASSED_OVER = "00000000-0000-8000-8000-000000000b44"
 
 DEPENDENTS = """
@@ -117,7 +118,8 @@ def migration_state(session: Session) -> MigrationState:
 
 def _state(session: Session, conn: Connection) -> MigrationState:
     present, known = conn.execute(
-        "select to_regclass('migration.settlements') is not null, to_regclass('b44.migration_state') is not null"
+        "select to_regclass('migration.settlements') is not null, exists (select from pg_attribute"
+        " where attrelid = to_regclass('b44.migration_state') and attname = 'finished_at')"
     ).fetchone() or (False, False)
     if known:
         row = conn.execute("select archive, archived_at, finished_at from b44.migration_state").fetchone()
@@ -161,7 +163,7 @@ def install_state(conn: Connection) -> None:
         # "if not exists" is no lock.
         conn.execute("select pg_advisory_xact_lock(hashtextextended('b44 schema', 44))")
         conn.execute("set local client_min_messages = warning")
-        conn.execute(_STATE)
+        conn.execute(STATE_FILE.read_bytes())
 
 
 def install(session: Session) -> None:

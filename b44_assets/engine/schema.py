@@ -60,17 +60,20 @@ def apply_on(conn: Connection, spec: Spec) -> Applied:
         conn.execute("set local client_min_messages = warning")
         before = scalar(conn, _ROUTINES) if spec.kind is Kind.FUNCTION else None
         with conn.transaction() as attempt:
-            _run(conn, spec, finished=_finished(conn))
+            _run(conn, spec, finished=is_finished(conn))
             if before is not None and scalar(conn, _ROUTINES) == before:
                 raise psycopg.Rollback(attempt)
     return Applied(spec.name, len(spec.statements))
 
 
-def _finished(conn: Connection) -> bool:
+def is_finished(conn: Connection) -> bool:
     """Whether the migration of the database is over, and its tables are not to come back."""
-    return bool(scalar(conn, "select to_regclass('b44.migration_state') is not null")) and bool(
-        scalar(conn, "select finished_at is not null from b44.migration_state")
+    # Not merely its table: somebody else's may have that name, which `preflight` then says.
+    known = scalar(
+        conn,
+        "select exists (select from pg_attribute where attrelid = to_regclass('b44.migration_state') and attname = 'finished_at')",
     )
+    return bool(known) and bool(scalar(conn, "select finished_at is not null from b44.migration_state"))
 
 
 def _run(conn: Connection, spec: Spec, *, finished: bool) -> None:

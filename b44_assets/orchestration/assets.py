@@ -14,7 +14,6 @@ from b44_assets.engine.lineage import origins
 from b44_assets.engine.loading import Load, load
 from b44_assets.engine.measuring import measure_sizes, repairs_by_rule, staged_fields
 from b44_assets.engine.partitioning import apply_partitions
-from b44_assets.engine.preflight import need_room
 from b44_assets.engine.schema import apply, ensure_tables
 from b44_assets.engine.session import Session
 from b44_assets.engine.staging import stage
@@ -144,7 +143,7 @@ def _together(name: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         with migration.session(context) as session:
-            need_room(session)
+            migration.need_room(context, session)
             if any(spec.kind is Kind.BOOK for spec in specs):
                 install(session)
             for spec in specs:
@@ -164,13 +163,14 @@ def _schema_of(table: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult[Any]]:
         indexed = False
         with migration.session(context) as session:
+            chosen = [spec for spec in specs if key_of(spec.name) in context.selected_asset_keys]
+            migration.need_room(context, session, [spec.name for spec in chosen])
             ensure_tables(session, (table, *(name for spec in specs for name in spec.depends)))
-            for spec in specs:
-                if key_of(spec.name) in context.selected_asset_keys:
-                    done = ON_A_TABLE[spec.kind](session, spec)
-                    indexed |= spec.kind is Kind.INDEX and done.changed
-                    _log_change(context, migration, done)
-                    yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata=metadata.of_change(done))
+            for spec in chosen:
+                done = ON_A_TABLE[spec.kind](session, spec)
+                indexed |= spec.kind is Kind.INDEX and done.changed
+                _log_change(context, migration, done)
+                yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata=metadata.of_change(done))
             if indexed:
                 # Expressions have statistics only once they are indexed, and after a first load nothing has any.
                 analyze(session, table)
@@ -186,6 +186,7 @@ def _partition_set(spec: Spec) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
         with migration.session(context) as session:
+            migration.need_room(context, session, (spec.name,))
             ensure_tables(session, (table,))
             done = apply_partitions(session, spec, keep_months=migration.settings.keep_months.get(table))
         for what, names in (("made", done.made), ("detached", done.detached)):
@@ -207,6 +208,7 @@ def _view(spec: Spec) -> dg.AssetsDefinition:
 
     def view(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
         with migration.session(context) as session:
+            migration.need_room(context, session, (spec.name,))
             ensure_tables(session, spec.depends)
             done = apply_view(session, spec)
             refreshed = done.refreshed
@@ -313,6 +315,7 @@ def _plain_table(spec: Spec) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
         with migration.session(context) as session:
+            migration.need_room(context, session, (spec.name,))
             applied = apply(session, spec)
             facts = {"statements": applied.statements} | metadata.of_table(describe(session, spec.name))
         return dg.MaterializeResult(metadata=facts)
@@ -393,6 +396,7 @@ def _table(
     def table(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
         migration.keep_others_away(context, stages=False)
         with migration.session(context) as session:
+            migration.need_room(context, session, (spec.name,))
             apply(session, spec)
             done = load(session, mapping)
             facts = _facts(session, mapping, done)
@@ -411,6 +415,7 @@ def _rows_by_month(
         keys = list(context.partition_keys)
         migration.keep_others_away(context, stages=False)
         with migration.session(context) as session:
+            migration.need_room(context, session, (spec.name,))
             apply(session, spec)
             done = load_months(
                 session, mapping, range_of(months, keys), month_of(months.get_first_partition_key() or keys[0])

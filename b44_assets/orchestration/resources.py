@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from b44_assets.catalog import Catalog
 from b44_assets.database.locks import HeldLock
 from b44_assets.database.locks import watched as lock_watched
 from b44_assets.engine.finishing import migration_state
+from b44_assets.engine.preflight import need_room, needed
 from b44_assets.engine.session import Progress, Session, migrating, silent, unsaid
 from b44_assets.errors import B44Error, FinishedError, NoRoomError, is_full, why
 from b44_assets.settings import Settings
@@ -42,6 +43,7 @@ class Migration:
     lock: HeldLock | None = None
     faults: list[B44Error] = field(default_factory=list[B44Error])
     warnings: list[str] = field(default_factory=list[str])
+    _room: dict[str, set[str]] = field(default_factory=dict[str, set[str]], repr=False)
     _held: dict[str, ExitStack] = field(default_factory=dict[str, ExitStack], repr=False)
     _locks: dict[str, HeldLock] = field(default_factory=dict[str, HeldLock], repr=False)
 
@@ -131,8 +133,29 @@ class Migration:
             self._locks[run_id] = lock
             self._held[run_id] = stack.pop_all()
 
+    def need_room(
+        self, context: dg.AssetExecutionContext, session: Session, names: Iterable[str] | None = None
+    ) -> None:
+        """Looks, once in a run, whether what a step makes can be made.
+
+        Args:
+            context: Of the step.
+            session: Of the step.
+            names: Files of `sql/` that it makes; by default all.
+
+        Raises:
+            DatabaseError: Something is in the way.
+        """
+        names = None if names is None else tuple(names)
+        looked_for = self._room.setdefault(context.run.run_id, set())
+        wanted = needed(self.catalog, names)
+        if not wanted <= looked_for:
+            need_room(session, names)
+            looked_for |= wanted
+
     def let_others_in(self) -> None:
         """Ends what `keep_others_away` began."""
+        self._room.clear()
         for stack in self._held.values():
             stack.close()
         self._held.clear()

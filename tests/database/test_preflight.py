@@ -55,7 +55,26 @@ def having(url: str, *statements: str) -> str:
         ("create type user_sessions as enum ('a')", ["type public.user_sessions"]),
         ("create schema migration; create table migration.migrated (id int)", ["migration.migrated", "no column entity"]),
         ("create table posts_default (id int) partition by range (id); create view users as select 1",
-         ["public.users is a view"]),
+         ["public.users is a view", "public.posts_default is no partition of posts"]),
+        ("create table user_sessions_2 (id int)", ["public.user_sessions_2 is no partition of user_sessions"]),
+        ("create schema migration; create view migration.migration_log as select 1", ["migration.migration_log is a view"]),
+        ("create schema migration; create table migration.batch_number (a int)", ["migration.batch_number is a table, not a seq"]),
+        ("create schema migration; create table migration.accounting (a int)", ["migration.accounting is a table, not a view"]),
+        ("create schema b44; create table b44.migration_state (id int)", ["b44.migration_state", "no column archive"]),
+        ("create schema b44; create view b44.check_results as select 1", ["b44.check_results is a view"]),
+        ("create table other (a int); create index unique_event_per_day on other (a)",
+         ["index public.unique_event_per_day is one of other"]),
+        ("create table other (a int); create index idx_migrated_batch on other (a); create table unique_event_per_day (a int)",
+         ["public.unique_event_per_day is a table, not an index"]),
+        ("create function transform_tags(text) returns text language sql as 'select $1'",
+         ["public.transform_tags", "transform_tags(text)", "cannot change return type"]),
+        ("create function transform_tags(other text) returns text[] language sql as 'select null::text[]'",
+         ["public.transform_tags", "cannot change name of input parameter"]),
+        ("create procedure refresh_user_stats() language sql as 'select 1'",
+         ["public.refresh_user_stats", "cannot change routine kind"]),
+        ("create aggregate base44_uuid(text) (sfunc = textcat, stype = text)", ["public.base44_uuid", "cannot change routine kind"]),
+        ("create schema migration; create function migration.fingerprint_of(made_of text, reads text[]) returns integer"
+         " language sql as 'select 1'", ["migration.fingerprint_of", "cannot change return type"]),
     ],
 )  # fmt: skip
 def test_an_object_of_somebody_else_is_named(database: str, catalog: Catalog, statement: str, named: list[str]) -> None:
@@ -94,6 +113,45 @@ def test_an_empty_database_and_one_that_was_migrated_and_changed_by_its_applicat
     need_room(session)
 
 
+def test_functions_of_other_arguments_and_of_an_earlier_version_are_fine(
+    embedded_database: str, catalog: Catalog
+) -> None:
+    session = Session(embedded_database, catalog)
+    for spec in catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+        build(session, spec)
+    having(
+        embedded_database,
+        "create function transform_tags(integer) returns integer language sql as 'select 1'",
+        "create or replace function validate_post_update() returns trigger language plpgsql as 'begin return new; end'",
+        "create function cart_total() returns integer language sql as 'select 1'",
+    )
+    need_room(session)
+
+
+@pytest.mark.parametrize(
+    ("statement", "name", "in_the_way"),
+    [
+        ("create table users (id bigint, mail text)", "users", True),
+        ("create table users (id bigint, mail text)", "posts", True),
+        ("create table users (id bigint, mail text)", "events_constraints", True),
+        ("create table events (id bigint)", "user_preferences", False),
+        ("create sequence idx_users_role", "users_account_indexes", True),
+        ("create sequence idx_users_role", "users", False),
+        ("create table user_post_stats (id int)", "user_post_stats", True),
+        ("create table user_sessions_2 (id int)", "user_sessions_partitions", True),
+        ("create function generate_post_slug(text, uuid) returns integer language sql as 'select 1'", "posts", True),
+    ],
+)  # fmt: skip
+def test_what_is_made_alone_asks_for_what_it_stands_on(
+    embedded_database: str, catalog: Catalog, statement: str, name: str, in_the_way: bool
+) -> None:
+    session = Session(having(embedded_database, statement), catalog)
+    if not in_the_way:
+        return need_room(session, (name,))
+    with pytest.raises(DatabaseError, match="the target cannot take the migration: "):
+        need_room(session, (name,))
+
+
 @pytest.fixture
 def role(database: str) -> Generator[str]:
     name = f"preflight_{uuid.uuid4().hex}"
@@ -125,4 +183,21 @@ def test_tables_and_schemas_of_another_role_are_named(database: str, role: str, 
     said = complaint(as_role(database, role), catalog)
     assert "public.categories belongs to" in said
     having(database, f"alter table categories owner to {role}")
+    need_room(Session(as_role(database, role), catalog))
+
+
+def test_a_function_of_another_role_is_named(database: str, role: str, catalog: Catalog) -> None:
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute(
+            sql.SQL("grant create on database {} to {}").format(sql.Identifier(conn.info.dbname), sql.Identifier(role))
+        )
+    having(
+        database,
+        f"grant create on schema public to {role}",
+        "create function transform_user_role(base44_role text) returns text language sql as 'select $1'",
+    )
+    said = complaint(as_role(database, role), catalog)
+    assert "public.transform_user_role" in said
+    assert "must be owner of function" in said
+    having(database, "drop function transform_user_role(text)")
     need_room(Session(as_role(database, role), catalog))
