@@ -26,9 +26,12 @@ from b44_assets.errors import CatalogError
 
 
 class Kind(StrEnum):
-    """What a file describes; the value is the folder's name. The order is the order of the stages."""
+    """What a file describes; the value is the folder's name. The order is the order of the stages.
 
-    BOOK = "books"
+    Files of kind RUNTIME come with the program, and are the same for every app.
+    """
+
+    RUNTIME = "runtime"
     FUNCTION = "functions"
     TABLE = "tables"
     MAPPING = "mappings"
@@ -40,6 +43,7 @@ class Kind(StrEnum):
     QUERY = "queries"
 
 
+_RUNTIME = Path(__file__).parent / "runtime"
 _HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.TABLE: frozenset({"depends", "partitions"}),
     Kind.MAPPING: frozenset({"depends", "entity", "fields", "key", "html", "wide", "numbered", "later", "claims"}),
@@ -121,7 +125,8 @@ class Spec:
     """A file of `sql/`.
 
     Attributes:
-        name: The object's name: the file's stem; books are named `migration/<stem>`.
+        name: The object's name: the file's stem. What comes with the program is named `b44/<stem>` or `migration/<stem>`, after
+            the schema that it is for.
         kind: From the folder.
         description: The first sentences of the header.
         depends: Names of what it reads or stands on, from the header.
@@ -303,14 +308,19 @@ def load_catalog(root: Path) -> Catalog:
     """
     if not root.is_dir():
         raise CatalogError(f"{root}: no such folder (B44_SQL_DIR)")
-    specs: list[Spec] = []
+    of_app: list[Spec] = []
     for kind in Kind:
-        specs.extend(_read(path, kind) for path in sorted((root / kind.value).glob("*.sql")))
-    if not specs:
-        raise CatalogError(f"{root}: holds no SQL files in {', '.join(Kind)}")
+        if kind is not Kind.RUNTIME:
+            of_app.extend(_read(path, kind, path.stem) for path in sorted((root / kind.value).glob("*.sql")))
+    if not of_app:
+        raise CatalogError(
+            f"{root}: holds no SQL files in {', '.join(kind for kind in Kind if kind is not Kind.RUNTIME)}"
+        )
+    runtime = load_runtime()
+    specs = [*runtime, *of_app]
     mappings = {spec.name: _mapping(spec) for spec in specs if spec.kind is Kind.MAPPING}
     _check_names(specs)
-    ordered = _order(specs)
+    ordered = (*runtime, *_order(of_app))
     for spec in specs:
         if (check := _FORMS.get(spec.kind)) is not None:
             check(spec)
@@ -321,7 +331,13 @@ def load_catalog(root: Path) -> Catalog:
     )
 
 
-def _read(path: Path, kind: Kind) -> Spec:
+def load_runtime() -> tuple[Spec, ...]:
+    """Reads the SQL that comes with the program: what every app's migration stands on, in the order in which it is installed."""
+    paths = sorted(_RUNTIME.glob("*/*.sql"))
+    return _order([_read(path, Kind.RUNTIME, f"{path.parent.name}/{path.stem}") for path in paths])
+
+
+def _read(path: Path, kind: Kind, name: str) -> Spec:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -356,7 +372,7 @@ def _read(path: Path, kind: Kind) -> Spec:
         raise CatalogError(f"{path}: holds no statement")
     depends = _names(options.pop("depends", ""))
     spec = Spec(
-        name=f"migration/{path.stem}" if kind is Kind.BOOK else path.stem,
+        name=name,
         kind=kind,
         description=" ".join(description).strip(),
         depends=depends,
@@ -444,7 +460,7 @@ _TRIGGER = re.compile(
     r"create\s+or\s+replace\s+trigger\s+(?P<name>[a-z_]\w*)\s+(?:before|after|instead\s+of)\s.*?\son\s+(?P<table>[a-z_]\w*)\s.*",
     re.IGNORECASE | re.DOTALL,
 )
-_FOLLOWED = re.compile(r"select\s+base44_follow_truncate_triggers\s*\(\s*'(?P<table>[a-z_]\w*)'\s*\)", re.IGNORECASE)
+_FOLLOWED = re.compile(r"select\s+b44.follow_truncate_triggers\s*\(\s*'(?P<table>[a-z_]\w*)'\s*\)", re.IGNORECASE)
 """Gives the partitions of a table its triggers for TRUNCATE; the engine does so for every table."""
 _VIEW = re.compile(
     r"create\s+materialized\s+view\s+(?:if\s+not\s+exists\s+)?(?P<name>[a-z_]\w*)\s+as\s+(?P<query>(?:select|with)\b.*)",
@@ -640,11 +656,13 @@ def _check_names(specs: list[Spec]) -> None:
         if spec.kind is Kind.MAPPING and (spec.name not in seen or seen[spec.name].kind is not Kind.TABLE):
             raise CatalogError(f"{spec.path}:1: there is no table {spec.name}: tables/{spec.name}.sql is missing")
         for name in (*spec.depends, *_names(spec.options.get("on", "")), *_names(spec.options.get("prunes", ""))):
-            if name not in seen:
-                line = _line_naming(spec.path, name)
-                raise CatalogError(
-                    f"{spec.path}:{line}: depends on {name}, which no file of {spec.path.parent.parent} gives"
-                )
+            given = seen.get(name)
+            if given is not None and (given.kind is not Kind.RUNTIME or spec.kind is Kind.RUNTIME):
+                continue
+            place = f"{spec.path}:{_line_naming(spec.path, name)}"
+            if given is not None or any(f"{schema}/{name}" in seen for schema in ("b44", "migration")):
+                raise CatalogError(f"{place}: {name} comes with the program, and is there before any file of an app")
+            raise CatalogError(f"{place}: depends on {name}, which no file of {spec.path.parent.parent} gives")
 
 
 def _line_naming(path: Path, name: str) -> int:

@@ -93,7 +93,7 @@ window w as (partition by wanted order by username is null, created, id);
 create unlogged table t_category as
 select distinct on (id) *, to_time(created_date) as created from s_category order by id, to_time(updated_date) desc nulls last;
 insert into categories (id, name, slug, description, color, sort_order, active, created_at, updated_at, created_by)
-select distinct on (trim(name)) to_id(c.id), trim(name), coalesce(trim(slug), base44_slug(name)), description,
+select distinct on (trim(name)) to_id(c.id), trim(name), coalesce(trim(slug), b44.slug(name)), description,
        case when color ~ '^#[0-9A-Fa-f]{6}$' then color end, coalesce(sort_order::int, 0), coalesce(to_bool(c.active), true),
        created, coalesce(to_time(updated_date), created), coalesce(u.id, '00000000-0000-8000-8000-000000000b44')
   from t_category c left join users u on u.id = to_id(c.created_by_id)
@@ -135,7 +135,7 @@ select 'posts', concat_ws(',', case when t.id is null then 'missing_id' end, cas
 create unlogged table named as
 select n, base || case when place > 1 then '-' || place else '' end as slug
   from (select n, base, row_number() over (partition by base order by created_at, id) as place
-          from (select *, coalesce(base44_slug(title), 'post') as base from t_post) b) p;
+          from (select *, coalesce(b44.slug(title), 'post') as base from t_post) b) p;
 select format('create table %I partition of posts for values from (%L) to (%L)',
          to_char(m, '"posts_"YYYY_MM'), m, m + interval '1 month')
   from (select distinct date_trunc('month', created_at) as m from t_post where created_at is not null) months order by m \gexec

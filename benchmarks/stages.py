@@ -112,13 +112,12 @@ def measure(embedded: EmbeddedServer, options: argparse.Namespace) -> dict[str, 
 
 def prepare(session: Session, catalog: Catalog, export: Path) -> None:
     """All that posts stand on: functions, books, tables, users and categories; and the table of posts, empty."""
-    for spec in catalog.specs:
-        if spec.kind is not Kind.MAPPING:
-            if spec.kind in (Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
-                apply(session, spec)
-        elif spec.name != TABLE:
-            stage(session, catalog.mappings[spec.name], export)
-            load_records(session, catalog.mappings[spec.name])
+    for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
+        apply(session, spec)
+    for table, mapping in catalog.mappings.items():
+        if table != TABLE:
+            stage(session, mapping, export)
+            load_records(session, mapping)
 
 
 def _copy_staged(url: str) -> None:

@@ -21,7 +21,7 @@ ON_A_TABLE: Mapping[Kind, Callable[[Session, Spec], SchemaChange]] = {
 }
 """What stands on a table, in the order of the work."""
 _EXECUTORS: Mapping[Kind, Callable[[Session, Spec], Applied | PartitionSet | SchemaChange]] = {
-    Kind.BOOK: apply,
+    Kind.RUNTIME: apply,
     Kind.FUNCTION: apply,
     Kind.TABLE: apply,
     Kind.PARTITION: apply_partitions,

@@ -77,7 +77,7 @@ def note_corrections(conn: Connection, table: str) -> None:
             """
             with edited as materialized (
               select q.id, q.entity, q.base44_id, q.record_digest, q.run_id, became.record,
-                     {digest} as digest, base44_trim(became.record ->> 'id') as new_id
+                     {digest} as digest, b44.trim(became.record ->> 'id') as new_id
                 from migration.quarantine q
                cross join lateral ({text}) became (record)
                where q.entity = {entity} and q.replayed_at is null and {stands} <> q.record_digest
@@ -124,7 +124,7 @@ def show_corrected(conn: Connection, table: str) -> None:
         sql.SQL(
             """
             update migration.quarantine q
-               set record = c.record, record_digest = {digest}, base44_id = base44_trim(c.record ->> 'id')
+               set record = c.record, record_digest = {digest}, base44_id = b44.trim(c.record ->> 'id')
               from ({corrected}) c
              where q.id = c.key
             """
@@ -164,7 +164,7 @@ def _corrected(table: str, records: sql.Composable) -> sql.Composed:
            with recursive corrected (record, base44_id, last) as (
              select e.record, e.base44_id, 0::bigint
              union all
-             select following.record, base44_trim(following.record ->> 'id'), following.id
+             select following.record, b44.trim(following.record ->> 'id'), following.id
                from corrected
               cross join lateral (
                 select c.id, ({text}) as record
@@ -225,7 +225,7 @@ def _find_due(conn: Connection, table: str) -> int:
         select record_number, base44_id, record, {digest} from migration.{source}
          where coalesce(base44_id, '') in (select coalesce(base44_id, '') from migration.corrections where entity = {table})
         union all
-        select record_number, base44_trim(record ->> 'id'), record, {digest} from migration.refused where entity = {table}
+        select record_number, b44.trim(record ->> 'id'), record, {digest} from migration.refused where entity = {table}
         """
     ).format(
         digest=sql.SQL(_DIGEST).format(sql.SQL("record")),

@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from psycopg import sql
 
 from b44_assets.engine.ddl import change
 from b44_assets.engine.failpoints import failpoint
 from b44_assets.engine.proving import accounts
+from b44_assets.engine.runtime import install_state
 from b44_assets.engine.session import Connection, Session, scalar
 from b44_assets.errors import NotFinishedError
 
 SCHEMAS = ("migration", "base44")
 """The schemas that are of no use once a migration is over."""
 
-STATE_FILE = Path(__file__).parent.parent / "runtime" / "migration_state.sql"
-"""Makes schema `b44`."""
 _PASSED_OVER = "00000000-0000-8000-8000-000000000b44"
 
 DEPENDENTS = """
@@ -153,29 +151,6 @@ def _migrated_rows(session: Session, conn: Connection, *, any_id: bool) -> bool:
     return False
 
 
-def install_state(conn: Connection) -> None:
-    """Makes the tables of schema `b44` that are not there yet.
-
-    Raises:
-        psycopg.Error: The role may not create a schema.
-    """
-    with conn.transaction():
-        # "if not exists" is no lock.
-        conn.execute("select pg_advisory_xact_lock(hashtextextended('b44 schema', 44))")
-        conn.execute("set local client_min_messages = warning")
-        conn.execute(STATE_FILE.read_bytes())
-
-
-def install(session: Session) -> None:
-    """Makes the tables of schema `b44` that are not there yet.
-
-    Raises:
-        DatabaseError: The target cannot be reached, or the role may not create a schema.
-    """
-    with session.connection("install schema b44") as conn:
-        install_state(conn)
-
-
 @dataclass(frozen=True)
 class CheckResult:
     """What a check has found: `passed`, `warning` or `failed`, and why in one line."""
@@ -205,7 +180,7 @@ def note_checks(session: Session, results: Iterable[CheckResult]) -> None:
         if not noted or not (writable if there else can_create):
             return
         if not there:
-            install_state(conn)
+            install_state(conn, session)
         conn.execute(
             """
             insert into b44.check_results as r (asset, check_name, outcome, said)
@@ -301,7 +276,7 @@ def drop_migration_tables(
     """
 
     def drop(conn: Connection) -> None:
-        install_state(conn)
+        install_state(conn, session)
         relations = conn.execute(
             "select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace"
             " where n.nspname = any(%s) and c.relkind in ('r', 'p') order by 1, 2",

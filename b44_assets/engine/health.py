@@ -357,7 +357,7 @@ def publish_permissions(session: Session) -> PublishPermissions:
 
 
 _ATTACHED = sql.SQL(
-    "s.post_created_at >= coalesce((select min(b.first_moment) from base44_partition_bounds('posts') b), '-infinity')"
+    "s.post_created_at >= coalesce((select min(b.first_moment) from b44.partition_bounds('posts') b), '-infinity')"
 )
 """Whether an entry of the registry is of no detached month."""
 

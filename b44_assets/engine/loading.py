@@ -164,7 +164,7 @@ def _prepared(session: Session, mapping: TableMapping, wanted: Range, first_mont
         # All are asked for at once: most often none is missing, and each call reads all bounds.
         if missing := [part.key for part in parts if part.key not in names]:
             for day in missing:
-                conn.execute("select base44_create_partition(%s, %s, %s)", (table, period.unit, day))
+                conn.execute("select b44.create_partition(%s, %s, %s)", (table, period.unit, day))
             names = _partitions(conn, table, period.unit, parts)
         failpoint("load: partitions made", conn)
     return [part._replace(table=names.get(part.key)) for part in parts]
@@ -174,8 +174,8 @@ def _partitions(conn: Connection, table: str, unit: str, parts: Sequence[_Part])
     """The partitions, by key, that parts are written into; without those that are not there."""
     return dict(
         conn.execute(
-            "select day, c.relname from unnest(%s::date[]) day cross join base44_period(%s, day) p"
-            " join base44_partition_bounds(%s::regclass) b"
+            "select day, c.relname from unnest(%s::date[]) day cross join b44.period(%s, day) p"
+            " join b44.partition_bounds(%s::regclass) b"
             " on b.first_moment <= p.first_moment and p.next_moment <= b.next_moment"
             " join pg_class c on c.oid = b.partition",
             ([part.key for part in parts], unit, table),

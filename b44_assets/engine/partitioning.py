@@ -320,10 +320,8 @@ def keep_ahead(session: Session, table: str, ahead: int) -> tuple[str, ...]:
     """
     period = _period(session, table)
     with session.connection(f"make partitions of {table}") as conn:
-        days = scalar(conn, "select base44_missing_partitions(%s, %s, %s)", (table, period.unit, ahead))
-        return tuple(
-            _asked(conn, "select base44_create_partition(%s, %s, %s)", (table, period.unit, day)) for day in days
-        )
+        days = scalar(conn, "select b44.missing_partitions(%s, %s, %s)", (table, period.unit, ahead))
+        return tuple(_asked(conn, "select b44.create_partition(%s, %s, %s)", (table, period.unit, day)) for day in days)
 
 
 def drain_default(
@@ -357,7 +355,7 @@ def drain_default(
             try:
                 # No transaction of psycopg's: the server commits at once, and not after another message from here.
                 step = conn.execute(
-                    "select phase, done, total, idle, waits_for from base44_drain_step(%s, %s, %s, %s)",
+                    "select phase, done, total, idle, waits_for from b44.drain_step(%s, %s, %s, %s)",
                     (table, period.unit, None if days is None else list(days), patience),
                 ).fetchone()
             except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
@@ -471,7 +469,7 @@ def _partitions(conn: Connection, table: str) -> tuple[Partition, ...]:
           from pg_partitioned_table p
           join pg_inherits h on h.inhparent = p.partrelid and not h.inhdetachpending
           join pg_class c on c.oid = h.inhrelid
-          left join base44_partition_bounds(p.partrelid) b on b.partition = c.oid
+          left join b44.partition_bounds(p.partrelid) b on b.partition = c.oid
          where p.partrelid = to_regclass(%(relation)s)
          order by c.oid = p.partdefid, b.first_moment, c.relname
         """,

@@ -220,7 +220,7 @@ def _partitions(conn: Connection, table: str, since: datetime | None, until: dat
                coalesce(b.next_moment <= %(since)s::timestamptz, false) or coalesce(b.first_moment >= %(until)s::timestamptz, false)
           from pg_partition_tree(to_regclass(%(table)s)) t
           join pg_class c on c.oid = t.relid
-          left join base44_partition_bounds(to_regclass(%(table)s)) b on b.partition = t.relid
+          left join b44.partition_bounds(to_regclass(%(table)s)) b on b.partition = t.relid
          where t.isleaf and t.level > 0
         """,
         {"since": since, "until": until, "table": f"public.{table}"},

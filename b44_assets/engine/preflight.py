@@ -6,7 +6,7 @@ What belongs here: what is in the way, read from the server's catalogue. What do
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import psycopg
@@ -17,13 +17,10 @@ from b44_assets.catalog import (
     IndexDefinition,
     Kind,
     Spec,
-    Statement,
     constraint_definitions,
     index_definitions,
-    split_statements,
     view_definition,
 )
-from b44_assets.engine.finishing import STATE_FILE
 from b44_assets.engine.schema import is_finished
 from b44_assets.engine.session import Connection, Session, reason_of
 from b44_assets.errors import DatabaseError
@@ -80,10 +77,10 @@ class _Relation:
 
 
 def needed(catalog: Catalog, names: Iterable[str] | None = None) -> frozenset[str]:
-    """Some files of `sql/`, by name, with all that they stand on; without names, every file."""
+    """Some files of `sql/`, by name, with all that they stand on and what comes with the program; without names, every file."""
     if names is None:
         return frozenset(spec.name for spec in catalog.specs)
-    found: set[str] = set()
+    found = {spec.name for spec in catalog.of(Kind.RUNTIME)}
     todo = list(names)
     while todo:
         if (name := todo.pop()) not in found:
@@ -109,42 +106,32 @@ def need_room(session: Session, names: Iterable[str] | None = None) -> None:
     specs = [spec for spec in session.catalog.specs if spec.name in wanted]
     with session.connection("look for obstacles") as conn:
         if is_finished(conn):
-            specs = [spec for spec in specs if spec.kind is not Kind.BOOK]
-        made: list[tuple[Spec | None, tuple[Statement, ...]]] = [(spec, spec.statements) for spec in specs]
-        if names is None:
-            runtime = tuple(split_statements(STATE_FILE.read_text(encoding="utf-8"), STATE_FILE))
-            made.insert(0, (None, runtime))
-        faults = _missing_rights(conn, _schemas(made))
-        faults = faults or [*_obstacles(conn, _relations(made)), *_routines_in_the_way(conn, specs)]
+            specs = [spec for spec in specs if not spec.name.startswith("migration/")]
+        faults = _missing_rights(conn, _schemas(specs))
+        faults = faults or [*_obstacles(conn, _relations(specs)), *_routines_in_the_way(conn, specs)]
     if faults:
         raise DatabaseError(f"the target cannot take the migration: {'; '.join(faults)} (nothing was made or changed)")
 
 
-_Made = Sequence[tuple[Spec | None, tuple[Statement, ...]]]
-"""Statements by file; those of the program's own schema have none."""
+def _schemas(specs: Iterable[Spec]) -> list[str]:
+    return [match["name"] for spec in specs for s in spec.statements if (match := _SCHEMA.match(s.text))]
 
 
-def _schemas(made: _Made) -> list[str]:
-    return [match["name"] for _, statements in made for s in statements if (match := _SCHEMA.match(s.text))]
+def _relations(specs: Iterable[Spec]) -> list[_Relation]:
+    return [relation for spec in specs for relation in _made_by(spec)]
 
 
-def _relations(made: _Made) -> list[_Relation]:
-    return [relation for spec, statements in made for relation in _made_by(spec, statements)]
-
-
-def _made_by(spec: Spec | None, statements: tuple[Statement, ...]) -> Iterator[_Relation]:
-    kind = Kind.BOOK if spec is None else spec.kind
-    if kind in (Kind.BOOK, Kind.TABLE, Kind.PARTITION):
-        changed = {match["name"] for s in statements for match in _CHANGED_COLUMN.finditer(s.text)}
-        for statement in statements:
+def _made_by(spec: Spec) -> Iterator[_Relation]:
+    kind = spec.kind
+    if kind in (Kind.RUNTIME, Kind.TABLE, Kind.PARTITION):
+        changed = {match["name"] for s in spec.statements for match in _CHANGED_COLUMN.finditer(s.text)}
+        for statement in spec.statements:
             if _TABLE.match(statement.text) and (table := _table(statement.text, changed)) is not None:
                 yield table
             elif match := _OTHER.match(statement.text):
                 relkinds = {"view": "v", "sequence": "S"}.get(match["kind"].lower(), "iI")
                 schema = match["schema"] or match["of"] or "public"
                 yield _Relation(schema, match["name"], relkinds, (match["table"] or "") if relkinds == "iI" else "")
-    elif spec is None:
-        return
     elif kind is Kind.INDEX:
         yield from _indexes(index_definitions(spec))
     elif kind is Kind.CONSTRAINT:
@@ -331,7 +318,7 @@ def _routines_in_the_way(conn: Connection, specs: list[Spec]) -> list[str]:
     statements = [
         ((match["schema"] if match else None) or "public", (match["name"] if match else None) or "", statement.text)
         for spec in specs
-        if spec.kind in (Kind.BOOK, Kind.FUNCTION, Kind.TABLE)
+        if spec.kind in (Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE)
         for statement in spec.statements
         # A function may need what its file, or one before it, makes or drops.
         if (match := _ROUTINE.match(statement.text)) or spec.kind is Kind.FUNCTION

@@ -23,11 +23,11 @@ class Applied:
 _ROUTINES = """
     select md5(string_agg(concat(p::text, obj_description(p.oid, 'pg_proc')), ' ' order by p.oid)
              || (select coalesce(string_agg(c::text, ' ' order by c.oid), '') from pg_collation c
-                  where c.collnamespace = 'public'::regnamespace))
+                  where c.collnamespace = to_regnamespace('b44')))
       from pg_proc p
-     where p.pronamespace in ('public'::regnamespace, to_regnamespace('migration'))
+     where p.pronamespace in ('public'::regnamespace, to_regnamespace('b44'), to_regnamespace('migration'))
 """
-"""All that the files of `sql/functions/` can change, as one value."""
+"""All that a file of functions can change, as one value."""
 
 
 @enduring
@@ -54,11 +54,10 @@ def apply_on(conn: Connection, spec: Spec) -> Applied:
     they are: every session that uses one would compile it and plan its statements anew.
     """
     with conn.transaction():
-        # Two runs at once would trip over "create if not exists", which is no lock.
-        conn.execute("select pg_advisory_xact_lock(hashtextextended('b44 schema', 44))")
+        hold_schema_lock(conn)
         # "already exists, skipping" is how running twice is meant to go.
         conn.execute("set local client_min_messages = warning")
-        before = scalar(conn, _ROUTINES) if spec.kind is Kind.FUNCTION else None
+        before = scalar(conn, _ROUTINES) if _holds_functions(spec) else None
         with conn.transaction() as attempt:
             _run(conn, spec, finished=is_finished(conn))
             if before is not None and scalar(conn, _ROUTINES) == before:
@@ -66,8 +65,17 @@ def apply_on(conn: Connection, spec: Spec) -> Applied:
     return Applied(spec.name, len(spec.statements))
 
 
+def hold_schema_lock(conn: Connection) -> None:
+    """Keep others from making the same objects until the transaction ends: "create if not exists" is no lock."""
+    conn.execute("select pg_advisory_xact_lock(hashtextextended('b44 schema', 44))")
+
+
+def _holds_functions(spec: Spec) -> bool:
+    return spec.kind is Kind.FUNCTION or (spec.kind is Kind.RUNTIME and spec.name.endswith("_functions"))
+
+
 def is_finished(conn: Connection) -> bool:
-    """Whether the migration of the database is over, and its tables are not to come back."""
+    """Tell whether the migration of the database is over, and its tables are not to come back."""
     # Not merely its table: somebody else's may have that name, which `preflight` then says.
     known = scalar(
         conn,
@@ -78,7 +86,7 @@ def is_finished(conn: Connection) -> bool:
 
 def _run(conn: Connection, spec: Spec, *, finished: bool) -> None:
     for statement in spec.statements:
-        if finished and (spec.kind is Kind.BOOK or of_migration_tables(statement.text)):
+        if finished and (spec.name.startswith("migration/") or of_migration_tables(statement.text)):
             continue
         try:
             conn.execute(statement.text.encode())

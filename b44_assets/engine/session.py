@@ -400,11 +400,11 @@ def checksum(names: list[str] | tuple[str, ...], prefix: str) -> sql.Composed:
 def pass_rules(conn: Connection) -> None:
     """Says that this transaction writes rows that the mapping has judged, so that triggers for an application's let them by.
 
-    It has a meaning only for who owns the tables, and only until the transaction ends; see `base44_migrating`.
+    It has a meaning only for who owns the tables, and only until the transaction ends; see `b44.migrating`.
     """
     # Triggers of an earlier version, not brought up to date yet, look for another word.
     conn.execute(
-        "select set_config('b44.migrating', case when to_regprocedure('public.base44_migrating(regclass)') is null then 'on'"
+        "select set_config('b44.migrating', case when to_regprocedure('b44.migrating(regclass)') is null then 'on'"
         " else pg_current_xact_id()::text end, true)"
     )
 

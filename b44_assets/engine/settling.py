@@ -249,6 +249,12 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
+_CONVERSIONS = frozenset(
+    {"b44/identifier_functions", "b44/parser_functions", "b44/text_functions", "migration/conversion_functions"}
+)
+"""Files of the program whose functions any mapping may call."""
+
+
 @dataclass(frozen=True)
 class _Basis:
     """What a plan depends on.
@@ -276,6 +282,7 @@ def _basis(conn: Connection, session: Session, mapping: TableMapping) -> _Basis:
     parts = [mapping.spec.digest, str(generation)]
     if catalog.table(table).period is not None:
         parts.append(f"plausible {session.plausible_years}")
+    parts += [spec.digest for spec in catalog.of(Kind.RUNTIME) if spec.name in _CONVERSIONS]
     parts += [spec.digest for spec in catalog.of(Kind.FUNCTION) if spec.name in mapping.spec.depends]
     made_of = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return _Basis(made_of, tuple(name for name in mapping.spec.depends if name in catalog.mappings))
@@ -631,7 +638,7 @@ def _write_books(
               join migration.{source} f using (record_number)
              where s.fate = 'refused'
             union all
-            select {table}, base44_trim(r.record ->> 'id'), e.source_file, r.record_number, array[r.reason], r.record,
+            select {table}, b44.trim(r.record ->> 'id'), e.source_file, r.record_number, array[r.reason], r.record,
                    md5(jsonb_strip_nulls(r.record)::text), {run_id}, {generation}
               from migration.refused r
               join migration.exports e using (entity)

@@ -66,7 +66,7 @@ def drop_source_view(conn: Connection, table: str) -> None:
 
 
 def _exported(item: Field, staged: dict[str, bool]) -> list[sql.Composable]:
-    return [sql.SQL("base44_present(s.{})").format(sql.Identifier(name)) for name in item.spellings if name in staged]
+    return [sql.SQL("b44.present(s.{})").format(sql.Identifier(name)) for name in item.spellings if name in staged]
 
 
 def _value(item: Field, staged: dict[str, bool]) -> sql.Composable:
@@ -157,13 +157,13 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
     renamed = {column: name for name, column in column_names(fields).items() if column != name}
     left = [name for name in staged if name not in known and name not in own]
     rest = [
-        sql.SQL("{}, base44_present(s.{})").format(sql.Literal(renamed.get(name, name)), sql.Identifier(name))
+        sql.SQL("{}, b44.present(s.{})").format(sql.Literal(renamed.get(name, name)), sql.Identifier(name))
         for name in left
     ]
     for item in mapping.fields:
         # Of several spellings of one field one is read; the others are kept where they say something else.
         rest += [
-            sql.SQL("{}, nullif(base44_present(s.{}), {})").format(
+            sql.SQL("{}, nullif(b44.present(s.{}), {})").format(
                 sql.Literal(name), sql.Identifier(name), _value(item, staged)
             )
             for name in [name for name in item.spellings if name in staged][1:]
@@ -185,7 +185,7 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
     ]
     if more:
         record.append(sql.SQL("coalesce(s.{}, '{{}}')").format(sql.Identifier(MORE_FIELDS)))
-    base44_id = sql.SQL("base44_trim(s.id)") if "id" in staged else sql.SQL("null::text")
+    base44_id = sql.SQL("b44.trim(s.id)") if "id" in staged else sql.SQL("null::text")
     read = [base44_id, *(_value(item, staged) for item in mapping.fields[1:])]
     drop_source_view(conn, table)
     # Without a subquery, with which PostgreSQL maps all records in one process.

@@ -53,7 +53,7 @@ def apply_triggers(session: Session, spec: Spec) -> SchemaChange:
 def _follow(conn: Connection, table: str) -> None:
     """Gives partitions the triggers for TRUNCATE, which they do not get by themselves."""
     conn.execute(
-        "select base44_follow_truncate_triggers(partrelid) from pg_partitioned_table where partrelid = to_regclass(%s)",
+        "select b44.follow_truncate_triggers(partrelid) from pg_partitioned_table where partrelid = to_regclass(%s)",
         (f"public.{table}",),
     )
 

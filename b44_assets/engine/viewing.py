@@ -28,7 +28,6 @@ from b44_assets.engine.ddl import (
     trusted,
 )
 from b44_assets.engine.failpoints import failpoint
-from b44_assets.engine.finishing import install_state
 from b44_assets.engine.indexing import Form, create_index, form_of
 from b44_assets.engine.obstacles import Obstacle, attempt, note_obstacles, without_rows
 from b44_assets.engine.session import Connection, Session, explained, scalar
@@ -160,8 +159,6 @@ def differences(conn: Connection, name: str, query: str) -> int:
 
 
 def _note_refresh(conn: Connection, name: str) -> None:
-    if scalar(conn, "select to_regclass('b44.view_refreshes') is null"):
-        install_state(conn)
     conn.execute(
         "insert into b44.view_refreshes as r (view_name, refreshed_at) values (to_regclass(%s)::text, now())"
         " on conflict (view_name) do update set refreshed_at = greatest(r.refreshed_at, excluded.refreshed_at)",

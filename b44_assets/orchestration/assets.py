@@ -8,7 +8,6 @@ import dagster as dg
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
 from b44_assets.engine.building import ON_A_TABLE
 from b44_assets.engine.ddl import SchemaChange
-from b44_assets.engine.finishing import install
 from b44_assets.engine.health import view_fresh
 from b44_assets.engine.lineage import origins
 from b44_assets.engine.loading import Load, load
@@ -42,6 +41,8 @@ REBUILT_INDEXES_KEY = dg.AssetKey(["monitoring", "rebuilt_indexes"])
 PENDING_WORK_KEY = dg.AssetKey(["monitoring", "pending_work"])
 STATISTICS_KEY = dg.AssetKey(["monitoring", "statistics"])
 TABLE_SIZES_KEY = dg.AssetKey(["monitoring", "table_sizes"])
+MIGRATION_SCHEMA_KEY = dg.AssetKey("migration")
+B44_SCHEMA_KEY = dg.AssetKey("b44")
 STRAYS_KEY = dg.AssetKey(["base44", "other_entities"])
 
 
@@ -63,8 +64,8 @@ def build_assets(catalog: Catalog, months: dg.MonthlyPartitionsDefinition) -> li
         months: Partitions of the tables that are loaded by month.
     """
     assets = [
-        _together("books", catalog.of(Kind.BOOK)),
-        _together("functions", catalog.of(Kind.FUNCTION)),
+        _runtime(),
+        *([_functions(functions)] if (functions := catalog.of(Kind.FUNCTION)) else []),
         *(_staged_export(mapping) for mapping in catalog.mappings.values()),
         _other_entities(),
     ]
@@ -135,23 +136,53 @@ def _spec_of(spec: Spec, **more: Any) -> Any:
     }
 
 
-def _together(name: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
-    """Many small objects in one step, each an asset: a step of its own for each would cost more than the work."""
+def _runtime() -> dg.AssetsDefinition:
+    """The program's own schemas. They are no upstream of data: whoever works on the target installs them first."""
+    of_schema = {
+        MIGRATION_SCHEMA_KEY: "The migration's own tables and functions; they go after the cut-over (b44 finish).",
+        B44_SCHEMA_KEY: "The program's tables and functions that stay in use after the cut-over.",
+    }
 
-    @dg.multi_asset(name=name, specs=[dg.AssetSpec(**_spec_of(spec)) for spec in specs], can_subset=True)
-    def objects(
+    @dg.multi_asset(
+        name="runtime",
+        specs=[
+            dg.AssetSpec(
+                key,
+                description=description,
+                group_name="runtime",
+                kinds={"postgres", "sql"},
+                owners=OWNERS,
+            )
+            for key, description in of_schema.items()
+        ],
+        can_subset=True,
+    )
+    def runtime(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        with migration.session(context) as session:
-            migration.need_room(context, session)
-            if any(spec.kind is Kind.BOOK for spec in specs):
-                install(session)
-            for spec in specs:
-                if key_of(spec.name) in context.selected_asset_keys:
-                    applied = apply(session, spec)
-                    yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata={"statements": applied.statements})
+        with migration.installed_session(context):
+            pass
+        for key in of_schema:
+            if key in context.selected_asset_keys:
+                yield dg.MaterializeResult(asset_key=key)
 
-    return objects
+    return runtime
+
+
+def _functions(specs: Sequence[Spec]) -> dg.AssetsDefinition:
+    """Many small objects in one step, each an asset: a step of its own for each would cost more than the work."""
+
+    @dg.multi_asset(name="functions", specs=[dg.AssetSpec(**_spec_of(spec)) for spec in specs], can_subset=True)
+    def functions(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        chosen = [spec for spec in specs if key_of(spec.name) in context.selected_asset_keys]
+        with migration.installed_session(context) as session:
+            for spec in chosen:
+                applied = apply(session, spec)
+                yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata={"statements": applied.statements})
+
+    return functions
 
 
 def _schema_of(table: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
@@ -162,9 +193,8 @@ def _schema_of(table: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         indexed = False
-        with migration.session(context) as session:
-            chosen = [spec for spec in specs if key_of(spec.name) in context.selected_asset_keys]
-            migration.need_room(context, session, [spec.name for spec in chosen])
+        chosen = [spec for spec in specs if key_of(spec.name) in context.selected_asset_keys]
+        with migration.installed_session(context) as session:
             ensure_tables(session, (table, *(name for spec in specs for name in spec.depends)))
             for spec in chosen:
                 done = ON_A_TABLE[spec.kind](session, spec)
@@ -185,8 +215,7 @@ def _partition_set(spec: Spec) -> dg.AssetsDefinition:
     def partition_set(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
-        with migration.session(context) as session:
-            migration.need_room(context, session, (spec.name,))
+        with migration.installed_session(context) as session:
             ensure_tables(session, (table,))
             done = apply_partitions(session, spec, keep_months=migration.settings.keep_months.get(table))
         for what, names in (("made", done.made), ("detached", done.detached)):
@@ -194,21 +223,14 @@ def _partition_set(spec: Spec) -> dg.AssetsDefinition:
                 context.log.info(f"{table}: {what} {', '.join(names)}")
         return dg.MaterializeResult(metadata=metadata.of_partitions(done))
 
-    options = _spec_of(spec, freshness_policy=TIMETABLE[PARTITIONS_JOB].freshness)
-    options["deps"] = list(dict.fromkeys((*options["deps"], *_WORK_ON_PARTITIONS)))
-    return dg.asset(**options)(partition_set)
-
-
-_WORK_ON_PARTITIONS = (key_of("partition_functions"), key_of("drain_functions"))
-"""What the engine calls for a partition set, whether its file does or not."""
+    return dg.asset(**_spec_of(spec, freshness_policy=TIMETABLE[PARTITIONS_JOB].freshness))(partition_set)
 
 
 def _view(spec: Spec) -> dg.AssetsDefinition:
     """A materialized view, made, and filled where it differs from its query or its tables have changed since."""
 
     def view(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
-        with migration.session(context) as session:
-            migration.need_room(context, session, (spec.name,))
+        with migration.installed_session(context) as session:
             ensure_tables(session, spec.depends)
             done = apply_view(session, spec)
             refreshed = done.refreshed
@@ -314,8 +336,7 @@ def _plain_table(spec: Spec) -> dg.AssetsDefinition:
     def plain_table(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
-        with migration.session(context) as session:
-            migration.need_room(context, session, (spec.name,))
+        with migration.installed_session(context) as session:
             applied = apply(session, spec)
             facts = {"statements": applied.statements} | metadata.of_table(describe(session, spec.name))
         return dg.MaterializeResult(metadata=facts)
@@ -329,7 +350,6 @@ def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=export_key(table),
-        deps=[key_of("migration/exports"), key_of("conversion_functions")],
         description=f"The exported {mapping.entity} records as they came, one text column for each exported field.",
         group_name=EXPORT_STAGE,
         kinds={"postgres", "csv", "json"},
@@ -340,7 +360,7 @@ def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
         migration.keep_others_away(context, stages=True)
-        with migration.session(context) as session:
+        with migration.installed_session(context) as session:
             staged = stage(session, mapping, migration.export_dir)
         if staged.dialect == "absent":
             migration.warn(context, f"the export has no file for {mapping.entity}; {table} stays without migrated rows")
@@ -352,7 +372,6 @@ def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
 def _other_entities() -> dg.AssetsDefinition:
     @dg.asset(
         key=STRAYS_KEY,
-        deps=[key_of("migration/unmapped")],
         description="Exported entities that sql/ has no table for; their records are kept whole in migration.unmapped.",
         group_name=EXPORT_STAGE,
         kinds={"postgres", "csv", "json"},
@@ -363,7 +382,7 @@ def _other_entities() -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> dg.MaterializeResult[Any]:
         migration.keep_others_away(context, stages=True)
-        with migration.session(context) as session:
+        with migration.installed_session(context) as session:
             strays = keep_strays(session, migration.export_dir)
         for entity, records in strays.records.items():
             if records:
@@ -388,15 +407,14 @@ def _table(
     """A table and its migrated rows."""
     reads = {*spec.depends, *mapping.spec.depends}
     options = _spec_of(spec, code_version=f"{spec.digest[:8]}{mapping.spec.digest[:8]}")
-    options["deps"] = [export_key(spec.name), *(key_of(name) for name in sorted(reads)), *_BOOKS_OF_A_LOAD]
+    options["deps"] = [export_key(spec.name), *(key_of(name) for name in sorted(reads))]
     if is_monthly(catalog, spec.name):
         options |= {"partitions_def": months, "backfill_policy": dg.BackfillPolicy.single_run()}
         return dg.asset(**options)(_rows_by_month(spec, mapping, months))
 
     def table(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
         migration.keep_others_away(context, stages=False)
-        with migration.session(context) as session:
-            migration.need_room(context, session, (spec.name,))
+        with migration.installed_session(context) as session:
             apply(session, spec)
             done = load(session, mapping)
             facts = _facts(session, mapping, done)
@@ -414,8 +432,7 @@ def _rows_by_month(
     ) -> dg.MaterializeResult[Any]:
         keys = list(context.partition_keys)
         migration.keep_others_away(context, stages=False)
-        with migration.session(context) as session:
-            migration.need_room(context, session, (spec.name,))
+        with migration.installed_session(context) as session:
             apply(session, spec)
             done = load_months(
                 session, mapping, range_of(months, keys), month_of(months.get_first_partition_key() or keys[0])
@@ -453,12 +470,6 @@ def _facts(session: Session, mapping: TableMapping, done: Load) -> dict[str, Any
         **metadata.of_repairs(repairs_by_rule(session, table)),
         **metadata.of_lineage(origins(session.catalog, mapping), export_key(table), staged_fields(session, mapping)),
     }
-
-
-_BOOKS_OF_A_LOAD = tuple(
-    key_of(f"migration/{name}")
-    for name in ("migrated", "migration_log", "quarantine", "repairs", "unmapped", "accounting")
-)
 
 
 def _by_month(done: Load, keys: Sequence[str], facts: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,9 @@ import dagster as dg
 
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.orchestration.assets import (
+    B44_SCHEMA_KEY,
     INDEX_USAGE_KEY,
+    MIGRATION_SCHEMA_KEY,
     PENDING_WORK_KEY,
     REBUILT_INDEXES_KEY,
     STATISTICS_KEY,
@@ -79,11 +81,13 @@ def build_jobs(catalog: Catalog) -> dict[str, Any]:
     partitions = assets(*(key_of(spec.name) for spec in catalog.of(Kind.PARTITION)))
     tables = tuple(catalog.mappings)
     without_rows = assets(
+        MIGRATION_SCHEMA_KEY,
+        B44_SCHEMA_KEY,
         *(
             key_of(spec.name)
             for spec in catalog.specs
-            if spec.kind not in (Kind.MAPPING, Kind.QUERY) and spec.name not in catalog.mappings
-        )
+            if spec.kind not in (Kind.RUNTIME, Kind.MAPPING, Kind.QUERY) and spec.name not in catalog.mappings
+        ),
     )
     jobs = [
         dg.define_asset_job(
@@ -113,8 +117,8 @@ def build_jobs(catalog: Catalog) -> dict[str, Any]:
         dg.define_asset_job(
             SCHEMA_JOB,
             selection=without_rows,
-            description="Everything but the records: functions, books, empty tables, partitions, indexes, constraints,"
-            " triggers and views. Tables themselves count as materialized only once their records are in.",
+            description="Everything but the records: the migration's own tables, functions, empty tables, partitions,"
+            " indexes, constraints, triggers and views. Tables themselves count as materialized only once their records are in.",
             tags=UPKEEP_TAGS,
         ),
         dg.define_asset_job(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,8 @@ from b44_assets.catalog import Catalog
 from b44_assets.database.locks import HeldLock
 from b44_assets.database.locks import watched as lock_watched
 from b44_assets.engine.finishing import migration_state
-from b44_assets.engine.preflight import need_room, needed
+from b44_assets.engine.preflight import need_room
+from b44_assets.engine.runtime import install_runtime
 from b44_assets.engine.session import Progress, Session, migrating, silent, unsaid
 from b44_assets.errors import B44Error, FinishedError, NoRoomError, is_full, why
 from b44_assets.settings import Settings
@@ -43,7 +44,7 @@ class Migration:
     lock: HeldLock | None = None
     faults: list[B44Error] = field(default_factory=list[B44Error])
     warnings: list[str] = field(default_factory=list[str])
-    _room: dict[str, set[str]] = field(default_factory=dict[str, set[str]], repr=False)
+    _installed: set[str] = field(default_factory=set[str], repr=False)
     _held: dict[str, ExitStack] = field(default_factory=dict[str, ExitStack], repr=False)
     _locks: dict[str, HeldLock] = field(default_factory=dict[str, HeldLock], repr=False)
 
@@ -82,6 +83,22 @@ class Migration:
                 session = session.under(lock)
             with session.keeping() as keeping:
                 yield keeping
+
+    @contextmanager
+    def installed_session(self, context: dg.AssetExecutionContext) -> Generator[Session]:
+        """As `session`, for a step that makes something: the program's own tables and functions are there.
+
+        Before the first such step of a run it is looked whether all that the run makes can be made.
+
+        Raises:
+            Failure: As of `session`; or something is in the way.
+        """
+        with self.session(context) as session:
+            if context.run.run_id not in self._installed:
+                need_room(session, ["/".join(key.path) for key in context.job_def.asset_layer.executable_asset_keys])
+                install_runtime(session)
+                self._installed.add(context.run.run_id)
+            yield session
 
     @contextmanager
     def failing_in_one_line(self) -> Generator[None]:
@@ -133,33 +150,13 @@ class Migration:
             self._locks[run_id] = lock
             self._held[run_id] = stack.pop_all()
 
-    def need_room(
-        self, context: dg.AssetExecutionContext, session: Session, names: Iterable[str] | None = None
-    ) -> None:
-        """Looks, once in a run, whether what a step makes can be made.
-
-        Args:
-            context: Of the step.
-            session: Of the step.
-            names: Files of `sql/` that it makes; by default all.
-
-        Raises:
-            DatabaseError: Something is in the way.
-        """
-        names = None if names is None else tuple(names)
-        looked_for = self._room.setdefault(context.run.run_id, set())
-        wanted = needed(self.catalog, names)
-        if not wanted <= looked_for:
-            need_room(session, names)
-            looked_for |= wanted
-
     def let_others_in(self) -> None:
         """Ends what `keep_others_away` began."""
-        self._room.clear()
         for stack in self._held.values():
             stack.close()
         self._held.clear()
         self._locks.clear()
+        self._installed.clear()
 
     def warn(self, context: dg.AssetExecutionContext, warning: str) -> None:
         """Says something in the run's log and to whoever ran the command."""

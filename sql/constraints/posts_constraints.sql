@@ -3,7 +3,7 @@
 -- with the spaces around it. A tag is as long at most as those that are migrated: longer ones would fit into no index, and the
 -- application would be told of that rather than of the tag.
 -- on: posts
--- depends: users, categories, transform_functions
+-- depends: users, categories
 
 do $$ begin
   if not exists (select from pg_constraint where conrelid = 'posts'::regclass and conname = 'chk_posts_title_length') then
@@ -30,7 +30,7 @@ end $$;
 do $$ begin
   if not exists (select from pg_constraint where conrelid = 'posts'::regclass and conname = 'chk_posts_tags_length') then
     alter table posts add constraint chk_posts_tags_length
-      check (length(array_to_string(tags, '')) < 256 or base44_longest(tags) < 256);
+      check (length(array_to_string(tags, '')) < 256 or b44.longest(tags) < 256);
   end if;
 end $$;
 

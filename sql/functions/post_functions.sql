@@ -2,7 +2,7 @@
 -- guide, but: the likes that count are those before the update, so that one statement cannot clear them and unpublish;
 -- unpublishing clears published_at, as chk_posts_published_at wants it; and publishing is bound to its author here,
 -- since a CHECK must not read another table.
--- depends: slug_functions, partition_functions
+-- depends: slug_functions
 
 create or replace function validate_post_update() returns trigger
 language plpgsql
@@ -47,7 +47,7 @@ declare
   taken record;
   base text;
 begin
-  new.slug := base44_trim(new.slug);
+  new.slug := b44.trim(new.slug);
   if tg_op = 'UPDATE' then
     delete from post_slugs s where s.slug = old.slug and s.post_id = old.id and s.post_created_at = old.created_at;
   else
@@ -59,7 +59,7 @@ begin
       return new;
     end if;
   end if;
-  base := coalesce(base44_slug(coalesce(new.slug, new.title)), 'post');
+  base := coalesce(b44.slug(coalesce(new.slug, new.title)), 'post');
   loop
     if new.slug is null or exists (select from post_slugs s where s.slug = new.slug and s.post_id <> new.id) then
       new.slug := generate_post_slug(base, new.user_id);
@@ -107,12 +107,12 @@ as $$
 begin
   if tg_relid = 'posts'::regclass then
     delete from post_slugs;
-  elsif exists (select from base44_partition_bounds('posts') b where b.partition = tg_relid) then
-    delete from post_slugs s using base44_partition_bounds('posts') b
+  elsif exists (select from b44.partition_bounds('posts') b where b.partition = tg_relid) then
+    delete from post_slugs s using b44.partition_bounds('posts') b
      where b.partition = tg_relid and s.post_created_at >= b.first_moment and s.post_created_at < b.next_moment;
   elsif exists (select from pg_inherits h where h.inhrelid = tg_relid and h.inhparent = 'posts'::regclass) then
     delete from post_slugs s
-     where s.post_created_at >= coalesce((select min(b.first_moment) from base44_partition_bounds('posts') b), '-infinity')
+     where s.post_created_at >= coalesce((select min(b.first_moment) from b44.partition_bounds('posts') b), '-infinity')
        and not exists (select from posts p where p.id = s.post_id and p.created_at = s.post_created_at);
   end if;
   return null;

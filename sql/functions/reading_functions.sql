@@ -2,7 +2,6 @@
 -- same moment are skipped or shown twice; this one holds (created_at, id) in full: microseconds since 1970 and the id as
 -- 24 bytes, in base64url. What 8 bytes do not hold (years from 294247 on, and infinity) stands as numbers that no time has:
 -- the constraints refuse infinity, but a row that is there already must not break the first page.
--- depends: text_functions
 
 create or replace function base44_encode_cursor(created_at timestamptz, id uuid) returns text
 language sql immutable strict parallel safe
@@ -30,7 +29,7 @@ declare
   cursor_created_at timestamptz;
   cursor_id uuid;
 begin
-  if base44_trim(cursor_param) is null then
+  if b44.trim(cursor_param) is null then
     return query
     select p.id, p.title, p.created_at, base44_encode_cursor(p.created_at, p.id)
       from posts p

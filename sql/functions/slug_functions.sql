@@ -1,31 +1,4 @@
 -- Unique web addresses for posts, kept by the registry post_slugs (bound when they are called, so it may come later).
--- depends: text_functions
-
--- Whether this transaction is the migration's own, whose rows were judged already: it says so by its own number, which no
--- other transaction has, and it is run by who may do without the rules anyway. That is the owner of the table, who alone has
--- every grant option on it; not whoever calls a function that acts with the owner's rights, nor an owner acting as another.
-create or replace function base44_migrating(relation regclass) returns boolean
-language sql stable
-return coalesce(current_setting('b44.migrating', true) = pg_current_xact_id_if_assigned()::text, false)
-  and has_table_privilege(session_user, relation, 'TRIGGER WITH GRANT OPTION')
-  and has_table_privilege(current_user, relation, 'TRIGGER WITH GRANT OPTION');
-
--- Triggers of an earlier version believed what any session could say.
-do $$
-declare
-  item record;
-begin
-  for item in
-    select replace(pg_get_triggerdef(t.oid), 'CREATE TRIGGER', 'CREATE OR REPLACE TRIGGER') as definition, t.tgrelid::regclass as relation
-      from pg_trigger t
-     where t.tgparentid = 0 and not t.tgisinternal
-       and strpos(pg_get_triggerdef(t.oid), $c$(current_setting('b44.migrating'::text, true) IS DISTINCT FROM 'on'::text)$c$) > 0
-  loop
-    execute replace(item.definition, $c$(current_setting('b44.migrating'::text, true) IS DISTINCT FROM 'on'::text)$c$,
-      format('(not public.base44_migrating(%L::regclass))', item.relation));
-  end loop;
-end
-$$;
 
 -- The first free one of base, base-2, base-3 …; the registry's primary key has the last word, so a caller that loses a
 -- race asks again.
@@ -34,7 +7,7 @@ language plpgsql stable
 set search_path = public, pg_temp
 as $$
 declare
-  base constant text := coalesce(base44_slug(title), 'post');
+  base constant text := coalesce(b44.slug(title), 'post');
   candidate text := base;
   counter integer := 1;
 begin
@@ -55,7 +28,7 @@ as $$
 begin
   if tg_op = 'DELETE' then
     delete from post_slugs s using removed r where s.slug = r.slug and s.post_id = r.id and s.post_created_at = r.created_at;
-  elsif tg_op = 'INSERT' and base44_migrating(tg_relid) then
+  elsif tg_op = 'INSERT' and b44.migrating(tg_relid) then
     insert into post_slugs (slug, post_id, post_created_at) select a.slug, a.id, a.created_at from added a;
   elsif tg_op = 'INSERT' then
     insert into post_slugs (slug, post_id, post_created_at)
@@ -78,7 +51,6 @@ begin
 end
 $$;
 
-comment on function base44_migrating(regclass) is 'Whether this transaction is one of the migration, and run by who owns the table';
 comment on function register_post_slugs() is 'Keeps post_slugs equal to what posts holds';
 comment on function generate_post_slug(text, uuid) is 'A slug that no post has yet, made from a title; user_id is kept for callers of the old signature';
 

@@ -1,9 +1,8 @@
 -- The guide's conversions of Base44 values: roles and tags.
--- depends: text_functions, parser_functions
 
 create or replace function transform_user_role(base44_role text) returns text
 language sql immutable parallel safe
-return case lower(base44_trim(base44_role) collate public.base44_unicode)
+return case lower(b44.trim(base44_role) collate b44.unicode)
   when 'superuser' then 'admin'
   when 'admin' then 'admin'
   when 'editor' then 'moderator'
@@ -20,10 +19,9 @@ language plpgsql immutable parallel safe
 set search_path = public, pg_temp
 as $$
 declare
-  listed constant text := base44_trim(base44_tags);
-  -- Quoted, or not and without braces and quotes, or nothing at all; and such elements within braces of their own.
-  element constant text := '\s*(?:"(?:[^"\\]|\\.)*"\s*|(?:[^{}",\\\s]|\\.)(?:[^{}",\\]|\\.)*)?';
-  part_form constant text := '(?:' || element || '|\s*\{' || element || '(?:,' || element || ')*\}\s*)';
+  listed constant text := b44.trim(base44_tags);
+  element text;
+  part_form text;
   elements jsonb;
   tag text;
   part text[];
@@ -31,37 +29,40 @@ declare
 begin
   if listed is null then
     return tags;
-  elsif left(listed, 1) = '{'
-      and listed ~ ('^\{' || part_form || '(?:,' || part_form || ')*\}$') then
-    -- Within the braces, also those of an inner array: quoted elements, and others, of which NULL is none.
-    for part in
-      select regexp_matches(listed, '"((?:[^"\\]|\\.)*)"|((?:[^{}",\\]|\\.)+)', 'g')
-    loop
-      tag := base44_trim(regexp_replace(coalesce(part[1], base44_trim(part[2])), '\\(.)', '\1', 'g'));
-      if tag is not null and (part[1] is not null or lower(tag) <> 'null') then
-        tags := tags || tag;
-      end if;
-    end loop;
-    return tags;
-  elsif left(listed, 1) <> '[' then
+  elsif left(listed, 1) = '{' then
+    -- Quoted, or not and without braces and quotes, or nothing at all; and such elements within braces of their own.
+    element := '\s*(?:"(?:[^"\\]|\\.)*"\s*|(?:[^{}",\\\s]|\\.)(?:[^{}",\\]|\\.)*)?';
+    part_form := '(?:' || element || '|\s*\{' || element || '(?:,' || element || ')*\}\s*)';
+    if listed ~ ('^\{' || part_form || '(?:,' || part_form || ')*\}$') then
+      -- Within the braces, also those of an inner array: quoted elements, and others, of which NULL is none.
+      for part in
+        select regexp_matches(listed, '"((?:[^"\\]|\\.)*)"|((?:[^{}",\\]|\\.)+)', 'g')
+      loop
+        tag := b44.trim(regexp_replace(coalesce(part[1], b44.trim(part[2])), '\\(.)', '\1', 'g'));
+        if tag is not null and (part[1] is not null or lower(tag) <> 'null') then
+          tags := tags || tag;
+        end if;
+      end loop;
+      return tags;
+    end if;
+  end if;
+  if left(listed, 1) <> '[' then
     foreach tag in array string_to_array(listed, ',') loop
-      tag := base44_trim(tag);
+      tag := b44.trim(tag);
       if tag is not null then
         tags := tags || tag;
       end if;
     end loop;
     return tags;
-  elsif not base44_is_json(listed) then
+  elsif not b44.is_json(listed) then
     return null;
   end if;
   elements := listed::jsonb;
   for i in 0 .. jsonb_array_length(elements) - 1 loop
-    tag := base44_trim(elements ->> i);
-    -- jsonb writes numbers otherwise and keeps one of two members of the same name.
-    if left(tag, 1) between '-' and '9' or left(tag, 1) in ('{', '[') then
-      if jsonb_typeof(elements -> i) <> 'string' then
-        tag := base44_trim(listed::json ->> i);
-      end if;
+    tag := b44.trim(elements ->> i);
+    -- jsonb writes numbers otherwise and keeps one of two members of the same name. What begins with a letter is none of these.
+    if ascii(tag) not between 58 and 90 and ascii(tag) not between 92 and 122 and jsonb_typeof(elements -> i) <> 'string' then
+      tag := b44.trim(listed::json ->> i);
     end if;
     if tag is not null then
       tags := tags || tag;
@@ -80,11 +81,5 @@ begin
 end
 $$;
 
--- Whoever inserts a post calls it, by the constraint on its tags.
-create or replace function base44_longest(elements text[]) returns integer
-language sql immutable parallel safe
-return (select max(length(e)) from unnest(elements) e);
-
-comment on function base44_longest(text[]) is 'The length of the longest element, in characters; null where there is none';
 comment on function transform_user_role(text) is 'The role in the new system for a role in Base44; user where it is unknown';
 comment on function transform_tags(text) is 'Tags from a JSON array, an array literal or a comma-separated list; null for a broken JSON array';

@@ -2,7 +2,6 @@
 -- with more than 1 MB of words. What is added: no statistics for the expressions, since ANALYZE would parse every sampled
 -- document again, for an estimate that GIN searches hardly use.
 -- on: posts
--- depends: search_functions
 
 create index if not exists idx_posts_title_search on posts using gin (base44_search(title));
 alter index idx_posts_title_search alter column 1 set statistics 0;

@@ -1,15 +1,15 @@
 -- What becomes of an AuditLog record.
 -- entity: AuditLog
--- depends: users, identifier_functions, conversion_functions, partition_functions
+-- depends: users
 -- fields: id, table_name, record_id, action, old_values, new_values, user_id|author_id, timestamp,
 --   created_date|created_at, updated_date|updated_at
 
 select f.record_number,
        f.base44_id,
        base44_uuid(f.base44_id) as id,
-       base44_trim(f.table_name) as table_name,
+       b44.trim(f.table_name) as table_name,
        v.record as record_id,
-       base44_trim(f.action) as action,
+       b44.trim(f.action) as action,
        v.old_values,
        v.new_values,
        actor.id as user_id,
@@ -18,7 +18,7 @@ select f.record_number,
          case when f.base44_id is null then 'missing_id' end,
          case when f.superseded then 'duplicate_id' end,
          case when f.table_name is null then 'missing_table_name' end,
-         migration.too_long(base44_trim(f.table_name), 'table_name'),
+         migration.too_long(b44.trim(f.table_name), 'table_name'),
          case when f.record_id is null then 'missing_record_id' end,
          case when f.action is null then 'missing_action' end,
          case when f.old_values is not null and v.old_values is null then 'invalid:old_values' end,
@@ -36,7 +36,7 @@ select f.record_number,
        jsonb_strip_nulls(jsonb_build_object(
          'created_date', f.created_date,
          'updated_date', f.updated_date,
-         'record_id', case when lower(base44_trim(f.record_id)) not in (v.record::text, coalesce(base44_object_id(v.record), ''))
+         'record_id', case when lower(b44.trim(f.record_id)) not in (v.record::text, coalesce(base44_object_id(v.record), ''))
            then f.record_id end
        )) as unmapped
   from source f

@@ -1,6 +1,6 @@
 -- What becomes of a Category record.
 -- entity: Category
--- depends: users, identifier_functions, conversion_functions
+-- depends: users
 -- fields: id, name, slug, description, color, sort_order, active, created_date|created_at, updated_date|updated_at,
 --   created_by_id|created_by
 -- numbered: slug in categories by id, made from name, repaired
@@ -9,7 +9,7 @@
 with typed as materialized (
   select f.*,
          base44_uuid(f.base44_id) as key,
-         base44_trim(f.name) as label,
+         b44.trim(f.name) as label,
          coalesce(migration.as_timestamp(f.created_date), migration.object_id_time(f.base44_id),
            migration.as_timestamp(f.updated_date), f.exported_at) as made_at
     from source f
@@ -21,7 +21,7 @@ judged as (
            case when t.superseded then 'duplicate_id' end,
            case when t.label is null then 'missing_name' end,
            migration.too_long(t.label, 'name'),
-           migration.too_long(coalesce(base44_trim(t.slug), base44_slug(t.label)), 'slug'),
+           migration.too_long(coalesce(b44.trim(t.slug), b44.slug(t.label)), 'slug'),
            case when t.sort_order is not null and migration.as_integer(t.sort_order) is null then 'invalid:sort_order' end,
            case when t.active is not null and migration.as_boolean(t.active) is null then 'invalid:active' end,
            case when t.created_date is not null and migration.as_timestamp(t.created_date) is null
@@ -59,9 +59,9 @@ select a.record_number,
        a.base44_id,
        a.key as id,
        a.label as name,
-       coalesce(base44_trim(a.slug), base44_slug(a.label), 'category') as slug,
+       coalesce(b44.trim(a.slug), b44.slug(a.label), 'category') as slug,
        a.description,
-       case when base44_trim(a.color) ~ '^#[0-9A-Fa-f]{6}$' then base44_trim(a.color) end as color,
+       case when b44.trim(a.color) ~ '^#[0-9A-Fa-f]{6}$' then b44.trim(a.color) end as color,
        coalesce(migration.as_integer(a.sort_order), 0) as sort_order,
        coalesce(migration.as_boolean(a.active), true) as active,
        a.made_at as created_at,
@@ -71,11 +71,11 @@ select a.record_number,
        a.slug is not null as name_given,
        a.reasons,
        array_remove(array[
-         migration.repair(base44_trim(a.color) !~ '^#[0-9A-Fa-f]{6}$', 'color', 'not_a_hex_color', a.color, null)
+         migration.repair(b44.trim(a.color) !~ '^#[0-9A-Fa-f]{6}$', 'color', 'not_a_hex_color', a.color, null)
        ], null) as repairs,
        case when creator.id is null and a.created_by_id is not null
          then jsonb_build_object(case when a.created_by_id ~ '@' then 'created_by' else 'created_by_id' end, a.created_by_id) end as unmapped
   from accepted a
   left join (
     select u.id::text as who, u.id from users u union all select u.email, u.id from users u
-  ) creator on creator.who = base44_user_key(a.created_by_id) and creator.id <> '00000000-0000-8000-8000-000000000b44'
+  ) creator on creator.who = b44.user_key(a.created_by_id) and creator.id <> '00000000-0000-8000-8000-000000000b44'

@@ -1,7 +1,7 @@
 -- What becomes of an Event record.
 -- entity: Event
 -- claims: user_id, event_date, cancelled; released by cancelled = true
--- depends: users, identifier_functions, conversion_functions
+-- depends: users
 -- fields: id, user_id|author_id, title, event_date, cancelled, created_date|created_at, updated_date|updated_at,
 --   created_by_id|created_by
 
@@ -18,7 +18,7 @@ with typed as materialized (
     left join users owner on owner.id = base44_uuid(f.user_id) and owner.id <> '00000000-0000-8000-8000-000000000b44'
     left join (
       select u.id::text as who, u.id from users u union all select u.email, u.id from users u
-    ) creator on creator.who = base44_user_key(f.created_by_id) and creator.id <> '00000000-0000-8000-8000-000000000b44'
+    ) creator on creator.who = b44.user_key(f.created_by_id) and creator.id <> '00000000-0000-8000-8000-000000000b44'
 ),
 judged as (
   select t.*,
@@ -65,7 +65,7 @@ select a.record_number,
        a.base44_id,
        a.key as id,
        a.owner_id as user_id,
-       base44_trim(a.title) as title,
+       b44.trim(a.title) as title,
        a.takes_place as event_date,
        coalesce(a.called_off, false) as cancelled,
        a.made_at as created_at,

@@ -1,7 +1,6 @@
 -- What becomes of a Post record.
 -- entity: Post
--- depends: users, categories, post_slugs, identifier_functions, conversion_functions, transform_functions, slug_functions,
---   partition_functions
+-- depends: users, categories, post_slugs, transform_functions, slug_functions
 -- fields: id, title, content, status, published, publish_date|published_at, tags, category_id, user_id|author_id,
 --   view_count, like_count, created_date|created_at, updated_date|updated_at, created_by_id|created_by
 -- html: content
@@ -24,7 +23,7 @@ select t.record_number,
        author.id as user_id,
        t.heading as title,
        t.content,
-       coalesce(base44_slug(t.heading), 'post') as slug,
+       coalesce(b44.slug(t.heading), 'post') as slug,
        t.is_published as published,
        case when t.is_published then coalesce(t.published_at, c.created_at) end as published_at,
        t.tag_list as tags,
@@ -47,7 +46,7 @@ select t.record_number,
          case when t.publish_date is not null and t.published_at is null then 'invalid:published_at' end,
          case when t.tag_list is null then 'invalid:tags' end,
          -- A tag cannot be longer than all of them.
-         case when length(t.tags) > 255 and migration.longest(t.tag_list) > 255 then 'tag_too_long' end,
+         case when length(t.tags) > 255 and b44.longest(t.tag_list) > 255 then 'tag_too_long' end,
          case when t.view_count is not null and t.views is null then 'invalid:view_count' end,
          case when t.like_count is not null and t.likes is null then 'invalid:like_count' end,
          case when t.created_date is not null and t.made_at is null then 'invalid:created_at' end,
@@ -68,14 +67,14 @@ select t.record_number,
         select f.*,
                base44_uuid(f.base44_id) as key,
                case when f.user_id is null and strpos(f.created_by_id, '@') > 0
-                 then 'e-mail ' || lower(base44_trim(f.created_by_id) collate base44_unicode) collate "default"
+                 then 'e-mail ' || lower(b44.trim(f.created_by_id) collate b44.unicode) collate "default"
                  else migration.id_key(coalesce(f.user_id, f.created_by_id)) end as author,
                case when strpos(f.created_by_id, '@') > 0
-                 then 'e-mail ' || lower(base44_trim(f.created_by_id) collate base44_unicode) collate "default"
+                 then 'e-mail ' || lower(b44.trim(f.created_by_id) collate b44.unicode) collate "default"
                  else migration.id_key(f.created_by_id) end as creator,
                base44_uuid(f.category_id) as category_key,
-               base44_trim(f.title) as heading,
-               lower(base44_trim(f.status) collate base44_unicode) as state,
+               b44.trim(f.title) as heading,
+               lower(b44.trim(f.status) collate b44.unicode) as state,
                migration.as_boolean(f.published) as flag,
                migration.as_timestamp(f.publish_date) as published_at,
                transform_tags(f.tags) as tag_list,

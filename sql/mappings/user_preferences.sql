@@ -1,7 +1,7 @@
 -- What becomes of a UserPreference record.
 -- entity: UserPreference
 -- key: user_id
--- depends: users, identifier_functions, conversion_functions
+-- depends: users
 -- fields: id, user_id|author_id, preferences, created_date|created_at, updated_date|updated_at
 
 with typed as materialized (

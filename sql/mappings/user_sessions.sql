@@ -1,6 +1,6 @@
 -- What becomes of a UserSession record.
 -- entity: UserSession
--- depends: users, identifier_functions, conversion_functions
+-- depends: users
 -- fields: id, user_id|author_id, session_data, expires_at, created_date|created_at, updated_date|updated_at
 
 select f.record_number,

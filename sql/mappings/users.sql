@@ -1,6 +1,6 @@
 -- What becomes of a User record.
 -- entity: User
--- depends: identifier_functions, conversion_functions, transform_functions
+-- depends: transform_functions
 -- fields: id, email, username, full_name|display_name, avatar_url, role, verified|is_verified|email_verified,
 --   disabled, active, last_login_at, created_date|created_at, updated_date|updated_at, created_by_id|created_by
 -- numbered: username in users by id, made from email, repaired
@@ -10,8 +10,8 @@
 with typed as materialized (
   select f.*,
          base44_uuid(f.base44_id) as key,
-         lower(base44_trim(f.email) collate base44_unicode) collate "default" as address,
-         base44_trim(f.avatar_url) as picture,
+         lower(b44.trim(f.email) collate b44.unicode) collate "default" as address,
+         b44.trim(f.avatar_url) as picture,
          coalesce(migration.as_timestamp(f.created_date), migration.object_id_time(f.base44_id),
            migration.as_timestamp(f.updated_date), f.exported_at) as made_at
     from source f
@@ -24,7 +24,7 @@ judged as (
            case when t.address is null then 'missing_email' end,
            case when t.address !~ '^[A-Za-z0-9.!#$%&''*+/=?^_`{|}~-]+@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$' then 'invalid_email' end,
            migration.too_long(t.address, 'email'),
-           migration.too_long(lower(base44_trim(t.username) collate base44_unicode), 'username'),
+           migration.too_long(lower(b44.trim(t.username) collate b44.unicode), 'username'),
            case when t.verified is not null and migration.as_boolean(t.verified) is null then 'invalid:email_verified' end,
            case when t.disabled is not null and migration.as_boolean(t.disabled) is null
                   or t.active is not null and migration.as_boolean(t.active) is null then 'invalid:active' end,
@@ -70,8 +70,8 @@ select a.record_number,
        a.base44_id,
        a.key as id,
        a.address as email,
-       coalesce(lower(base44_trim(a.username) collate base44_unicode), split_part(a.address, '@', 1)) collate "default" as username,
-       base44_trim(a.full_name) as display_name,
+       coalesce(lower(b44.trim(a.username) collate b44.unicode), split_part(a.address, '@', 1)) collate "default" as username,
+       b44.trim(a.full_name) as display_name,
        case when a.picture ~ '^https?://' then a.picture end as avatar_url,
        transform_user_role(a.role) as role,
        coalesce(migration.as_boolean(a.verified), false) as email_verified,
@@ -86,7 +86,7 @@ select a.record_number,
        array_remove(array[
          migration.repair(a.picture !~ '^https?://', 'avatar_url', 'not_a_web_address', a.avatar_url, null),
          migration.repair(
-           lower(base44_trim(a.role) collate base44_unicode) not in ('superuser', 'admin', 'editor', 'moderator', 'author', 'user', 'guest'),
+           lower(b44.trim(a.role) collate b44.unicode) not in ('superuser', 'admin', 'editor', 'moderator', 'author', 'user', 'guest'),
            'role', 'unknown_role', a.role, transform_user_role(a.role))
        ], null) as repairs,
        -- What the columns cannot tell: a creator who is no user, and an "active" that "disabled" gainsays.
@@ -104,4 +104,4 @@ select a.record_number,
              union all select u.email, u.id, 2 from users u) named
      where named.id <> '00000000-0000-8000-8000-000000000b44'
      order by named.who, named.rank
-  ) creator on creator.who = base44_user_key(a.created_by_id)
+  ) creator on creator.who = b44.user_key(a.created_by_id)

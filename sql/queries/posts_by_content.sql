@@ -1,5 +1,5 @@
 -- Posts with words in the body, found by their stems.
--- depends: posts, search_functions
+-- depends: posts
 -- uses: idx_posts_content_search
 
 select p.id, p.title

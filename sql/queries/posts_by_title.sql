@@ -1,5 +1,5 @@
 -- Posts with words in the title, found by their stems.
--- depends: posts, search_functions
+-- depends: posts
 -- uses: idx_posts_title_search
 
 select p.id, p.title

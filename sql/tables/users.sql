@@ -1,5 +1,4 @@
 -- User accounts and profiles.
--- depends: text_functions
 
 create table if not exists users (
   id uuid primary key default gen_random_uuid(),

@@ -13,7 +13,7 @@ DAYS = ("9999-12-31T23:59:59.9999999Z", "9999-12-31", "0001-01-01T00:00:00Z", "0
 # What an older version has made on its way to them, or a person by hand.
 LEFT = """
 select create_monthly_partition(day) from unnest(array[date '9999-12-31', '0001-01-01', '0202-05-06']) day;
-select base44_create_partition('audit_logs', 'year', day)
+select b44.create_partition('audit_logs', 'year', day)
   from unnest(array[date '9999-12-31', '0001-01-01', '1900-01-01']) day;
 create table posts_9999_11 (like posts);
 """

@@ -143,7 +143,7 @@ def template(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
             environ={"B44_DATABASE_URL": database_url(embedded.url("postgres"), "dagster_template")}, directory=made
         )
         session = _session(settings)
-        for spec in session.catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+        for spec in session.catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
             build(session, spec)
         for mapping in session.catalog.mappings.values():
             stage(session, mapping, made)

@@ -10,7 +10,8 @@ import pytest
 
 from b44_assets.catalog import Kind
 from b44_assets.engine.building import build
-from b44_assets.engine.finishing import drop_migration_tables, install
+from b44_assets.engine.finishing import drop_migration_tables
+from b44_assets.engine.runtime import install_runtime
 from tests.dagster.conftest import Place
 
 JOBS = (
@@ -46,7 +47,7 @@ def over(request: pytest.FixtureRequest, migrated: Place) -> Place:
     session = migrated.migration.offline_session()
     for spec in session.catalog.of(Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW):
         build(session, spec)
-    install(session)
+    install_runtime(session)
     drop: Callable[[Place], None] = request.param
     drop(migrated)
     return migrated

@@ -332,7 +332,7 @@ def new_target(
     with new_database(server_url, options) as url:
         # One stream unless a test asks for more: what takes turns is easier to tell apart.
         session = Session(url=url, catalog=catalog, pace=Pace(streams=1), sleep=lambda seconds: None)
-        for spec in catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+        for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
             apply(session, spec)
         with connect(url, application_name="test", autocommit=True) as conn:
             yield Target(session, export, conn)

@@ -287,9 +287,9 @@ def test_a_name_that_was_numbered_stays(target_18: Target) -> None:
 @contextmanager
 def earlier_rules(target: Target) -> Generator[None]:
     """Within the block, slugs are made of letters a to z alone."""
-    (spec,) = (spec for spec in target.session.catalog.of(Kind.FUNCTION) if spec.name == "text_functions")
+    (spec,) = (spec for spec in target.session.catalog.of(Kind.RUNTIME) if spec.name == "b44/text_functions")
     target.run(
-        "create or replace function base44_slug(value text) returns text language sql immutable parallel safe"
+        "create or replace function b44.slug(value text) returns text language sql immutable parallel safe"
         " return nullif(trim(both '-' from regexp_replace(lower(value), '[^a-z]+', '-', 'g')), '')"
     )
     try:

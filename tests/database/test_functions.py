@@ -79,7 +79,7 @@ def functions(shared_target: Target) -> Functions:
 
 def test_white_space_is_what_python_calls_so_and_the_byte_order_mark(functions: Functions) -> None:
     characters = [chr(code) for code in range(1, 0x3100)] + ["\ufeff", "\ufffe", "\U0001f600"]
-    blank = functions.map("base44_trim", characters, shown="{} is null")
+    blank = functions.map("b44.trim", characters, shown="{} is null")
     assert {c for c, is_blank in zip(characters, blank, strict=True) if is_blank} == set(WHITE_SPACE)
     assert set(WHITE_SPACE) - {"\ufeff"} == {c for c in characters if c.isspace()}
 
@@ -87,13 +87,13 @@ def test_white_space_is_what_python_calls_so_and_the_byte_order_mark(functions: 
 @many
 @given(lists(st.text(st.one_of(st.sampled_from(WHITE_SPACE), storable), max_size=8)))
 def test_trim_is_that_of_python_and_null_for_blank_text(functions: Functions, values: list[str]) -> None:
-    functions.compare("base44_trim", values, lambda value: value.strip(WHITE_SPACE) or None)
+    functions.compare("b44.trim", values, lambda value: value.strip(WHITE_SPACE) or None)
 
 
 @many
 @given(lists(st.text(st.one_of(st.sampled_from(WHITE_SPACE), storable), max_size=8)))
 def test_present_leaves_text_as_it_is_unless_it_is_blank(functions: Functions, values: list[str]) -> None:
-    functions.compare("base44_present", values, lambda value: value if value.strip(WHITE_SPACE) else None)
+    functions.compare("b44.present", values, lambda value: value if value.strip(WHITE_SPACE) else None)
 
 
 def slug(value: str) -> str | None:
@@ -136,7 +136,7 @@ _BETWEEN = st.sampled_from("-–_.,;:'’!?#&/ \u00a0\u200b\u200c\u200d\ufe0f❤
 
 @pytest.mark.parametrize("around", ["{}", "a{}b", "ж{} {}"])
 def test_slug_knows_every_character_of_unicode(functions: Functions, around: str) -> None:
-    functions.compare("base44_slug", [around.replace("{}", c) for c in _KNOWN], slug)
+    functions.compare("b44.slug", [around.replace("{}", c) for c in _KNOWN], slug)
 
 
 @many
@@ -145,14 +145,14 @@ def test_slug_knows_every_character_of_unicode(functions: Functions, around: str
 def test_slug_keeps_letters_marks_and_digits_of_any_script_in_lower_case(
     functions: Functions, values: list[str]
 ) -> None:
-    functions.compare("base44_slug", values, slug)
+    functions.compare("b44.slug", values, slug)
 
 
 @many
 @given(lists(st.text(st.one_of(st.sampled_from(_KNOWN), _SCRIPTS, _BETWEEN), max_size=12)))
 def test_a_slug_is_its_own_slug(functions: Functions, values: list[str]) -> None:
-    slugs = [made for made in functions.map("base44_slug", values) if made is not None]
-    assert functions.map("base44_slug", slugs) == slugs
+    slugs = [made for made in functions.map("b44.slug", values) if made is not None]
+    assert functions.map("b44.slug", slugs) == slugs
 
 
 @pytest.mark.parametrize(
@@ -175,17 +175,19 @@ def test_a_slug_is_its_own_slug(functions: Functions, values: list[str]) -> None
     ],
 )
 def test_slugs_of_many_scripts(functions: Functions, title: str, expected: str | None) -> None:
-    assert functions.one("base44_slug", title) == expected
+    assert functions.one("b44.slug", title) == expected
     assert slug(title) == expected
 
 
 def slugs_in(server_url: str, catalog: Catalog, locale: LiteralString) -> None:
-    (text_functions,) = (spec for spec in catalog.of(Kind.FUNCTION) if spec.name == "text_functions")
+    needed = ("b44/schema", "b44/upgrade_from_0_1", "b44/text_functions")
     titles = ["हिन्दी ब्लॉग", "İSTANBUL ΟΔΟΣ IŞIK", "Cafe\u0301 ÉCRU", "日本 ❤️ ÄÖ", "I. Ⅷ ẞ"]
     with new_database(server_url, "template template0 encoding 'UTF8' " + locale) as url:
-        apply(Session(url=url, catalog=catalog), text_functions)
+        for spec in catalog.of(Kind.RUNTIME):
+            if spec.name in needed:
+                apply(Session(url=url, catalog=catalog), spec)
         with connect(url, application_name="test") as conn:
-            made = conn.execute("select base44_slug(t) from unnest(%s::text[]) t", (titles,)).fetchall()
+            made = conn.execute("select b44.slug(t) from unnest(%s::text[]) t", (titles,)).fetchall()
     assert [row[0] for row in made] == [slug(title) for title in titles]
 
 
@@ -289,7 +291,7 @@ def test_time_order_of_object_ids_is_kept(functions: Functions) -> None:
 @given(lists(st.binary(max_size=200)))
 @example([b"\0" * n for n in (54, 55, 56, 57, 63, 64, 65, 118, 119, 120, 127, 128, 129)])
 def test_sha1_is_that_of_hashlib(functions: Functions, values: list[bytes]) -> None:
-    found = functions.map("base44_sha1", values, kind="bytea")
+    found = functions.map("b44.sha1", values, kind="bytea")
     assert [value.hex() for value in found] == [hashlib.sha1(value).hexdigest() for value in values]
 
 
@@ -435,7 +437,7 @@ def test_booleans_are_the_contracts_words_in_any_case(functions: Functions, valu
 def test_null_stays_null(functions: Functions) -> None:
     for name in ("as_timestamp", "as_integer", "as_boolean", "as_jsonb", "object_id_time"):
         assert functions.one(f"migration.{name}", None) is None
-    for name in ("base44_trim", "base44_present", "base44_slug", "base44_uuid"):
+    for name in ("b44.trim", "b44.present", "b44.slug", "base44_uuid"):
         assert functions.one(name, None) is None
 
 
@@ -574,7 +576,7 @@ def test_a_month_is_that_of_utc_whatever_the_session(target: Target, zone: str) 
 
 
 def test_a_year_is_that_of_utc(target: Target) -> None:
-    assert target.one("select base44_create_partition('audit_logs', 'year', date '2024-12-31')") == "audit_logs_2024"
+    assert target.one("select b44.create_partition('audit_logs', 'year', date '2024-12-31')") == "audit_logs_2024"
     assert target.one("select pg_get_expr(relpartbound, oid) from pg_class where relname = 'audit_logs_2024'") == (
         "FOR VALUES FROM ('2024-01-01 00:00:00+00') TO ('2025-01-01 00:00:00+00')"
     )

@@ -56,7 +56,7 @@ def test_a_migration_through_a_pooler_that_keeps_sessions_apart_is_like_any_othe
     folder = tmp_path_factory.mktemp("exports")
     write_exports(folder)
     with pooled(embedded_database, "session") as url, Session(url, catalog).keeping() as session:
-        for spec in catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+        for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
             build(session, spec)
         for mapping in catalog.mappings.values():
             stage(session, mapping, folder / FIRST)

@@ -101,7 +101,7 @@ def test_an_empty_database_and_one_that_was_migrated_and_changed_by_its_applicat
     having(embedded_database, "create table base44_users (data jsonb)", "create table carts (id int)")
     session = Session(embedded_database, catalog)
     need_room(session)
-    for spec in catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.VIEW):
+    for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.VIEW):
         build(session, spec)
     having(
         embedded_database,

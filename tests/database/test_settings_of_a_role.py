@@ -122,7 +122,7 @@ def migrate(url: str, catalog: Catalog, export: Path) -> list[str]:
     """Brings all of `sql/` and the records of an export into a database. Returns what the checks have against it."""
     session = Session(url=url, catalog=catalog, pace=Pace(streams=1), sleep=lambda seconds: None, attempts=2)
     with session.keeping() as run:
-        for spec in catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+        for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
             build(run, spec)
         for mapping in catalog.mappings.values():
             stage(run, mapping, export)
@@ -324,7 +324,7 @@ _CALLS = (
     'select array_to_string(public.transform_tags(chr(9) || \'["a\\b", "machine learning", ""]\'), \'|\')',
     "select array_to_string(public.transform_tags(chr(92) || 'a, ' || chr(160) || ' b c,,'), '|')",
     "select public.transform_user_role(chr(8195) || 'Editor' || chr(10))",
-    "select public.base44_trim(chr(65279) || chr(9) || 'x y' || chr(8233))",
+    "select b44.trim(chr(65279) || chr(9) || 'x y' || chr(8233))",
     "select public.generate_post_slug('Title 1')",
     "select public.generate_post_slug(chr(220) || 'ber' || chr(92) || 'all')",
     "select string_agg(title, ',') from public.get_posts_paginated(3, null)",
@@ -338,9 +338,9 @@ _CALLS = (
     "select public.create_monthly_partition('2031-05-01')::text",
     "select public.manage_partitions()::text",
     "select public.refresh_user_stats()::text",
-    "select count(*)::text from public.base44_partition_bounds('public.posts')",
+    "select count(*)::text from b44.partition_bounds('public.posts')",
     "select string_agg(extract(epoch from first_moment)::text, ',' order by first_moment)"
-    " from public.base44_partition_bounds('public.posts')",
+    " from b44.partition_bounds('public.posts')",
     "select public.migrate_posts_batch(10)::text",
     "select public.migrate_users_batch(10)::text",
 )

@@ -156,7 +156,7 @@ def write_exports(folder: Path) -> None:
 
 def prepare(session: Session) -> None:
     """Makes books, functions and tables. The server refuses one post that the mapping finds sound."""
-    for spec in session.catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+    for spec in session.catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
         build(session, spec)
     with session.connection("prepare") as conn:
         conn.execute("alter table posts add constraint no_seven check (view_count <> 7)")

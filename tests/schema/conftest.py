@@ -68,7 +68,7 @@ def _make(conn: psycopg.Connection[Any], names: Templates, catalog: Catalog, exp
     copy = sql.SQL("create database {} template {}")
     conn.execute(copy.format(sql.Identifier(names.loaded), sql.Identifier("template0")))
     session = Session(database_url(names.server_url, names.loaded), catalog)
-    for spec in catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+    for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
         build(session, spec)
     for mapping in catalog.mappings.values():
         stage(session, mapping, export)

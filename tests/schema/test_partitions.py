@@ -40,7 +40,7 @@ Connection = psycopg.Connection[TupleRow]
 
 AUTHOR = uuid.UUID("11111111-1111-4111-8111-111111111111")
 OTHER_AUTHOR = uuid.UUID("22222222-2222-4222-8222-222222222222")
-KINDS = (Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER)
+KINDS = (Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER)
 PHASES = ("built", "copying", "catching up", "constraining", "settling", "verifying", "swapping", "finishing")
 
 
@@ -57,7 +57,7 @@ def template(server_url: str, catalog: Catalog) -> Generator[str]:
             for spec in (*catalog.of(*KINDS), hashed):
                 for statement in spec.statements:
                     conn.execute(statement.text.encode())
-            conn.execute("select base44_follow_truncate_triggers('posts')")
+            conn.execute("select b44.follow_truncate_triggers('posts')")
             conn.execute(
                 "insert into users (id, email, role, email_verified)"
                 " values (%s, 'a@example.org', 'admin', true), (%s, 'b@example.org', 'admin', true)",
@@ -164,7 +164,7 @@ def first_of_month(day: date, later: int) -> date:
 
 
 def step(conn: Connection, table: str = "posts", unit: str = "month") -> Any:
-    return one(conn, "select phase, done, total, idle, waits_for from base44_drain_step(%s, %s)", table, unit)
+    return one(conn, "select phase, done, total, idle, waits_for from b44.drain_step(%s, %s)", table, unit)
 
 
 def phase_of(conn: Connection) -> str | None:
@@ -246,7 +246,7 @@ def test_every_day_of_two_centuries_lies_within_the_period_that_it_names(conn: C
         select d, unit
           from generate_series(date '1900-01-01', date '2100-12-31', interval '1 day') d
          cross join unnest(array['month', 'year']) unit
-         cross join lateral base44_period(unit, d::date) p
+         cross join lateral b44.period(unit, d::date) p
          where not (p.first_moment <= d::date::timestamp at time zone 'UTC' and d::date::timestamp at time zone 'UTC' < p.next_moment)
             or p.suffix <> to_char(d, case unit when 'month' then '_YYYY_MM' else '_YYYY' end)
             or extract(day from p.next_moment at time zone 'UTC') <> 1
@@ -267,20 +267,20 @@ def test_a_day_without_a_month_is_refused(conn: Connection, day: str) -> None:
 
 def test_a_period_that_is_neither_month_nor_year_is_refused(conn: Connection) -> None:
     with pytest.raises(errors.InvalidParameterValue, match="month or year"):
-        conn.execute("select base44_create_partition('posts', 'week', '2025-01-01')")
+        conn.execute("select b44.create_partition('posts', 'week', '2025-01-01')")
 
 
 @pytest.mark.parametrize("table", ["users", "user_sessions", "nowhere"])
 def test_a_table_not_partitioned_by_time_is_refused(conn: Connection, table: str) -> None:
     with pytest.raises((errors.WrongObjectType, errors.UndefinedTable), match=table):
-        conn.execute("select base44_create_partition(%s, 'month', '2025-01-01')", (table,))
+        conn.execute("select b44.create_partition(%s, 'month', '2025-01-01')", (table,))
 
 
 # -- making ------------------------------------------------------------------------------------------------------------
 
 
 def test_making_a_partition_twice_changes_nothing(conn: Connection) -> None:
-    query = "select base44_create_partition('posts', 'month', '2025-03-17')"
+    query = "select b44.create_partition('posts', 'month', '2025-03-17')"
     first = one(conn, query)
     before = one(conn, "select 'posts_2025_03'::regclass::oid")
     assert (first, one(conn, query)) == ("posts_2025_03", "posts_2025_03")
@@ -319,7 +319,7 @@ def test_a_partition_has_all_that_the_table_has(conn: Connection, role: sql.Iden
         return sorted(
             every(
                 conn,
-                "select base44_index_form(indexrelid) from pg_index where indrelid = %s::regclass and indisvalid",
+                "select b44.index_form(indexrelid) from pg_index where indrelid = %s::regclass and indisvalid",
                 table,
             )
         )
@@ -352,7 +352,7 @@ def test_a_table_that_bears_the_name_and_is_no_partition_is_left_alone(conn: Con
 
 def test_a_month_within_a_partition_of_another_name_needs_no_other(conn: Connection) -> None:
     conn.execute("create table posts_old partition of posts for values from (minvalue) to ('2025-01-01 00:00+00')")
-    assert one(conn, "select base44_create_partition('posts', 'month', '2019-06-01')") == "posts_old"
+    assert one(conn, "select b44.create_partition('posts', 'month', '2019-06-01')") == "posts_old"
 
 
 def test_the_waits_of_the_caller_are_as_they_were(conn: Connection) -> None:
@@ -559,7 +559,7 @@ def test_a_partition_of_long_ago_does_not_call_for_all_since(conn: Connection) -
 def test_partitions_of_no_plausible_time_are_read_and_call_for_no_others(session: Session, conn: Connection) -> None:
     for day in ("0001-01-01", "0202-03-01", "1900-01-01", "9999-12-31"):
         conn.execute("select create_monthly_partition(%s::date)", (day,))
-        conn.execute("select base44_create_partition('audit_logs', 'year', %s::date)", (day,))
+        conn.execute("select b44.create_partition('audit_logs', 'year', %s::date)", (day,))
     # As one that rounds beyond the last moment of a year would have got.
     conn.execute("create table posts_0000_12 partition of posts for values from (minvalue) to ('0001-01-01 00:00+00')")
     conn.execute(
@@ -579,7 +579,7 @@ def test_partitions_of_no_plausible_time_are_read_and_call_for_no_others(session
 
 def test_a_gap_since_1970_is_still_one(session: Session, conn: Connection) -> None:
     for day in ("1900-01-01", "1970-01-01", "1972-01-01"):
-        conn.execute("select base44_create_partition('audit_logs', 'year', %s::date)", (day,))
+        conn.execute("select b44.create_partition('audit_logs', 'year', %s::date)", (day,))
     assert [str(gap) for gap in check_bounds(session, "audit_logs").gaps] == ["1971-01-01 to 1972-01-01"]
     conn.execute("select manage_partitions()")
     assert check_bounds(session, "audit_logs").passed
@@ -708,7 +708,7 @@ def test_rows_do_not_move_under_a_snapshot_of_before(session: Session, conn: Con
 
 
 def test_a_snapshot_stands_also_while_its_transaction_waits_for_our_lock(session: Session, conn: Connection) -> None:
-    names = "select transaction from base44_standing_snapshots(%s)"
+    names = "select transaction from b44.standing_snapshots(%s)"
     with old_snapshot(session) as reader, psycopg.connect(session.url) as locker:
         before = every(locker, names, None)
         locker.execute("lock table posts")
@@ -744,7 +744,7 @@ def test_what_was_drained_is_as_complete_as_what_was_made(conn: Connection) -> N
             sorted(
                 every(
                     conn,
-                    "select base44_index_form(indexrelid) from pg_index where indrelid = %s::regclass and indisvalid",
+                    "select b44.index_form(indexrelid) from pg_index where indrelid = %s::regclass and indisvalid",
                     table,
                 )
             ),
@@ -1386,7 +1386,7 @@ def test_any_table_with_a_range_of_time_will_do(session: Session, conn: Connecti
         conn.execute("call drain_default_partition('Odd Readings', 'month')")
     else:
         conn.execute(
-            "select base44_create_partition('Odd Readings', 'month', d) from unnest(array[date '2025-01-01', '2025-02-01']) d"
+            "select b44.create_partition('Odd Readings', 'month', d) from unnest(array[date '2025-01-01', '2025-02-01']) d"
         )
     conn.execute("set timezone = 'UTC'")
     assert every(conn, 'select r::text from "Odd Readings" r order by n') == before
@@ -1516,7 +1516,7 @@ def test_in_live_use_every_row_is_there_once_and_no_statement_fails(session: Ses
 
 
 def test_partitions_are_described(session: Session, conn: Connection) -> None:
-    conn.execute("select base44_create_partitions('posts', 'month', array[date '2025-04-01', '2025-03-01'])")
+    conn.execute("select b44.create_partitions('posts', 'month', array[date '2025-04-01', '2025-03-01'])")
     add_posts(conn, "2025-03", 30)
     conn.execute("analyze posts")
     march, april, default = describe_partitions(session, "posts")
@@ -1547,17 +1547,13 @@ def test_a_table_without_partitions_cannot_be_described(session: Session) -> Non
 
 
 def test_partitions_without_a_gap_pass(session: Session, conn: Connection) -> None:
-    conn.execute(
-        "select base44_create_partitions('posts', 'month', array[date '2025-03-01', '2025-04-01', '2025-05-01'])"
-    )
+    conn.execute("select b44.create_partitions('posts', 'month', array[date '2025-03-01', '2025-04-01', '2025-05-01'])")
     check = check_bounds(session, "posts")
     assert (check.passed, check.explain()) == (True, "3 partitions of posts without gaps")
 
 
 def test_a_gap_is_found(session: Session, conn: Connection) -> None:
-    conn.execute(
-        "select base44_create_partitions('posts', 'month', array[date '2025-03-01', '2025-06-01', '2025-07-01'])"
-    )
+    conn.execute("select b44.create_partitions('posts', 'month', array[date '2025-03-01', '2025-06-01', '2025-07-01'])")
     check = check_bounds(session, "posts")
     assert (check.passed, check.explain()) == (False, "posts has no partition for 2025-04-01 to 2025-06-01")
 
@@ -1603,7 +1599,7 @@ def test_a_missing_hash_is_found(session: Session, conn: Connection, lost: str, 
 
 
 def test_an_id_in_two_months_is_found(session: Session, conn: Connection) -> None:
-    conn.execute("select base44_create_partitions('posts', 'month', array[date '2025-03-01', '2025-04-01'])")
+    conn.execute("select b44.create_partitions('posts', 'month', array[date '2025-03-01', '2025-04-01'])")
     add_posts(conn, "2025-03", 5)
     assert check_global_ids(session).passed
     add_posts(conn, "2025-04", 5)
@@ -1627,7 +1623,7 @@ def test_ids_of_an_empty_table_differ(session: Session) -> None:
 
 def test_partitions_of_before_a_day_are_detached_and_stay_as_tables(session: Session, conn: Connection) -> None:
     months = [date(2024, month, 1) for month in (1, 2, 3, 4)]
-    conn.execute("select base44_create_partitions('posts', 'month', %s)", (months,))
+    conn.execute("select b44.create_partitions('posts', 'month', %s)", (months,))
     for month in months:
         add_posts(conn, f"{month:%Y-%m}", 5)
     conn.execute("set timezone = 'Pacific/Kiritimati'")
@@ -1653,7 +1649,7 @@ def test_what_was_detached_can_be_attached_again(session: Session, conn: Connect
 
 def test_without_a_default_partition_detaching_keeps_nobody_out(session: Session, conn: Connection) -> None:
     conn.execute(
-        "select base44_create_partitions('audit_logs', 'year', array[date '2020-01-01', '2021-01-01', '2022-01-01'])"
+        "select b44.create_partitions('audit_logs', 'year', array[date '2020-01-01', '2021-01-01', '2022-01-01'])"
     )
     conn.execute("drop table audit_logs_default")
     with psycopg.connect(session.url) as reader:

@@ -505,14 +505,14 @@ def test_statistics_are_refreshed_whether_the_view_was_filled_or_not(own: Db) ->
 
 ROUTINES = """
     select p.oid::regprocedure::text, p.xmin::text from pg_proc p
-     where p.pronamespace in ('public'::regnamespace, 'migration'::regnamespace) order by 1
+     where p.pronamespace in ('public'::regnamespace, 'b44'::regnamespace, 'migration'::regnamespace) order by 1
 """
 
 
 def test_functions_that_are_as_the_files_say_are_left_alone(built: Session, own: Db) -> None:
     before = own.execute(ROUTINES).fetchall()
     assert len(before) > 50
-    for spec in built.catalog.of(Kind.FUNCTION):
+    for spec in built.catalog.of(Kind.RUNTIME, Kind.FUNCTION):
         build(built, spec)
     assert own.execute(ROUTINES).fetchall() == before
 
@@ -541,7 +541,7 @@ def test_a_function_that_somebody_has_changed_is_as_its_file_says_again(
 ) -> None:
     own.execute(tampered.encode())
     assert value(own, look) != expected
-    for spec in built.catalog.of(Kind.FUNCTION):
+    for spec in built.catalog.of(Kind.RUNTIME, Kind.FUNCTION):
         build(built, spec)
     assert value(own, look) == expected
 
@@ -564,7 +564,9 @@ def test_what_a_file_needs_is_what_it_says_it_needs(database: str, catalog: Cata
             "select classid::bigint, objid::bigint, refclassid::bigint, refobjid::bigint from pg_depend"
             " where deptype in ('n', 'a', 'i')"
         ).fetchall()
-    allowed = {name: _closure(catalog, name) for name in set(owner.values())}
+    program = {spec.name for spec in catalog.of(Kind.RUNTIME)}
+    # What comes with the program is there before any file of an app, and needs no declaring.
+    allowed = {name: _closure(catalog, name) | (set() if name in program else program) for name in set(owner.values())}
     undeclared = {
         (owner[a, b], owner[c, d])
         for a, b, c, d in edges
@@ -580,10 +582,10 @@ def _objects(conn: Db) -> set[tuple[int, int]]:
         for row in conn.execute(
             """
             select 'pg_class'::regclass::bigint, c.oid::bigint from pg_class c
-              join pg_namespace n on n.oid = c.relnamespace where n.nspname in ('public', 'migration', 'base44')
+              join pg_namespace n on n.oid = c.relnamespace where n.nspname in ('public', 'b44', 'migration', 'base44')
             union all
             select 'pg_proc'::regclass::bigint, p.oid::bigint from pg_proc p
-              join pg_namespace n on n.oid = p.pronamespace where n.nspname in ('public', 'migration')
+              join pg_namespace n on n.oid = p.pronamespace where n.nspname in ('public', 'b44', 'migration')
             union all select 'pg_constraint'::regclass::bigint, oid::bigint from pg_constraint
             union all select 'pg_trigger'::regclass::bigint, oid::bigint from pg_trigger
             union all select 'pg_rewrite'::regclass::bigint, oid::bigint from pg_rewrite
@@ -681,7 +683,7 @@ def test_an_image_in_the_text_is_not_searched_and_what_follows_it_is(db: Db) -> 
     ],
 )
 def test_what_only_looks_like_an_image_is_searched(db: Db, text: str) -> None:
-    assert value(db, "select base44_searchable(%s)", text) == text
+    assert value(db, "select b44.searchable(%s)", text) == text
 
 
 def found(db: Db, column: str, words: str) -> set[uuid.UUID]:

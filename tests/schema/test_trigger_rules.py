@@ -63,7 +63,7 @@ def publish(conn: Db, author: uuid.UUID) -> None:
 
 def settings_of(catalog: Catalog) -> set[str]:
     """Every setting of ours that a function or trigger of `sql/` reads."""
-    texts = [spec.path.read_text("utf-8") for spec in catalog.of(Kind.FUNCTION, Kind.TABLE, Kind.TRIGGER)]
+    texts = [spec.path.read_text("utf-8") for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE, Kind.TRIGGER)]
     return {name for text in texts for name in re.findall(r"'(b44\.[a-z_]+)'", text)}
 
 
@@ -134,9 +134,9 @@ def test_triggers_of_an_earlier_version_are_brought_up_to_date(built: Session) -
     with psycopg.connect(built.url, autocommit=True) as conn:
         conn.execute("insert into users (id, email, username) values (%s, 'new@example.com', 'new')", (author,))
         for statement in triggers.statements:
-            conn.execute(statement.text.replace("not base44_migrating('posts')", old).encode())
-        conn.execute("drop function base44_migrating cascade")
-        for spec in built.catalog.of(Kind.FUNCTION):
+            conn.execute(statement.text.replace("not b44.migrating('posts')", old).encode())
+        conn.execute("drop function b44.migrating cascade")
+        for spec in built.catalog.of(Kind.RUNTIME, Kind.FUNCTION):
             build(built, spec)
         conn.execute("set b44.migrating = 'on'")
         with pytest.raises(errors.CheckViolation):

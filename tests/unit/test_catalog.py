@@ -14,6 +14,7 @@ from b44_assets.catalog import (
     Kind,
     Numbered,
     Period,
+    Spec,
     Statement,
     load_catalog,
     split_statements,
@@ -22,8 +23,7 @@ from b44_assets.errors import CatalogError
 
 NOWHERE = Path("nowhere.sql")
 SMALL = {
-    "books/exports.sql": "-- What was staged.\ncreate table exports ();\n",
-    "functions/tag_functions.sql": "-- Tags.\n-- depends: migration/exports\nselect 1;\nselect 2;\n",
+    "functions/tag_functions.sql": "-- Tags.\nselect 1;\nselect 2;\n",
     "tables/users.sql": "-- Accounts and\n-- profiles.\ncreate table users ();\n",
     "tables/posts.sql": (
         "-- Articles.\n-- partitions: month of created_at\n-- depends: users\ncreate table posts ();\n"
@@ -57,6 +57,11 @@ def small(root: Path) -> Catalog:
     return load_catalog(folder(root))
 
 
+def of_app(catalog: Catalog) -> list[Spec]:
+    """The files of the folder, without those that come with the program."""
+    return [spec for spec in catalog.specs if spec.kind is not Kind.RUNTIME]
+
+
 def complaint(root: Path) -> str:
     """The one line about what is wrong, without the folder's name."""
     with pytest.raises(CatalogError) as caught:
@@ -71,11 +76,10 @@ def complaint(root: Path) -> str:
 
 
 def test_every_file_stands_behind_what_it_depends_on_otherwise_by_stage_and_name(tmp_path: Path) -> None:
-    assert [(spec.kind.value, spec.name) for spec in small(tmp_path).specs] == [
-        ("books", "migration/exports"),
+    assert [(spec.kind.value, spec.name) for spec in of_app(small(tmp_path))] == [
+        ("functions", "tag_functions"),
         ("tables", "users"),
         ("mappings", "users"),
-        ("functions", "tag_functions"),
         ("tables", "posts"),
         ("mappings", "posts"),
         ("indexes", "posts_equality_indexes"),
@@ -154,7 +158,7 @@ def test_specs_cannot_be_changed(tmp_path: Path) -> None:
 def test_files_of_other_folders_and_suffixes_are_none_of_the_catalogue(tmp_path: Path) -> None:
     folder(tmp_path, reports__report="select 1", tables__README=None)
     (tmp_path / "tables" / "notes.txt").write_text("notes")
-    assert len(load_catalog(tmp_path).specs) == len(SMALL)
+    assert len(of_app(load_catalog(tmp_path))) == len(SMALL)
 
 
 def test_the_digest_changes_with_the_text_alone(tmp_path: Path) -> None:
@@ -181,12 +185,33 @@ def test_a_missing_folder_names_the_variable(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_sql_says_so(tmp_path: Path) -> None:
-    assert complaint(tmp_path).startswith("FOLDER: holds no SQL files in books, functions, tables")
+    assert complaint(tmp_path).startswith("FOLDER: holds no SQL files in functions, tables")
 
 
 def test_a_missing_dependency_is_named_with_its_line(tmp_path: Path) -> None:
     folder(tmp_path, views__aaa="-- A view of nothing.\n-- depends: posts,\n--   nothing\nselect 1;\n")
     assert complaint(tmp_path) == "views/aaa.sql:3: depends on nothing, which no file of FOLDER gives"
+
+
+@pytest.mark.parametrize("name", ["text_functions", "b44/text_functions", "exports", "migration/exports"])
+def test_what_comes_with_the_program_is_no_dependency_to_declare(tmp_path: Path, name: str) -> None:
+    folder(tmp_path, views__aaa=f"-- A view.\n-- depends: posts,\n--   {name}\nselect 1;\n")
+    assert complaint(tmp_path).startswith(f"views/aaa.sql:3: {name} comes with the program")
+
+
+def test_a_file_of_an_app_may_be_named_as_one_of_the_program(tmp_path: Path) -> None:
+    folder(
+        tmp_path,
+        functions__text_functions="-- Text.\nselect 1;\n",
+        tables__users="-- Accounts.\n-- depends: text_functions\ncreate table users ();\n",
+    )
+    assert load_catalog(tmp_path).table("users").depends == ("text_functions",)
+
+
+def test_what_comes_with_the_program_is_there_before_any_file_of_an_app(tmp_path: Path) -> None:
+    kinds = [spec.kind for spec in small(tmp_path).specs]
+    assert Kind.RUNTIME in kinds
+    assert kinds == sorted(kinds, key=lambda kind: kind is not Kind.RUNTIME)
 
 
 def test_a_missing_table_of_an_index_is_named_with_its_line(tmp_path: Path) -> None:

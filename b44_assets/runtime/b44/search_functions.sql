@@ -1,9 +1,10 @@
 -- What the full-text search reads of a text: a bounded part of it, without what no one searches for. Indexes and queries use
 -- the same function, so that no text is too long for an index, whoever writes it.
+-- depends: b44/upgrade_from_0_1
 
 -- An image that stands in the text itself (`data:` URL) is no words, and would be the most of its text. Regular expressions
 -- hold a text four times over, hence the first bound; the first test is there for speed: few texts have such an image.
-create or replace function base44_searchable(value text) returns text
+create or replace function b44.searchable(value text) returns text
 language sql immutable parallel safe
 return left(
   case
@@ -18,7 +19,7 @@ return left(
 -- about as much English text.
 create or replace function base44_search(value text) returns tsvector
 language sql immutable parallel safe
-return to_tsvector('pg_catalog.english'::regconfig, base44_searchable(value));
+return to_tsvector('pg_catalog.english'::regconfig, b44.searchable(value));
 
-comment on function base44_searchable(text) is 'What the search reads of a text: the first 100,000 characters, without data: URLs';
+comment on function b44.searchable(text) is 'What the search reads of a text: the first 100,000 characters, without data: URLs';
 comment on function base44_search(text) is 'The English words of a text for the full-text search; of any length, what the search reads of it';

@@ -1,8 +1,9 @@
 -- Whether text is a value of a type, as PostgreSQL's own parser judges it, without an error where it is not.
 -- From version 16 on no exception is caught, so that what calls these may run in parallel; 15 knows no other way.
+-- depends: b44/upgrade_from_0_1
 
 -- Levels of arrays and objects; brackets within strings do not count.
-create or replace function base44_json_depth(value text) returns bigint
+create or replace function b44.json_depth(value text) returns bigint
 language sql immutable strict parallel safe
 return (
   select max(levels.depth)
@@ -14,25 +15,25 @@ return (
 do $$
 begin
   if current_setting('server_version_num')::integer >= 160000 then
-    create or replace function base44_is_timestamp(value text) returns boolean
+    create or replace function b44.is_timestamp(value text) returns boolean
     language sql stable parallel safe
     return pg_input_is_valid(value, 'timestamp');
 
     -- The parser calls itself for each level, and to run out of stack is an error all the same: hence the limit.
-    create or replace function base44_is_json(value text) returns boolean
+    create or replace function b44.is_json(value text) returns boolean
     language plpgsql immutable strict parallel safe
     set search_path = public, pg_temp
     as $function$
     begin
       if length(value) > 1000 and length(value) - length(translate(value, '[{', '')) > 1000
-          and base44_json_depth(value) > 1000 then
+          and b44.json_depth(value) > 1000 then
         return false;
       end if;
       return pg_input_is_valid(value, 'jsonb');
     end
     $function$;
   else
-    create or replace function base44_is_timestamp(value text) returns boolean
+    create or replace function b44.is_timestamp(value text) returns boolean
     language plpgsql stable strict parallel unsafe
     set search_path = public, pg_temp
     as $function$
@@ -45,13 +46,13 @@ begin
     end
     $function$;
 
-    create or replace function base44_is_json(value text) returns boolean
+    create or replace function b44.is_json(value text) returns boolean
     language plpgsql immutable strict parallel unsafe
     set search_path = public, pg_temp
     as $function$
     begin
       if length(value) > 1000 and length(value) - length(translate(value, '[{', '')) > 1000
-          and base44_json_depth(value) > 1000 then
+          and b44.json_depth(value) > 1000 then
         return false;
       end if;
       perform value::jsonb;
@@ -65,6 +66,6 @@ begin
 end
 $$;
 
-comment on function base44_json_depth(text) is 'How deep arrays and objects of a JSON text are nested';
-comment on function base44_is_timestamp(text) is 'Whether PostgreSQL reads the text as a timestamp, of whatever form';
-comment on function base44_is_json(text) is 'Whether the text is JSON that jsonb can hold, 1,000 levels deep at most';
+comment on function b44.json_depth(text) is 'How deep arrays and objects of a JSON text are nested';
+comment on function b44.is_timestamp(text) is 'Whether PostgreSQL reads the text as a timestamp, of whatever form';
+comment on function b44.is_json(text) is 'Whether the text is JSON that jsonb can hold, 1,000 levels deep at most';

@@ -3,9 +3,9 @@
 -- Rows moved one by one would be seen twice or not at all by a reader whose statement began before. So they are copied to
 -- new partitions and a new default partition beside the table; triggers keep the copy up to date; then one short transaction
 -- lets the copies take the old partition's place. An interruption at any point is gone on from by the next call.
--- depends: partition_functions
+-- depends: b44/partition_functions
 
-create or replace function base44_qualified(relation regclass) returns text
+create or replace function b44.qualified(relation regclass) returns text
 language sql stable
 set search_path = public, pg_temp
 as $$
@@ -14,7 +14,7 @@ $$;
 
 -- What is to be known of a table, and what its drain is made of: the copy with its own default partition, the notes, and
 -- the trigger function.
-create or replace function base44_draining(
+create or replace function b44.draining(
   parent text, out relation regclass, out schema_name name, out table_name name, out key_column name, out key_type regtype,
   out default_partition regclass, out drain text, out successor text, out noted text, out mirror text
 )
@@ -26,11 +26,11 @@ as $$
          (select format('%I.%I', p.schema_name, d.relname || '_drain') from pg_class d where d.oid = p.default_partition),
          format('%I.%I', p.schema_name, p.table_name || '_drain_noted'),
          format('%I.%I', p.schema_name, p.table_name || '_drain_mirror')
-    from base44_partitioning(parent) p
+    from b44.partitioning(parent) p
 $$;
 
 -- What the copies were made after. Where it changes meanwhile (a column, an index, a constraint), they are made anew.
-create or replace function base44_partition_form(parent regclass) returns text
+create or replace function b44.partition_form(parent regclass) returns text
 language sql stable
 set search_path = public, pg_temp
 as $$
@@ -50,14 +50,14 @@ as $$
 $$;
 
 -- A condition that a row belongs to no partition but the default one, with what lies together put together.
-create or replace function base44_outside(parent regclass, firsts timestamptz[], nexts timestamptz[]) returns text
+create or replace function b44.outside(parent regclass, firsts timestamptz[], nexts timestamptz[]) returns text
 language sql stable
 set search_path = public, pg_temp
 set timezone = 'UTC'
 set datestyle = 'ISO, YMD'
 as $$
   with taken as (
-    select b.first_moment, b.next_moment from base44_partition_bounds(parent) b
+    select b.first_moment, b.next_moment from b44.partition_bounds(parent) b
     union
     select f, n from unnest(firsts, nexts) as g (f, n)
   ),
@@ -71,20 +71,20 @@ as $$
     select min(first_moment) as first_moment, max(next_moment) as next_moment from numbered group by run
   )
   select coalesce(string_agg('(' || coalesce(nullif(w.condition, ''), 'false') || ')', ' and ' order by r.first_moment), 'true')
-    from base44_partitioning(parent::text) p
+    from b44.partitioning(parent::text) p
    cross join runs r
-   cross join lateral (select base44_within(p.key_column, p.key_type, r.first_moment, r.next_moment, true) as condition) w
+   cross join lateral (select b44.within(p.key_column, p.key_type, r.first_moment, r.next_moment, true) as condition) w
 $$;
 
 -- A trigger function that does to the copy what is done to the default partition. What it finds not copied yet it notes,
 -- since the copying may have taken an older version of it. It acts with its owner's rights, as whoever writes to the
 -- table has none on the copy; so nobody else may make a trigger of it, and it does nothing for another table's trigger.
-create or replace function base44_make_mirror(mirror text, source regclass, drain regclass, noted regclass) returns void
+create or replace function b44.make_mirror(mirror text, source regclass, drain regclass, noted regclass) returns void
 language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  key_columns constant name[] := base44_key_of(source);
+  key_columns constant name[] := b44.key_of(source);
   plain_columns constant name[] := array(
     select a.attname from pg_attribute a
      where a.attrelid = source and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attname <> all (key_columns)
@@ -92,8 +92,8 @@ declare
   insertion text;
 begin
   insertion := format('insert into %s (%s) select %s from only %s s where (%s) = (%s) on conflict (%s) do %s',
-    base44_qualified(drain), base44_columns_of(source), base44_columns_of(source, 's.'), base44_qualified(source),
-    base44_listed(key_columns, 's.'), base44_listed(key_columns, 'new.'), base44_listed(key_columns, ''),
+    b44.qualified(drain), b44.columns_of(source), b44.columns_of(source, 's.'), b44.qualified(source),
+    b44.listed(key_columns, 's.'), b44.listed(key_columns, 'new.'), b44.listed(key_columns, ''),
     coalesce('update set ' || (select string_agg(format('%1$I = excluded.%1$I', p), ', ') from unnest(plain_columns) p), 'nothing'));
   execute format($sql$
     create function %1$s() returns trigger
@@ -138,35 +138,35 @@ begin
     end
     $body$
     $sql$,
-    mirror, base44_qualified(drain), insertion, base44_listed(key_columns, 'old.'), base44_listed(key_columns, 'new.'),
+    mirror, b44.qualified(drain), insertion, b44.listed(key_columns, 'old.'), b44.listed(key_columns, 'new.'),
     (select string_agg(format('%1$I = s.%1$I', p), ', ')
        from unnest(case when cardinality(plain_columns) > 0 then plain_columns else key_columns end) p),
-    base44_qualified(source), base44_listed(key_columns, 'd.'), base44_listed(key_columns, 's.'), base44_qualified(noted),
-    base44_qualified(source));
+    b44.qualified(source), b44.listed(key_columns, 'd.'), b44.listed(key_columns, 's.'), b44.qualified(noted),
+    b44.qualified(source));
   execute format('revoke all on function %s() from public', mirror);
 end
 $$;
 
-create or replace function base44_note_function(parent text) returns text
+create or replace function b44.note_function(parent text) returns text
 language sql stable
 set search_path = public, pg_temp
 as $$
-  select format('%I.%I', p.schema_name, p.table_name || '_drain_note') from base44_partitioning(parent) p
+  select format('%I.%I', p.schema_name, p.table_name || '_drain_note') from b44.partitioning(parent) p
 $$;
 
 -- Triggers that note what others do to the copy itself, such as its owner, who has every right to: the keys of what is changed
 -- in one of its partitions, and of what is done to the whole of it that it was done, by a note without a key, after which
 -- both sides are compared again. A TRUNCATE shows by the files. Our own statements name the whole of it, and are known by
 -- the functions that they come from.
-create or replace function base44_make_notes(parent text) returns void
+create or replace function b44.make_notes(parent text) returns void
 language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  target constant record := base44_draining(parent);
-  note constant text := base44_note_function(parent);
+  target constant record := b44.draining(parent);
+  note constant text := b44.note_function(parent);
   drain constant regclass := target.drain::regclass;
-  keys constant text := base44_listed(base44_key_of(target.relation), '');
+  keys constant text := b44.listed(b44.key_of(target.relation), '');
   owner constant text := (select quote_ident(pg_get_userbyid(relowner)) from pg_class where oid = target.relation);
   item record;
 begin
@@ -180,7 +180,7 @@ begin
     begin
       if tg_relid = to_regclass(%2$L) then
         get diagnostics origin = pg_context;
-        if strpos(origin, %3$L) = 0 and strpos(origin, 'base44_drain_step(') = 0 then
+        if strpos(origin, %3$L) = 0 and strpos(origin, 'b44.drain_step(') = 0 then
           insert into %4$s default values;
         end if;
         return null;
@@ -197,7 +197,7 @@ begin
     end
     $body$
     $sql$,
-    note, base44_qualified(drain), quote_ident(target.table_name || '_drain_mirror') || '()', target.noted, keys);
+    note, b44.qualified(drain), quote_ident(target.table_name || '_drain_mirror') || '()', target.noted, keys);
   execute format('revoke all on function %s() from public', note);
   execute format('alter function %s() owner to %s', note, owner);
   execute format('create trigger b44_drain_whole before insert or update or delete on %s for each statement execute function %s()',
@@ -217,7 +217,7 @@ begin
 end
 $$;
 
-create or replace function base44_listed(names name[], prefix text) returns text
+create or replace function b44.listed(names name[], prefix text) returns text
 language sql immutable
 set search_path = public, pg_temp
 as $$
@@ -225,7 +225,7 @@ as $$
 $$;
 
 -- Builds the copies, empty; null where there is nothing to move.
-create or replace function base44_drain_begin(parent text, period text, days date[]) returns jsonb
+create or replace function b44.drain_begin(parent text, period text, days date[]) returns jsonb
 language plpgsql
 set search_path = public, pg_temp
 set timezone = 'UTC'
@@ -234,7 +234,7 @@ as $$
 declare
   -- Attaching one takes some milliseconds under the lock; the others have their turn afterwards.
   most_periods constant integer := 6;
-  target constant record := base44_draining(parent);
+  target constant record := b44.draining(parent);
   item record;
   total bigint;
   chosen jsonb;
@@ -254,18 +254,18 @@ begin
       union all
       select distinct on (1) (p.first_moment at time zone 'UTC')::date, coalesce(c.rows, 0)
         from unnest($1) d
-       cross join base44_period(%1$L, d) p
+       cross join b44.period(%1$L, d) p
         left join counted c on c.first_day = p.first_moment at time zone 'UTC'
     ),
     named as (
       select p.first_moment, p.next_moment, %4$L || p.suffix as name, w.rows
         from wanted w
-       cross join base44_period(%1$L, w.first_day) p
+       cross join b44.period(%1$L, w.first_day) p
     ),
     free as (
       select n.* from named n
        where to_regclass(format('%%I.%%I', %5$L::text, n.name)) is null
-         and not exists (select from base44_partition_bounds(%6$L) b
+         and not exists (select from b44.partition_bounds(%6$L) b
                           where b.first_moment < n.next_moment and b.next_moment > n.first_moment)
        order by n.rows desc, n.first_moment
        limit %7$s
@@ -278,12 +278,12 @@ begin
     return null;
   end if;
 
-  ties := base44_tied_to(target.default_partition);
+  ties := b44.tied_to(target.default_partition);
   if ties is not null then
     raise dependent_objects_still_exist using message = format(
       '%s has what another default partition would not have: %s', target.default_partition, ties);
   end if;
-  for item in select * from base44_incoming_keys(target.relation) loop
+  for item in select * from b44.incoming_keys(target.relation) loop
     if item.referencing_kind = 'p' and current_setting('server_version_num')::integer < 180000 then
       raise feature_not_supported using message = format(
         'foreign key %s of the partitioned table %s leads to %s and could not be added again without a long lock',
@@ -291,35 +291,35 @@ begin
     end if;
   end loop;
   if exists (
-    select from unnest(base44_key_of(target.relation)) k join pg_attribute a on a.attrelid = target.relation and a.attname = k
+    select from unnest(b44.key_of(target.relation)) k join pg_attribute a on a.attrelid = target.relation and a.attname = k
       join pg_type t on t.oid = a.atttypid where t.typnamespace <> 'pg_catalog'::regnamespace) then
     raise feature_not_supported using message = format('the primary key of %s has a type of an extension', parent);
   end if;
 
-  drain := base44_build_partition(parent, target.table_name || '_drain', format('partition by range (%I)', target.key_column));
+  drain := b44.build_partition(parent, target.table_name || '_drain', format('partition by range (%I)', target.key_column));
   for item in select * from jsonb_to_recordset(chosen) as c (name text, first_moment timestamptz, next_moment timestamptz) loop
     execute format('create table %I.%I partition of %s (constraint b44_bounds check (%s)) for values from (%L) to (%L)',
       target.schema_name, item.name, drain,
-      base44_within(target.key_column, target.key_type, item.first_moment, item.next_moment), item.first_moment, item.next_moment);
-    perform base44_describe_partition(
+      b44.within(target.key_column, target.key_type, item.first_moment, item.next_moment), item.first_moment, item.next_moment);
+    perform b44.describe_partition(
       target.relation, format('%I.%I', target.schema_name, item.name)::regclass, period, item.first_moment);
   end loop;
   execute format('create table %s partition of %s default', target.successor, drain);
   for item in select h.inhrelid::regclass as leaf from pg_inherits h where h.inhparent = drain loop
-    perform base44_adopt_settings(target.relation, target.default_partition, item.leaf);
+    perform b44.adopt_settings(target.relation, target.default_partition, item.leaf);
     -- It would hold the lock that the swap needs.
     execute format('alter table %s set (autovacuum_enabled = off, toast.autovacuum_enabled = off)', item.leaf);
   end loop;
-  perform base44_adopt_access(target.default_partition, target.successor::regclass);
+  perform b44.adopt_access(target.default_partition, target.successor::regclass);
   execute format('create table %s as select %s from only %s with no data',
-    target.noted, base44_listed(base44_key_of(target.relation), ''), target.relation);
-  perform base44_make_mirror(target.mirror, target.default_partition, drain, target.noted::regclass);
+    target.noted, b44.listed(b44.key_of(target.relation), ''), target.relation);
+  perform b44.make_mirror(target.mirror, target.default_partition, drain, target.noted::regclass);
   select quote_ident(pg_get_userbyid(relowner)) into owner from pg_class where oid = target.relation;
   execute format('alter table %s owner to %s', target.noted, owner);
   execute format('alter function %s() owner to %s', target.mirror, owner);
-  perform base44_make_notes(parent);
+  perform b44.make_notes(parent);
   return jsonb_build_object(
-    'phase', 'built', 'form', base44_partition_form(target.relation), 'partitions', chosen, 'rows', total, 'copied', 0,
+    'phase', 'built', 'form', b44.partition_form(target.relation), 'partitions', chosen, 'rows', total, 'copied', 0,
     'block', 0, 'blocks', 0, 'pages', 16, 'keys', 20, 'analyzed', '[]'::jsonb,
     'default', target.default_partition::oid::bigint,
     'autovacuum', (select option_value from pg_class, pg_options_to_table(reloptions)
@@ -328,14 +328,14 @@ end
 $$;
 
 -- From now on all changes go to the copy, too.
-create or replace function base44_drain_watch(parent text, state jsonb, patience integer) returns jsonb
+create or replace function b44.drain_watch(parent text, state jsonb, patience integer) returns jsonb
 language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  target constant record := base44_draining(parent);
+  target constant record := b44.draining(parent);
 begin
-  perform base44_lock_briefly(array[target.default_partition], array['share row exclusive'], patience);
+  perform b44.lock_briefly(array[target.default_partition], array['share row exclusive'], patience);
   execute format('create trigger b44_drain_rows after insert or update or delete on %s for each row execute function %s()',
     target.default_partition, target.mirror);
   execute format('create trigger b44_drain_truncate after truncate on %s for each statement execute function %s()',
@@ -349,7 +349,7 @@ end
 $$;
 
 -- A number that is to take `wanted` milliseconds.
-create or replace function base44_paced(
+create or replace function b44.paced(
   number integer, taken double precision, wanted double precision, most integer
 ) returns integer
 language sql immutable
@@ -359,12 +359,12 @@ as $$
 $$;
 
 -- Copies some pages of the default partition.
-create or replace function base44_drain_copy(parent text, state jsonb) returns jsonb
+create or replace function b44.drain_copy(parent text, state jsonb) returns jsonb
 language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  target constant record := base44_draining(parent);
+  target constant record := b44.draining(parent);
   first_block constant bigint := (state ->> 'block')::bigint;
   pages constant integer := (state ->> 'pages')::integer;
   begun constant timestamptz := clock_timestamp();
@@ -373,26 +373,26 @@ begin
   -- The rows that changed meanwhile are there already. This lets alone, and so never waits for, those being changed.
   execute format('insert into %s (%s) select %s from only %s s where s.ctid >= %L and s.ctid < %L'
     ' and not exists (select from %s d where %s) on conflict (%s) do nothing',
-    target.drain, base44_columns_of(target.relation), base44_columns_of(target.relation, 's.'), target.default_partition,
+    target.drain, b44.columns_of(target.relation), b44.columns_of(target.relation, 's.'), target.default_partition,
     format('(%s,0)', first_block), format('(%s,0)', first_block + pages),
-    target.drain, base44_same_key(target.relation, 'd', 's'), base44_listed(base44_key_of(target.relation), ''));
+    target.drain, b44.same_key(target.relation, 'd', 's'), b44.listed(b44.key_of(target.relation), ''));
   get diagnostics copied = row_count;
   return state || jsonb_build_object(
     'block', first_block + pages,
     'phase', case when first_block + pages < (state ->> 'blocks')::bigint then 'copying' else 'catching up' end,
     'copied', (state ->> 'copied')::bigint + copied,
-    'pages', base44_paced(pages, extract(epoch from clock_timestamp() - begun) * 1000, 100, 8192));
+    'pages', b44.paced(pages, extract(epoch from clock_timestamp() - begun) * 1000, 100, 8192));
 end
 $$;
 
 -- Looks again at the rows that were noted.
-create or replace function base44_drain_catch_up(parent text, state jsonb) returns jsonb
+create or replace function b44.drain_catch_up(parent text, state jsonb) returns jsonb
 language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  target constant record := base44_draining(parent);
-  key_columns constant name[] := base44_key_of(target.relation);
+  target constant record := b44.draining(parent);
+  key_columns constant name[] := b44.key_of(target.relation);
   most constant integer := (state ->> 'keys')::integer;
   begun constant timestamptz := clock_timestamp();
   places tid[];
@@ -408,46 +408,46 @@ begin
   end if;
   execute format('select jsonb_agg(to_jsonb(h)) from (select %s from jsonb_populate_recordset(null::%s, $1) k join only %s s on %s'
     ' for no key update of s skip locked) h',
-    base44_listed(key_columns, 's.'), target.noted, target.default_partition, base44_same_key(target.relation, 's', 'k'))
+    b44.listed(key_columns, 's.'), target.noted, target.default_partition, b44.same_key(target.relation, 's', 'k'))
     using keys into held;
   execute format('select jsonb_agg(to_jsonb(h)) from (select %s from jsonb_populate_recordset(null::%s, $1) k join %s d on %s'
     ' where not exists (select from only %s s where %s) for update of d skip locked) h',
-    base44_listed(key_columns, 'd.'), target.noted, target.drain, base44_same_key(target.relation, 'd', 'k'),
-    target.default_partition, base44_same_key(target.relation, 's', 'k'))
+    b44.listed(key_columns, 'd.'), target.noted, target.drain, b44.same_key(target.relation, 'd', 'k'),
+    target.default_partition, b44.same_key(target.relation, 's', 'k'))
     using keys into gone;
   held := coalesce(held, '[]') || coalesce(gone, '[]');
   execute format('delete from %s d using jsonb_populate_recordset(null::%s, $1) k where %s',
-    target.drain, target.noted, base44_same_key(target.relation, 'd', 'k')) using held;
+    target.drain, target.noted, b44.same_key(target.relation, 'd', 'k')) using held;
   execute format('insert into %s (%s) select %s from jsonb_populate_recordset(null::%s, $1) k join only %s s on %s on conflict (%s) do nothing',
-    target.drain, base44_columns_of(target.relation), base44_columns_of(target.relation, 's.'), target.noted, target.default_partition,
-    base44_same_key(target.relation, 's', 'k'), base44_listed(key_columns, '')) using held;
+    target.drain, b44.columns_of(target.relation), b44.columns_of(target.relation, 's.'), target.noted, target.default_partition,
+    b44.same_key(target.relation, 's', 'k'), b44.listed(key_columns, '')) using held;
   -- Notes of these keys, and of keys that are in neither place.
   execute format('delete from %s n where n.ctid = any ($2) and ('
     'exists (select from jsonb_populate_recordset(null::%1$s, $1) k where %s)'
     ' or not exists (select from only %s s where %s) and not exists (select from %s d where %s))',
-    target.noted, base44_same_key(target.relation, 'k', 'n'), target.default_partition, base44_same_key(target.relation, 's', 'n'),
-    target.drain, base44_same_key(target.relation, 'd', 'n')) using held, places;
+    target.noted, b44.same_key(target.relation, 'k', 'n'), target.default_partition, b44.same_key(target.relation, 's', 'n'),
+    target.drain, b44.same_key(target.relation, 'd', 'n')) using held, places;
   get diagnostics done = row_count;
   return state || jsonb_build_object('done', done, 'left', true,
-    'keys', base44_paced(most, extract(epoch from clock_timestamp() - begun) * 1000, 30, 500));
+    'keys', b44.paced(most, extract(epoch from clock_timestamp() - begun) * 1000, 30, 500));
 end
 $$;
 
 -- Checks which let ATTACH believe the bounds, and statistics for the plans of the first queries.
-create or replace function base44_drain_constrain(parent text, state jsonb, patience integer) returns jsonb
+create or replace function b44.drain_constrain(parent text, state jsonb, patience integer) returns jsonb
 language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  target constant record := base44_draining(parent);
+  target constant record := b44.draining(parent);
   drain constant regclass := target.drain::regclass;
   successor constant regclass := target.successor::regclass;
-  outside constant text := base44_drain_outside(target.relation, state);
+  outside constant text := b44.drain_outside(target.relation, state);
   item record;
 begin
   -- Where the planner's proof comes from that the new default partition has no row of another partition.
   if state ->> 'outside' is distinct from outside then
-    perform base44_lock_briefly(array[successor], array['access exclusive'], patience);
+    perform b44.lock_briefly(array[successor], array['access exclusive'], patience);
     if state ->> 'outside' is not null then
       execute format('alter table %s drop constraint b44_outside', successor);
     end if;
@@ -467,9 +467,9 @@ begin
      order by h.inhrelid
      limit 1
   loop
-    perform base44_lock_briefly(
-      base44_referenced_tables(target.relation) || item.leaf,
-      array(select 'share row exclusive' from unnest(base44_referenced_tables(target.relation))) || 'access exclusive'::text, patience);
+    perform b44.lock_briefly(
+      b44.referenced_tables(target.relation) || item.leaf,
+      array(select 'share row exclusive' from unnest(b44.referenced_tables(target.relation))) || 'access exclusive'::text, patience);
     for i in 1 .. cardinality(item.statements) loop
       execute item.statements[i];
     end loop;
@@ -510,16 +510,16 @@ begin
 end
 $$;
 
-create or replace function base44_drain_outside(parent regclass, state jsonb) returns text
+create or replace function b44.drain_outside(parent regclass, state jsonb) returns text
 language sql stable
 set search_path = public, pg_temp
 as $$
-  select base44_outside(parent, array_agg(p.first_moment), array_agg(p.next_moment))
+  select b44.outside(parent, array_agg(p.first_moment), array_agg(p.next_moment))
     from jsonb_to_recordset(state -> 'partitions') as p (first_moment timestamptz, next_moment timestamptz)
 $$;
 
 -- Transactions that may have begun before the trigger was there, or still have to commit what they noted.
-create or replace function base44_older_snapshots(noted regclass) returns jsonb
+create or replace function b44.older_snapshots(noted regclass) returns jsonb
 language sql
 set search_path = public, pg_temp
 as $$
@@ -539,23 +539,23 @@ as $$
 $$;
 
 -- Waits until nobody is left who could have written unseen.
-create or replace function base44_drain_settle(parent text, state jsonb) returns jsonb
+create or replace function b44.drain_settle(parent text, state jsonb) returns jsonb
 language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  target constant record := base44_draining(parent);
+  target constant record := b44.draining(parent);
   noted constant regclass := target.noted::regclass;
   older jsonb;
 begin
-  if base44_has_rows(noted, 'true') then
+  if b44.has_rows(noted, 'true') then
     return state || jsonb_build_object('phase', 'catching up');
   elsif state -> 'older' = 'null' then
-    older := base44_older_snapshots(noted);
+    older := b44.older_snapshots(noted);
   else
     select coalesce(jsonb_agg(o), '[]') into older
       from jsonb_array_elements(state -> 'older') o
-      join jsonb_array_elements(base44_older_snapshots(noted)) n
+      join jsonb_array_elements(b44.older_snapshots(noted)) n
         on (o -> 'pid', o -> 'transaction', o -> 'snapshot') = (n -> 'pid', n -> 'transaction', n -> 'snapshot');
   end if;
   -- Notes may have come in with the last of those transactions: looked for again at the swap.
@@ -564,7 +564,7 @@ end
 $$;
 
 -- Whether the copy holds what the default partition holds, in one snapshot.
-create or replace function base44_drain_equal(relation regclass, default_partition regclass, drain regclass) returns boolean
+create or replace function b44.drain_equal(relation regclass, default_partition regclass, drain regclass) returns boolean
 language plpgsql
 set search_path = public, pg_temp
 as $$
@@ -585,7 +585,7 @@ $$;
 
 -- The files of both sides, others after a TRUNCATE or whatever else writes a table anew, and the triggers that see all else,
 -- others after one was disabled, though it be enabled again.
-create or replace function base44_drain_files(default_partition regclass, drain regclass) returns text
+create or replace function b44.drain_files(default_partition regclass, drain regclass) returns text
 language sql stable
 set search_path = public, pg_temp
 as $$
@@ -602,7 +602,7 @@ as $$
 $$;
 
 -- Whether all of the triggers are there and fire, whoever writes.
-create or replace function base44_drain_watched(default_partition regclass, drain regclass) returns boolean
+create or replace function b44.drain_watched(default_partition regclass, drain regclass) returns boolean
 language sql stable
 set search_path = public, pg_temp
 as $$
@@ -615,20 +615,20 @@ as $$
 $$;
 
 -- Counts and sums both sides. Whoever writes with triggers disabled is found out here.
-create or replace function base44_drain_verify(parent text, state jsonb) returns jsonb
+create or replace function b44.drain_verify(parent text, state jsonb) returns jsonb
 language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  target constant record := base44_draining(parent);
-  files constant text := base44_drain_files(target.default_partition, target.drain::regclass);
+  target constant record := b44.draining(parent);
+  files constant text := b44.drain_files(target.default_partition, target.drain::regclass);
   begun constant timestamptz := clock_timestamp();
   equal boolean;
 begin
-  equal := base44_drain_equal(target.relation, target.default_partition, target.drain::regclass);
-  if base44_has_rows(target.noted::regclass, 'true') then
+  equal := b44.drain_equal(target.relation, target.default_partition, target.drain::regclass);
+  if b44.has_rows(target.noted::regclass, 'true') then
     return state || jsonb_build_object('phase', 'catching up');
-  elsif not base44_drain_watched(target.default_partition, target.drain::regclass) then
+  elsif not b44.drain_watched(target.default_partition, target.drain::regclass) then
     raise warning 'triggers on % or its copy were disabled or dropped. The copy is begun again', target.default_partition;
     return state || jsonb_build_object('phase', 'discarding');
   elsif not equal then
@@ -641,7 +641,7 @@ end
 $$;
 
 -- The copies take the place of the default partition, in one transaction with nothing but changes of the catalogue.
-create or replace function base44_drain_swap(parent text, state jsonb, patience integer) returns jsonb
+create or replace function b44.drain_swap(parent text, state jsonb, patience integer) returns jsonb
 language plpgsql
 set search_path = public, pg_temp
 set timezone = 'UTC'
@@ -650,7 +650,7 @@ as $$
 declare
   -- Within this time, comparing them again under the lock keeps nobody waiting who is not used to it.
   most_compared_ms constant double precision := 250;
-  target constant record := base44_draining(parent);
+  target constant record := b44.draining(parent);
   default_name constant text := (select relname from pg_class where oid = target.default_partition);
   drain constant regclass := target.drain::regclass;
   noted constant regclass := target.noted::regclass;
@@ -660,25 +660,25 @@ declare
   tables regclass[];
   item record;
 begin
-  tables := base44_referenced_tables(target.relation)
-    || array(select distinct k.referencing from base44_incoming_keys(target.relation) k where k.referencing <> target.relation)
+  tables := b44.referenced_tables(target.relation)
+    || array(select distinct k.referencing from b44.incoming_keys(target.relation) k where k.referencing <> target.relation)
     || target.relation || target.default_partition || drain || leaves;
-  perform base44_lock_briefly(tables, array_fill('access exclusive'::text, array[cardinality(tables)]), patience);
-  if base44_has_rows(noted, 'true') then
+  perform b44.lock_briefly(tables, array_fill('access exclusive'::text, array[cardinality(tables)]), patience);
+  if b44.has_rows(noted, 'true') then
     return state || jsonb_build_object('phase', 'catching up');
-  elsif state ->> 'outside' <> base44_drain_outside(target.relation, state) then
+  elsif state ->> 'outside' <> b44.drain_outside(target.relation, state) then
     return state || jsonb_build_object('phase', 'constraining');
-  elsif state ->> 'form' <> base44_partition_form(target.relation) then
+  elsif state ->> 'form' <> b44.partition_form(target.relation) then
     return state || jsonb_build_object('phase', 'discarding');
-  elsif state ->> 'files' is distinct from base44_drain_files(target.default_partition, drain)
+  elsif state ->> 'files' is distinct from b44.drain_files(target.default_partition, drain)
       or (state ->> 'compared_ms')::double precision <= most_compared_ms
-         and not base44_drain_equal(target.relation, target.default_partition, drain) then
+         and not b44.drain_equal(target.relation, target.default_partition, drain) then
     -- Somebody wrote to one of both alone since they were compared.
     return state || jsonb_build_object('phase', 'verifying');
   end if;
-  for item in select * from base44_incoming_keys(target.relation) loop
+  for item in select * from b44.incoming_keys(target.relation) loop
     execute format('alter table %s drop constraint %I', item.referencing, item.constraint_name);
-    incoming := incoming || jsonb_build_object('table', base44_qualified(item.referencing), 'name', item.constraint_name,
+    incoming := incoming || jsonb_build_object('table', b44.qualified(item.referencing), 'name', item.constraint_name,
       'definition', item.definition, 'validated', item.validated);
   end loop;
   execute format('drop table %s', target.default_partition);
@@ -698,7 +698,7 @@ begin
     execute format('alter table %I.%I drop constraint b44_bounds', target.schema_name, item.name);
   end loop;
   execute format('alter table %s drop constraint b44_outside', successor);
-  perform base44_rename_partition(successor, default_name);
+  perform b44.rename_partition(successor, default_name);
   for item in select * from jsonb_to_recordset(incoming) as k ("table" text, name text, definition text, validated boolean) loop
     execute format('alter table %s add constraint %I %s%s', item.table, item.name, item.definition,
       case when item.validated then ' not valid' else '' end);
@@ -708,24 +708,24 @@ begin
 end
 $$;
 
-create or replace function base44_drain_clear(parent text) returns void
+create or replace function b44.drain_clear(parent text) returns void
 language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  target constant record := base44_draining(parent);
+  target constant record := b44.draining(parent);
 begin
   execute format('drop table %s', target.drain);
   execute format('drop table %s', target.noted);
   -- With triggers that somebody made of it while an earlier version let everybody.
   execute format('drop function %s() cascade', target.mirror);
   -- An earlier version made none.
-  execute format('drop function if exists %s() cascade', base44_note_function(parent));
+  execute format('drop function if exists %s() cascade', b44.note_function(parent));
 end
 $$;
 
 -- Settings and foreign keys as they were, and the traces go.
-create or replace function base44_drain_finish(parent text, state jsonb) returns void
+create or replace function b44.drain_finish(parent text, state jsonb) returns void
 language plpgsql
 set search_path = public, pg_temp
 as $$
@@ -746,12 +746,12 @@ begin
       execute format('alter table %s validate constraint %I', item.table, item.name);
     end if;
   end loop;
-  perform base44_drain_clear(parent);
+  perform b44.drain_clear(parent);
 end
 $$;
 
 -- Gives up: nothing but the copies is lost.
-create or replace function base44_drain_discard(parent text, state jsonb, patience integer) returns void
+create or replace function b44.drain_discard(parent text, state jsonb, patience integer) returns void
 language plpgsql
 set search_path = public, pg_temp
 as $$
@@ -759,23 +759,23 @@ declare
   source constant regclass := (select oid from pg_class where oid = (state ->> 'default')::oid);
 begin
   if exists (select from pg_trigger where tgrelid = source and tgname = 'b44_drain_rows') then
-    perform base44_lock_briefly(array[source], array['access exclusive'], patience);
+    perform b44.lock_briefly(array[source], array['access exclusive'], patience);
     execute format('drop trigger b44_drain_rows on %s', source);
     execute format('drop trigger b44_drain_truncate on %s', source);
   end if;
-  perform base44_drain_clear(parent);
+  perform b44.drain_clear(parent);
 end
 $$;
 
 -- The state of the work stands in the comment of the copy, so that whoever comes next goes on, whatever happened.
-create or replace function base44_drain_step(
+create or replace function b44.drain_step(
   parent text, period text, days date[] default null, patience integer default 60, out phase text, out done bigint, out total bigint, out idle boolean, out waits_for text
 )
 language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  target record := base44_draining(parent);
+  target record := b44.draining(parent);
   caller_lock_timeout constant text := current_setting('lock_timeout');
   caller_deadlock_timeout constant text := current_setting('deadlock_timeout');
   drain regclass;
@@ -785,16 +785,16 @@ begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise active_sql_transaction using message = 'rows are moved only with READ COMMITTED';
   end if;
-  perform base44_lock_partitions(target.relation);
+  perform b44.lock_partitions(target.relation);
   -- No wait of ours may be long while rows are held; and only indexes tell which rows are copied without reading them all.
   perform set_config('lock_timeout', patience::text, true), set_config('enable_hashjoin', 'off', true),
           set_config('enable_mergejoin', 'off', true);
   -- Read anew, since what was read above may be what it was before we had our turn.
-  target := base44_draining(parent);
+  target := b44.draining(parent);
   drain := to_regclass(target.drain);
   idle := false;
   if drain is null then
-    reached := base44_drain_begin(parent, period, days);
+    reached := b44.drain_begin(parent, period, days);
     phase := coalesce(reached ->> 'phase', 'done');
   else
     state := obj_description(drain, 'pg_class')::jsonb;
@@ -802,34 +802,34 @@ begin
       raise duplicate_table using message = format('there is a table %s that is not of our making', drain);
     end if;
     phase := state ->> 'phase';
-    if phase not in ('finishing', 'discarding') and state ->> 'form' <> base44_partition_form(target.relation) then
+    if phase not in ('finishing', 'discarding') and state ->> 'form' <> b44.partition_form(target.relation) then
       phase := 'discarding';
     end if;
     case phase
       when 'built' then
-        reached := base44_drain_watch(parent, state, patience);
+        reached := b44.drain_watch(parent, state, patience);
       when 'copying' then
-        reached := base44_drain_copy(parent, state);
+        reached := b44.drain_copy(parent, state);
       when 'catching up' then
-        reached := base44_drain_catch_up(parent, state);
+        reached := b44.drain_catch_up(parent, state);
         if not (reached ->> 'left')::boolean then
           reached := reached || jsonb_build_object('phase', 'constraining');
         else
           idle := (reached ->> 'done')::bigint = 0;
         end if;
       when 'constraining' then
-        reached := base44_drain_constrain(parent, state, patience);
+        reached := b44.drain_constrain(parent, state, patience);
       when 'settling' then
-        reached := base44_drain_settle(parent, state);
+        reached := b44.drain_settle(parent, state);
         idle := reached ->> 'phase' = 'settling';
       when 'verifying' then
-        reached := base44_drain_verify(parent, state);
+        reached := b44.drain_verify(parent, state);
       when 'swapping' then
-        reached := base44_drain_swap(parent, state, patience);
+        reached := b44.drain_swap(parent, state, patience);
       when 'finishing' then
-        perform base44_drain_finish(parent, state);
+        perform b44.drain_finish(parent, state);
       when 'discarding' then
-        perform base44_drain_discard(parent, state, patience);
+        perform b44.drain_discard(parent, state, patience);
     end case;
     -- What the row lacks afterwards is the reason why the two ends differ.
     reached := reached - 'done' - 'left';
@@ -845,7 +845,7 @@ begin
   if reached is not null then
     execute format('comment on table %s is %L', target.drain, reached::text);
   end if;
-  perform base44_wait_as_before(caller_lock_timeout, caller_deadlock_timeout);
+  perform b44.wait_as_before(caller_lock_timeout, caller_deadlock_timeout);
 end
 $$;
 
@@ -865,7 +865,7 @@ begin
     set local search_path = public, pg_temp;
     set transaction isolation level read committed;
     begin
-      select * into step from base44_drain_step(parent, period, days);
+      select * into step from b44.drain_step(parent, period, days);
       attempts := case when step.idle then attempts + 1 else 0 end;
     exception
       when lock_not_available or deadlock_detected then
@@ -888,46 +888,36 @@ begin
 end
 $$;
 
-create or replace procedure create_monthly_partition_online(target_month date)
-language plpgsql
-as $$
-begin
-  call public.drain_default_partition('posts', 'month', array[target_month]);
-end
-$$;
-
-comment on function base44_drain_step is 'Does the next step of moving rows out of a default partition; to be called, each time in a transaction of its own, until phase is done';
+comment on function b44.drain_step is 'Does the next step of moving rows out of a default partition; to be called, each time in a transaction of its own, until phase is done';
 comment on procedure drain_default_partition is 'Moves the rows of a default partition to partitions of their months or years, while everybody reads and writes';
-comment on procedure create_monthly_partition_online is 'Makes the partition of posts for a month (UTC) like create_monthly_partition, for any number of rows in the default partition, and without making others wait for it';
 
 -- For the owner of the tables, who needs no grant, and for whom the owner lets.
 revoke all on routine
-  base44_qualified(regclass),
-  base44_draining(text),
-  base44_partition_form(regclass),
-  base44_outside(regclass, timestamptz[], timestamptz[]),
-  base44_make_mirror(text, regclass, regclass, regclass),
-  base44_note_function(text),
-  base44_make_notes(text),
-  base44_listed(name[], text),
-  base44_drain_begin(text, text, date[]),
-  base44_drain_watch(text, jsonb, integer),
-  base44_paced(integer, double precision, double precision, integer),
-  base44_drain_copy(text, jsonb),
-  base44_drain_catch_up(text, jsonb),
-  base44_drain_constrain(text, jsonb, integer),
-  base44_drain_outside(regclass, jsonb),
-  base44_older_snapshots(regclass),
-  base44_drain_settle(text, jsonb),
-  base44_drain_equal(regclass, regclass, regclass),
-  base44_drain_files(regclass, regclass),
-  base44_drain_watched(regclass, regclass),
-  base44_drain_verify(text, jsonb),
-  base44_drain_swap(text, jsonb, integer),
-  base44_drain_clear(text),
-  base44_drain_finish(text, jsonb),
-  base44_drain_discard(text, jsonb, integer),
-  base44_drain_step(text, text, date[], integer),
-  drain_default_partition(text, text, date[]),
-  create_monthly_partition_online(date)
+  b44.qualified(regclass),
+  b44.draining(text),
+  b44.partition_form(regclass),
+  b44.outside(regclass, timestamptz[], timestamptz[]),
+  b44.make_mirror(text, regclass, regclass, regclass),
+  b44.note_function(text),
+  b44.make_notes(text),
+  b44.listed(name[], text),
+  b44.drain_begin(text, text, date[]),
+  b44.drain_watch(text, jsonb, integer),
+  b44.paced(integer, double precision, double precision, integer),
+  b44.drain_copy(text, jsonb),
+  b44.drain_catch_up(text, jsonb),
+  b44.drain_constrain(text, jsonb, integer),
+  b44.drain_outside(regclass, jsonb),
+  b44.older_snapshots(regclass),
+  b44.drain_settle(text, jsonb),
+  b44.drain_equal(regclass, regclass, regclass),
+  b44.drain_files(regclass, regclass),
+  b44.drain_watched(regclass, regclass),
+  b44.drain_verify(text, jsonb),
+  b44.drain_swap(text, jsonb, integer),
+  b44.drain_clear(text),
+  b44.drain_finish(text, jsonb),
+  b44.drain_discard(text, jsonb, integer),
+  b44.drain_step(text, text, date[], integer),
+  drain_default_partition(text, text, date[])
 from public;

@@ -1,6 +1,5 @@
 -- What stays known of the migration once its tables are gone: schema b44 outlives the schemas migration and base44.
-
-create schema if not exists b44;
+-- depends: b44/schema
 
 create table if not exists b44.migration_state (
   only_row boolean primary key default true check (only_row),
@@ -26,7 +25,6 @@ create table if not exists b44.view_refreshes (
 
 insert into b44.migration_state default values on conflict (only_row) do nothing;
 
-comment on schema b44 is 'What of the program stays in use once a migration is finished';
 comment on table b44.migration_state is 'How far the migration of this database has come';
 comment on column b44.migration_state.began_at is 'When the program was first used here, as far as is known';
 comment on column b44.migration_state.archive is 'The backup that holds the migration tables and the staged export';

@@ -1,5 +1,5 @@
 -- Exported text to typed values: null where the text does not fit the type, so that a mapping can name the reason.
--- depends: text_functions, parser_functions, migration/schemas
+-- depends: b44/text_functions, b44/parser_functions, migration/schemas
 
 -- ISO 8601 as Base44, its apps and spreadsheets write it; without a zone it is UTC. Not PostgreSQL's own reading, which
 -- takes 'yesterday' and 'infinity': the form is checked here, the calendar by the parser. Fractions beyond microseconds are
@@ -19,7 +19,7 @@ declare
   point text;
   naive timestamp;
 begin
-  if form is not null and base44_is_timestamp(value) then
+  if form is not null and b44.is_timestamp(value) then
     naive := value::timestamp;
     if to_char(naive, form) = value then
       return naive at time zone 'UTC';
@@ -27,7 +27,7 @@ begin
   end if;
   point := btrim(value, E' \t\r\n');
   if point !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?( ?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?))?)?$'
-      or not base44_is_timestamp(point) then  -- 31 February, hour 25
+      or not b44.is_timestamp(point) then  -- 31 February, hour 25
     return null;
   elsif substr(point, 17) ~ '[Zz+-]' then
     return point::timestamptz;
@@ -37,19 +37,25 @@ end
 $$;
 
 -- [0-9] rather than \d, which in a Unicode locale takes digits of every script; numeric does not.
-create or replace function migration.as_integer(value text) returns integer
+create or replace function migration.as_signed_integer(value text) returns integer
 language plpgsql immutable strict parallel safe
 set search_path = public, pg_temp
 as $$
 begin
-  if length(value) < 10 and value <> '' and translate(value, '0123456789', '') = '' then
-    return value::integer;
-  elsif value ~ E'^[ \t\r\n]*[+-]?[0-9]{1,18}([.]0*)?[ \t\r\n]*$' and value::numeric between -2147483648 and 2147483647 then
+  if value ~ E'^[ \t\r\n]*[+-]?[0-9]{1,18}([.]0*)?[ \t\r\n]*$' and value::numeric between -2147483648 and 2147483647 then
     return value::numeric::integer;
   end if;
   return null;
 end
 $$;
+
+-- PostgreSQL puts this in the place of a call, so that the usual form, digits alone, costs no call at all.
+create or replace function migration.as_integer(value text) returns integer
+language sql immutable parallel safe
+return case
+  when length(value) < 10 and value <> '' and translate(value, '0123456789', '') = '' then value::integer
+  else migration.as_signed_integer(value)
+end;
 
 create or replace function migration.as_boolean(value text) returns boolean
 language sql immutable parallel safe
@@ -64,7 +70,7 @@ language plpgsql immutable strict parallel safe
 set search_path = public, pg_temp
 as $$
 begin
-  if base44_is_json(value) then
+  if b44.is_json(value) then
     return value::jsonb;
   end if;
   return null;
@@ -128,7 +134,7 @@ language plpgsql immutable parallel safe
 set search_path = public, pg_temp
 as $$
 declare
-  trimmed constant text := coalesce(base44_trim(base44_id), '');
+  trimmed constant text := coalesce(b44.trim(base44_id), '');
 begin
   if trimmed <> lower(trimmed) and length(trimmed) in (24, 36)
       and translate(trimmed, '0123456789abcdefABCDEF-', '') = '' then
@@ -163,17 +169,14 @@ create or replace function migration.too_long(value text, column_name text) retu
 language sql immutable parallel safe
 return case when octet_length(value) > 2500 then 'too_long:' || column_name end;
 
-create or replace function migration.longest(elements text[]) returns integer
-language sql immutable parallel safe
-return (select max(length(e)) from unnest(elements) e);
-
 -- Fields that have no column of their own, less the blank ones.
 create or replace function migration.present_fields(fields jsonb) returns jsonb
 language sql immutable parallel safe
 return coalesce((select jsonb_object_agg(f.key, f.value) from jsonb_each_text(fields) f
-                  where public.base44_present(f.value) is not null), '{}');
+                  where b44.present(f.value) is not null), '{}');
 
 comment on function migration.as_timestamp(text) is 'A point in time from ISO 8601 text, UTC where no zone is given; null where it is none';
+comment on function migration.as_signed_integer(text) is 'A 32-bit integer from text that may have a sign or a fraction of zeros';
 comment on function migration.as_integer(text) is 'A 32-bit integer from text; null where it does not fit';
 comment on function migration.as_boolean(text) is 'true/t/yes/1 and false/f/no/0 in any case; null otherwise';
 comment on function migration.as_jsonb(text) is 'JSON from text; null where it is none';
@@ -181,13 +184,13 @@ comment on function migration.repeats_keys(text, jsonb) is 'Whether a key stands
 comment on function migration.object_id_time(text) is 'The creation time within a Base44 ObjectId; null for other ids';
 comment on function migration.id_key(text) is 'A Base44 id in the form in which equal ids are equal text; empty where it is blank';
 comment on function migration.too_long(text, text) is 'The reason why a text does not fit into the index of its column; null where it does';
-comment on function migration.longest(text[]) is 'The length of the longest element, in characters';
 comment on function migration.present_fields(jsonb) is 'The members of an object that are not blank text, as text';
 comment on function migration.repair(boolean, text, text, text, text) is 'A value that was changed rather than carried over, as migration.repairs keeps it';
 
 -- For the owner of the tables, who needs no grant, and for whom the owner lets.
 revoke all on routine
   migration.as_timestamp(text),
+  migration.as_signed_integer(text),
   migration.as_integer(text),
   migration.as_boolean(text),
   migration.as_jsonb(text),

@@ -1,9 +1,9 @@
 -- Turns Base44 identifiers into UUIDs, and back: the same id gives the same UUID on every run, so links resolve for ever.
--- depends: text_functions
+-- depends: b44/text_functions
 
 -- SHA-1 by hand, because core PostgreSQL has none and version 5 UUIDs are made of it. Only ids that are neither an
 -- ObjectId nor a UUID come here; some 0.3 ms each. 
-create or replace function base44_sha1(message bytea) returns bytea
+create or replace function b44.sha1(message bytea) returns bytea
 language plpgsql immutable strict parallel safe
 set search_path = pg_catalog
 as $$
@@ -45,12 +45,12 @@ $$;
 
 -- Text that is neither: white space around it does not count, then RFC 9562, section 5.5 (version 5), in the one
 -- namespace of this project.
-create or replace function base44_name_uuid(name text) returns uuid
+create or replace function b44.name_uuid(name text) returns uuid
 language plpgsql immutable strict parallel safe
 set search_path = public, pg_temp
 as $$
 declare
-  trimmed constant text := base44_trim(name);
+  trimmed constant text := b44.trim(name);
   digest bytea;
 begin
   if trimmed is null then
@@ -58,7 +58,7 @@ begin
   elsif trimmed <> name then
     return base44_uuid(trimmed);
   end if;
-  digest := base44_sha1(E'\\x6261736534348000800000000000b044'::bytea || convert_to(name, 'UTF8'));
+  digest := b44.sha1(E'\\x6261736534348000800000000000b044'::bytea || convert_to(name, 'UTF8'));
   digest := set_byte(digest, 6, (get_byte(digest, 6) & 15) | 80);
   digest := set_byte(digest, 8, (get_byte(digest, 8) & 63) | 128);
   return encode(substr(digest, 1, 16), 'hex')::uuid;
@@ -78,15 +78,15 @@ begin
       and translate(base44_id, '0123456789abcdefABCDEF', '0000000000000000000000') = '00000000-0000-0000-0000-000000000000' then
     return base44_id::uuid;
   end if;
-  return base44_name_uuid(base44_id);
+  return b44.name_uuid(base44_id);
 end
 $$;
 
 -- By what an export names who made a record: an id, or, as Base44's API does, an e-mail address.
-create or replace function base44_user_key(named text) returns text
+create or replace function b44.user_key(named text) returns text
 language sql immutable parallel safe
 return case
-  when strpos(named, '@') > 0 then lower(base44_trim(named) collate public.base44_unicode) collate "default"
+  when strpos(named, '@') > 0 then lower(b44.trim(named) collate b44.unicode) collate "default"
   else base44_uuid(named)::text
 end;
 
@@ -98,10 +98,10 @@ return case
     translate(substr(id::text, 1, 13) || substr(id::text, 16, 3) || substr(id::text, 21, 10), '-', '')
 end;
 
-comment on function base44_sha1(bytea) is 'The SHA-1 digest (20 bytes), for version 5 UUIDs';
-comment on function base44_name_uuid(text) is 'The UUID of an id that is no ObjectId and no UUID: version 5; null for white space';
+comment on function b44.sha1(bytea) is 'The SHA-1 digest (20 bytes), for version 5 UUIDs';
+comment on function b44.name_uuid(text) is 'The UUID of an id that is no ObjectId and no UUID: version 5; null for white space';
 comment on function base44_uuid(text) is
   'The UUID that stands for a Base44 id: ObjectIds can be read back, UUIDs pass through, other text is hashed';
-comment on function base44_user_key(text) is 'The e-mail address in lower case, or else the UUID, by which a record names a user';
+comment on function b44.user_key(text) is 'The e-mail address in lower case, or else the UUID, by which a record names a user';
 comment on function base44_object_id(uuid) is
   'The 24 hex digits of the Base44 ObjectId that a UUID was made from; null for other UUIDs';

@@ -1,5 +1,6 @@
 -- What white space and lower case mean in every other function: the same on every server, whatever its locale.
 -- None of these is declared strict: PostgreSQL would no longer expand them in place, and they are called for every value.
+-- depends: b44/upgrade_from_0_1
 
 -- Databases differ in what they call a letter ("C" knows ASCII only), so the project brings its own collation: full
 -- Unicode from the server itself (18), or ICU (15 to 17), or what there is.
@@ -7,7 +8,7 @@ do $$
 declare
   chosen text;
 begin
-  if to_regcollation('public.base44_unicode') is null then
+  if to_regcollation('b44.unicode') is null then
     select c.collname into chosen
       from unnest(array['pg_unicode_fast', 'und-x-icu', 'pg_c_utf8', 'C.utf8']) with ordinality as wanted (name, place)
       join pg_catalog.pg_collation c on c.collname = wanted.name
@@ -17,20 +18,20 @@ begin
     if chosen is null then
       raise exception 'this server has no Unicode collation (pg_unicode_fast, pg_c_utf8, und-x-icu or C.utf8)';
     end if;
-    execute format('create collation public.base44_unicode from pg_catalog.%I', chosen);
+    execute format('create collation b44.unicode from pg_catalog.%I', chosen);
   end if;
 end
 $$;
 
 -- Unicode's White_Space and the byte order mark; plain trim() takes off spaces only. Null where nothing is left.
-create or replace function base44_trim(value text) returns text
+create or replace function b44.trim(value text) returns text
 language sql immutable parallel safe
 return nullif(btrim(value, E' \u0009\u000A\u000B\u000C\u000D\u001C\u001D\u001E\u001F\u0085\u00A0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200A\u2028\u2029\u202F\u205F\u3000\uFEFF'), '');
 
 -- Blank text to null, other text untouched. The first test is there for speed: most text begins with a visible letter.
-create or replace function base44_present(value text) returns text
+create or replace function b44.present(value text) returns text
 language sql immutable parallel safe
-return case when ascii(value) between 33 and 126 or base44_trim(value) is not null then value end;
+return case when ascii(value) between 33 and 126 or b44.trim(value) is not null then value end;
 
 -- Letters, marks and digits of any script in lower case, anything between them one hyphen; null where nothing is left.
 -- They are the general categories L, M (vowel signs, accents that are characters of their own) and Nd of Unicode 14.0, which
@@ -38,7 +39,7 @@ return case when ascii(value) between 33 and 126 or base44_trim(value) is not nu
 -- something else on each server, and marks are in no class. A variation selector or keycap goes with the symbol before it, so
 -- that an emoji leaves nothing. Lower case is Unicode's full mapping, with what servers do differently done here: "İ" becomes
 -- "i" and a dot above, and a capital sigma at the end of a word a final one. What comes out is NFC, and its own slug.
-create or replace function base44_slug(value text) returns text
+create or replace function b44.slug(value text) returns text
 language sql immutable parallel safe
 return nullif(trim(both '-' from case
   when octet_length(value) = length(value) then
@@ -157,9 +158,15 @@ return nullif(trim(both '-' from case
     '\U000e0100-\U000e01ef'
     '][\ufe00-\ufe0f\u20e3\U000e0100-\U000e01ef]*)+', '-', 'g'),
     U&'\0130', U&'i\0307'), '(?<=[^-])\u03a3(?=[\u0300-\u036f]*(?:-|$))', U&'\03C2', 'g'), U&'\03A3', U&'\03C3')
-    collate public.base44_unicode), nfc) collate "C"
+    collate b44.unicode), nfc) collate "C"
   end), '');
 
-comment on function base44_trim(text) is 'The text without white space around it; null where nothing is left';
-comment on function base44_present(text) is 'The text as it is; null where it is empty or white space';
-comment on function base44_slug(text) is 'The text as a part of a web address, not yet unique; null where nothing is left';
+-- For constraints: whoever inserts a row calls it.
+create or replace function b44.longest(elements text[]) returns integer
+language sql immutable parallel safe
+return (select max(length(e)) from unnest(elements) e);
+
+comment on function b44.trim(text) is 'The text without white space around it; null where nothing is left';
+comment on function b44.present(text) is 'The text as it is; null where it is empty or white space';
+comment on function b44.slug(text) is 'The text as a part of a web address, not yet unique; null where nothing is left';
+comment on function b44.longest(text[]) is 'The length of the longest element, in characters; null where there is none';

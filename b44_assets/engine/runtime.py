@@ -1,0 +1,127 @@
+"""The program's own tables and functions, installed in the target before anything of an app.
+
+What belongs here: schema `b44`, which stays, and schema `migration`, which goes after the cut-over. What does not: the
+objects of an app.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+from b44_assets.catalog import Kind, Spec
+from b44_assets.engine.ddl import change
+from b44_assets.engine.schema import apply_on, hold_schema_lock, is_finished
+from b44_assets.engine.session import Connection, Session, persevering, scalar
+from b44_assets.errors import DatabaseError
+
+STAYING = "b44/"
+"""How the names of files begin whose objects stay after the cut-over."""
+
+_ROUTINE = re.compile(r"create\s+(?:or\s+replace\s+)?(?:function|procedure)\s+(\w+\.)?(\w+)", re.IGNORECASE)
+_RELATION = re.compile(
+    r"create\s+(?:unlogged\s+|or\s+replace\s+)?(?:table|view)\s+(?:if\s+not\s+exists\s+)?(\w+)\.(\w+)", re.IGNORECASE
+)
+_STATE = ("b44/schema", "b44/migration_state")
+
+
+def install_runtime(session: Session) -> bool:
+    """Bring the program's own tables and functions into the target; does nothing where they are as this version has them.
+
+    All in one transaction. What an earlier version has made is changed in place: then the functions of the app are made anew
+    in the same transaction, since those of the earlier version call what is no longer there under its old name.
+
+    Returns:
+        Whether anything had to be done.
+
+    Raises:
+        DatabaseError: The role may not create a schema, or a statement fails; names file and line.
+    """
+    wanted = _digest(session.catalog.of(Kind.RUNTIME))
+
+    def install() -> bool:
+        with session.connection("install schema b44") as conn:
+            if _installed(conn) == f"{wanted} {_made(conn, session)}":
+                return False
+            change(session, conn, lambda c: _install(c, session, wanted))
+            return True
+
+    return persevering(session, install)
+
+
+def require_runtime(session: Session) -> None:
+    """Make sure that the functions that stay are there.
+
+    Raises:
+        DatabaseError: The database was migrated by version 0.1 and not by this one since, or never.
+    """
+    with session.connection("look at schema b44") as conn:
+        if scalar(conn, "select to_regprocedure('b44.partition_bounds(regclass)') is not null"):
+            return
+        if scalar(conn, "select to_regprocedure('public.base44_partition_bounds(regclass)') is not null"):
+            raise DatabaseError(
+                "the functions in this database are those of version 0.1: b44 migrate, or the job schema_only, brings them up to date"
+            )
+
+
+def install_state(conn: Connection, session: Session) -> None:
+    """Make the tables of schema `b44` that say how far the migration is, where they are not there yet.
+
+    Raises:
+        psycopg.Error: The role may not create a schema.
+    """
+    with conn.transaction():
+        for spec in session.catalog.of(Kind.RUNTIME):
+            if spec.name in _STATE:
+                apply_on(conn, spec)
+
+
+def _install(conn: Connection, session: Session, digest: str) -> None:
+    with conn.transaction():
+        hold_schema_lock(conn)
+        upgraded = bool(scalar(conn, "select to_regprocedure('public.base44_trim(text)') is not null"))
+        for spec in session.catalog.of(Kind.RUNTIME, *((Kind.FUNCTION,) if upgraded else ())):
+            apply_on(conn, spec)
+        conn.execute(
+            "insert into b44.runtime_version (digest) values (%s)"
+            " on conflict (only_row) do update set digest = excluded.digest, installed_at = excluded.installed_at",
+            (f"{digest} {_made(conn, session)}",),
+        )
+
+
+def _digest(specs: Iterable[Spec]) -> str:
+    return hashlib.sha256("".join(spec.digest for spec in specs).encode()).hexdigest()
+
+
+def _installed(conn: Connection) -> str | None:
+    if scalar(conn, "select to_regclass('b44.runtime_version') is null"):
+        return None
+    return scalar(conn, "select digest from b44.runtime_version")
+
+
+def _made(conn: Connection, session: Session) -> str:
+    """MD5 of what the files have made, as it is now, so that what was dropped or changed by hand is made anew."""
+    finished = is_finished(conn)
+    texts = [
+        statement.text
+        for spec in session.catalog.of(Kind.RUNTIME)
+        if spec.name.startswith(STAYING) or not finished
+        for statement in spec.statements
+    ]
+    routines = {match[2] for text in texts for match in _ROUTINE.finditer(text)}
+    relations = {f"{match[1]}.{match[2]}" for text in texts for match in _RELATION.finditer(text)}
+    return scalar(
+        conn,
+        """
+        select md5(concat(
+          (select string_agg(concat(p::text, obj_description(p.oid, 'pg_proc')), ' ' order by p.oid) from pg_proc p
+            where p.proname = any(%(routines)s)
+              and p.pronamespace in ('public'::regnamespace, to_regnamespace('b44'), to_regnamespace('migration'))),
+          (select string_agg(concat_ws(' ', r.name, a.attname, a.atttypid, a.attnotnull), ' ' order by r.name, a.attnum)
+             from unnest(%(relations)s::text[]) r (name)
+             left join pg_attribute a on a.attrelid = to_regclass(r.name) and a.attnum > 0 and not a.attisdropped),
+          (select string_agg(n::text, ' ' order by n.oid) from pg_namespace n where n.nspname in ('b44', 'migration'))))
+        """,
+        {"routines": sorted(routines), "relations": sorted(relations)},
+    )
