@@ -11,6 +11,7 @@ from typing import Any
 
 from b44_assets.catalog import Kind, Spec, Statement, trigger_definitions
 from b44_assets.engine.ddl import in_scratch_schema, of_migration_tables, run
+from b44_assets.engine.runtime import public_functions, runtime_drift
 from b44_assets.engine.session import Connection, Session
 from b44_assets.engine.viewing import NOTED_IN_COMMENT
 
@@ -65,7 +66,7 @@ def schema_drift(session: Session) -> SchemaDrift:
     What else there is belongs to the application, and is told of only.
 
     Everything is built in a transaction that is rolled back; nothing of it is ever seen by others. Left out are what is
-    made as time goes on (partitions) and the migration's own books, which may be dropped.
+    made as time goes on (partitions). What the program itself has made is compared with what it has installed.
 
     Raises:
         DatabaseError: A file of `sql/` does not run.
@@ -84,10 +85,15 @@ def schema_drift(session: Session) -> SchemaDrift:
         with conn.transaction():
             conn.execute("set transaction isolation level repeatable read read only")
             found = _facts(conn, "public")
+            of_program = runtime_drift(conn, session)
+    for name in public_functions(session.catalog):
+        for fact in [fact for fact in found if fact.startswith(f"function {name}(") and fact not in wanted]:
+            del found[fact]
     restricting, foreign, needed = _added(found, wanted)
     return SchemaDrift(
         len(wanted),
         (
+            *([of_program] if of_program else ()),
             *_differences(found, wanted),
             *(f"{name} is not in sql/, and is not null without a default" for name in needed),
         ),

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from b44_assets.catalog import Kind, Spec
+from b44_assets.catalog import Catalog, Kind, Spec
 from b44_assets.engine.ddl import change
 from b44_assets.engine.schema import apply_on, hold_schema_lock, is_finished
 from b44_assets.engine.session import Connection, Session, persevering, scalar
@@ -75,6 +75,25 @@ def install_state(conn: Connection, session: Session) -> None:
         for spec in session.catalog.of(Kind.RUNTIME):
             if spec.name in _STATE:
                 apply_on(conn, spec)
+
+
+def public_functions(catalog: Catalog) -> frozenset[str]:
+    """The names of the program's functions that stand in schema public, for whoever calls them by hand."""
+    return frozenset(
+        match[2]
+        for spec in catalog.of(Kind.RUNTIME)
+        for statement in spec.statements
+        for match in _ROUTINE.finditer(statement.text)
+        if match[1] is None
+    )
+
+
+def runtime_drift(conn: Connection, session: Session) -> str | None:
+    """Tell in a line what differs between the program's own objects and what was installed; None where nothing does."""
+    installed = _installed(conn)
+    if installed is None or installed.partition(" ")[2] == _made(conn, session):
+        return None
+    return "functions or tables of schema b44 or migration were changed by hand (b44 migrate makes them anew)"
 
 
 def _install(conn: Connection, session: Session, digest: str) -> None:

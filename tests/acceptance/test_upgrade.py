@@ -1,0 +1,121 @@
+"""A database that version 0.1 has migrated: the next version goes on with it, and brings the program's own objects up to date."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import subprocess
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from b44_assets.catalog import Kind, load_catalog
+from b44_assets.database.embedded import install_dir
+from b44_assets.engine.runtime import install_runtime, require_runtime
+from b44_assets.engine.session import Session
+from b44_assets.errors import DatabaseError
+from b44_assets.settings import Settings
+from tests.acceptance.support import Command
+
+HERE = Path(__file__).parent / "version_0_1"
+EXPORT = HERE / "export"
+FIRST_MONTH = "2026-05"
+
+IN_PUBLIC = """
+    select p.proname from pg_proc p
+     where p.pronamespace = 'public'::regnamespace and p.proname like 'base44\\_%' order by 1
+"""
+STANDING_ON_FUNCTIONS = """
+    select (select count(*) from pg_index where indexprs is not null) as indexes,
+           (select string_agg(oid::text, ' ' order by oid) from pg_class
+             where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'i', 'I')) as relations
+"""
+
+
+@pytest.fixture
+def old(database: str) -> str:
+    """URL of a database that version 0.1 has migrated."""
+    subprocess.run(
+        [install_dir() / "bin" / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", database],
+        input=gzip.decompress((HERE / "database.sql.gz").read_bytes()),
+        check=True,
+    )
+    return database
+
+
+def session_on(url: str) -> Session:
+    return Session(url, load_catalog(Settings.load(environ={}).sql_dir))
+
+
+def test_a_migration_of_an_earlier_version_goes_on(b44: Command, old: str) -> None:
+    with psycopg.connect(old, autocommit=True) as conn:
+        standing = conn.execute(STANDING_ON_FUNCTIONS).fetchone()
+        rows = conn.execute("select count(*), md5(string_agg(p::text, '' order by id)) from posts p").fetchone()
+        assert len(conn.execute(IN_PUBLIC).fetchall()) > 50
+        b44 = b44.on(old, B44_FIRST_MONTH=FIRST_MONTH)
+        result = b44("migrate", "--export", EXPORT, "--json")
+        assert (result.status, result.complaints) == (0, []), result.err
+        assert result.json["entities"]["posts"] == {
+            "read": 6, "migrated": 5, "deduplicated": 0, "quarantined": 1, "reasons": {"orphan_user": 1}, "repairs": {},
+        }  # fmt: skip
+        assert result.json["checks"]["failed"] == 0
+        # Nothing that holds rows was made anew for it.
+        after = conn.execute(STANDING_ON_FUNCTIONS).fetchone()
+        assert standing is not None
+        assert after is not None
+        assert set(standing[1].split()) <= set(after[1].split())
+        assert conn.execute("select count(*), md5(string_agg(p::text, '' order by id)) from posts p").fetchone() == rows
+        assert [name for (name,) in conn.execute(IN_PUBLIC).fetchall()] == [
+            "base44_encode_cursor", "base44_object_id", "base44_search", "base44_uuid",
+        ]  # fmt: skip
+
+
+def test_the_application_writes_on_while_functions_are_moved(old: str) -> None:
+    session = session_on(old)
+    insert = """
+        insert into posts (user_id, title, content, created_by)
+        select id, 'Written meanwhile', 'Long enough for a post.', id from users limit 1 returning slug
+    """
+    with psycopg.connect(old, autocommit=True) as conn:
+        assert conn.execute(insert).fetchone() == ("written-meanwhile",)
+        assert install_runtime(session)
+        # Only the program's own files are installed so far, and the functions that the app's triggers call.
+        assert conn.execute(insert).fetchone() == ("written-meanwhile-2",)
+        assert not install_runtime(session)
+
+
+def test_what_needs_the_functions_says_that_they_are_of_an_earlier_version(old: str) -> None:
+    session = session_on(old)
+    with pytest.raises(DatabaseError, match=r"version 0\.1"):
+        require_runtime(session)
+    install_runtime(session)
+    require_runtime(session)
+
+
+def test_what_was_changed_by_hand_is_made_anew(old: str) -> None:
+    session = session_on(old)
+    install_runtime(session)
+    with psycopg.connect(old, autocommit=True) as conn:
+        for change in (
+            "drop function b44.json_depth cascade",
+            "create or replace function b44.present(value text) returns text language sql return value",
+            "grant execute on function b44.create_partition(text, text, date) to public",
+        ):
+            conn.execute(change.encode())
+            assert install_runtime(session), change
+            assert not install_runtime(session), change
+        assert conn.execute("select b44.present(' '), b44.json_depth('[[]]')").fetchone() == (None, 2)
+
+
+def test_the_files_of_the_program_name_no_object_of_an_app() -> None:
+    catalog = load_catalog(Settings.load(environ={}).sql_dir)
+    ours = {spec.name for spec in catalog.specs if spec.kind not in (Kind.RUNTIME, Kind.FUNCTION)}
+    named = {
+        (spec.name, word)
+        for spec in catalog.of(Kind.RUNTIME)
+        for line in spec.path.read_text(encoding="utf-8").splitlines()
+        for word in re.findall(r"\w+", line.partition("--")[0])
+        if word in ours
+    }
+    assert named == set()
