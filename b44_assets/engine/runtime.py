@@ -42,7 +42,7 @@ def install_runtime(session: Session) -> bool:
 
     def install() -> bool:
         with session.connection("install schema b44") as conn:
-            if _installed(conn) == f"{wanted} {_made(conn, session)}":
+            if _installed(conn) == (wanted, *_made(conn, session)):
                 return False
             change(session, conn, lambda c: _install(c, session, wanted))
             return True
@@ -91,9 +91,9 @@ def public_functions(catalog: Catalog) -> frozenset[str]:
 def runtime_drift(conn: Connection, session: Session) -> str | None:
     """Tell in a line what differs between the program's own objects and what was installed; None where nothing does."""
     installed = _installed(conn)
-    if installed is None or installed.partition(" ")[2] == _made(conn, session):
+    if installed is None or installed[1] == _made(conn, session)[0]:
         return None
-    return "functions or tables of schema b44 or migration were changed by hand (b44 migrate makes them anew)"
+    return "functions or tables of schema b44 were changed by hand (b44 migrate makes them anew)"
 
 
 def _install(conn: Connection, session: Session, digest: str) -> None:
@@ -105,7 +105,7 @@ def _install(conn: Connection, session: Session, digest: str) -> None:
         conn.execute(
             "insert into b44.runtime_version (digest) values (%s)"
             " on conflict (only_row) do update set digest = excluded.digest, installed_at = excluded.installed_at",
-            (f"{digest} {_made(conn, session)}",),
+            (" ".join((digest, *_made(conn, session))),),
         )
 
 
@@ -113,21 +113,25 @@ def _digest(specs: Iterable[Spec]) -> str:
     return hashlib.sha256("".join(spec.digest for spec in specs).encode()).hexdigest()
 
 
-def _installed(conn: Connection) -> str | None:
+def _installed(conn: Connection) -> tuple[str, ...] | None:
+    """The digest of the files that were installed, and those of what they made."""
     if scalar(conn, "select to_regclass('b44.runtime_version') is null"):
         return None
-    return scalar(conn, "select digest from b44.runtime_version")
+    digests: str | None = scalar(conn, "select digest from b44.runtime_version")
+    return None if digests is None else tuple(digests.split())
 
 
-def _made(conn: Connection, session: Session) -> str:
-    """MD5 of what the files have made, as it is now, so that what was dropped or changed by hand is made anew."""
-    finished = is_finished(conn)
-    texts = [
-        statement.text
-        for spec in session.catalog.of(Kind.RUNTIME)
-        if spec.name.startswith(STAYING) or not finished
-        for statement in spec.statements
-    ]
+def _made(conn: Connection, session: Session) -> tuple[str, str]:
+    """MD5 of what the files have made and stays, and of what goes, as it is now: what was changed by hand is made anew."""
+    specs = session.catalog.of(Kind.RUNTIME)
+    staying = _digest_of_objects(conn, [spec for spec in specs if spec.name.startswith(STAYING)])
+    if is_finished(conn):
+        return staying, "-"
+    return staying, _digest_of_objects(conn, [spec for spec in specs if not spec.name.startswith(STAYING)])
+
+
+def _digest_of_objects(conn: Connection, specs: Iterable[Spec]) -> str:
+    texts = [statement.text for spec in specs for statement in spec.statements]
     routines = {match[2] for text in texts for match in _ROUTINE.finditer(text)}
     relations = {f"{match[1]}.{match[2]}" for text in texts for match in _RELATION.finditer(text)}
     return scalar(
@@ -139,8 +143,7 @@ def _made(conn: Connection, session: Session) -> str:
               and p.pronamespace in ('public'::regnamespace, to_regnamespace('b44'), to_regnamespace('migration'))),
           (select string_agg(concat_ws(' ', r.name, a.attname, a.atttypid, a.attnotnull), ' ' order by r.name, a.attnum)
              from unnest(%(relations)s::text[]) r (name)
-             left join pg_attribute a on a.attrelid = to_regclass(r.name) and a.attnum > 0 and not a.attisdropped),
-          (select string_agg(n::text, ' ' order by n.oid) from pg_namespace n where n.nspname in ('b44', 'migration'))))
+             left join pg_attribute a on a.attrelid = to_regclass(r.name) and a.attnum > 0 and not a.attisdropped)))
         """,
         {"routines": sorted(routines), "relations": sorted(relations)},
     )

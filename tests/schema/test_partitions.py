@@ -1301,7 +1301,7 @@ def test_a_reader_of_another_role_is_waited_for_though_its_snapshot_is_hidden(
     conn.execute(sql.SQL("grant all on schema public to {}").format(role))
     for table in ("users", "categories", "posts", "posts_default", "post_slugs"):
         conn.execute(sql.SQL("alter table {} owner to {}").format(sql.Identifier(table), role))
-    conn.execute(sql.SQL("grant execute on all routines in schema public to {}").format(role))
+    conn.execute(sql.SQL("grant execute on all routines in schema public, b44 to {}").format(role))
     with old_snapshot(session):
         conn.execute(sql.SQL("set role {}").format(role))
         step_until(conn, "settling")

@@ -1,7 +1,7 @@
 -- Batches of the migration, each with its books in the caller's transaction: the same for b44 and for whoever calls them
 -- from psql. What a batch writes is in migration.load_<table>, which the settlement of an entity makes for its columns.
 -- depends: b44/partition_functions, migration/exports, migration/migration_log, migration/quarantine, migration/conflicts,
---   migration/migrated, migration/accounting
+--   migration/migrated, migration/accounting, migration/fingerprint_functions
 
 -- The next positions of a partition, for this transaction to work on. A partition is worked on by one transaction at a time,
 -- and nothing is settled anew meanwhile: another run may be under way, or the last batch of one that was killed still be

@@ -44,7 +44,7 @@ create table if not exists migration.undated (
 );
 
 comment on table migration.migrated is 'Records that the migration put into the target';
-comment on column migration.migrated.id is 'Key in the target table (user_id for user_preferences)';
+comment on column migration.migrated.id is 'Key in the target table: the column that its mapping names';
 comment on column migration.migrated.created_at is 'Partition key of the row, where its table has one';
 comment on column migration.migrated.updated_at is 'When the migrated version of the record last changed, by the export';
 comment on column migration.migrated.row_checksum is '64-bit checksum of the row as written: a row with another one was edited since';
@@ -56,22 +56,3 @@ comment on table migration.proofs is 'Entities whose rows were each compared wit
 comment on column migration.proofs.generation is 'The settlement that the records were judged by';
 comment on column migration.proofs.last_batch is 'The last batch before';
 comment on table migration.undated is 'When records without any date came first';
-
--- What a plan depends on: what it was made of, and what the tables that its mapping reads hold from the migration.
-create or replace function migration.fingerprint_of(made_of text, reads text[]) returns text
-language plpgsql
-stable
-set search_path = public, pg_temp
-as $$
-begin
-  return encode(sha256(convert_to(made_of || coalesce(
-    (select string_agg(format(E'\n%s %s %s', name, held.records, held.last_batch), '' order by place)
-       from unnest(reads) with ordinality as read (name, place)
-      cross join lateral (select count(*) as records, max(m.batch_number) as last_batch
-                            from migration.migrated m where m.entity = name) held), ''), 'UTF8')), 'hex');
-end
-$$;
-
-comment on function migration.fingerprint_of(text, text[]) is
-  'Digest of what a plan depends on: the same fingerprint gives the same plan';
-revoke all on function migration.fingerprint_of(text, text[]) from public;
