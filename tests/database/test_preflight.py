@@ -117,7 +117,7 @@ def test_functions_of_other_arguments_and_of_an_earlier_version_are_fine(
     embedded_database: str, catalog: Catalog
 ) -> None:
     session = Session(embedded_database, catalog)
-    for spec in catalog.of(Kind.BOOK, Kind.FUNCTION, Kind.TABLE):
+    for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
         build(session, spec)
     having(
         embedded_database,
