@@ -30,7 +30,7 @@ from b44_assets.engine.ddl import (
     temporary_name,
     trusted,
 )
-from b44_assets.engine.obstacles import Obstacle, attempt, cause_in_rows, note_obstacles, rows_against_constraint
+from b44_assets.engine.obstacles import Obstacle, attempt, attempt_each, cause_in_rows, rows_against_constraint
 from b44_assets.engine.session import Connection, Session, scalar
 from b44_assets.errors import DatabaseError
 
@@ -63,19 +63,15 @@ def apply_constraints(session: Session, spec: Spec, *, online: bool | None = Non
     with changing(session, spec, table) as conn:
         online = is_live(session, conn, table) if online is None else online
         wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
-        outcomes: dict[str, str] = {}
-        obstacles: list[Obstacle] = []
-        for definition in definitions:
-            outcome = attempt(
-                _Constraint(session, conn, spec, definition, wanted[definition.name], online).settle,
-                partial(_rows_against, session, conn, spec, definition),
+        attempts = {
+            one.name: partial(
+                attempt,
+                _Constraint(session, conn, spec, one, wanted[one.name], online).settle,
+                partial(_rows_against, session, conn, spec, one),
             )
-            if isinstance(outcome, Obstacle):
-                obstacles.append(outcome)
-            else:
-                outcomes[definition.name] = outcome
-        note_obstacles(session, conn, [definition.name for definition in definitions], obstacles)
-    failed = {one.object: one.explain() for one in obstacles}
+            for one in definitions
+        }
+        outcomes, failed = attempt_each(session, conn, attempts)
     return SchemaChange.of(spec.name, outcomes, started, online=online, failed=failed)
 
 

@@ -33,7 +33,7 @@ from b44_assets.engine.ddl import (
     trusted,
 )
 from b44_assets.engine.failpoints import failpoint
-from b44_assets.engine.obstacles import Obstacle, attempt, cause_in_rows, note_obstacles, rows_against_index
+from b44_assets.engine.obstacles import Obstacle, attempt, attempt_each, cause_in_rows, rows_against_index
 from b44_assets.engine.session import Connection, Session, scalar
 from b44_assets.errors import DatabaseError
 
@@ -64,20 +64,22 @@ def apply_indexes(session: Session, spec: Spec, *, online: bool | None = None) -
     with changing(session, spec, table) as conn:
         online = is_live(session, conn, table) if online is None else online
         wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
-        outcomes: dict[str, str] = {}
-        obstacles: list[Obstacle] = []
-        for definition in definitions:
-            outcome = attempt(
-                _Index(session, conn, spec, definition, wanted[definition.name], online).settle,
-                partial(rows_against_index, session, conn, spec, definition),
-            )
-            if isinstance(outcome, Obstacle):
-                obstacles.append(outcome)
-            else:
-                outcomes[definition.name] = outcome
-        note_obstacles(session, conn, [definition.name for definition in definitions], obstacles)
-    failed = {one.object: one.explain() for one in obstacles}
+        attempts = {
+            one.name: partial(_attempt, session, conn, spec, one, wanted[one.name], online) for one in definitions
+        }
+        outcomes, failed = attempt_each(session, conn, attempts)
     return SchemaChange.of(spec.name, outcomes, started, online=online, failed=failed)
+
+
+def _attempt(
+    session: Session, conn: Connection, spec: Spec, definition: IndexDefinition, form: Form, online: bool
+) -> str | Obstacle:
+    find = partial(rows_against_index, session, conn, spec, definition)
+    outcome = attempt(_Index(session, conn, spec, definition, form, online).settle, find)
+    if isinstance(outcome, Obstacle) and not outcome.rows and not online:
+        # A plain build reads rows that are deleted, too, while an older transaction still sees them; a concurrent one does not.
+        outcome = attempt(_Index(session, conn, spec, definition, form, True).settle, find)
+    return outcome
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ What belongs here: telling such a fault from others, and finding the rows. What 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -96,6 +96,34 @@ def attempt(work: Callable[[], str], find: Callable[[psycopg.Error], Obstacle]) 
         if cause is None:
             raise
         return find(cause)
+
+
+def attempt_each(
+    session: Session, conn: Connection, attempts: Mapping[str, Callable[[], str | Obstacle]]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Do work on several objects, each by itself, and keep in `migration.unbuilt` what rows make impossible.
+
+    Args:
+        session: The run.
+        conn: With no transaction open.
+        attempts: By object, what returns what became of it, or what is in its way.
+
+    Returns:
+        What became of each object that could be brought about; and for the others a line on what is in the way.
+
+    Raises:
+        DatabaseError: An attempt fails for another reason.
+    """
+    outcomes: dict[str, str] = {}
+    obstacles: list[Obstacle] = []
+    for name, attempted in attempts.items():
+        outcome = attempted()
+        if isinstance(outcome, Obstacle):
+            obstacles.append(outcome)
+        else:
+            outcomes[name] = outcome
+    note_obstacles(session, conn, list(attempts), obstacles)
+    return outcomes, {one.object: one.explain() for one in obstacles}
 
 
 def note_obstacles(session: Session, conn: Connection, objects: Sequence[str], found: Sequence[Obstacle]) -> None:

@@ -321,7 +321,7 @@ def _routines_in_the_way(conn: Connection, specs: list[Spec]) -> list[str]:
         if spec.kind in (Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE)
         for statement in spec.statements
         # A function may need what its file, or one before it, makes or drops.
-        if (match := _ROUTINE.match(statement.text)) or spec.kind is Kind.FUNCTION
+        if (match := _ROUTINE.match(statement.text)) or spec.kind in (Kind.RUNTIME, Kind.FUNCTION)
     ]
     schemas, names, texts = zip(*statements, strict=True) if statements else ((), (), ())
     found = dict(conn.execute(_SUSPECTED, (list(schemas), list(names), list(texts))).fetchall())

@@ -38,7 +38,7 @@ def install_runtime(session: Session) -> bool:
     Raises:
         DatabaseError: The role may not create a schema, or a statement fails; names file and line.
     """
-    wanted = _digest(session.catalog.of(Kind.RUNTIME))
+    wanted = runtime_digest(session.catalog)
 
     def install() -> bool:
         with session.connection("install schema b44") as conn:
@@ -48,6 +48,11 @@ def install_runtime(session: Session) -> bool:
             return True
 
     return persevering(session, install)
+
+
+def runtime_digest(catalog: Catalog) -> str:
+    """SHA-256 of the program's own files, 64 hex digits."""
+    return hashlib.sha256("".join(spec.digest for spec in catalog.of(Kind.RUNTIME)).encode()).hexdigest()
 
 
 def require_runtime(session: Session) -> None:
@@ -107,10 +112,6 @@ def _install(conn: Connection, session: Session, digest: str) -> None:
             " on conflict (only_row) do update set digest = excluded.digest, installed_at = excluded.installed_at",
             (" ".join((digest, *_made(conn, session))),),
         )
-
-
-def _digest(specs: Iterable[Spec]) -> str:
-    return hashlib.sha256("".join(spec.digest for spec in specs).encode()).hexdigest()
 
 
 def _installed(conn: Connection) -> tuple[str, ...] | None:

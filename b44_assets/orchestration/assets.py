@@ -13,6 +13,7 @@ from b44_assets.engine.lineage import origins
 from b44_assets.engine.loading import Load, load
 from b44_assets.engine.measuring import measure_sizes, repairs_by_rule, staged_fields
 from b44_assets.engine.partitioning import apply_partitions
+from b44_assets.engine.runtime import runtime_digest
 from b44_assets.engine.schema import apply, ensure_tables
 from b44_assets.engine.session import Session
 from b44_assets.engine.staging import stage
@@ -64,7 +65,7 @@ def build_assets(catalog: Catalog, months: dg.MonthlyPartitionsDefinition) -> li
         months: Partitions of the tables that are loaded by month.
     """
     assets = [
-        _runtime(),
+        _runtime(catalog),
         *([_functions(functions)] if (functions := catalog.of(Kind.FUNCTION)) else []),
         *(_staged_export(mapping) for mapping in catalog.mappings.values()),
         _other_entities(),
@@ -136,7 +137,7 @@ def _spec_of(spec: Spec, **more: Any) -> Any:
     }
 
 
-def _runtime() -> dg.AssetsDefinition:
+def _runtime(catalog: Catalog) -> dg.AssetsDefinition:
     """The program's own schemas. They are no upstream of data: whoever works on the target installs them first."""
     of_schema = {
         MIGRATION_SCHEMA_KEY: "The migration's own tables and functions; they go after the cut-over (b44 finish).",
@@ -152,6 +153,7 @@ def _runtime() -> dg.AssetsDefinition:
                 group_name="runtime",
                 kinds={"postgres", "sql"},
                 owners=OWNERS,
+                code_version=runtime_digest(catalog)[:16],
             )
             for key, description in of_schema.items()
         ],

@@ -65,8 +65,13 @@ def test_posts_stand_on_the_users_and_categories_they_point_at(specs: dict[str, 
 def test_groups_are_the_stages(specs: dict[str, dg.AssetSpec]) -> None:
     assert specs["base44/posts"].group_name == "exports"
     assert specs["posts"].group_name == "tables"
-    assert specs["text_functions"].group_name == "functions"
-    assert specs["migration/quarantine"].group_name == "books"
+    assert specs["post_functions"].group_name == "functions"
+    assert specs["migration"].group_name == specs["b44"].group_name == "runtime"
+
+
+def test_what_comes_with_the_program_is_upstream_of_nothing(specs: dict[str, dg.AssetSpec]) -> None:
+    upstream = {dep.asset_key.to_user_string() for spec in specs.values() for dep in spec.deps}
+    assert {key for key in upstream if key.split("/")[0] in ("migration", "b44")} == set()
 
 
 def test_every_asset_says_what_it_is_and_who_owns_it(specs: dict[str, dg.AssetSpec]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,15 @@ def keys(session: Session, query: str) -> list[str]:
 def names(done: SchemaChange, name: str, rows: list[str]) -> bool:
     """Whether what is said of an object names some rows."""
     return all(row in done.failed[name] for row in rows)
+
+
+def waited_for(conn: psycopg.Connection, pid: int, *, seconds: float = 60) -> None:
+    """Returns once some process waits for this one."""
+    end = time.monotonic() + seconds
+    query = "select from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
+    while conn.execute(query, (pid,)).fetchone() is None:
+        assert time.monotonic() < end, f"nothing waits for process {pid}"
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("online", [True, False])
@@ -58,6 +69,26 @@ def test_an_index_that_some_rows_are_too_long_for_fails_alone_and_is_built_once_
     assert value(loaded, "select count(*) from pg_index where not indisvalid") == 0
     assert value(loaded, "select count(*) from migration.unbuilt") == 0
     assert not apply_indexes(loaded, posts, online=online).changed
+
+
+def test_rows_that_are_deleted_stop_no_index_while_an_older_transaction_still_sees_them(loaded: Session) -> None:
+    draw = random.Random(2)
+    long = "".join(chr(draw.randrange(0x4E00, 0x9F00)) for _ in range(6_000))
+    (key,) = keys(loaded, "select id from posts order by created_at, id limit 1")
+    execute(loaded, f"update posts set tags = array['a', '{long}'] where id = '{key}'")
+    posts = spec(loaded, "posts_tags_indexes")
+    assert apply_indexes(loaded, posts, online=False).failed.keys() == {"idx_posts_tags_gin"}
+    with psycopg.connect(loaded.url) as reader:
+        reader.execute("set transaction isolation level repeatable read")
+        reader.execute("select count(*) from posts")
+        execute(loaded, f"delete from posts where id = '{key}'")
+        # A concurrent build waits for transactions that are older than it; this one ends as soon as it is waited for.
+        with psycopg.connect(loaded.url, autocommit=True) as control, ThreadPoolExecutor(1) as pool:
+            done = pool.submit(apply_indexes, loaded, posts, online=False)
+            waited_for(control, reader.info.backend_pid)
+            reader.rollback()
+            assert not done.result(timeout=60).failed
+    assert value(loaded, "select indisvalid from pg_index where indexrelid = 'idx_posts_tags_gin'::regclass")
 
 
 def test_one_index_of_a_file_fails_and_the_others_are_built(loaded: Session, tmp_path: Path) -> None:
