@@ -18,8 +18,8 @@ from b44_assets.wording import plural
 
 if TYPE_CHECKING:
     from b44_assets.backup.model import Backup
-    from b44_assets.backup.operating import Vault
     from b44_assets.backup.restoring import RecoveryTarget
+    from b44_assets.backup.service import Vault
 
 _EXAMPLE_SPOOL = Path("/var/lib/b44/wal")
 KINDS = ("logical", "base", "incremental", "wal")
@@ -30,7 +30,7 @@ def _say(line: str) -> None:
 
 
 def _vault(**overrides: Any) -> Vault:
-    from b44_assets.backup.operating import Vault
+    from b44_assets.backup.service import Vault
 
     return Vault.of(settings_with(**overrides))
 
@@ -46,7 +46,7 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
     the server has archived: with these, any point in time can be recovered.
     """
     from b44_assets.backup.model import BackupKind
-    from b44_assets.backup.operating import back_up, ship_wal
+    from b44_assets.backup.service import back_up, ship_wal
 
     vault = _vault(database_url=database_url)
     if kind == "wal":
@@ -88,9 +88,9 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
 @json_option
 def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str | None, as_json: bool) -> None:
     """List the backups: kind, time, size, what each needs, when it was verified, when it expires."""
-    from b44_assets.backup.operating import expire as expire_backups
-    from b44_assets.backup.operating import verify_again
-    from b44_assets.backup.verifying import verify
+    from b44_assets.backup.service import expire as expire_backups
+    from b44_assets.backup.service import verify_again
+    from b44_assets.backup.verification import verify
 
     if dry_run and not expire:
         raise click.UsageError("--dry-run goes with --expire")
@@ -222,7 +222,7 @@ def restore(
 @json_option
 def drill(as_json: bool) -> None:
     """Recover as if the server were lost, from the store alone, and measure what would be lost and how long it takes."""
-    from b44_assets.backup.operating import rehearse
+    from b44_assets.backup.service import rehearse
 
     done = rehearse(_vault(), _say)
     if as_json:
@@ -239,8 +239,8 @@ def drill(as_json: bool) -> None:
 @database_option
 def archiving(switch: str | None, database_url: str | None) -> None:
     """Tell whether the server archives its WAL; turn it on or off on the embedded one."""
-    from b44_assets.backup.archiving import instructions
-    from b44_assets.backup.operating import archive_wal, look_at_archiving
+    from b44_assets.backup.archive_settings import instructions
+    from b44_assets.backup.service import archive_wal, look_at_archiving
 
     vault = _vault(database_url=database_url)
     if switch is not None:

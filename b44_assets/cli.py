@@ -30,9 +30,6 @@ from rich.table import Column, Table
 
 from b44_assets import backup_commands, finish_command
 from b44_assets import sample as sample_exports
-from b44_assets.database.connect import connect
-from b44_assets.database.embedded import EmbeddedServer, dagster_url, target_url
-from b44_assets.database.locks import HeldLock, watched
 from b44_assets.errors import (
     B44Error,
     DatabaseError,
@@ -47,13 +44,16 @@ from b44_assets.errors import (
 )
 from b44_assets.instance import dagster_instance, packaged, prepare_dagster, tell_dagster
 from b44_assets.options import database_option, json_option, out, right, settings_with
+from b44_assets.postgres.connect import connect
+from b44_assets.postgres.embedded import EmbeddedServer, dagster_url, target_url
+from b44_assets.postgres.locks import HeldLock, watched
 from b44_assets.settings import Settings, month_from
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
     from b44_assets.catalog import Catalog
-    from b44_assets.engine.proving import EntityAccount
-    from b44_assets.engine.session import Session
+    from b44_assets.migration.verification import EntityAccount
+    from b44_assets.session import Session
 
 INTERRUPTED = 130
 
@@ -213,7 +213,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
 
     Rows that were edited since, and rows that others refer to, are left alone.
     """
-    from b44_assets.engine.undoing import undo_month, undo_run
+    from b44_assets.migration.rollback import undo_month, undo_run
 
     if (run_id is None) == (partition is None):
         raise SettingsError("rollback needs either --run ID or --partition YYYY-MM")
@@ -225,7 +225,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
         guarded = session.under(lock)
         undone = undo_run(guarded, run_id or "") if month is None else undo_month(guarded, month)
     if undone.parts:
-        from b44_assets.orchestration.reporting import report_what_was_taken_back
+        from b44_assets.orchestration.materialization_sync import report_what_was_taken_back
 
         tell_dagster(settings, lambda instance: report_what_was_taken_back(instance, session, undone))
     if as_json:
@@ -300,7 +300,7 @@ def _write_report(
     begun: datetime,
     signed_by: str | None,
 ) -> None:
-    from b44_assets.engine.report import Cutover, gather, render
+    from b44_assets.migration.report import Cutover, gather, render
 
     done = None
     if outcome is not None and signed_by is not None:
@@ -336,14 +336,14 @@ def _refuse_where_finished(session: Session, command: str) -> None:
     Raises:
         FinishedError: It is over.
     """
-    from b44_assets.engine.finishing import migration_state
+    from b44_assets.migration.finish import migration_state
 
     if (state := migration_state(session)).over:
         raise FinishedError(f"nothing to {command}: {state.explain()}; {_INSTEAD[command]}")
 
 
 def _need_books(session: Session, command: str) -> None:
-    from b44_assets.engine.proving import accounts
+    from b44_assets.migration.verification import accounts
 
     _refuse_where_finished(session, command)
 
@@ -358,7 +358,7 @@ def _alone(settings: Settings) -> Generator[HeldLock]:
     Raises:
         LockLostError: Others are not kept away any more; whatever was under way was ended in the server, too.
     """
-    from b44_assets.engine.session import migrating
+    from b44_assets.session import migrating
 
     with migrating(_session(settings), lambda line: click.echo(line, err=True)) as lock:
         try:
@@ -387,8 +387,8 @@ def _resumable(fault: B44Error) -> str:
 def verify(database_url: str | None, as_json: bool) -> None:
     """Run every check on what is in the database now."""
     settings = settings_with(database_url=database_url)
-    from b44_assets.engine.finishing import migration_state
-    from b44_assets.engine.proving import accounts
+    from b44_assets.migration.finish import migration_state
+    from b44_assets.migration.verification import accounts
 
     session = _session(settings)
     state = migration_state(session)
@@ -406,8 +406,8 @@ def verify(database_url: str | None, as_json: bool) -> None:
 def status(database_url: str | None, as_json: bool) -> None:
     """Show how far the migration is, and what became of every record."""
     settings = settings_with(database_url=database_url)
-    from b44_assets.engine.finishing import migration_state
-    from b44_assets.engine.proving import accounts, progress_of, recent_runs
+    from b44_assets.migration.finish import migration_state
+    from b44_assets.migration.verification import accounts, progress_of, recent_runs
 
     session = _session(settings)
     state = migration_state(session)
@@ -559,7 +559,7 @@ def programs() -> None:
     if settings.database_url is None:
         click.echo(EmbeddedServer(settings.home).bin_dir)
         return
-    from b44_assets.database.clients import available, choose
+    from b44_assets.postgres.clients import available, choose
 
     with connect(settings.database_url, application_name="b44 db bin") as conn:
         version, encrypted = conn.info.server_version, conn.pgconn.ssl_in_use
@@ -569,7 +569,7 @@ def programs() -> None:
 def _session(settings: Settings) -> Session:
     """A session without Dagster, which takes seconds to load."""
     from b44_assets.catalog import load_catalog
-    from b44_assets.engine.session import Session
+    from b44_assets.session import Session
 
     return Session.of(settings, load_catalog(settings.sql_dir))
 
@@ -616,7 +616,7 @@ def _run(
     with session.connection("start"):
         pass
     if lock is not None:
-        from b44_assets.engine.preflight import need_room
+        from b44_assets.schema.preflight import need_room
 
         need_room(session)
     with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
@@ -630,12 +630,12 @@ def _run(
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 
-    from b44_assets.engine.proving import accounts
+    from b44_assets.migration.verification import accounts
     from b44_assets.orchestration.code_location import definitions_of
-    from b44_assets.orchestration.history import PROCESS_TAG, end_abandoned_runs, this_process
     from b44_assets.orchestration.jobs import CODE_LOCATION_TAGS, PROVE_TAG
     from b44_assets.orchestration.partitions import months_from
     from b44_assets.orchestration.resources import Migration
+    from b44_assets.orchestration.run_retention import PROCESS_TAG, end_abandoned_runs, this_process
 
     migration = Migration(
         settings, session.catalog, notice=lambda line: click.echo(f"notice: {line}", err=True), lock=lock
@@ -805,7 +805,7 @@ def _entities(found: tuple[EntityAccount, ...]) -> dict[str, dict[str, Any]]:
 
 
 def _unmapped(session: Session) -> dict[str, dict[str, Any]]:
-    from b44_assets.engine.strays import unmapped_entities
+    from b44_assets.migration.unmapped_entities import unmapped_entities
 
     return {one.entity: {"read": one.records, "file": one.file} for one in unmapped_entities(session)}
 

@@ -7,9 +7,9 @@ import sys
 
 import click
 
-from b44_assets.database.locks import Session as Holder
 from b44_assets.errors import BadBackupError, FinishedError, NotFinishedError, SettingsError
 from b44_assets.options import database_option, json_option, settings_with
+from b44_assets.postgres.locks import Session as Holder
 
 
 @click.command()
@@ -26,11 +26,11 @@ def finish(
     The schemas migration and base44 go to the backup store; the archive is loaded into a scratch server and compared with
     them, and only then are they dropped. The application's tables, and all that keeps them in shape, stay.
     """
-    from b44_assets.backup.operating import Vault, archive_schemas, differences_from
+    from b44_assets.backup.service import Vault, archive_schemas, differences_from
     from b44_assets.catalog import load_catalog
-    from b44_assets.engine.failpoints import failpoint
-    from b44_assets.engine.finishing import SCHEMAS, drop_migration_tables, migration_state, require_finishable
-    from b44_assets.engine.session import Session, migrating
+    from b44_assets.failpoints import failpoint
+    from b44_assets.migration.finish import SCHEMAS, drop_migration_tables, migration_state, require_finishable
+    from b44_assets.session import Session, migrating
 
     settings = settings_with(database_url=database_url)
     session = Session.of(settings, load_catalog(settings.sql_dir))

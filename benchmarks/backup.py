@@ -25,14 +25,14 @@ from rich.table import Column, Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from b44_assets.backup.catalogue import Catalogue
+from b44_assets.backup.encryption import Key
 from b44_assets.backup.model import Backup, BackupKind
 from b44_assets.backup.restoring import restore_logical, restore_physical
-from b44_assets.backup.sealing import Key
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import take
-from b44_assets.backup.verifying import verify
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.backup.verification import verify
 from b44_assets.errors import B44Error
+from b44_assets.postgres.embedded import EmbeddedServer
 from benchmarks.measuring import MIB, BenchmarkError, fresh_database, load, own_peak_rss, run, server, timed, workplace
 
 DATABASE = "b44_benchmark"

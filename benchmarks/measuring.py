@@ -18,8 +18,8 @@ from typing import TypeVar
 import psycopg
 from psycopg import sql
 
-from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.errors import B44Error
+from b44_assets.postgres.embedded import EmbeddedServer
 
 T = TypeVar("T")
 

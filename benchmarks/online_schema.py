@@ -27,15 +27,15 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
-from b44_assets.engine.building import build
-from b44_assets.engine.constraining import apply_constraints
-from b44_assets.engine.indexing import apply_indexes
-from b44_assets.engine.loading import load as load_records
-from b44_assets.engine.partitioning import drain_default
-from b44_assets.engine.session import Session
-from b44_assets.engine.staging import stage
 from b44_assets.errors import B44Error
+from b44_assets.migration.load import load as load_records
+from b44_assets.migration.staging import stage
 from b44_assets.sample import write_sample
+from b44_assets.schema.build import build
+from b44_assets.schema.constraints import apply_constraints
+from b44_assets.schema.indexes import apply_indexes
+from b44_assets.schema.partitions import drain_default
+from b44_assets.session import Session
 from b44_assets.settings import Settings
 
 

@@ -24,14 +24,14 @@ from rich.table import Column, Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
-from b44_assets.database.embedded import EmbeddedServer
-from b44_assets.engine.loading import load as load_records
-from b44_assets.engine.proving import content_parity, row_parity
-from b44_assets.engine.schema import apply
-from b44_assets.engine.session import Session
-from b44_assets.engine.settling import settle
-from b44_assets.engine.staging import StagedExport, stage
 from b44_assets.errors import B44Error
+from b44_assets.migration.load import load as load_records
+from b44_assets.migration.plan import settle
+from b44_assets.migration.staging import StagedExport, stage
+from b44_assets.migration.verification import content_parity, row_parity
+from b44_assets.postgres.embedded import EmbeddedServer
+from b44_assets.schema.apply import apply
+from b44_assets.session import Session
 from b44_assets.settings import DEFAULT_BATCH_SIZE, DEFAULT_STREAMS, Pace, Settings
 from benchmarks.measuring import MIB, fresh_database, load, own_peak_rss, server, server_cpu, timed, workplace
 

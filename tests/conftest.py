@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.postgres.embedded import EmbeddedServer
 from tests.support import PG15_BIN, Pg15, database_url, locked, scratch_folder
 
 # How long an example takes says more of the machine than of the code.

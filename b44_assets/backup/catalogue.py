@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from b44_assets.backup import records
+from b44_assets.backup import serialization as records
+from b44_assets.backup.encryption import Key, Progress, Source, check_stored, ending, seal, unseal
 from b44_assets.backup.model import Backup, BackupKind, Proof, StoredFile
-from b44_assets.backup.sealing import Key, Progress, Source, check_stored, ending, seal, unseal
 from b44_assets.backup.store import CHUNK, Sink, Store
 from b44_assets.errors import BackupError, BadBackupError, why
 from b44_assets.wording import plural

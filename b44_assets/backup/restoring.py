@@ -24,7 +24,7 @@ from typing import IO
 
 from psycopg import sql
 
-from b44_assets.backup import archive
+from b44_assets.backup import wal_archive as archive
 from b44_assets.backup.access import access_of, database_grants, refusal
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.lsn import Segment, lsn, position
@@ -33,10 +33,10 @@ from b44_assets.backup.model import Backup, BackupKind
 from b44_assets.backup.scratch import Scratch, ScratchServer, log_of, own, scratch, serving
 from b44_assets.backup.taking import BASE, DUMP, WAL, Tell
 from b44_assets.backup.tools import Login, complaint, run, server_programs, streaming, transaction
-from b44_assets.database.connect import connect
-from b44_assets.database.embedded import SUPERUSER, EmbeddedServer, make_directory, server_account
-from b44_assets.database.locks import advisory_key
 from b44_assets.errors import BackupError, BadBackupError, why
+from b44_assets.postgres.connect import connect
+from b44_assets.postgres.embedded import SUPERUSER, EmbeddedServer, make_directory, server_account
+from b44_assets.postgres.locks import advisory_key
 
 _JOBS = 2
 _WITH_TRANSACTION_TIMEOUT = 170000

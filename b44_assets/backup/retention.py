@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from b44_assets.backup.archive import systems, wal_files
 from b44_assets.backup.catalogue import Attempt, Catalogue
 from b44_assets.backup.lsn import HISTORY_NAME, Segment, position
 from b44_assets.backup.model import Backup, BackupKind, WalFile
+from b44_assets.backup.wal_archive import systems, wal_files
 
 ABANDONED = timedelta(days=3)
 """How old an attempt is when nobody can be working at it any more, and its failure was told of."""

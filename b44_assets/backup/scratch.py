@@ -21,7 +21,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from b44_assets.backup.tools import complaint
-from b44_assets.database.embedded import (
+from b44_assets.errors import BackupError, why
+from b44_assets.postgres.embedded import (
     PORT,
     SUPERUSER,
     Account,
@@ -37,7 +38,6 @@ from b44_assets.database.embedded import (
     working_directory,
     write_file,
 )
-from b44_assets.errors import BackupError, why
 
 _PREFIX = "b44-scratch-"
 # A folder is renamed once it is locked, so that nobody takes it for one left behind.

@@ -18,9 +18,9 @@ from psycopg.rows import TupleRow
 
 from b44_assets.backup.access import LARGE_OBJECTS, access_differences, access_of
 from b44_assets.backup.model import SourceState, TableState
-from b44_assets.backup.objects import OBJECTS
-from b44_assets.database.deadline import Deadline
+from b44_assets.backup.schema_fingerprint import OBJECTS
 from b44_assets.errors import BackupError
+from b44_assets.postgres.deadline import Deadline
 from b44_assets.wording import plural
 
 # What a session may still set differently, beyond what `connect` settles. A holder of a snapshot may be idle for long.

@@ -22,18 +22,18 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from b44_assets.backup.catalogue import Catalogue
+from b44_assets.backup.consistent_snapshot import standing_still
+from b44_assets.backup.encryption import Progress, Source
 from b44_assets.backup.lsn import Segment, position
 from b44_assets.backup.manifest import MANIFEST, wal_range
 from b44_assets.backup.model import Backup, BackupKind, SourceState, StoredFile
 from b44_assets.backup.receiving import receiving
 from b44_assets.backup.scratch import scratch
-from b44_assets.backup.sealing import Progress, Source
-from b44_assets.backup.standstill import standing_still
 from b44_assets.backup.state import capture, not_set_back, read_sequences, settle, snapshot
 from b44_assets.backup.tools import Login, run, streaming
-from b44_assets.database.clients import shown
-from b44_assets.database.connect import cancelling, connect
 from b44_assets.errors import BackupError
+from b44_assets.postgres.clients import shown
+from b44_assets.postgres.connect import cancelling, connect
 
 logger = logging.getLogger(__name__)
 

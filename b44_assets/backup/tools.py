@@ -19,9 +19,9 @@ from typing import IO, Any
 from psycopg import Connection, conninfo
 from psycopg.rows import TupleRow
 
-from b44_assets.database.clients import Clients, available, choose, newest, system_folders
-from b44_assets.database.embedded import MAJOR_VERSION, Account, RunningAs, install_dir, last_line, reachable_install
 from b44_assets.errors import BackupError, said_with_remedy
+from b44_assets.postgres.clients import Clients, available, choose, newest, system_folders
+from b44_assets.postgres.embedded import MAJOR_VERSION, Account, RunningAs, install_dir, last_line, reachable_install
 
 _SECRETS = ("password", "sslpassword")
 # How long a program may take to end after it was asked to.

@@ -6,27 +6,18 @@ from typing import Any
 import dagster as dg
 
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
-from b44_assets.engine.building import ON_A_TABLE
-from b44_assets.engine.ddl import SchemaChange
-from b44_assets.engine.health import view_fresh
-from b44_assets.engine.lineage import origins
-from b44_assets.engine.loading import Load, load
-from b44_assets.engine.measuring import measure_sizes, repairs_by_rule, staged_fields
-from b44_assets.engine.partitioning import apply_partitions
-from b44_assets.engine.runtime import runtime_digest
-from b44_assets.engine.schema import apply, ensure_tables
-from b44_assets.engine.session import Session
-from b44_assets.engine.staging import stage
-from b44_assets.engine.strays import keep_strays
-from b44_assets.engine.sweeping import sweep
-from b44_assets.engine.tables import describe
-from b44_assets.engine.upkeep import analyze, index_usage, reindex_bloated
-from b44_assets.engine.viewing import apply_view, refresh
-from b44_assets.engine.work import load_months, settle_again, standing
+from b44_assets.maintenance.index_maintenance import analyze, index_usage, reindex_bloated
+from b44_assets.maintenance.size_metrics import measure_sizes, repairs_by_rule, staged_fields
+from b44_assets.maintenance.vacuum import sweep
+from b44_assets.migration.lineage import origins
+from b44_assets.migration.load import Load, load
+from b44_assets.migration.progress import load_months, settle_again, standing
+from b44_assets.migration.staging import stage
+from b44_assets.migration.unmapped_entities import keep_strays
 from b44_assets.orchestration import metadata
 from b44_assets.orchestration.partitions import is_monthly, key_of_month, month_of, range_of
 from b44_assets.orchestration.resources import Migration
-from b44_assets.orchestration.timetable import (
+from b44_assets.orchestration.schedules import (
     MAINTENANCE_JOB,
     MONITORING_JOB,
     PARTITIONS_JOB,
@@ -34,6 +25,15 @@ from b44_assets.orchestration.timetable import (
     STATISTICS_JOB,
     TIMETABLE,
 )
+from b44_assets.schema.apply import apply, ensure_tables
+from b44_assets.schema.build import ON_A_TABLE
+from b44_assets.schema.health import view_fresh
+from b44_assets.schema.introspection import describe
+from b44_assets.schema.online_ddl import SchemaChange
+from b44_assets.schema.partitions import apply_partitions
+from b44_assets.schema.runtime import runtime_digest
+from b44_assets.schema.views import apply_view, refresh
+from b44_assets.session import Session
 
 OWNERS = ["team:database"]
 EXPORT_STAGE = "exports"

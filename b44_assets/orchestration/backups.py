@@ -8,7 +8,7 @@ import dagster as dg
 
 from b44_assets.backup.health import Health
 from b44_assets.backup.model import BackupKind
-from b44_assets.backup.operating import (
+from b44_assets.backup.service import (
     VERIFY_AGAIN_AFTER,
     BackedUp,
     Survey,
@@ -28,7 +28,7 @@ from b44_assets.catalog import Catalog, Kind
 from b44_assets.orchestration import metadata
 from b44_assets.orchestration.assets import key_of, operation
 from b44_assets.orchestration.resources import Migration
-from b44_assets.orchestration.timetable import (
+from b44_assets.orchestration.schedules import (
     BASE_BACKUP_JOB,
     CATALOGUE_JOB,
     DRILL_JOB,

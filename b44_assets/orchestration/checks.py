@@ -8,9 +8,23 @@ from typing import Any, Protocol
 import dagster as dg
 
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
-from b44_assets.engine.drift import schema_drift
-from b44_assets.engine.finishing import CheckResult, migration_state, note_checks
-from b44_assets.engine.health import (
+from b44_assets.maintenance.index_maintenance import index_usage
+from b44_assets.maintenance.query_plans import queries_of, query_plans
+from b44_assets.migration.finish import CheckResult, migration_state, note_checks
+from b44_assets.migration.verification import (
+    Applied,
+    ContentParity,
+    RowParity,
+    content_parity,
+    export_applied,
+    row_parity,
+)
+from b44_assets.orchestration import metadata
+from b44_assets.orchestration.assets import INDEX_USAGE_KEY, key_of, schema_on
+from b44_assets.orchestration.jobs import DELTA_JOB, MIGRATE_JOB, PROVE_TAG
+from b44_assets.orchestration.resources import Migration
+from b44_assets.schema.drift import schema_drift
+from b44_assets.schema.health import (
     constraints_valid,
     foreign_keys_hold,
     indexes_valid,
@@ -19,15 +33,8 @@ from b44_assets.engine.health import (
     view_equals_query,
     view_fresh,
 )
-from b44_assets.engine.partitioning import check_bounds, check_global_ids
-from b44_assets.engine.plans import queries_of, query_plans
-from b44_assets.engine.proving import Applied, ContentParity, RowParity, content_parity, export_applied, row_parity
-from b44_assets.engine.session import Session, persevering, side_by_side
-from b44_assets.engine.upkeep import index_usage
-from b44_assets.orchestration import metadata
-from b44_assets.orchestration.assets import INDEX_USAGE_KEY, key_of, schema_on
-from b44_assets.orchestration.jobs import DELTA_JOB, MIGRATE_JOB, PROVE_TAG
-from b44_assets.orchestration.resources import Migration
+from b44_assets.schema.partitions import check_bounds, check_global_ids
+from b44_assets.session import Session, persevering, side_by_side
 
 
 def build_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:

@@ -31,7 +31,7 @@ from b44_assets.orchestration.backups import (
     OF_BACKUP,
     WAL_KEY,
 )
-from b44_assets.orchestration.timetable import (
+from b44_assets.orchestration.schedules import (
     BASE_BACKUP_JOB,
     CATALOGUE_JOB,
     DRILL_JOB,

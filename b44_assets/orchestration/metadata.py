@@ -10,15 +10,23 @@ from typing import Any
 
 import dagster as dg
 
-from b44_assets.backup.archive import Shipped
-from b44_assets.backup.drilling import Drill
+from b44_assets.backup.drill import Drill
 from b44_assets.backup.model import Backup
-from b44_assets.backup.operating import BackedUp
 from b44_assets.backup.retention import Expiry
+from b44_assets.backup.service import BackedUp
+from b44_assets.backup.wal_archive import Shipped
 from b44_assets.catalog import Spec
-from b44_assets.engine.ddl import SchemaChange
-from b44_assets.engine.drift import SchemaDrift
-from b44_assets.engine.health import (
+from b44_assets.maintenance.index_maintenance import IndexUsage
+from b44_assets.maintenance.query_plans import QueryPlans
+from b44_assets.maintenance.size_metrics import Repaired, Sizes
+from b44_assets.maintenance.vacuum import Sweep
+from b44_assets.migration.lineage import Origin
+from b44_assets.migration.load import Load
+from b44_assets.migration.progress import Standing
+from b44_assets.migration.staging import StagedExport
+from b44_assets.migration.verification import Applied, ContentParity, RowParity
+from b44_assets.schema.drift import SchemaDrift
+from b44_assets.schema.health import (
     ConstraintsValid,
     ForeignKeysHold,
     IndexesValid,
@@ -27,17 +35,9 @@ from b44_assets.engine.health import (
     ViewEqualsQuery,
     ViewFresh,
 )
-from b44_assets.engine.lineage import Origin
-from b44_assets.engine.loading import Load
-from b44_assets.engine.measuring import Repaired, Sizes
-from b44_assets.engine.partitioning import BoundsCheck, GlobalIds, PartitionSet
-from b44_assets.engine.plans import QueryPlans
-from b44_assets.engine.proving import Applied, ContentParity, RowParity
-from b44_assets.engine.staging import StagedExport
-from b44_assets.engine.sweeping import Sweep
-from b44_assets.engine.tables import TableDescription
-from b44_assets.engine.upkeep import IndexUsage
-from b44_assets.engine.work import Standing
+from b44_assets.schema.introspection import TableDescription
+from b44_assets.schema.online_ddl import SchemaChange
+from b44_assets.schema.partitions import BoundsCheck, GlobalIds, PartitionSet
 from b44_assets.settings import month_text
 
 LISTED = 50

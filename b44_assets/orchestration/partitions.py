@@ -7,7 +7,7 @@ from datetime import date
 import dagster as dg
 
 from b44_assets.catalog import Catalog
-from b44_assets.engine.loading import Range
+from b44_assets.migration.load import Range
 from b44_assets.settings import month_text
 
 KEY_FORMAT = "%Y-%m"

@@ -16,17 +16,24 @@ import dagster as dg
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from b44_assets.catalog import Catalog, Kind
-from b44_assets.engine.finishing import migration_state
-from b44_assets.engine.work import StagedFile, books_exist, failed_parts, rows_in_defaults, staged_files, standing
 from b44_assets.exports import discover
+from b44_assets.migration.finish import migration_state
+from b44_assets.migration.progress import (
+    StagedFile,
+    books_exist,
+    failed_parts,
+    rows_in_defaults,
+    staged_files,
+    standing,
+)
 from b44_assets.orchestration.alerts import Alert, send
 from b44_assets.orchestration.assets import PENDING_WORK_KEY, STRAYS_KEY, export_key, key_of
-from b44_assets.orchestration.history import UNFINISHED, end_abandoned_runs
 from b44_assets.orchestration.jobs import DELTA_JOB, MIGRATE_JOB
+from b44_assets.orchestration.materialization_sync import report_what_is_in
 from b44_assets.orchestration.partitions import RANGE_END, RANGE_START, is_monthly, key_of_month, next_month, range_tags
-from b44_assets.orchestration.reporting import report_what_is_in
 from b44_assets.orchestration.resources import Migration
-from b44_assets.orchestration.timetable import PARTITIONS_JOB
+from b44_assets.orchestration.run_retention import UNFINISHED, end_abandoned_runs
+from b44_assets.orchestration.schedules import PARTITIONS_JOB
 from b44_assets.settings import Settings
 
 RETRIES_OF_A_FAILED_BATCH = 3

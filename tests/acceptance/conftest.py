@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.postgres.embedded import EmbeddedServer
 from tests.acceptance.support import EXPORTS, REPOSITORY, Command, Result, environment
 from tests.support import made_once
 

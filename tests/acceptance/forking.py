@@ -17,12 +17,12 @@ from pathlib import Path
 _PRELOADED = [
     "b44_assets.cli",
     "b44_assets.definitions",
-    "b44_assets.engine.proving",
-    "b44_assets.engine.report",
+    "b44_assets.migration.verification",
+    "b44_assets.migration.report",
     "b44_assets.exports",
     "b44_assets.instance",
     "b44_assets.orchestration.code_location",
-    "b44_assets.orchestration.history",
+    "b44_assets.orchestration.run_retention",
     "dagster_postgres",
     "tests.acceptance.forking",
 ]

@@ -16,7 +16,7 @@ from dagster._core.definitions.repository_definition.valid_definitions import SI
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from psycopg import sql
 
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.postgres.embedded import EmbeddedServer
 from tests.acceptance.conftest import Migrated
 from tests.acceptance.support import (
     REPOSITORY,

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from b44_assets.cli import main
-from b44_assets.database.clients import available, shown
+from b44_assets.postgres.clients import available, shown
 from tests.support import Pg15
 
 Doctor = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
@@ -57,7 +57,7 @@ def test_a_server_of_the_users_own_is_told_with_its_minor_release(doctor: Doctor
 def test_programs_that_may_not_know_the_server_are_told_with_the_remedy(
     doctor: Doctor, pg15: Pg15, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("b44_assets.database.clients.INSTALLED", ())
+    monkeypatch.setattr("b44_assets.postgres.clients.INSTALLED", ())
 
     _, findings = doctor("--database-url", pg15.url())
 

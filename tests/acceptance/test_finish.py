@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 
-from b44_assets.backup.sealing import Key
-from b44_assets.database.locks import advisory_key
+from b44_assets.backup.encryption import Key
+from b44_assets.postgres.locks import advisory_key
 from tests.acceptance.conftest import Databases, Migrated
 from tests.acceptance.support import Command, environment, rows, state, value
 from tests.support import made_once
@@ -197,13 +197,13 @@ def test_a_store_that_is_damaged_meanwhile_keeps_the_tables(command: Command) ->
     """The archive is read back before anything is dropped."""
     done = run_with(
         command,
-        "import b44_assets.backup.verifying as v, pathlib\n"
+        "import b44_assets.backup.verification as v, pathlib\n"
         "whole = v.verify\n"
         "def damaged(catalogue, backup, **named):\n"
         "    path = pathlib.Path(catalogue.store.location) / 'backups' / backup.id / backup.files[0].name\n"
         "    data = bytearray(path.read_bytes()); data[len(data) // 2] ^= 1; path.write_bytes(data)\n"
         "    return whole(catalogue, backup, **named)\n"
-        "import b44_assets.backup.operating as o\n"
+        "import b44_assets.backup.service as o\n"
         "o.verify = damaged\n",
     )
     assert (done.returncode, "nothing was dropped" in done.stderr, "Traceback" in done.stderr) == (1, True, False), done
@@ -215,7 +215,7 @@ def test_killed_anywhere_it_is_run_again(command: Command, point: str) -> None:
     before = state(command.environment["B44_DATABASE_URL"])
     killed = run_with(
         command,
-        "import os\nfrom b44_assets.engine import failpoints\n"
+        "import os\nfrom b44_assets import failpoints\n"
         "def kill(name, conn):\n"
         f"    if name == {point!r}: os.kill(os.getpid(), 9)\n"
         "failpoints._armed.append(kill)\n",

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.postgres.embedded import EmbeddedServer
 from tests.acceptance.conftest import Databases, Migrated
 from tests.acceptance.support import (
     EXPORTS,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from b44_assets.database.connect import connect
+from b44_assets.postgres.connect import connect
 from tests.acceptance.conftest import Migrated
 from tests.acceptance.support import Command, rows, value
 

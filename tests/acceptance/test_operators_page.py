@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from b44_assets.backup.sealing import Key
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.backup.encryption import Key
+from b44_assets.postgres.embedded import EmbeddedServer
 from tests.acceptance.support import Command, environment, rows, value
 from tests.support import made_once
 

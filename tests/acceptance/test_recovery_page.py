@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from b44_assets.backup.sealing import Key
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.backup.encryption import Key
+from b44_assets.postgres.embedded import EmbeddedServer
 from tests.acceptance.support import COMMAND, EXPORTS, PATIENCE, REPOSITORY, Command, Result, environment, rows, value
 from tests.acceptance.test_operators_page import wait_for
 from tests.support import made_once

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from b44_assets.catalog import Kind, load_catalog
-from b44_assets.database.embedded import install_dir
-from b44_assets.engine.runtime import install_runtime, require_runtime
-from b44_assets.engine.session import Session
 from b44_assets.errors import DatabaseError
+from b44_assets.postgres.embedded import install_dir
+from b44_assets.schema.runtime import install_runtime, require_runtime
+from b44_assets.session import Session
 from b44_assets.settings import Settings
 from tests.acceptance.support import Command
 

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from b44_assets.backup.archive import archive_command
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.store import Store
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.backup.wal_archive import archive_command
+from b44_assets.postgres.embedded import EmbeddedServer
 from tests.backup.loading import clear
 
 

@@ -16,15 +16,15 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from b44_assets.backup import records
+from b44_assets.backup import serialization as records
 from b44_assets.backup.access import access_differences, access_of
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.model import Access, Backup, BackupKind
 from b44_assets.backup.restoring import restore_logical
 from b44_assets.backup.taking import take
-from b44_assets.backup.verifying import verify
-from b44_assets.database.connect import connect
+from b44_assets.backup.verification import verify
 from b44_assets.errors import BackupError
+from b44_assets.postgres.connect import connect
 
 # Of a database with roles: an owner, one who reads, one who is named by a policy only.
 SHOP = """

@@ -3,7 +3,6 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from b44_assets.backup.archive import Waiting
 from b44_assets.backup.catalogue import Attempt
 from b44_assets.backup.health import (
     fresh,
@@ -16,6 +15,7 @@ from b44_assets.backup.health import (
 )
 from b44_assets.backup.lsn import lsn, position
 from b44_assets.backup.model import Backup, BackupKind
+from b44_assets.backup.wal_archive import Waiting
 from tests.backup.making import BAD, GOOD, NOW, SEGMENT_SIZE, SYSTEM, a_backup, archived
 
 LOGICAL, BASE, INCREMENTAL = BackupKind.LOGICAL, BackupKind.BASE, BackupKind.INCREMENTAL

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from b44_assets.backup import records
+from b44_assets.backup import serialization as records
 from b44_assets.backup.catalogue import Catalogue
+from b44_assets.backup.encryption import Key
 from b44_assets.backup.model import Backup, BackupKind, Proof
-from b44_assets.backup.sealing import Key
 from b44_assets.backup.store import Store
 from b44_assets.errors import BackupError, BadBackupError
 from tests.backup import disks

@@ -14,10 +14,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from b44_assets.backup import archive
-from b44_assets.backup.archiving import archiving
+from b44_assets.backup import wal_archive as archive
+from b44_assets.backup.archive_settings import archiving
 from b44_assets.backup.catalogue import Catalogue
-from b44_assets.backup.drilling import drill, history
+from b44_assets.backup.drill import drill, history
+from b44_assets.backup.encryption import Key
 from b44_assets.backup.lsn import lsn, position
 from b44_assets.backup.model import Backup, BackupKind, Proof
 from b44_assets.backup.restoring import (
@@ -29,13 +30,12 @@ from b44_assets.backup.restoring import (
     restore_physical,
 )
 from b44_assets.backup.scratch import scratch
-from b44_assets.backup.sealing import Key
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import take
-from b44_assets.backup.verifying import verify
-from b44_assets.database.connect import connect
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.backup.verification import verify
 from b44_assets.errors import B44Error, BackupError, BadBackupError
+from b44_assets.postgres.connect import connect
+from b44_assets.postgres.embedded import EmbeddedServer
 from tests.backup.loading import Commit, clear, commits, writing
 from tests.backup.making import WHOLE
 

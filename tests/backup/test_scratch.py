@@ -22,8 +22,8 @@ from b44_assets.backup.scratch import scratch
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import ManifestTap, take
 from b44_assets.backup.tools import Login, complaint, server_programs
-from b44_assets.database.clients import available
 from b44_assets.errors import BackupError
+from b44_assets.postgres.clients import available
 from tests.backup.disks import small
 
 REPOSITORY = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ SERVING = """
 import sys, time
 from b44_assets.backup.scratch import scratch, serving
 from b44_assets.backup.tools import server_programs
-from b44_assets.backup.verifying import _initialize
+from b44_assets.backup.verification import _initialize
 with scratch() as place:
     programs = server_programs(18, None, place.account)
     _initialize(place, place.folder / "data", programs)

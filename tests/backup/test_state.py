@@ -9,10 +9,10 @@ from psycopg import sql
 
 from b44_assets.backup.model import SourceState
 from b44_assets.backup.state import capture, differences, not_set_back, settle, snapshot
-from b44_assets.database.connect import connect
-from b44_assets.database.deadline import Deadline
-from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.errors import BackupError
+from b44_assets.postgres.connect import connect
+from b44_assets.postgres.deadline import Deadline
+from b44_assets.postgres.embedded import EmbeddedServer
 from tests.backup.loading import ZOO
 
 # What somebody might lose, and how it is named.

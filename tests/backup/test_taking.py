@@ -15,18 +15,18 @@ import psycopg
 import pytest
 
 from b44_assets.backup.catalogue import Catalogue
+from b44_assets.backup.consistent_snapshot import standing_still
+from b44_assets.backup.encryption import Key
 from b44_assets.backup.lsn import position
 from b44_assets.backup.model import Backup, BackupKind, Proof
-from b44_assets.backup.sealing import Key
-from b44_assets.backup.standstill import standing_still
 from b44_assets.backup.state import settle
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import take
-from b44_assets.backup.verifying import verify
-from b44_assets.database.clients import shown
-from b44_assets.database.connect import connect
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.backup.verification import verify
 from b44_assets.errors import BackupError
+from b44_assets.postgres.clients import shown
+from b44_assets.postgres.connect import connect
+from b44_assets.postgres.embedded import EmbeddedServer
 from tests.backup.loading import ZOO, commits, writing
 from tests.backup.making import WHOLE
 
@@ -115,7 +115,7 @@ def test_a_logical_backup_of_an_older_server_is_good(older: str, catalogue: Cata
 def test_a_logical_backup_of_an_older_server_is_good_on_a_newer_one(
     older: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("b44_assets.database.clients.INSTALLED", ())
+    monkeypatch.setattr("b44_assets.postgres.clients.INSTALLED", ())
 
     backup = proven(catalogue, BackupKind.LOGICAL, older)
 
@@ -136,7 +136,7 @@ def test_an_older_server_is_dumped_by_programs_of_its_own_version(older: str, ca
 def test_programs_that_may_not_know_the_server_are_told_of(
     older: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("b44_assets.database.clients.INSTALLED", ())
+    monkeypatch.setattr("b44_assets.postgres.clients.INSTALLED", ())
     said: list[str] = []
 
     take(BackupKind.LOGICAL, older, catalogue, tell=said.append)
@@ -171,7 +171,7 @@ def test_a_snapshot_and_a_position_say_the_same_under_load(
 
 
 def test_a_transaction_that_does_not_end_is_named(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("b44_assets.backup.standstill._TRYING_SECONDS", 0.5)
+    monkeypatch.setattr("b44_assets.backup.consistent_snapshot._TRYING_SECONDS", 0.5)
     with (
         psycopg.connect(source) as writer,
         connect(source, autocommit=True) as asker,

@@ -10,7 +10,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from b44_assets.backup.operating import Vault
+from b44_assets.backup.service import Vault
 from b44_assets.catalog import load_catalog
 from b44_assets.orchestration.code_location import definitions_of
 from b44_assets.orchestration.resources import Migration

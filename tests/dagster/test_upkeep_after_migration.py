@@ -9,9 +9,9 @@ import dagster as dg
 import pytest
 
 from b44_assets.catalog import Kind
-from b44_assets.engine.building import build
-from b44_assets.engine.finishing import drop_migration_tables
-from b44_assets.engine.runtime import install_runtime
+from b44_assets.migration.finish import drop_migration_tables
+from b44_assets.schema.build import build
+from b44_assets.schema.runtime import install_runtime
 from tests.dagster.conftest import Place
 
 JOBS = (

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 from psycopg import errors
 
-from b44_assets.engine.work import settle_again
+from b44_assets.migration.progress import settle_again
 from b44_assets.settings import QuarantineLimit
 from tests.database.conftest import Record, Target, object_id, post, user
 

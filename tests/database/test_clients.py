@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from b44_assets.backup.restoring import without_internal_options
-from b44_assets.database import clients
-from b44_assets.database.clients import Clients, available, choose, newest, shown
 from b44_assets.errors import DatabaseError
+from b44_assets.postgres import clients
+from b44_assets.postgres.clients import Clients, available, choose, newest, shown
 
 ORIGINS = ("configured", "system", "bundled")
 

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from psycopg import errors, sql
 from psycopg.rows import TupleRow
 
-from b44_assets.database import connect as module
-from b44_assets.database.connect import cancelling, connect, redact
-from b44_assets.database.embedded import EmbeddedServer
-from b44_assets.database.locks import LockRetry, Session, advisory_key, advisory_lock, watched, with_lock_retries
 from b44_assets.errors import DatabaseError, LockLostError, TransientDatabaseError
+from b44_assets.postgres import connect as module
+from b44_assets.postgres.connect import cancelling, connect, redact
+from b44_assets.postgres.embedded import EmbeddedServer
+from b44_assets.postgres.locks import LockRetry, Session, advisory_key, advisory_lock, watched, with_lock_retries
 from tests.support import Pg15, free_port
 
 SECRET = "Geheim7Secret"

@@ -21,9 +21,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from b44_assets.database import embedded as module
-from b44_assets.database.embedded import EmbeddedServer, configuration, dagster_url, target_url
 from b44_assets.errors import DatabaseError
+from b44_assets.postgres import embedded as module
+from b44_assets.postgres.embedded import EmbeddedServer, configuration, dagster_url, target_url
 from b44_assets.settings import Settings
 from tests.support import ordinary_account
 
@@ -110,7 +110,7 @@ def starter(home: Path, then: str) -> list[str]:
     code = f"""
 import os, signal, sys, time
 from pathlib import Path
-from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.postgres.embedded import EmbeddedServer
 EmbeddedServer(Path({str(home)!r})).start()
 {then}
 """

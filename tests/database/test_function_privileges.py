@@ -11,7 +11,7 @@ import pytest
 from psycopg import errors, sql
 
 from b44_assets.catalog import Kind
-from b44_assets.engine.schema import apply
+from b44_assets.schema.apply import apply
 from tests.database.conftest import Target, post, user
 
 _OURS = """

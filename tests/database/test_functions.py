@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind
-from b44_assets.database.connect import connect
-from b44_assets.engine.schema import apply
-from b44_assets.engine.session import Session
+from b44_assets.postgres.connect import connect
+from b44_assets.schema.apply import apply
+from b44_assets.session import Session
 from tests.conftest import Pg15
 from tests.database.conftest import FIRST_SECOND, NAMESPACE, SYSTEM_USER, Target, new_database, object_id, uuid_of
 

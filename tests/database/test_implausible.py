@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from b44_assets.engine import sources
-from b44_assets.engine.loading import Range
-from b44_assets.engine.partitioning import apply_partitions, check_bounds
-from b44_assets.engine.proving import content_parity, row_parity
-from b44_assets.engine.undoing import undo_month
+from b44_assets.migration import sources
+from b44_assets.migration.load import Range
+from b44_assets.migration.rollback import undo_month
+from b44_assets.migration.verification import content_parity, row_parity
+from b44_assets.schema.partitions import apply_partitions, check_bounds
 from tests.database.conftest import Target, object_id, post, user
 from tests.database.test_functions import timestamp
 

@@ -6,14 +6,14 @@ import psycopg
 import pytest
 
 from b44_assets.catalog import Catalog, Kind
-from b44_assets.database.connect import connect
-from b44_assets.database.locks import advisory_lock, with_lock_retries
-from b44_assets.engine.building import build
-from b44_assets.engine.loading import load
-from b44_assets.engine.proving import content_parity
-from b44_assets.engine.session import Session
-from b44_assets.engine.staging import stage
 from b44_assets.errors import DatabaseError
+from b44_assets.migration.load import load
+from b44_assets.migration.staging import stage
+from b44_assets.migration.verification import content_parity
+from b44_assets.postgres.connect import connect
+from b44_assets.postgres.locks import advisory_lock, with_lock_retries
+from b44_assets.schema.build import build
+from b44_assets.session import Session
 from tests.database.conftest import Target
 from tests.database.pooler import PGBOUNCER, pooled
 from tests.faults.scenario import FIRST, write_exports

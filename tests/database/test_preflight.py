@@ -11,10 +11,10 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from b44_assets.catalog import Catalog, Kind
-from b44_assets.engine.building import build
-from b44_assets.engine.preflight import need_room
-from b44_assets.engine.session import Session
 from b44_assets.errors import DatabaseError
+from b44_assets.schema.build import build
+from b44_assets.schema.preflight import need_room
+from b44_assets.session import Session
 
 CATALOGUE = """
     select array(select concat_ws(' ', oid, relname, relkind, relacl) from pg_class order by oid),

@@ -19,8 +19,8 @@ from psycopg import sql
 
 from b44_assets import cli
 from b44_assets.catalog import Catalog
-from b44_assets.engine.session import Session, explained
 from b44_assets.errors import DatabaseError, ExhaustedError, FullDiskError, free_at, said_with_remedy, why
+from b44_assets.session import Session, explained
 from tests.backup import disks
 
 AGAIN = "run the same command again: it goes on where it stopped"

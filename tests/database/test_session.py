@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from b44_assets.catalog import Catalog
-from b44_assets.engine.ddl import raise_memory
-from b44_assets.engine.session import Connection, Session, scalar, side_by_side
 from b44_assets.errors import DatabaseError
+from b44_assets.schema.online_ddl import raise_memory
+from b44_assets.session import Connection, Session, scalar, side_by_side
 from tests.database.conftest import Target
 
 STATE = """

@@ -12,16 +12,16 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind
-from b44_assets.database.connect import connect
-from b44_assets.engine.building import build
-from b44_assets.engine.drift import schema_drift
-from b44_assets.engine.health import constraints_valid, foreign_keys_hold, indexes_valid, slugs_registered
-from b44_assets.engine.loading import load
-from b44_assets.engine.plans import query_plans
-from b44_assets.engine.proving import content_parity, row_parity
-from b44_assets.engine.session import Session
-from b44_assets.engine.staging import stage
 from b44_assets.errors import DatabaseError
+from b44_assets.maintenance.query_plans import query_plans
+from b44_assets.migration.load import load
+from b44_assets.migration.staging import stage
+from b44_assets.migration.verification import content_parity, row_parity
+from b44_assets.postgres.connect import connect
+from b44_assets.schema.build import build
+from b44_assets.schema.drift import schema_drift
+from b44_assets.schema.health import constraints_valid, foreign_keys_hold, indexes_valid, slugs_registered
+from b44_assets.session import Session
 from b44_assets.settings import Pace
 from tests.database.conftest import new_database
 from tests.faults.scenario import FIRST, State, differences, state, write_exports

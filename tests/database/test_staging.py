@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from b44_assets.engine.correcting import correct
-from b44_assets.engine.failpoints import armed
-from b44_assets.engine.proving import content_parity
-from b44_assets.engine.session import Connection
-from b44_assets.engine.strays import UnmappedEntity, keep_strays, unmapped_entities
 from b44_assets.errors import ExportError
+from b44_assets.failpoints import armed
+from b44_assets.migration.corrections import correct
+from b44_assets.migration.unmapped_entities import UnmappedEntity, keep_strays, unmapped_entities
+from b44_assets.migration.verification import content_parity
+from b44_assets.session import Connection
 from b44_assets.settings import ContentFormat
 from tests.database.conftest import Outcome, Record, Target, object_id, post, user, uuid_of
 
@@ -425,7 +425,7 @@ def test_a_table_whose_ids_are_all_blank_is_refused(guide: Target) -> None:
 
 
 def stage_tables(target: Target) -> list[bool]:
-    from b44_assets.engine.staging import stage
+    from b44_assets.migration.staging import stage
 
     mappings = target.session.catalog.mappings
     return [stage(target.session, mappings[table], None).changed for table in ("users", "posts")]

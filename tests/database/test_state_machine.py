@@ -23,12 +23,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from b44_assets.engine.failpoints import armed
-from b44_assets.engine.loading import load
-from b44_assets.engine.proving import content_parity, row_parity
-from b44_assets.engine.session import Connection
-from b44_assets.engine.staging import stage
-from b44_assets.engine.undoing import undo_month, undo_run
+from b44_assets.failpoints import armed
+from b44_assets.migration.load import load
+from b44_assets.migration.rollback import undo_month, undo_run
+from b44_assets.migration.staging import stage
+from b44_assets.migration.verification import content_parity, row_parity
+from b44_assets.session import Connection
 from tests.database.conftest import Target, object_id, uuid_of
 
 USERS, POSTS = "users", "posts"

@@ -14,9 +14,9 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, load_catalog
-from b44_assets.database.embedded import EmbeddedServer
-from b44_assets.engine.failpoints import armed
-from b44_assets.engine.session import Connection, Session
+from b44_assets.failpoints import armed
+from b44_assets.postgres.embedded import EmbeddedServer
+from b44_assets.session import Connection, Session
 from tests.database.conftest import SQL_DIR
 from tests.faults.crashing import Crasher, Hits, crasher
 from tests.faults.scenario import PHASES, State, differences, prepare, session_of, state_at, write_exports

@@ -21,8 +21,8 @@ from pathlib import Path
 import psycopg
 
 from b44_assets.catalog import load_catalog
-from b44_assets.engine.failpoints import Armed, armed
-from b44_assets.engine.session import Connection
+from b44_assets.failpoints import Armed, armed
+from b44_assets.session import Connection
 from tests.faults.scenario import PHASES, PROVOKED, session_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -18,14 +18,14 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind
-from b44_assets.engine.building import build
-from b44_assets.engine.indexing import apply_indexes
-from b44_assets.engine.loading import load
-from b44_assets.engine.session import Connection, Session
-from b44_assets.engine.staging import stage
-from b44_assets.engine.strays import keep_strays
-from b44_assets.engine.undoing import undo_run
-from b44_assets.engine.viewing import refresh
+from b44_assets.migration.load import load
+from b44_assets.migration.rollback import undo_run
+from b44_assets.migration.staging import stage
+from b44_assets.migration.unmapped_entities import keep_strays
+from b44_assets.schema.build import build
+from b44_assets.schema.indexes import apply_indexes
+from b44_assets.schema.views import refresh
+from b44_assets.session import Connection, Session
 from b44_assets.settings import Pace
 from tests.database.conftest import Record, object_id, post, user
 

@@ -17,11 +17,11 @@ import psycopg
 import pytest
 
 from b44_assets.catalog import load_catalog
-from b44_assets.database.embedded import EmbeddedServer
-from b44_assets.engine.failpoints import FAILPOINTS as ALL_FAILPOINTS
-from b44_assets.engine.failpoints import Armed, armed
-from b44_assets.engine.session import Connection
 from b44_assets.errors import B44Error
+from b44_assets.failpoints import FAILPOINTS as ALL_FAILPOINTS
+from b44_assets.failpoints import Armed, armed
+from b44_assets.postgres.embedded import EmbeddedServer
+from b44_assets.session import Connection
 from tests.database.conftest import SQL_DIR
 from tests.faults.conftest import Stage, batches_begun, set_stage
 from tests.faults.crashing import ANY, Crasher, Hits, Order, lose, provoked_for, provoking

@@ -7,9 +7,9 @@ import time
 import psycopg
 import pytest
 
-from b44_assets.engine import session as engine_session
-from b44_assets.engine.failpoints import armed
-from b44_assets.engine.session import Connection
+from b44_assets import session as engine_session
+from b44_assets.failpoints import armed
+from b44_assets.session import Connection
 from tests.faults.conftest import Stage
 from tests.faults.crashing import Hits
 from tests.faults.scenario import FIRST, SECOND

@@ -10,12 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from b44_assets.engine.failpoints import armed
-from b44_assets.engine.loading import load
-from b44_assets.engine.session import Connection, migrating
-from b44_assets.engine.settling import settle
-from b44_assets.engine.staging import stage
 from b44_assets.errors import B44Error, LockLostError
+from b44_assets.failpoints import armed
+from b44_assets.migration.load import load
+from b44_assets.migration.plan import settle
+from b44_assets.migration.staging import stage
+from b44_assets.session import Connection, migrating
 from tests.faults.conftest import Stage
 from tests.faults.scenario import FIRST, PHASES, SECOND
 

@@ -10,9 +10,10 @@ import psycopg
 import pytest
 
 from b44_assets.catalog import Kind
-from b44_assets.engine.building import build
-from b44_assets.engine.drift import schema_drift
-from b44_assets.engine.finishing import (
+from b44_assets.errors import NotFinishedError
+from b44_assets.maintenance.index_maintenance import index_usage, reindex_bloated
+from b44_assets.maintenance.query_plans import queries_of, query_plans
+from b44_assets.migration.finish import (
     DEPENDENTS,
     SCHEMAS,
     CheckResult,
@@ -21,7 +22,10 @@ from b44_assets.engine.finishing import (
     note_checks,
     require_finishable,
 )
-from b44_assets.engine.health import (
+from b44_assets.migration.verification import accounts
+from b44_assets.schema.build import build
+from b44_assets.schema.drift import schema_drift
+from b44_assets.schema.health import (
     constraints_valid,
     foreign_keys_hold,
     indexes_valid,
@@ -29,13 +33,9 @@ from b44_assets.engine.health import (
     view_equals_query,
     view_fresh,
 )
-from b44_assets.engine.partitioning import check_bounds, check_global_ids
-from b44_assets.engine.plans import queries_of, query_plans
-from b44_assets.engine.proving import accounts
-from b44_assets.engine.runtime import install_runtime
-from b44_assets.engine.session import Session
-from b44_assets.engine.upkeep import index_usage, reindex_bloated
-from b44_assets.errors import NotFinishedError
+from b44_assets.schema.partitions import check_bounds, check_global_ids
+from b44_assets.schema.runtime import install_runtime
+from b44_assets.session import Session
 
 ARCHIVED_AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 

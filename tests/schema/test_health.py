@@ -14,8 +14,10 @@ import psycopg
 import pytest
 
 from b44_assets.catalog import Kind, Spec, load_catalog
-from b44_assets.engine.drift import schema_drift
-from b44_assets.engine.health import (
+from b44_assets.maintenance.index_maintenance import index_usage, reindex_bloated
+from b44_assets.maintenance.query_plans import query_plans
+from b44_assets.schema.drift import schema_drift
+from b44_assets.schema.health import (
     constraints_valid,
     foreign_keys_hold,
     indexes_valid,
@@ -24,9 +26,7 @@ from b44_assets.engine.health import (
     view_equals_query,
     view_fresh,
 )
-from b44_assets.engine.plans import query_plans
-from b44_assets.engine.session import Session
-from b44_assets.engine.upkeep import index_usage, reindex_bloated
+from b44_assets.session import Session
 
 TABLES = ("users", "categories", "posts", "events", "user_preferences", "user_sessions", "audit_logs")
 

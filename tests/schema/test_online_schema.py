@@ -17,16 +17,16 @@ import pytest
 from psycopg import errors
 
 from b44_assets.catalog import Kind, Spec, load_catalog
-from b44_assets.engine import ddl
-from b44_assets.engine.constraining import apply_constraints
-from b44_assets.engine.ddl import SchemaChange
-from b44_assets.engine.indexing import apply_indexes
-from b44_assets.engine.partitioning import apply_partitions
-from b44_assets.engine.schema import apply
-from b44_assets.engine.session import Session
-from b44_assets.engine.triggering import apply_triggers
-from b44_assets.engine.viewing import apply_view, refresh
 from b44_assets.errors import DatabaseError
+from b44_assets.schema import online_ddl as ddl
+from b44_assets.schema.apply import apply
+from b44_assets.schema.constraints import apply_constraints
+from b44_assets.schema.indexes import apply_indexes
+from b44_assets.schema.online_ddl import SchemaChange
+from b44_assets.schema.partitions import apply_partitions
+from b44_assets.schema.triggers import apply_triggers
+from b44_assets.schema.views import apply_view, refresh
+from b44_assets.session import Session
 
 Db = psycopg.Connection[Any]
 

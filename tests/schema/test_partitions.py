@@ -20,9 +20,10 @@ from psycopg import errors, sql
 from psycopg.rows import TupleRow
 
 from b44_assets.catalog import Catalog, Kind
-from b44_assets.engine.drift import schema_drift
-from b44_assets.engine.health import slugs_registered
-from b44_assets.engine.partitioning import (
+from b44_assets.errors import DatabaseError
+from b44_assets.schema.drift import schema_drift
+from b44_assets.schema.health import slugs_registered
+from b44_assets.schema.partitions import (
     apply_partitions,
     check_bounds,
     check_global_ids,
@@ -32,8 +33,7 @@ from b44_assets.engine.partitioning import (
     keep_ahead,
     months_ago,
 )
-from b44_assets.engine.session import Session
-from b44_assets.errors import DatabaseError
+from b44_assets.session import Session
 from tests.support import database_url
 
 Connection = psycopg.Connection[TupleRow]
@@ -1323,7 +1323,7 @@ def test_what_hangs_on_the_default_partition_is_named_before_anything_is_done(
 def test_a_lock_that_is_never_to_be_had_ends_with_who_has_it(
     session: Session, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("b44_assets.engine.partitioning.LOCK_ATTEMPTS", 2)
+    monkeypatch.setattr("b44_assets.schema.partitions.LOCK_ATTEMPTS", 2)
     add_posts(conn, "2025-03", 5)
     step_until(conn, "swapping")
     with psycopg.connect(session.url, application_name="long report") as reader:

@@ -12,8 +12,8 @@ import pytest
 from psycopg import errors
 
 from b44_assets.catalog import Kind
-from b44_assets.engine.building import build
-from b44_assets.engine.session import Session
+from b44_assets.schema.build import build
+from b44_assets.session import Session
 
 Db = psycopg.Connection[Any]
 AUTHOR = uuid.UUID("11111111-1111-4111-8111-111111111111")

@@ -12,13 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from b44_assets.backup.objects import OBJECTS
+from b44_assets.backup.schema_fingerprint import OBJECTS
 from b44_assets.catalog import Catalog, Kind, constraint_definitions, load_catalog
-from b44_assets.database.embedded import install_dir
-from b44_assets.engine.constraining import apply_constraints
-from b44_assets.engine.drift import schema_drift
-from b44_assets.engine.session import Session
 from b44_assets.errors import CatalogError
+from b44_assets.postgres.embedded import install_dir
+from b44_assets.schema.constraints import apply_constraints
+from b44_assets.schema.drift import schema_drift
+from b44_assets.session import Session
 from tests.schema.test_online_schema import spec
 
 IDENTITIES = """

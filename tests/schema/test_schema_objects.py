@@ -19,9 +19,9 @@ import pytest
 from psycopg import errors
 
 from b44_assets.catalog import Catalog, Kind, constraint_definitions, index_definitions, load_catalog
-from b44_assets.engine.building import build
-from b44_assets.engine.session import Session
 from b44_assets.errors import CatalogError
+from b44_assets.schema.build import build
+from b44_assets.session import Session
 
 Db = psycopg.Connection[Any]
 SYSTEM_USER = "00000000-0000-8000-8000-000000000b44"

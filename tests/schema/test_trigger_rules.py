@@ -13,8 +13,8 @@ import pytest
 from psycopg import errors, sql
 
 from b44_assets.catalog import Catalog, Kind
-from b44_assets.engine.building import build
-from b44_assets.engine.session import Session
+from b44_assets.schema.build import build
+from b44_assets.session import Session
 
 Db = psycopg.Connection[Any]
 OWN_TRANSACTION = "select set_config(%s, pg_current_xact_id()::text, true)"

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 
 from b44_assets.catalog import Kind, Spec, load_catalog
-from b44_assets.engine.drift import schema_drift
-from b44_assets.engine.health import view_fresh
-from b44_assets.engine.session import Session
-from b44_assets.engine.viewing import apply_view, refresh
+from b44_assets.schema.drift import schema_drift
+from b44_assets.schema.health import view_fresh
+from b44_assets.schema.views import apply_view, refresh
+from b44_assets.session import Session
 from tests.schema.test_online_schema import execute, spec, value
 from tests.schema.test_run_by_hand import run_by_hand
 

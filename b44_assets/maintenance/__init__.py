@@ -1,0 +1,1 @@
+"""Keeping a migrated database in shape: vacuum, statistics, indexes, query plans, sizes."""

@@ -1,0 +1,223 @@
+"""What indexes cost and whether they earn it: size, use, repetition, bloat; rebuilding what is bloated; statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from b44_assets.errors import DatabaseError
+from b44_assets.schema.online_ddl import CONCURRENT_LOCK_TIMEOUT_MS
+from b44_assets.session import Connection, Session, reason_of
+
+BLOAT_THRESHOLD = 0.5
+"""Share of an index that would be gone if it were rebuilt, from which on it is worth it."""
+BLOAT_MINIMUM_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class IndexFacts:
+    """An index of the application, with its parts on partitions summed up.
+
+    Attributes:
+        table: The table.
+        name: The index.
+        size: Bytes on disk.
+        scans: How often it was used since statistics were last reset.
+        needed: Whether it is unique or stands behind a constraint, and so is needed even if never read.
+        bloat: Estimated share of its bytes that a rebuild would free, 0 to 1; None where it cannot be told (no B-tree,
+            or no statistics yet), and for the index of an EXCLUDE, which PostgreSQL cannot rebuild without locking.
+    """
+
+    table: str
+    name: str
+    size: int
+    scans: int
+    needed: bool
+    bloat: float | None
+
+
+@dataclass(frozen=True)
+class IndexUsage:
+    """What the indexes of the application cost and whether they earn it.
+
+    Attributes:
+        indexes: All of them, the largest first.
+        duplicates: Groups of indexes that say the same.
+        threshold: Share of bloat from which on an index counts as bloated.
+        minimum_bytes: Size from which on it is looked at.
+    """
+
+    indexes: tuple[IndexFacts, ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    threshold: float
+    minimum_bytes: int
+
+    @property
+    def unused(self) -> tuple[IndexFacts, ...]:
+        """Never read, and not needed otherwise."""
+        return tuple(index for index in self.indexes if index.scans == 0 and not index.needed)
+
+    @property
+    def bloated(self) -> tuple[IndexFacts, ...]:
+        """Those that a rebuild would shrink by the threshold or more."""
+        return tuple(
+            index
+            for index in self.indexes
+            if index.bloat is not None and index.bloat >= self.threshold and index.size >= self.minimum_bytes
+        )
+
+    @property
+    def passed(self) -> bool:
+        """None is bloated, none repeats another. Unused ones are no fault: use is counted since the last reset only."""
+        return not self.duplicates and not self.bloated
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if self.duplicates:
+            return f"the same twice: {' = '.join(self.duplicates[0])}"
+        if self.bloated:
+            worst = max(self.bloated, key=lambda index: index.bloat or 0)
+            return f"{len(self.bloated)} indexes are bloated, {worst.name} by {worst.bloat:.0%}"
+        return f"{len(self.indexes)} indexes, {len(self.unused)} never read since statistics were reset"
+
+
+_SIZES = """
+    with recursive leaves as (
+      select i.indexrelid, i.indexrelid as root, i.indrelid from pg_index i join pg_class c on c.oid = i.indexrelid
+       where c.relnamespace = 'public'::regnamespace and not c.relispartition
+      union all
+      select h.inhrelid, l.root, p.indrelid from leaves l join pg_inherits h on h.inhparent = l.indexrelid
+        join pg_index p on p.indexrelid = h.inhrelid
+    ),
+    -- An entry: tuple header and line pointer (12 bytes), then its columns, aligned; pages are filled to nine tenths.
+    sizes as (
+      select l.root, l.indexrelid, l.indrelid, pg_relation_size(l.indexrelid) as bytes,
+             case when a.amname = 'btree' and not i.indisexclusion and x.reltuples > 0 and w.known = i.indnatts then
+               greatest(2, ceil(x.reltuples * (12 + ceil(w.width / 8.0) * 8) / (8192 * 0.9) * 1.01) + 1) * 8192
+             end as expected
+        from leaves l
+        join pg_class x on x.oid = l.indexrelid and x.relkind = 'i'
+        join pg_am a on a.oid = x.relam
+        join pg_index i on i.indexrelid = l.indexrelid
+        cross join lateral (
+          select count(s.avg_width) as known, sum(s.avg_width) as width
+            from unnest(i.indkey::smallint[]) with ordinality as k (attnum, place)
+            join pg_class t on t.oid = l.indrelid
+            left join pg_attribute c on c.attrelid = l.indrelid and c.attnum = k.attnum and k.attnum > 0
+            left join pg_stats s on s.schemaname = 'public' and not s.inherited
+             and (k.attnum > 0 and s.tablename = t.relname and s.attname = c.attname
+               or k.attnum = 0 and s.tablename = x.relname
+                  and s.attname = (select e.attname from pg_attribute e where e.attrelid = x.oid and e.attnum = k.place))
+        ) w
+    )
+"""
+
+
+def index_usage(
+    session: Session, *, threshold: float = BLOAT_THRESHOLD, minimum_bytes: int = BLOAT_MINIMUM_BYTES
+) -> IndexUsage:
+    """Sums up size, use and bloat of every index of schema public, over partitions.
+
+    Bloat is estimated from the planner's statistics, since core PostgreSQL has nothing that measures it; B-trees whose
+    equal keys are stored once come out smaller than expected, and then count as not bloated.
+
+    Args:
+        session: The run.
+        threshold: Share of bloat from which on an index counts as bloated, 0 to 1.
+        minimum_bytes: Smaller ones are not looked at.
+    """
+    with session.connection("check index usage") as conn:
+        rows = conn.execute(
+            (
+                _SIZES  # noqa: S608  # both are constants of this module
+                + """
+            select t.relname, c.relname, sum(s.bytes)::bigint,
+                   coalesce(sum(pg_stat_get_numscans(s.indexrelid)), 0)::bigint,
+                   i.indisunique or exists (select from pg_constraint k where k.conindid = s.root),
+                   case when count(s.expected) > 0 then
+                     greatest(0, 1 - sum(s.expected) / nullif(sum(s.bytes) filter (where s.expected is not null), 0)) end::float8
+              from sizes s
+              join pg_index i on i.indexrelid = s.root
+              join pg_class c on c.oid = s.root
+              join pg_class t on t.oid = i.indrelid
+             group by t.relname, c.relname, s.root, i.indisunique
+             order by 3 desc, 1, 2
+            """
+            ).encode()
+        ).fetchall()
+        duplicates = conn.execute(
+            """
+            select array_agg(c.relname order by c.relname)
+              from pg_index i
+              join pg_class c on c.oid = i.indexrelid
+             where c.relnamespace = 'public'::regnamespace and not c.relispartition
+             group by i.indrelid, substr(pg_get_indexdef(i.indexrelid), strpos(pg_get_indexdef(i.indexrelid), ' USING '))
+            having count(*) > 1
+             order by 1
+            """
+        ).fetchall()
+    return IndexUsage(
+        tuple(IndexFacts(*row) for row in rows), tuple(tuple(row[0]) for row in duplicates), threshold, minimum_bytes
+    )
+
+
+def analyze(session: Session, table: str) -> None:
+    """Gathers the planner's statistics of a table and its partitions; keeps no reader or writer waiting.
+
+    Raises:
+        DatabaseError: There is no such table, or other DDL keeps it locked.
+    """
+    with session.connection(f"analyze {table}") as conn:
+        conn.execute(sql.SQL("set lock_timeout = {}").format(sql.Literal(CONCURRENT_LOCK_TIMEOUT_MS)))
+        conn.execute(sql.SQL("analyze {}").format(sql.Identifier("public", table)))
+
+
+def reindex_bloated(
+    session: Session, *, threshold: float = BLOAT_THRESHOLD, minimum_bytes: int = BLOAT_MINIMUM_BYTES
+) -> tuple[str, ...]:
+    """Rebuilds CONCURRENTLY every index, on whichever partition, that is bloated; returns their names.
+
+    What an interrupted rebuild left (`…_ccnew`, `…_ccold`) is dropped first.
+
+    Raises:
+        DatabaseError: A rebuild fails; those before it stay.
+    """
+    with session.connection("reindex") as conn:
+        rows = conn.execute(
+            (
+                _SIZES  # noqa: S608  # both are constants of this module
+                + """
+            select c.relname from sizes s join pg_class c on c.oid = s.indexrelid
+             where s.bytes >= %s and s.expected <= s.bytes * (1 - %s::float8)
+             order by s.bytes desc
+            """
+            ).encode(),
+            (minimum_bytes, threshold),
+        ).fetchall()
+        conn.execute(sql.SQL("set lock_timeout = {}").format(sql.Literal(CONCURRENT_LOCK_TIMEOUT_MS)))
+        _drop_leftovers(conn)
+        for (name,) in rows:
+            _reindex(conn, name)
+    return tuple(name for (name,) in rows)
+
+
+def _drop_leftovers(conn: Connection) -> None:
+    rows = conn.execute(
+        "select c.relname from pg_index i join pg_class c on c.oid = i.indexrelid"
+        " where c.relnamespace = 'public'::regnamespace and not i.indisvalid and c.relname ~ '_cc(new|old)[0-9]*$'"
+        " and not exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid)"
+    ).fetchall()
+    for (name,) in rows:
+        try:
+            conn.execute(sql.SQL("drop index concurrently if exists {}").format(sql.Identifier("public", name)))
+        except psycopg.Error as error:
+            raise DatabaseError(f"{name} cannot be dropped: {reason_of(error)}") from error
+
+
+def _reindex(conn: Connection, name: str) -> None:
+    try:
+        conn.execute(sql.SQL("reindex index concurrently {}").format(sql.Identifier("public", name)))
+    except psycopg.Error as error:
+        raise DatabaseError(f"{name} cannot be rebuilt: {reason_of(error)}") from error

@@ -1,0 +1,82 @@
+"""Which exported fields, and which columns of other tables, a column of the target comes from: read off the mapping's SQL.
+
+What belongs here: following names through a mapping. What does not: any database; the files of `sql/` say it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from b44_assets.catalog import Catalog, Kind, TableMapping
+from b44_assets.migration.sources import VERDICTS
+
+_OWN = {"record_number", "source_file", "exported_at", "superseded"}
+"""What the source view adds to the exported fields, and no field stands behind."""
+_ABOUT_THE_RECORD = {"record_number", "base44_id", *VERDICTS}
+"""Columns of a mapping that are not the target's."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value comes from.
+
+    Attributes:
+        table: A table of `sql/`; None for the export itself.
+        column: Its column, or the field of the export by the name that the mapping gives it.
+    """
+
+    table: str | None
+    column: str
+
+
+def origins(catalog: Catalog, mapping: TableMapping) -> dict[str, tuple[Origin, ...]]:
+    """The origins of each column that a mapping fills, those of the export first; none for a constant.
+
+    A reference (`user_id`, `created_by`) comes from the row that it points at, and from the field that names that row.
+    """
+    # Not at the head of the file: it takes as long to import as many a step takes to run, and most never need it.
+    from sqlglot import exp, parse_one
+    from sqlglot.lineage import lineage
+    from sqlglot.optimizer.qualify import qualify
+    from sqlglot.optimizer.scope import build_scope
+
+    fields = {item.name for item in mapping.fields}
+    derived = {f"{name}_{what}": name for name in mapping.html for what in ("exported", "changed")}
+    tables = {spec.name for spec in catalog.of(Kind.TABLE)}
+    known = {"base44_id", *_OWN, *fields, *derived}
+    schema: dict[str, Any] = {"source": dict.fromkeys(known, "text")}
+    query: Any = qualify(
+        parse_one(mapping.spec.statements[0].text, dialect="postgres"),
+        dialect="postgres",
+        schema=schema,
+        validate_qualify_columns=False,
+    )
+    scope = build_scope(query)
+
+    def of(name: str) -> Iterator[Origin]:
+        node: Any = lineage(name, query, schema, dialect="postgres", scope=scope, copy=False, trim_selects=False)
+        for leaf in node.walk():
+            if leaf.downstream:
+                continue
+            column = leaf.name.rpartition(".")[2].strip('"')
+            table = leaf.source.name if isinstance(leaf.source, exp.Table) else None
+            if table in tables:
+                # A row that points at another of its own table comes from no asset but its own.
+                if table != mapping.spec.name:
+                    yield Origin(table, column)
+            elif column == "base44_id":
+                yield Origin(None, "id")
+            elif (field := derived.get(column, column)) in fields and table in (None, "source"):
+                yield Origin(None, field)
+        for field in (name, f"{name}_id"):
+            if field in fields:
+                yield Origin(None, field)
+
+    columns = [select.alias_or_name for select in query.selects]
+    return {
+        name: tuple(sorted(set(of(name)), key=lambda origin: (origin.table or "", origin.column)))
+        for name in columns
+        if name not in _ABOUT_THE_RECORD
+    }

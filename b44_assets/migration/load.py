@@ -1,0 +1,448 @@
+"""Settled records into the target, in batches; each batch and its books are one transaction.
+
+What belongs here: moving rows, noting it, and what to do about an error. What does not: deciding anything about a record,
+but for one that the server refuses.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+import psycopg
+from psycopg import errors, sql
+
+from b44_assets.catalog import TableMapping
+from b44_assets.errors import DatabaseError, SettingsError, ThresholdError, TransientDatabaseError
+from b44_assets.failpoints import failpoint
+from b44_assets.maintenance.vacuum import analyze, is_analyzed_whole, is_worth_sweeping, kept_from_autovacuum, vacuum
+from b44_assets.migration.corrections import correct
+from b44_assets.migration.plan import Settlement, settle
+from b44_assets.migration.rollback import undo_entity
+from b44_assets.migration.throttling import Blindness, Pacer
+from b44_assets.postgres.error_classes import FaultClass, backoff, classify, condition_of
+from b44_assets.session import (
+    Connection,
+    Session,
+    cancel_until_done,
+    explained,
+    pass_rules,
+    persevering,
+    reason_of,
+    scalar,
+)
+from b44_assets.settings import month_text
+
+
+@dataclass(frozen=True)
+class LoadedPartition:
+    """One partition's part of a load: its first day (None for a table without periods), and records moved now and in all."""
+
+    partition_key: date | None
+    inserted: int
+    migrated: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a load did.
+
+    Attributes:
+        entity: The target table.
+        settlement: What the records came to.
+        migrated: Records of the export that are in the target now, of all partitions.
+        partitions: What was loaded, by partition.
+        repairs: Repaired values of the settlement's migrated records, by column.
+        preview: The first quarantined records: `(record_number, base44_id, reasons)`.
+    """
+
+    entity: str
+    settlement: Settlement
+    migrated: int
+    partitions: tuple[LoadedPartition, ...]
+    repairs: dict[str, int] = field(default_factory=dict[str, int])
+    preview: tuple[tuple[int, str | None, str], ...] = ()
+
+    @property
+    def inserted(self) -> int:
+        """Records that this load moved."""
+        return sum(part.inserted for part in self.partitions)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Partitions to load: from the first day of one to before the first day of another; None is open."""
+
+    start: date | None = None
+    end: date | None = None
+
+    def __contains__(self, key: date) -> bool:
+        return (self.start is None or key >= self.start) and (self.end is None or key < self.end)
+
+
+def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first_month: date | None = None) -> Load:
+    """Settles an entity if need be and loads what is not loaded yet, of all partitions or of some.
+
+    An interrupted load goes on after its last batch.
+
+    Args:
+        session: The run.
+        mapping: The entity's mapping; the target table must be there.
+        wanted: Which partitions; only for a table with periods.
+        first_month: The earliest partition that may be loaded, for a table with periods.
+
+    Raises:
+        DatabaseError: A batch failed; names the records. Batches before it stay.
+        SettingsError: A record is older than `first_month`.
+        ThresholdError: Too many records are refused; nothing was loaded, or what was is taken back.
+    """
+    correct(session, mapping)
+    settlement = settle(session, mapping)
+    parts = persevering(session, lambda: _prepared(session, mapping, wanted, first_month))
+    try:
+        partitions = _Loader(session, mapping, settlement).run(parts)
+    except ThresholdError:
+        undo_entity(session, mapping, settlement.generation)
+        raise
+    return persevering(session, lambda: _concluded(session, mapping, settlement, partitions))
+
+
+class _Part(NamedTuple):
+    """A partition's records in the settlement: the positions of those to write (None without any), and how many in all.
+
+    `table` is the partition, or the table where it has none.
+    """
+
+    key: date | None
+    first: int | None
+    last: int | None
+    records: int
+    table: str | None = None
+
+
+def _prepared(session: Session, mapping: TableMapping, wanted: Range, first_month: date | None) -> list[_Part]:
+    """The parts to load, with their partitions made."""
+    table = mapping.spec.name
+    with session.connection(f"load {table}") as conn:
+        failpoint("load: before batches", conn)
+        parts = [
+            _Part(*row)
+            for row in conn.execute(
+                "select partition_key, first_position, last_position, records from migration.parts"
+                " where entity = %s order by partition_key",
+                (table,),
+            ).fetchall()
+        ]
+        earliest = parts[0].key if parts else None
+        if first_month is not None and earliest is not None and earliest < first_month:
+            oldest = conn.execute(
+                sql.SQL(
+                    "select record_number, base44_id from migration.{} where partition_key = %s order by position limit 1"
+                ).format(sql.Identifier(f"{table}_settled")),
+                (earliest,),
+            ).fetchone()
+            number, base44_id = oldest if oldest else ("?", "?")
+            raise SettingsError(
+                f"{mapping.entity} record {number} (id {base44_id}) is of {month_text(earliest)}, before B44_FIRST_MONTH="
+                f"{month_text(first_month)}; set B44_FIRST_MONTH={month_text(earliest)} to migrate it"
+            )
+        parts = [part for part in parts if part.key is None or part.key in wanted]
+        period = session.catalog.table(table).period
+        if period is None:
+            return [part._replace(table=table) for part in parts]
+        names = _partitions(conn, table, period.unit, parts)
+        # All are asked for at once: most often none is missing, and each call reads all bounds.
+        if missing := [part.key for part in parts if part.key not in names]:
+            for day in missing:
+                conn.execute("select b44.create_partition(%s, %s, %s)", (table, period.unit, day))
+            names = _partitions(conn, table, period.unit, parts)
+        failpoint("load: partitions made", conn)
+    return [part._replace(table=names.get(part.key)) for part in parts]
+
+
+def _partitions(conn: Connection, table: str, unit: str, parts: Sequence[_Part]) -> dict[date | None, str]:
+    """The partitions, by key, that parts are written into; without those that are not there."""
+    return dict(
+        conn.execute(
+            "select day, c.relname from unnest(%s::date[]) day cross join b44.period(%s, day) p"
+            " join b44.partition_bounds(%s::regclass) b"
+            " on b.first_moment <= p.first_moment and p.next_moment <= b.next_moment"
+            " join pg_class c on c.oid = b.partition",
+            ([part.key for part in parts], unit, table),
+        ).fetchall()
+    )
+
+
+def _concluded(
+    session: Session, mapping: TableMapping, settlement: Settlement, partitions: tuple[LoadedPartition, ...]
+) -> Load:
+    """Fills in what had to wait for all rows, and reads what became of the records."""
+    table = mapping.spec.name
+    with session.connection(f"load {table}") as conn:
+        if mapping.later:
+            with conn.transaction():
+                pass_rules(conn)
+                conn.execute(sql.SQL("select migration.{}()").format(sql.Identifier(f"complete_{table}")))
+                failpoint("complete: before commit", conn)
+            failpoint("complete: after commit", conn)
+        repairs = dict(
+            conn.execute(
+                "select column_name, count(*) from migration.repairs where entity = %s group by 1 order by 1", (table,)
+            ).fetchall()
+        )
+        preview = conn.execute(
+            "select record_number, base44_id, array_to_string(reasons, ', ') from migration.quarantine"
+            " where entity = %s and generation = %s order by record_number limit 10",
+            (table, settlement.generation),
+        ).fetchall()
+        migrated = scalar(conn, "select migrated from migration.accounting where entity = %s", (table,))
+    return Load(table, settlement, migrated, partitions, repairs, tuple((row[0], row[1], row[2]) for row in preview))
+
+
+class _Batch(NamedTuple):
+    """Positions that a transaction works on; `number` is the batch's in the log."""
+
+    first: int
+    last: int
+    number: int
+
+
+class _Loader:
+    """Works off the parts of a settlement with a few connections, each of which takes the next part."""
+
+    def __init__(self, session: Session, mapping: TableMapping, settlement: Settlement) -> None:
+        self._session = session
+        self._table = mapping.spec.name
+        self._settlement = settlement
+        self._load = sql.SQL("select processed, kept, seconds from migration.{}(%s, %s, %s, %s, %s, %s, %s)").format(
+            sql.Identifier(f"load_{self._table}")
+        )
+        self._stop = threading.Event()
+        self._connections: dict[int, Connection] = {}
+        self._lock = threading.Lock()
+        self._done = 0
+        self._blindness = Blindness()
+
+    def run(self, parts: Sequence[_Part]) -> tuple[LoadedPartition, ...]:
+        if not parts:
+            return ()
+        # Largest first would balance better, but months in order keep the log readable and differ little.
+        todo: SimpleQueue[_Part] = SimpleQueue()
+        for part in parts:
+            todo.put(part)
+        streams = min(self._session.pace.streams, len(parts))
+        loaded: list[LoadedPartition] = []
+        with ThreadPoolExecutor(streams, thread_name_prefix=f"load {self._table}") as pool:
+            futures = [pool.submit(self._stream, number, todo) for number in range(streams)]
+            try:
+                for future in as_completed(futures):
+                    loaded.extend(future.result())
+            except BaseException as error:
+                self._stop.set()
+                if not isinstance(error, Exception):
+                    cancel_until_done(futures, self._connections.values())
+                raise
+        return tuple(sorted(loaded, key=lambda part: part.partition_key or date.min))
+
+    def _stream(self, number: int, todo: SimpleQueue[_Part]) -> list[LoadedPartition]:
+        """Takes parts until there are none; a fault that may pass costs a connection, and no more."""
+        pacer = Pacer(self._session.pace, blindness=self._blindness)
+        loaded: list[LoadedPartition] = []
+        part: _Part | None = None
+        inserted, seconds, attempt = 0, 0.0, 1
+        while True:
+            try:
+                with self._session.connection(f"load {self._table}") as conn:
+                    self._connections[number] = conn
+                    while not self._stop.is_set():
+                        if part is None:
+                            part, inserted, seconds = todo.get_nowait(), 0, 0.0
+                        with self._undisturbed(part):
+                            while (done := self._batch(conn, part, pacer, attempt)) is not None:
+                                inserted, seconds, attempt = inserted + done[0], seconds + done[1], 1
+                        self._swept(conn, part, inserted, pacer)
+                        loaded.append(LoadedPartition(part.key, inserted, part.records, seconds))
+                        part = None
+                    return loaded
+            except Empty:
+                return loaded
+            except (_TryAgain, TransientDatabaseError) as error:
+                # Between two batches, too, or in the midst of connecting anew.
+                fault = error.fault if isinstance(error, _TryAgain) else error
+                if attempt >= self._session.attempts or self._stop.is_set():
+                    raise fault from fault.__cause__
+                self._session.notice(f"{fault}; trying again ({attempt + 1} of {self._session.attempts})")
+                self._session.sleep(backoff(attempt, random.random))
+                attempt += 1
+
+    @contextmanager
+    def _undisturbed(self, part: _Part) -> Generator[None]:
+        """Where an application is in use, nothing else is at work on what is written."""
+        if self._session.gentle and part.table is not None and part.first is not None:
+            with kept_from_autovacuum(self._session, part.table):
+                yield
+        else:
+            yield
+
+    def _swept(self, conn: Connection, part: _Part, inserted: int, pacer: Pacer) -> None:
+        """Where an application is in use, sweeps what was written at once, by itself and with rests.
+
+        After VACUUM all sessions plan their statements anew, and should have the processors for it.
+        """
+        if not self._session.gentle or part.table is None or not is_worth_sweeping(conn, part.table, inserted):
+            return
+        read_whole = is_analyzed_whole(conn, part.table)
+        for step in (partial(vacuum, analyze=False, read_whole=read_whole), analyze):
+            pacer.wait(conn, stopped=self._stop.is_set, told=self._session.notice)
+            if self._stop.is_set():
+                return
+            started = time.monotonic()
+            step(conn, part.table)
+            pacer.worked(time.monotonic() - started)
+
+    def _batch(self, conn: Connection, part: _Part, pacer: Pacer, attempt: int) -> tuple[int, float] | None:
+        """Moves the records after the last committed batch of a partition; None where there are no more.
+
+        A batch that holds a record which the server refuses is tried in halves, until that record stands alone.
+
+        Returns:
+            How many records were written, and in how many seconds.
+
+        Raises:
+            _TryAgain: For a reason that may pass; the connection is not to be used again.
+        """
+        if self._stop.is_set() or part.first is None:
+            return None
+        self._session.guard()
+        pacer.wait(conn, stopped=self._stop.is_set, told=self._session.notice)
+        size, together = pacer.size, True
+        while True:
+            batch: _Batch | None = None
+            try:
+                with conn.transaction():
+                    batch = self._begin(conn, part, size, together=together)
+                    if batch is None:
+                        return None
+                    failpoint("batch: begun", conn)
+                    if self._session.gentle and part.last is not None and batch.last < part.last:
+                        # No commit of the application has to wait for ours to be on disk. A crash of the server may cost
+                        # the last few batches with their books; the last one of a partition puts all before it on disk.
+                        conn.execute("set local synchronous_commit = off")
+                    row = conn.execute(
+                        self._load,
+                        (*batch, self._settlement.generation, part.key, self._session.run_id, attempt),
+                    ).fetchone()
+                    failpoint("batch: before commit", conn)
+                failpoint("batch: after commit", conn)
+            except errors.ObjectNotInPrerequisiteState as error:
+                raise DatabaseError(reason_of(error)) from error
+            except psycopg.Error as error:
+                kind = classify(error)
+                if kind is FaultClass.DATA and batch is not None and not self._stop.is_set():
+                    if batch.last > batch.first:
+                        size, together = (batch.last - batch.first + 1) // 2, False
+                        continue
+                    self._refuse(conn, part, batch, error)
+                    size, together = pacer.size, True
+                    continue
+                where = f"the batch of positions {batch.first} to {batch.last}" if batch else "a batch"
+                fault = explained(f"{self._table}: {where} failed", error)
+                if not self._stop.is_set():
+                    # Where the server is gone its books cannot be told; the fault is what counts.
+                    with suppress(DatabaseError):
+                        self._failed(batch, part.key, error, attempt)
+                if kind is FaultClass.TRANSIENT:
+                    failpoint("batch: before retry", conn)
+                    raise _TryAgain(fault) from error
+                raise fault from error
+            assert row is not None
+            written, kept, seconds = row
+            pacer.done(written + kept, seconds)
+            with self._lock:
+                self._done += written + kept
+                self._session.progress(self._table, self._done, self._settlement.to_migrate)
+            return written, seconds
+
+    def _begin(self, conn: Connection, part: _Part, size: int, *, together: bool = True) -> _Batch | None:
+        row = conn.execute(
+            "select first_position, last_position, batch_number from migration.begin_batch(%s, %s, %s, %s, %s)",
+            (self._table, self._settlement.generation, part.key, size, together),
+        ).fetchone()
+        return None if row is None or row[0] is None else _Batch(*row)
+
+    def _refuse(self, conn: Connection, part: _Part, batch: _Batch, error: psycopg.Error) -> None:
+        """Puts the one record of a batch into quarantine, since the server has something against it."""
+        reason = f"refused:{error.diag.constraint_name or error.diag.column_name or condition_of(error)}"
+        self._session.notice(
+            f"{self._table}: the record at position {batch.first} is refused by the server: {reason_of(error)}"
+        )
+        with conn.transaction():
+            alone = self._begin(conn, part, 1, together=False)
+            if alone is None or alone.first != batch.first:
+                return
+            conn.execute(
+                "select migration.refuse_record(%s, %s, %s, %s, %s, %s, %s)",
+                (
+                    self._table,
+                    self._settlement.generation,
+                    part.key,
+                    alone.first,
+                    alone.number,
+                    reason,
+                    self._session.run_id,
+                ),
+            )
+            # As the books say: an attempt that failed is not in them, and what an earlier run refused is.
+            refused = scalar(
+                conn,
+                "select count(*) from migration.quarantine where entity = %s and generation = %s and replayed_at is null",
+                (self._table, self._settlement.generation),
+            )
+            limit = self._session.max_quarantine
+            if limit is not None and limit.exceeded(refused, self._settlement.read):
+                raise ThresholdError(
+                    f"{self._table}: {refused} of {self._settlement.read} records are refused, the last by the server"
+                    f" ({reason}), more than B44_MAX_QUARANTINE={limit} allows; the load was rolled back"
+                )
+            failpoint("record refused: before commit", conn)
+        failpoint("record refused: after commit", conn)
+
+    def _failed(self, batch: _Batch | None, key: date | None, error: psycopg.Error, attempt: int) -> None:
+        """Notes a failed batch in a transaction of its own; the batch's is gone."""
+        with self._session.connection(f"load {self._table}") as conn:
+            failpoint("batch: before failure is noted", conn)
+            conn.execute(
+                "insert into migration.migration_log (entity_type, batch_number, status, error_message, started_at,"
+                " completed_at, partition_key, generation, first_position, last_position, run_id, attempts)"
+                " values (%s, coalesce(%s, nextval('migration.batch_number')), 'failed', %s, now(), now(), %s, %s, %s, %s, %s, %s)",
+                (
+                    self._table,
+                    batch and batch.number,
+                    str(error),
+                    key,
+                    self._settlement.generation,
+                    batch and batch.first,
+                    batch and batch.last,
+                    self._session.run_id,
+                    attempt,
+                ),
+            )
+            failpoint("batch: after failure is noted", conn)
+
+
+class _TryAgain(Exception):
+    """A batch failed for a reason that may pass; nothing of it is in the database."""
+
+    def __init__(self, fault: DatabaseError) -> None:
+        super().__init__(str(fault))
+        self.fault = fault

@@ -1,0 +1,310 @@
+"""What is still to be done, and what went wrong: the questions that whoever operates the migration asks.
+
+What belongs here: reading the books, and loading around months that fail. What does not: moving a record; see `loading`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+
+from psycopg import sql
+
+from b44_assets.catalog import Kind, TableMapping
+from b44_assets.errors import DatabaseError
+from b44_assets.migration.load import Load, LoadedPartition, Range, load
+from b44_assets.migration.plan import settle
+from b44_assets.schema.apply import ensure_tables
+from b44_assets.schema.partitions import check_bounds
+from b44_assets.session import Connection, Session, scalar
+
+FAILURES_MEANT_BY_MONTHS = 5
+"""From so many failed months on the fault is taken to be none of theirs, and the rest is not tried."""
+
+
+@dataclass(frozen=True)
+class PendingPart:
+    """Records that wait for their batch.
+
+    Attributes:
+        table: The target table.
+        partition_key: First day of their month or year; None for a table without periods.
+        records: How many.
+        generation: The settlement that they belong to.
+    """
+
+    table: str
+    partition_key: date | None
+    records: int
+    generation: int
+
+
+@dataclass(frozen=True)
+class FailedPart:
+    """A part of a table whose last batch failed, and that no later batch has got past.
+
+    Attributes:
+        table: The target table.
+        partition_key: First day of its month or year; None for a table without periods.
+        generation: The settlement that the batch belongs to.
+        failures: In how many runs it failed.
+        error: What the server said last.
+    """
+
+    table: str
+    partition_key: date | None
+    generation: int
+    failures: int
+    error: str
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """The file that an entity was staged from: its name, its size in bytes, and its SHA-256 in hexadecimal."""
+
+    name: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far the migrated tables are with the export that is settled.
+
+    Attributes:
+        settled: Tables whose staged records have been judged.
+        pending: What waits, by table and partition.
+        rows: Records moved or found unchanged, by table and partition (None for a table without periods).
+    """
+
+    settled: tuple[str, ...]
+    pending: tuple[PendingPart, ...]
+    rows: dict[str, dict[date | None, int]]
+
+    def complete(self, table: str, partition_key: date | None = None) -> bool:
+        """Whether a table, or one partition of it, has all that the export has for it."""
+        if table not in self.settled:
+            return False
+        waiting = {part.partition_key for part in self.pending if part.table == table}
+        return partition_key not in waiting if partition_key is not None else not waiting
+
+
+@dataclass(frozen=True)
+class MonthsLoad:
+    """What came of loading a range of months.
+
+    Attributes:
+        load: What was done in all; None where nothing could be.
+        failed: The months that failed, with the reason of each in one line.
+    """
+
+    load: Load | None
+    failed: dict[date, str] = field(default_factory=dict[date, str])
+
+
+def books_exist(session: Session) -> bool:
+    """Whether anything was ever migrated into this database."""
+    with session.connection("look at the books") as conn:
+        return scalar(conn, "select to_regclass('migration.settlements') is not null")
+
+
+def staged_files(session: Session) -> dict[str, StagedFile]:
+    """What each table's export was staged from, in its present state; nothing where it was not from a file."""
+    with session.connection("look at the books") as conn:
+        if scalar(conn, "select to_regclass('migration.exports')") is None:
+            return {}
+        rows = conn.execute(
+            "select entity, source_file, bytes, digest from migration.exports where source_file is not null"
+        ).fetchall()
+    return {row[0]: StagedFile(*row[1:]) for row in rows}
+
+
+def settle_again(session: Session) -> None:
+    """Judges the staged records of every table anew where their export, or what their mapping reads, has changed since.
+
+    Tables that nothing is staged for are left alone.
+
+    Raises:
+        DatabaseError: A mapping fails in the server.
+        ThresholdError: Too many records of a table are refused.
+    """
+    staged = staged_tables(session)
+    for table, mapping in session.catalog.mappings.items():
+        if table in staged:
+            ensure_tables(session, (table, *mapping.spec.depends))
+            settle(session, mapping)
+
+
+def staged_tables(session: Session) -> tuple[str, ...]:
+    """Tables that an export is staged for, in the order of the catalogue."""
+    with session.connection("look at the books") as conn:
+        if scalar(conn, "select to_regclass('migration.exports')") is None:
+            return ()
+        found = {row[0] for row in conn.execute("select entity from migration.exports").fetchall()}
+    return tuple(table for table in session.catalog.mappings if table in found)
+
+
+def standing(session: Session) -> Standing:
+    """Reads from the books how far each table is, and what waits; moves nothing.
+
+    A table whose settlement is gone (a crash of the server empties it) counts as not settled.
+    """
+    settled: list[str] = []
+    pending: list[PendingPart] = []
+    rows: dict[str, dict[date | None, int]] = {}
+    with session.connection("look at the books") as conn:
+        if scalar(conn, "select to_regclass('migration.accounting')") is None:
+            return Standing((), (), {})
+        settlements = conn.execute(
+            "select s.entity, s.generation, a.pending from migration.settlements s"
+            " join migration.accounting a on a.entity = s.entity"
+            # One that was judged before the newest export was staged says nothing about that.
+            " join migration.exports e on e.entity = s.entity and e.staged_at <= s.settled_at"
+        ).fetchall()
+        for table, generation, waiting in settlements:
+            parts = _parts_of(conn, table, generation) if table in session.catalog.mappings else None
+            if parts is None or sum(part[2] for part in parts) != waiting:
+                continue
+            settled.append(table)
+            pending += [PendingPart(table, key, records, generation) for key, _, records in parts if records]
+            rows[table] = {key: done for key, done, _ in parts}
+    return Standing(tuple(settled), tuple(pending), rows)
+
+
+def _parts_of(conn: Connection, table: str, generation: int) -> list[tuple[date | None, int, int]] | None:
+    """Of each partition its key, how many records are in the target, and how many wait; None without a settlement."""
+    if scalar(conn, "select to_regclass(%s)", (f"migration.{table}_settled",)) is None:
+        return None
+    return [
+        (row[0], row[1], row[2])
+        for row in conn.execute(
+            sql.SQL(
+                """
+                with reached as (
+                  select partition_key, max(last_position) as last_position from migration.migration_log
+                   where entity_type = %s and generation = %s and status = 'completed' and rolled_back_at is null group by 1
+                ),
+                -- Partitions first, so that the few are joined and not the many.
+                parts as (
+                  select s.partition_key, s.fate in ('insert', 'update') as moves, s.position from migration.{} s
+                   where s.fate <> 'refused'
+                )
+                select p.partition_key,
+                       count(*) filter (where not p.moves or p.position <= coalesce(r.last_position, 0)),
+                       count(*) filter (where p.moves and p.position > coalesce(r.last_position, 0))
+                  from parts p
+                  left join reached r on coalesce(r.partition_key, '-infinity') = coalesce(p.partition_key, '-infinity')
+                 group by p.partition_key
+                 order by p.partition_key
+                """
+            ).format(sql.Identifier(f"{table}_settled")),
+            (table, generation),
+        ).fetchall()
+    ]
+
+
+def failed_parts(session: Session) -> tuple[FailedPart, ...]:
+    """What has failed and was not made good since, of the exports that are settled now."""
+    with session.connection("look at the books") as conn:
+        if scalar(conn, "select to_regclass('migration.settlements')") is None:
+            return ()
+        rows = conn.execute(
+            """
+            select f.entity_type, f.partition_key, f.generation, count(distinct coalesce(f.run_id, f.id::text)),
+                   (array_agg(f.error_message order by f.created_at desc))[1]
+              from migration.migration_log f
+              join migration.settlements s on s.entity = f.entity_type and s.generation = f.generation
+             where f.status = 'failed'
+               and not exists (
+                 select from migration.migration_log c
+                  where c.entity_type = f.entity_type and c.generation = f.generation and c.status = 'completed'
+                    and c.partition_key is not distinct from f.partition_key and c.last_position >= f.first_position)
+             group by 1, 2, 3
+             order by 1, 2
+            """
+        ).fetchall()
+    return tuple(FailedPart(row[0], row[1], row[2], row[3], _first_line(row[4])) for row in rows)
+
+
+def rows_in_defaults(session: Session) -> dict[str, dict[str, int]]:
+    """Rows that have fallen into default partitions, by table and then by month or year; empty ones are left out."""
+    found: dict[str, dict[str, int]] = {}
+    for spec in session.catalog.of(Kind.PARTITION):
+        table = spec.options["on"]
+        if session.catalog.table(table).period is None:
+            continue
+        with session.connection("look at default partitions") as conn:
+            there = scalar(conn, "select to_regclass(%s) is not null", (f"public.{table}",))
+        if there and (rows := check_bounds(session, table).default_rows):
+            found[table] = rows
+    return found
+
+
+def load_months(session: Session, mapping: TableMapping, wanted: Range, first_month: date) -> MonthsLoad:
+    """Loads a range of months around those that fail, so that one bad month keeps no other from being loaded.
+
+    Args:
+        session: The run; its `run_id` tells its failures from those of others.
+        mapping: The mapping of a table by month.
+        wanted: The months.
+        first_month: The earliest month that may be loaded.
+
+    Raises:
+        DatabaseError: The fault is not that of a month: the server is gone, the mapping fails, or every month fails.
+        SettingsError: A record is older than `first_month`.
+        ThresholdError: Too many records are refused; nothing was loaded.
+    """
+    failed: dict[date, str] = {}
+    loads: list[Load] = []
+    todo = [wanted]
+    while todo:
+        part = todo.pop(0)
+        try:
+            loads.append(load(session, mapping, part, first_month))
+        except DatabaseError:
+            new = {
+                month: reason
+                for month, reason in _failed_in(session, mapping.spec.name).items()
+                if month in part and month not in failed
+            }
+            failed |= new
+            if not new or len(failed) >= FAILURES_MEANT_BY_MONTHS:
+                raise
+            todo = [*_around(part, sorted(new)), *todo]
+    if not loads:
+        return MonthsLoad(None, failed)
+    # Each load tells of the settlement as a whole; what differs is what it moved.
+    done: dict[date | None, LoadedPartition] = {}
+    for one in loads:
+        done |= {loaded.partition_key: loaded for loaded in one.partitions}
+    partitions = tuple(sorted(done.values(), key=lambda loaded: loaded.partition_key or date.min))
+    return MonthsLoad(replace(loads[-1], partitions=partitions), failed)
+
+
+def _failed_in(session: Session, table: str) -> dict[date, str]:
+    with session.connection("look at the books") as conn:
+        rows = conn.execute(
+            "select partition_key, error_message from migration.migration_log"
+            " where entity_type = %s and run_id = %s and status = 'failed' and partition_key is not null"
+            " order by created_at",
+            (table, session.run_id),
+        ).fetchall()
+    return {month: _first_line(message) for month, message in rows}
+
+
+def _around(part: Range, months: Sequence[date]) -> list[Range]:
+    """What is left of a range without some of its months."""
+    left: list[Range] = []
+    start = part.start
+    for month in months:
+        if start is None or start < month:
+            left.append(Range(start, month))
+        start = date(month.year + month.month // 12, month.month % 12 + 1, 1)
+    if part.end is None or (start is not None and start < part.end):
+        left.append(Range(start, part.end))
+    return left
+
+
+def _first_line(message: str | None) -> str:
+    return (message or "no reason was noted").strip().partition("\n")[0]

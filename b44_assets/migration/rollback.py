@@ -1,0 +1,373 @@
+"""What a run or a month's load has put into the target, taken out again.
+
+Rows that it inserted are deleted, rows that it updated are as they were before. A row that was edited since is left alone,
+and so is one that other rows stand on: of the new system, or of another run. What belongs here: taking back. What does
+not: what may be loaded afterwards; the next load finds out by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import LiteralString
+
+from psycopg import sql
+
+from b44_assets.catalog import TableMapping
+from b44_assets.errors import DatabaseError, SettingsError
+from b44_assets.failpoints import failpoint
+from b44_assets.migration.corrections import note_corrections
+from b44_assets.migration.plan import settle
+from b44_assets.migration.sources import create_mapping_view, target_columns
+from b44_assets.session import (
+    Connection,
+    Session,
+    checksum,
+    columns_of,
+    identifiers,
+    pass_rules,
+    persevering,
+    scalar,
+)
+
+
+@dataclass(frozen=True)
+class UndoneEntity:
+    """What was taken back of one table.
+
+    Attributes:
+        entity: The table.
+        deleted: Rows deleted.
+        restored: Rows that are as they were before an update.
+        edited: Rows left alone, since they were edited in the new system.
+        in_use: Rows left alone, since other rows refer to them.
+    """
+
+    entity: str
+    deleted: int
+    restored: int
+    edited: int
+    in_use: int
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What was taken back.
+
+    Attributes:
+        entities: By table, in the order in which it was done.
+        parts: The tables and partitions (first day, or None) whose batches were taken back.
+    """
+
+    entities: tuple[UndoneEntity, ...]
+    parts: tuple[tuple[str, date | None], ...]
+
+
+def undo_run(session: Session, run_id: str) -> Undone:
+    """Takes back what a run has inserted and updated: all of it or, where that fails, nothing.
+
+    Args:
+        session: The context.
+        run_id: The run's id, or at least eight characters that no other run's id begins with.
+
+    Raises:
+        DatabaseError: No such run has loaded anything, or the server refuses.
+        SettingsError: The characters fit several runs.
+    """
+
+    def find(conn: Connection) -> dict[str, list[int]]:
+        runs = [
+            row[0]
+            for row in conn.execute(
+                "select distinct run_id from migration.migration_log where run_id = %(id)s"
+                " or (length(%(id)s) >= 8 and starts_with(run_id, %(id)s)) order by 1",
+                {"id": run_id},
+            ).fetchall()
+        ]
+        if not runs:
+            raise DatabaseError(f"no run {run_id} has loaded anything; b44 status lists the runs")
+        if len(runs) > 1 and run_id not in runs:
+            raise SettingsError(f"{run_id} may be any of {', '.join(runs)}")
+        return _batches(conn, "run_id = %s", run_id if run_id in runs else runs[0])
+
+    return _undo(session, find)
+
+
+def undo_month(session: Session, month: date) -> Undone:
+    """Takes back what was loaded into one month of the tables that are partitioned by month.
+
+    Args:
+        session: The context.
+        month: Its first day.
+
+    Raises:
+        DatabaseError: The server refuses.
+    """
+    tables = [
+        table
+        for table in session.catalog.mappings
+        if (period := session.catalog.table(table).period) is not None and period.unit == "month"
+    ]
+    return _undo(session, lambda conn: _batches(conn, "partition_key = %s and entity_type = any(%s)", month, tables))
+
+
+def undo_entity(session: Session, mapping: TableMapping, generation: int) -> UndoneEntity:
+    """Takes back what one settlement of an entity has loaded so far; it is not settled anew."""
+    table = mapping.spec.name
+
+    def work() -> UndoneEntity:
+        with session.connection("undo") as conn, conn.transaction():
+            batches = _batches(conn, "generation = %s and entity_type = %s", generation, table)
+            return _take_back(session, conn, {table: batches.get(table, [])})[0]
+
+    return persevering(session, work)
+
+
+def _undo(session: Session, find: Callable[[Connection], dict[str, list[int]]]) -> Undone:
+    def work() -> Undone:
+        with session.connection("undo") as conn:
+            with conn.transaction():
+                batches = find(conn)
+                done = Undone(_take_back(session, conn, batches), _parts(conn, batches))
+                failpoint("undo: before commit", conn)
+            failpoint("undo: after commit", conn)
+        return done
+
+    done = persevering(session, work)
+    # So that books and tables agree from now on, not from the next load.
+    for table in session.catalog.mappings:
+        if _unsettled(session, table):
+            # Records whose author is gone are orphans for the time being, which is no reason to stop.
+            settle(replace(session, max_quarantine=None), session.catalog.mappings[table])
+    return done
+
+
+def _parts(conn: Connection, batches: Mapping[str, list[int]]) -> tuple[tuple[str, date | None], ...]:
+    return tuple(
+        (table, day)
+        for table, numbers in batches.items()
+        for (day,) in conn.execute(
+            "select distinct partition_key from migration.migration_log where entity_type = %s and batch_number = any(%s)"
+            " order by 1",
+            (table, numbers),
+        ).fetchall()
+    )
+
+
+def _unsettled(session: Session, table: str) -> bool:
+    with session.connection("undo") as conn:
+        return scalar(
+            conn,
+            "select exists (select from migration.settlements s join migration.exports e using (entity)"
+            " where s.entity = %s and s.fingerprint = '')",
+            (table,),
+        )
+
+
+def _batches(conn: Connection, condition: LiteralString, *values: object) -> dict[str, list[int]]:
+    """The batches to take back, the newest first, by table."""
+    query = sql.SQL(
+        "select entity_type, array_agg(batch_number order by batch_number desc) from migration.migration_log"
+        " where status = 'completed' and rolled_back_at is null and {} group by 1"
+    )
+    rows = conn.execute(query.format(sql.SQL(condition)), values).fetchall()
+    return dict(rows)
+
+
+def _take_back(session: Session, conn: Connection, batches: dict[str, list[int]]) -> tuple[UndoneEntity, ...]:
+    """Works from the tables that depend on others to those that they depend on."""
+    tables = [table for table in reversed(list(session.catalog.mappings)) if table in batches]
+    pass_rules(conn)
+    for table in sorted(tables):
+        conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 44))", (f"settle {table}",))
+    done: list[UndoneEntity] = []
+    for table in tables:
+        undo = _Undo(session, conn, session.catalog.mappings[table])
+        done.append(undo.run(batches[table]))
+        failpoint("undo: between entities", conn)
+    return tuple(done)
+
+
+class _Undo:
+    """One table's part."""
+
+    def __init__(self, session: Session, conn: Connection, mapping: TableMapping) -> None:
+        self._conn = conn
+        self._mapping = mapping
+        self._table = mapping.spec.name
+        period = session.catalog.table(self._table).period
+        # Staging drops the view, and what was loaded can be taken back before the newer export is settled.
+        create_mapping_view(conn, mapping, period, session.plausible_years)
+        self._columns = target_columns(conn, mapping)
+        self._names: dict[str, sql.Composable] = {
+            "entity": sql.Literal(self._table),
+            "table": sql.Identifier(self._table),
+            "key": sql.Identifier(mapping.key),
+            "unedited": sql.SQL("{} = m.row_checksum").format(checksum(self._columns, "t")),
+            "same_row": sql.SQL("t.{} = m.id").format(sql.Identifier(mapping.key))
+            if period is None
+            else sql.SQL("t.{} = m.id and t.{} = m.created_at").format(
+                sql.Identifier(mapping.key), sql.Identifier(period.column)
+            ),
+        }
+
+    def run(self, batches: Sequence[int]) -> UndoneEntity:
+        inserted = self._scalar(
+            "select count(*) from migration.migrated where entity = {entity} and batch_number = any (%s)", batches
+        )
+        self._conn.execute(
+            "create temporary table undone (id uuid primary key, base44_id text not null) on commit drop"
+        )
+        self._run(
+            """
+            insert into undone (id, base44_id)
+            select m.id, m.base44_id
+              from migration.migrated m
+              left join public.{table} t on {same_row}
+             where m.entity = {entity} and m.batch_number = any (%s) and (t.{key} is null or {unedited})
+            """,
+            batches,
+        )
+        candidates = self._scalar("select count(*) from undone")
+        self._leave_used()
+        deleted = self._scalar("select count(*) from undone")
+        self._run(
+            "delete from public.{table} t using undone u, migration.migrated m"
+            " where m.entity = {entity} and m.id = u.id and {same_row}"
+        )
+        for book, column in (
+            ("repairs", "base44_id"),
+            ("unmapped", "base44_id"),
+            ("conflicts", "id"),
+            ("replaced", "id"),
+        ):
+            self._run(
+                "delete from migration.{book} b using undone u where b.entity = {entity} and b.{column} = u.{column}",
+                book=sql.Identifier(book),
+                column=sql.Identifier(column),
+            )
+        self._run("delete from migration.migrated m using undone u where m.entity = {entity} and m.id = u.id")
+        self._conn.execute("drop table undone")
+        restored, changed = 0, 0
+        for batch in batches:
+            done = self._restore(batch)
+            restored, changed = restored + done[0], changed + done[1]
+        # What the server refused then is to be tried again, as it was corrected since.
+        note_corrections(self._conn, self._table)
+        self._run(
+            "delete from migration.quarantine where entity = {entity} and batch_number = any (%s) and replayed_at is null",
+            batches,
+        )
+        self._run(
+            "update migration.migration_log set rolled_back_at = now() where entity_type = {entity} and batch_number = any (%s)",
+            batches,
+        )
+        self._run("update migration.settlements set fingerprint = '' where entity = {entity}")
+        return UndoneEntity(self._table, deleted, restored, inserted - candidates + changed, candidates - deleted)
+
+    def _leave_used(self) -> None:
+        """Leaves out rows that others refer to, and rows that those refer to, and so on."""
+        keys = self._conn.execute(
+            """
+            select c.conrelid::regclass::text, a.attname, c.conrelid = c.confrelid
+              from pg_constraint c
+              join pg_attribute a on a.attrelid = c.conrelid and a.attnum = c.conkey[1]
+             where c.contype = 'f' and c.confrelid = to_regclass(%s) and cardinality(c.conkey) = 1 and c.conparentid = 0
+            """,
+            (f"public.{self._table}",),
+        ).fetchall()
+        left = True
+        while left:
+            left = False
+            for relation, column, itself in keys:
+                among = sql.SQL(" and not exists (select from undone o where o.id = c.{key})" if itself else "")
+                found = self._run(
+                    "delete from undone u where exists (select from {child} c where c.{column} = u.id {among})",
+                    # As the server writes a relation's name, schema and quotes included.
+                    child=sql.SQL(relation),
+                    column=sql.Identifier(column),
+                    among=among.format(key=self._names["key"]),
+                )
+                left |= found > 0
+
+    def _restore(self, batch: int) -> tuple[int, int]:
+        """Rows that a batch updated, as they were. Returns how many were restored, and how many left alone."""
+        noted = self._scalar(
+            "select count(*) from migration.replaced where entity = {entity} and batch_number = %s", batch
+        )
+        if not noted:
+            return 0, 0
+        self._conn.execute("create temporary table undone (id uuid primary key) on commit drop")
+        self._run(
+            """
+            insert into undone (id)
+            select m.id
+              from migration.replaced p
+              join migration.migrated m on m.entity = {entity} and m.id = p.id and m.updated_batch = p.batch_number
+              join public.{table} t on {same_row} and {unedited}
+             where p.entity = {entity} and p.batch_number = %s
+            """,
+            batch,
+        )
+        claims = self._mapping.claims
+        if claims is not None:
+            self._run(
+                "update public.{table} set {released} = {expression} where {key} in (select id from undone)",
+                released=sql.Identifier(claims.released),
+                expression=sql.SQL(claims.expression),  # pyright: ignore[reportArgumentType]
+            )
+        before = [name for name, generated in columns_of(self._conn, "public", self._table).items() if not generated]
+        restored = self._run(
+            """
+            update public.{table} t set ({columns}) = (
+              select {columns} from jsonb_populate_record(null::public.{table}, p.row_before))
+              from undone u
+              join migration.replaced p on p.entity = {entity} and p.id = u.id and p.batch_number = %s
+              join migration.migrated m on m.entity = {entity} and m.id = u.id
+             where {moved}
+            """,
+            batch,
+            columns=identifiers(before),
+            moved=self._names["same_row"],
+        )
+        self._run(
+            "delete from migration.repairs c using undone u, migration.migrated m"
+            " where m.entity = {entity} and m.id = u.id and c.entity = {entity} and c.base44_id = m.base44_id"
+        )
+        self._run(
+            "delete from migration.unmapped c using undone u, migration.migrated m"
+            " where m.entity = {entity} and m.id = u.id and c.entity = {entity} and c.base44_id = m.base44_id"
+        )
+        self._run("delete from migration.migrated m using undone u where m.entity = {entity} and m.id = u.id")
+        for statement in (
+            "insert into migration.migrated"
+            " select b.* from {old}, jsonb_populate_record(null::migration.migrated, p.books_before) b",
+            "insert into migration.repairs"
+            " select b.* from {old}, jsonb_populate_recordset(null::migration.repairs, p.repairs_before) b",
+            "insert into migration.unmapped (entity, base44_id, data, batch_number)"
+            " select {entity}, p.books_before ->> 'base44_id', p.unmapped_before, (p.books_before ->> 'batch_number')::bigint"
+            " from {old} where p.unmapped_before is not null",
+        ):
+            self._run(
+                statement,
+                old=sql.SQL(
+                    "undone u join migration.replaced p on p.entity = {} and p.id = u.id and p.batch_number = {}"
+                ).format(self._names["entity"], sql.Literal(batch)),
+            )
+        self._run(
+            "delete from migration.replaced p using undone u"
+            " where p.entity = {entity} and p.batch_number = %s and p.id = u.id",
+            batch,
+        )
+        self._conn.execute("drop table undone")
+        return restored, noted - restored
+
+    def _run(self, statement: LiteralString, *values: object, **more: sql.Composable) -> int:
+        """Runs a statement of this file with the table's names in it; the number of rows it changed."""
+        text = sql.SQL(statement).format(**self._names, **more)
+        return self._conn.execute(text, [list(v) if isinstance(v, Sequence) else v for v in values] or None).rowcount
+
+    def _scalar(self, statement: LiteralString, *values: object) -> int:
+        text = sql.SQL(statement).format(**self._names)
+        return scalar(self._conn, text, [list(v) if isinstance(v, Sequence) else v for v in values] or None)

@@ -1,0 +1,142 @@
+"""Exported entities that `sql/` has no table for: kept whole in `migration.unmapped`, so that nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from b44_assets.exports import ExportFile, survey
+from b44_assets.exports.names import matched
+from b44_assets.failpoints import failpoint
+from b44_assets.migration.staging import opened_whole, reading_whole
+from b44_assets.session import Connection, Session, persevering, scalar
+
+
+@dataclass(frozen=True)
+class UnmappedEntity:
+    """An entity of the export that has no table.
+
+    Attributes:
+        entity: As Base44 names it.
+        file: Its file's name.
+        records: Records in it, all of them in `migration.unmapped`.
+    """
+
+    entity: str
+    file: str
+    records: int
+
+
+@dataclass(frozen=True)
+class Strays:
+    """What the export holds that has no table.
+
+    Attributes:
+        entities: In the order of their names.
+        passed_over: Of each file that looks like one of the export's and is not read, a line with the remedy.
+    """
+
+    entities: tuple[UnmappedEntity, ...]
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def records(self) -> dict[str, int]:
+        """Records kept, by entity as Base44 names it."""
+        return {one.entity: one.records for one in self.entities}
+
+
+def keep_strays(session: Session, directory: Path | None) -> Strays:
+    """Keep every record of every entity without a mapping, in place of those that were kept before.
+
+    Without a folder, what is kept stays.
+
+    Raises:
+        ExportError: The folder or a file cannot be read.
+    """
+    if directory is None:
+        return Strays(unmapped_entities(session))
+    known = session.catalog.entities
+    found = survey(directory, known)
+    files = [file for file in found.files if file.entity not in known]
+    for line in found.notices:
+        session.notice(line)
+
+    def work() -> Strays:
+        with session.connection("keep strays", idles=True) as conn:
+            _forget(session, conn, [file.entity for file in files])
+            kept = [reading_whole(session, partial(_keep, session, conn, file)) for file in files]
+        return Strays(tuple(kept), found.passed_over)
+
+    return persevering(session, work)
+
+
+def unmapped_entities(session: Session) -> tuple[UnmappedEntity, ...]:
+    """Entities without a table of the export that was migrated last, in the order of their names."""
+    with session.connection("look at unmapped entities") as conn:
+        if scalar(conn, "select to_regclass('migration.unmapped_entities')") is None:
+            return ()
+        rows = conn.execute(
+            'select entity, source_file, records from migration.unmapped_entities order by entity collate "C"'
+        ).fetchall()
+    return tuple(UnmappedEntity(*row) for row in rows)
+
+
+def _forget(session: Session, conn: Connection, present: Collection[str]) -> None:
+    """Forget entities that the export has no more, or that have a table now."""
+    tables = list(session.catalog.mappings)
+    with conn.transaction():
+        gone = conn.execute(
+            "delete from migration.unmapped_entities where entity <> all(%s) returning entity", (list(present),)
+        ).fetchall()
+        names = {row[0] for row in gone} | set(session.catalog.entities)
+        conn.execute(
+            "delete from migration.unmapped where entity = any(%s) and entity <> all(%s)", (list(names), tables)
+        )
+
+
+def _keep(session: Session, conn: Connection, file: ExportFile) -> UnmappedEntity:
+    records = 0
+    with conn.transaction(), opened_whole(file) as reader:
+        # Not a temporary table: a server process's first one makes a schema, on which every session forgets its plans.
+        conn.execute("create unlogged table migration.stray (record_number bigint, base44_id text, data jsonb)")
+        with conn.cursor() as cursor, cursor.copy("copy migration.stray from stdin") as copy:
+            for batch in reader.batches():
+                id_field = next((name for name in reader.fields if matched(name, ("id",))), "id")
+                for number, record in zip(batch.record_numbers.to_pylist(), batch.columns.to_pylist(), strict=True):
+                    filled = {name: value for name, value in record.items() if value is not None}
+                    copy.write_row((number, filled.get(id_field), json.dumps(filled, ensure_ascii=False)))
+                    records += 1
+                for refused in batch.refused:
+                    copy.write_row((refused.record_number, None, json.dumps(refused.record, ensure_ascii=False)))
+                    records += 1
+                session.progress(f"base44/{file.entity}", reader.bytes_read, reader.size)
+        conn.execute("delete from migration.unmapped where entity = %s", (file.entity,))
+        conn.execute(
+            sql.SQL(
+                """
+                insert into migration.unmapped (entity, base44_id, data)
+                select {entity},
+                       case when base44_id is null or row_number() over (partition by base44_id order by record_number) > 1
+                         then concat_ws(' ', base44_id, 'record ' || record_number) else base44_id end,
+                       data
+                  from migration.stray
+                """
+            ).format(entity=sql.Literal(file.entity))
+        )
+        conn.execute("drop table migration.stray")
+        conn.execute("delete from migration.unmapped_entities where entity = %s", (file.entity,))
+        conn.execute(
+            "insert into migration.unmapped_entities (entity, source_file, dialect, records, oddities, run_id)"
+            " values (%s, %s, %s, %s, %s, %s)",
+            (file.entity, file.path.name, reader.dialect.name, records, Jsonb(dict(reader.oddities)), session.run_id),
+        )
+        failpoint("strays: before commit", conn)
+        reader.require_unchanged()
+    failpoint("strays: after commit", conn)
+    return UnmappedEntity(file.entity, file.path.name, records)

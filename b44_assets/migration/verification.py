@@ -1,0 +1,589 @@
+"""Proof that nothing was lost and nothing was changed on the way: row parity and content parity.
+
+What belongs here: comparing the database with what was exported. What does not: repairing anything. Nothing here reads
+what the load itself computed: the expected rows come from the staged text through the mapping, evaluated anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from psycopg import sql
+
+from b44_assets.catalog import TableMapping
+from b44_assets.migration.plan import open_conflicts
+from b44_assets.migration.sources import name_agrees, target_columns
+from b44_assets.session import Connection, Session, checksum, columns_of, identifiers, plan_for_bulk, scalar
+
+DIFFERENCES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class RowParity:
+    """Whether every record read is accounted for, and the table holds every record said to be migrated.
+
+    Attributes:
+        entity: The target table.
+        read: Records in the export.
+        migrated: Records that the books say are in the table.
+        deduplicated: Records equal to an earlier one.
+        quarantined: Records in quarantine.
+        pending: Records that no batch has taken yet.
+        unaccounted: Records read and none of the above.
+        staged: Rows in `base44.<table>` and refused records; None where the staged rows are gone (after a crash).
+        held: Rows of the table that came from the migration.
+        native: Rows of the table that did not: made in the new system.
+        retained: Rows of records that this export does not have, or refuses; they are kept.
+        accepted: Migrated rows that were deleted in the new system, which somebody has accepted.
+    """
+
+    entity: str
+    read: int
+    migrated: int
+    deduplicated: int
+    quarantined: int
+    pending: int
+    unaccounted: int
+    staged: int | None
+    held: int
+    native: int
+    retained: int = 0
+    accepted: int = 0
+
+    @property
+    def lost(self) -> int:
+        """Rows that should be there and are not; negative where there are too many, or updates wait for their batch."""
+        return self.migrated + self.retained - self.accepted - self.held
+
+    @property
+    def passed(self) -> bool:
+        """Every record is accounted for and where the books say it is."""
+        return (
+            self.unaccounted == 0
+            and self.pending == 0
+            and self.lost == 0
+            and (self.staged is None or self.staged == self.read)
+        )
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if self.unaccounted:
+            return f"{self.unaccounted} of {self.read} records read are unaccounted for"
+        if self.pending:
+            return f"{self.pending} of {self.read} records wait for their batch; run the migration again"
+        if self.lost:
+            return f"{self.migrated + self.retained} records were migrated, {self.entity} holds {self.held} of them"
+        if self.staged is not None and self.staged != self.read:
+            return f"{self.read} records were read, base44.{self.entity} holds {self.staged}"
+        further = f"; {self.retained} rows of earlier exports are kept" if self.retained else ""
+        return (
+            f"{self.read} read = {self.migrated} migrated + {self.deduplicated} deduplicated"
+            f" + {self.quarantined} quarantined{further}"
+        )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A record whose stored row is not what the mapping says: its number and id, and the columns that differ.
+
+    `columns` is empty where the row is missing.
+    """
+
+    record_number: int
+    base44_id: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ContentParity:
+    """Whether every stored row is what the mapping makes of the staged record.
+
+    Attributes:
+        entity: The target table.
+        compared: Records compared.
+        missing: Records without a row.
+        differing: Rows that differ, and that nothing excuses.
+        touched: Those of them that are not as the migration wrote them. An application that counts views without a newer
+            `updated_at` does so, and so does damage; which it was cannot be told.
+        edited: Rows that differ and were changed in the new system since: their `updated_at` is newer.
+        conflicts: Rows that differ since the newer export was left out for their sake; see `migration.conflicts`.
+        staged: False where the staged rows are gone, so that rows could be compared with how they were written only.
+        proven: Whether the rows are as they were when each was compared with its record, and that was not done again.
+        differences: The first of the missing and differing ones.
+    """
+
+    entity: str
+    compared: int
+    missing: int
+    differing: int
+    edited: int
+    conflicts: int = 0
+    touched: int = 0
+    staged: bool = True
+    proven: bool = False
+    differences: tuple[Difference, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        """Every record has its row, and every row is as it should be."""
+        return self.staged and self.missing == 0 and self.differing == 0
+
+    @property
+    def written(self) -> bool:
+        """Every row was written as it should be, whatever became of it since."""
+        return self.staged and self.missing == 0 and self.differing == self.touched
+
+    @property
+    def kept(self) -> bool:
+        """Every row is there as it was written, or was edited since, whether or not its record can be read any more."""
+        return self.missing == 0 and self.differing == 0
+
+    @property
+    def equal(self) -> bool:
+        """Every row is what its record says; nothing had to be excused."""
+        return self.passed and self.edited == 0 and self.conflicts == 0
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if not self.staged:
+            gone = (
+                f"base44.{self.entity}: staged export not restored, by design (unlogged tables); a crash of the server empties"
+                " it, too"
+            )
+            if self.kept:
+                edited = f", {self.edited} edited since" if self.edited else ""
+                return f"{gone}; {self.compared} rows are as they were written{edited}; b44 migrate --export stages it again"
+            return f"{gone}; {self.missing} rows missing, {self.differing} rows are not as they were written"
+        if self.proven:
+            return f"{self.compared} rows are as they were when each was compared with its record"
+        if self.passed:
+            apart = {"edited since": self.edited, "left alone by a newer export": self.conflicts}
+            return f"{self.compared} rows equal their records" + "".join(
+                f"; {count} {what}" for what, count in apart.items() if count
+            )
+        worst = self.differences[0]
+        where = f"record {worst.record_number} (id {worst.base44_id})"
+        what = f"differs in {', '.join(worst.columns)}" if worst.columns else "has no row"
+        since = (
+            f"; {self.touched} were changed since they were written, without a newer updated_at" if self.touched else ""
+        )
+        return f"{self.missing} rows missing, {self.differing} rows differ; {where} {what}{since}"
+
+
+def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
+    """Compares the books of an entity with each other and with the table; None where nothing was settled yet."""
+    table = mapping.spec.name
+    with session.connection(f"check {table}") as conn, conn.transaction():
+        conn.execute("set transaction isolation level repeatable read read only")
+        books = conn.execute(
+            "select read, migrated, deduplicated, quarantined, pending, unaccounted"
+            " from migration.accounting where entity = %s",
+            (table,),
+        ).fetchone()
+        if books is None:
+            return None
+        refused = scalar(conn, "select count(*) from migration.refused where entity = %s", (table,))
+        rows = 0
+        if scalar(conn, "select to_regclass(%s)", (f"base44.{table}",)) is not None:
+            rows = scalar(conn, sql.SQL("select count(*) from base44.{}").format(sql.Identifier(table)))
+        staged = None if rows == 0 and books[0] > refused else rows + refused
+        retained, accepted = conn.execute(
+            """
+            select (select count(*) from migration.retained r join migration.migrated using (entity, id) where r.entity = %(table)s),
+                   (select count(*) from migration.conflicts c join migration.migrated using (entity, id)
+                     where c.entity = %(table)s and c.kind = 'deleted' and c.accepted_at is not null)
+            """,
+            {"table": table},
+        ).fetchone() or (0, 0)
+        held, native = conn.execute(
+            sql.SQL(
+                """
+                select count(*) filter (where m.generation is not null), count(*) filter (where m.id is null)
+                  from public.{table} t
+                  left join migration.migrated m on m.entity = {entity} and m.id = t.{key}
+                 where t.{key} <> '00000000-0000-8000-8000-000000000b44'
+                """
+            ).format(table=sql.Identifier(table), entity=sql.Literal(table), key=sql.Identifier(mapping.key))
+        ).fetchone() or (0, 0)
+    return RowParity(table, *books, staged=staged, held=held, native=native, retained=retained, accepted=accepted)
+
+
+def content_parity(session: Session, mapping: TableMapping, *, proven: bool = False) -> ContentParity | None:
+    """Compares every stored row with its staged record, mapped anew; None where nothing was staged yet.
+
+    Args:
+        session: The run.
+        mapping: The entity's mapping.
+        proven: Whether a comparison that found all rows equal counts still, where nothing was settled or written since: then
+            each row is read again and compared with its checksum of then, and only where one differs with its record.
+    """
+    table = mapping.spec.name
+    with session.connection(f"check {table}") as conn:
+        found = _compare(conn, mapping, proven=proven)
+        if found is not None and found.equal and not found.proven:
+            conn.execute(
+                """
+                insert into migration.proofs as p (entity, generation, last_batch, rows)
+                select s.entity, s.generation, coalesce(max(l.batch_number), 0), %(rows)s
+                  from migration.settlements s
+                  left join migration.migration_log l on l.entity_type = s.entity
+                 where s.entity = %(table)s
+                 group by s.entity, s.generation
+                on conflict (entity) do update
+                   set generation = excluded.generation, last_batch = excluded.last_batch, rows = excluded.rows, proven_at = now()
+                 -- Checks that find the same write nothing.
+                 where (p.generation, p.last_batch, p.rows) is distinct from (excluded.generation, excluded.last_batch, excluded.rows)
+                """,
+                {"table": table, "rows": found.compared},
+            )
+    return found
+
+
+def _compare(conn: Connection, mapping: TableMapping, *, proven: bool) -> ContentParity | None:
+    table = mapping.spec.name
+    with conn.transaction():
+        conn.execute("set transaction isolation level repeatable read read only")
+        plan_for_bulk(conn)
+        export = conn.execute("select records - refused from migration.exports where entity = %s", (table,)).fetchone()
+        if export is None or scalar(conn, "select to_regclass(%s)", (f"migration.{table}_mapping",)) is None:
+            return None
+        if export[0] and scalar(conn, sql.SQL("select 1 from base44.{} limit 1").format(sql.Identifier(table))) is None:
+            return _as_written(conn, mapping, target_columns(conn, mapping))
+        columns = target_columns(conn, mapping)
+        if proven and (rows := _as_proven(conn, mapping, columns)) is not None:
+            return ContentParity(table, rows, 0, 0, 0, proven=True)
+        compared, missing, differing, edited, conflicts, touched, numbers = conn.execute(
+            _comparison(conn, mapping, columns)
+        ).fetchone() or (0, 0, 0, 0, 0, 0, [])
+        differences: tuple[Difference, ...] = ()
+        if numbers:
+            rows = conn.execute(_naming(mapping, columns), {"numbers": numbers}).fetchall()
+            differences = tuple(Difference(number, base44_id, tuple(names)) for number, base44_id, names in rows)
+    return ContentParity(
+        table, compared, missing, differing, edited, conflicts, touched=touched, differences=differences
+    )
+
+
+def _as_proven(conn: Connection, mapping: TableMapping, columns: list[str]) -> int | None:
+    """How many rows there are, where all are as they were when each was proven; None where that cannot be said."""
+    table = mapping.spec.name
+    proof = scalar(
+        conn,
+        "select p.rows from migration.proofs p join migration.settlements s using (entity, generation)"
+        " where p.entity = %s and p.last_batch >="
+        " (select coalesce(max(l.batch_number), 0) from migration.migration_log l where l.entity_type = p.entity)",
+        (table,),
+    )
+    if proof is None:
+        return None
+    rows, same = conn.execute(
+        sql.SQL(
+            """
+            select count(*), count(*) filter (where m.row_checksum = {checksum})
+              from migration.migrated m
+              left join public.{table} t on t.{key} = m.id
+             where m.entity = {entity}
+            """
+        ).format(
+            checksum=checksum(columns, "t"),
+            table=sql.Identifier(table),
+            key=sql.Identifier(mapping.key),
+            entity=sql.Literal(table),
+        )
+    ).fetchone() or (1, 0)
+    # Rows that the export has no more were not compared, and are counted here.
+    return proof if rows == same >= proof else None
+
+
+def _as_written(conn: Connection, mapping: TableMapping, columns: list[str]) -> ContentParity:
+    """Compares every row with its checksum of when it was written: what can be said without the staged records."""
+    table = mapping.spec.name
+    held = columns_of(conn, "public", table)
+    newer = sql.SQL("false")
+    if "updated_at" in held:
+        # A record without a date of its own was given that of its creation.
+        written = sql.SQL("coalesce(m.updated_at, t.created_at)" if "created_at" in held else "m.updated_at")
+        newer = sql.SQL("t.updated_at > {}").format(written)
+    row = conn.execute(
+        sql.SQL(
+            """
+            select count(*),
+                   count(*) filter (where verdict = 'missing'),
+                   count(*) filter (where verdict = 'differs'),
+                   count(*) filter (where verdict = 'edited')
+              from (
+                select case when t.{key} is null and c.kind = 'deleted' and c.accepted_at is not null then 'accepted'
+                            when t.{key} is null then 'missing'
+                            when m.row_checksum = {checksum} then 'equal'
+                            when {newer} then 'edited'
+                            else 'differs' end as verdict
+                  from migration.migrated m
+                  left join public.{table} t on t.{key} = m.id
+                  left join migration.conflicts c on c.entity = m.entity and c.id = m.id
+                 where m.entity = {entity}
+              ) compared
+            """
+        ).format(
+            key=sql.Identifier(mapping.key),
+            checksum=checksum(columns, "t"),
+            newer=newer,
+            table=sql.Identifier(table),
+            entity=sql.Literal(table),
+        )
+    ).fetchone()
+    compared, missing, differing, edited = row or (0, 0, 0, 0)
+    return ContentParity(table, compared, missing, differing, edited, staged=False)
+
+
+def _summed(mapping: TableMapping, columns: list[str]) -> list[str]:
+    return [name for name in columns if mapping.numbered is None or name != mapping.numbered.column]
+
+
+def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> sql.Composed:
+    table = mapping.spec.name
+    names = [mapping.key, *([mapping.numbered.column] if mapping.numbered is not None else [])]
+    judged: list[str] = []
+    stays = sql.SQL("false")
+    if mapping.numbered is not None and mapping.numbered.made_from is not None:
+        judged.append("name_given")
+        # Made by the rules of an earlier plan from what is the same still, as all other columns are; and written so. Of what
+        # the latest plan inserted, every name is compared.
+        stays = sql.SQL(
+            "(not e.name_given and t.row_checksum = m.row_checksum and (m.updated_batch is not null or m.generation <>"
+            " (select n.generation from migration.settlements n where n.entity = {})))"
+        ).format(sql.Literal(table))
+    newer = sql.SQL("false")
+    if "updated_at" in columns_of(conn, "public", table):
+        names.append("updated_at")
+        newer = sql.SQL("t.updated_at > e.updated_at")
+    return sql.SQL(
+        """
+        with expected as materialized (
+          select e.record_number, {expected_names}, {expected_sum} as checksum
+            from migration.{mapping} e
+           where cardinality(e.reasons) = 0
+        ),
+        stored as materialized (
+          select {stored_names}, {stored_sum} as checksum, {row_sum} as row_checksum from public.{table} t
+        ),
+        compared as materialized (
+          select e.record_number,
+                 case when t.checksum = e.checksum and ({name_agrees} or {name_stays}) then 'equal'
+                      -- Sound by the mapping, and refused by the server.
+                      when t.{key} is not null and (c.id is not null or r.id is not null) then 'conflict'
+                      when t.{key} is null and c.kind = 'deleted' and c.accepted_at is not null then 'conflict'
+                      when t.{key} is null then 'missing'
+                      when {newer} then 'edited'
+                      when t.row_checksum <> m.row_checksum then 'touched'
+                      else 'differs' end as verdict
+            from expected e
+            join migration.migrated m on m.entity = {entity} and m.id = e.{key}
+            left join stored t on t.{key} = e.{key}
+            left join migration.conflicts c on c.entity = {entity} and c.id = e.{key}
+            left join migration.retained r on r.entity = {entity} and r.id = e.{key} and r.reason = 'refused'
+        )
+        select count(*),
+               count(*) filter (where verdict = 'missing'),
+               count(*) filter (where verdict in ('differs', 'touched')),
+               count(*) filter (where verdict = 'edited'),
+               count(*) filter (where verdict = 'conflict'),
+               count(*) filter (where verdict = 'touched'),
+               -- Not an ordered aggregate, for which all rows would be sorted.
+               array(select record_number from compared where verdict in ('missing', 'differs', 'touched') order by 1 limit {shown})
+          from compared
+        """
+    ).format(
+        expected_names=identifiers([*names, *judged], "e"),
+        expected_sum=checksum(_summed(mapping, columns), "e"),
+        mapping=sql.Identifier(f"{table}_mapping"),
+        stored_names=identifiers(names, "t"),
+        stored_sum=checksum(_summed(mapping, columns), "t"),
+        row_sum=checksum(columns, "t"),
+        table=sql.Identifier(table),
+        key=sql.Identifier(mapping.key),
+        name_agrees=name_agrees(mapping, "t", "e"),
+        name_stays=stays,
+        newer=newer,
+        entity=sql.Literal(table),
+        shown=sql.Literal(DIFFERENCES_SHOWN),
+    )
+
+
+def _naming(mapping: TableMapping, columns: list[str]) -> sql.Composed:
+    table = mapping.spec.name
+    unequal = [
+        sql.SQL("case when e.{name} is distinct from t.{name} then {label} end").format(
+            name=sql.Identifier(name), label=sql.Literal(name)
+        )
+        for name in _summed(mapping, columns)
+    ]
+    if mapping.numbered is not None:
+        unequal.append(
+            sql.SQL("case when not {} then {} end").format(
+                name_agrees(mapping, "t", "e"), sql.Literal(mapping.numbered.column)
+            )
+        )
+    return sql.SQL(
+        "select e.record_number, e.base44_id,"
+        " case when t.{key} is null then '{{}}' else array_remove(array[{unequal}], null) end"
+        " from migration.{mapping} e left join public.{table} t on t.{key} = e.{key}"
+        " where e.record_number = any(%(numbers)s) order by 1"
+    ).format(
+        key=sql.Identifier(mapping.key),
+        unequal=sql.SQL(", ").join(unequal),
+        mapping=sql.Identifier(f"{table}_mapping"),
+        table=sql.Identifier(table),
+    )
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Whether all of the newest export is in the table.
+
+    Attributes:
+        entity: The target table.
+        vanished: Rows whose record the export does not have any more; they are kept.
+        refused: Rows whose record is refused in its newer form; they are kept as they were.
+        conflicts: Records left out for the sake of an edited or deleted row, by kind; accepted ones do not count.
+        first: Some of all these: `(base44_id, why, columns)`.
+    """
+
+    entity: str
+    vanished: int
+    refused: int
+    conflicts: dict[str, int]
+    first: tuple[tuple[str, str, str], ...]
+
+    @property
+    def passed(self) -> bool:
+        """Nothing of the export was left out, and it lacks nothing that the table has from before."""
+        return not (self.vanished or self.refused or self.conflicts)
+
+    def explain(self) -> str:
+        """One line on what is not; or that all is."""
+        if self.passed:
+            return "All of the newest export is in the table"
+        said = {
+            "edited": "changed in the export and edited in the new system, left alone",
+            "deleted": "changed in the export and deleted in the new system, left out",
+            "not_newer": "different in the export, but no newer, left alone",
+        }
+        parts = [f"{count} {said[kind]}" for kind, count in self.conflicts.items()]
+        parts += [f"{self.vanished} vanished from the export, kept"] if self.vanished else []
+        parts += [f"{self.refused} refused in their newer form, kept as they were"] if self.refused else []
+        return "; ".join(parts)
+
+
+def export_applied(session: Session, mapping: TableMapping) -> Applied:
+    """Reads what a newer export could not change, and what it does not have any more."""
+    table = mapping.spec.name
+    with session.connection(f"check {table}") as conn:
+        retained = dict(
+            conn.execute(
+                "select reason, count(*) from migration.retained where entity = %s group by 1", (table,)
+            ).fetchall()
+        )
+        conflicts = open_conflicts(conn, table)
+        first = conn.execute(
+            "select coalesce(base44_id, ''), kind, array_to_string(columns, ', ') from migration.conflicts"
+            " where entity = %(table)s and accepted_at is null"
+            " union all select base44_id, reason, '' from migration.retained where entity = %(table)s order by 2, 1 limit %(shown)s",
+            {"table": table, "shown": DIFFERENCES_SHOWN},
+        ).fetchall()
+    return Applied(
+        table,
+        retained.get("vanished", 0),
+        retained.get("refused", 0),
+        conflicts,
+        tuple((row[0], row[1], row[2]) for row in first),
+    )
+
+
+@dataclass(frozen=True)
+class EntityAccount:
+    """One line of `migration.accounting`, with reasons and repairs."""
+
+    entity: str
+    read: int
+    migrated: int
+    deduplicated: int
+    quarantined: int
+    unaccounted: int
+    pending: int
+    vanished: int
+    conflicts: int
+    reasons: dict[str, int]
+    repairs: dict[str, int]
+
+
+@dataclass(frozen=True)
+class EntityProgress:
+    """How far an entity is: percent of its records, records a second of late, and when it should be done (UTC)."""
+
+    entity: str
+    percentage: float
+    records_per_second: float | None
+    expected_end: datetime | None
+
+
+@dataclass(frozen=True)
+class WritingRun:
+    """A run that wrote records: its id, when its first batch began (UTC), and its batches and records."""
+
+    run_id: str
+    began: datetime
+    batches: int
+    records: int
+
+
+def progress_of(session: Session) -> tuple[EntityProgress, ...]:
+    """How far every entity is that was settled."""
+    with session.connection("status") as conn:
+        rows = conn.execute(
+            "select entity_type, percentage::float8, records_per_second::float8, expected_end from migration.progress"
+        ).fetchall()
+    return tuple(EntityProgress(*row) for row in rows)
+
+
+def recent_runs(session: Session, most: int = 5) -> tuple[WritingRun, ...]:
+    """The last runs that wrote records and were not taken back, the newest first."""
+    with session.connection("status") as conn:
+        rows = conn.execute(
+            "select run_id, min(started_at), count(*), sum(records_processed)::bigint from migration.migration_log"
+            " where status = 'completed' and rolled_back_at is null and run_id is not null and records_processed > 0"
+            " group by 1 order by 2 desc limit %s",
+            (most,),
+        ).fetchall()
+    return tuple(WritingRun(*row) for row in rows)
+
+
+def accounts(session: Session) -> tuple[EntityAccount, ...]:
+    """What became of every record, by entity, in the order of the catalogue."""
+    with session.connection("status") as conn:
+        if scalar(conn, "select to_regclass('migration.accounting')") is None:
+            return ()
+        rows = {
+            row[0]: row
+            for row in conn.execute(
+                "select entity, read, migrated, deduplicated, quarantined, unaccounted, pending, vanished, conflicts"
+                " from migration.accounting"
+            ).fetchall()
+        }
+        reasons: dict[str, dict[str, int]] = {}
+        for entity, reason, count in conn.execute(
+            "select q.entity, reason, count(*) from migration.quarantine q"
+            " join migration.settlements s on s.entity = q.entity and s.generation = q.generation"
+            " cross join unnest(q.reasons) as reason where q.replayed_at is null group by 1, 2 order by 3 desc, 2"
+        ).fetchall():
+            reasons.setdefault(entity, {})[reason] = count
+        repairs: dict[str, dict[str, int]] = {}
+        for entity, column, count in conn.execute(
+            "select entity, column_name, count(*) from migration.repairs group by 1, 2 order by 3 desc, 2"
+        ).fetchall():
+            repairs.setdefault(entity, {})[column] = count
+    return tuple(
+        EntityAccount(*rows[table], reasons=reasons.get(table, {}), repairs=repairs.get(table, {}))
+        for table in session.catalog.mappings
+        if table in rows
+    )

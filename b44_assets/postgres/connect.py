@@ -1,0 +1,515 @@
+"""Connections to the target: same session settings everywhere, faults in one line, and SQL that ends when we do."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+from psycopg import conninfo, errors, pq
+from psycopg.abc import RV, PQGen
+from psycopg.rows import TupleRow
+
+from b44_assets.errors import DatabaseError, TransientDatabaseError, free_at
+from b44_assets.postgres.error_classes import FaultClass, classify
+
+logger = logging.getLogger(__name__)
+
+OLDEST_VERSION = 15
+NEWEST_VERSION = 18
+DEFAULT_LOCK_TIMEOUT_MS = 60_000
+CANCEL_SECONDS = 5.0
+_POOLER_LOOKS = 5
+"""How often it is looked whether two connections share a session; in a pool that others use, chance decides each time."""
+
+_MALFORMED = (
+    "the database URL cannot be read: it must be of the form postgresql://user:password@host:5432/database, with"
+    " @ : / ? # and % in a password written as %40 %3A %2F %3F %23 and %25, and after a ? only what libpq knows"
+)
+
+# Only where the URL says nothing. An unreachable host is reported soon, and a connection that a firewall or a sleeping
+# machine has dropped is noticed within a minute rather than after two hours.
+_DEFAULTS: dict[str, str] = {
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+}
+
+# Whatever a role or a database sets: our SQL means the same, writes and reads values in the same form, finds its plans,
+# and is ended by no clock but our own. What is a matter of resources (memory, processes, costs, durability) stays as it is
+# set. A name that a server does not know is passed over.
+_SESSION: dict[str, str] = {
+    # How values are written and read.
+    "TimeZone": "UTC",
+    "timezone_abbreviations": "Default",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "xmlbinary": "base64",
+    "xmloption": "content",
+    "lc_monetary": "C",
+    "lc_numeric": "C",
+    "lc_time": "C",
+    # How SQL is read.
+    "array_nulls": "on",
+    "backslash_quote": "safe_encoding",
+    "check_function_bodies": "on",
+    "default_text_search_config": "pg_catalog.english",
+    "escape_string_warning": "on",
+    "quote_all_identifiers": "off",
+    "restrict_nonsystem_relation_kind": "",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    # What a statement may do, and see.
+    "client_min_messages": "notice",
+    "createrole_self_grant": "",
+    "default_table_access_method": "heap",
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "exit_on_error": "off",
+    "gin_fuzzy_search_limit": "0",
+    "row_security": "on",
+    "stats_fetch_consistency": "cache",
+    # Hosted servers set them to minutes, and an index takes longer. A lock of the session goes with the session.
+    "statement_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "tcp_user_timeout": "0",
+    # Plans. Compiling a batch takes longer than running it, and a worker for each expression of a function takes for ever.
+    "jit": "off",
+    "force_parallel_mode": "off",
+    "debug_parallel_query": "off",
+    "constraint_exclusion": "partition",
+    "cursor_tuple_fraction": "0.1",
+    "from_collapse_limit": "8",
+    "join_collapse_limit": "8",
+    "geqo": "on",
+    "geqo_threshold": "12",
+    "min_parallel_index_scan_size": "512kB",
+    "min_parallel_table_scan_size": "8MB",
+    "parallel_setup_cost": "1000",
+    "parallel_tuple_cost": "0.1",
+    "plan_cache_mode": "auto",
+    "enable_async_append": "on",
+    "enable_bitmapscan": "on",
+    "enable_distinct_reordering": "on",
+    "enable_gathermerge": "on",
+    "enable_group_by_reordering": "on",
+    "enable_hashagg": "on",
+    "enable_hashjoin": "on",
+    "enable_incremental_sort": "on",
+    "enable_indexonlyscan": "on",
+    "enable_indexscan": "on",
+    "enable_material": "on",
+    "enable_memoize": "on",
+    "enable_mergejoin": "on",
+    "enable_nestloop": "on",
+    "enable_parallel_append": "on",
+    "enable_parallel_hash": "on",
+    "enable_partition_pruning": "on",
+    "enable_partitionwise_aggregate": "off",
+    "enable_partitionwise_join": "off",
+    "enable_presorted_aggregate": "on",
+    "enable_self_join_elimination": "on",
+    "enable_seqscan": "on",
+    "enable_sort": "on",
+    "enable_tidscan": "on",
+}
+
+# A tablespace that is the database's own anyway is refused for a partitioned table.
+_SETTLE = b"""
+    SELECT pg_catalog.count(pg_catalog.set_config(name, value, false)),
+           pg_catalog.current_setting('session_replication_role'),
+           pg_catalog.pg_backend_pid(),
+           (SELECT pg_catalog.set_config('default_tablespace', '', false)
+              FROM pg_catalog.pg_database d
+              JOIN pg_catalog.pg_tablespace t ON t.oid OPERATOR(pg_catalog.=) d.dattablespace
+             WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+               AND t.spcname OPERATOR(pg_catalog.=) pg_catalog.current_setting('default_tablespace')::pg_catalog.name)
+      FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.text[]), pg_catalog.unnest(%s::pg_catalog.text[]))
+           AS wanted (name, value)
+     WHERE pg_catalog.current_setting(name, true) IS NOT NULL
+"""
+
+# What the server or libpq says (in English) → what it means, and whether it may pass by itself. {where}, {user} and
+# {database} are filled in.
+_FAULTS: tuple[tuple[str, str, bool], ...] = (
+    (r"password authentication failed", "{where} refuses the password of user {user}", False),
+    (
+        r"no password supplied|password is required",
+        "{where} asks for the password of user {user}: put it in the URL, in PGPASSWORD or in ~/.pgpass",
+        False,
+    ),
+    (
+        r"\A(?!.*SSL encryption).*no pg_hba\.conf entry.*no encryption",
+        "{where} lets nobody connect to database {database} without TLS: put sslmode=require in the URL",
+        False,
+    ),
+    (
+        r"no pg_hba\.conf entry|pg_hba\.conf rejects",
+        "{where} does not let user {user} connect to database {database} from here (its pg_hba.conf)",
+        False,
+    ),
+    (
+        r"(?:Peer|Ident|GSSAPI|LDAP|PAM|certificate) authentication failed",
+        "{where} does not accept user {user} from here: its pg_hba.conf asks for another way to authenticate",
+        False,
+    ),
+    (
+        r"does not support SSL|SSL was required",
+        "{where} offers no TLS, which sslmode in the URL asks for",
+        False,
+    ),
+    (
+        r"certificate verify failed|root certificate|server certificate|does not match host name",
+        "the TLS certificate of {where} cannot be verified: check sslrootcert and the host's name in the URL",
+        False,
+    ),
+    (r"SSL error|SSL SYSCALL error|tlsv1 alert", "no TLS connection to {where} could be made", False),
+    (r'database ".*" does not exist', "{where} has no database {database}: create it, or correct the URL", False),
+    (r'role ".*" does not exist', "{where} has no user {user}: create it, or correct the URL", False),
+    (r"not permitted to log in", "user {user} may not log in on {where}", False),
+    (r"permission denied for database", "user {user} may not connect to database {database} on {where}", False),
+    (
+        r"too many clients|remaining connection slots|too many connections|reserved for roles|no more connections allowed",
+        "{where} has too many connections already: end some, or raise max_connections",
+        True,
+    ),
+    (r"is starting up|not yet accepting|recovery mode", "{where} is still starting up: try again in a while", True),
+    (r"shutting down", "{where} is shutting down", True),
+    (
+        r"could not translate host name|failed to resolve host|Name or service not known|nodename nor servname",
+        "the name of {where} cannot be resolved",
+        False,
+    ),
+    (r"No such file or directory", "no server listens on {where}", True),
+    (r"Connection refused", "{where} refuses the connection: no server listens there", True),
+    (r"timeout|timed out|No route to host|Network is unreachable", "{where} cannot be reached", True),
+    (r"Permission denied", "{where} is closed to this account", False),
+    (r"server closed the connection unexpectedly|Connection reset", "{where} closed the connection at once", True),
+)
+
+
+class _Connection(psycopg.Connection[TupleRow]):
+    """Ends its statement in the server on any interruption, before a transaction around it tries to roll back.
+
+    psycopg does so for KeyboardInterrupt only, and Dagster ends a run by raising a BaseException of its own.
+    """
+
+    def wait(self, gen: PQGen[RV], *args: Any, **named: Any) -> RV:
+        try:
+            return super().wait(gen, *args, **named)
+        except (Exception, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            _end_statement(self)
+            raise
+
+
+def connect(
+    url: str,
+    *,
+    application_name: str = "b44",
+    autocommit: bool = False,
+    lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS,
+) -> psycopg.Connection[TupleRow]:
+    """Connects, and settles what our SQL relies on: UTC, ISO dates, UTF-8, and bounded waits for locks.
+
+    The settings are made by SQL rather than by start-up options, which connection poolers refuse (a pooler must give us
+    the same session throughout). TLS and all else stay as in the URL. Nothing is tried twice.
+
+    Args:
+        url: libpq URL.
+        application_name: What `pg_stat_activity` shows.
+        autocommit: As of psycopg.
+        lock_timeout_ms: The session's `lock_timeout` in milliseconds, so that nothing waits for ever; 0 is no limit.
+            `CREATE INDEX CONCURRENTLY`, which waits for old transactions too, needs a longer one.
+
+    Returns:
+        A connection; as a context manager it commits or rolls back, and closes.
+
+    Raises:
+        DatabaseError: If there is no connection to be had, the server is not one of PostgreSQL 15 to 18 with UTF-8, or a
+            pooler gives each transaction another session. One line, without the password. A server newer than 18 is
+            logged as a warning only.
+        TransientDatabaseError: If there is none now, but may be in a while: the server starts up or shuts down, has too
+            many clients, or cannot be reached.
+    """
+    parameters = _parameters(url)
+    where = _where(parameters)
+    wanted = _DEFAULTS | parameters | {"application_name": application_name, "client_encoding": "UTF8"}
+    try:
+        # Autocommit at first: what is set inside a transaction would go with its roll-back.
+        conn = _Connection.connect(conninfo.make_conninfo(**wanted), autocommit=True)
+    except psycopg.Error as error:
+        raise _fault(error, parameters) from None
+    try:
+        _check_server(conn, where)
+        pid = _settle(conn, where, lock_timeout_ms)
+        if pid != conn.info.backend_pid:
+            # What answers is not the server itself: poolers and proxies hand out numbers of their own.
+            _check_pooler(conn, wanted, where)
+        conn.autocommit = autocommit
+    except psycopg.Error as error:
+        conn.close()
+        raise _fault(error, parameters) from None
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def renew(
+    conn: psycopg.Connection[TupleRow],
+    *,
+    application_name: str = "b44",
+    lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS,
+) -> None:
+    """Makes a connection as good as new for its next use: settings, advisory locks, temporary tables, cursors.
+
+    What stays is the server's knowledge of the tables, which a new connection would gather anew.
+
+    Args:
+        conn: In autocommit mode, with no transaction open.
+        application_name: As of `connect`.
+        lock_timeout_ms: As of `connect`.
+
+    Raises:
+        psycopg.Error: It is none to be used any more.
+    """
+    # Not DISCARD ALL, which would drop prepared statements behind psycopg's back.
+    conn.execute("RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP")
+    _settle(conn, _where(conn.info.get_parameters()), lock_timeout_ms)
+    conn.execute("SELECT pg_catalog.set_config('application_name', %s, false)", (application_name,))
+
+
+def _settle(conn: psycopg.Connection[TupleRow], where: str, lock_timeout_ms: int) -> int:
+    """Makes the settings of the session. Returns its process in the server.
+
+    Raises:
+        DatabaseError: The role's sessions skip all triggers, which only a superuser can change.
+    """
+    session = _SESSION | {"lock_timeout": str(lock_timeout_ms)}
+    row = conn.execute(_SETTLE, (list(session), list(session.values()))).fetchone()
+    assert row is not None
+    if row[1] != "origin":
+        try:
+            conn.execute("SET session_replication_role = origin")
+        except errors.InsufficientPrivilege as error:
+            raise DatabaseError(
+                f"session_replication_role is {row[1]} for user {conn.info.user!r} on {where}, so that no trigger would run:"
+                f" have a superuser run ALTER ROLE {conn.info.user} RESET session_replication_role (or ALTER DATABASE)"
+            ) from error
+    try:
+        # Ends SQL whose client was killed; the second net below `cancelling`.
+        conn.execute("SELECT pg_catalog.set_config('client_connection_check_interval', '2s', false)")
+    except errors.InvalidParameterValue:
+        logger.debug("%s cannot watch for clients that have gone", where)
+    return row[2]
+
+
+def _check_pooler(conn: psycopg.Connection[TupleRow], wanted: dict[str, str], where: str) -> None:
+    """Refuses a pooler that gives a session to whoever begins a transaction: ours would share locks and settings with others.
+
+    A second connection begins transactions. Where sessions are shared, it is given that which the first one has just used,
+    or else keeps it from being given back to the first one.
+
+    Raises:
+        DatabaseError: Sessions are shared.
+    """
+    with _Connection.connect(conninfo.make_conninfo(**wanted), autocommit=True) as other:
+        for _ in range(_POOLER_LOOKS):
+            mine = _session_of(conn)
+            try:
+                with other.transaction():
+                    shared = _session_of(other) == mine or _session_of(conn) != mine
+            except errors.OperationalError as error:
+                # PgBouncer's statement mode knows no transactions.
+                if "statement pooling" not in str(error):
+                    raise
+                shared = True
+            if shared:
+                # Whoever is given the session next is not to find our settings in it.
+                conn.execute("RESET ALL")
+                raise DatabaseError(
+                    f"{where} is a connection pooler that gives each transaction another session, such as PgBouncer with"
+                    " pool_mode=transaction: put the address of the server itself in the URL, or that of a pool with"
+                    " pool_mode=session"
+                )
+
+
+def room_of_server(url: str, folder: str = "") -> str:
+    """How much is free on a disk of a server on this machine, in words; empty where that is not known.
+
+    Args:
+        url: libpq URL.
+        folder: Which folder of its data directory; by default that itself.
+    """
+    try:
+        with connect(url, application_name="b44 room", autocommit=True) as conn:
+            if not (conn.info.host.startswith(("/", "@")) or conn.info.hostaddr in ("127.0.0.1", "::1")):
+                return ""
+            row = conn.execute("SELECT current_setting('data_directory', true)").fetchone()
+    except (psycopg.Error, DatabaseError) as error:
+        # The right to know it is missing, or the server is gone, which is told elsewhere.
+        logger.debug("the room of the server is not known: %s", error)
+        return ""
+    directory = Path(row[0]) if row is not None and row[0] else None
+    return free_at(directory / folder) if directory is not None and directory.is_dir() else ""
+
+
+def _session_of(conn: psycopg.Connection[TupleRow]) -> int:
+    row = conn.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
+    assert row is not None
+    return row[0]
+
+
+def redact(url: str) -> str:
+    """Returns a URL that can be shown: user, host, port, database and `sslmode`; a password is shown as `***`.
+
+    Whatever cannot be read for certain is left out as a whole, since a password may be part of it.
+    """
+    scheme = url.partition("://")[0]
+    try:
+        parameters = _parameters(url)
+    except DatabaseError:
+        return "<malformed database URL>"
+    user = quote(parameters.get("user", ""), safe="")
+    password = ":***" if "password" in parameters else ""
+    host = parameters.get("host", "")
+    socket = host.startswith(("/", "@"))
+    query = [f"host={quote(host)}"] if socket else []
+    port = parameters.get("port", "")
+    if socket:
+        query += [f"port={port}"] if port else []
+        place = ""
+    else:
+        ports = port.split(",")
+        hosts = [f"[{name}]" if ":" in name else name for name in host.split(",")]
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        place = ",".join(f"{name}:{number}" if number else name for name, number in zip(hosts, ports, strict=False))
+    if "sslmode" in parameters:
+        query.append(f"sslmode={parameters['sslmode']}")
+    login = f"{user}{password}@" if user or password else ""
+    shown = f"{login}{place}/{quote(parameters.get('dbname', ''), safe='')}"
+    prefix = scheme if re.fullmatch(r"postgres(?:ql)?(?:\+[a-z0-9]+)?", scheme) else "postgresql"
+    return f"{prefix}://{shown}" + (f"?{'&'.join(query)}" if query else "")
+
+
+@contextmanager
+def cancelling(conn: psycopg.Connection[TupleRow]) -> Generator[psycopg.Connection[TupleRow]]:
+    """Ends the SQL in the server when the block is left by any exception while it runs.
+
+    psycopg does so for KeyboardInterrupt only, and Dagster ends a run by raising a BaseException of its own, on which
+    the server would go on for hours. The connection is closed then, since its answer was never read; its transaction is
+    rolled back by the server.
+    """
+    try:
+        yield conn
+    except BaseException:
+        _end_statement(conn)
+        raise
+
+
+def _end_statement(conn: psycopg.Connection[TupleRow]) -> None:
+    """Ends what runs in the server, if anything does; the connection is closed then, since its answer is not read."""
+    if conn.info.transaction_status == pq.TransactionStatus.ACTIVE:
+        try:
+            conn.cancel_safe(timeout=CANCEL_SECONDS)
+        except psycopg.Error as error:
+            # The interruption is what must be seen; client_connection_check_interval ends the SQL shortly after.
+            logger.warning("the SQL running in process %s could not be cancelled: %s", _pid(conn), error)
+        finally:
+            conn.close()
+
+
+def _pid(conn: psycopg.Connection[TupleRow]) -> int | None:
+    return None if conn.closed else conn.info.backend_pid
+
+
+def _parameters(url: str) -> dict[str, str]:
+    """Returns the connection parameters, having refused a URL whose password may stand in the wrong place.
+
+    libpq cuts at the first `@` or `/`. With one of these in a password it would take half of the password for a host, a
+    port or a database, and show it in its messages.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and re.fullmatch(r"postgres(?:ql)?\+[a-z0-9]+", scheme):
+        url = f"postgresql://{rest}"
+    try:
+        parsed = conninfo.conninfo_to_dict(url)
+    except (psycopg.Error, UnicodeEncodeError):
+        # The message quotes what could not be read.
+        raise DatabaseError(_MALFORMED) from None
+    parameters = {name: str(value) for name, value in parsed.items() if value is not None}
+    hosts = parameters.get("host", "").split(",")
+    ports = parameters.get("port", "").split(",")
+    if (
+        any(not host.startswith(("/", "@")) and re.search(r"[@\s/?#]", host) for host in hosts)
+        or any(port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536) for port in ports)
+        or (separator and "@" in parameters.get("dbname", "") and "@" in rest.partition("?")[0].partition("/")[2])
+        or "\0" in url
+    ):
+        raise DatabaseError(_MALFORMED)
+    return parameters
+
+
+def _where(parameters: dict[str, str]) -> str:
+    host = parameters.get("host") or parameters.get("hostaddr")
+    port = parameters.get("port")
+    if not host:
+        return "the PostgreSQL server"
+    if host.startswith(("/", "@")):
+        return f"the socket in {host}"
+    return f"the PostgreSQL server {host}:{port}" if port else f"the PostgreSQL server {host}"
+
+
+def _fault(error: psycopg.Error, parameters: dict[str, str]) -> DatabaseError:
+    """Returns one line on why there is no connection, as the error that tells whether to try again."""
+    text = str(error)
+    names = {
+        "where": _where(parameters),
+        "user": repr(parameters.get("user", "")) if parameters.get("user") else "of this system",
+        "database": repr(parameters.get("dbname") or parameters.get("user", "")),
+    }
+    for pattern, meaning, passes in _FAULTS:
+        if re.search(pattern, text, re.IGNORECASE | re.DOTALL):
+            return (TransientDatabaseError if passes else DatabaseError)(meaning.format_map(names))
+    # A server may speak another language; what it says is passed on, the password excepted.
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = lines[0] if lines else type(error).__name__
+    for secret in (parameters.get("password"), parameters.get("sslpassword")):
+        if secret:
+            said = said.replace(secret, "***").replace(quote(secret, safe=""), "***")
+    # Without a SQLSTATE, libpq has tried to connect, and in words that the table does not know.
+    passes = error.sqlstate is not None and classify(error) is FaultClass.TRANSIENT
+    return (TransientDatabaseError if passes else DatabaseError)(f"no connection to {names['where']}: {said}")
+
+
+def _check_server(conn: psycopg.Connection[TupleRow], where: str) -> None:
+    version = conn.info.server_version // 10_000
+    if version < OLDEST_VERSION:
+        raise DatabaseError(f"{where} is PostgreSQL {version}: {OLDEST_VERSION} to {NEWEST_VERSION} are supported")
+    if version > NEWEST_VERSION:
+        logger.warning(
+            "%s is PostgreSQL %s, newer than what this was tested with (%s to %s)",
+            where,
+            version,
+            OLDEST_VERSION,
+            NEWEST_VERSION,
+        )
+    encoding = conn.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise DatabaseError(
+            f"database {conn.info.dbname!r} is encoded in {encoding}: create one with"
+            " ENCODING 'UTF8' TEMPLATE template0 and name that in the URL"
+        )

@@ -1,0 +1,516 @@
+"""Locks: one process at a time for what must not run twice, and DDL that never makes others wait for long."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random as random_module
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import psycopg
+from psycopg import errors, pq, sql
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow, class_row
+
+from b44_assets.errors import DatabaseError, LockLostError
+from b44_assets.postgres.connect import connect
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.25
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 10.0
+_DISPLACING_MS = 1_000
+"""How long past `deadlock_timeout` an autovacuum may take to end once it was told to."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session of the server that holds what another one waits for.
+
+    Attributes:
+        pid: Its process in the server.
+        application_name: What it calls itself; for the server's own processes their kind, as `autovacuum worker`.
+        since: When the session began, or `None` where the server does not show it to us.
+    """
+
+    pid: int
+    application_name: str
+    since: datetime | None
+
+    def __str__(self) -> str:
+        """The session as it is named in a message."""
+        since = f", connected since {self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
+        return f"process {self.pid} ({self.application_name or 'unnamed'}{since})"
+
+
+@dataclass(frozen=True)
+class LockRetry:
+    """An attempt that did not get its lock.
+
+    Attributes:
+        attempt: The attempt that failed, counted from 1.
+        attempts: How many there will be at most.
+        pause: Seconds until the next one.
+        blockers: Who held the lock, as far as it was seen.
+    """
+
+    attempt: int
+    attempts: int
+    pause: float
+    blockers: tuple[Session, ...]
+
+
+def advisory_key(name: str) -> int:
+    """Returns the key of a named lock: the first eight bytes of the name's SHA-256, as PostgreSQL's bigint.
+
+    In SQL: `('x' || left(encode(sha256(convert_to(name, 'UTF8')), 'hex'), 16))::bit(64)::bigint`.
+    """
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+_AT_WORK = int.from_bytes(hashlib.sha256(b"at work").digest()[:4], "big", signed=True)
+"""First half of the key that sessions at work share; the other half is the process that keeps others away for them."""
+
+
+@contextmanager
+def advisory_lock(
+    conn: psycopg.Connection[TupleRow],
+    name: str,
+    *,
+    wait: Callable[[Session | None], None] | None = None,
+    timeout: float | None = None,
+    shared: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Generator[HeldLock]:
+    """Holds a lock of the whole database, by name, until the block is left or the session ends.
+
+    It is polled for rather than waited for, so that the waiting process can say whom it waits for, is not bound by
+    `lock_timeout`, and ends at once when interrupted.
+
+    Args:
+        conn: A connection with no transaction open; the same session may take a lock again.
+        name: What the lock is called; the same name is the same lock for every version of this project.
+        wait: Called once if somebody else holds the lock, with who it is, or `None` if they had just let go.
+        timeout: Seconds to wait at most; 0 is not at all, `None` for as long as it takes.
+        shared: Whether others may hold it at the same time that want to share it, too.
+        sleep: How to wait, for tests.
+
+    Yields:
+        The lock, for who must be sure to have it still.
+
+    Raises:
+        DatabaseError: If the time is over; names the holder.
+    """
+    if conn.info.transaction_status != pq.TransactionStatus.IDLE:
+        raise ValueError("an advisory lock is taken on a connection with no transaction open")
+    key = advisory_key(name)
+    waited = 0.0
+    told = False
+    while not _try_lock(conn, key, shared=shared):
+        if timeout is not None and waited >= timeout:
+            holder = _holder(conn, key)
+            raise DatabaseError(f"the lock {name!r} is held by {holder or 'a session that has just let go of it'}")
+        if wait is not None and not told:
+            wait(_holder(conn, key))
+            told = True
+        pause = _POLL_SECONDS if timeout is None else min(_POLL_SECONDS, timeout - waited)
+        sleep(pause)
+        waited += pause
+    try:
+        yield HeldLock(conn, name)
+    finally:
+        _unlock(conn, key, shared=shared)
+
+
+class HeldLock:
+    """An advisory lock and the session that it lives in."""
+
+    def __init__(self, conn: psycopg.Connection[TupleRow], name: str) -> None:
+        self._conn = conn
+        self._name = name
+        self._key = advisory_key(name) % 2**64
+        self._lost: str | None = None
+        self._pid: int | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process of the server that holds the lock; a pooler gives the client another number.
+
+        Raises:
+            LockLostError: The session is gone.
+        """
+        if self._pid is None:
+            try:
+                row = self._conn.execute("SELECT pg_backend_pid()").fetchone()
+                _settle(self._conn)
+            except psycopg.Error:
+                self.check()
+                raise
+            assert row is not None
+            self._pid = row[0]
+        assert self._pid is not None
+        return self._pid
+
+    def at_work(self) -> sql.Composed:
+        """A statement by which another session says that it works under this lock, until it ends, whatever becomes of the lock."""
+        return sql.SQL("SELECT pg_advisory_lock_shared({}, {})").format(_AT_WORK, self.pid)
+
+    def outlast(
+        self,
+        *,
+        wait: Callable[[Session], None] | None = None,
+        timeout: float = 600.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Waits until no session works under an earlier holder's lock that was lost.
+
+        Whoever lost it learns of it between two statements only, and a client that was killed not at all; the server ends
+        what it has begun for them. Who works under a lock that is held (shared with this one) is not waited for.
+
+        Args:
+            wait: Called once for each session that is waited for.
+            timeout: Seconds to wait at most.
+            sleep: How to wait, for tests.
+
+        Raises:
+            DatabaseError: The time is over; names the session, and how to end it.
+            psycopg.Error: The lock's own session is gone.
+        """
+        waited = 0.0
+        told: set[int] = set()
+        while (left := self._left_at_work()) is not None:
+            if waited >= timeout:
+                raise DatabaseError(
+                    f"{left} is still at work for an earlier run whose lock {self._name!r} was lost: end that process, or"
+                    f" the session by SELECT pg_terminate_backend({left.pid}), and run the same command again"
+                )
+            if wait is not None and left.pid not in told:
+                wait(left)
+                told.add(left.pid)
+            sleep(_POLL_SECONDS)
+            waited += _POLL_SECONDS
+
+    def _left_at_work(self) -> Session | None:
+        with self._conn.cursor(row_factory=class_row(Session)) as cursor:
+            parameters = (_AT_WORK % 2**32, self._key >> 32, self._key & 0xFFFFFFFF)
+            left = cursor.execute(_LEFT_AT_WORK, parameters).fetchone()
+        _settle(self._conn)
+        return left
+
+    def check(self) -> None:
+        """Asks the session whether it has the lock, which also keeps whatever is on the way from taking it for unused.
+
+        Raises:
+            LockLostError: It has not, or is gone: by a time limit of the server, a network or a pooler, or a restart. Once
+                lost, a lock is lost for good, since others may have had it meanwhile.
+        """
+        if self._lost is None:
+            try:
+                row = self._conn.execute(_HELD, (self._key >> 32, self._key & 0xFFFFFFFF)).fetchone()
+                _settle(self._conn)
+                if row is None or not row[0]:
+                    self._lost = "the session of the server is another one"
+            except psycopg.Error as error:
+                self._lost = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if self._lost is not None:
+            raise LockLostError(
+                f"the connection that kept other migrations of this database away was lost ({self._lost}); stopped at once,"
+                " and nothing that was done is lost: run the same command again to go on"
+            )
+
+    @property
+    def lost(self) -> bool:
+        """Whether a check has found the lock gone."""
+        return self._lost is not None
+
+
+@contextmanager
+def watched(lock: HeldLock, on_loss: Callable[[], object], *, every: float = 1.0) -> Generator[None]:
+    """Checks a lock again and again, from a thread, while the block runs.
+
+    Args:
+        lock: The lock.
+        on_loss: Called once, in that thread, when it is lost.
+        every: Seconds between two checks.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(every):
+            try:
+                lock.check()
+            except LockLostError:
+                if not done.is_set():
+                    on_loss()
+                return
+
+    thread = threading.Thread(target=watch, name="b44-lock-check", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def with_lock_retries(
+    conn: psycopg.Connection[TupleRow],
+    operation: Callable[[psycopg.Connection[TupleRow]], T],
+    *,
+    lock_timeout: int,
+    attempts: int,
+    sleep: Callable[[float], None] = time.sleep,
+    random: Callable[[], float] = random_module.random,
+    on_retry: Callable[[LockRetry], None] | None = None,
+) -> T:
+    """Runs DDL in a transaction of its own that gives up quickly if somebody is in its way, and tries again.
+
+    A statement that waits for an exclusive lock makes everybody who comes after it wait too. So it waits for
+    `lock_timeout` at most, and then lets the others through for a while that doubles from 0.1 to 10 seconds, less up to
+    a half at random, lest two who clashed clash again.
+
+    An attempt may take many locks, each of which PostgreSQL would wait for as long. While it waits for one it may hold the
+    others, so that their waits together are bounded by `lock_timeout`: a second connection adds them up, and ends the
+    statement.
+
+    An autovacuum gives way only to who waits for longer than `deadlock_timeout`, which is more than `lock_timeout`. Where
+    one, or other maintenance, was in the way, the next attempt first waits for it in a mode that keeps no reader or writer
+    waiting.
+
+    Args:
+        conn: A connection with no transaction open.
+        operation: What to do; it is called once an attempt and must leave the transaction to us.
+        lock_timeout: Milliseconds that an attempt may wait for all of its locks, at least 1.
+        attempts: How often to try, at least 1.
+        sleep: How to pause, for tests.
+        random: Gives a number from 0 to 1, for tests.
+        on_retry: Told of each attempt that will be followed by another.
+
+    Returns:
+        What the operation returned.
+
+    Raises:
+        DatabaseError: If the last attempt did not get its lock; names the sessions in the way.
+    """
+    if attempts < 1 or lock_timeout < 1:
+        raise ValueError("attempts and lock_timeout are at least 1")
+    if conn.info.transaction_status != pq.TransactionStatus.IDLE:
+        # An outer transaction would keep its locks through the pauses.
+        raise ValueError("DDL with retries needs a connection with no transaction open")
+    blockers: tuple[Session, ...] = ()
+    for attempt in range(1, attempts + 1):
+        # The first attempt mostly succeeds at once; only where it does not is it worth a second connection.
+        watch = _Watch(conn, lock_timeout, at_once=attempt > 1 or attempts == 1)
+        try:
+            with conn.transaction():
+                _displace_maintenance(conn, blockers)
+                row = conn.execute(
+                    "SELECT pg_backend_pid(), set_config('lock_timeout', %s, true)", (f"{lock_timeout}ms",)
+                ).fetchone()
+                assert row is not None
+                watch.begin(row[0])
+                return operation(conn)
+        except Exception as error:
+            # Of a statement that the watch has ended, the operation may have made an error of its own.
+            if not (isinstance(error, errors.LockNotAvailable | errors.DeadlockDetected) or watch.expired):
+                raise
+            blockers = watch.stop()
+            if attempt == attempts:
+                who = ", ".join(map(str, blockers)) or "sessions that were gone before they could be named"
+                times = f"{attempts} attempt{'s' * (attempts > 1)}"
+                raise DatabaseError(f"no lock within {lock_timeout} ms in {times}: {who} stood in the way") from error
+            pause = min(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS) * (1 - random() / 2)
+            if on_retry is not None:
+                on_retry(LockRetry(attempt, attempts, pause, blockers))
+            sleep(pause)
+        finally:
+            watch.stop()
+    raise AssertionError("unreachable")
+
+
+def _displace_maintenance(conn: psycopg.Connection[TupleRow], blockers: tuple[Session, ...]) -> None:
+    """Waits until no (auto)vacuum, ANALYZE or the like of these sessions is left, and lets none begin before we end."""
+    if not blockers:
+        return
+    relations = conn.execute(
+        "SELECT DISTINCT n.nspname, c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE l.pid = ANY (%s) AND l.granted AND l.mode = 'ShareUpdateExclusiveLock' AND c.relkind IN ('r', 'p')"
+        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1, 2",
+        ([session.pid for session in blockers],),
+    ).fetchall()
+    conn.execute(
+        "SELECT set_config('lock_timeout', (setting::integer + %s)::text, true) FROM pg_settings WHERE name = 'deadlock_timeout'",
+        (_DISPLACING_MS,),
+    )
+    for relation in relations:
+        conn.execute(sql.SQL("LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE").format(sql.Identifier(*relation)))
+
+
+_SESSIONS = sql.SQL("""
+    SELECT pid,
+           CASE WHEN backend_type = 'client backend' THEN coalesce(application_name, '')
+                ELSE coalesce(backend_type, '') END AS application_name,
+           backend_start AS since
+    FROM pg_stat_activity
+""")
+_HOLDER = sql.SQL("""
+    {sessions} WHERE pid IN (
+        SELECT pid FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND classid = %s::oid AND objid = %s::oid)
+    LIMIT 1
+""").format(sessions=_SESSIONS)
+_HELD = """
+    SELECT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid = pg_backend_pid()
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND classid = %s::oid AND objid = %s::oid)
+"""
+# An earlier run's: the process whose lock they work under does not hold it.
+_LEFT_AT_WORK = sql.SQL("""
+    {sessions} WHERE pid IN (
+        SELECT w.pid FROM pg_locks w
+        WHERE w.locktype = 'advisory' AND w.granted AND w.objsubid = 2 AND w.classid = %s::oid
+          AND w.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND NOT EXISTS (
+            SELECT FROM pg_locks l
+            WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = w.database
+              AND l.pid = w.objid::bigint AND l.classid = %s::oid AND l.objid = %s::oid))
+    ORDER BY pid LIMIT 1
+""").format(sessions=_SESSIONS)
+_BLOCKERS = sql.SQL("{sessions} WHERE pid = ANY (pg_blocking_pids(%s)) ORDER BY pid").format(sessions=_SESSIONS)
+
+
+def _try_lock(conn: psycopg.Connection[TupleRow], key: int, *, shared: bool) -> bool:
+    function = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
+    row = conn.execute(sql.SQL("SELECT {}(%s)").format(sql.Identifier(function)), (key,)).fetchone()
+    _settle(conn)
+    assert row is not None
+    return bool(row[0])
+
+
+def _holder(conn: psycopg.Connection[TupleRow], key: int) -> Session | None:
+    """Returns who holds the lock; pg_locks shows the key as two halves without sign."""
+    unsigned = key % 2**64
+    with conn.cursor(row_factory=class_row(Session)) as cursor:
+        holder = cursor.execute(_HOLDER, (unsigned >> 32, unsigned & 0xFFFFFFFF)).fetchone()
+    _settle(conn)
+    return holder
+
+
+def _unlock(conn: psycopg.Connection[TupleRow], key: int, *, shared: bool) -> None:
+    if conn.closed:
+        return
+    status = conn.info.transaction_status
+    if status in (pq.TransactionStatus.ACTIVE, pq.TransactionStatus.UNKNOWN):
+        # Interrupted in the midst of a statement: the session cannot be spoken to, and its end frees the lock.
+        conn.close()
+        return
+    if status == pq.TransactionStatus.INERROR:
+        conn.rollback()
+    idle = conn.info.transaction_status == pq.TransactionStatus.IDLE
+    try:
+        function = "pg_advisory_unlock_shared" if shared else "pg_advisory_unlock"
+        conn.execute(sql.SQL("SELECT {}(%s)").format(sql.Identifier(function)), (key,))
+    except errors.OperationalError as error:
+        # The connection broke just now, and the lock went with it.
+        logger.debug("advisory lock freed by the end of the session: %s", error)
+        return
+    if idle:
+        _settle(conn)
+
+
+def _settle(conn: psycopg.Connection[TupleRow]) -> None:
+    """Ends the transaction that psycopg opened for a statement of ours; a lock of the session stays."""
+    if not conn.autocommit:
+        conn.commit()
+
+
+# How long a session has been waiting for a lock by now, and since when, to tell one wait from the next.
+_WAITING = """
+    SELECT waitstart, extract(epoch FROM clock_timestamp() - waitstart)::float8
+    FROM pg_locks WHERE pid = %s AND NOT granted AND waitstart IS NOT NULL
+"""
+
+
+class _Watch:
+    """Sees from a second connection who blocks ours (afterwards it would be too late to ask), and for how long in all.
+
+    Attributes:
+        expired: Whether the waits of the attempt together were too long, so that its statement was ended.
+    """
+
+    def __init__(self, conn: psycopg.Connection[TupleRow], lock_timeout: int, *, at_once: bool) -> None:
+        self._dsn = conn.info.dsn
+        self._password = conn.info.password
+        self._lock_timeout = lock_timeout / 1000
+        self._interval = min(max(self._lock_timeout / 5, 0.01), 0.25)
+        self._begun = threading.Event()
+        self._done = threading.Event()
+        self._ready = threading.Event()
+        self._seen: tuple[Session, ...] = ()
+        self._pid = 0
+        self._at_once = at_once
+        self.expired = False
+        self._thread = threading.Thread(target=self._look, name="b44-lock-watch", daemon=True)
+        self._thread.start()
+        if at_once:
+            # Connected before the attempt begins, or a short lock_timeout would be over first.
+            self._ready.wait(timeout=5)
+
+    def begin(self, pid: int) -> None:
+        """The attempt begins, in this process of the server."""
+        self._pid = pid
+        self._begun.set()
+
+    def stop(self) -> tuple[Session, ...]:
+        """Ends the watch and returns the sessions seen last."""
+        self._done.set()
+        self._begun.set()
+        self._thread.join()
+        return self._seen
+
+    def _look(self) -> None:
+        if not self._at_once:
+            self._begun.wait()
+            if self._done.wait(self._lock_timeout / 4):
+                return
+        try:
+            with connect(
+                make_conninfo(self._dsn, password=self._password or None),
+                application_name="b44 lock watch",
+                autocommit=True,
+            ) as conn:
+                self._ready.set()
+                self._begun.wait()
+                self._add_up(conn)
+        except (psycopg.Error, DatabaseError) as error:
+            # The names are lost, and of the bound what is beyond that of each lock.
+            logger.debug("cannot see who holds the lock: %s", error)
+        finally:
+            self._ready.set()
+
+    def _add_up(self, conn: psycopg.Connection[TupleRow]) -> None:
+        cursor = conn.cursor(row_factory=class_row(Session))
+        waits: dict[datetime, float] = {}
+        while not self._done.wait(self._interval):
+            if self._at_once:
+                found = cursor.execute(_BLOCKERS, (self._pid,)).fetchall()
+                self._seen = tuple(found) or self._seen
+            waits.update(conn.execute(_WAITING, (self._pid,)).fetchall())
+            # A single wait is bounded by the server.
+            if len(waits) > 1 and sum(waits.values()) >= self._lock_timeout and not self.expired:
+                self.expired = True
+                conn.execute("SELECT pg_cancel_backend(pid) FROM pg_locks WHERE pid = %s AND NOT granted", (self._pid,))

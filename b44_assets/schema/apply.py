@@ -1,0 +1,128 @@
+"""Objects of `sql/` brought into the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import psycopg
+
+from b44_assets.catalog import Kind, Spec
+from b44_assets.schema.online_ddl import change, enduring, fault, of_migration_tables
+from b44_assets.session import Connection, Session, scalar
+
+
+@dataclass(frozen=True)
+class Applied:
+    """An object whose statements were run: its name, and how many statements there were."""
+
+    name: str
+    statements: int
+
+
+_ROUTINES = """
+    select md5(string_agg(concat(p::text, obj_description(p.oid, 'pg_proc')), ' ' order by p.oid)
+             || (select coalesce(string_agg(c::text, ' ' order by c.oid), '') from pg_collation c
+                  where c.collnamespace = to_regnamespace('b44')))
+      from pg_proc p
+     where p.pronamespace in ('public'::regnamespace, to_regnamespace('b44'), to_regnamespace('migration'))
+"""
+"""All that a file of functions can change, as one value."""
+
+
+@enduring
+def apply(session: Session, spec: Spec) -> Applied:
+    """Runs the statements of a file in one transaction; running them again changes nothing.
+
+    A table that is not partitioned by time gets its partitions along with it, since no row could be written without.
+
+    Raises:
+        DatabaseError: A statement fails, naming file and line; or no lock was to be had, naming who stood in the way.
+    """
+    partitions = session.catalog.partitions(spec.name) if spec.kind is Kind.TABLE and spec.period is None else None
+    with session.connection(f"apply {spec.name}") as conn:
+        applied = change(session, conn, lambda c: apply_on(c, spec))
+        if partitions is not None:
+            change(session, conn, lambda c: apply_on(c, partitions))
+        return applied
+
+
+def apply_on(conn: Connection, spec: Spec) -> Applied:
+    """As `apply`, on a connection that is there already.
+
+    Nothing is made in the schemas of a migration that is finished. Functions that are as the file says already are left as
+    they are: every session that uses one would compile it and plan its statements anew.
+    """
+    with conn.transaction():
+        hold_schema_lock(conn)
+        # "already exists, skipping" is how running twice is meant to go.
+        conn.execute("set local client_min_messages = warning")
+        before = scalar(conn, _ROUTINES) if _holds_functions(spec) else None
+        with conn.transaction() as attempt:
+            _run(conn, spec, finished=is_finished(conn))
+            if before is not None and scalar(conn, _ROUTINES) == before:
+                raise psycopg.Rollback(attempt)
+    return Applied(spec.name, len(spec.statements))
+
+
+def hold_schema_lock(conn: Connection) -> None:
+    """Keep others from making the same objects until the transaction ends: "create if not exists" is no lock."""
+    conn.execute("select pg_advisory_xact_lock(hashtextextended('b44 schema', 44))")
+
+
+def _holds_functions(spec: Spec) -> bool:
+    return spec.kind is Kind.FUNCTION or (spec.kind is Kind.RUNTIME and spec.name.endswith("_functions"))
+
+
+def is_finished(conn: Connection) -> bool:
+    """Tell whether the migration of the database is over, and its tables are not to come back."""
+    # Not merely its table: somebody else's may have that name, which `preflight` then says.
+    known = scalar(
+        conn,
+        "select exists (select from pg_attribute where attrelid = to_regclass('b44.migration_state') and attname = 'finished_at')",
+    )
+    return bool(known) and bool(scalar(conn, "select finished_at is not null from b44.migration_state"))
+
+
+def _run(conn: Connection, spec: Spec, *, finished: bool) -> None:
+    for statement in spec.statements:
+        if finished and (spec.name.startswith("migration/") or of_migration_tables(statement.text)):
+            continue
+        try:
+            conn.execute(statement.text.encode())
+        except psycopg.OperationalError:
+            # A full disk or a lost connection is no fault of the file; a lock is tried again.
+            raise
+        except psycopg.Error as error:
+            raise fault(spec, statement.line, error) from error
+
+
+def ensure_tables(session: Session, names: Iterable[str]) -> tuple[str, ...]:
+    """Makes those of some tables, and of the tables they stand on, that are not there yet; returns their names.
+
+    What stands on a table can then be made before the table's rows are loaded.
+
+    Args:
+        session: The run.
+        names: Tables; names of anything else are passed over.
+
+    Raises:
+        DatabaseError: As of `apply`.
+    """
+    tables = {spec.name: spec for spec in session.catalog.of(Kind.TABLE)}
+    wanted: set[str] = set()
+    todo = [name for name in names if name in tables]
+    while todo:
+        name = todo.pop()
+        if name not in wanted:
+            wanted.add(name)
+            todo += [other for other in tables[name].depends if other in tables]
+    with session.connection("look for tables") as conn:
+        missing = [
+            name
+            for name in tables
+            if name in wanted and scalar(conn, "select to_regclass(%s) is null", (f"public.{name}",))
+        ]
+    for name in missing:
+        apply(session, tables[name])
+    return tuple(missing)

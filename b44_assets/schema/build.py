@@ -1,0 +1,43 @@
+"""Any file of `sql/` brought into the database by whoever knows its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from b44_assets.catalog import Kind, Spec
+from b44_assets.schema.apply import Applied, apply
+from b44_assets.schema.constraints import apply_constraints
+from b44_assets.schema.indexes import apply_indexes
+from b44_assets.schema.online_ddl import SchemaChange
+from b44_assets.schema.partitions import PartitionSet, apply_partitions
+from b44_assets.schema.triggers import apply_triggers
+from b44_assets.schema.views import apply_view
+from b44_assets.session import Session
+
+ON_A_TABLE: Mapping[Kind, Callable[[Session, Spec], SchemaChange]] = {
+    Kind.INDEX: apply_indexes,
+    Kind.CONSTRAINT: apply_constraints,
+    Kind.TRIGGER: apply_triggers,
+}
+"""What stands on a table, in the order of the work."""
+_EXECUTORS: Mapping[Kind, Callable[[Session, Spec], Applied | PartitionSet | SchemaChange]] = {
+    Kind.RUNTIME: apply,
+    Kind.FUNCTION: apply,
+    Kind.TABLE: apply,
+    Kind.PARTITION: apply_partitions,
+    **ON_A_TABLE,
+    Kind.VIEW: apply_view,
+}
+
+
+def build(session: Session, spec: Spec) -> Applied | PartitionSet | SchemaChange:
+    """Brings a file into the database.
+
+    Args:
+        session: The run.
+        spec: Of any kind but mappings and queries, which make no object.
+
+    Raises:
+        DatabaseError: A statement fails, or no lock was to be had; names file and line.
+    """
+    return _EXECUTORS[spec.kind](session, spec)

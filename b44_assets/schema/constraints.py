@@ -1,0 +1,262 @@
+"""Constraints brought to what `sql/` says: in force for new rows at once, then proven for the rows that are there.
+
+What belongs here: adding, validating and replacing constraints. What does not: what a constraint should say.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import psycopg
+from psycopg import errors, sql
+
+from b44_assets.catalog import ConstraintDefinition, Spec, constraint_definitions
+from b44_assets.errors import DatabaseError
+from b44_assets.schema.online_ddl import (
+    SchemaChange,
+    change,
+    changing,
+    enduring,
+    fault,
+    in_scratch_schema,
+    is_live,
+    raise_memory,
+    relation_oid,
+    run,
+    shadow,
+    shadow_constraint,
+    temporary_name,
+    trusted,
+)
+from b44_assets.schema.unbuilt import Obstacle, attempt, attempt_each, cause_in_rows, rows_against_constraint
+from b44_assets.session import Connection, Session, scalar
+
+_NOT_VALID_ON_PARTITIONED = 180_000
+"""PostgreSQL takes NOT VALID foreign keys on partitioned tables from version 18 on."""
+
+
+@enduring
+def apply_constraints(session: Session, spec: Spec, *, online: bool | None = None) -> SchemaChange:
+    """Brings the constraints of a file into the database.
+
+    In live use each is added NOT VALID, which holds for new rows at once and keeps nobody waiting, and then validated,
+    which only keeps other DDL waiting. A foreign key of a partitioned table before PostgreSQL 18 is so treated partition
+    by partition first. An EXCLUDE cannot be added without writers waiting while its index is built. A constraint whose
+    definition has changed is added under another name first and takes the old one's place in one transaction, so that at
+    no time neither holds. One that rows break is told of with these rows, and the others are added all the same; it stays
+    NOT VALID where the server can have it so, and holds for new rows.
+
+    Args:
+        session: The run.
+        spec: The file.
+        online: Whether to proceed as in live use; by default `is_live` decides.
+
+    Raises:
+        DatabaseError: A statement fails, or no lock was to be had; names file and line.
+    """
+    started = time.monotonic()
+    definitions = constraint_definitions(spec)
+    table = definitions[0].table
+    with changing(session, spec, table) as conn:
+        online = is_live(session, conn, table) if online is None else online
+        wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
+        attempts = {
+            one.name: partial(
+                attempt,
+                _Constraint(session, conn, spec, one, wanted[one.name], online).settle,
+                partial(_rows_against, session, conn, spec, one),
+            )
+            for one in definitions
+        }
+        outcomes, failed = attempt_each(session, conn, attempts)
+    return SchemaChange.of(spec.name, outcomes, started, online=online, failed=failed)
+
+
+def _rows_against(
+    session: Session, conn: Connection, spec: Spec, definition: ConstraintDefinition, error: psycopg.Error
+) -> Obstacle:
+    return rows_against_constraint(session, conn, spec, definition, error, _tables(conn, spec, definition.table))
+
+
+@dataclass(frozen=True)
+class _Found:
+    definition: str
+    valid: bool
+
+
+def definition_of(text: str) -> str:
+    """What a constraint says, from `pg_get_constraintdef`, whether it is validated or not."""
+    return text.removesuffix(" NOT VALID")
+
+
+def _wanted(conn: Connection, schema: str, spec: Spec, definitions: Sequence[ConstraintDefinition]) -> dict[str, str]:
+    shadow(conn, schema, _tables(conn, spec, definitions[0].table), keys=True)
+    wanted: dict[str, str] = {}
+    for definition in definitions:
+        try:
+            shadow_constraint(conn, schema, definition)
+        except (errors.LockNotAvailable, errors.DeadlockDetected):
+            raise
+        except psycopg.Error as error:
+            raise fault(spec, definition.statement.line, error) from error
+        text = scalar(
+            conn,
+            "select pg_get_constraintdef(oid, true) from pg_constraint where conrelid = to_regclass(%s) and conname = %s",
+            (f"{schema}.{definition.table}", definition.name),
+        )
+        wanted[definition.name] = definition_of(text)
+    return wanted
+
+
+def _tables(conn: Connection, spec: Spec, table: str) -> list[str]:
+    return sorted({table, *(name for name in spec.depends if _is_table(conn, name))})
+
+
+def _is_table(conn: Connection, name: str) -> bool:
+    return (
+        scalar(conn, "select relkind in ('r', 'p') from pg_class where oid = to_regclass(%s)", (f"public.{name}",))
+        or False
+    )
+
+
+class _Constraint:
+    """One constraint, on its way to what it should be."""
+
+    def __init__(
+        self,
+        session: Session,
+        conn: Connection,
+        spec: Spec,
+        definition: ConstraintDefinition,
+        wanted: str,
+        online: bool,
+    ) -> None:
+        self._session = session
+        self._conn = conn
+        self._spec = spec
+        self._definition = definition
+        self._wanted = wanted
+        self._online = online
+        self._table = sql.Identifier("public", definition.table)
+        self._table_oid = relation_oid(conn, definition.table)
+
+    def settle(self) -> str:
+        """Does what is to be done; returns what it was: created, replaced, unchanged or repaired."""
+        name = self._definition.name
+        found = self._find(name)
+        if found is None:
+            self._add(name)
+            return "created"
+        if found.definition != self._wanted:
+            self._replace(name)
+            return "replaced"
+        if not found.valid:
+            self._validate(self._table, name)
+            return "repaired"
+        return "unchanged"
+
+    def _find(self, name: str, oid: int | None = None) -> _Found | None:
+        row = self._conn.execute(
+            "select pg_get_constraintdef(oid, true), convalidated from pg_constraint where conrelid = %s and conname = %s",
+            (oid or self._table_oid, name),
+        ).fetchone()
+        return None if row is None else _Found(definition_of(row[0]), row[1])
+
+    def _add(self, name: str) -> None:
+        form = self._definition.form
+        if not self._online or form not in ("check", "foreign"):
+            try:
+                self._change(self._statement(self._table, name), bulk=True)
+            except DatabaseError as error:
+                if cause_in_rows(error) is not None and form in ("check", "foreign"):
+                    self._hold_for_new_rows(name)
+                raise
+            return
+        if form == "foreign" and self._conn.info.server_version < _NOT_VALID_ON_PARTITIONED:
+            partitions = self._conn.execute(
+                "select t.relid::oid::bigint, c.relname from pg_partition_tree(%s) t join pg_class c on c.oid = t.relid"
+                " where t.isleaf and t.relid <> %s order by c.relname",
+                (self._table_oid, self._table_oid),
+            ).fetchall()
+            for oid, partition in partitions:
+                self._add_in_steps(sql.Identifier("public", partition), oid, name)
+            if partitions:
+                # Each partition's own is taken over: nothing is read again.
+                self._change(self._statement(self._table, name))
+                return
+        self._add_in_steps(self._table, self._table_oid, name)
+
+    def _hold_for_new_rows(self, name: str) -> None:
+        statement = sql.SQL("{} not valid").format(self._statement(self._table, name))
+        try:
+            self._change(statement)
+        except DatabaseError as error:
+            # Foreign keys of partitioned tables before PostgreSQL 18.
+            if not isinstance(error.__cause__, errors.FeatureNotSupported | errors.WrongObjectType):
+                raise
+
+    def _add_in_steps(self, table: sql.Identifier, oid: int, name: str) -> None:
+        found = self._find(name, oid)
+        if found is not None and found.definition != self._wanted:
+            self._change(sql.SQL("alter table {} drop constraint {}").format(table, sql.Identifier(name)))
+            found = None
+        if found is None:
+            self._change(sql.SQL("{} not valid").format(self._statement(table, name)))
+        if found is None or not found.valid:
+            self._validate(table, name)
+
+    def _statement(self, table: sql.Identifier, name: str) -> sql.Composed:
+        return sql.SQL("alter table {} add constraint {} {}").format(
+            table, sql.Identifier(name), trusted(self._definition.rest).format()
+        )
+
+    def _validate(self, table: sql.Identifier, name: str) -> None:
+        self._change(sql.SQL("alter table {} validate constraint {}").format(table, sql.Identifier(name)))
+
+    def _replace(self, name: str) -> None:
+        """Adds the new one beside the old one, then lets it take its name."""
+        new = temporary_name(name)
+        left = self._find(new)
+        if left is not None and left.definition != self._wanted:
+            self._change(sql.SQL("alter table {} drop constraint {}").format(self._table, sql.Identifier(new)))
+            left = None
+        if left is None:
+            self._add(new)
+        elif not left.valid:
+            self._validate(self._table, new)
+
+        def swap(conn: Connection) -> None:
+            conn.execute(sql.SQL("alter table {} drop constraint {}").format(self._table, sql.Identifier(name)))
+            self._rename(conn, self._definition.table, new, name)
+            # A check's name follows on the partitions by itself, a foreign key's does not.
+            partitions = conn.execute(
+                "select c.relname from pg_partition_tree(%s) t join pg_class c on c.oid = t.relid"
+                " join pg_constraint k on k.conrelid = c.oid and k.conname = %s",
+                (self._table_oid, new),
+            ).fetchall()
+            for (partition,) in partitions:
+                self._rename(conn, partition, new, name)
+
+        try:
+            change(self._session, self._conn, swap)
+        except psycopg.Error as error:
+            raise fault(self._spec, self._definition.statement.line, error) from error
+
+    @staticmethod
+    def _rename(conn: Connection, table: str, old: str, new: str) -> None:
+        conn.execute(
+            sql.SQL("alter table {} rename constraint {} to {}").format(
+                sql.Identifier("public", table), sql.Identifier(old), sql.Identifier(new)
+            )
+        )
+
+    def _change(self, statement: sql.Composable, *, bulk: bool = False) -> None:
+        def operation(conn: Connection) -> None:
+            if bulk:
+                raise_memory(conn)
+            run(conn, self._spec, self._definition.statement.line, statement)
+
+        change(self._session, self._conn, operation)

@@ -1,0 +1,287 @@
+"""Whether the database is what `sql/` says: everything of `sql/` built in a scratch schema and compared with public.
+
+What belongs here: reading a schema into comparable facts, and naming the differences. What does not: mending them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from b44_assets.catalog import Kind, Spec, Statement, trigger_definitions
+from b44_assets.schema.online_ddl import in_scratch_schema, of_migration_tables, run
+from b44_assets.schema.runtime import public_functions, runtime_drift
+from b44_assets.schema.views import NOTED_IN_COMMENT
+from b44_assets.session import Connection, Session
+
+Facts = dict[str, dict[str, str | None]]
+"""Attribute to value, by object as it is named in a message (`column posts.title`)."""
+
+SHOWN = 5
+
+_BUILT = (Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW)
+
+
+@dataclass(frozen=True)
+class SchemaDrift:
+    """What differs between the database and `sql/`.
+
+    Attributes:
+        compared: Objects that `sql/` gives.
+        differences: What was changed or is gone of these, and added columns without which no row can be written; each in
+            words.
+        restricting: What was added to a table of `sql/` and bears on its rows: columns, constraints, unique indexes, triggers.
+        foreign: Other objects that `sql/` does not give: the application's own, and plain indexes on tables of `sql/`.
+    """
+
+    compared: int
+    differences: tuple[str, ...]
+    restricting: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Every object is as `sql/` says, and nothing was added that bears on the rows of its tables."""
+        return not self.differences and not self.restricting
+
+    @property
+    def only_restricting(self) -> bool:
+        """Whether it does not pass for nothing but additions, with which everything of `sql/` works."""
+        return not self.differences
+
+    def explain(self) -> str:
+        """One line on what differs; or that nothing does."""
+        if self.passed:
+            others = f"; {len(self.foreign)} others are not of sql/" if self.foreign else ""
+            return f"{self.compared} objects are as sql/ says{others}"
+        said = (*self.differences, *(f"{name} is not in sql/" for name in self.restricting))
+        more = f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
+        return "; ".join(said[:SHOWN]) + more
+
+
+def schema_drift(session: Session) -> SchemaDrift:
+    """Compares tables, columns, indexes, constraints, triggers, views, functions and comments of public with `sql/`.
+
+    What else there is belongs to the application, and is told of only.
+
+    Everything is built in a transaction that is rolled back; nothing of it is ever seen by others. Left out are what is
+    made as time goes on (partitions). What the program itself has made is compared with what it has installed.
+
+    Raises:
+        DatabaseError: A file of `sql/` does not run.
+    """
+    with session.connection("check schema drift") as conn:
+        conn.execute("set client_min_messages = warning")
+
+        def build(conn: Connection, schema: str) -> Facts:
+            for spec in session.catalog.of(*_BUILT):
+                for statement in _making(spec):
+                    if not of_migration_tables(statement.text):
+                        run(conn, spec, statement.line, statement.text)
+            return _facts(conn, schema)
+
+        wanted = in_scratch_schema(session, conn, build)
+        with conn.transaction():
+            conn.execute("set transaction isolation level repeatable read read only")
+            found = _facts(conn, "public")
+            of_program = runtime_drift(conn, session)
+    for name in public_functions(session.catalog):
+        for fact in [fact for fact in found if fact.startswith(f"function {name}(") and fact not in wanted]:
+            del found[fact]
+    restricting, foreign, needed = _added(found, wanted)
+    return SchemaDrift(
+        len(wanted),
+        (
+            *([of_program] if of_program else ()),
+            *_differences(found, wanted),
+            *(f"{name} is not in sql/, and is not null without a default" for name in needed),
+        ),
+        restricting,
+        foreign,
+    )
+
+
+def _added(found: Facts, wanted: Facts) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Objects that `sql/` does not give: those that bear on rows of its tables, all others, and columns that rows need."""
+    restricting: list[str] = []
+    foreign: list[str] = []
+    needed: list[str] = []
+    for name in sorted(found.keys() - wanted.keys()):
+        owner, facts = _owner(name), found[name]
+        if owner is None:
+            foreign.append(name)
+        elif owner in wanted:
+            kind = name.partition(" ")[0]
+            given = any(facts.get(what) for what in ("default", "generated", "identity"))
+            if kind == "column" and facts["not null"] == "true" and not given:
+                needed.append(name)
+            elif kind == "index" and not (facts["definition"] or "").startswith("unique "):
+                foreign.append(name)
+            else:
+                restricting.append(name)
+    return tuple(restricting), tuple(foreign), tuple(needed)
+
+
+def _making(spec: Spec) -> Iterable[Statement]:
+    """The statements that make what is compared; not those that go through partitions."""
+    return (one.statement for one in trigger_definitions(spec)) if spec.kind is Kind.TRIGGER else spec.statements
+
+
+def _differences(found: Facts, wanted: Facts) -> Iterator[str]:
+    for name in sorted(wanted):
+        owner = _owner(name)
+        if name not in found:
+            if owner is None or owner in found:
+                yield f"{name} is missing"
+        else:
+            for attribute in sorted(found[name].keys() | wanted[name].keys()):
+                is_now, should_be = found[name].get(attribute), wanted[name].get(attribute)
+                if is_now != should_be and not (attribute == "comment" and _may_say(is_now, should_be)):
+                    yield f"{name}: {attribute} is {_shown(is_now)}, sql/ says {_shown(should_be)}"
+
+
+def _may_say(comment: str | None, wanted: str | None) -> bool:
+    """Whether a comment is as good as the one that `sql/` gives: any is, where that gives none."""
+    if wanted is None:
+        return True
+    if comment is None or (noted := NOTED_IN_COMMENT.search(comment)) is None:
+        return False
+    # Earlier versions put the note in place of the file's own last words.
+    return comment[: noted.start()] == wanted.partition(", as of ")[0]
+
+
+def _owner(name: str) -> str | None:
+    """The table of a column, index, constraint or trigger, whose absence says all."""
+    kind, _, rest = name.partition(" ")
+    return f"table {rest.partition('.')[0]}" if kind in ("column", "index", "constraint", "trigger") else None
+
+
+def _shown(value: str | None) -> str:
+    if value is None:
+        return "nothing"
+    return value if len(value) <= 120 else f"{value[:117]}…"
+
+
+_RELATIONS = """
+    select c.oid, c.relname, c.relkind from pg_class c
+     where c.relnamespace = to_regnamespace(%(schema)s) and c.relkind in ('r', 'p', 'm', 'v', 'f') and not c.relispartition
+       and c.relname not like 'base44\\_%%'
+       -- A detached month or year, kept as a table.
+       and not exists (select from pg_partitioned_table p join pg_class t on t.oid = p.partrelid
+                        where p.partstrat = 'r' and t.relnamespace = c.relnamespace
+                          and c.relname ~ ('^' || t.relname || '_[0-9]{4}(_[0-9]{2})?$'))
+       and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+"""
+_QUERIES = {
+    "table": """
+        select r.relname,
+               jsonb_build_object(
+                 'kind', case r.relkind when 'm' then 'materialized view' when 'v' then 'view' when 'f' then 'foreign table'
+                           else 'table' end,
+                 'partitioning', pg_get_partkeydef(r.oid),
+                 'query', case when r.relkind in ('m', 'v') then pg_get_viewdef(r.oid, true) end,
+                 'row-level security', c.relrowsecurity::text,
+                 'comment', obj_description(r.oid, 'pg_class'))
+          from relations r join pg_class c using (oid)
+    """,
+    "column": """
+        select r.relname || '.' || a.attname,
+               jsonb_build_object(
+                 'type', format_type(a.atttypid, a.atttypmod),
+                 'not null', a.attnotnull::text,
+                 'default', case when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) end,
+                 'generated', case when a.attgenerated <> '' then pg_get_expr(d.adbin, d.adrelid) end,
+                 'identity', nullif(a.attidentity, '')::text,
+                 'collation', (select l.collname from pg_collation l where l.oid = a.attcollation),
+                 'comment', col_description(r.oid, a.attnum))
+          from relations r
+          join pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
+          left join pg_attrdef d on d.adrelid = r.oid and d.adnum = a.attnum
+    """,
+    "index": """
+        select r.relname || '.' || c.relname,
+               jsonb_build_object(
+                 'definition', case when i.indisunique then 'unique ' else '' end
+                   || substr(pg_get_indexdef(i.indexrelid, 0, true), strpos(pg_get_indexdef(i.indexrelid, 0, true), ' USING ') + 1),
+                 'valid', i.indisvalid::text,
+                 'statistics targets', (select string_agg(a.attnum || ': ' || a.attstattarget, ', ' order by a.attnum)
+                                          from pg_attribute a
+                                         where a.attrelid = i.indexrelid and coalesce(a.attstattarget, -1) >= 0),
+                 'comment', obj_description(c.oid, 'pg_class'))
+          from relations r
+          join pg_index i on i.indrelid = r.oid
+          join pg_class c on c.oid = i.indexrelid
+         where not exists (select from pg_constraint k where k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x'))
+    """,
+    "constraint": """
+        select r.relname || '.' || k.conname,
+               jsonb_build_object(
+                 'definition', pg_get_constraintdef(k.oid, true),
+                 'comment', obj_description(k.oid, 'pg_constraint'))
+          from relations r
+          join pg_constraint k on k.conrelid = r.oid and k.contype <> 'n'
+    """,
+    "trigger": """
+        select r.relname || '.' || t.tgname,
+               jsonb_build_object(
+                 'definition', pg_get_triggerdef(t.oid, true),
+                 'enabled', (t.tgenabled = 'O')::text,
+                 'comment', obj_description(t.oid, 'pg_trigger'))
+          from relations r
+          join pg_trigger t on t.tgrelid = r.oid and not t.tgisinternal
+    """,
+    "type": """
+        select t.typname,
+               jsonb_build_object(
+                 'kind', t.typtype::text,
+                 'base type', case when t.typtype = 'd' then format_type(t.typbasetype, t.typtypmod) end,
+                 'values', (select string_agg(e.enumlabel, ', ' order by e.enumsortorder) from pg_enum e where e.enumtypid = t.oid),
+                 'constraints', (select string_agg(pg_get_constraintdef(k.oid, true), ', ' order by k.conname)
+                                   from pg_constraint k where k.contypid = t.oid),
+                 'comment', obj_description(t.oid, 'pg_type'))
+          from pg_type t
+          left join pg_class c on c.oid = t.typrelid
+         where t.typnamespace = to_regnamespace(%(schema)s)
+           -- A table makes a type, and a range type one of many ranges.
+           and (t.typtype in ('d', 'e', 'r') or c.relkind = 'c')
+           and not exists (select from pg_depend d where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e')
+    """,
+    "sequence": """
+        select c.relname,
+               jsonb_build_object('type', format_type(s.seqtypid, null), 'comment', obj_description(c.oid, 'pg_class'))
+          from pg_sequence s
+          join pg_class c on c.oid = s.seqrelid
+         where c.relnamespace = to_regnamespace(%(schema)s)
+           -- Those of columns go with these.
+           and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid
+                              and d.deptype in ('a', 'i', 'e'))
+    """,
+    "function": """
+        select p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')',
+               jsonb_build_object(
+                 'arguments', pg_get_function_arguments(p.oid),
+                 'result', pg_get_function_result(p.oid),
+                 'body', coalesce(pg_get_function_sqlbody(p.oid), p.prosrc),
+                 'language', (select l.lanname from pg_language l where l.oid = p.prolang),
+                 'volatility', p.provolatile::text,
+                 'strict', p.proisstrict::text,
+                 'parallel safety', p.proparallel::text,
+                 'security definer', p.prosecdef::text,
+                 'settings', array_to_string(p.proconfig, ', '),
+                 'comment', obj_description(p.oid, 'pg_proc'))
+          from pg_proc p
+         where p.pronamespace = to_regnamespace(%(schema)s)
+           and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+    """,
+}
+
+
+def _facts(conn: Connection, schema: str) -> Facts:
+    facts: Facts = {}
+    for kind, query in _QUERIES.items():
+        text = f"with relations as ({_RELATIONS}) {query}"  # both are constants of this module
+        rows: list[tuple[str, dict[str, Any]]] = conn.execute(text.encode(), {"schema": schema}).fetchall()
+        for name, attributes in rows:
+            facts[f"{kind} {name}"] = {key: value for key, value in attributes.items() if value is not None}
+    return facts

@@ -1,0 +1,463 @@
+"""Whether what `sql/` promises holds in the database: constraints, indexes, foreign keys, slugs, views.
+
+What belongs here: looking, and saying what is wrong. What does not: putting it right (the executors do), or comparing
+definitions (`drift`), plans (`plans`) and sizes (`upkeep`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import psycopg
+from psycopg import sql
+
+from b44_assets.catalog import FOREIGN_KEY, Kind, Spec, constraint_definitions, index_definitions, view_definition
+from b44_assets.schema.online_ddl import trusted
+from b44_assets.schema.unbuilt import cause_in_rows, noted_obstacles
+from b44_assets.schema.views import differences, last_refresh
+from b44_assets.session import Connection, Session, checksum, columns_of, reason_of, scalar
+
+SHOWN = 5
+"""How many of what is wrong a sentence names."""
+MAX_AGE = timedelta(hours=7)
+"""A view refreshed every six hours is late after seven."""
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """Names in a sentence, not too many."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+@dataclass(frozen=True)
+class ConstraintsValid:
+    """Whether every constraint of a table is there and proven for every row.
+
+    Attributes:
+        table: The table.
+        checked: Constraints looked at, those of partitions included.
+        missing: Constraints that `sql/constraints/` gives and the table lacks.
+        unproven: Constraints added NOT VALID and never validated, as `table.constraint`.
+        obstacles: Which rows make some of these impossible, each in one line.
+    """
+
+    table: str
+    checked: int
+    missing: tuple[str, ...]
+    unproven: tuple[str, ...]
+    obstacles: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """All are there and validated."""
+        return not self.missing and not self.unproven
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if self.missing:
+            return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
+        if self.unproven:
+            return "; ".join((f"never validated: {listed(self.unproven)}", *self.obstacles))
+        return f"{self.checked} constraints are there and hold for every row"
+
+
+@dataclass(frozen=True)
+class IndexesValid:
+    """Whether every index of a table is there, on every partition, and can be used.
+
+    Attributes:
+        table: The table.
+        checked: Indexes looked at, those of partitions included.
+        missing: Indexes that `sql/indexes/` gives and the table lacks.
+        invalid: Indexes that an interrupted build left.
+        incomplete: Indexes that some partition has no part of.
+        obstacles: Which rows make some of these impossible, each in one line.
+    """
+
+    table: str
+    checked: int
+    missing: tuple[str, ...]
+    invalid: tuple[str, ...]
+    incomplete: tuple[str, ...]
+    obstacles: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """All are there and valid."""
+        return not (self.missing or self.invalid or self.incomplete)
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if self.missing:
+            return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
+        if self.invalid:
+            return "; ".join((f"invalid: {listed(self.invalid)}", *self.obstacles))
+        if self.incomplete:
+            return "; ".join((f"not on every partition: {listed(self.incomplete)}", *self.obstacles))
+        return f"{self.checked} indexes are there and valid"
+
+
+@dataclass(frozen=True)
+class ForeignKeysHold:
+    """Whether every reference of a table has its row, counted anew.
+
+    Attributes:
+        table: The table.
+        rows: Rows looked at.
+        orphans: Rows whose reference has no row, by foreign key; with 0 for those that hold.
+    """
+
+    table: str
+    rows: int
+    orphans: dict[str, int]
+
+    @property
+    def passed(self) -> bool:
+        """No reference is without its row."""
+        return not any(self.orphans.values())
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        broken = tuple(f"{name} ({count} rows)" for name, count in self.orphans.items() if count)
+        if broken:
+            return f"references without a row: {listed(broken)}"
+        return f"{len(self.orphans)} foreign keys hold for {self.rows} rows"
+
+
+@dataclass(frozen=True)
+class PublishPermissions:
+    """How many published posts belong to authors who may not publish now.
+
+    No fault of the migration: such posts are kept, and authors may lose the right later.
+
+    Attributes:
+        published: Published posts.
+        forbidden: Those whose author is not active and verified.
+        examples: Identifiers of the first ones.
+    """
+
+    published: int
+    forbidden: int
+    examples: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Every author of a published post is active and verified."""
+        return self.forbidden == 0
+
+    def explain(self) -> str:
+        """One line."""
+        if self.passed:
+            return f"the authors of all {self.published} published posts are active and verified"
+        return f"{self.forbidden} of {self.published} published posts are of authors who are not active and verified"
+
+
+@dataclass(frozen=True)
+class SlugsRegistered:
+    """Whether `post_slugs` holds what `posts` holds.
+
+    Attributes:
+        posts: Posts.
+        unregistered: Posts whose slug does not stand in the registry as theirs.
+        left_over: Entries of the registry without such a post.
+    """
+
+    posts: int
+    unregistered: int
+    left_over: int
+
+    @property
+    def passed(self) -> bool:
+        """Both hold the same."""
+        return self.unregistered == 0 and self.left_over == 0
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if self.passed:
+            return f"the slugs of {self.posts} posts are registered"
+        return f"{self.unregistered} slugs are not registered, {self.left_over} are registered for no post"
+
+
+@dataclass(frozen=True)
+class ViewFresh:
+    """Whether a materialized view is filled, and not older than it may be while its tables change.
+
+    Attributes:
+        view: The view.
+        populated: Whether it was ever filled.
+        refreshed_at: When it was last filled; None where nobody noted it.
+        changed_since: Whether a table that it reads has rows newer than that.
+        age: How old it is.
+        max_age: How old it may be once there are such rows.
+        obstacle: Why it could not be filled since, in one line; empty where nothing stood in the way.
+    """
+
+    view: str
+    populated: bool
+    refreshed_at: datetime | None
+    changed_since: bool
+    age: timedelta | None
+    max_age: timedelta
+    obstacle: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """It is filled, and young enough or still up to date."""
+        if self.obstacle:
+            return False
+        return self.populated and self.age is not None and (self.age <= self.max_age or not self.changed_since)
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if self.obstacle:
+            return self.obstacle
+        if not self.populated:
+            return f"{self.view} was never filled"
+        if self.refreshed_at is None or self.age is None:
+            return f"nobody noted when {self.view} was filled; refresh it"
+        when = f"{self.refreshed_at:%Y-%m-%d %H:%M} UTC"
+        if not self.passed:
+            return f"{self.view} is of {when}, and its tables have changed since"
+        return f"{self.view} is of {when}"
+
+
+@dataclass(frozen=True)
+class ViewEqualsQuery:
+    """Whether a materialized view holds the rows of its query.
+
+    Attributes:
+        view: The view.
+        rows: Its rows.
+        differing: Rows too many or too few against the query.
+        fault: Why the query cannot be evaluated; empty where it can.
+    """
+
+    view: str
+    rows: int
+    differing: int
+    fault: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """No row differs."""
+        return not self.fault and self.differing == 0
+
+    def explain(self) -> str:
+        """One line on what is wrong; or that nothing is."""
+        if self.passed:
+            return f"the {self.rows} rows of {self.view} are those of its query"
+        if self.fault:
+            return f"{self.view} cannot be compared: its query fails: {self.fault}"
+        return f"{self.view} differs from its query in {self.differing} rows; refresh it"
+
+
+def constraints_valid(session: Session, table: str) -> ConstraintsValid:
+    """Looks at the constraints of a table and its partitions."""
+    wanted = [item.name for spec in session.catalog.on(table, Kind.CONSTRAINT) for item in constraint_definitions(spec)]
+    with session.connection(f"check {table}") as conn:
+        rows = conn.execute(
+            """
+            select c.oid = to_regclass(%(table)s), c.relname, k.conname, k.convalidated
+              from pg_constraint k
+              join pg_class c on c.oid = k.conrelid
+             where c.oid = to_regclass(%(table)s) or c.oid in (select relid from pg_partition_tree(to_regclass(%(table)s)))
+             order by c.relname, k.conname
+            """,
+            {"table": f"public.{table}"},
+        ).fetchall()
+        held = {name for own, _, name, _ in rows if own}
+        missing = tuple(name for name in wanted if name not in held)
+        unvalidated = {name for _, _, name, validated in rows if not validated}
+        return ConstraintsValid(
+            table,
+            len(rows),
+            missing,
+            tuple(f"{relation}.{name}" for _, relation, name, validated in rows if not validated),
+            noted_obstacles(conn, [*missing, *unvalidated]),
+        )
+
+
+def indexes_valid(session: Session, table: str) -> IndexesValid:
+    """Looks at the indexes of a table and its partitions."""
+    wanted = [item.name for spec in session.catalog.on(table, Kind.INDEX) for item in index_definitions(spec)]
+    with session.connection(f"check {table}") as conn:
+        rows = conn.execute(
+            """
+            select i.indrelid = to_regclass(%(table)s), c.relname, i.indisvalid and i.indisready and i.indislive,
+                   c.relkind <> 'I' or (select count(*) from pg_inherits h where h.inhparent = c.oid)
+                                     = (select count(*) from pg_inherits h where h.inhparent = i.indrelid)
+              from pg_index i
+              join pg_class c on c.oid = i.indexrelid
+             where i.indrelid = to_regclass(%(table)s)
+                or i.indrelid in (select relid from pg_partition_tree(to_regclass(%(table)s)))
+             order by c.relname
+            """,
+            {"table": f"public.{table}"},
+        ).fetchall()
+        held = {name for own, name, _, _ in rows if own}
+        missing = tuple(name for name in wanted if name not in held)
+        invalid = tuple(name for _, name, valid, _ in rows if not valid)
+        incomplete = tuple(name for _, name, _, complete in rows if not complete)
+        return IndexesValid(
+            table, len(rows), missing, invalid, incomplete, noted_obstacles(conn, [*missing, *invalid, *incomplete])
+        )
+
+
+def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
+    """Counts references without a row, for each foreign key that `sql/constraints/` gives.
+
+    It does not look at what the server says of its constraints: rows can get past them (a superuser's
+    `session_replication_role`, damage), and a constraint that was dropped says nothing.
+    """
+    references = {
+        item.name: match
+        for spec in session.catalog.on(table, Kind.CONSTRAINT)
+        for item in constraint_definitions(spec)
+        if (match := FOREIGN_KEY.match(item.rest)) is not None
+    }
+    counts: list[sql.Composable] = [sql.SQL("count(*)")]
+    joins: list[sql.Composable] = []
+    for number, match in enumerate(references.values()):
+        alias = f"r{number}"
+        columns = [sql.Identifier("t", name.strip()) for name in match["columns"].split(",")]
+        keys = [sql.Identifier(alias, name.strip()) for name in match["keys"].split(",")]
+        given = sql.SQL(" and ").join(sql.SQL("{} is not null").format(column) for column in columns)
+        counts.append(sql.SQL("count(*) filter (where {} and {} is null)").format(given, keys[0]))
+        equal = sql.SQL(" and ").join(
+            sql.SQL("{} = {}").format(key, column) for key, column in zip(keys, columns, strict=True)
+        )
+        joins.append(
+            sql.SQL("left join public.{} {} on {}").format(sql.Identifier(match["table"]), sql.Identifier(alias), equal)
+        )
+    query = sql.SQL("select {} from public.{} t {}").format(
+        sql.SQL(", ").join(counts), sql.Identifier(table), sql.SQL(" ").join(joins)
+    )
+    with session.connection(f"check {table}") as conn:
+        row = conn.execute(query).fetchone()
+    assert row is not None
+    return ForeignKeysHold(table, row[0], dict(zip(references, row[1:], strict=True)))
+
+
+def publish_permissions(session: Session) -> PublishPermissions:
+    """Counts published posts of authors who are not active and verified."""
+    with session.connection("check posts") as conn:
+        row = conn.execute(
+            """
+            select count(*), count(*) filter (where not (u.active and u.email_verified)),
+                   (array_agg(p.id::text order by p.created_at, p.id) filter (where not (u.active and u.email_verified)))[1:5]
+              from posts p
+              join users u on u.id = p.user_id
+             where p.published
+            """
+        ).fetchone()
+    assert row is not None
+    return PublishPermissions(row[0], row[1], tuple(row[2] or ()))
+
+
+_ATTACHED = sql.SQL(
+    "s.post_created_at >= coalesce((select min(b.first_moment) from b44.partition_bounds('posts') b), '-infinity')"
+)
+"""Whether an entry of the registry is of no detached month."""
+
+
+def slugs_registered(session: Session) -> SlugsRegistered:
+    """Compares the registry of slugs with the posts. Those of detached months stay taken, and count as theirs.
+
+    Equal numbers of rows with an equal sum of their 64-bit checksums hold the same; only otherwise each is looked for.
+    """
+    with session.connection("check posts") as conn, conn.transaction():
+        conn.execute("set transaction isolation level repeatable read read only")
+        sums = conn.execute(
+            sql.SQL(
+                """
+                select p.rows, (p.rows, p.checksum) is not distinct from (s.rows, s.checksum)
+                  from (select count(*), sum({post}) from posts p) p (rows, checksum),
+                       (select count(*), sum({entry}) from post_slugs s where {attached}) s (rows, checksum)
+                """
+            ).format(
+                post=checksum(("slug", "id", "created_at"), "p"),
+                entry=checksum(("slug", "post_id", "post_created_at"), "s"),
+                attached=_ATTACHED,
+            )
+        ).fetchone()
+        assert sums is not None
+        rows, equal = sums
+        if equal:
+            return SlugsRegistered(rows, 0, 0)
+        conn.execute("set local work_mem = '256MB'")
+        row = conn.execute(
+            sql.SQL(
+                """
+                select count(p.id), count(*) filter (where s.slug is null), count(*) filter (where p.id is null and {attached})
+                  from (select slug, id, created_at from posts) p
+                  full join post_slugs s on s.slug = p.slug and s.post_id = p.id and s.post_created_at = p.created_at
+                """
+            ).format(attached=_ATTACHED)
+        ).fetchone()
+    assert row is not None
+    return SlugsRegistered(*row)
+
+
+def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, now: datetime | None = None) -> ViewFresh:
+    """Looks at when a materialized view was filled, as was noted then, and whether its tables have newer rows.
+
+    Args:
+        session: The run.
+        spec: The view's file.
+        max_age: How old it may be once its tables have changed.
+        now: The time to compare with; by default the present.
+    """
+    now = now or datetime.now(UTC)
+    with session.connection(f"check {spec.name}") as conn:
+        populated = scalar(
+            conn,
+            "select relispopulated from pg_class where oid = to_regclass(%s) and relkind = 'm'",
+            (f"public.{spec.name}",),
+        )
+        refreshed_at = last_refresh(conn, spec.name)
+        changed = refreshed_at is not None and any(
+            _changed_since(conn, table.name, refreshed_at)
+            for table in session.catalog.of(Kind.TABLE)
+            if table.name in spec.depends
+        )
+        obstacle = "; ".join(noted_obstacles(conn, [spec.name], since=refreshed_at))
+    age = now - refreshed_at if refreshed_at else None
+    return ViewFresh(spec.name, bool(populated), refreshed_at, changed, age, max_age, obstacle)
+
+
+def _changed_since(conn: Connection, table: str, moment: datetime) -> bool:
+    newest = [name for name in ("created_at", "updated_at") if name in columns_of(conn, "public", table)]
+    return any(
+        scalar(
+            conn,
+            sql.SQL("select exists (select from public.{} where {} > %s)").format(
+                sql.Identifier(table), sql.Identifier(name)
+            ),
+            (moment,),
+        )
+        for name in newest
+    )
+
+
+def view_equals_query(session: Session, spec: Spec) -> ViewEqualsQuery:
+    """Compares a materialized view with its query, evaluated now. One that was never filled differs in every row."""
+    definition = view_definition(spec)
+    with session.connection(f"check {spec.name}") as conn:
+        populated = scalar(
+            conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{spec.name}",)
+        )
+        if not populated:
+            count = sql.SQL("select count(*) from ({}) as expected").format(trusted(definition.query).format())
+            compared = partial(scalar, conn, count)
+            rows = 0
+        else:
+            rows = scalar(conn, sql.SQL("select count(*) from public.{}").format(sql.Identifier(spec.name)))
+            compared = partial(differences, conn, spec.name, definition.query)
+        try:
+            return ViewEqualsQuery(spec.name, rows, compared())
+        except psycopg.Error as error:
+            if cause_in_rows(error) is None:
+                raise
+            return ViewEqualsQuery(spec.name, rows, 0, reason_of(error))

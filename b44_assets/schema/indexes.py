@@ -1,0 +1,413 @@
+"""Indexes brought to what `sql/` says, without keeping anybody waiting.
+
+What belongs here: building, repairing and replacing indexes. What does not: judging whether they are worth having; see
+`health`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import psycopg
+from psycopg import sql
+
+from b44_assets.catalog import IndexDefinition, Spec, index_definitions
+from b44_assets.errors import DatabaseError
+from b44_assets.failpoints import failpoint
+from b44_assets.schema.online_ddl import (
+    SchemaChange,
+    change,
+    changing,
+    concurrently,
+    enduring,
+    fault,
+    in_scratch_schema,
+    is_live,
+    raise_memory,
+    relation_oid,
+    run,
+    shadow,
+    temporary_name,
+    trusted,
+)
+from b44_assets.schema.unbuilt import Obstacle, attempt, attempt_each, cause_in_rows, rows_against_index
+from b44_assets.session import Connection, Session, scalar
+
+_REBUILT = re.compile("_cc(new|old)[0-9]*$")
+"""What REINDEX CONCURRENTLY adds to the name of the index that it builds, and to that of the one it replaces."""
+
+
+@enduring
+def apply_indexes(session: Session, spec: Spec, *, online: bool | None = None) -> SchemaChange:
+    """Brings the indexes of a file into the database.
+
+    In live use they are built CONCURRENTLY; on a partitioned table first on the parent ONLY, then CONCURRENTLY on each
+    partition, then attached. An invalid index that an interruption left is rebuilt. One whose definition has changed is
+    built under another name first and takes the old one's place in one transaction. One that is as it should be is left
+    alone. One that rows make impossible is left out, and these rows are named; the others are built all the same.
+
+    Args:
+        session: The run.
+        spec: The file.
+        online: Whether to build as in live use; by default `is_live` decides.
+
+    Raises:
+        DatabaseError: A statement fails, or no lock was to be had; names the file and the line.
+    """
+    started = time.monotonic()
+    definitions = index_definitions(spec)
+    table = definitions[0].table
+    with changing(session, spec, table) as conn:
+        online = is_live(session, conn, table) if online is None else online
+        wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
+        attempts = {
+            one.name: partial(_attempt, session, conn, spec, one, wanted[one.name], online) for one in definitions
+        }
+        outcomes, failed = attempt_each(session, conn, attempts)
+    return SchemaChange.of(spec.name, outcomes, started, online=online, failed=failed)
+
+
+def _attempt(
+    session: Session, conn: Connection, spec: Spec, definition: IndexDefinition, form: Form, online: bool
+) -> str | Obstacle:
+    find = partial(rows_against_index, session, conn, spec, definition)
+    outcome = attempt(_Index(session, conn, spec, definition, form, online).settle, find)
+    if isinstance(outcome, Obstacle) and not outcome.rows and not online:
+        # A plain build reads rows that are deleted, too, while an older transaction still sees them; a concurrent one does not.
+        outcome = attempt(_Index(session, conn, spec, definition, form, True).settle, find)
+    return outcome
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an index is, whatever it and its table are called: as PostgreSQL prints it, from the method on."""
+
+    unique: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class _Found:
+    oid: int
+    name: str
+    table_oid: int
+    form: Form
+    valid: bool
+
+
+def form_of(unique: bool, definition: str) -> Form:
+    """The form from `pg_get_indexdef`."""
+    return Form(unique, definition.partition(" USING ")[2])
+
+
+def _wanted(conn: Connection, schema: str, spec: Spec, definitions: Sequence[IndexDefinition]) -> dict[str, Form]:
+    shadow(conn, schema, [definitions[0].table])
+    wanted: dict[str, Form] = {}
+    for definition in definitions:
+        run(conn, spec, definition.statement.line, definition.statement.text)
+        row = conn.execute(
+            "select i.indisunique, pg_get_indexdef(i.indexrelid, 0, true) from pg_index i"
+            " where i.indexrelid = to_regclass(%s)",
+            (f"{schema}.{definition.name}",),
+        ).fetchone()
+        assert row is not None
+        wanted[definition.name] = form_of(*row)
+    return wanted
+
+
+def create_index(
+    definition: IndexDefinition, name: str | None, relation: sql.Composable, *, concurrent: bool = False
+) -> sql.Composed:
+    """The statement that builds an index, under a name of choice or the server's, on a relation of choice."""
+    return sql.SQL("create {unique}index {concurrently}{name} on {relation} {rest}").format(
+        unique=sql.SQL("unique " if definition.unique else ""),
+        concurrently=sql.SQL("concurrently" if concurrent else ""),
+        name=sql.SQL("") if name is None else sql.SQL(" {}").format(sql.Identifier(name)),
+        relation=relation,
+        rest=sql.SQL("{}").format(_raw(definition.rest)),
+    )
+
+
+def _raw(text: str) -> sql.Composable:
+    return trusted(text).format()
+
+
+class _Index:
+    """One index, on its way to what it should be."""
+
+    def __init__(
+        self, session: Session, conn: Connection, spec: Spec, definition: IndexDefinition, wanted: Form, online: bool
+    ) -> None:
+        self._session = session
+        self._conn = conn
+        self._spec = spec
+        self._definition = definition
+        self._wanted = wanted
+        self._online = online
+        self._table_oid = relation_oid(conn, definition.table)
+        self._partitioned: bool = scalar(conn, "select relkind = 'p' from pg_class where oid = %s", (self._table_oid,))
+
+    def settle(self) -> str:
+        """Does what is to be done; returns what it was: created, replaced, unchanged or repaired."""
+        name = self._definition.name
+        found = self._find(name)
+        if found is None:
+            self._build(name)
+            outcome = "created"
+        elif found.table_oid != self._table_oid:
+            raise DatabaseError(
+                f"{self._spec.path}:{self._definition.statement.line}: {name} is an index of another table already"
+            )
+        elif found.form != self._wanted:
+            self._replace(name)
+            outcome = "replaced"
+        elif not self._sound(found):
+            self._repair(found)
+            outcome = "repaired"
+        else:
+            outcome = "repaired" if self._clear_away() else "unchanged"
+        if self._set_statistics(name) and outcome == "unchanged":
+            outcome = "repaired"
+        return outcome
+
+    # Finding
+
+    def _find(self, name: str) -> _Found | None:
+        found = self._indexes("c.relname = %s and c.relnamespace = 'public'::regnamespace", name)
+        return found[0] if found else None
+
+    def _indexes(self, condition: str, *params: object) -> list[_Found]:
+        rows = self._conn.execute(
+            sql.SQL(
+                "select i.indexrelid::bigint, c.relname, i.indrelid::bigint, i.indisunique,"
+                " pg_get_indexdef(i.indexrelid, 0, true), i.indisvalid and i.indisready and i.indislive"
+                " from pg_index i join pg_class c on c.oid = i.indexrelid where {} order by i.indexrelid"
+            ).format(_raw(condition)),
+            params,
+        ).fetchall()
+        return [_Found(row[0], row[1], row[2], form_of(row[3], row[4]), row[5]) for row in rows]
+
+    def _sound(self, found: _Found) -> bool:
+        """Valid itself, and on every partition."""
+        if not found.valid:
+            return False
+        return scalar(
+            self._conn,
+            "select not exists (select from pg_partition_tree(%(index)s) t join pg_index i on i.indexrelid = t.relid"
+            "  where not (i.indisvalid and i.indisready))"
+            " and (select count(*) from pg_partition_tree(%(index)s)) = (select count(*) from pg_partition_tree(%(table)s))",
+            {"index": found.oid, "table": self._table_oid},
+        )
+
+    # Building
+
+    def _build(self, name: str) -> None:
+        relation = sql.Identifier("public", self._definition.table)
+        if not self._online:
+            self._change(create_index(self._definition, name, relation), bulk=True)
+        elif self._partitioned:
+            self._change(create_index(self._definition, name, sql.SQL("only {}").format(relation)))
+            self._complete(self._must_find(name), self._table_oid)
+        else:
+            self._create_concurrently(relation, self._table_oid, name)
+
+    def _create_concurrently(self, relation: sql.Composable, relation_oid: int, name: str | None) -> None:
+        def clean_up() -> None:
+            self._drop_leftovers(relation_oid)
+
+        clean_up()
+        statement = create_index(self._definition, name, relation, concurrent=True)
+        concurrently(self._conn, self._spec, self._definition.statement.line, statement, clean_up, self._session)
+
+    def _drop_leftovers(self, relation_oid: int, kept: int = 0) -> bool:
+        """Drops invalid indexes that an interrupted build or rebuild of this one left on a table, but for one.
+
+        Returns:
+            Whether there were any.
+        """
+        own = (self._definition.name, temporary_name(self._definition.name))
+        leftovers = [
+            found
+            for found in self._indexes("i.indrelid = %s and not i.indisvalid and not c.relispartition", relation_oid)
+            if found.oid != kept
+            and (
+                _REBUILT.sub("", found.name) in own
+                # The server names those of partitions.
+                or (relation_oid != self._table_oid and found.form == self._wanted)
+            )
+        ]
+        for leftover in leftovers:
+            self._change(sql.SQL("drop index if exists {}").format(sql.Identifier("public", leftover.name)))
+        return bool(leftovers)
+
+    def _clear_away(self) -> bool:
+        """Drops what an interrupted rebuild of an index that is in order left on the table or a partition."""
+        rebuilt = self._indexes(
+            "not i.indisvalid and c.relname ~ %s"
+            " and (i.indrelid = %s or i.indrelid in (select relid from pg_partition_tree(%s)))",
+            _REBUILT.pattern,
+            self._table_oid,
+            self._table_oid,
+        )
+        dropped = False
+        for oid in {found.table_oid for found in rebuilt}:
+            dropped |= self._drop_leftovers(oid)
+        return dropped
+
+    def _complete(self, parent: _Found, relation: int) -> None:
+        """Sees to it that every partition has its part of an index, built one by one."""
+        fault: DatabaseError | None = None
+        children = self._conn.execute(
+            "select c.oid::bigint, c.relname, c.relkind from pg_inherits h join pg_class c on c.oid = h.inhrelid"
+            " where h.inhparent = %s and c.relkind in ('r', 'p') order by c.relname",
+            (relation,),
+        ).fetchall()
+        for oid, table, relkind in children:
+            try:
+                self._complete_part(parent, oid, table, relkind)
+            except DatabaseError as error:
+                if cause_in_rows(error) is None:
+                    raise
+                # Rows of one partition are no reason to leave the others without.
+                fault = error
+            failpoint("indexes: between partitions", self._conn)
+        if fault is not None:
+            raise fault
+        if not self._must_find_oid(parent.oid).valid:
+            # Its parts are all in order, but the mark on the parent itself only goes when one is attached.
+            for part in self._indexes(
+                "i.indexrelid in (select inhrelid from pg_inherits where inhparent = %s)", parent.oid
+            )[:1]:
+                self._attach(parent, part)
+
+    def _complete_part(self, parent: _Found, oid: int, table: str, relkind: str) -> None:
+        attached = self._indexes(
+            "i.indrelid = %s and i.indexrelid in (select inhrelid from pg_inherits where inhparent = %s)",
+            oid,
+            parent.oid,
+        )
+        part = attached[0] if attached else self._part(oid, table, relkind)
+        if relkind == "p":
+            self._complete(part, oid)
+        elif not part.valid:
+            self._rebuild(part)
+        elif attached:
+            return
+        self._attach(parent, part)
+
+    def _part(self, oid: int, table: str, relkind: str) -> _Found:
+        """An index of a partition that is not attached yet: one that is there, or a new one with the server's name."""
+        condition = (
+            "i.indrelid = %s and not c.relispartition"
+            " and not exists (select from pg_constraint k where k.conindid = i.indexrelid)"
+        )
+        for found in self._indexes(condition, oid):
+            if found.form == self._wanted and (found.valid or relkind == "p"):
+                return found
+        relation = sql.Identifier("public", table)
+        if relkind == "p":
+            self._change(create_index(self._definition, None, sql.SQL("only {}").format(relation)))
+        elif self._online:
+            self._create_concurrently(relation, oid, None)
+        else:
+            self._change(create_index(self._definition, None, relation), bulk=True)
+        return next(found for found in reversed(self._indexes(condition, oid)) if found.form == self._wanted)
+
+    def _attach(self, parent: _Found, part: _Found) -> None:
+        self._change(
+            sql.SQL("alter index {} attach partition {}").format(
+                sql.Identifier("public", parent.name), sql.Identifier("public", part.name)
+            )
+        )
+
+    # Repairing and replacing
+
+    def _repair(self, found: _Found) -> None:
+        if not self._partitioned:
+            self._rebuild(found)
+            return
+        self._complete(found, self._table_oid)
+        if not self._sound(self._must_find_oid(found.oid)):
+            self._replace(found.name)
+
+    def _rebuild(self, found: _Found) -> None:
+        name = sql.Identifier("public", found.name)
+        if self._online:
+            self._drop_leftovers(found.table_oid, found.oid)
+            statement = sql.SQL("reindex index concurrently {}").format(name)
+            concurrently(
+                self._conn,
+                self._spec,
+                self._definition.statement.line,
+                statement,
+                lambda: self._drop_leftovers(found.table_oid, found.oid),
+                self._session,
+            )
+        else:
+            self._change(sql.SQL("reindex index {}").format(name), bulk=True)
+
+    def _replace(self, name: str) -> None:
+        """Builds the new one beside the old one, then lets it take its name: nobody is ever without."""
+        new = sql.Identifier("public", temporary_name(name))
+        self._change(sql.SQL("drop index if exists {}").format(new))
+        self._build(temporary_name(name))
+
+        def swap(conn: Connection) -> None:
+            conn.execute(sql.SQL("drop index {}").format(sql.Identifier("public", name)))
+            conn.execute(sql.SQL("alter index {} rename to {}").format(new, sql.Identifier(name)))
+
+        try:
+            change(self._session, self._conn, swap)
+        except psycopg.Error as error:
+            raise fault(self._spec, self._definition.statement.line, error) from error
+
+    def _set_statistics(self, name: str) -> bool:
+        """Sets the statistics targets where they differ, on the parent and each partition; tells whether any did."""
+        differed = False
+        for column, target in self._definition.statistics.items():
+            rows = self._conn.execute(
+                """
+                select c.relname
+                  from (select %(index)s::oid as relid union select relid from pg_partition_tree(%(index)s)) t
+                  join pg_class c on c.oid = t.relid
+                  join pg_attribute a on a.attrelid = t.relid and a.attnum = %(column)s
+                 where coalesce(a.attstattarget, -1) <> %(target)s
+                """,
+                {"index": self._must_find(name).oid, "column": column, "target": target},
+            ).fetchall()
+            for (index,) in rows:
+                differed = True
+                self._change(
+                    sql.SQL("alter index {} alter column {} set statistics {}").format(
+                        sql.Identifier("public", index), sql.Literal(column), sql.Literal(target)
+                    )
+                )
+        return differed
+
+    # Helpers
+
+    def _change(self, statement: sql.Composable, *, bulk: bool = False) -> None:
+        def operation(conn: Connection) -> None:
+            if bulk:
+                raise_memory(conn)
+            run(conn, self._spec, self._definition.statement.line, statement)
+
+        change(self._session, self._conn, operation)
+
+    def _must_find(self, name: str) -> _Found:
+        found = self._find(name)
+        if found is None:
+            raise DatabaseError(f"{self._spec.path}: index {name} is gone; somebody else changes the schema")
+        return found
+
+    def _must_find_oid(self, oid: int) -> _Found:
+        found = self._indexes("i.indexrelid = %s", oid)
+        if not found:
+            raise DatabaseError(
+                f"{self._spec.path}: an index of {self._definition.table} is gone; somebody else changes the schema"
+            )
+        return found[0]

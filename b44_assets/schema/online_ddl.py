@@ -1,0 +1,319 @@
+"""What every change of the schema needs: a short wait for locks, a scratch schema to compare with, and tact.
+
+What belongs here: how a change is made without keeping others waiting. What does not: what indexes, constraints, triggers
+and views are; see `indexing`, `constraining`, `triggering` and `viewing`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, LiteralString, ParamSpec, Self, TypeVar, cast
+
+import psycopg
+from psycopg import errors, sql
+
+from b44_assets.catalog import ConstraintDefinition, Spec
+from b44_assets.errors import DatabaseError
+from b44_assets.failpoints import failpoint
+from b44_assets.postgres.locks import advisory_lock, with_lock_retries
+from b44_assets.session import Connection, Session, explained, persevering, scalar
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+LOCK_ATTEMPTS = 12
+"""How often a change asks for its lock; with the pauses between, about a minute."""
+CONCURRENT_LOCK_TIMEOUT_MS = 120_000
+"""How long CONCURRENTLY may wait for old transactions; nobody but other DDL waits meanwhile."""
+DEADLOCK_ATTEMPTS = 5
+"""How often CONCURRENTLY is tried where its wait for old transactions makes a ring with theirs."""
+SMALL_BYTES = 1024 * 1024
+"""A table of this size is indexed within milliseconds; doing so CONCURRENTLY would wait for every old transaction."""
+
+_OF_MIGRATION_TABLES = re.compile(
+    r"\s*(?:create\s+(?:or\s+replace\s+)?|comment\s+on\s+|alter\s+|(?:grant|revoke)\s[^;]*?\son\s+)(?:function|procedure|routine)\s+migration\.",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class SchemaChange:
+    """What bringing a file of `sql/` into the database came to, by object.
+
+    Attributes:
+        name: The file's name.
+        created: Objects that were not there.
+        replaced: Objects whose definition had changed.
+        unchanged: Objects that were as they should be.
+        repaired: Objects that were there but not in force: an invalid index, a constraint never validated.
+        online: Whether it was done as in live use, slower and without keeping writers waiting.
+        seconds: How long it took.
+        failed: Objects that rows make impossible, each with these rows in one line; the others were built all the same.
+    """
+
+    name: str
+    created: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
+    online: bool = False
+    seconds: float = 0.0
+    failed: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        outcomes: Mapping[str, str],
+        started: float,
+        *,
+        online: bool = False,
+        failed: Mapping[str, str] | None = None,
+    ) -> Self:
+        """From what became of each object (`created`, `replaced`, `unchanged`, `repaired`), and when the work began."""
+        created, replaced, unchanged, repaired = (
+            tuple(item for item, outcome in outcomes.items() if outcome == wanted)
+            for wanted in ("created", "replaced", "unchanged", "repaired")
+        )
+        return cls(name, created, replaced, unchanged, repaired, online, time.monotonic() - started, failed or {})
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was done."""
+        return bool(self.created or self.replaced or self.repaired)
+
+
+def enduring(work: Callable[Concatenate[Session, Spec, P], T]) -> Callable[Concatenate[Session, Spec, P], T]:
+    """Lets work on a file that changes nothing when it is done again be done again where a fault may pass by itself."""
+
+    @functools.wraps(work)
+    def endured(session: Session, spec: Spec, *args: P.args, **named: P.kwargs) -> T:
+        return persevering(session, lambda: work(session, spec, *args, **named))
+
+    return endured
+
+
+@contextmanager
+def changing(session: Session, spec: Spec, relation: str) -> Generator[Connection]:
+    """A connection for changing what belongs to a relation; whoever else wants to waits, without holding anything.
+
+    Raises:
+        DatabaseError: The target cannot be reached.
+    """
+    with session.connection(f"apply {spec.name}") as conn:
+        conn.execute("set client_min_messages = warning")
+        with advisory_lock(conn, f"b44 schema of {relation}"):
+            yield conn
+
+
+def change(session: Session, conn: Connection, operation: Callable[[Connection], T]) -> T:
+    """Makes a change in a transaction of its own that never waits long for a lock, and tries again.
+
+    Raises:
+        DatabaseError: No attempt got its lock; names who stood in the way.
+    """
+    session.guard()
+
+    def watched(conn: Connection) -> T:
+        done = operation(conn)
+        failpoint("schema: before commit", conn)
+        return done
+
+    done = with_lock_retries(conn, watched, lock_timeout=session.lock_timeout_ms, attempts=LOCK_ATTEMPTS)
+    failpoint("schema: after commit", conn)
+    return done
+
+
+def in_scratch_schema(session: Session, conn: Connection, operation: Callable[[Connection, str], T]) -> T:
+    """Runs something in a schema that is gone afterwards, first on the search path: to see what statements come to.
+
+    Args:
+        session: The run.
+        conn: A connection with no transaction open.
+        operation: Told the connection and the schema's name.
+    """
+
+    def build(conn: Connection) -> T:
+        with conn.transaction(force_rollback=True):
+            schema = f"b44_scratch_{conn.info.backend_pid}"
+            conn.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
+            conn.execute(sql.SQL("set local search_path = {}, public").format(sql.Identifier(schema)))
+            return operation(conn, schema)
+
+    return change(session, conn, build)
+
+
+def shadow(conn: Connection, schema: str, tables: Iterable[str], *, keys: bool = False) -> None:
+    """Makes empty tables in a scratch schema that look like those of public; with their keys, where these are wanted."""
+    for table in tables:
+        relation_oid(conn, table)
+        conn.execute(
+            sql.SQL("create table {} (like {} including generated{})").format(
+                sql.Identifier(schema, table),
+                sql.Identifier("public", table),
+                sql.SQL(" including indexes" if keys else ""),
+            )
+        )
+
+
+def shadow_constraint(conn: Connection, schema: str, definition: ConstraintDefinition) -> None:
+    """Adds a constraint to the empty table of a scratch schema, as its file says.
+
+    Raises:
+        psycopg.Error: As it comes from the server.
+    """
+    table, name = sql.Identifier(schema, definition.table), sql.Identifier(definition.name)
+    # The keys that a shadow has of its table may have the same name by the server's rules.
+    conn.execute(sql.SQL("alter table {} drop constraint if exists {}").format(table, name))
+    conn.execute(sql.SQL("alter table {} add constraint {} {}").format(table, name, trusted(definition.rest).format()))
+
+
+def of_migration_tables(text: str) -> bool:
+    """Whether a statement makes or changes a function of schema migration, which goes after the cut-over."""
+    return _OF_MIGRATION_TABLES.match(text) is not None
+
+
+def trusted(text: str) -> sql.SQL:
+    """Text of a file under `sql/`, which is trusted as the program itself is."""
+    return sql.SQL(cast(LiteralString, text.replace("{", "{{").replace("}", "}}")))
+
+
+def run(conn: Connection, spec: Spec, line: int, query: sql.Composable | str) -> None:
+    """Runs a statement of a file; a wait for a lock that was too long is left to the caller.
+
+    Raises:
+        DatabaseError: It fails; names file and line.
+    """
+    # Text goes as it is: as a format, its braces would count.
+    statement: Any = query.encode() if isinstance(query, str) else query
+    try:
+        conn.execute(statement)
+    except (errors.LockNotAvailable, errors.DeadlockDetected):
+        raise
+    except psycopg.Error as error:
+        raise fault(spec, line, error) from error
+
+
+def fault(spec: Spec, line: int, error: psycopg.Error) -> DatabaseError:
+    """The server's complaint about a line of a file; without its detail, which may show people's data."""
+    return explained(f"{spec.path}:{line}", error)
+
+
+def concurrently(
+    conn: Connection, spec: Spec, line: int, query: sql.Composed, clean_up: Callable[[], object], session: Session
+) -> None:
+    """Runs a statement that cannot run in a transaction.
+
+    Its waits are for old transactions and other DDL, and keep no reader or writer waiting; so they may be long. What a
+    statement leaves that waited in vain is invalid, and finished by the next run: to drop it, one would have to wait, too.
+
+    Args:
+        conn: A connection with no transaction open.
+        spec: The file.
+        line: Its line.
+        query: The statement.
+        clean_up: Drops what it leaves behind when it fails for another reason.
+        session: The run.
+
+    Raises:
+        DatabaseError: It fails, or somebody's transaction outlasts our patience; names it.
+    """
+    session.guard()
+    set_timeout = sql.SQL("set lock_timeout = {}")
+    conn.execute(set_timeout.format(sql.Literal(CONCURRENT_LOCK_TIMEOUT_MS)))
+    try:
+        for attempt in range(1, DEADLOCK_ATTEMPTS + 1):
+            try:
+                conn.execute(query)
+                return
+            except errors.LockNotAvailable as error:
+                raise DatabaseError(
+                    f"{spec.path}:{line}: waited in vain for {_oldest(conn)} to end; the next run will finish it"
+                ) from error
+            except errors.DeadlockDetected as error:
+                if attempt == DEADLOCK_ATTEMPTS:
+                    raise fault(spec, line, error) from error
+                clean_up()
+            except psycopg.Error as error:
+                clean_up()
+                raise fault(spec, line, error) from error
+    finally:
+        if not conn.closed:
+            conn.execute(set_timeout.format(sql.Literal(session.lock_timeout_ms)))
+
+
+def _oldest(conn: Connection) -> str:
+    row = conn.execute(
+        "select pid, coalesce(nullif(application_name, ''), 'unnamed') from pg_stat_activity"
+        " where xact_start is not null and pid <> pg_backend_pid() and datname = current_database() order by xact_start limit 1"
+    ).fetchone()
+    return f"process {row[0]} ({row[1]})" if row else "a transaction that has just ended"
+
+
+def is_live(session: Session, conn: Connection, table: str) -> bool:
+    """Whether a table must be taken to be in use, so that no change may keep its writers waiting.
+
+    It is not while it is small (`SMALL_BYTES`); nor when nobody else is connected to the database and every batch of its
+    load belongs to this very run: then it is being filled for the first time, and the app is not there yet.
+    """
+    bytes_held, others = conn.execute(
+        """
+        select coalesce((select sum(pg_table_size(relid)) from pg_partition_tree(to_regclass(%(table)s))),
+                        pg_table_size(to_regclass(%(table)s)), 0)::bigint,
+               exists (select from pg_stat_activity
+                        where datname = current_database() and usesysid is not null
+                          -- Of what kind another role's session is, is not shown.
+                          and coalesce(backend_type, 'client backend') = 'client backend'
+                          and pid <> pg_backend_pid() and application_name not like 'b44%%')
+        """,
+        {"table": f"public.{table}"},
+    ).fetchone() or (0, False)
+    if bytes_held <= SMALL_BYTES:
+        return False
+    return others or not _freshly_loaded(session, conn, table)
+
+
+def _freshly_loaded(session: Session, conn: Connection, table: str) -> bool:
+    if scalar(conn, "select to_regclass('migration.migration_log')") is None:
+        return False
+    row = conn.execute(
+        "select count(*), count(*) filter (where run_id is distinct from %s) from migration.migration_log"
+        " where entity_type = %s and status = 'completed'",
+        (session.run_id, table),
+    ).fetchone()
+    return row is not None and row[0] > 0 and row[1] == 0
+
+
+def raise_memory(conn: Connection) -> None:
+    """Gives the index builds of this transaction memory and workers, where nobody else needs them; never less than set."""
+    conn.execute(
+        """
+        select set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')),
+                 268435456) / 1024 || 'kB', true),
+               set_config('max_parallel_maintenance_workers',
+                 greatest(current_setting('max_parallel_maintenance_workers')::integer,
+                   case when current_setting('b44.gentle', true) = 'on' then 0 else 4 end)::text, true)
+        """
+    )
+
+
+def relation_oid(conn: Connection, table: str) -> int:
+    """The table's identifier in the catalogue.
+
+    Raises:
+        DatabaseError: There is no such table.
+    """
+    oid: Any = scalar(conn, "select to_regclass(%s)::oid::bigint", (f"public.{table}",))
+    if oid is None:
+        raise DatabaseError(f"there is no table {table}; materialize it first")
+    return oid
+
+
+def temporary_name(name: str) -> str:
+    """The name under which a changed object is built before it takes the old one's place; within 63 bytes."""
+    return f"{name.encode()[:59].decode(errors='ignore')}_new"

@@ -1,0 +1,356 @@
+"""Whether the target can take what `sql/` makes, asked before anything is made.
+
+What belongs here: what is in the way, read from the server's catalogue. What does not: making or changing anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import errors
+
+from b44_assets.catalog import (
+    Catalog,
+    IndexDefinition,
+    Kind,
+    Spec,
+    constraint_definitions,
+    index_definitions,
+    view_definition,
+)
+from b44_assets.errors import DatabaseError
+from b44_assets.schema.apply import is_finished
+from b44_assets.session import Connection, Session, reason_of
+
+_TABLE = re.compile(r"\s*create\s+(unlogged\s+)?table\b", re.IGNORECASE)
+_SCHEMA = re.compile(r'\s*create\s+schema\s+(?:if\s+not\s+exists\s+)?"?(?P<name>\w+)', re.IGNORECASE)
+_CHANGED_COLUMN = re.compile(
+    r'\b(?:(?:add|alter)\s+column\s+(?:if\s+not\s+exists\s+)?|rename\s+(?:column\s+)?"?\w+"?\s+to\s+)"?(?P<name>\w+)',
+    re.IGNORECASE,
+)
+_PARTITION = re.compile(r'\bpartition\s+of\s+(?:\w+\s*\.\s*)?"?(?P<parent>\w+)', re.IGNORECASE)
+_OTHER = re.compile(
+    r"\s*create\s+(?:or\s+replace\s+)?(?P<kind>view|sequence|(?:unique\s+)?index)\s+(?:if\s+not\s+exists\s+)?"
+    r"(?:(?P<schema>\w+)\s*\.\s*)?(?P<name>\w+)(?:\s+on\s+(?:(?P<of>\w+)\s*\.\s*)?(?P<table>\w+))?",
+    re.IGNORECASE,
+)
+_ROUTINE = re.compile(
+    r"\s*(?:create\s+(?:or\s+replace\s+)?(?:function|procedure)\s+(?:(?P<schema>\w+)\s*\.\s*)?(?P<name>\w+)\s*\("
+    r"|drop\s+(?:function|procedure|routine)\s)",
+    re.IGNORECASE,
+)
+_KINDS = {
+    "r": "a table",
+    "p": "a partitioned table",
+    "v": "a view",
+    "m": "a materialized view",
+    "i": "an index",
+    "I": "a partitioned index",
+    "S": "a sequence",
+    "f": "a foreign table",
+    "c": "a type",
+}
+
+
+@dataclass(frozen=True)
+class _Relation:
+    """A relation that `sql/` makes.
+
+    Attributes:
+        schema: Its schema.
+        name: Its name.
+        kinds: Values of `pg_class.relkind`, any of which is right.
+        table: The table of an index; empty for all else.
+        columns: Names and types of a table's columns, but for those that its file adds to an earlier version.
+        parent: The table of a partition; empty for all else.
+    """
+
+    schema: str
+    name: str
+    kinds: str
+    table: str = ""
+    columns: tuple[tuple[str, str], ...] = ()
+    parent: str = ""
+
+
+def needed(catalog: Catalog, names: Iterable[str] | None = None) -> frozenset[str]:
+    """Some files of `sql/`, by name, with all that they stand on and what comes with the program; without names, every file."""
+    if names is None:
+        return frozenset(spec.name for spec in catalog.specs)
+    found = {spec.name for spec in catalog.of(Kind.RUNTIME)}
+    todo = list(names)
+    while todo:
+        if (name := todo.pop()) not in found:
+            found.add(name)
+            for spec in catalog.specs:
+                if spec.name == name:
+                    todo += [*spec.depends, *([spec.options["on"]] if "on" in spec.options else [])]
+    return frozenset(found)
+
+
+def need_room(session: Session, names: Iterable[str] | None = None) -> None:
+    """Looks whether what `sql/` makes can be made in the target, or is there already; changes nothing.
+
+    Args:
+        session: The run.
+        names: Files that are to be made, with what they stand on; by default all.
+
+    Raises:
+        DatabaseError: Something is in the way: the server is read-only, a right is missing, or an object that is none of
+            ours has one of our names. One line names each of them, and what to do.
+    """
+    wanted = needed(session.catalog, names)
+    specs = [spec for spec in session.catalog.specs if spec.name in wanted]
+    with session.connection("look for obstacles") as conn:
+        if is_finished(conn):
+            specs = [spec for spec in specs if not spec.name.startswith("migration/")]
+        faults = _missing_rights(conn, _schemas(specs))
+        faults = faults or [*_obstacles(conn, _relations(specs)), *_routines_in_the_way(conn, specs)]
+    if faults:
+        raise DatabaseError(f"the target cannot take the migration: {'; '.join(faults)} (nothing was made or changed)")
+
+
+def _schemas(specs: Iterable[Spec]) -> list[str]:
+    return [match["name"] for spec in specs for s in spec.statements if (match := _SCHEMA.match(s.text))]
+
+
+def _relations(specs: Iterable[Spec]) -> list[_Relation]:
+    return [relation for spec in specs for relation in _made_by(spec)]
+
+
+def _made_by(spec: Spec) -> Iterator[_Relation]:
+    kind = spec.kind
+    if kind in (Kind.RUNTIME, Kind.TABLE, Kind.PARTITION):
+        changed = {match["name"] for s in spec.statements for match in _CHANGED_COLUMN.finditer(s.text)}
+        for statement in spec.statements:
+            if _TABLE.match(statement.text) and (table := _table(statement.text, changed)) is not None:
+                yield table
+            elif match := _OTHER.match(statement.text):
+                relkinds = {"view": "v", "sequence": "S"}.get(match["kind"].lower(), "iI")
+                schema = match["schema"] or match["of"] or "public"
+                yield _Relation(schema, match["name"], relkinds, (match["table"] or "") if relkinds == "iI" else "")
+    elif kind is Kind.INDEX:
+        yield from _indexes(index_definitions(spec))
+    elif kind is Kind.CONSTRAINT:
+        for constraint in constraint_definitions(spec):
+            # These have an index of their name.
+            if constraint.form in ("exclude", "unique"):
+                yield _Relation("public", constraint.name, "iI", constraint.table)
+    elif kind is Kind.VIEW:
+        definition = view_definition(spec)
+        yield _Relation("public", definition.name, "m")
+        yield from _indexes(definition.indexes)
+
+
+def _indexes(definitions: Iterable[IndexDefinition]) -> list[_Relation]:
+    return [_Relation("public", index.name, "iI", index.table) for index in definitions]
+
+
+def _table(text: str, changed: set[str]) -> _Relation | None:
+    """A CREATE TABLE taken apart; None where the parser does not know what it says, and the server is left to complain."""
+    from sqlglot import exp, parse_one
+    from sqlglot.errors import ParseError
+
+    try:
+        created = parse_one(text, dialect="postgres")
+    except ParseError:
+        return None
+    name = created.find(exp.Table)
+    if not isinstance(created, exp.Create) or name is None:
+        return None
+    columns = tuple(
+        (column.name, column.kind.sql("postgres"))
+        for column in created.find_all(exp.ColumnDef)
+        if column.kind is not None and column.name not in changed
+    )
+    kinds = "p" if created.find(exp.PartitionedByProperty) is not None else "rp"
+    partition = _PARTITION.search(text)
+    return _Relation(
+        name.db or "public", name.name, kinds, columns=columns, parent=partition["parent"] if partition else ""
+    )
+
+
+_RIGHTS = """
+    select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean, quote_ident(current_user),
+           quote_ident(current_database()), has_database_privilege(current_database(), 'CREATE'),
+           to_regnamespace('public') is not null,
+           coalesce(has_schema_privilege(to_regnamespace('public'), 'USAGE'), false),
+           coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false),
+           array(select quote_ident(nspname) from pg_namespace
+                  where nspname = any (%(schemas)s) and not pg_has_role(nspowner, 'USAGE') order by nspname),
+           exists (select from unnest(%(schemas)s::text[]) name where to_regnamespace(quote_ident(name)) is null)
+"""
+
+
+def _missing_rights(conn: Connection, schemas: list[str]) -> list[str]:
+    row = conn.execute(_RIGHTS, {"schemas": schemas}).fetchone()
+    assert row is not None
+    read_only, user, database, creates, public, usage, objects, foreign, lacking = row
+    if read_only:
+        return ["the server is read-only (a standby, or one that recovers): name the primary server in the URL"]
+    faults: list[str] = []
+    if lacking and not creates:
+        faults.append(
+            f"user {user} may not make schemas in database {database}: GRANT CREATE ON DATABASE {database} TO {user}"
+        )
+    if not public:
+        faults.append("there is no schema public: CREATE SCHEMA public")
+    elif missing := [right for right, given in (("USAGE", usage), ("CREATE", objects)) if not given]:
+        rights = ", ".join(missing)
+        faults.append(f"user {user} lacks {rights} on schema public: GRANT {rights} ON SCHEMA public TO {user}")
+    faults += [f"schema {name} belongs to another role: ALTER SCHEMA {name} OWNER TO {user}" for name in foreign]
+    return faults
+
+
+_FOUND = """
+    select w.number, c.relkind::text, pg_has_role(coalesce(c.relowner, t.typowner), 'USAGE'),
+           pg_get_userbyid(coalesce(c.relowner, t.typowner)), quote_ident(current_user), i.indrelid::regclass::text,
+           w.index_of <> '' and i.indrelid = to_regclass(quote_ident(w.schema) || '.' || quote_ident(w.index_of)),
+           w.parent = ''
+           or exists (select from pg_inherits h where h.inhrelid = c.oid
+                         and h.inhparent = to_regclass(quote_ident(w.schema) || '.' || quote_ident(w.parent)))
+           -- Rows on their way out of it take its place for a while.
+           or to_regclass(quote_ident(w.schema) || '.' || quote_ident(w.parent || '_drain')) is not null
+      from unnest(%s::text[], %s::text[], %s::text[], %s::text[]) with ordinality w(schema, name, index_of, parent, number)
+      join pg_namespace n on n.nspname = w.schema
+      left join pg_class c on c.relnamespace = n.oid and c.relname = w.name
+      left join pg_index i on i.indexrelid = c.oid
+      -- A table makes a type of its name; that of an array gives way by itself.
+      left join pg_type t on c.oid is null and w.index_of = '' and t.typnamespace = n.oid and t.typname = w.name
+       and not exists (select from pg_type e where e.typarray = t.oid)
+     where c.oid is not null or t.oid is not null
+     order by w.number
+"""
+_COLUMNS = """
+    select w.number, w.name, case when a.attname is not null then format_type(a.atttypid, a.atttypmod) end,
+           format_type(to_regtype(w.type), null)
+      from unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[]) with ordinality
+           w(number, schema, relation, name, type, position)
+      join pg_namespace n on n.nspname = w.schema
+      join pg_class c on c.relnamespace = n.oid and c.relname = w.relation and c.relkind in ('r', 'p')
+      left join pg_attribute a on a.attrelid = c.oid and a.attname = w.name and a.attnum > 0 and not a.attisdropped
+      left join pg_type t on t.oid = a.atttypid
+     where a.attname is null
+        -- An application may have widened one, such as integer to bigint.
+        or coalesce(nullif(t.typbasetype, 0), t.oid) <> to_regtype(w.type)
+       and not exists (select from pg_cast
+                        where castsource = to_regtype(w.type) and castcontext = 'i'
+                          and casttarget = coalesce(nullif(t.typbasetype, 0), t.oid))
+     order by w.position
+"""
+
+
+def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
+    faults: list[str] = []
+    tables: list[int] = []
+    rows = conn.execute(
+        _FOUND,
+        (
+            [one.schema for one in relations],
+            [one.name for one in relations],
+            [one.table for one in relations],
+            [one.parent for one in relations],
+        ),
+    ).fetchall()
+    for number, kind, ours, owner, user, table, on_its_table, in_its_place in rows:
+        wanted = relations[number - 1]
+        name = f"{wanted.schema}.{wanted.name}"
+        if kind is None:
+            faults.append(f"there is a type {name}, where a table of that name is to be made: rename it")
+        elif kind not in wanted.kinds:
+            shown = _KINDS.get(kind, "something else")
+            faults.append(f"{name} is {shown}, not {_KINDS[wanted.kinds[0]]}: rename it, or move it to another schema")
+        elif wanted.table and not on_its_table:
+            faults.append(f"index {name} is one of {table}, not of {wanted.table}: rename it")
+        elif not in_its_place:
+            faults.append(f"{name} is no partition of {wanted.parent}: rename it, or move it to another schema")
+        else:
+            if not ours and not wanted.table:
+                faults.append(
+                    f"{name} belongs to {owner}: migrate as that role, or give it to {user} if it is of a migration"
+                )
+            tables.append(number - 1)
+    wanted = [(number, *column) for number in tables for column in relations[number].columns]
+    lacking: dict[int, list[str]] = {}
+    for number, column, found, type_wanted in conn.execute(
+        _COLUMNS,
+        (
+            [item[0] for item in wanted],
+            [relations[item[0]].schema for item in wanted],
+            [relations[item[0]].name for item in wanted],
+            [item[1] for item in wanted],
+            [item[2] for item in wanted],
+        ),
+    ).fetchall():
+        lacking.setdefault(number, []).append(
+            f"has no column {column}" if found is None else f"has {column} as {found} instead of {type_wanted}"
+        )
+    for number, complaints in lacking.items():
+        one = relations[number]
+        faults.append(
+            f"table {one.schema}.{one.name} is another than the one to be made ({', '.join(complaints)}):"
+            " rename it, move it to another schema, or name another database in the URL"
+        )
+    return faults
+
+
+_SUSPECTED = """
+    select w.number,
+           (select string_agg(p.oid::regprocedure || ' of ' || quote_ident(pg_get_userbyid(p.proowner)), ', '
+                              order by p.oid::regprocedure::text)
+              from pg_proc p
+             where p.pronamespace = to_regnamespace(quote_ident(w.schema)) and p.proname = w.name
+               -- One with the body of the file is ours.
+               and not (pg_has_role(p.proowner, 'USAGE') and p.prosrc <> '' and strpos(w.text, p.prosrc) > 0)) as found
+      from unnest(%s::text[], %s::text[], %s::text[]) with ordinality w(schema, name, text, number)
+     order by w.number
+"""
+
+
+def _routines_in_the_way(conn: Connection, specs: list[Spec]) -> list[str]:
+    """Functions that those of `sql/` cannot replace: of another role, or with another result, kind or names of arguments.
+
+    The server itself is asked, by replacing them in a transaction that is rolled back; only those that differ from the file.
+    """
+    statements = [
+        ((match["schema"] if match else None) or "public", (match["name"] if match else None) or "", statement.text)
+        for spec in specs
+        if spec.kind in (Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE)
+        for statement in spec.statements
+        # A function may need what its file, or one before it, makes or drops.
+        if (match := _ROUTINE.match(statement.text)) or spec.kind in (Kind.RUNTIME, Kind.FUNCTION)
+    ]
+    schemas, names, texts = zip(*statements, strict=True) if statements else ((), (), ())
+    found = dict(conn.execute(_SUSPECTED, (list(schemas), list(names), list(texts))).fetchall())
+    suspected = {number - 1: others for number, others in found.items() if others is not None}
+    faults: list[str] = []
+    if not suspected:
+        return faults
+    with conn.transaction(force_rollback=True):
+        conn.execute("select pg_advisory_xact_lock(hashtextextended('b44 schema', 44))")
+        conn.execute("set local client_min_messages = warning")
+        conn.execute("set local check_function_bodies = off")
+        for place, (schema, name, text) in enumerate(statements):
+            try:
+                with conn.transaction():
+                    conn.execute(text.encode())
+            except (
+                errors.InsufficientPrivilege,
+                errors.InvalidFunctionDefinition,
+                errors.WrongObjectType,
+                errors.DuplicateFunction,
+            ) as error:
+                if place in suspected:
+                    faults.append(
+                        f"function {schema}.{name} cannot be made beside {suspected[place]} ({reason_of(error)}):"
+                        " rename or drop that"
+                    )
+            except psycopg.OperationalError:
+                raise
+            except psycopg.Error:
+                # It lacks what other files make first, such as a table's type: no obstacle.
+                continue
+    return faults

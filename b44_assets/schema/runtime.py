@@ -1,0 +1,150 @@
+"""The program's own tables and functions, installed in the target before anything of an app.
+
+What belongs here: schema `b44`, which stays, and schema `migration`, which goes after the cut-over. What does not: the
+objects of an app.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+from b44_assets.catalog import Catalog, Kind, Spec
+from b44_assets.errors import DatabaseError
+from b44_assets.schema.apply import apply_on, hold_schema_lock, is_finished
+from b44_assets.schema.online_ddl import change
+from b44_assets.session import Connection, Session, persevering, scalar
+
+STAYING = "b44/"
+"""How the names of files begin whose objects stay after the cut-over."""
+
+_ROUTINE = re.compile(r"create\s+(?:or\s+replace\s+)?(?:function|procedure)\s+(\w+\.)?(\w+)", re.IGNORECASE)
+_RELATION = re.compile(
+    r"create\s+(?:unlogged\s+|or\s+replace\s+)?(?:table|view)\s+(?:if\s+not\s+exists\s+)?(\w+)\.(\w+)", re.IGNORECASE
+)
+_STATE = ("b44/schema", "b44/migration_state")
+
+
+def install_runtime(session: Session) -> bool:
+    """Bring the program's own tables and functions into the target; does nothing where they are as this version has them.
+
+    All in one transaction. What an earlier version has made is changed in place: then the functions of the app are made anew
+    in the same transaction, since those of the earlier version call what is no longer there under its old name.
+
+    Returns:
+        Whether anything had to be done.
+
+    Raises:
+        DatabaseError: The role may not create a schema, or a statement fails; names file and line.
+    """
+    wanted = runtime_digest(session.catalog)
+
+    def install() -> bool:
+        with session.connection("install schema b44") as conn:
+            if _installed(conn) == (wanted, *_made(conn, session)):
+                return False
+            change(session, conn, lambda c: _install(c, session, wanted))
+            return True
+
+    return persevering(session, install)
+
+
+def runtime_digest(catalog: Catalog) -> str:
+    """SHA-256 of the program's own files, 64 hex digits."""
+    return hashlib.sha256("".join(spec.digest for spec in catalog.of(Kind.RUNTIME)).encode()).hexdigest()
+
+
+def require_runtime(session: Session) -> None:
+    """Make sure that the functions that stay are there.
+
+    Raises:
+        DatabaseError: The database was migrated by version 0.1 and not by this one since, or never.
+    """
+    with session.connection("look at schema b44") as conn:
+        if scalar(conn, "select to_regprocedure('b44.partition_bounds(regclass)') is not null"):
+            return
+        if scalar(conn, "select to_regprocedure('public.base44_partition_bounds(regclass)') is not null"):
+            raise DatabaseError(
+                "the functions in this database are those of version 0.1: b44 migrate, or the job schema_only, brings them up to date"
+            )
+
+
+def install_state(conn: Connection, session: Session) -> None:
+    """Make the tables of schema `b44` that say how far the migration is, where they are not there yet.
+
+    Raises:
+        psycopg.Error: The role may not create a schema.
+    """
+    with conn.transaction():
+        for spec in session.catalog.of(Kind.RUNTIME):
+            if spec.name in _STATE:
+                apply_on(conn, spec)
+
+
+def public_functions(catalog: Catalog) -> frozenset[str]:
+    """The names of the program's functions that stand in schema public, for whoever calls them by hand."""
+    return frozenset(
+        match[2]
+        for spec in catalog.of(Kind.RUNTIME)
+        for statement in spec.statements
+        for match in _ROUTINE.finditer(statement.text)
+        if match[1] is None
+    )
+
+
+def runtime_drift(conn: Connection, session: Session) -> str | None:
+    """Tell in a line what differs between the program's own objects and what was installed; None where nothing does."""
+    installed = _installed(conn)
+    if installed is None or installed[1] == _made(conn, session)[0]:
+        return None
+    return "functions or tables of schema b44 were changed by hand (b44 migrate makes them anew)"
+
+
+def _install(conn: Connection, session: Session, digest: str) -> None:
+    with conn.transaction():
+        hold_schema_lock(conn)
+        upgraded = bool(scalar(conn, "select to_regprocedure('public.base44_trim(text)') is not null"))
+        for spec in session.catalog.of(Kind.RUNTIME, *((Kind.FUNCTION,) if upgraded else ())):
+            apply_on(conn, spec)
+        conn.execute(
+            "insert into b44.runtime_version (digest) values (%s)"
+            " on conflict (only_row) do update set digest = excluded.digest, installed_at = excluded.installed_at",
+            (" ".join((digest, *_made(conn, session))),),
+        )
+
+
+def _installed(conn: Connection) -> tuple[str, ...] | None:
+    """The digest of the files that were installed, and those of what they made."""
+    if scalar(conn, "select to_regclass('b44.runtime_version') is null"):
+        return None
+    digests: str | None = scalar(conn, "select digest from b44.runtime_version")
+    return None if digests is None else tuple(digests.split())
+
+
+def _made(conn: Connection, session: Session) -> tuple[str, str]:
+    """MD5 of what the files have made and stays, and of what goes, as it is now: what was changed by hand is made anew."""
+    specs = session.catalog.of(Kind.RUNTIME)
+    staying = _digest_of_objects(conn, [spec for spec in specs if spec.name.startswith(STAYING)])
+    if is_finished(conn):
+        return staying, "-"
+    return staying, _digest_of_objects(conn, [spec for spec in specs if not spec.name.startswith(STAYING)])
+
+
+def _digest_of_objects(conn: Connection, specs: Iterable[Spec]) -> str:
+    texts = [statement.text for spec in specs for statement in spec.statements]
+    routines = {match[2] for text in texts for match in _ROUTINE.finditer(text)}
+    relations = {f"{match[1]}.{match[2]}" for text in texts for match in _RELATION.finditer(text)}
+    return scalar(
+        conn,
+        """
+        select md5(concat(
+          (select string_agg(concat(p::text, obj_description(p.oid, 'pg_proc')), ' ' order by p.oid) from pg_proc p
+            where p.proname = any(%(routines)s)
+              and p.pronamespace in ('public'::regnamespace, to_regnamespace('b44'), to_regnamespace('migration'))),
+          (select string_agg(concat_ws(' ', r.name, a.attname, a.atttypid, a.attnotnull), ' ' order by r.name, a.attnum)
+             from unnest(%(relations)s::text[]) r (name)
+             left join pg_attribute a on a.attrelid = to_regclass(r.name) and a.attnum > 0 and not a.attisdropped)))
+        """,
+        {"routines": sorted(routines), "relations": sorted(relations)},
+    )

@@ -1,0 +1,420 @@
+"""Rows that make an index, a constraint or a view impossible: found, named, and kept until the object is built.
+
+What belongs here: telling such a fault from others, and finding the rows. What does not: building; see `indexing`,
+`constraining` and `viewing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg import errors, sql
+
+from b44_assets.catalog import ConstraintDefinition, IndexDefinition, Spec
+from b44_assets.errors import DatabaseError
+from b44_assets.postgres.error_classes import FaultClass, classify
+from b44_assets.schema.online_ddl import in_scratch_schema, shadow, shadow_constraint, trusted
+from b44_assets.session import Connection, Session, columns_of, identifiers, reason_of, scalar
+
+SHOWN = 5
+"""How many rows are named."""
+_COUNTED = 1_000
+"""How many rows are looked for one by one; more are not counted."""
+_ALSO_OF_ROWS = frozenset({"21000", "54001", "P0001"})
+"""Besides what `classify` knows: a subquery with several rows, a text nested too deeply, a function that refuses a value."""
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why an object cannot be built.
+
+    Attributes:
+        object: The index, constraint or view.
+        relation: Its table; of a view the view itself.
+        columns: What it reads of the rows.
+        reason: What the server says.
+        rows: How many rows are in the way; 0 where that cannot be told.
+        examples: The first of them, as people know them.
+    """
+
+    object: str
+    relation: str
+    columns: tuple[str, ...]
+    reason: str
+    rows: int
+    examples: tuple[str, ...]
+
+    def explain(self) -> str:
+        """One line: what, why, which rows, and what to do."""
+        where = f" ({', '.join(self.columns)})" if self.columns else ""
+        told = f"{self.relation}: {self.object}{where} cannot be built: {self.reason}"
+        if not self.rows:
+            return f"{told}; correct the rows that it reads, in the export or the table, and migrate again"
+        many = f"{_COUNTED} rows or more" if self.rows >= _COUNTED else f"{self.rows} row{'s' if self.rows > 1 else ''}"
+        more = ", …" if self.rows > len(self.examples) else ""
+        return (
+            f"{told}; {many}: {', '.join(self.examples)}{more};"
+            " correct or remove them, in the export or the table, and migrate again"
+        )
+
+
+Place = tuple[int, str]
+"""Where a row stands: the oid of its table or partition, and its ctid."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    columns: tuple[str, ...]
+    places: tuple[Place, ...]
+
+
+def cause_in_rows(error: Exception) -> psycopg.Error | None:
+    """The server's error, where it is the rows that are at fault and the same statement is right for others."""
+    cause = error if isinstance(error, psycopg.Error) else error.__cause__
+    if not isinstance(cause, psycopg.Error):
+        return None
+    return cause if classify(cause) is FaultClass.DATA or cause.sqlstate in _ALSO_OF_ROWS else None
+
+
+def attempt(work: Callable[[], str], find: Callable[[psycopg.Error], Obstacle]) -> str | Obstacle:
+    """Does work on an object; what rows make impossible is returned with these rows.
+
+    Args:
+        work: Returns what became of the object.
+        find: Told the server's error, looks for the rows.
+
+    Raises:
+        DatabaseError: The work fails for another reason.
+    """
+    try:
+        return work()
+    except DatabaseError as error:
+        cause = cause_in_rows(error)
+        if cause is None:
+            raise
+        return find(cause)
+
+
+def attempt_each(
+    session: Session, conn: Connection, attempts: Mapping[str, Callable[[], str | Obstacle]]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Do work on several objects, each by itself, and keep in `migration.unbuilt` what rows make impossible.
+
+    Args:
+        session: The run.
+        conn: With no transaction open.
+        attempts: By object, what returns what became of it, or what is in its way.
+
+    Returns:
+        What became of each object that could be brought about; and for the others a line on what is in the way.
+
+    Raises:
+        DatabaseError: An attempt fails for another reason.
+    """
+    outcomes: dict[str, str] = {}
+    obstacles: list[Obstacle] = []
+    for name, attempted in attempts.items():
+        outcome = attempted()
+        if isinstance(outcome, Obstacle):
+            obstacles.append(outcome)
+        else:
+            outcomes[name] = outcome
+    note_obstacles(session, conn, list(attempts), obstacles)
+    return outcomes, {one.object: one.explain() for one in obstacles}
+
+
+def note_obstacles(session: Session, conn: Connection, objects: Sequence[str], found: Sequence[Obstacle]) -> None:
+    """Keeps in `migration.unbuilt` what cannot be built of some objects, and forgets what was kept of them before."""
+    with conn.transaction():
+        if scalar(conn, "select to_regclass('migration.unbuilt')") is None:
+            return
+        conn.execute("delete from migration.unbuilt where object = any(%s)", (list(objects),))
+        for one in found:
+            conn.execute(
+                "insert into migration.unbuilt (object, relation, columns, reason, rows, examples, run_id)"
+                " values (%s, %s, %s, %s, %s, %s, %s)",
+                (
+                    one.object,
+                    one.relation,
+                    list(one.columns),
+                    one.reason,
+                    one.rows,
+                    list(one.examples),
+                    session.run_id,
+                ),
+            )
+
+
+def noted_obstacles(conn: Connection, objects: Sequence[str], *, since: datetime | None = None) -> tuple[str, ...]:
+    """What `migration.unbuilt` says of some objects, each in one line; with `since`, only what was noted later."""
+    if scalar(conn, "select to_regclass('migration.unbuilt')") is None:
+        return ()
+    rows = conn.execute(
+        "select object, relation, columns, reason, rows, examples from migration.unbuilt"
+        " where object = any(%s) and noted_at > coalesce(%s, '-infinity'::timestamptz) order by object",
+        (list(objects), since),
+    ).fetchall()
+    return tuple(
+        Obstacle(name, relation, tuple(columns), reason, count, tuple(examples)).explain()
+        for name, relation, columns, reason, count, examples in rows
+    )
+
+
+def rows_against_index(
+    session: Session, conn: Connection, spec: Spec, definition: IndexDefinition, error: psycopg.Error
+) -> Obstacle:
+    """Finds the rows that an index cannot take: those with equal keys, or each that fails by itself."""
+
+    def find(conn: Connection, schema: str) -> _Rows:
+        shadow(conn, schema, [definition.table])
+        conn.execute(definition.statement.text.encode())
+        oid = _oid(conn, schema, definition.name)
+        columns = _columns_read(conn, oid)
+        if isinstance(error, errors.UniqueViolation):
+            return _Rows(columns, _clashing(conn, definition.table, oid, None))
+        return _Rows(columns, _failing(conn, schema, definition.table))
+
+    return _obstacle(session, conn, spec, definition.name, definition.table, error, find)
+
+
+def rows_against_constraint(
+    session: Session,
+    conn: Connection,
+    spec: Spec,
+    definition: ConstraintDefinition,
+    error: psycopg.Error,
+    tables: Sequence[str],
+) -> Obstacle:
+    """Finds the rows that break a constraint.
+
+    Args:
+        session: The run.
+        conn: With no transaction open.
+        spec: The file.
+        definition: The constraint.
+        error: What the server said.
+        tables: The tables that its statement names.
+    """
+
+    def find(conn: Connection, schema: str) -> _Rows:
+        shadow(conn, schema, tables, keys=True)
+        shadow_constraint(conn, schema, definition)
+        row = conn.execute(
+            "select oid::bigint, conindid::bigint, conexclop::bigint[],"
+            " (select array_agg(a.attname::text order by a.attnum) from pg_attribute a"
+            "   where a.attrelid = conrelid and a.attnum = any(conkey)),"
+            " pg_get_expr(conbin, conrelid)"
+            " from pg_constraint where conrelid = to_regclass(%s) and conname = %s",
+            (f'"{schema}"."{definition.table}"', definition.name),
+        ).fetchone()
+        assert row is not None
+        oid, index, operators, columns, expression = row
+        if definition.form == "foreign":
+            return _Rows(tuple(columns), _orphans(conn, oid, definition.table))
+        if definition.form != "check":
+            return _Rows(_columns_read(conn, index), _clashing(conn, definition.table, index, operators))
+        broken = sql.SQL("select tableoid::bigint, ctid::text from public.{} where not ({}) limit {}").format(
+            sql.Identifier(definition.table), trusted(expression).format(), sql.Literal(_COUNTED)
+        )
+        try:
+            with conn.transaction():
+                return _Rows(tuple(columns or ()), tuple(conn.execute(broken).fetchall()))
+        except psycopg.Error as other:
+            if cause_in_rows(other) is None:
+                raise
+            # Evaluated for some rows, the condition itself fails.
+            return _Rows(tuple(columns or ()), _failing(conn, schema, definition.table))
+
+    return _obstacle(session, conn, spec, definition.name, definition.table, error, find)
+
+
+def _obstacle(
+    session: Session,
+    conn: Connection,
+    spec: Spec,
+    name: str,
+    table: str,
+    error: psycopg.Error,
+    find: Callable[[Connection, str], _Rows],
+) -> Obstacle:
+    reason = reason_of(error)
+    try:
+        rows = in_scratch_schema(session, conn, find)
+    except psycopg.Error as other:
+        if cause_in_rows(other) is None:
+            raise
+        return Obstacle(name, table, (), reason, 0, ())
+    return Obstacle(
+        name, table, rows.columns, reason, len(rows.places), _named(session, conn, table, rows.places[:SHOWN])
+    )
+
+
+def _oid(conn: Connection, schema: str, name: str) -> int:
+    return scalar(
+        conn,
+        "select c.oid::bigint from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = %s and c.relname = %s",
+        (schema, name),
+    )
+
+
+def _columns_read(conn: Connection, index: int) -> tuple[str, ...]:
+    rows = conn.execute(
+        "select a.attname from pg_index i join pg_attribute a on a.attrelid = i.indrelid"
+        " where i.indexrelid = %(index)s and (a.attnum = any(i.indkey::smallint[]) or exists (select from pg_depend d"
+        "  where d.classid = 'pg_class'::regclass and d.objid = i.indexrelid and d.refobjid = i.indrelid"
+        "    and d.refobjsubid = a.attnum)) and a.attnum > 0 order by a.attnum",
+        {"index": index},
+    ).fetchall()
+    return tuple(row[0] for row in rows)
+
+
+def _clashing(conn: Connection, table: str, index: int, operators: list[int] | None) -> tuple[Place, ...]:
+    """Rows that a unique index or an exclusion does not let stand beside another one."""
+    keys, condition = conn.execute(
+        "select array(select pg_get_indexdef(i.indexrelid, k, true) from generate_series(1, i.indnkeyatts) k),"
+        " coalesce(pg_get_expr(i.indpred, i.indrelid), 'true') from pg_index i where i.indexrelid = %s",
+        (index,),
+    ).fetchone() or ([], "true")
+    signs = conn.execute(
+        "select format('operator(%%I.%%s)', n.nspname, o.oprname) from unnest(%s::bigint[]) with ordinality w (oid, place)"
+        " join pg_operator o on o.oid = w.oid::oid join pg_namespace n on n.oid = o.oprnamespace order by w.place",
+        (operators or [],),
+    ).fetchall()
+    compared = [sign for (sign,) in signs] or ["="] * len(keys)
+    names = [f"key_{number}" for number in range(len(keys))]
+    query = sql.SQL(
+        """
+        with k as materialized (
+          select tableoid::bigint as part, ctid::text as place, {keys} from public.{table} where {condition}
+        )
+        select a.part, a.place from k a
+         where exists (select from k b where {equal} and (b.part, b.place) <> (a.part, a.place))
+         order by {order} limit {limit}
+        """
+    ).format(
+        keys=sql.SQL(", ").join(
+            sql.SQL("({}) as {}").format(trusted(key).format(), sql.Identifier(name))
+            for key, name in zip(keys, names, strict=True)
+        ),
+        table=sql.Identifier(table),
+        condition=trusted(condition).format(),
+        equal=sql.SQL(" and ").join(
+            sql.SQL("a.{name} {sign} b.{name}").format(name=sql.Identifier(name), sign=trusted(sign).format())
+            for name, sign in zip(names, compared, strict=True)
+        ),
+        order=identifiers(names, "a"),
+        limit=sql.Literal(_COUNTED),
+    )
+    return tuple(conn.execute(query).fetchall())
+
+
+def _orphans(conn: Connection, constraint: int, table: str) -> tuple[Place, ...]:
+    pairs = conn.execute(
+        "select a.attname, r.attname, f.relname from pg_constraint k"
+        " cross join unnest(k.conkey, k.confkey) with ordinality as u (own, other, place)"
+        " join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.own"
+        " join pg_attribute r on r.attrelid = k.confrelid and r.attnum = u.other"
+        " join pg_class f on f.oid = k.confrelid where k.oid = %s order by u.place",
+        (constraint,),
+    ).fetchall()
+    query = sql.SQL(
+        "select t.tableoid::bigint, t.ctid::text from public.{table} t where {given}"
+        " and not exists (select from public.{other} r where {equal}) limit {limit}"
+    ).format(
+        table=sql.Identifier(table),
+        given=sql.SQL(" and ").join(sql.SQL("t.{} is not null").format(sql.Identifier(own)) for own, _, _ in pairs),
+        other=sql.Identifier(pairs[0][2]),
+        equal=sql.SQL(" and ").join(
+            sql.SQL("r.{} = t.{}").format(sql.Identifier(other), sql.Identifier(own)) for own, other, _ in pairs
+        ),
+        limit=sql.Literal(_COUNTED),
+    )
+    return tuple(conn.execute(query).fetchall())
+
+
+def _failing(conn: Connection, schema: str, table: str) -> tuple[Place, ...]:
+    """Rows that the table's likeness in a scratch schema does not take, halving stretches of pages until each is alone."""
+    columns = identifiers([name for name, generated in columns_of(conn, "public", table).items() if not generated])
+    target = sql.Identifier(schema, table)
+    found: list[Place] = []
+
+    def taken(part: str, condition: sql.Composable) -> bool:
+        statement = sql.SQL("insert into {} ({}) select {} from only {} where {}").format(
+            target, columns, columns, trusted(part).format(), condition
+        )
+        try:
+            # Nothing stays: rows do not clash with others, and the space is given back.
+            with conn.transaction(force_rollback=True):
+                conn.execute(statement)
+        except psycopg.Error as error:
+            if cause_in_rows(error) is None:
+                raise
+            return False
+        return True
+
+    parts = conn.execute(
+        "select c.oid::bigint, c.oid::regclass::text, pg_relation_size(c.oid) / current_setting('block_size')::bigint"
+        " from pg_class c where c.oid = to_regclass(%(table)s) and c.relkind = 'r'"
+        " or c.oid in (select relid from pg_partition_tree(to_regclass(%(table)s)) where isleaf) order by c.relname",
+        {"table": f'public."{table}"'},
+    ).fetchall()
+    for oid, part, pages in parts:
+        stretches = [(0, pages)]
+        while stretches and len(found) < _COUNTED:
+            first, end = stretches.pop()
+            within = sql.SQL("ctid >= {} and ctid < {}").format(sql.Literal(f"({first},0)"), sql.Literal(f"({end},0)"))
+            if first >= end or taken(part, within):
+                continue
+            if end - first > 1:
+                middle = (first + end) // 2
+                stretches += [(middle, end), (first, middle)]
+                continue
+            rows = conn.execute(
+                sql.SQL("select ctid::text from only {} where {}").format(trusted(part).format(), within)
+            ).fetchall()
+            found += [
+                (oid, place) for (place,) in rows if not taken(part, sql.SQL("ctid = {}").format(sql.Literal(place)))
+            ]
+    return tuple(found[:_COUNTED])
+
+
+def _named(session: Session, conn: Connection, table: str, places: Sequence[Place]) -> tuple[str, ...]:
+    """Rows by their primary key and, where they were migrated, their id in Base44."""
+    mapping = session.catalog.mappings.get(table)
+    keys = [
+        row[0]
+        for row in conn.execute(
+            "select a.attname from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey::smallint[])"
+            " where i.indrelid = to_regclass(%s) and i.indisprimary order by array_position(i.indkey::smallint[], a.attnum)",
+            (f'public."{table}"',),
+        ).fetchall()
+    ]
+    if mapping is not None:
+        keys = [mapping.key]
+    known = mapping is not None and scalar(conn, "select to_regclass('migration.migrated')") is not None
+    names: list[str] = []
+    for part, place in places:
+        relation: str = scalar(conn, "select %s::oid::regclass::text", (part,))
+        row = conn.execute(
+            sql.SQL("select {} from only {} t where ctid = {}").format(
+                sql.SQL(", ").join(sql.SQL("t.{}::text").format(sql.Identifier(key)) for key in keys or ["ctid"]),
+                trusted(relation).format(),
+                sql.Literal(place),
+            )
+        ).fetchone()
+        if row is None:
+            continue
+        name = ", ".join(f"{key} {value}" for key, value in zip(keys or ["ctid"], row, strict=True))
+        exported = known and scalar(
+            conn, "select base44_id from migration.migrated where entity = %s and id::text = %s", (table, row[0])
+        )
+        names.append(f"{name} (Base44 id {exported})" if exported else name)
+    return tuple(names)
+
+
+def without_rows(name: str, error: psycopg.Error) -> Obstacle:
+    """What there is to say of a view that its rows make impossible: the server does not say which they are."""
+    return Obstacle(name, name, (), reason_of(error), 0, ())

@@ -1,0 +1,421 @@
+"""What every part of the engine is given: where the target is, what `sql/` says, and whom to tell about progress.
+
+What belongs here: the context of a run and the few helpers that every part needs. What does not: any step of the work.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Collection, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+
+from b44_assets.catalog import Catalog
+from b44_assets.errors import DatabaseError, FullDiskError, TransientDatabaseError
+from b44_assets.postgres.connect import CANCEL_SECONDS, cancelling, connect, renew, room_of_server
+from b44_assets.postgres.embedded import target_url
+from b44_assets.postgres.error_classes import FaultClass, backoff, classify, exhausted
+from b44_assets.postgres.locks import HeldLock, advisory_lock
+from b44_assets.postgres.locks import Session as Holder
+from b44_assets.settings import DEFAULT_PLAUSIBLE_YEARS, ContentFormat, Pace, QuarantineLimit, Settings
+
+T = TypeVar("T")
+
+Connection = psycopg.Connection[TupleRow]
+"""A connection in autocommit mode; every step opens its transactions itself."""
+
+Progress = Callable[[str, int, int], None]
+"""Told `(what, done, total)`; the unit is records, or bytes while a file is read. `total` is 0 where it is not known."""
+
+
+MIGRATION_LOCK = "migrate"
+"""Held by whoever moves records of a database, and exclusively by whoever stages an export."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The `Progress` that nobody watches."""
+
+
+def unsaid(line: str) -> None:
+    """The listener that nobody is."""
+
+
+def unguarded() -> None:
+    """The guard of a run that nothing keeps from going on."""
+
+
+IDLE_IN_TRANSACTION_MS = 10_000
+"""How long a transaction of ours may hold its locks while nothing comes from us: our process is suspended, or its machine."""
+AT_ONCE = 2
+"""How many questions that do not depend on each other are put to the server at a time."""
+_CANCEL_EVERY_SECONDS = 0.1
+
+
+_BEGINNING = sql.SQL("set search_path = public; set idle_in_transaction_session_timeout = {idle}")
+
+
+@dataclass
+class Kept:
+    """The connections of a session that keeps them (`Session.keeping`); several threads may take and return them.
+
+    Attributes:
+        free: Those to be used again.
+        busy: Those in use.
+    """
+
+    free: list[Connection] = field(default_factory=list[Connection])
+    busy: set[Connection] = field(default_factory=set[Connection])
+
+    def take(self) -> Connection | None:
+        """One to be used again, or None where all are in use."""
+        # Not a question before it: another thread may take the last one between the two.
+        with suppress(IndexError):
+            return self.free.pop()
+        return None
+
+
+@dataclass(frozen=True)
+class Session:
+    """The context of a run.
+
+    Attributes:
+        url: Connection string of the target database.
+        catalog: The files of `sql/`.
+        run_id: The Dagster run, for the books; None outside of one.
+        pace: How hard a load may push.
+        gentle: Whether the application is to have the server's other processors: no statement of ours takes a second one,
+            a vacuum of ours rests as an autovacuum does, and what a load has written is vacuumed by it, one at a time.
+        attempts: How often work is tried that fails for a reason that may pass by itself.
+        max_quarantine: How many refused records stop an entity's load; None for no limit.
+        plausible_years: How many years after it was staged a record's partition key may lie.
+        content_format: What the fields are that mappings name as `html`.
+        lock_timeout_ms: How long DDL may wait for a lock before it steps back and tries again, in milliseconds.
+        progress: Whom to tell how far it is.
+        notice: Whom to tell, in a line, that something is tried again or held back.
+        sleep: How to wait, for tests.
+        guard: Asked before every piece of work whether the run may go on; raises where it may not.
+        lock: What keeps other migrations away from the run, if anything does; the guard asks it.
+        kept: Its connections, where the session was made to keep them (`keeping`).
+    """
+
+    url: str = field(repr=False)
+    catalog: Catalog
+    run_id: str | None = None
+    pace: Pace = field(default_factory=Pace)
+    gentle: bool = False
+    attempts: int = 6
+    max_quarantine: QuarantineLimit | None = None
+    plausible_years: int = DEFAULT_PLAUSIBLE_YEARS
+    content_format: ContentFormat = ContentFormat.HTML
+    lock_timeout_ms: int = 200
+    progress: Progress = silent
+    notice: Callable[[str], None] = unsaid
+    sleep: Callable[[float], None] = time.sleep
+    guard: Callable[[], None] = unguarded
+    lock: HeldLock | None = field(default=None, repr=False, compare=False)
+    kept: Kept | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        catalog: Catalog,
+        *,
+        run_id: str | None = None,
+        progress: Progress = silent,
+        notice: Callable[[str], None] = unsaid,
+        guard: Callable[[], None] = unguarded,
+    ) -> Self:
+        """The session that the settings ask for.
+
+        Raises:
+            DatabaseError: The embedded server is the target, and cannot be started.
+        """
+        return cls(
+            url=target_url(settings),
+            catalog=catalog,
+            run_id=run_id,
+            pace=settings.pace,
+            gentle=settings.throttle,
+            max_quarantine=settings.max_quarantine,
+            plausible_years=settings.plausible_years,
+            content_format=settings.content_format,
+            lock_timeout_ms=settings.lock_timeout_ms,
+            progress=progress,
+            notice=notice,
+            guard=guard,
+        )
+
+    def under(self, lock: HeldLock) -> Self:
+        """The same session, whose work ends where the lock is lost, and is waited for by whoever has the lock next."""
+        return replace(self, guard=lock.check, lock=lock)
+
+    @contextmanager
+    def keeping(self) -> Generator[Session]:
+        """The same session, which uses its connections again until the end of the block, and then closes them."""
+        kept = Kept()
+        try:
+            yield replace(self, kept=kept)
+        finally:
+            for conn in kept.free:
+                conn.close()
+
+    @contextmanager
+    def connection(self, purpose: str, *, idles: bool = False) -> Generator[Connection]:
+        """A connection to the target whose running statement ends in the server, too, when the caller is interrupted.
+
+        Args:
+            purpose: Shown in `pg_stat_activity` as `b44 <purpose>`.
+            idles: Whether its transactions may wait for us as long as they like, since we read files within them; they must
+                lock nothing that an application uses. All others are ended by the server after `IDLE_IN_TRANSACTION_MS`, as
+                a fault that may pass.
+
+        Raises:
+            TransientDatabaseError: The server is not there or went away, or another transaction was in the way.
+            DatabaseError: The target cannot be reached, cannot go on (its disk is full, …), or refuses a statement that
+                nobody nearer to it has said more about.
+        """
+        try:
+            with self._connected(f"b44 {purpose}") as conn, cancelling(conn):
+                # The files of sql/ name their objects without a schema, and PostgreSQL then shows them without one, too.
+                # One round trip for all: this is asked for often.
+                beginning = _BEGINNING.format(idle=0 if idles else IDLE_IN_TRANSACTION_MS)
+                if self.lock is not None:
+                    beginning += sql.SQL("; ") + self.lock.at_work()
+                conn.execute(beginning)
+                # Only now: whoever gets the lock after this sees that somebody is at work.
+                self.guard()
+                if self.gentle:
+                    conn.execute("set max_parallel_workers_per_gather = 0; set max_parallel_maintenance_workers = 0")
+                    conn.execute("set b44.gentle = 'on'; set vacuum_cost_delay = '2ms'")
+                    # What is written in bulk goes to the disk little by little. Else the system holds it for half a
+                    # minute, then writes it at once, and every commit has to wait for the disk.
+                    conn.execute("set backend_flush_after = '256kB'")
+                yield conn
+        except psycopg.Error as error:
+            fault = explained(purpose, error)
+            if isinstance(fault, FullDiskError):
+                fault = fault.having(room_of_server(self.url, fault.folder))
+            raise fault from error
+        except FullDiskError as fault:
+            if fault.room is None:
+                raise fault.having(room_of_server(self.url, fault.folder)) from fault.__cause__
+            raise
+
+    @contextmanager
+    def _connected(self, name: str) -> Generator[Connection]:
+        conn = self._renewed(name) or connect(self.url, application_name=name, autocommit=True)
+        kept = self.kept or Kept()
+        kept.busy.add(conn)
+        try:
+            yield conn
+        except BaseException:
+            conn.close()
+            raise
+        finally:
+            kept.busy.discard(conn)
+        if self.kept is not None and conn.info.transaction_status is TransactionStatus.IDLE:
+            kept.free.append(conn)
+        else:
+            conn.close()
+
+    def _renewed(self, name: str) -> Connection | None:
+        while self.kept is not None and (conn := self.kept.take()) is not None:
+            try:
+                renew(conn, application_name=name)
+            except psycopg.Error:
+                # It was ended meanwhile; a new one tells whether the server still is there.
+                conn.close()
+            else:
+                return conn
+        return None
+
+
+@contextmanager
+def migrating(
+    session: Session,
+    tell: Callable[[str], None],
+    *,
+    shared: bool = False,
+    busy: Callable[[Holder | None], None] | None = None,
+) -> Generator[HeldLock]:
+    """Keeps other migrations of the database away; begins when no other runs, and nothing of an earlier one is at work.
+
+    Args:
+        session: Of the database; what works meanwhile is to use `session.under(lock)`.
+        tell: Told in a line whom it waits for.
+        shared: Whether others may run at the same time that share it, too.
+        busy: Called instead of `tell` where another migration runs; it may raise.
+
+    Raises:
+        DatabaseError: The target cannot be reached, or what an earlier run began does not end.
+    """
+
+    def waits(holder: Holder | None) -> None:
+        tell(f"waiting for another migration of this database to end: {holder or 'it is just ending'}")
+
+    def outlasts(left: Holder) -> None:
+        tell(f"waiting for what an interrupted migration of this database has begun to end: {left}")
+
+    with (
+        session.connection("migrate") as conn,
+        advisory_lock(conn, MIGRATION_LOCK, wait=busy or waits, shared=shared) as lock,
+    ):
+        lock.outlast(wait=outlasts)
+        yield lock
+
+
+def explained(what: str, error: psycopg.Error) -> DatabaseError:
+    """An error of the server in one line, of the kind that says whether it may pass by itself."""
+    lost = "the database could not go on: " if isinstance(error, psycopg.OperationalError) else ""
+    said = f"{what}: {lost}{reason_of(error)}"
+    match classify(error):
+        case FaultClass.TRANSIENT:
+            return TransientDatabaseError(said)
+        case FaultClass.EXHAUSTED:
+            return exhausted(said, error)
+        case _:
+            return DatabaseError(said)
+
+
+def persevering(session: Session, work: Callable[[], T]) -> T:
+    """Does work that is all or nothing, again and again with longer pauses while it fails for a reason that may pass.
+
+    Raises:
+        TransientDatabaseError: The last attempt failed, too.
+    """
+    for attempt in range(1, session.attempts):
+        try:
+            return work()
+        except TransientDatabaseError as error:
+            session.notice(f"{error}; trying again ({attempt + 1} of {session.attempts})")
+            session.sleep(backoff(attempt, random.random))
+    return work()
+
+
+def side_by_side(session: Session, questions: Sequence[Callable[[], T]]) -> Generator[T]:
+    """Yields what questions to the server return, in their order, while the next ones are looked into already.
+
+    One after the other, each only when it is asked for, where the session is gentle or keeps no connections.
+    When the caller is interrupted, or wants no more of them, what runs in the server for them ends as well.
+
+    Args:
+        session: What they use. A question must not depend on another, nor on what the caller does between two.
+        questions: Each returns its answer, from a thread of its own.
+
+    Raises:
+        DatabaseError: As the question does whose turn it is.
+    """
+    if session.gentle or session.kept is None:
+        for question in questions:
+            yield question()
+        return
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="question") as pool:
+        answers = [pool.submit(question) for question in questions]
+        try:
+            for answer in answers:
+                yield answer.result()
+        finally:
+            for answer in answers:
+                answer.cancel()
+            cancel_until_done(answers, session.kept.busy)
+
+
+def cancel_until_done(futures: Collection[Future[Any]], connections: Collection[Connection]) -> None:
+    """Ends the SQL of threads in the server, which are not told of an interruption, and waits for them.
+
+    Args:
+        futures: What the threads do.
+        connections: Those that they use; read anew each time.
+    """
+    # Again and again, since a thread may just be between two statements.
+    while wait(futures, _CANCEL_EVERY_SECONDS).not_done:
+        for conn in tuple(connections):
+            # One that is closed or lost meanwhile runs nothing.
+            with suppress(psycopg.Error):
+                conn.cancel_safe(timeout=CANCEL_SECONDS)
+
+
+def reason_of(error: psycopg.Error) -> str:
+    """What the server, or else the client's library, gives as the reason: one line, without detail or hint."""
+    return error.diag.message_primary or (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def scalar(conn: Connection, query: str | sql.Composable, params: Any = None) -> Any:
+    """The first column of the first row, or None where there is no row."""
+    row = conn.execute(_query(query), params).fetchone()
+    return None if row is None else row[0]
+
+
+def _query(query: str | sql.Composable) -> Any:
+    return query.encode() if isinstance(query, str) else query
+
+
+def hold(conn: Connection, name: str) -> None:
+    """Waits for a lock of the whole database, by name, and keeps it until the connection ends.
+
+    However long it takes: whoever holds it is another run of ours at the same work. Only our own tables are locked later
+    on such a connection, so its other waits need no bound either.
+    """
+    conn.execute("set lock_timeout = 0")
+    conn.execute("select pg_advisory_lock(hashtextextended(%s, 44))", (name,))
+
+
+def columns_of(conn: Connection, schema: str, relation: str) -> dict[str, bool]:
+    """The columns of a table or view in order, with whether each is generated; empty where there is no such relation."""
+    rows = conn.execute(
+        """
+        select a.attname, a.attgenerated <> ''
+          from pg_attribute a
+          join pg_class c on c.oid = a.attrelid
+          join pg_namespace n on n.oid = c.relnamespace
+         where n.nspname = %s and c.relname = %s and a.attnum > 0 and not a.attisdropped
+         order by a.attnum
+        """,
+        (schema, relation),
+    ).fetchall()
+    return dict(rows)
+
+
+def identifiers(names: list[str] | tuple[str, ...], prefix: str | None = None) -> sql.Composed:
+    """Column names as SQL, comma-separated, each after `prefix.` where one is given."""
+    if prefix is None:
+        return sql.SQL(", ").join(sql.Identifier(name) for name in names)
+    return sql.SQL(", ").join(sql.Identifier(prefix, name) for name in names)
+
+
+def checksum(names: list[str] | tuple[str, ...], prefix: str) -> sql.Composed:
+    """A 64-bit checksum over columns of a row: equal rows have equal ones, whichever table they stand in."""
+    return sql.SQL("hash_record_extended(row({}), 0)").format(identifiers(names, prefix))
+
+
+def pass_rules(conn: Connection) -> None:
+    """Says that this transaction writes rows that the mapping has judged, so that triggers for an application's let them by.
+
+    It has a meaning only for who owns the tables, and only until the transaction ends; see `b44.migrating`.
+    """
+    # Triggers of an earlier version, not brought up to date yet, look for another word.
+    conn.execute(
+        "select set_config('b44.migrating', case when to_regprocedure('b44.migrating(regclass)') is null then 'on'"
+        " else pg_current_xact_id()::text end, true)"
+    )
+
+
+def plan_for_bulk(conn: Connection) -> None:
+    """Settings of a transaction that reads whole tables: memory to sort in, and no plan that is good only for few rows.
+
+    Staged and freshly loaded tables have no statistics yet, and a nested loop over a mapping evaluates it once a row.
+    Evaluating it is the dear part, passing rows between parallel workers is not.
+    """
+    conn.execute("set local work_mem = '256MB'")
+    conn.execute("set local enable_nestloop = off")
+    conn.execute("set local enable_mergejoin = off")
+    conn.execute("set local parallel_tuple_cost = 0")
