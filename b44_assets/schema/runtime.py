@@ -133,15 +133,14 @@ def _made(conn: Connection, session: Session) -> tuple[str, str]:
 
 def _digest_of_objects(conn: Connection, specs: Iterable[Spec]) -> str:
     texts = [statement.text for spec in specs for statement in spec.statements]
-    routines = {match[2] for text in texts for match in _ROUTINE.finditer(text)}
+    routines = {f"{match[1] or 'public.'}{match[2]}" for text in texts for match in _ROUTINE.finditer(text)}
     relations = {f"{match[1]}.{match[2]}" for text in texts for match in _RELATION.finditer(text)}
     return scalar(
         conn,
         """
         select md5(concat(
           (select string_agg(concat(p::text, obj_description(p.oid, 'pg_proc')), ' ' order by p.oid) from pg_proc p
-            where p.proname = any(%(routines)s)
-              and p.pronamespace in ('public'::regnamespace, to_regnamespace('b44'), to_regnamespace('migration'))),
+            join pg_namespace n on n.oid = p.pronamespace and format('%%s.%%s', n.nspname, p.proname) = any(%(routines)s)),
           (select string_agg(concat_ws(' ', r.name, a.attname, a.atttypid, a.attnotnull), ' ' order by r.name, a.attnum)
              from unnest(%(relations)s::text[]) r (name)
              left join pg_attribute a on a.attrelid = to_regclass(r.name) and a.attnum > 0 and not a.attisdropped)))
