@@ -154,15 +154,18 @@ def test_a_lost_server_goes_on_and_says_that_the_staged_export_is_not_restored_b
     assert done.status == 0, done
     said = [line for line in done.err.splitlines() if "staged export not restored, by design (unlogged tables)" in line]
     assert said and all(line.startswith("warning: ") for line in said), done.err
-    there = reader.b44.having(B44_HOME=str(reader.folder / "srv" / "b44"))
-    again = there("migrate", "--export", EXPORTS / "2026-06", "--json")
-    assert again.status == 0, again
-    url = EmbeddedServer(reader.folder / "srv" / "b44").url()
-    for table in (DROPPED, THINNED):
-        assert contents(url, table) == before(reader.server.url(), table)
-    # All is as it was where nothing was lost, and verified without any warning of that kind.
-    verified = there("verify")
-    assert (verified.status, "not restored" in verified.err) == (0, False), verified
+    restored = EmbeddedServer(reader.folder / "srv" / "b44")
+    try:
+        there = reader.b44.having(B44_HOME=str(restored.home))
+        again = there("migrate", "--export", EXPORTS / "2026-06", "--json")
+        assert again.status == 0, again
+        for table in (DROPPED, THINNED):
+            assert contents(restored.url(), table) == before(reader.server.url(), table)
+        # All is as it was where nothing was lost, and verified without any warning of that kind.
+        verified = there("verify")
+        assert (verified.status, "not restored" in verified.err) == (0, False), verified
+    finally:
+        restored.stop("immediate")
 
 
 def test_the_dump_of_before_goes_into_a_new_database(reader: Reader) -> None:
