@@ -6,9 +6,9 @@ does not: running any of it, or knowing what a table is for. Neither Dagster nor
 A file's folder says its kind and its name says the object's. Its first comment says what it is, then come `-- key: value`
 lines; a value goes on in lines indented by three spaces::
 
-    -- What becomes of a Post record.
-    -- entity: Post
-    -- depends: users, categories
+    -- What becomes of an Invoice record.
+    -- entity: Invoice
+    -- depends: customers, currencies
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Kind(StrEnum):
 
 _RUNTIME = Path(__file__).parent / "runtime"
 _HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
-    Kind.TABLE: frozenset({"depends", "partitions"}),
+    Kind.TABLE: frozenset({"depends", "partitions", "seed"}),
     Kind.MAPPING: frozenset({"depends", "entity", "fields", "key", "html", "wide", "numbered", "later", "claims"}),
     Kind.PARTITION: frozenset({"depends", "on", "ahead"}),
     Kind.INDEX: frozenset({"depends", "on"}),
@@ -55,6 +55,7 @@ _HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
 }
 _COMMON_KEYS = frozenset({"depends"})
 _HEADER_LINE = re.compile(r"--\s(?P<key>[a-z]+):\s+(?P<value>.*\S)\s*$")
+_SEED = re.compile(r"(?P<column>[a-z_][a-z0-9_]*) = (?P<values>'(?:[^']|'')*'(?: *, *'(?:[^']|'')*')*)")
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*$")
 
 
@@ -87,6 +88,14 @@ class Period:
 
 
 @dataclass(frozen=True)
+class Seed:
+    """Rows that a table's file puts into it: those with one of some values in a column. They are no records, and no count has them."""
+
+    column: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Numbered:
     """A column whose value must be unique: later claimants get `-2`, `-3` ….
 
@@ -107,7 +116,7 @@ class Numbered:
 
 @dataclass(frozen=True)
 class Claims:
-    """Columns by which one row can stand in another's way, as two users that exchange their addresses.
+    """Columns by which one row can stand in another's way, as two accounts that exchange their addresses.
 
     Attributes:
         columns: Updates that change one of these are made together, in one transaction.
@@ -152,6 +161,14 @@ class Spec:
             return None
         unit, _, column = value.split()
         return Period(unit, column)
+
+    @property
+    def seed(self) -> Seed | None:
+        """The rows that the table's own file puts into it, or None."""
+        if (match := _SEED.fullmatch(self.options.get("seed", ""))) is None:
+            return None
+        quoted: list[str] = re.findall(r"'((?:[^']|'')*)'", match["values"])
+        return Seed(match["column"], tuple(value.replace("''", "'") for value in quoted))
 
 
 @dataclass(frozen=True)
@@ -383,6 +400,8 @@ def _read(path: Path, kind: Kind, name: str) -> Spec:
     )
     if "partitions" in options and not re.fullmatch(r"(month|year) of [a-z_][a-z0-9_]*", options["partitions"]):
         raise CatalogError(f"{path}:{lines['partitions']}: expected 'month of <column>' or 'year of <column>'")
+    if "seed" in options and not _SEED.fullmatch(options["seed"]):
+        raise CatalogError(f"{path}:{lines['seed']}: expected '<column> = \'<value>\'[, \'<value>\' …]'")
     if "ahead" in options and not re.fullmatch(r"[0-9]{1,3}", options["ahead"]):
         raise CatalogError(
             f"{path}:{lines['ahead']}: expected how many periods after the current one shall have a partition"

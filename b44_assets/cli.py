@@ -187,7 +187,7 @@ def migrate(export: Path | None, database_url: str | None, as_json: bool) -> Non
 
 
 @main.command()
-@click.option("--entity", metavar="TABLE", help="Only this table's records, such as posts.")
+@click.option("--entity", metavar="TABLE", help="Only the records of this table.")
 @database_option
 @json_option
 def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
@@ -205,7 +205,7 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.option("--run", "run_id", metavar="ID", help="The run to take back, or the first characters of its id.")
-@click.option("--partition", metavar="YYYY-MM", help="The month of posts to take back.")
+@click.option("--partition", metavar="YYYY-MM", help="The month to take back, of every table with a partition for each month.")
 @database_option
 @json_option
 def rollback(run_id: str | None, partition: str | None, database_url: str | None, as_json: bool) -> None:

@@ -251,7 +251,7 @@ class Settings:
         sql_dir: Absolute path of the catalogue of SQL files (`B44_SQL_DIR`).
         home: Absolute path of what the project keeps on disk (`B44_HOME`); not created here.
         dagster_pg_url: URL of Dagster's own storage as given (`DAGSTER_PG_URL`).
-        first_month: First day of the first month that `posts` is partitioned for (`B44_FIRST_MONTH`, UTC).
+        first_month: First day of the first month that tables are partitioned for (`B44_FIRST_MONTH`, UTC).
         plausible_years: Years after its staging within which a record's partition key must lie (`B44_PLAUSIBLE_YEARS`).
         max_quarantine: Limit on refused records for each entity (`B44_MAX_QUARANTINE`); `None` is no limit.
         batch_size: Records in one batch of the engine (`B44_BATCH_SIZE`).
@@ -510,7 +510,7 @@ def _months_by_table(name: str, text: str) -> dict[str, int]:
         match = re.fullmatch(r"\s*([a-z_][a-z0-9_]*)\s*=\s*([0-9]{1,4})\s*", part)
         if match is None or int(match[2]) < 1 or match[1] in kept:
             raise SettingsError(
-                f"{name} must be months by table such as audit_logs=84 or posts=36,audit_logs=84, not {text!r}"
+                f"{name} must be months by table such as visits=84 or invoices=36,visits=84, not {text!r}"
             )
         kept[match[1]] = int(match[2])
     return kept

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from b44_assets.errors import NotFinishedError
 from b44_assets.failpoints import failpoint
+from b44_assets.migration.sources import no_seed
 from b44_assets.migration.verification import accounts
 from b44_assets.schema.online_ddl import change
 from b44_assets.schema.runtime import install_state
@@ -21,8 +22,6 @@ from b44_assets.session import Connection, Session, scalar
 
 SCHEMAS = ("migration", "base44")
 """The schemas that are of no use once a migration is over."""
-
-_PASSED_OVER = "00000000-0000-8000-8000-000000000b44"
 
 DEPENDENTS = """
 with inside (classid, objid) as (
@@ -135,7 +134,7 @@ def _migrated_rows(session: Session, conn: Connection, *, any_id: bool) -> bool:
         if scalar(conn, "select to_regclass(%s)", (f"public.{table}",)) is None:
             continue
         query = sql.SQL(
-            "select exists (select from public.{table} t where t.{key}::text like {form} and t.{key}::text <> {own})"
+            "select exists (select from public.{table} t where t.{key}::text like {form} and {counted})"
         )
         form = "%" if any_id else "%000b44"
         if scalar(
@@ -144,7 +143,7 @@ def _migrated_rows(session: Session, conn: Connection, *, any_id: bool) -> bool:
                 table=sql.Identifier(table),
                 key=sql.Identifier(mapping.key),
                 form=sql.Literal(form),
-                own=sql.Literal(_PASSED_OVER),
+                counted=no_seed(session.catalog.table(table), "t"),
             ),
         ):
             return True

@@ -14,7 +14,7 @@ from typing import LiteralString, cast
 import psycopg
 from psycopg import sql
 
-from b44_assets.catalog import Field, Period, TableMapping
+from b44_assets.catalog import Field, Period, Spec, TableMapping
 from b44_assets.errors import DatabaseError
 from b44_assets.session import Connection, columns_of, reason_of, scalar
 from b44_assets.settings import EARLIEST_MONTH
@@ -246,6 +246,15 @@ def target_columns(conn: Connection, mapping: TableMapping) -> list[str]:
     if strange:
         raise DatabaseError(f"{mapping.spec.path}: gives {strange[0]}, which {table} does not have")
     return [name for name, generated in target.items() if name in given and not generated]
+
+
+def no_seed(table: Spec, alias: str) -> sql.Composable:
+    """Whether a row of a table is none of those that the table's file puts into it."""
+    if table.seed is None:
+        return sql.SQL("true")
+    return sql.SQL("({} in ({})) is not true").format(
+        sql.Identifier(alias, table.seed.column), sql.SQL(", ").join(map(sql.Literal, table.seed.values))
+    )
 
 
 def name_agrees(mapping: TableMapping, stored: str, wanted: str) -> sql.Composable:

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from b44_assets.catalog import TableMapping
 from b44_assets.migration.plan import open_conflicts
-from b44_assets.migration.sources import name_agrees, target_columns
+from b44_assets.migration.sources import name_agrees, no_seed, target_columns
 from b44_assets.session import Connection, Session, checksum, columns_of, identifiers, plan_for_bulk, scalar
 
 DIFFERENCES_SHOWN = 20
@@ -202,9 +202,14 @@ def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
                 select count(*) filter (where m.generation is not null), count(*) filter (where m.id is null)
                   from public.{table} t
                   left join migration.migrated m on m.entity = {entity} and m.id = t.{key}
-                 where t.{key} <> '00000000-0000-8000-8000-000000000b44'
+                 where {counted}
                 """
-            ).format(table=sql.Identifier(table), entity=sql.Literal(table), key=sql.Identifier(mapping.key))
+            ).format(
+                table=sql.Identifier(table),
+                entity=sql.Literal(table),
+                key=sql.Identifier(mapping.key),
+                counted=no_seed(session.catalog.table(table), "t"),
+            )
         ).fetchone() or (0, 0)
     return RowParity(table, *books, staged=staged, held=held, native=native, retained=retained, accepted=accepted)
 

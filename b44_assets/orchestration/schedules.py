@@ -46,7 +46,7 @@ class Entry:
 TIMETABLE = {
     entry.job: entry
     for entry in (
-        Entry(REFRESH_JOB, "0 */6 * * *", timedelta(hours=7), "Every six hours: the statistics of users."),
+        Entry(REFRESH_JOB, "0 */6 * * *", timedelta(hours=7), "Every six hours: the materialized views."),
         Entry(PARTITIONS_JOB, "0 2 1 * *", timedelta(days=32), "On the first of each month: the partitions ahead."),
         Entry(STATISTICS_JOB, "30 3 * * *", timedelta(hours=26), "Every night: what the planner knows, and dead rows."),
         Entry(MAINTENANCE_JOB, "0 4 * * 0", timedelta(days=8), "On Sundays: bloated indexes."),

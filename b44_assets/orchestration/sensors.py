@@ -70,7 +70,7 @@ def _changed_exports(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefini
         name="changed_exports",
         description="Export files that are new or have changed: stages and loads their entities, and no others. A file counts"
         " once two ticks have seen it the same, since it may still be written. Where nothing was ever migrated, it"
-        " migrates everything. Months of posts follow by the sensor pending_work.",
+        " migrates everything. Tables with months follow by the sensor pending_work.",
         minimum_interval_seconds=10,
         jobs=[jobs[DELTA_JOB], jobs[MIGRATE_JOB]],
     )

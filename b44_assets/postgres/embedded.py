@@ -699,7 +699,7 @@ def configuration(memory: int, shared_memory: int, processors: int, socket_dir: 
         (
             "max_locks_per_transaction",
             "1024",
-            "one statement may touch every month of posts and each of its indexes, in every session at once",
+            "one statement may touch every month of a table and each of its indexes, in every session at once",
         ),
         ("max_files_per_process", str(_OPEN_FILES), "likewise; with fewer, to plan it is to open each of them anew"),
         ("dynamic_shared_memory_type", "posix" if shared_memory >= _GIB else "sysv", "small /dev/shm in containers"),

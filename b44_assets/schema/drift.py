@@ -16,7 +16,7 @@ from b44_assets.schema.views import NOTED_IN_COMMENT
 from b44_assets.session import Connection, Session
 
 Facts = dict[str, dict[str, str | None]]
-"""Attribute to value, by object as it is named in a message (`column posts.title`)."""
+"""Attribute to value, by object as it is named in a message (`column invoices.total`)."""
 
 SHOWN = 5
 

@@ -415,7 +415,7 @@ def detach_before(session: Session, table: str, day: date) -> tuple[str, ...]:
     return tuple(detached)
 
 
-def check_global_ids(session: Session, table: str = "posts") -> GlobalIds:
+def check_global_ids(session: Session, table: str) -> GlobalIds:
     """Looks for ids that stand in a partitioned table more than once.
 
     Raises:

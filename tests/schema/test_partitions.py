@@ -1601,12 +1601,12 @@ def test_a_missing_hash_is_found(session: Session, conn: Connection, lost: str, 
 def test_an_id_in_two_months_is_found(session: Session, conn: Connection) -> None:
     conn.execute("select b44.create_partitions('posts', 'month', array[date '2025-03-01', '2025-04-01'])")
     add_posts(conn, "2025-03", 5)
-    assert check_global_ids(session).passed
+    assert check_global_ids(session, "posts").passed
     add_posts(conn, "2025-04", 5)
     repeated = one(conn, "select id from posts_2025_03 order by id limit 1")
     conn.execute("alter table posts disable trigger user")
     conn.execute("update posts set id = %s where slug = '2025-04-3'", (repeated,))
-    check = check_global_ids(session)
+    check = check_global_ids(session, "posts")
     assert (check.passed, check.rows, check.repeated) == (False, 10, 1)
     assert (
         check.explain()
@@ -1615,7 +1615,7 @@ def test_an_id_in_two_months_is_found(session: Session, conn: Connection) -> Non
 
 
 def test_ids_of_an_empty_table_differ(session: Session) -> None:
-    assert check_global_ids(session).passed
+    assert check_global_ids(session, "posts").passed
 
 
 # -- retention ---------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ begin
   end if;
   batch_number := nextval('migration.batch_number');
   -- Rules for writes by the application are not for records that the mapping has judged; the triggers look at this, and at
-  -- who we are. And the batch's records are kept in memory while they are written, and again for the trigger of the slugs.
+  -- who we are. And the batch's records are kept in memory while they are written, and again for a trigger that sees all of them.
   perform set_config('b44.migrating', pg_current_xact_id()::text, true), set_config('work_mem', '64MB', true);
 end
 $$;

@@ -1,0 +1,341 @@
+"""An app that shares no table with the one in `sql/`, carried by the same program: `examples/shop`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+from psycopg import sql
+
+from b44_assets.backup.sealing import Key
+from b44_assets.database.embedded import EmbeddedServer
+from b44_assets.orchestration.code_location import build_definitions
+from b44_assets.settings import Settings
+from tests.acceptance.support import REPOSITORY, Command, Result, environment, rows, value, versions_of_rows
+from tests.support import Pg15, database_url, made_once
+
+APP = REPOSITORY / "examples" / "shop"
+TRUTH: dict[str, Any] = json.loads((APP / "export" / "truth.json").read_text(encoding="utf-8"))
+TABLES = ("customers", "products", "purchases", "reviews", "order_lines")
+FIRST_MONTH = "2025-11"
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The shop, migrated.
+
+    Attributes:
+        b44: The command, with the shop's folder and no target.
+        url: A database to look at only.
+        result: What the migration came to.
+        copy: Makes a copy to change and returns its URL.
+        empty: Makes an empty database and returns its URL.
+    """
+
+    b44: Command
+    url: str
+    result: Result
+    copy: Callable[[], str]
+    empty: Callable[[], str]
+
+
+@pytest.fixture(scope="session")
+def shop_command(dagster_storage: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    known = {"B44_SQL_DIR": str(APP / "sql"), "B44_FIRST_MONTH": FIRST_MONTH, "DAGSTER_PG_URL": dagster_storage}
+    return Command(tmp_path_factory.mktemp("shop"), environment(**known))
+
+
+# Each dialect on one of the servers.
+@pytest.fixture(params=[("embedded", "csv"), ("pg15", "json")], ids=["pg18", "pg15"])
+def shop(request: pytest.FixtureRequest, embedded: EmbeddedServer, shop_command: Command) -> Generator[Shop]:
+    """The export of one dialect, migrated into one of the servers once for all workers; copies go with the test."""
+    fixture, dialect = request.param
+    server: EmbeddedServer | Pg15 = request.getfixturevalue(fixture)
+    administration = server.url("postgres")
+    name, template = f"shop_{dialect}", f"shop_{dialect}_template"
+    made: list[str] = []
+
+    def run(statement: str, *names: str) -> None:
+        with psycopg.connect(administration, autocommit=True) as conn:
+            conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # pyright: ignore[reportArgumentType]  # constants of this function
+
+    def migrate() -> str:
+        for one in (name, template):
+            run("drop database if exists {} with (force)", one)
+        run("create database {} template template0", name)
+        result = shop_command.on(database_url(administration, name))(
+            "migrate", "--export", APP / "export" / dialect, "--json"
+        )
+        run("create database {} template {}", template, name)
+        return json.dumps(asdict(result))
+
+    def create(of: str) -> str:
+        made.append(f"shop_{uuid.uuid4().hex}")
+        run("create database {} template {}", made[-1], of)
+        return database_url(administration, made[-1])
+
+    result = Result(**json.loads(made_once(embedded.home.parent / f"{name}.json", migrate)))
+    url = database_url(administration, name)
+    yield Shop(shop_command, url, result, lambda: create(template), lambda: create("template0"))
+    for one in made:
+        run("drop database if exists {} with (force)", one)
+
+
+def test_every_record_becomes_what_its_truth_says(shop: Shop) -> None:
+    assert (shop.result.status, shop.result.complaints) == (0, [])
+    assert shop.result.report["entities"] == TRUTH["entities"]
+    assert shop.result.report["checks"]["failed"] == shop.result.report["checks"]["warned"] == 0
+    wanted = TRUTH["values"]
+    found = {
+        "customers": "select email, handle, full_name, points from customers where handle <> 'counter'",
+        "products": "select p.sku, p.price_cents, m.sku, p.listed from products p left join products m on m.id = p.parent_id",
+        "lines": "select to_char(b.purchased_at, 'YYYY-MM-DD'), l.\"order\", p.sku, l.quantity from order_lines l"
+        " join purchases b on b.id = l.purchase_id join products p on p.id = l.product_id",
+        "ratings": "select p.sku, r.reviews, r.stars::float from product_ratings r join products p on p.id = r.product_id",
+    }
+    for what, query in found.items():
+        assert sorted(map(list, rows(shop.url, query)), key=str) == sorted(wanted[what], key=str), what
+    partitions = dict(rows(shop.url, "select tableoid::regclass::text, count(*) from purchases group by 1"))
+    assert partitions == {f"purchases_{month.replace('-', '_')}": n for month, n in TRUTH["months"].items()}
+    assert "<script" not in value(shop.url, "select string_agg(body, '') from reviews")
+
+
+def test_all_that_the_folder_describes_is_there_and_nothing_of_another_app(shop: Shop) -> None:
+    relations = {
+        name
+        for (name,) in rows(
+            shop.url,
+            "select relname from pg_class c where relnamespace = 'public'::regnamespace and not relispartition"
+            " and relkind in ('r', 'p', 'm')",
+        )
+    }
+    assert relations == {*TABLES, "product_ratings"}
+    for index in ("idx_purchases_customer", "idx_order_lines_product", "idx_products_parent"):
+        assert value(shop.url, "select indisvalid from pg_index where indexrelid = to_regclass(%s)", index) is True
+    assert value(shop.url, "select count(*) from pg_constraint where conname ~ '^fk_' and conparentid = 0") == 5
+
+
+def test_verify_finds_nothing_and_writes_nothing(shop: Shop) -> None:
+    before = versions_of_rows(shop.url)
+    result = shop.b44.on(shop.url)("verify", "--json")
+    assert (result.status, result.complaints) == (0, [])
+    assert (result.report["checks"]["failed"], result.report["checks"]["warned"]) == (0, 0)
+    assert versions_of_rows(shop.url) == before
+
+
+def test_a_changed_value_is_found_and_a_row_of_the_table_s_own_file_is_no_record(shop: Shop) -> None:
+    url = shop.copy()
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("delete from customers where handle = 'counter'")
+        assert shop.b44.on(url)("verify").status == 0
+        conn.execute('update order_lines set quantity = quantity + 1 where "order" = 2')
+    result = shop.b44.on(url)("verify")
+    assert result.status == 1
+    assert "order_lines content_parity" in result.err
+    assert "differs in quantity" in result.err
+
+
+def test_rules_hold_for_the_application_and_let_the_migration_by(shop: Shop) -> None:
+    # One migrated review is of a product that is off the market.
+    assert (
+        value(shop.url, "select count(*) from reviews r join products p on p.id = r.product_id where not p.listed") == 1
+    )
+    review = "insert into reviews (product_id, customer_id, stars) select p.id, c.id, 4 from products p, customers c"
+    with psycopg.connect(shop.copy(), autocommit=True) as conn:
+        conn.execute(f"{review} where p.listed and c.handle = 'ada'".encode())
+        with pytest.raises(psycopg.errors.CheckViolation, match="not on sale"):
+            conn.execute(f"{review} where not p.listed and c.handle = 'ada'".encode())
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Path:
+    """A later export: two customers have exchanged their addresses, a purchase has gone, one is new, a product is dearer."""
+    folder = tmp_path / "newer"
+    shutil.copytree(APP / "export" / "json", folder)
+
+    def change(entity: str, how: Callable[[list[dict[str, Any]]], object]) -> None:
+        file = folder / f"{entity}.json"
+        records = json.loads(file.read_text(encoding="utf-8"))
+        how(records)
+        file.write_text(json.dumps(records), encoding="utf-8")
+
+    changed = {"updated_date": "2026-03-01T00:00:00"}
+
+    def exchange(records: list[dict[str, Any]]) -> None:
+        one, other = records[1], records[2]
+        one["email"], other["email"] = other["email"], one["email"]
+        one.update(changed)
+        other.update(changed)
+
+    change("Customer", exchange)
+    change("Product", lambda records: records[3].update(changed, price="52.00"))
+    change("Purchase", lambda records: records.pop(3))
+    change(
+        "Purchase", lambda records: records.append(records[0] | {"id": "new", "purchased_at": "2026-02-02T00:00:00Z"})
+    )
+    return folder
+
+
+def test_a_later_export_changes_what_has_changed_and_can_be_taken_back(shop: Shop, newer: Path) -> None:
+    url = shop.copy()
+    on = shop.b44.on(url)
+    held = "select id, email, handle from customers union all select id, sku, price_cents::text from products"
+    before = set(rows(url, held))
+    result = on("migrate", "--export", newer, "--json")
+    assert (result.status, result.report["checks"]["failed"]) == (0, 0)
+    assert dict(rows(url, "select full_name, email from customers where full_name like 'Bo %%'")) == {
+        "Bo Larch": "bo@example.com",
+        "Bo Birch": "bo@example.org",
+    }
+    assert value(url, "select price_cents from products where sku = 'LAMP'") == 5200
+    assert value(url, "select count(*) from purchases_2026_02") == 1
+    # What the export has no more is named, and stays.
+    assert rows(url, "select entity, kind from migration.conflicts") == []
+    assert value(url, "select vanished from migration.settlements where entity = 'purchases'") == 1
+    assert value(url, "select count(*) from purchases") == 8
+    run_id = value(url, "select run_id from migration.migration_log order by batch_number desc limit 1")
+    assert on("rollback", "--run", run_id).status == 0
+    assert set(rows(url, held)) == before
+    assert value(url, "select count(*) from purchases") == 7
+
+
+def test_the_first_run_taken_back_leaves_what_the_folder_itself_puts_there(shop: Shop) -> None:
+    url = shop.copy()
+    run_id = value(url, "select min(run_id) from migration.migration_log")
+    result = shop.b44.on(url)("rollback", "--run", run_id, "--json")
+    assert result.status == 0
+    assert {table: one["deleted"] for table, one in result.report["entities"].items()} == {
+        table: TRUTH["entities"][table]["migrated"] for table in TABLES
+    }
+    assert rows(url, "select handle from customers") == [("counter",)]
+
+
+def test_a_month_is_that_of_the_table_s_own_column(shop: Shop) -> None:
+    url = shop.copy()
+    on = shop.b44.on(url)
+    result = on("rollback", "--partition", "2025-12", "--json")
+    assert result.status == 0
+    assert {table: one["deleted"] for table, one in result.report["entities"].items()} == {"purchases": 3}
+    assert (
+        value(
+            url, "select count(*) from purchases where purchased_at >= '2025-12-01Z' and purchased_at < '2026-01-01Z'"
+        )
+        == 0
+    )
+    dialect = "csv" if "csv" in shop.url else "json"
+    assert on("migrate", "--export", APP / "export" / dialect).status == 0
+    assert value(url, "select count(*) from purchases") == TRUTH["entities"]["purchases"]["migrated"]
+
+
+def test_a_backup_is_restored_and_the_migration_is_finished(shop: Shop, tmp_path: Path) -> None:
+    url, other = shop.copy(), shop.empty()
+    (tmp_path / "key").write_text(Key.generate().secret)
+    on = shop.b44.having(B44_BACKUP_URL=str(tmp_path / "store"), B44_BACKUP_KEY=str(tmp_path / "key")).on(url)
+    taken = on("backup", "--json")
+    assert (taken.status, taken.report["good"]) == (0, True), taken
+    assert on("restore", "latest", "--into", other).status == 0
+    bill = 'select purchase_id, "order", product_id, quantity from order_lines order by 1, 2'
+    assert rows(other, bill) == rows(url, bill) != []
+    assert on("finish", "--accept-quarantine", "--yes").status == 0
+    assert value(url, "select to_regnamespace('migration') is null and to_regnamespace('base44') is null")
+    result = on("verify", "--json")
+    assert (result.status, result.report["checks"]["failed"]) == (0, 0), result
+
+
+def test_tables_dropped_by_hand_leave_a_migrated_database_behind_and_a_new_one_is_none(shop: Shop) -> None:
+    url = shop.copy()
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("drop schema migration cascade")
+        assert "dropped by hand" in shop.b44.on(url)("status").out
+        # What the folder itself puts there was not migrated.
+        conn.execute(
+            "delete from reviews; delete from order_lines; delete from purchases; delete from products;"
+            " delete from customers where handle <> 'counter'"
+        )
+        assert "dropped by hand" not in shop.b44.on(url)("status").out
+        assert value(url, "select count(*) from customers") == 1
+
+
+def definitions_of(folder: Path, directory: Path) -> dg.Definitions:
+    return build_definitions(Settings.load(environ={"B44_SQL_DIR": str(folder)}, directory=directory))
+
+
+def test_its_assets_checks_and_months_are_those_of_its_files(tmp_path: Path) -> None:
+    definitions = definitions_of(APP / "sql", tmp_path)
+    dg.Definitions.validate_loadable(definitions)
+    specs = {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
+    files = {path.stem for path in (APP / "sql").glob("*/*.sql") if path.parent.name not in ("mappings", "queries")}
+    assert files <= specs.keys()
+    assert {f"base44/{table}" for table in TABLES} == {key for key in specs if key.startswith("base44/")}
+    assert not {
+        key for key in specs if key.split("/")[-1] in {path.stem for path in (REPOSITORY / "sql").glob("*/*.sql")}
+    }
+    assert {dep.asset_key.to_user_string() for dep in specs["order_lines"].deps} >= {"purchases", "products"}
+    assert isinstance(specs["purchases"].partitions_def, dg.MonthlyPartitionsDefinition)
+    assert [key for key, spec in specs.items() if spec.partitions_def is not None and key != "purchases"] == []
+    checks = {(key.asset_key.to_user_string(), key.name) for key in definitions.resolve_asset_graph().asset_check_keys}
+    for table in TABLES:
+        assert {(table, "row_parity"), (table, "content_parity"), (table, "foreign_keys_hold")} <= checks
+    assert ("purchases", "ids_unique") in checks
+    assert definitions.resolve_job_def("migrate_everything").asset_layer.asset_graph.get_all_asset_keys()
+
+
+def write_app(folder: Path, tables: int) -> list[str]:
+    """Writes an app folder of tables and mappings alone, in which every table stands on the one before it."""
+    names = [f"ledger_{number:02}" for number in range(tables)]
+    for kind in ("tables", "mappings"):
+        (folder / kind).mkdir(parents=True)
+    for number, name in enumerate(names):
+        before = f"-- depends: {names[number - 1]}\n" if number else ""
+        (folder / "tables" / f"{name}.sql").write_text(
+            f"-- Entries of ledger {number}.\n\n"
+            f"create table if not exists {name} (id uuid primary key, remark text, booked_at timestamptz not null);\n\n"
+            f"comment on table {name} is 'Entries of ledger {number}';\n"
+        )
+        (folder / "mappings" / f"{name}.sql").write_text(
+            f"-- What becomes of an entry of ledger {number}.\n-- entity: Ledger{number:02}\n{before}"
+            "-- fields: id, remark, created_date\n\n"
+            "select f.record_number, f.base44_id, base44_uuid(f.base44_id) as id, f.remark,\n"
+            "       coalesce(migration.as_timestamp(f.created_date), f.exported_at) as booked_at,\n"
+            "       array_remove(array[\n"
+            "         case when f.base44_id is null then 'missing_id' end,\n"
+            "         case when f.superseded then 'duplicate_id' end], null) as reasons,\n"
+            "       '{}'::jsonb[] as repairs, null::jsonb as unmapped\n"
+            "  from source f\n"
+        )
+    return names
+
+
+def test_a_folder_of_one_table_and_one_mapping_is_an_app(target: str, shop_command: Command, tmp_path: Path) -> None:
+    write_app(tmp_path / "app", 1)
+    (tmp_path / "export").mkdir()
+    records = [{"id": f"{number:024x}", "remark": "x", "created_date": "2026-01-01T00:00:00"} for number in range(1, 4)]
+    (tmp_path / "export" / "Ledger00.json").write_text(json.dumps([*records, records[0] | {"id": ""}]))
+    on = shop_command.having(B44_SQL_DIR=str(tmp_path / "app")).on(target)
+    result = on("migrate", "--export", tmp_path / "export", "--json")
+    assert result.status == 0, result
+    assert result.report["checks"]["failed"] == 0
+    assert result.report["entities"]["ledger_00"]["migrated"] == 3
+    assert result.report["entities"]["ledger_00"]["reasons"] == {"missing_id": 1}
+    assert value(target, "select count(*) from ledger_00") == 3
+    assert on("verify").status == 0
+
+
+def test_an_app_of_sixty_tables_is_loaded(tmp_path: Path) -> None:
+    names = write_app(tmp_path / "app", 60)
+    definitions = definitions_of(tmp_path / "app", tmp_path)
+    dg.Definitions.validate_loadable(definitions)
+    graph = definitions.resolve_asset_graph()
+    keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
+    assert {*names, *(f"base44/{name}" for name in names)} <= keys
+    assert len({check.asset_key.to_user_string() for check in graph.asset_check_keys} & set(names)) == 60
+    for one, next_one in zip(names, names[1:], strict=False):
+        assert dg.AssetKey(one) in graph.get(dg.AssetKey(next_one)).parent_keys
