@@ -401,7 +401,7 @@ def _read(path: Path, kind: Kind, name: str) -> Spec:
     if "partitions" in options and not re.fullmatch(r"(month|year) of [a-z_][a-z0-9_]*", options["partitions"]):
         raise CatalogError(f"{path}:{lines['partitions']}: expected 'month of <column>' or 'year of <column>'")
     if "seed" in options and not _SEED.fullmatch(options["seed"]):
-        raise CatalogError(f"{path}:{lines['seed']}: expected '<column> = \'<value>\'[, \'<value>\' …]'")
+        raise CatalogError(f"{path}:{lines['seed']}: expected '<column> = '<value>'[, '<value>' …]'")
     if "ahead" in options and not re.fullmatch(r"[0-9]{1,3}", options["ahead"]):
         raise CatalogError(
             f"{path}:{lines['ahead']}: expected how many periods after the current one shall have a partition"

@@ -21,6 +21,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -29,7 +30,6 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from b44_assets import backup_commands, finish_command
-from b44_assets import sample as sample_exports
 from b44_assets.errors import (
     B44Error,
     DatabaseError,
@@ -47,6 +47,7 @@ from b44_assets.options import database_option, json_option, out, right, setting
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer, dagster_url, target_url
 from b44_assets.postgres.locks import HeldLock, watched
+from b44_assets.sample.command import sample_command
 from b44_assets.settings import Settings, month_from
 from b44_assets.wording import plural
 
@@ -205,7 +206,9 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.option("--run", "run_id", metavar="ID", help="The run to take back, or the first characters of its id.")
-@click.option("--partition", metavar="YYYY-MM", help="The month to take back, of every table with a partition for each month.")
+@click.option(
+    "--partition", metavar="YYYY-MM", help="The month to take back, of every table with a partition for each month."
+)
 @database_option
 @json_option
 def rollback(run_id: str | None, partition: str | None, database_url: str | None, as_json: bool) -> None:
@@ -438,30 +441,6 @@ def status(database_url: str | None, as_json: bool) -> None:
     if runs.row_count:
         console.print("The last runs that wrote records (b44 rollback --run takes one back):")
         console.print(runs)
-
-
-@main.command()
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--users", type=click.IntRange(min=1), default=60, show_default=True)
-@click.option("--posts", type=click.IntRange(min=0), default=400, show_default=True)
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--dialect", type=click.Choice(sample_exports.DIALECTS), default="2026-06", show_default=True)
-def sample(directory: Path, users: int, posts: int, seed: int, dialect: str) -> None:
-    """Write a synthetic export, with the truth about it in truth.json, for trying out and for benchmarks."""
-    with _progress(quiet=False) as progress:
-        report = sample_exports.write_sample(
-            directory,
-            users=users,
-            posts=posts,
-            seed=seed,
-            dialect=dialect,
-            progress=lambda done, total: progress("posts", done, total),
-        )
-    records, files, size = sum(report.files.values()), len(report.files), report.bytes
-    click.echo(
-        f"{directory}: {records:,} {plural(records, 'record')} in {files} {plural(files, 'file')},"
-        f" {size:,} {plural(size, 'byte')}"
-    )
 
 
 @main.command()
@@ -971,6 +950,7 @@ main.add_command(backup_commands.backups)
 main.add_command(backup_commands.restore)
 main.add_command(backup_commands.drill)
 main.add_command(finish_command.finish)
+main.add_command(sample_command(partial(_progress, quiet=False)))
 db.add_command(backup_commands.archiving)
 
 __all__ = ["Outcome", "SettingsError", "main"]

@@ -190,3 +190,29 @@ class Pg15:
         result = run_as(account, [PG15_BIN / program, *arguments])
         if result.returncode:
             raise RuntimeError(f"{program} failed: {result.stderr or result.stdout}")
+
+
+def write_app(folder: Path, tables: int) -> list[str]:
+    """Writes an app folder of tables and mappings alone, each mapping reading the table before, and returns the tables' names."""
+    names = [f"ledger_{number:02}" for number in range(tables)]
+    for kind in ("tables", "mappings"):
+        (folder / kind).mkdir(parents=True)
+    for number, name in enumerate(names):
+        before = f"-- depends: {names[number - 1]}\n" if number else ""
+        (folder / "tables" / f"{name}.sql").write_text(
+            f"-- Entries of ledger {number}.\n\n"
+            f"create table if not exists {name} (id uuid primary key, remark text, booked_at timestamptz not null);\n\n"
+            f"comment on table {name} is 'Entries of ledger {number}';\n"
+        )
+        (folder / "mappings" / f"{name}.sql").write_text(
+            f"-- What becomes of an entry of ledger {number}.\n-- entity: Ledger{number:02}\n{before}"
+            "-- fields: id, remark, created_date\n\n"
+            "select f.record_number, f.base44_id, base44_uuid(f.base44_id) as id, f.remark,\n"
+            "       coalesce(migration.as_timestamp(f.created_date), f.exported_at) as booked_at,\n"
+            "       array_remove(array[\n"
+            "         case when f.base44_id is null then 'missing_id' end,\n"
+            "         case when f.superseded then 'duplicate_id' end], null) as reasons,\n"
+            "       '{}'::jsonb[] as repairs, null::jsonb as unmapped\n"
+            "  from source f\n"
+        )
+    return names

@@ -100,7 +100,7 @@ class SourceState:
     Attributes:
         taken_at: The time of the snapshot, by the server's clock.
         lsn: Up to where the WAL has to be replayed to be at that moment; None for a logical backup.
-        schema: A digest for each object of the schema, by its identity (`table public.posts`, …).
+        schema: A digest for each object of the schema, by its identity (`table public.invoices`, …).
         tables: By qualified name, `schema.table`; partitions each by itself.
         sequences: How many steps each is past its start, by qualified name; what is restored may not be behind.
         access: Owners and privileges, for a logical backup; None for another one, whose digests cover them, and where an

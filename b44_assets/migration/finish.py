@@ -133,9 +133,7 @@ def _migrated_rows(session: Session, conn: Connection, *, any_id: bool) -> bool:
     for table, mapping in session.catalog.mappings.items():
         if scalar(conn, "select to_regclass(%s)", (f"public.{table}",)) is None:
             continue
-        query = sql.SQL(
-            "select exists (select from public.{table} t where t.{key}::text like {form} and {counted})"
-        )
+        query = sql.SQL("select exists (select from public.{table} t where t.{key}::text like {form} and {counted})")
         form = "%" if any_id else "%000b44"
         if scalar(
             conn,

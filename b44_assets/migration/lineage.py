@@ -34,7 +34,7 @@ class Origin:
 def origins(catalog: Catalog, mapping: TableMapping) -> dict[str, tuple[Origin, ...]]:
     """The origins of each column that a mapping fills, those of the export first; none for a constant.
 
-    A reference (`user_id`, `created_by`) comes from the row that it points at, and from the field that names that row.
+    A reference (`customer_id`) comes from the row that it points at, and from the field that names that row.
     """
     # Not at the head of the file: it takes as long to import as many a step takes to run, and most never need it.
     from sqlglot import exp, parse_one

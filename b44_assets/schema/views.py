@@ -133,7 +133,7 @@ def refresh_on(conn: Connection, name: str) -> None:
     try:
         with conn.transaction():
             conn.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(REFRESH_LOCK_TIMEOUT_MS)))
-            # The lock of refresh_user_stats(), which may be called at any time.
+            # The lock that a function of the app's takes when it refreshes the view, too, which may be at any time.
             conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 44))", (f"refresh {name}",))
             populated = scalar(
                 conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{name}",)

@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from b44_assets.database.embedded import EmbeddedServer
 from b44_assets.orchestration.code_location import build_definitions
 from b44_assets.settings import Settings
 from tests.acceptance.support import REPOSITORY, Command, Result, environment, rows, value, versions_of_rows
-from tests.support import Pg15, database_url, made_once
+from tests.support import Pg15, database_url, made_once, write_app
 
 APP = REPOSITORY / "examples" / "shop"
 TRUTH: dict[str, Any] = json.loads((APP / "export" / "truth.json").read_text(encoding="utf-8"))
@@ -184,6 +185,7 @@ def newer(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_later_export_changes_what_has_changed_and_can_be_taken_back(shop: Shop, newer: Path) -> None:
     url = shop.copy()
     on = shop.b44.on(url)
@@ -218,6 +220,7 @@ def test_the_first_run_taken_back_leaves_what_the_folder_itself_puts_there(shop:
     assert rows(url, "select handle from customers") == [("counter",)]
 
 
+@pytest.mark.long
 def test_a_month_is_that_of_the_table_s_own_column(shop: Shop) -> None:
     url = shop.copy()
     on = shop.b44.on(url)
@@ -235,6 +238,7 @@ def test_a_month_is_that_of_the_table_s_own_column(shop: Shop) -> None:
     assert value(url, "select count(*) from purchases") == TRUTH["entities"]["purchases"]["migrated"]
 
 
+@pytest.mark.long
 def test_a_backup_is_restored_and_the_migration_is_finished(shop: Shop, tmp_path: Path) -> None:
     url, other = shop.copy(), shop.empty()
     (tmp_path / "key").write_text(Key.generate().secret)
@@ -274,7 +278,9 @@ def test_its_assets_checks_and_months_are_those_of_its_files(tmp_path: Path) -> 
     specs = {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
     files = {path.stem for path in (APP / "sql").glob("*/*.sql") if path.parent.name not in ("mappings", "queries")}
     assert files <= specs.keys()
-    assert {f"base44/{table}" for table in TABLES} == {key for key in specs if key.startswith("base44/")}
+    assert {f"base44/{name}" for name in (*TABLES, "other_entities")} == {
+        key for key in specs if key.startswith("base44/")
+    }
     assert not {
         key for key in specs if key.split("/")[-1] in {path.stem for path in (REPOSITORY / "sql").glob("*/*.sql")}
     }
@@ -286,32 +292,6 @@ def test_its_assets_checks_and_months_are_those_of_its_files(tmp_path: Path) -> 
         assert {(table, "row_parity"), (table, "content_parity"), (table, "foreign_keys_hold")} <= checks
     assert ("purchases", "ids_unique") in checks
     assert definitions.resolve_job_def("migrate_everything").asset_layer.asset_graph.get_all_asset_keys()
-
-
-def write_app(folder: Path, tables: int) -> list[str]:
-    """Writes an app folder of tables and mappings alone, in which every table stands on the one before it."""
-    names = [f"ledger_{number:02}" for number in range(tables)]
-    for kind in ("tables", "mappings"):
-        (folder / kind).mkdir(parents=True)
-    for number, name in enumerate(names):
-        before = f"-- depends: {names[number - 1]}\n" if number else ""
-        (folder / "tables" / f"{name}.sql").write_text(
-            f"-- Entries of ledger {number}.\n\n"
-            f"create table if not exists {name} (id uuid primary key, remark text, booked_at timestamptz not null);\n\n"
-            f"comment on table {name} is 'Entries of ledger {number}';\n"
-        )
-        (folder / "mappings" / f"{name}.sql").write_text(
-            f"-- What becomes of an entry of ledger {number}.\n-- entity: Ledger{number:02}\n{before}"
-            "-- fields: id, remark, created_date\n\n"
-            "select f.record_number, f.base44_id, base44_uuid(f.base44_id) as id, f.remark,\n"
-            "       coalesce(migration.as_timestamp(f.created_date), f.exported_at) as booked_at,\n"
-            "       array_remove(array[\n"
-            "         case when f.base44_id is null then 'missing_id' end,\n"
-            "         case when f.superseded then 'duplicate_id' end], null) as reasons,\n"
-            "       '{}'::jsonb[] as repairs, null::jsonb as unmapped\n"
-            "  from source f\n"
-        )
-    return names
 
 
 def test_a_folder_of_one_table_and_one_mapping_is_an_app(target: str, shop_command: Command, tmp_path: Path) -> None:
@@ -337,5 +317,5 @@ def test_an_app_of_sixty_tables_is_loaded(tmp_path: Path) -> None:
     keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
     assert {*names, *(f"base44/{name}" for name in names)} <= keys
     assert len({check.asset_key.to_user_string() for check in graph.asset_check_keys} & set(names)) == 60
-    for one, next_one in zip(names, names[1:], strict=False):
+    for one, next_one in pairwise(names):
         assert dg.AssetKey(one) in graph.get(dg.AssetKey(next_one)).parent_keys

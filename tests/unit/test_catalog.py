@@ -14,6 +14,7 @@ from b44_assets.catalog import (
     Kind,
     Numbered,
     Period,
+    Seed,
     Spec,
     Statement,
     load_catalog,
@@ -253,6 +254,8 @@ def test_a_file_that_depends_on_itself_is_a_cycle(tmp_path: Path) -> None:
         ("views__2nd", "-- A.\nselect 1;", "views/2nd.sql: the file's name must be the object's"),
         ("views__users", "-- A.\nselect 1;", "views/users.sql:1: users stands there twice: tables/users.sql"),
         ("tables__posts", "-- A.\n-- partitions: day of t\nselect 1;", "tables/posts.sql:2: expected 'month of <column>'"),
+        ("tables__posts", "-- A.\n-- seed: id\nselect 1;", "tables/posts.sql:2: expected '<column> = '<value>'"),
+        ("tables__posts", "-- A.\n-- seed: id = 'a' or true\nselect 1;", "tables/posts.sql:2: expected '<column> = '"),
         ("tables__posts", "-- A.\n-- partitions: month\nselect 1;", "tables/posts.sql:2: expected 'month of <column>'"),
         ("mappings__events", "-- A.\n-- entity: E\n-- fields: id\nselect 1", "mappings/events.sql:1: there is no table events"),
         ("mappings__aaa", "-- A.\n-- entity: E\n-- fields: id\nselect 1", "mappings/aaa.sql:1: there is no table aaa"),
@@ -376,3 +379,14 @@ def test_joined_statements_are_split_where_they_were_joined(parts: list[tuple[st
         expected.append(Statement(statement, text.count("\n") + 1))
         text += statement + ";"
     assert list(split_statements(text + rest, NOWHERE)) == expected
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])).map(str.strip), min_size=1)
+)
+@example(["O'Brien", "a', 'b", "''", ""])
+def test_any_values_can_name_the_rows_that_a_table_s_own_file_puts_there(values: list[str]) -> None:
+    header = "handle = " + ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    spec = Spec("t", Kind.TABLE, "", (), (), "", NOWHERE, {"seed": header})
+    assert spec.seed == Seed("handle", tuple(values))
+    assert dataclasses.replace(spec, options={}).seed is None
