@@ -13,9 +13,11 @@ lines; a value goes on in lines indented by three spaces::
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
@@ -43,6 +45,9 @@ class Kind(StrEnum):
     QUERY = "queries"
 
 
+_FOLDERS = tuple(kind.value for kind in Kind if kind is not Kind.RUNTIME)
+_OF_PROGRAM = frozenset({Kind.RUNTIME.value, "books", "migration", "b44"})
+"""Folders that held the program's own SQL in version 0.1, and what one may take for its place now."""
 _RUNTIME = Path(__file__).parent / "runtime"
 _HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.TABLE: frozenset({"depends", "partitions", "seed"}),
@@ -325,14 +330,14 @@ def load_catalog(root: Path) -> Catalog:
     """
     if not root.is_dir():
         raise CatalogError(f"{root}: no such folder (B44_SQL_DIR)")
+    _check_places(root)
     of_app: list[Spec] = []
     for kind in Kind:
         if kind is not Kind.RUNTIME:
-            of_app.extend(_read(path, kind, path.stem) for path in sorted((root / kind.value).glob("*.sql")))
+            paths = sorted(path for path in (root / kind.value).glob("*.sql") if _is_sql(path))
+            of_app.extend(_read(path, kind, path.stem) for path in paths)
     if not of_app:
-        raise CatalogError(
-            f"{root}: holds no SQL files in {', '.join(kind for kind in Kind if kind is not Kind.RUNTIME)}"
-        )
+        raise CatalogError(f"{root}: holds no SQL files in {', '.join(_FOLDERS)}")
     runtime = load_runtime()
     specs = [*runtime, *of_app]
     mappings = {spec.name: _mapping(spec) for spec in specs if spec.kind is Kind.MAPPING}
@@ -354,6 +359,49 @@ def load_runtime() -> tuple[Spec, ...]:
     return _order([_read(path, Kind.RUNTIME, f"{path.parent.name}/{path.stem}") for path in paths])
 
 
+def _check_places(root: Path) -> None:
+    """Every SQL file has a kind: one in a folder that nobody reads would be missed only when it is needed."""
+    for entry in sorted(root.iterdir()):
+        if entry.is_dir():
+            found = _sql_files(entry)
+            if not found:
+                continue
+            if entry.name in _OF_PROGRAM:
+                raise CatalogError(
+                    f"{entry}: the migration's own tables and functions come with the program; remove this folder"
+                )
+            if entry.name not in _FOLDERS:
+                raise CatalogError(
+                    f"{entry}: there is no such kind{meant(entry.name, _FOLDERS)}; there are {', '.join(_FOLDERS)}"
+                )
+            for path in found:
+                if path.parent != entry:
+                    raise CatalogError(f"{path}: SQL files stand in {entry} itself, not in a folder of it")
+                if path.suffix != ".sql":
+                    raise CatalogError(f"{path}: is not read; its name must end with .sql in lower case")
+        elif _is_sql(entry):
+            raise CatalogError(f"{entry}: an SQL file stands in the folder of its kind: {', '.join(_FOLDERS)}")
+
+
+def _sql_files(folder: Path) -> list[Path]:
+    """The SQL files below a folder, in order; hidden ones are nobody's."""
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.extend(path for name in files if _is_sql(path := Path(place, name)))
+    return [] if folder.name.startswith(".") else sorted(found)
+
+
+def _is_sql(path: Path) -> bool:
+    return path.suffix.lower() == ".sql" and not path.name.startswith(".")
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What to add to a complaint about an unknown name: the nearest known one, or nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
 def _read(path: Path, kind: Kind, name: str) -> Spec:
     try:
         text = path.read_text(encoding="utf-8")
@@ -372,7 +420,9 @@ def _read(path: Path, kind: Kind, name: str) -> Spec:
         if match := _HEADER_LINE.match(line):
             key = match["key"]
             if key not in allowed:
-                raise CatalogError(f"{path}:{number}: unknown header '{key}'; {kind} know {', '.join(sorted(allowed))}")
+                raise CatalogError(
+                    f"{path}:{number}: unknown header '{key}'{meant(match['key'], allowed)}; {kind} know {', '.join(sorted(allowed))}"
+                )
             if key in options:
                 raise CatalogError(f"{path}:{number}: header '{key}' stands there twice")
             options[key], lines[key] = match["value"], number

@@ -391,10 +391,8 @@ def test_sql_that_the_server_refuses_is_named_with_its_line(
     catalog = tmp_path / "sql"
     shutil.copytree(REPOSITORY / "sql", catalog)
     # What everything stands on, so that the run ends soon.
-    broken = catalog / "books" / "flexible.sql"
-    broken.write_text(
-        "-- Flexible.\n-- depends: migration/schemas\ncreate table migration.flexible (id uuid, body flext);\n"
-    )
+    broken = catalog / "functions" / "flexible.sql"
+    broken.write_text("-- Flexible.\n\ncreate table migration.flexible (id uuid, body flext);\n")
     result = b44.on(target).having(B44_SQL_DIR=str(catalog))("migrate", "--export", migrated.export, "--json")
     assert result.status == 2
     assert result.fault == f'b44: {broken}:3: type "flext" does not exist'

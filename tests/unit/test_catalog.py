@@ -156,9 +156,18 @@ def test_specs_cannot_be_changed(tmp_path: Path) -> None:
         del catalog.mappings["users"]  # pyright: ignore[reportIndexIssue]
 
 
-def test_files_of_other_folders_and_suffixes_are_none_of_the_catalogue(tmp_path: Path) -> None:
-    folder(tmp_path, reports__report="select 1", tables__README=None)
-    (tmp_path / "tables" / "notes.txt").write_text("notes")
+def test_files_that_are_no_sql_are_none_of_the_catalogue(tmp_path: Path) -> None:
+    folder(tmp_path)
+    for name in (
+        "tables/notes.txt",
+        "functions/README.md",
+        "views/.gitkeep",
+        "docs/notes.md",
+        "tables/.draft.sql",
+        ".old/x.sql",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("notes")
     assert len(of_app(load_catalog(tmp_path))) == len(SMALL)
 
 
@@ -192,6 +201,36 @@ def test_a_folder_without_sql_says_so(tmp_path: Path) -> None:
 def test_a_missing_dependency_is_named_with_its_line(tmp_path: Path) -> None:
     folder(tmp_path, views__aaa="-- A view of nothing.\n-- depends: posts,\n--   nothing\nselect 1;\n")
     assert complaint(tmp_path) == "views/aaa.sql:3: depends on nothing, which no file of FOLDER gives"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("reports/report.sql", "reports: there is no such kind; there are functions, tables, mappings"),
+        ("table/users.sql", "table: there is no such kind (did you mean tables?); there are functions"),
+        (
+            "books/exports.sql",
+            "books: the migration's own tables and functions come with the program; remove this folder",
+        ),
+        ("runtime/exports.sql", "runtime: the migration's own tables"),
+        ("notes.sql", "notes.sql: an SQL file stands in the folder of its kind: functions, tables"),
+        ("tables/old/events.sql", "tables/old/events.sql: SQL files stand in tables itself"),
+        ("tables/events.SQL", "tables/events.SQL: is not read; its name must end with .sql"),
+    ],
+)
+def test_a_sql_file_that_no_kind_claims_is_named(tmp_path: Path, name: str, expected: str) -> None:
+    folder(tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("-- Something.\nselect 1;\n")
+    assert complaint(tmp_path).startswith(expected)
+
+
+def test_a_folder_of_links_is_looked_at_as_well(tmp_path: Path) -> None:
+    root = folder(tmp_path / "sql")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "report.sql").write_text("select 1")
+    (root / "reports").symlink_to(tmp_path / "elsewhere")
+    assert complaint(root).startswith("reports: there is no such kind")
 
 
 @pytest.mark.parametrize("name", ["text_functions", "b44/text_functions", "exports", "migration/exports"])
@@ -238,6 +277,8 @@ def test_a_file_that_depends_on_itself_is_a_cycle(tmp_path: Path) -> None:
     ("file", "text", "expected"),
     [
         ("tables__users", "-- A.\n-- b.\n-- colour: red\nselect 1;", "tables/users.sql:3: unknown header 'colour'"),
+        ("tables__users", "-- A.\n-- depend: posts\nselect 1;", "tables/users.sql:2: unknown header 'depend' (did you mean depends?)"),
+        ("mappings__users", "-- A.\n-- entiti: E\nselect 1;", "mappings/users.sql:2: unknown header 'entiti' (did you mean entity?)"),
         ("tables__users", "-- A.\n-- on: posts\nselect 1;", "tables/users.sql:2: unknown header 'on'"),
         ("views__aaa", "-- A.\n-- depends: users\n-- depends: posts\nselect 1;", "views/aaa.sql:3: header 'depends'"),
         ("views__aaa", "-- A.\n-- depends: users\n-- and more\nselect 1;", "views/aaa.sql:3: expected '-- key: value'"),
