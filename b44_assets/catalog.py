@@ -42,9 +42,20 @@ class Kind(StrEnum):
     CONSTRAINT = "constraints"
     TRIGGER = "triggers"
     VIEW = "views"
+    CHECK = "checks"
     QUERY = "queries"
 
 
+WITHOUT_OBJECT = (Kind.MAPPING, Kind.CHECK, Kind.QUERY)
+"""Kinds whose files only read: nothing in the database is made by them."""
+_STOOD_ON: Mapping[Kind, tuple[Kind, ...]] = {
+    Kind.PARTITION: (Kind.TABLE,),
+    Kind.INDEX: (Kind.TABLE,),
+    Kind.CONSTRAINT: (Kind.TABLE,),
+    Kind.TRIGGER: (Kind.TABLE,),
+    Kind.CHECK: (Kind.TABLE, Kind.VIEW),
+}
+"""What a header `on` may name."""
 _FOLDERS = tuple(kind.value for kind in Kind if kind is not Kind.RUNTIME)
 _OF_PROGRAM = frozenset({Kind.RUNTIME.value, "books", "migration", "b44"})
 """Folders that held the program's own SQL in version 0.1, and what one may take for its place now."""
@@ -56,6 +67,7 @@ _HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.INDEX: frozenset({"depends", "on"}),
     Kind.CONSTRAINT: frozenset({"depends", "on"}),
     Kind.TRIGGER: frozenset({"depends", "on"}),
+    Kind.CHECK: frozenset({"depends", "on", "severity"}),
     Kind.QUERY: frozenset({"depends", "uses", "prunes", "since", "until"}),
 }
 _COMMON_KEYS = frozenset({"depends"})
@@ -245,6 +257,21 @@ class ViewDefinition:
 
 
 @dataclass(frozen=True)
+class RowCheck:
+    """A SELECT of rows that break a rule.
+
+    Attributes:
+        spec: Its file.
+        table: The table or view that it is about.
+        warns: Whether a violation is a warning only.
+    """
+
+    spec: Spec
+    table: str
+    warns: bool
+
+
+@dataclass(frozen=True)
 class Query:
     """A SELECT of the application.
 
@@ -311,6 +338,11 @@ class Catalog:
     def partitions(self, table: str) -> Spec | None:
         """The file of a table's partitions, if there is one."""
         return next(iter(self.on(table, Kind.PARTITION)), None)
+
+    @property
+    def checks(self) -> Mapping[str, RowCheck]:
+        """Checks of rows by name, in order."""
+        return {spec.name: row_check(spec) for spec in self.of(Kind.CHECK)}
 
     @property
     def entities(self) -> Mapping[str, str]:
@@ -674,6 +706,22 @@ def view_definition(spec: Spec) -> ViewDefinition:
     return ViewDefinition(spec.name, match["query"], indexes, comments, first)
 
 
+def row_check(spec: Spec) -> RowCheck:
+    """The check of a file.
+
+    Raises:
+        CatalogError: It is not one SELECT, or a header is missing or says something else than it may.
+    """
+    table = _on(spec)
+    if len(spec.statements) != 1 or not _SELECT.match(spec.statements[0].text):
+        raise CatalogError(f"{spec.path}:1: a check is one SELECT of the rows that break the rule")
+    severity = spec.options.get("severity", "error")
+    if severity not in ("error", "warn"):
+        line = _line_of(spec.path, "severity")
+        raise CatalogError(f"{spec.path}:{line}: expected 'severity: error' or 'severity: warn', not '{severity}'")
+    return RowCheck(spec, table, severity == "warn")
+
+
 def query_definition(spec: Spec) -> Query:
     """The query of a file.
 
@@ -700,6 +748,7 @@ _FORMS: Mapping[Kind, Callable[[Spec], object]] = {
     Kind.CONSTRAINT: constraint_definitions,
     Kind.TRIGGER: trigger_definitions,
     Kind.VIEW: view_definition,
+    Kind.CHECK: row_check,
     Kind.QUERY: query_definition,
 }
 
@@ -726,9 +775,13 @@ def _check_names(specs: list[Spec]) -> None:
             raise CatalogError(f"{spec.path}:1: there is no table {spec.name}: tables/{spec.name}.sql is missing")
         for name in (*spec.depends, *_names(spec.options.get("on", "")), *_names(spec.options.get("prunes", ""))):
             given = seen.get(name)
+            place = f"{spec.path}:{_line_naming(spec.path, name)}"
+            if given is not None and given.kind in WITHOUT_OBJECT:
+                raise CatalogError(f"{place}: nothing can depend on {name}, which makes nothing: {given.path}")
+            if given is not None and name == spec.options.get("on") and given.kind not in _STOOD_ON.get(spec.kind, ()):
+                raise CatalogError(f"{place}: {name} is no table: {given.path}")
             if given is not None and (given.kind is not Kind.RUNTIME or spec.kind is Kind.RUNTIME):
                 continue
-            place = f"{spec.path}:{_line_naming(spec.path, name)}"
             if given is not None or any(f"{schema}/{name}" in seen for schema in ("b44", "migration")):
                 raise CatalogError(f"{place}: {name} comes with the program, and is there before any file of an app")
             raise CatalogError(f"{place}: depends on {name}, which no file of {spec.path.parent.parent} gives")
@@ -742,6 +795,14 @@ def _line_naming(path: Path, name: str) -> int:
         if match := _HEADER_LINE.match(text):
             within = match["key"] in ("depends", "on")
         if within and word.search(text):
+            return number
+    return 1
+
+
+def _line_of(path: Path, key: str) -> int:
+    """The line on which a header begins."""
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if (match := _HEADER_LINE.match(text)) and match["key"] == key:
             return number
     return 1
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import dagster as dg
 
-from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
+from b44_assets.catalog import Catalog, Kind, RowCheck, Spec, TableMapping
 from b44_assets.maintenance.index_maintenance import index_usage
 from b44_assets.maintenance.query_plans import queries_of, query_plans
 from b44_assets.migration.finish import CheckResult, migration_state, note_checks
@@ -28,12 +28,11 @@ from b44_assets.schema.health import (
     constraints_valid,
     foreign_keys_hold,
     indexes_valid,
-    publish_permissions,
-    slugs_registered,
     view_equals_query,
     view_fresh,
 )
 from b44_assets.schema.partitions import check_bounds, check_global_ids
+from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session, persevering, side_by_side
 
 
@@ -47,6 +46,7 @@ def build_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
                 *(check for spec in catalog.of(Kind.TABLE) for check in _health(catalog, spec.name)),
                 *(_bounds(spec) for spec in catalog.of(Kind.PARTITION)),
                 *(check for spec in catalog.of(Kind.VIEW) for check in _view(spec)),
+                *(_rows(catalog, check) for check in catalog.checks.values()),
                 *_whole_schema(catalog),
             ],
         ),
@@ -162,26 +162,6 @@ def _health(catalog: Catalog, table: str) -> list[Check]:
                 metadata.of_global_ids,
             )
         )
-    if table == "posts" and "post_slugs" in catalog.table(table).depends:
-        checks += [
-            Check(
-                "publish_permissions",
-                asset,
-                "The authors of published posts are active and verified. Posts that came from Base44 otherwise are kept.",
-                publish_permissions,
-                metadata.of_publish_permissions,
-                warns=True,
-                after=after,
-            ),
-            Check(
-                "slugs_registered",
-                asset,
-                "The registry of slugs holds what the posts hold.",
-                slugs_registered,
-                metadata.of_slugs,
-                after=after,
-            ),
-        ]
     if queries_of(catalog, table):
         checks.append(
             Check(
@@ -225,6 +205,21 @@ def _view(spec: Spec) -> list[Check]:
             warns=True,
         ),
     ]
+
+
+def _rows(catalog: Catalog, check: RowCheck) -> Check:
+    """A rule of the app's own. One that cannot be looked at is an error, whatever its severity."""
+    asset = key_of(check.table)
+    reads = (*(key_of(spec.name) for spec in schema_on(catalog, check.table)), *map(key_of, check.spec.depends))
+    return Check(
+        check.spec.name,
+        asset,
+        check.spec.description,
+        lambda session: violations(session, check),
+        metadata.of_violations,
+        warns=lambda verdict: check.warns and not verdict.fault,
+        after=tuple(key for key in dict.fromkeys(reads) if key != asset),
+    )
 
 
 def _whole_schema(catalog: Catalog) -> list[Check]:

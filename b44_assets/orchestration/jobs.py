@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from b44_assets.catalog import Catalog, Kind
+from b44_assets.catalog import WITHOUT_OBJECT, Catalog, Kind
 from b44_assets.orchestration.assets import (
     B44_SCHEMA_KEY,
     INDEX_USAGE_KEY,
@@ -86,7 +86,7 @@ def build_jobs(catalog: Catalog) -> dict[str, Any]:
         *(
             key_of(spec.name)
             for spec in catalog.specs
-            if spec.kind not in (Kind.RUNTIME, Kind.MAPPING, Kind.QUERY) and spec.name not in catalog.mappings
+            if spec.kind not in (Kind.RUNTIME, *WITHOUT_OBJECT) and spec.name not in catalog.mappings
         ),
     )
     jobs = [

@@ -30,14 +30,13 @@ from b44_assets.schema.health import (
     ConstraintsValid,
     ForeignKeysHold,
     IndexesValid,
-    PublishPermissions,
-    SlugsRegistered,
     ViewEqualsQuery,
     ViewFresh,
 )
 from b44_assets.schema.introspection import TableDescription
 from b44_assets.schema.online_ddl import SchemaChange
 from b44_assets.schema.partitions import BoundsCheck, GlobalIds, PartitionSet
+from b44_assets.schema.row_checks import Violations
 from b44_assets.settings import month_text
 
 LISTED = 50
@@ -394,18 +393,13 @@ def of_foreign_keys(verdict: ForeignKeysHold) -> dict[str, Any]:
     }
 
 
-def of_publish_permissions(verdict: PublishPermissions) -> dict[str, Any]:
-    """Published posts of authors who may not publish."""
-    return {
-        "published": verdict.published,
-        "forbidden": verdict.forbidden,
-        **_named(examples=verdict.examples),
-    }
-
-
-def of_slugs(verdict: SlugsRegistered) -> dict[str, Any]:
-    """Where registry and posts differ."""
-    return {"posts": verdict.posts, "unregistered": verdict.unregistered, "left_over": verdict.left_over}
+def of_violations(verdict: Violations) -> dict[str, Any]:
+    """How many rows break a rule, and the first of them."""
+    facts: dict[str, Any] = {"violations": verdict.count}
+    if verdict.sample:
+        rows = [tuple(row.values()) for row in verdict.sample]
+        facts["sample"] = _table(tuple(verdict.sample[0]), rows)
+    return facts
 
 
 def of_view_fresh(verdict: ViewFresh) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def build(session: Session, spec: Spec) -> Applied | PartitionSet | SchemaChange
 
     Args:
         session: The run.
-        spec: Of any kind but mappings and queries, which make no object.
+        spec: Of any kind but `WITHOUT_OBJECT`.
 
     Raises:
         DatabaseError: A statement fails, or no lock was to be had; names file and line.

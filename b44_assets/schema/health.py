@@ -1,7 +1,7 @@
-"""Whether what `sql/` promises holds in the database: constraints, indexes, foreign keys, slugs, views.
+"""Whether what `sql/` promises holds in the database: constraints, indexes, foreign keys, views.
 
 What belongs here: looking, and saying what is wrong. What does not: putting it right (the executors do), or comparing
-definitions (`drift`), plans (`plans`) and sizes (`upkeep`).
+definitions (`drift`), plans (`plans`) and sizes (`upkeep`), or rules of an app's own (`row_checks`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from b44_assets.catalog import FOREIGN_KEY, Kind, Spec, constraint_definitions, 
 from b44_assets.schema.online_ddl import trusted
 from b44_assets.schema.unbuilt import cause_in_rows, noted_obstacles
 from b44_assets.schema.views import differences, last_refresh
-from b44_assets.session import Connection, Session, checksum, columns_of, reason_of, scalar
+from b44_assets.session import Connection, Session, columns_of, reason_of, scalar
 
 SHOWN = 5
 """How many of what is wrong a sentence names."""
@@ -124,60 +124,6 @@ class ForeignKeysHold:
         if broken:
             return f"references without a row: {listed(broken)}"
         return f"{len(self.orphans)} foreign keys hold for {self.rows} rows"
-
-
-@dataclass(frozen=True)
-class PublishPermissions:
-    """How many published posts belong to authors who may not publish now.
-
-    No fault of the migration: such posts are kept, and authors may lose the right later.
-
-    Attributes:
-        published: Published posts.
-        forbidden: Those whose author is not active and verified.
-        examples: Identifiers of the first ones.
-    """
-
-    published: int
-    forbidden: int
-    examples: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Every author of a published post is active and verified."""
-        return self.forbidden == 0
-
-    def explain(self) -> str:
-        """One line."""
-        if self.passed:
-            return f"the authors of all {self.published} published posts are active and verified"
-        return f"{self.forbidden} of {self.published} published posts are of authors who are not active and verified"
-
-
-@dataclass(frozen=True)
-class SlugsRegistered:
-    """Whether `post_slugs` holds what `posts` holds.
-
-    Attributes:
-        posts: Posts.
-        unregistered: Posts whose slug does not stand in the registry as theirs.
-        left_over: Entries of the registry without such a post.
-    """
-
-    posts: int
-    unregistered: int
-    left_over: int
-
-    @property
-    def passed(self) -> bool:
-        """Both hold the same."""
-        return self.unregistered == 0 and self.left_over == 0
-
-    def explain(self) -> str:
-        """One line on what is wrong; or that nothing is."""
-        if self.passed:
-            return f"the slugs of {self.posts} posts are registered"
-        return f"{self.unregistered} slugs are not registered, {self.left_over} are registered for no post"
 
 
 @dataclass(frozen=True)
@@ -338,66 +284,6 @@ def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
         row = conn.execute(query).fetchone()
     assert row is not None
     return ForeignKeysHold(table, row[0], dict(zip(references, row[1:], strict=True)))
-
-
-def publish_permissions(session: Session) -> PublishPermissions:
-    """Counts published posts of authors who are not active and verified."""
-    with session.connection("check posts") as conn:
-        row = conn.execute(
-            """
-            select count(*), count(*) filter (where not (u.active and u.email_verified)),
-                   (array_agg(p.id::text order by p.created_at, p.id) filter (where not (u.active and u.email_verified)))[1:5]
-              from posts p
-              join users u on u.id = p.user_id
-             where p.published
-            """
-        ).fetchone()
-    assert row is not None
-    return PublishPermissions(row[0], row[1], tuple(row[2] or ()))
-
-
-_ATTACHED = sql.SQL(
-    "s.post_created_at >= coalesce((select min(b.first_moment) from b44.partition_bounds('posts') b), '-infinity')"
-)
-"""Whether an entry of the registry is of no detached month."""
-
-
-def slugs_registered(session: Session) -> SlugsRegistered:
-    """Compares the registry of slugs with the posts. Those of detached months stay taken, and count as theirs.
-
-    Equal numbers of rows with an equal sum of their 64-bit checksums hold the same; only otherwise each is looked for.
-    """
-    with session.connection("check posts") as conn, conn.transaction():
-        conn.execute("set transaction isolation level repeatable read read only")
-        sums = conn.execute(
-            sql.SQL(
-                """
-                select p.rows, (p.rows, p.checksum) is not distinct from (s.rows, s.checksum)
-                  from (select count(*), sum({post}) from posts p) p (rows, checksum),
-                       (select count(*), sum({entry}) from post_slugs s where {attached}) s (rows, checksum)
-                """
-            ).format(
-                post=checksum(("slug", "id", "created_at"), "p"),
-                entry=checksum(("slug", "post_id", "post_created_at"), "s"),
-                attached=_ATTACHED,
-            )
-        ).fetchone()
-        assert sums is not None
-        rows, equal = sums
-        if equal:
-            return SlugsRegistered(rows, 0, 0)
-        conn.execute("set local work_mem = '256MB'")
-        row = conn.execute(
-            sql.SQL(
-                """
-                select count(p.id), count(*) filter (where s.slug is null), count(*) filter (where p.id is null and {attached})
-                  from (select slug, id, created_at from posts) p
-                  full join post_slugs s on s.slug = p.slug and s.post_id = p.id and s.post_created_at = p.created_at
-                """
-            ).format(attached=_ATTACHED)
-        ).fetchone()
-    assert row is not None
-    return SlugsRegistered(*row)
 
 
 def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, now: datetime | None = None) -> ViewFresh:

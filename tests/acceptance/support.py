@@ -29,7 +29,9 @@ DIALECTS = sorted(folder.name for folder in EXPORTS.iterdir())
 # Longer than any of it takes on a slow machine: only a process that hangs is ended by it.
 PATIENCE = 300.0
 
-_KEPT = re.compile(r"warning: posts publish_permissions: \d+ of \d+ published posts .*")
+_KEPT = re.compile(
+    r"warning: posts publish_permissions: [\d,]+ violations? \(.*\): The author of a published post is active and verified\..*"
+)
 _PROGRESS = re.compile(r"[\w/]+(?:: mapping|: [\d,]+ of [\d,]+)?")
 
 

@@ -20,7 +20,8 @@ from b44_assets.migration.verification import content_parity, row_parity
 from b44_assets.postgres.connect import connect
 from b44_assets.schema.build import build
 from b44_assets.schema.drift import schema_drift
-from b44_assets.schema.health import constraints_valid, foreign_keys_hold, indexes_valid, slugs_registered
+from b44_assets.schema.health import constraints_valid, foreign_keys_hold, indexes_valid
+from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session
 from b44_assets.settings import Pace
 from tests.database.conftest import new_database
@@ -129,7 +130,7 @@ def migrate(url: str, catalog: Catalog, export: Path) -> list[str]:
             load(run, mapping)
         for spec in catalog.of(Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW):
             build(run, spec)
-        verdicts: list[Any] = [schema_drift(run), slugs_registered(run)]
+        verdicts: list[Any] = [schema_drift(run), violations(run, catalog.checks["slugs_registered"])]
         for table, mapping in catalog.mappings.items():
             verdicts += [row_parity(run, mapping), content_parity(run, mapping)]
             checks: tuple[Callable[[Session, str], Any], ...] = (

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from b44_assets.catalog import Kind
+from b44_assets.catalog import WITHOUT_OBJECT, Kind
 from b44_assets.errors import NotFinishedError
 from b44_assets.maintenance.index_maintenance import index_usage, reindex_bloated
 from b44_assets.maintenance.query_plans import queries_of, query_plans
@@ -29,11 +29,11 @@ from b44_assets.schema.health import (
     constraints_valid,
     foreign_keys_hold,
     indexes_valid,
-    slugs_registered,
     view_equals_query,
     view_fresh,
 )
 from b44_assets.schema.partitions import check_bounds, check_global_ids
+from b44_assets.schema.row_checks import violations
 from b44_assets.schema.runtime import install_runtime
 from b44_assets.session import Session
 
@@ -123,7 +123,7 @@ def test_every_check_that_needs_no_record_passes(over: Session) -> None:
     catalog = over.catalog
     verdicts: dict[str, Any] = {
         "drift": schema_drift(over),
-        "slugs": slugs_registered(over),
+        "slugs": violations(over, over.catalog.checks["slugs_registered"]),
         "usage": index_usage(over),
     }
     for spec in catalog.of(Kind.TABLE):
@@ -144,7 +144,7 @@ def test_every_check_that_needs_no_record_passes(over: Session) -> None:
 def test_the_upkeep_goes_on(over: Session) -> None:
     reindex_bloated(over)
     state = migration_state(over)
-    kinds = [kind for kind in Kind if kind not in (Kind.MAPPING, Kind.QUERY)]
+    kinds = [kind for kind in Kind if kind not in WITHOUT_OBJECT]
     for spec in over.catalog.of(*kinds):
         if state.finished_at is not None or spec.kind not in (Kind.RUNTIME, Kind.FUNCTION):
             build(over, spec)

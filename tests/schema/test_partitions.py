@@ -22,7 +22,6 @@ from psycopg.rows import TupleRow
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.drift import schema_drift
-from b44_assets.schema.health import slugs_registered
 from b44_assets.schema.partitions import (
     apply_partitions,
     check_bounds,
@@ -33,6 +32,7 @@ from b44_assets.schema.partitions import (
     keep_ahead,
     months_ago,
 )
+from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session
 from tests.support import database_url
 
@@ -651,7 +651,7 @@ def test_a_detached_month_is_no_fault_of_slugs_or_schema(session: Session, conn:
     add_posts(conn, "2024-11", 3)
     conn.execute("select create_monthly_partition('2024-11-01'), create_monthly_partition('2024-12-01')")
     detach_before(session, "posts", date(2024, 12, 1))
-    assert slugs_registered(session).passed
+    assert violations(session, session.catalog.checks["slugs_registered"]).passed
     assert not [line for line in schema_drift(session).differences if "posts_2024_11" in line]
 
 
