@@ -10,9 +10,9 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import RowCheck
-from b44_assets.database.faults import FaultClass, classify
-from b44_assets.engine.ddl import fault, trusted
-from b44_assets.engine.session import Session
+from b44_assets.postgres.error_classes import FaultClass, classify
+from b44_assets.schema.online_ddl import fault, trusted
+from b44_assets.session import Session
 from b44_assets.wording import plural
 
 SAMPLE_ROWS = 20
