@@ -25,6 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from b44_assets.errors import CatalogError
+from b44_assets.sql_names import column_type, gives, tables_read
 
 
 class Kind(StrEnum):
@@ -380,6 +381,8 @@ def load_catalog(root: Path) -> Catalog:
             check(spec)
     _check_uses(specs)
     _check_claims(specs, mappings)
+    _check_columns(specs, mappings)
+    _check_reads(specs)
     return Catalog(
         root, ordered, MappingProxyType({s.name: mappings[s.name] for s in ordered if s.kind is Kind.MAPPING})
     )
@@ -819,6 +822,55 @@ def _check_claims(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> No
         if spec.kind is Kind.TABLE and spec.period and spec.name in mappings and mappings[spec.name].claims:
             # Its partitions are loaded one by one, and the rows that exchange values may lie in several.
             raise CatalogError(f"{mappings[spec.name].spec.path}:1: 'claims' is not for a table with periods")
+
+
+_OF_RECORDS = frozenset({"record_number", "base44_id", "reasons", "repairs", "unmapped"})
+"""What every mapping gives, besides its table's columns."""
+
+
+def _check_columns(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> None:
+    """What loading a table takes for granted: what its mapping gives, and a key that is a UUID."""
+    tables = {spec.name: spec for spec in specs if spec.kind is Kind.TABLE}
+    for name, mapping in mappings.items():
+        statement = mapping.spec.statements[0]
+        wanted = _OF_RECORDS | {mapping.key}
+        if (given := gives(statement.text, wanted)) is not None and (missing := sorted(wanted - given)):
+            raise _fault_at(mapping.spec, statement, f"a mapping must give {', '.join(missing)}")
+        for made in tables[name].statements:
+            kind = column_type(made.text, mapping.key)
+            if kind not in (None, "uuid"):
+                number = made.line + _lines_before(made.text, mapping.key)
+                raise CatalogError(
+                    f"{tables[name].path}:{number}: {mapping.key} must be uuid, not {kind}: it is the key of the mapping"
+                )
+
+
+def _check_reads(specs: list[Spec]) -> None:
+    """A file comes after the tables and views that it reads only if it says that it reads them."""
+    relations = {spec.name for spec in specs if spec.kind in (Kind.TABLE, Kind.VIEW)}
+    of_table = {spec.name: spec.depends for spec in specs if spec.kind is Kind.TABLE}
+    for spec in specs:
+        if spec.kind not in (Kind.MAPPING, Kind.VIEW, Kind.CHECK):
+            continue
+        said = {spec.name, *spec.depends, *_names(spec.options.get("on", ""))}
+        if spec.kind is Kind.MAPPING:
+            said.update(of_table[spec.name])
+        for statement in spec.statements:
+            doubtful = (relations & set(_WORD.findall(statement.text))) - said
+            unsaid = doubtful and doubtful & (tables_read(statement.text) or frozenset())
+            if unsaid:
+                name = min(unsaid)
+                number = statement.line + _lines_before(statement.text, name)
+                raise CatalogError(f"{spec.path}:{number}: reads {name}, which its header 'depends' does not name")
+
+
+_WORD = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+def _lines_before(text: str, name: str) -> int:
+    """On which line of a statement a name stands first, counted from 0."""
+    match = re.search(rf"(?<![\w']){re.escape(name)}(?![\w'])", text)
+    return text.count("\n", 0, match.start()) if match else 0
 
 
 def _order(specs: list[Spec]) -> tuple[Spec, ...]:

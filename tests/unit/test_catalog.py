@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,17 +25,20 @@ from b44_assets.catalog import (
 from b44_assets.errors import CatalogError
 
 NOWHERE = Path("nowhere.sql")
+GIVEN = "select record_number, base44_id, null::uuid as id, '{}'::text[] as reasons, '{}'::jsonb[] as repairs, null::jsonb as unmapped"
 SMALL = {
     "functions/tag_functions.sql": "-- Tags.\nselect 1;\nselect 2;\n",
-    "tables/users.sql": "-- Accounts and\n-- profiles.\ncreate table users ();\n",
+    "tables/users.sql": "-- Accounts and\n-- profiles.\ncreate table users (id uuid primary key);\n",
     "tables/posts.sql": (
-        "-- Articles.\n-- partitions: month of created_at\n-- depends: users\ncreate table posts ();\n"
+        "-- Articles.\n-- partitions: month of created_at\n-- depends: users\ncreate table posts (id uuid);\n"
     ),
-    "mappings/users.sql": "-- What becomes of a User.\n-- entity: User\n-- fields: id, email\nselect 1\n",
+    "mappings/users.sql": "-- What becomes of a User.\n-- entity: User\n-- fields: id, email\n"
+    + GIVEN
+    + " from source\n",
     "mappings/posts.sql": (
         "-- What becomes of a Post.\n-- entity: Post\n-- depends: users,\n--   tag_functions\n"
         "-- fields: id, title, content, owner|owner_id\n-- html: content\n-- wide: content\n-- later: owner\n"
-        "-- numbered: slug in users by id, repaired\nselect 1\n"
+        "-- numbered: slug in users by id, repaired\n" + GIVEN + " from source\n"
     ),
     "indexes/posts_equality_indexes.sql": "-- Equality.\n-- on: posts\ncreate index idx_posts_slug on posts (slug);\n",
     "views/aaa.sql": (
@@ -92,7 +97,7 @@ def test_a_spec_says_what_its_file_says(tmp_path: Path) -> None:
     spec = small(tmp_path).table("posts")
     assert spec.description == "Articles."
     assert spec.depends == ("users",)
-    assert spec.statements == (Statement("create table posts ()", 4),)
+    assert spec.statements == (Statement("create table posts (id uuid)", 4),)
     assert spec.path == tmp_path / "tables/posts.sql"
     assert spec.digest == hashlib.sha256(SMALL["tables/posts.sql"].encode()).hexdigest()
     assert spec.period == Period("month", "created_at")
@@ -333,6 +338,125 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     folder(tmp_path)
     (tmp_path / "views/aaa.sql").write_bytes(b"-- caf\xe9\nselect 1;")
     assert complaint(tmp_path).startswith("views/aaa.sql: cannot be read: ")
+
+
+# -- what would fail later ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        GIVEN.replace("as unmapped", "as unmaped"),
+        f"with judged as ({GIVEN} from source)\nselect record_number, base44_id, id, reasons, repairs from judged",
+        "select 1",
+    ],
+)
+def test_a_mapping_that_lacks_a_column_is_named(tmp_path: Path, query: str) -> None:
+    folder(tmp_path, mappings__users=f"-- What becomes of a User.\n-- entity: User\n-- fields: id\n\n{query}\n")
+    message = complaint(tmp_path)
+    assert message.startswith("mappings/users.sql:5: a mapping must give ")
+    assert message.endswith("unmapped")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select * from source",
+        f"with a as ({GIVEN} from source) select a.* from a",
+        f"{GIVEN} from source union all {GIVEN} from source",
+        f"{GIVEN.replace('null::uuid as id', 'null::uuid id').replace('as reasons', chr(34) + 'reasons' + chr(34))} from source -- unmapped",
+        "select strange syntax $ of ; nobody".replace(";", ""),
+    ],
+)
+def test_a_mapping_that_gives_all_or_may_do_so_is_left_to_the_server(tmp_path: Path, query: str) -> None:
+    folder(tmp_path, mappings__users=f"-- What becomes of a User.\n-- entity: User\n-- fields: id\n{query}\n")
+    assert "users" in load_catalog(tmp_path).mappings
+
+
+def test_the_key_of_a_mapping_is_a_column_of_it(tmp_path: Path) -> None:
+    text = SMALL["mappings/users.sql"].replace("-- fields", "-- key: user_id\n-- fields")
+    assert complaint(folder(tmp_path, mappings__users=text)) == "mappings/users.sql:5: a mapping must give user_id"
+
+
+@pytest.mark.parametrize("kind", ["text", "bigint", "varchar(24)"])
+def test_a_key_that_is_no_uuid_is_named_with_its_line(tmp_path: Path, kind: str) -> None:
+    folder(tmp_path, tables__users=f"-- Accounts.\n\ncreate table users (\n  name text,\n  id {kind} primary key\n);\n")
+    assert complaint(tmp_path).startswith(f"tables/users.sql:5: id must be uuid, not {kind}")
+
+
+@pytest.mark.parametrize("kind", ["uuid", "UUID", "base44_id", "public.base44_id"])
+def test_a_key_that_is_a_uuid_or_a_type_of_the_app_is_none_of_the_catalogues_faults(tmp_path: Path, kind: str) -> None:
+    folder(tmp_path, tables__users=f"-- Accounts.\ncreate table users (name text, id {kind} primary key);\n")
+    assert "users" in load_catalog(tmp_path).mappings
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        ("views__aaa", "-- A view.\n-- depends: posts\ncreate materialized view aaa as\nselect 1 as one\n  from posts, users;\n"
+                       "create unique index u on aaa (one);", 5),
+        ("checks__sound", "-- All sound.\n-- on: posts\n\nselect 1 from posts where exists (select from users)", 4),
+        ("checks__sound", "-- All sound.\n-- on: posts\nselect 1 from public.users", 3),
+        ("mappings__users", "-- A user.\n-- entity: User\n-- fields: id\n" + GIVEN + " from source, aaa", 4),
+    ],
+)  # fmt: skip
+def test_a_table_that_is_read_and_not_declared_is_named_with_its_line(
+    tmp_path: Path, file: str, text: str, line: int
+) -> None:
+    folder(tmp_path, **{file: text})
+    read = "aaa" if file == "mappings__users" else "users"
+    expected = f"{file.replace('__', '/')}.sql:{line}: reads {read}, which its header 'depends' does not name"
+    assert complaint(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select id from posts",
+        "with users as (select 1) select 1 from users",
+        "select users from posts -- not from users",
+        "select 'from users' from posts, pg_class, source, migration.users, b44.users",
+        "select from users of nobody's syntax ((",
+    ],
+)
+def test_what_only_looks_like_a_table_that_is_read_needs_no_declaring(tmp_path: Path, query: str) -> None:
+    folder(tmp_path, checks__sound=f"-- All sound.\n-- on: posts\n{query.replace(chr(39) + 's', '')}\n")
+    assert "sound" in load_catalog(tmp_path).checks
+
+
+def test_a_sound_folder_is_read_without_the_parser_that_takes_long_to_import() -> None:
+    code = (
+        "import sys; from pathlib import Path; from b44_assets.catalog import load_catalog; load_catalog(Path('sql'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; print('sqlglot' in sys.modules)"],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("checks__sound", "-- All.\n-- on: posts\n-- severity: fatal\nselect 1", "checks/sound.sql:3: expected 'severity: error'"),
+        ("checks__sound", "-- All.\n-- on: posts\nselect 1; select 2", "checks/sound.sql:1: a check is one SELECT"),
+        ("checks__sound", "-- All.\n-- on: posts\ndelete from posts", "checks/sound.sql:1: a check is one SELECT"),
+        ("checks__sound", "-- All.\nselect 1", "checks/sound.sql:1: checks need a header 'on'"),
+        ("checks__sound", "-- All.\n-- on: tag_functions\nselect 1", "checks/sound.sql:2: tag_functions is no table"),
+    ],
+)  # fmt: skip
+def test_a_broken_check_is_named_with_the_line(tmp_path: Path, file: str, text: str, expected: str) -> None:
+    folder(tmp_path, **{file: text})
+    assert complaint(tmp_path).startswith(expected)
+
+
+def test_nothing_depends_on_a_check(tmp_path: Path) -> None:
+    folder(
+        tmp_path,
+        checks__sound="-- All.\n-- on: posts\nselect 1",
+        tables__users="-- Accounts.\n-- depends: sound\ncreate table users (id uuid);",
+    )
+    assert complaint(tmp_path).startswith("tables/users.sql:2: nothing can depend on sound, which makes nothing")
 
 
 # -- statements --------------------------------------------------------------------------------------------------------
