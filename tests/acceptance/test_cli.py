@@ -312,7 +312,7 @@ comment on table comments is 'Comments on posts';
 COMMENT_MAPPING = """\
 -- What becomes of a Comment record.
 -- entity: Comment
--- depends: users, identifier_functions, conversion_functions
+-- depends: users
 -- fields: id, author_id, body|text, created_date
 
 select f.record_number,

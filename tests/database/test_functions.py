@@ -8,7 +8,7 @@ import re
 import unicodedata
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, LiteralString
 
@@ -416,6 +416,124 @@ def test_integers_are_read_where_they_fit_in_32_bits(functions: Functions, value
     functions.compare("migration.as_integer", values, integer)
 
 
+_WIDE_INTEGERS = st.one_of(
+    _INTEGERS,
+    st.integers(-(2**65), 2**65).map(str),
+    st.sampled_from([2**63 - 1, 2**63, -(2**63), -(2**63) - 1]).map(str),
+    st.integers(1, 200).map(lambda length: "9" * length),
+    st.integers(1, 20_000).map(lambda length: f"1.{'0' * length}"),
+)
+
+
+@many
+@given(lists(_WIDE_INTEGERS))
+def test_integers_are_read_where_they_fit_in_64_bits(functions: Functions, values: list[str]) -> None:
+    def model(value: str) -> int | None:
+        match = re.fullmatch(r"([+-]?[0-9]+)(?:\.0*)?", value.strip(" \t\r\n")) if len(value) <= 100 else None
+        return int(match[1]) if match and -(2**63) <= int(match[1]) < 2**63 else None
+
+    functions.compare("migration.as_bigint", values, model)
+
+
+_NUMBERS = st.one_of(
+    _WIDE_INTEGERS,
+    st.floats(allow_nan=True, allow_infinity=True).map(repr),
+    st.decimals(allow_nan=True, allow_infinity=True).map(str),
+    st.text("0123456789+-.eE ", max_size=10),
+    st.sampled_from(
+        ["1e999", "1E-999", "1e1000", "-.5", "5.", ".", "+", "1_000", "0x1F", "inf", "nan", f"{'9' * 999}e999", "1e٣"]
+    ),
+)
+
+
+@many
+@given(lists(_NUMBERS))
+def test_numbers_are_read_exactly(functions: Functions, values: list[str]) -> None:
+    def model(value: str) -> Decimal | None:
+        form = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
+        text = value.strip(" \t\r\n")
+        return Decimal(text) if len(value) <= 1000 and re.fullmatch(form, text) else None
+
+    functions.compare("migration.as_numeric", values, model)
+
+
+_DAYS = st.one_of(
+    st.dates().map(lambda day: day.isoformat()),
+    st.builds("{:04}-{:02}-{:02}".format, st.integers(0, 9999), st.integers(0, 13), st.integers(0, 32)),
+    st.sampled_from(
+        ["2024-02-29", "2023-02-29", "1900-02-29", "2000-02-29", "today", "infinity", "2025-7-1", "٢٠٢٦-٠١-٠١"]
+    ),
+    st.text("0123456789-", max_size=11),
+)
+_BEHIND_DAYS = st.sampled_from(
+    [
+        "",
+        "",
+        " ",
+        "T00:00",
+        " 00:00:00",
+        "T00:00:00.000Z",
+        "T00:00:00+00:00",
+        "T00:00Z",
+        "T12:00",
+        "T00:00:01",
+        "+02",
+        "T00:00+01:00",
+    ]
+)
+
+
+@many
+@given(lists(st.tuples(st.sampled_from(["", "\n"]), _DAYS, _BEHIND_DAYS).map("".join)))
+def test_days_are_read_where_no_time_of_day_is_lost(functions: Functions, values: list[str]) -> None:
+    def model(value: str) -> date | None:
+        form = r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ]00:00(?::00(?:\.0+)?)?(?: ?(?:Z|[+-]00(?::?00)?))?)?"
+        match = re.fullmatch(form, value.strip(" \t\r\n"))
+        try:
+            return date.fromisoformat(match[1]) if match else None
+        except ValueError:
+            return None
+
+    functions.compare("migration.as_date", values, model)
+
+
+_TIMES = st.one_of(
+    st.times().map(lambda moment: moment.isoformat()),
+    st.builds("{:02}:{:02}:{:02}".format, st.integers(0, 25), st.integers(0, 61), st.integers(0, 61)),
+    st.builds("{:02}:{:02}".format, st.integers(0, 24), st.integers(0, 60)),
+    st.sampled_from(
+        [
+            "24:00",
+            "23:59:59.9999999",
+            "12:00:00.1000000000",
+            f"12:00:00.{'0' * 500}",
+            "now",
+            "allballs",
+            "9:00",
+            "09:00 PM",
+        ]
+    ),
+    st.text("0123456789:.", max_size=9),
+)
+
+
+@many
+@given(lists(_TIMES))
+def test_times_of_day_are_read_to_the_microsecond(functions: Functions, values: list[str]) -> None:
+    def model(value: str) -> time | None:
+        match = re.fullmatch(r"([0-9]{2}:[0-9]{2})(:[0-9]{2}(\.[0-9]{1,6}0*)?)?", value.strip(" \t\r\n"))
+        try:
+            return (
+                time.fromisoformat((match[1] + (match[2] or ":00") + ("" if match[3] else ".") + "000000")[:15])
+                if match
+                else None
+            )
+        except ValueError:
+            return None
+
+    functions.compare("migration.as_time", values, model)
+
+
 _BOOLEANS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
 
 
@@ -435,7 +553,8 @@ def test_booleans_are_the_contracts_words_in_any_case(functions: Functions, valu
 
 
 def test_null_stays_null(functions: Functions) -> None:
-    for name in ("as_timestamp", "as_integer", "as_boolean", "as_jsonb", "object_id_time"):
+    readers = ("timestamp", "integer", "bigint", "numeric", "date", "time", "boolean", "jsonb", "text_array")
+    for name in (*(f"as_{kind}" for kind in readers), "object_id_time"):
         assert functions.one(f"migration.{name}", None) is None
     for name in ("b44.trim", "b44.present", "b44.slug", "base44_uuid"):
         assert functions.one(name, None) is None
@@ -454,6 +573,25 @@ def test_json_keeps_its_value(functions: Functions, values: list[Any]) -> None:
     texts = [json.dumps(value, ensure_ascii=False) for value in values]
     found = functions.map("migration.as_jsonb", texts, shown="{}::text")
     assert [json.loads(text) for text in found] == values
+
+
+@many
+@given(lists(_JSON))
+@example([[], [None], ["a", 1, True, None], [[1]], [{}], "[]"])
+def test_texts_are_read_from_a_flat_array(functions: Functions, values: list[Any]) -> None:
+    def model(value: Any) -> list[str | None] | None:
+        if not isinstance(value, list) or any(isinstance(item, (list, dict)) for item in value):  # pyright: ignore[reportUnknownVariableType]
+            return None
+        return [item if item is None or isinstance(item, str) else json.dumps(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+
+    texts = [json.dumps(value) for value in values]
+    found = functions.map("migration.as_text_array", texts)
+    assert list(zip(texts, found, strict=True)) == list(zip(texts, map(model, values), strict=True))
+
+
+@pytest.mark.parametrize("text", ["", "a, b", "{a,b}", "[1,]", '["\\u0000"]'])
+def test_what_is_no_array_gives_no_texts(functions: Functions, text: str) -> None:
+    assert functions.one("migration.as_text_array", text) is None
 
 
 _KEYS = st.sampled_from(["a", "b", "a:", "\u00e9", '"', "\\"])

@@ -57,6 +57,87 @@ return case
   else migration.as_signed_integer(value)
 end;
 
+create or replace function migration.as_bigint(value text) returns bigint
+language plpgsql immutable strict parallel safe
+set search_path = public, pg_temp
+as $$
+begin
+  if length(value) <= 100 and value ~ E'^[ \t\r\n]*[+-]?[0-9]+([.]0*)?[ \t\r\n]*$'
+      and value::numeric between -9223372036854775808 and 9223372036854775807 then
+    return value::numeric::bigint;
+  end if;
+  return null;
+end
+$$;
+
+-- As JSON writes numbers, and with a leading + or zeros. What numeric can hold depends on digits and exponent together; both are
+-- bounded far below it, and far above what a double can.
+create or replace function migration.as_numeric(value text) returns numeric
+language plpgsql immutable strict parallel safe
+set search_path = public, pg_temp
+as $$
+begin
+  if length(value) <= 1000 and value ~ E'^[ \t\r\n]*[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]{1,3})?[ \t\r\n]*$' then
+    return value::numeric;
+  end if;
+  return null;
+end
+$$;
+
+-- A day, also where it is written as its midnight; a time of day besides would be lost.
+create or replace function migration.as_date(value text) returns date
+language plpgsql immutable strict parallel safe
+set search_path = public, pg_temp
+as $$
+declare
+  point constant text := btrim(value, E' \t\r\n');
+  first_of_month date;
+begin
+  if point ~ '^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([T ]00:00(:00([.]0+)?)?( ?([Zz]|[+-]00(:?00)?))?)?$'
+      and point !~ '^0000' then
+    first_of_month := make_date(substr(point, 1, 4)::integer, substr(point, 6, 2)::integer, 1);
+    if substr(point, 9, 2)::integer <= extract(day from first_of_month + interval '1 month' - interval '1 day') then
+      return first_of_month + substr(point, 9, 2)::integer - 1;
+    end if;
+  end if;
+  return null;
+end
+$$;
+
+create or replace function migration.as_time(value text) returns time
+language plpgsql stable strict parallel safe
+set search_path = public, pg_temp
+as $$
+declare
+  point constant text := btrim(value, E' \t\r\n');
+begin
+  if point ~ '^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6}0*)?)?$' then
+    return substr(point, 1, 15)::time;
+  end if;
+  return null;
+end
+$$;
+
+-- From a JSON array of texts, numbers and booleans; null where it holds anything else, which an array of texts would not tell apart.
+create or replace function migration.as_text_array(value text) returns text[]
+language plpgsql immutable strict parallel safe
+set search_path = public, pg_temp
+as $$
+declare
+  items jsonb;
+begin
+  if b44.is_json(value) then
+    items := value::jsonb;
+    if jsonb_typeof(items) = 'array' then
+      if not exists (select from jsonb_array_elements(items) i where jsonb_typeof(i) in ('array', 'object')) then
+        return array(select i.item from jsonb_array_elements_text(items) with ordinality i (item, place) order by i.place);
+      end if;
+    end if;
+  end if;
+  return null;
+end
+$$;
+
 create or replace function migration.as_boolean(value text) returns boolean
 language sql immutable parallel safe
 return case
@@ -159,6 +240,7 @@ begin
   if current_setting('server_version_num')::integer < 160000 and to_regprocedure('migration.as_timestamp(text)') is not null then
     alter function migration.as_timestamp(text) parallel unsafe;
     alter function migration.as_jsonb(text) parallel unsafe;
+    alter function migration.as_text_array(text) parallel unsafe;
   end if;
 end
 $$;
@@ -178,6 +260,11 @@ return coalesce((select jsonb_object_agg(f.key, f.value) from jsonb_each_text(fi
 comment on function migration.as_timestamp(text) is 'A point in time from ISO 8601 text, UTC where no zone is given; null where it is none';
 comment on function migration.as_signed_integer(text) is 'A 32-bit integer from text that may have a sign or a fraction of zeros';
 comment on function migration.as_integer(text) is 'A 32-bit integer from text; null where it does not fit';
+comment on function migration.as_bigint(text) is 'A 64-bit integer from text that may have a sign or a fraction of zeros; null where it does not fit';
+comment on function migration.as_numeric(text) is 'A number of any precision from text; null where it is none';
+comment on function migration.as_date(text) is 'A day from ISO 8601 text, also as its midnight; null where it is none';
+comment on function migration.as_time(text) is 'A time of day (HH:MM, seconds and their fraction may follow) from text; null where it is none';
+comment on function migration.as_text_array(text) is 'Texts from a JSON array of texts, numbers and booleans; null where it is none';
 comment on function migration.as_boolean(text) is 'true/t/yes/1 and false/f/no/0 in any case; null otherwise';
 comment on function migration.as_jsonb(text) is 'JSON from text; null where it is none';
 comment on function migration.repeats_keys(text, jsonb) is 'Whether a key stands more than once in an object of a JSON text';
@@ -192,6 +279,11 @@ revoke all on routine
   migration.as_timestamp(text),
   migration.as_signed_integer(text),
   migration.as_integer(text),
+  migration.as_bigint(text),
+  migration.as_numeric(text),
+  migration.as_date(text),
+  migration.as_time(text),
+  migration.as_text_array(text),
   migration.as_boolean(text),
   migration.as_jsonb(text),
   migration.repeats_keys(text, jsonb),
