@@ -427,6 +427,7 @@ _WIDE_INTEGERS = st.one_of(
 
 @many
 @given(lists(_WIDE_INTEGERS))
+@example(["9223372036854775807", "9223372036854775808", "-9223372036854775808", "-9223372036854775809"])
 def test_integers_are_read_where_they_fit_in_64_bits(functions: Functions, values: list[str]) -> None:
     def model(value: str) -> int | None:
         match = re.fullmatch(r"([+-]?[0-9]+)(?:\.0*)?", value.strip(" \t\r\n")) if len(value) <= 100 else None
@@ -448,6 +449,7 @@ _NUMBERS = st.one_of(
 
 @many
 @given(lists(_NUMBERS))
+@example(["1e999", "1e1000", "-1.50E-3", "+.5", "1" * 1001])
 def test_numbers_are_read_exactly(functions: Functions, values: list[str]) -> None:
     def model(value: str) -> Decimal | None:
         form = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
