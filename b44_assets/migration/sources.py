@@ -252,7 +252,8 @@ def no_seed(table: Spec, alias: str) -> sql.Composable:
     """Whether a row of a table is none of those that the table's file puts into it."""
     if table.seed is None:
         return sql.SQL("true")
-    return sql.SQL("({} in ({})) is not true").format(
+    # As text: a table of somebody else's, which is told apart by this as well, may have a column of another type.
+    return sql.SQL("({}::text in ({})) is not true").format(
         sql.Identifier(alias, table.seed.column), sql.SQL(", ").join(map(sql.Literal, table.seed.values))
     )
 

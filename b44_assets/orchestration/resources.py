@@ -96,7 +96,7 @@ class Migration:
         with self.session(context) as session:
             if context.run.run_id not in self._installed:
                 need_room(session, ["/".join(key.path) for key in context.job_def.asset_layer.executable_asset_keys])
-                install_runtime(session)
+                install_runtime(session, over=migration_state(session).over)
                 self._installed.add(context.run.run_id)
             yield session
 

@@ -26,11 +26,15 @@ _RELATION = re.compile(
 _STATE = ("b44/schema", "b44/migration_state")
 
 
-def install_runtime(session: Session) -> bool:
+def install_runtime(session: Session, *, over: bool = False) -> bool:
     """Bring the program's own tables and functions into the target; does nothing where they are as this version has them.
 
     All in one transaction. What an earlier version has made is changed in place: then the functions of the app are made anew
     in the same transaction, since those of the earlier version call what is no longer there under its old name.
+
+    Args:
+        session: The run.
+        over: Whether the migration is over, and its tables, dropped by hand perhaps, are not to come back.
 
     Returns:
         Whether anything had to be done.
@@ -42,9 +46,9 @@ def install_runtime(session: Session) -> bool:
 
     def install() -> bool:
         with session.connection("install schema b44") as conn:
-            if _installed(conn) == (wanted, *_made(conn, session)):
+            if _installed(conn) == (wanted, *_made(conn, session, over)):
                 return False
-            change(session, conn, lambda c: _install(c, session, wanted))
+            change(session, conn, lambda c: _install(c, session, wanted, over))
             return True
 
     return persevering(session, install)
@@ -96,21 +100,22 @@ def public_functions(catalog: Catalog) -> frozenset[str]:
 def runtime_drift(conn: Connection, session: Session) -> str | None:
     """Tell in a line what differs between the program's own objects and what was installed; None where nothing does."""
     installed = _installed(conn)
-    if installed is None or installed[1] == _made(conn, session)[0]:
+    if installed is None or installed[1] == _made(conn, session, over=True)[0]:
         return None
     return "functions or tables of schema b44 were changed by hand (b44 migrate makes them anew)"
 
 
-def _install(conn: Connection, session: Session, digest: str) -> None:
+def _install(conn: Connection, session: Session, digest: str, over: bool) -> None:
     with conn.transaction():
         hold_schema_lock(conn)
         upgraded = bool(scalar(conn, "select to_regprocedure('public.base44_trim(text)') is not null"))
         for spec in session.catalog.of(Kind.RUNTIME, *((Kind.FUNCTION,) if upgraded else ())):
-            apply_on(conn, spec)
+            if not over or spec.kind is Kind.FUNCTION or spec.name.startswith(STAYING):
+                apply_on(conn, spec)
         conn.execute(
             "insert into b44.runtime_version (digest) values (%s)"
             " on conflict (only_row) do update set digest = excluded.digest, installed_at = excluded.installed_at",
-            (" ".join((digest, *_made(conn, session))),),
+            (" ".join((digest, *_made(conn, session, over))),),
         )
 
 
@@ -122,11 +127,11 @@ def _installed(conn: Connection) -> tuple[str, ...] | None:
     return None if digests is None else tuple(digests.split())
 
 
-def _made(conn: Connection, session: Session) -> tuple[str, str]:
+def _made(conn: Connection, session: Session, over: bool) -> tuple[str, str]:
     """MD5 of what the files have made and stays, and of what goes, as it is now: what was changed by hand is made anew."""
     specs = session.catalog.of(Kind.RUNTIME)
     staying = _digest_of_objects(conn, [spec for spec in specs if spec.name.startswith(STAYING)])
-    if is_finished(conn):
+    if over or is_finished(conn):
         return staying, "-"
     return staying, _digest_of_objects(conn, [spec for spec in specs if not spec.name.startswith(STAYING)])
 
