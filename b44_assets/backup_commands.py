@@ -36,11 +36,11 @@ def _vault(**overrides: Any) -> Vault:
 
 
 @click.command()
-@click.option("--kind", type=click.Choice(KINDS), default="logical", show_default=True)
+@click.option("--kind", type=click.Choice(KINDS), default="logical", show_default=True, help="What to take.")
 @database_option
 @json_option
 def backup(kind: str, database_url: str | None, as_json: bool) -> None:
-    """Take a backup, and prove it: it is restored into a scratch server and compared with what the source held.
+    """Take a backup and verify it: it is restored into a scratch server and compared with what the source held.
 
     logical is a dump of the database. base is a copy of the whole cluster, incremental what has changed since, and wal what
     the server has archived: with these, any point in time can be recovered.

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from b44_assets import backup_commands, finish_command
+from b44_assets.config.quantities import month_from
 from b44_assets.errors import (
     B44Error,
     DatabaseError,
@@ -48,11 +49,11 @@ from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer, dagster_url, target_url
 from b44_assets.postgres.locks import HeldLock, watched
 from b44_assets.sample.command import sample_command
-from b44_assets.settings import Settings, month_from
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
     from b44_assets.catalog import Catalog
+    from b44_assets.config.settings import Settings
     from b44_assets.migration.verification import EntityAccount
     from b44_assets.session import Session
 
@@ -446,7 +447,13 @@ def status(database_url: str | None, as_json: bool) -> None:
 @main.command()
 @_export_option
 @database_option
-@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=3000,
+    show_default=True,
+    help="Where the web server listens, on 127.0.0.1.",
+)
 def dev(export: Path | None, database_url: str | None, port: int) -> None:
     """Start the Dagster web server and daemon on this machine, over the same runs and database."""
     settings = settings_with(export_dir=export, database_url=database_url)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error, DatabaseError
 from b44_assets.postgres.clients import Clients, available, choose, newest, shown
 from b44_assets.postgres.connect import connect, redact
 from b44_assets.postgres.embedded import EmbeddedServer
-from b44_assets.settings import Settings
 
 
 @dataclass(frozen=True)

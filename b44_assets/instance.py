@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from b44_assets.errors import B44Error
-from b44_assets.settings import Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+
+    from b44_assets.config.settings import Settings
 
 
 def packaged(name: str) -> Path:

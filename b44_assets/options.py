@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Column
 
-from b44_assets.settings import Settings
+if TYPE_CHECKING:
+    from b44_assets.config.settings import Settings
 
 out = functools.partial(Console, highlight=False)
 
@@ -33,7 +34,10 @@ def settings_with(**overrides: Any) -> Settings:
     Raises:
         SettingsError: One of them cannot be used.
     """
-    return Settings.load(**{name: value for name, value in overrides.items() if value is not None})
+    # Late: pydantic takes a third of a second, which `--help` need not wait for.
+    from b44_assets.config.settings import Settings
+
+    return Settings.load(**overrides)
 
 
 def right(name: str) -> Column:

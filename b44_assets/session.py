@@ -19,13 +19,14 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from b44_assets.catalog import Catalog
+from b44_assets.config.quantities import DEFAULT_PLAUSIBLE_YEARS, ContentFormat, Pace, QuarantineLimit
+from b44_assets.config.settings import Settings
 from b44_assets.errors import DatabaseError, FullDiskError, TransientDatabaseError
 from b44_assets.postgres.connect import CANCEL_SECONDS, cancelling, connect, renew, room_of_server
 from b44_assets.postgres.embedded import target_url
 from b44_assets.postgres.error_classes import FaultClass, backoff, classify, exhausted
 from b44_assets.postgres.locks import HeldLock, advisory_lock
 from b44_assets.postgres.locks import Session as Holder
-from b44_assets.settings import DEFAULT_PLAUSIBLE_YEARS, ContentFormat, Pace, QuarantineLimit, Settings
 
 T = TypeVar("T")
 

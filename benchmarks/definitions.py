@@ -22,8 +22,8 @@ from rich.table import Column, Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from b44_assets.catalog import load_catalog
+from b44_assets.config.settings import Settings
 from b44_assets.orchestration.code_location import build_definitions
-from b44_assets.settings import Settings
 from tests.support import write_app
 
 TRIES = 5

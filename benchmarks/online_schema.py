@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
+from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error
 from b44_assets.migration.load import load as load_records
 from b44_assets.migration.staging import stage
@@ -36,7 +37,6 @@ from b44_assets.schema.constraints import apply_constraints
 from b44_assets.schema.indexes import apply_indexes
 from b44_assets.schema.partitions import drain_default
 from b44_assets.session import Session
-from b44_assets.settings import Settings
 
 
 @dataclass

@@ -24,6 +24,8 @@ from rich.table import Column, Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
+from b44_assets.config.quantities import DEFAULT_BATCH_SIZE, DEFAULT_STREAMS, Pace
+from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error
 from b44_assets.migration.load import load as load_records
 from b44_assets.migration.plan import settle
@@ -32,7 +34,6 @@ from b44_assets.migration.verification import content_parity, row_parity
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.schema.apply import apply
 from b44_assets.session import Session
-from b44_assets.settings import DEFAULT_BATCH_SIZE, DEFAULT_STREAMS, Pace, Settings
 from benchmarks.measuring import MIB, fresh_database, load, own_peak_rss, server, server_cpu, timed, workplace
 
 T = TypeVar("T")

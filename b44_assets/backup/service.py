@@ -29,10 +29,10 @@ from b44_assets.backup.store import Store
 from b44_assets.backup.taking import check, describe, take, take_logical
 from b44_assets.backup.verification import verify
 from b44_assets.backup.wal_archive import Shipped, Waiting
+from b44_assets.config.settings import Settings
 from b44_assets.errors import BackupError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer, target_url
-from b44_assets.settings import Settings
 from b44_assets.wording import with_article
 
 Tell = Callable[[str], None]

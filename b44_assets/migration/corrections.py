@@ -10,6 +10,7 @@ from __future__ import annotations
 from psycopg import sql
 
 from b44_assets.catalog import TableMapping
+from b44_assets.config.quantities import ContentFormat
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.html import sanitize
 from b44_assets.migration.sources import (
@@ -24,7 +25,6 @@ from b44_assets.migration.sources import (
     with_columns,
 )
 from b44_assets.session import Connection, Session, columns_of, hold, persevering, scalar
-from b44_assets.settings import ContentFormat
 
 _DIGEST = "md5(jsonb_strip_nulls({})::text)"
 _TEXT = "select coalesce(jsonb_object_agg(key, value), '{{}}') from jsonb_each_text({})"

@@ -15,7 +15,7 @@ import nh3
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from b44_assets.settings import ContentFormat
+from b44_assets.config.quantities import ContentFormat
 
 CLEANING = "2"
 """Number of the rules below, noted with what is staged: another number makes the same file be read again."""

@@ -22,6 +22,7 @@ import psycopg
 from psycopg import errors, sql
 
 from b44_assets.catalog import TableMapping
+from b44_assets.config.quantities import month_text
 from b44_assets.errors import DatabaseError, SettingsError, ThresholdError, TransientDatabaseError
 from b44_assets.failpoints import failpoint
 from b44_assets.maintenance.vacuum import analyze, is_analyzed_whole, is_worth_sweeping, kept_from_autovacuum, vacuum
@@ -40,7 +41,6 @@ from b44_assets.session import (
     reason_of,
     scalar,
 )
-from b44_assets.settings import month_text
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import Field, Period, Spec, TableMapping
+from b44_assets.config.quantities import EARLIEST_MONTH
 from b44_assets.errors import DatabaseError
 from b44_assets.session import Connection, columns_of, reason_of, scalar
-from b44_assets.settings import EARLIEST_MONTH
 
 RECORD_NUMBER = "_record_number"
 SOURCE_FILE = "_source_file"

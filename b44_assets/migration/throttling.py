@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
+from b44_assets.config.quantities import Pace
 from b44_assets.postgres.error_classes import FaultClass, classify
 from b44_assets.session import Connection, reason_of
-from b44_assets.settings import Pace
 
 _SMALLEST_BATCH = 25
 """Below it, what a batch costs by itself counts for more than its records."""

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from urllib.parse import unquote, urlsplit
 
+from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error
-from b44_assets.settings import Settings
 
 TIMEOUT_SECONDS = 10
 ATTEMPTS = 3

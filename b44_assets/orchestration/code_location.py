@@ -7,6 +7,7 @@ import warnings
 import dagster as dg
 
 from b44_assets.catalog import Kind, load_catalog
+from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.orchestration.assets import build_assets
 from b44_assets.orchestration.backups import build_backup_checks, build_backups
@@ -17,7 +18,6 @@ from b44_assets.orchestration.resources import Migration, resource_of
 from b44_assets.orchestration.run_retention import build_forget_job
 from b44_assets.orchestration.sensors import build_sensors
 from b44_assets.session import Progress, silent
-from b44_assets.settings import Settings
 
 __all__ = ["MIGRATE_JOB", "VERIFY_JOB", "build_definitions", "definitions_of"]
 

@@ -16,6 +16,7 @@ from b44_assets.backup.retention import Expiry
 from b44_assets.backup.service import BackedUp
 from b44_assets.backup.wal_archive import Shipped
 from b44_assets.catalog import Spec
+from b44_assets.config.quantities import month_text
 from b44_assets.maintenance.index_maintenance import IndexUsage
 from b44_assets.maintenance.query_plans import QueryPlans
 from b44_assets.maintenance.size_metrics import Repaired, Sizes
@@ -37,7 +38,6 @@ from b44_assets.schema.introspection import TableDescription
 from b44_assets.schema.online_ddl import SchemaChange
 from b44_assets.schema.partitions import BoundsCheck, GlobalIds, PartitionSet
 from b44_assets.schema.row_checks import Violations
-from b44_assets.settings import month_text
 
 LISTED = 50
 """How many lines a table of metadata has at most."""

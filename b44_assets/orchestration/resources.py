@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 from b44_assets.catalog import Catalog
+from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error, FinishedError, NoRoomError, is_full, why
 from b44_assets.migration.finish import migration_state
 from b44_assets.postgres.locks import HeldLock
@@ -18,7 +19,6 @@ from b44_assets.postgres.locks import watched as lock_watched
 from b44_assets.schema.preflight import need_room
 from b44_assets.schema.runtime import install_runtime
 from b44_assets.session import Progress, Session, migrating, silent, unsaid
-from b44_assets.settings import Settings
 
 LOG_EVERY_SECONDS = 5.0
 

@@ -16,6 +16,7 @@ import dagster as dg
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from b44_assets.catalog import Catalog, Kind
+from b44_assets.config.settings import Settings
 from b44_assets.exports import discover
 from b44_assets.migration.finish import migration_state
 from b44_assets.migration.progress import (
@@ -34,7 +35,6 @@ from b44_assets.orchestration.partitions import RANGE_END, RANGE_START, is_month
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.run_retention import UNFINISHED, end_abandoned_runs
 from b44_assets.orchestration.schedules import PARTITIONS_JOB
-from b44_assets.settings import Settings
 
 RETRIES_OF_A_FAILED_BATCH = 3
 """How often what failed is run again by itself; then it is a person's turn."""

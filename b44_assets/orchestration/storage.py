@@ -11,8 +11,8 @@ from dagster import Field, StringSource
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 
+from b44_assets.config.settings import Settings
 from b44_assets.postgres.embedded import dagster_url
-from b44_assets.settings import Settings
 
 
 class EventLogStorage(PostgresEventLogStorage):

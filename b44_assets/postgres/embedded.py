@@ -34,11 +34,13 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 from urllib.parse import quote
 
 from b44_assets.errors import DatabaseError, is_full, said_with_remedy, why
-from b44_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from b44_assets.config.settings import Settings
 
 MAJOR_VERSION = 18
 SUPERUSER = "postgres"

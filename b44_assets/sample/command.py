@@ -25,10 +25,16 @@ def sample_command(progress: Callable[[], AbstractContextManager[Report]]) -> cl
 
     @click.command("sample")
     @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-    @click.option("--users", type=click.IntRange(min=1), default=60, show_default=True)
-    @click.option("--posts", type=click.IntRange(min=0), default=400, show_default=True)
-    @click.option("--seed", type=int, default=1, show_default=True)
-    @click.option("--dialect", type=click.Choice(DIALECTS), default="2026-06", show_default=True)
+    @click.option("--users", type=click.IntRange(min=1), default=60, show_default=True, help="Users to invent.")
+    @click.option("--posts", type=click.IntRange(min=0), default=400, show_default=True, help="Posts to invent.")
+    @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same export.")
+    @click.option(
+        "--dialect",
+        type=click.Choice(DIALECTS),
+        default="2026-06",
+        show_default=True,
+        help="How the files are written: as Base44 did at that time, by a spreadsheet, or by its API.",
+    )
     def sample(directory: Path, users: int, posts: int, seed: int, dialect: str) -> None:
         """Write a synthetic export, with the truth about it in truth.json, for trying out and for benchmarks."""
         with progress() as show:

@@ -18,11 +18,11 @@ import psycopg
 from psycopg import errors, sql
 
 from b44_assets.catalog import Period, Spec
+from b44_assets.config.quantities import EARLIEST_MONTH
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.apply import apply
 from b44_assets.schema.online_ddl import enduring
 from b44_assets.session import Connection, Progress, Session, columns_of, reason_of, scalar
-from b44_assets.settings import EARLIEST_MONTH
 
 LOCK_PATIENCE_MS = 60
 """How long a step waits for its locks: as long as others then wait, and some milliseconds of work are to come."""

@@ -17,9 +17,9 @@ import pytest
 from psycopg import sql
 
 from b44_assets.backup.encryption import Key
+from b44_assets.config.settings import Settings
 from b44_assets.orchestration.code_location import build_definitions
 from b44_assets.postgres.embedded import EmbeddedServer
-from b44_assets.settings import Settings
 from tests.acceptance.support import REPOSITORY, Command, Result, environment, rows, value, versions_of_rows
 from tests.support import Pg15, database_url, made_once, write_app
 

@@ -11,11 +11,11 @@ import psycopg
 import pytest
 
 from b44_assets.catalog import Kind, load_catalog
+from b44_assets.config.settings import Settings
 from b44_assets.errors import DatabaseError
 from b44_assets.postgres.embedded import install_dir
 from b44_assets.schema.runtime import install_runtime, require_runtime
 from b44_assets.session import Session
-from b44_assets.settings import Settings
 from tests.acceptance.support import Command
 
 HERE = Path(__file__).parent / "version_0_1"

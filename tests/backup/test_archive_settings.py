@@ -21,10 +21,10 @@ from b44_assets.backup.restoring import restore_physical
 from b44_assets.backup.service import Vault, archive_wal, back_up, ship_wal
 from b44_assets.backup.taking import describe
 from b44_assets.backup.wal_archive import ship, wal_files
+from b44_assets.config.settings import Settings
 from b44_assets.errors import BackupError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer, quoted_setting
-from b44_assets.settings import Settings
 from tests.support import PG15_BIN, Pg15, ordinary_account, run_as
 
 

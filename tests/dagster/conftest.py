@@ -16,6 +16,7 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import Kind, load_catalog
+from b44_assets.config.settings import Settings
 from b44_assets.migration.load import load
 from b44_assets.migration.staging import stage
 from b44_assets.orchestration.code_location import definitions_of
@@ -23,7 +24,6 @@ from b44_assets.orchestration.resources import Migration
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.schema.build import build
 from b44_assets.session import Session
-from b44_assets.settings import Settings
 from tests.support import database_url, made_once
 
 USERS = 6

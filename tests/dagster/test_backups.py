@@ -12,9 +12,9 @@ import pytest
 
 from b44_assets.backup.service import Vault
 from b44_assets.catalog import load_catalog
+from b44_assets.config.settings import Settings
 from b44_assets.orchestration.code_location import definitions_of
 from b44_assets.orchestration.resources import Migration
-from b44_assets.settings import Settings
 from tests.dagster.test_runs import QUIET
 
 

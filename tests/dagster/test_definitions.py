@@ -19,10 +19,10 @@ from dagster._core.instance.config import dagster_instance_config
 from dagster._utils.schedules import cron_string_iterator
 
 from b44_assets.catalog import load_catalog
+from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.migration.lineage import Origin, origins
 from b44_assets.orchestration.code_location import MIGRATE_JOB, VERIFY_JOB, build_definitions
-from b44_assets.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 TABLES = ("users", "categories", "posts", "events", "user_preferences", "user_sessions", "audit_logs")

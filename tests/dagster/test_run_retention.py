@@ -27,7 +27,7 @@ import sys
 import dagster as dg
 from b44_assets.orchestration.code_location import build_definitions
 from b44_assets.orchestration.run_retention import PROCESS_TAG, this_process
-from b44_assets.settings import Settings
+from b44_assets.config.settings import Settings
 
 with dg.DagsterInstance.local_temp(sys.argv[1]) as instance:
     build_definitions(Settings.load()).resolve_job_def("delta").execute_in_process(

@@ -14,11 +14,11 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import load_catalog
+from b44_assets.config.settings import Settings
 from b44_assets.orchestration.code_location import MIGRATE_JOB, VERIFY_JOB, definitions_of
 from b44_assets.orchestration.resources import Migration
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.sample import write_sample
-from b44_assets.settings import Settings
 from tests.support import keep_posts
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

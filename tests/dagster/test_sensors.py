@@ -249,9 +249,8 @@ def test_sensors_say_so_where_there_is_nothing_to_look_at(empty: Place) -> None:
 
 
 def test_without_a_folder_of_exports_the_sensor_says_what_to_set(empty: Place, tmp_path: Path) -> None:
-    from dataclasses import replace
 
-    place = Place(replace(empty.settings, export_dir=None), empty.export, empty.instance)
+    place = Place(empty.settings.model_copy(update={"export_dir": None}), empty.export, empty.instance)
     assert place.tick("changed_exports").skip_message == "B44_EXPORT_DIR is not set"
 
 

@@ -18,13 +18,13 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
+from b44_assets.config.quantities import Pace
 from b44_assets.migration.load import Load, load
 from b44_assets.migration.staging import StagedExport, stage
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.schema.apply import apply
 from b44_assets.session import Connection, Session
-from b44_assets.settings import Pace
 from tests.support import database_url
 
 SQL_DIR = Path(__file__).resolve().parents[2] / "sql"

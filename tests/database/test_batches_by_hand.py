@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 from psycopg import errors
 
+from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.migration.progress import settle_again
-from b44_assets.settings import QuarantineLimit
 from tests.database.conftest import Record, Target, object_id, post, user
 
 USERS = [

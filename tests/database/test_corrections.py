@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.errors import DatabaseError, ThresholdError
 from b44_assets.migration.rollback import undo_run
-from b44_assets.settings import QuarantineLimit
 from tests.database.conftest import Record, Target, object_id, post, uuid_of
 from tests.database.test_delta import NEW, article, person, sound
 

@@ -12,12 +12,12 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import Kind, constraint_definitions
+from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.errors import ThresholdError
 from b44_assets.migration.plan import settle
 from b44_assets.migration.sources import target_columns
 from b44_assets.migration.verification import content_parity, export_applied, row_parity
 from b44_assets.schema.apply import apply
-from b44_assets.settings import QuarantineLimit
 from tests.database.conftest import Record, Target, object_id, post, user, uuid_of
 
 OLD, NEW = "2026-03-01T00:00:00", "2026-03-02T00:00:00"

@@ -21,10 +21,10 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from b44_assets.config.settings import Settings
 from b44_assets.errors import DatabaseError
 from b44_assets.postgres import embedded as module
 from b44_assets.postgres.embedded import EmbeddedServer, configuration, dagster_url, target_url
-from b44_assets.settings import Settings
 from tests.support import ordinary_account
 
 REPOSITORY = Path(__file__).resolve().parents[2]

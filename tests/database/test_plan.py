@@ -15,10 +15,10 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import load_catalog
+from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.errors import DatabaseError, ThresholdError
 from b44_assets.migration.plan import Settlement, settle
 from b44_assets.session import Connection
-from b44_assets.settings import QuarantineLimit
 from tests.database.conftest import SQL_DIR, Target, object_id, post, user, uuid_of
 
 

@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind
+from b44_assets.config.quantities import Pace
 from b44_assets.errors import DatabaseError
 from b44_assets.maintenance.query_plans import query_plans
 from b44_assets.migration.load import load
@@ -23,7 +24,6 @@ from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.health import constraints_valid, foreign_keys_hold, indexes_valid
 from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session
-from b44_assets.settings import Pace
 from tests.database.conftest import new_database
 from tests.faults.scenario import FIRST, State, differences, state, write_exports
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from psycopg import sql
 
+from b44_assets.config.quantities import ContentFormat
 from b44_assets.errors import ExportError
 from b44_assets.failpoints import armed
 from b44_assets.migration.corrections import correct
 from b44_assets.migration.unmapped_entities import UnmappedEntity, keep_strays, unmapped_entities
 from b44_assets.migration.verification import content_parity
 from b44_assets.session import Connection
-from b44_assets.settings import ContentFormat
 from tests.database.conftest import Outcome, Record, Target, object_id, post, user, uuid_of
 
 

@@ -15,10 +15,10 @@ import pytest
 from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
+from b44_assets.config.quantities import Pace
 from b44_assets.migration.throttling import Blindness, Pacer
 from b44_assets.postgres.connect import connect
 from b44_assets.session import Connection
-from b44_assets.settings import Pace
 
 NO_LIMIT = Pace(max_replication_lag=None, max_lock_queue=None)
 QUEUE_OF_NONE = Pace(max_replication_lag=None, max_lock_queue=0)

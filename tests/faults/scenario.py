@@ -18,6 +18,7 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind
+from b44_assets.config.quantities import Pace
 from b44_assets.migration.load import load
 from b44_assets.migration.rollback import undo_run
 from b44_assets.migration.staging import stage
@@ -26,7 +27,6 @@ from b44_assets.schema.build import build
 from b44_assets.schema.indexes import apply_indexes
 from b44_assets.schema.views import refresh
 from b44_assets.session import Connection, Session
-from b44_assets.settings import Pace
 from tests.database.conftest import Record, object_id, post, user
 
 FIRST, SECOND = "first", "second"

@@ -13,12 +13,12 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
+from b44_assets.config.settings import Settings
 from b44_assets.migration.load import load
 from b44_assets.migration.staging import stage
 from b44_assets.sample import write_sample
 from b44_assets.schema.build import ON_A_TABLE, build
 from b44_assets.session import Session
-from b44_assets.settings import Settings
 from tests.support import database_url, keep_posts
 
 

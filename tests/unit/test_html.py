@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from b44_assets.config.quantities import ContentFormat
 from b44_assets.migration.html import sanitize, sanitized_column
-from b44_assets.settings import ContentFormat
 
 ADDRESSES = (
     "action", "archive", "background", "cite", "classid", "code", "codebase", "data", "dynsrc", "formaction", "href", "icon",

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from b44_assets.config.quantities import Pace, Pause
 from b44_assets.migration.throttling import Pacer
 from b44_assets.session import Connection
-from b44_assets.settings import Pace, Pause
 
 UNLIMITED = Pace(max_replication_lag=None, max_lock_queue=None)
 NO_CONNECTION = cast(Connection, None)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -9,17 +12,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from b44_assets.errors import SettingsError
-from b44_assets.settings import (
+from b44_assets.config.quantities import (
     EARLIEST_MONTH,
     ContentFormat,
     Pace,
     Pause,
     QuarantineLimit,
-    Settings,
     month_from,
     month_text,
 )
+from b44_assets.config.settings import Settings
+from b44_assets.errors import SettingsError
 
 
 def load(directory: Path, **environ: str) -> Settings:
@@ -162,7 +165,7 @@ def test_options_win_over_everything_and_none_is_no_option(tmp_path: Path) -> No
 
 def test_a_misspelt_option_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="batch_sise"):
-        Settings.load({}, tmp_path, batch_sise=1)  # pyright: ignore[reportCallIssue]
+        Settings.load({}, tmp_path, batch_sise=1)
 
 
 @pytest.mark.parametrize("blank", ["", "  "])
@@ -268,6 +271,64 @@ def test_a_wrong_value_is_named_in_one_line_with_what_would_be_right(
     assert "secret" not in message
 
 
+SECRETS = {
+    "database_url": "mysql://app:secret@db/shop",
+    "dagster_pg_url": "sqlite:///secret.db",
+    "alert_webhook": "secret",
+    "smtp_url": "secret",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("as_option", [False, True])
+def test_no_error_shows_what_may_be_a_password(tmp_path: Path, name: str, as_option: bool) -> None:
+    with pytest.raises(SettingsError) as caught:
+        if as_option:
+            Settings.load({}, tmp_path, **{name: SECRETS[name]})
+        else:
+            load(tmp_path, **{Settings.variable(name): SECRETS[name]})
+
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+    assert "secret" not in str(caught.value.__context__)
+
+
+def test_a_wrong_option_is_named_and_not_the_variable_that_it_stands_above(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^--database-url must be"):
+        Settings.load({"B44_DATABASE_URL": "postgresql://db/shop"}, tmp_path, database_url="mysql://db/shop")
+
+
+def test_a_name_in_another_case_is_another_variable(tmp_path: Path) -> None:
+    assert load(tmp_path, b44_batch_size="none", B44_Home="elsewhere") == load(tmp_path)
+
+
+def test_settings_that_are_made_by_hand_read_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("B44_BATCH_SIZE", "7")
+
+    assert Settings(home=tmp_path, sql_dir=tmp_path).batch_size == 20_000
+
+
+def test_settings_cannot_be_changed(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+
+    with pytest.raises(ValueError, match="frozen"):
+        settings.batch_size = 7  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_folder_whose_name_is_not_utf8_is_taken(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+
+    assert load(tmp_path, B44_BACKUP_URL=name).backup_location == f"{tmp_path}/{name}"
+    assert load(tmp_path, B44_HOME=name).home == tmp_path / name
+
+
+def test_the_command_line_starts_without_pydantic() -> None:
+    """Its import takes longer than all of `b44 --help`."""
+    script = "import sys, b44_assets.cli; sys.exit('pydantic' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 @given(st.dates())
 def test_a_month_is_read_as_it_is_written(day: date) -> None:
     month = day.replace(day=1)
@@ -337,7 +398,7 @@ def test_a_percentage_is_exact_at_its_edge(thousandths: int, read: int) -> None:
 def test_any_text_is_either_a_limit_or_refused_in_one_line(text: str) -> None:
     try:
         limit = QuarantineLimit.parse(text)
-    except SettingsError as error:
+    except ValueError as error:
         assert "\n" not in str(error)
     else:
         assert QuarantineLimit.parse(str(limit)).exceeded(10**12, 10**12) == limit.exceeded(10**12, 10**12)

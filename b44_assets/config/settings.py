@@ -1,0 +1,340 @@
+"""The settings of one process, read once from the environment into one frozen object.
+
+Every variable may also stand in a `.env` file in the working directory; where both have it, the real environment wins.
+A variable that is set but blank counts as not set. Nothing here opens a connection or creates a folder.
+
+Importing pydantic takes a third of a second, so what the command line imports at its start imports this module when it
+loads the settings, and for its types only otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    AliasGenerator,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from b44_assets.config import quantities
+from b44_assets.config.quantities import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_MAX_LOCK_QUEUE,
+    DEFAULT_MAX_REPLICATION_LAG,
+    DEFAULT_PLAUSIBLE_YEARS,
+    EARLIEST_MONTH,
+    LIVE,
+    ContentFormat,
+    Pace,
+    Pause,
+    QuarantineLimit,
+    month_text,
+)
+from b44_assets.errors import SettingsError
+
+_MOST_PLAUSIBLE_YEARS = 1000
+# PostgreSQL keeps lock_timeout in a signed 32-bit number of milliseconds.
+_MAX_TIMEOUT_MS = 2**31 - 1
+_WEBHOOK = re.compile(r"https?://[^\s/]+\S*")
+_MAIL_SERVER = re.compile(r"smtps?://[^\s/]+/?")
+_ADDRESS = re.compile(r"[^@\s,<>]+@[^@\s,<>]+")
+_URL = re.compile(r"(?:postgresql|postgres)(?:\+[a-z0-9]+)?://(?P<rest>.*)", re.DOTALL)
+
+_FOLDERS = ("export_dir", "sql_dir", "home", "wal_dir", "pg_bin")
+_OPTIONS = {"database_url": "--database-url", "export_dir": "--export"}
+"""The options of the command line that stand above a variable."""
+
+
+def _text(parse: Callable[[str], Any]) -> BeforeValidator:
+    """Reads what came as text; a value of the right type, as an option gives it, is taken as it is."""
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+def _first_month(month: date) -> date:
+    if month.day != 1:
+        raise ValueError("the first day of a month")
+    if month < EARLIEST_MONTH:
+        raise ValueError(f"a month from {month_text(EARLIEST_MONTH)} on")
+    if month > datetime.now(UTC).date():
+        raise ValueError("no later than this month")
+    return month
+
+
+def _plausible(years: int) -> int:
+    if not 1 <= years <= _MOST_PLAUSIBLE_YEARS:
+        raise ValueError(f"a whole number from 1 to {_MOST_PLAUSIBLE_YEARS}")
+    return years
+
+
+def _at_least_one(number: int) -> int:
+    if number < 1:
+        raise ValueError("a whole number of at least 1")
+    return number
+
+
+def _bounded(ms: int) -> int:
+    # PostgreSQL reads 0 as "wait for ever", the opposite of what a bound is for.
+    if not 1 <= ms <= _MAX_TIMEOUT_MS:
+        raise ValueError("from 1ms to 24 days")
+    return ms
+
+
+def _plain(url: str) -> str:
+    """The URL without the driver: psql, pg_dump and psycopg read the plain form, and only that."""
+    match = _URL.fullmatch(url)
+    assert match is not None
+    return f"postgresql://{match['rest']}"
+
+
+def _matching(form: re.Pattern[str], example: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if form.fullmatch(text) is None:
+            raise ValueError(f"of the form {example}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    addresses = tuple(part.strip() for part in text.split(","))
+    if not all(_ADDRESS.fullmatch(address) for address in addresses):
+        raise ValueError("e-mail addresses such as ops@example.org")
+    return addresses
+
+
+_POSTGRESQL = _matching(_URL, "postgresql://user:password@host:5432/database")
+_Whole = Annotated[int, _text(quantities.whole), AfterValidator(_at_least_one)]
+
+
+class Settings(BaseSettings):
+    """The settings of one process.
+
+    What may hold a password is left out of the `repr`, and never shown by an error.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        case_sensitive=True,
+        enable_decoding=False,
+        hide_input_in_errors=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        alias_generator=AliasGenerator(validation_alias=lambda name: f"B44_{name.upper()}"),
+    )
+
+    database_url: Annotated[str, _POSTGRESQL, AfterValidator(_plain)] | None = Field(default=None, repr=False)
+    """URL of the target, as psql reads it; `None` means the embedded server."""
+    export_dir: Path | None = None
+    """Absolute path of the folder of exports."""
+    sql_dir: Path
+    """Absolute path of the folder of SQL files that the graph is built from."""
+    home: Path
+    """Absolute path of what the program keeps on disk; not created here."""
+    dagster_pg_url: Annotated[str, _POSTGRESQL] | None = Field(
+        default=None, repr=False, validation_alias="DAGSTER_PG_URL"
+    )
+    """URL of Dagster's own storage as given."""
+    first_month: Annotated[date, _text(quantities.month), AfterValidator(_first_month)] = date(2020, 1, 1)
+    """First day of the first month that tables are partitioned for (UTC)."""
+    plausible_years: Annotated[int, _text(quantities.whole), AfterValidator(_plausible)] = DEFAULT_PLAUSIBLE_YEARS
+    """Years after its staging within which a record's partition key must lie."""
+    max_quarantine: Annotated[InstanceOf[QuarantineLimit] | None, _text(QuarantineLimit.parse)] = None
+    """Limit on refused records for each entity; `None` is no limit."""
+    batch_size: _Whole = DEFAULT_BATCH_SIZE
+    """The most records in one batch."""
+    lock_timeout_ms: Annotated[int, _text(quantities.milliseconds), AfterValidator(_bounded)] = Field(
+        default=200, validation_alias="B44_LOCK_TIMEOUT"
+    )
+    """Longest wait, in milliseconds, for a lock that blocks others."""
+    keep_months: Annotated[Mapping[str, int], _text(quantities.months_by_table)] = Field(default_factory=dict[str, int])
+    """Months after which partitions are detached, by table; others are kept for ever."""
+    content_format: Annotated[ContentFormat, _text(ContentFormat.parse)] = ContentFormat.HTML
+    """Whether content is HTML, and cleaned, or text, and carried over."""
+    throttle: Annotated[bool, _text(quantities.on_or_off)] = False
+    """Whether loads give way to an application in live use; see `pace`."""
+    batch_seconds: Annotated[float | None, _text(quantities.seconds)] = None
+    """What a batch should take, in seconds; `None` leaves it to `throttle`."""
+    batch_pause: Annotated[InstanceOf[Pause] | None, _text(Pause.parse)] = None
+    """The rest between two batches of a stream; `None` leaves it to `throttle`."""
+    max_replication_lag: Annotated[float | None, _text(quantities.seconds_or_off)] = DEFAULT_MAX_REPLICATION_LAG
+    """Seconds that a standby may be behind; `None` is no limit."""
+    max_lock_queue: Annotated[int | None, _text(quantities.sessions_or_off)] = DEFAULT_MAX_LOCK_QUEUE
+    """Sessions that may wait for a lock; `None` is no limit."""
+    max_wal_rate: Annotated[int | None, _text(quantities.bytes_or_off)] = None
+    """Bytes of WAL a second that the server may write; `None` is no limit."""
+    alert_webhook: Annotated[str, _matching(_WEBHOOK, "https://host/path")] | None = Field(default=None, repr=False)
+    """URL that a failed run is posted to as JSON."""
+    alert_email: Annotated[tuple[str, ...], _text(_addresses)] = ()
+    """Addresses that are told of a failed run."""
+    smtp_url: Annotated[str, _matching(_MAIL_SERVER, "smtp://user:password@host:587")] | None = Field(
+        default=None, repr=False
+    )
+    """The server that takes these e-mails. TLS is used wherever the server offers it, and always with `smtps://`."""
+    alert_from: Annotated[str | None, _text(lambda text: _addresses(text)[0])] = None
+    """Their sender; by default the first recipient."""
+    keep_runs_days: _Whole = 90
+    """Days after which the history of a run is forgotten."""
+    backup_url: str | None = Field(default=None, repr=False)
+    """Where backups go: the absolute path of a folder, or an fsspec URL such as `s3://bucket/folder`; `None` is a folder
+    of `home`, see `backup_location`."""
+    backup_key: str | None = Field(default=None, repr=False)
+    """The age identity that backups are encrypted for, or the path of a file that holds it; `None` does not encrypt."""
+    keep_backups_days: _Whole = 30
+    """Days after which backups that nothing needs expire."""
+    wal_dir: Path | None = None
+    """Absolute path of the folder that a server of the user's own archives its WAL into."""
+    pg_bin: Path | None = None
+    """Absolute path of the folder with the programs of the target's PostgreSQL, in which base backups of a server that is
+    not the embedded one are restored; by default the operating system's."""
+
+    @model_validator(mode="after")
+    def _sends(self) -> Self:
+        if self.alert_email and self.smtp_url is None:
+            raise ValueError("B44_ALERT_EMAIL needs a server to send by: set B44_SMTP_URL=smtp://host:25")
+        return self
+
+    @property
+    def backup_location(self) -> str:
+        """Where backups go: the path of a folder, or an fsspec URL, which may hold a password."""
+        return str(self.home / "backups") if self.backup_url is None else self.backup_url
+
+    @property
+    def pace(self) -> Pace:
+        """How hard a load may push: all that `throttle` brings with it, less what is set by itself."""
+        preset = LIVE if self.throttle else Pace()
+        return replace(
+            preset,
+            batch_size=self.batch_size,
+            target_seconds=preset.target_seconds if self.batch_seconds is None else self.batch_seconds,
+            pause=preset.pause if self.batch_pause is None else self.batch_pause,
+            max_replication_lag=self.max_replication_lag,
+            max_lock_queue=self.max_lock_queue,
+            max_wal_rate=self.max_wal_rate,
+        )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leaves the arguments alone: only `load` reads the environment, that of its caller."""
+        return (init_settings,)
+
+    @classmethod
+    def variable(cls, name: str) -> str:
+        """The environment variable of a setting."""
+        return str(cls.model_fields[name].validation_alias)
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, directory: Path | None = None, **overrides: object) -> Self:
+        """Reads the environment, the `.env` file and the command line's options, which win in the reverse order.
+
+        Args:
+            environ: The environment; by default that of the process.
+            directory: Where `.env` is looked for and what relative paths start from; by default the working directory.
+            overrides: Values that stand above the environment; `None` is as if not given.
+
+        Raises:
+            SettingsError: Naming the variable or option, and what would be right; never showing a URL's text.
+        """
+        if unknown := overrides.keys() - cls.model_fields.keys():
+            raise TypeError(f"there is no setting named {min(unknown)!r}")
+        directory = (Path.cwd() if directory is None else directory).absolute()
+        found = _dotenv(directory / ".env") | dict(os.environ if environ is None else environ)
+        source = EnvSettingsSource(cls)
+        source.env_vars = {name: value.strip() for name, value in found.items() if value is not None and value.strip()}
+        given: dict[str, Any] = source()
+        for name, value in overrides.items():
+            if value is not None:
+                given.pop(cls.variable(name), None)
+                given[name] = value
+        for name, default in (("sql_dir", _default_sql_dir()), ("home", Path(".b44"))):
+            if name not in given:
+                given.setdefault(cls.variable(name), default)
+        for name in (*_FOLDERS, "backup_url", "backup_key"):
+            for key in {name, cls.variable(name)} & given.keys():
+                given[key] = _place(name, key, given[key], directory)
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            # Not chained: pydantic's error holds what was found, which may be a secret.
+            raise SettingsError(cls._line(error)) from None
+
+    @classmethod
+    def _line(cls, error: ValidationError) -> str:
+        """The first thing that is wrong, in one line: the variable or option, what is expected and what was found."""
+        first = error.errors(include_url=False)[0]
+        expected = first.get("ctx", {}).get("error", first["msg"])
+        if not first["loc"]:
+            return str(expected)
+        key = str(first["loc"][0])
+        [field] = [field for name, field in cls.model_fields.items() if key in (name, field.validation_alias)]
+        line = f"{_OPTIONS.get(key, key)} must be {expected}"
+        if not field.repr:
+            return line
+        found = first["input"]
+        return f"{line}, not {found!r}" if isinstance(found, str) else f"{line}, not {found}"
+
+
+def _dotenv(path: Path) -> dict[str, str | None]:
+    """Returns the file's variables as written; none if there is no such file, or a virtual environment of that name."""
+    if not path.is_file():
+        return {}
+    try:
+        # Without interpolation, which pydantic-settings' own source makes, since a password may hold "${".
+        return dict(dotenv_values(path, interpolate=False, encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 text at byte {error.start}") from error
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _place(name: str, key: str, value: str | Path, directory: Path) -> str | Path:
+    """Returns a folder or file as an absolute path; links stay, so that one moved to a newer export is followed each time.
+
+    Args:
+        name: The setting.
+        key: The variable or option that it was given by.
+        value: A path; of `backup_url` also a URL, and of `backup_key` also a key, which are returned as they are.
+        directory: What relative paths start from.
+
+    Raises:
+        SettingsError: It starts with the home directory of nobody.
+    """
+    if (name == "backup_url" and "://" in str(value)) or (
+        name == "backup_key" and str(value).upper().startswith("AGE-")
+    ):
+        return value
+    try:
+        path = directory / Path(value).expanduser()
+    except RuntimeError as error:
+        raise SettingsError(
+            f"{_OPTIONS.get(key, key)} must be a path; the home directory in {str(value)!r} is unknown"
+        ) from error
+    return path if name in _FOLDERS else str(path)
+
+
+def _default_sql_dir() -> Path:
+    """Returns the catalogue inside the installed package, or that of the repository the package stands in."""
+    package = Path(str(files("b44_assets")))
+    packaged = package / "sql"
+    return packaged if packaged.is_dir() else package.parent / "sql"
