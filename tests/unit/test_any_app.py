@@ -97,8 +97,7 @@ def test_the_program_names_nothing_of_the_app() -> None:
         f"{path.relative_to(ROOT)}:{number}: {word}"
         for path in sorted(PACKAGE.rglob("*"))
         # The synthetic exports are those of this one app.
-        if path.suffix in (".py", ".sql", ".j2")
-        and (PACKAGE / "sample") not in path.parents
+        if path.suffix in (".py", ".sql", ".j2") and (PACKAGE / "sample") not in path.parents
         for number, word in named(path.read_text(encoding="utf-8"), python=path.suffix == ".py")
     }
     assert found == set()
