@@ -213,14 +213,18 @@ def own_sql(tmp_path: Path) -> Generator[Path]:
 def test_a_mapping_that_is_no_valid_select_is_named_with_file_and_line(target_18: Target, own_sql: Path) -> None:
     mapping = own_sql / "mappings" / "users.sql"
     header = takewhile(lambda line: line.startswith("--"), mapping.read_text().splitlines())
-    mapping.write_text("\n".join([*header, "", "select f.nothing from source f"]))
+    broken = (
+        "select f.nothing as id, record_number, base44_id, '{}'::text[] as reasons, '{}'::jsonb[] as repairs,"
+        " null::jsonb as unmapped from source f"
+    )
+    mapping.write_text("\n".join([*header, "", broken]))
     staged(target_18, user(1))
     with pytest.raises(DatabaseError) as caught:
         settled(target_18.having(catalog=load_catalog(own_sql)))
     message = str(caught.value)
     assert "nothing" in message and "\n" not in message
     number = int(message.removeprefix(f"{mapping}:").split(":")[0])
-    assert mapping.read_text().splitlines()[number - 1] == "select f.nothing from source f"
+    assert mapping.read_text().splitlines()[number - 1] == broken
 
 
 def test_a_mapping_with_a_column_that_the_target_lacks_is_named(target_18: Target, own_sql: Path) -> None:

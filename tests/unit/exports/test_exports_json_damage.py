@@ -191,6 +191,18 @@ DAMAGES: dict[str, Damage] = {
     "a word": lambda text, data: data.draw(st.sampled_from(["word", "two words", "NaN", "undefined"])),
     "cut off": lambda text, data: text[: data.draw(st.integers(text.index('"last"') - 2, len(text) - 2))],
 }
+OPEN_ENDED = frozenset(
+    {
+        "no closing brace",
+        "no opening brace",
+        "a string not closed",
+        "a string not opened",
+        "a key not opened",
+        "a key not closed",
+        "a word",
+        "cut off",
+    }
+)
 
 
 @given(
@@ -205,13 +217,13 @@ def test_records_and_damaged_ones_are_together_what_was_drawn(
         for number, record in enumerate(records)
     ]
     kinds = data.draw(st.lists(st.none() | st.sampled_from(list(DAMAGES)), min_size=len(parts), max_size=len(parts)))
-    # Of the first two, one sound record is made; a text that is not closed goes on with the word behind it.
-    for place, (kind, following) in enumerate(pairwise(kinds)):
-        if (kind, following) == ("no closing brace", "no opening brace") or (
-            following == "a word"
-            and kind in ("a string not closed", "a string not opened", "a key not opened", "cut off")
-        ):
-            kinds[place] = None
+    if form != "[%s]":
+        # What the first element is tells that there is an array in the envelope.
+        kinds[0] = None
+    for place, (before, kind) in enumerate(pairwise(kinds)):
+        # Two of these side by side can make one sound record, or one that ends nowhere.
+        if before in OPEN_ENDED and kind in OPEN_ENDED and kinds[place] is not None:
+            kinds[place + 1] = None
     if is_indented:
         kinds = [None if kind in ("no comma", "two commas") else kind for kind in kinds]
     for place, kind in enumerate(kinds):
