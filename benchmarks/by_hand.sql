@@ -52,7 +52,17 @@ return case when pg_input_is_valid(t, 'boolean') then t::boolean end;
 create function unguarded(t text) returns text language sql immutable
 return case when t ~ '^''[=+@-]' then substr(t, 2) else t end;
 
-\ir ../sql/functions/text_functions.sql
+\ir ../b44_assets/runtime/b44/schema.sql
+\ir ../b44_assets/runtime/b44/upgrade_from_0_1.sql
+\ir ../b44_assets/runtime/b44/migration_state.sql
+\ir ../b44_assets/runtime/b44/text_functions.sql
+\ir ../b44_assets/runtime/b44/parser_functions.sql
+\ir ../b44_assets/runtime/b44/identifier_functions.sql
+\ir ../b44_assets/runtime/b44/search_functions.sql
+\ir ../b44_assets/runtime/b44/trigger_functions.sql
+\ir ../b44_assets/runtime/b44/view_functions.sql
+\ir ../b44_assets/runtime/b44/partition_functions.sql
+\ir ../b44_assets/runtime/b44/drain_functions.sql
 \ir ../sql/functions/slug_functions.sql
 \ir ../sql/tables/users.sql
 \ir ../sql/tables/categories.sql
@@ -182,11 +192,9 @@ select distinct on (a.id) to_id(a.id), table_name, to_id(record_id), action, old
 
 -- What stands on the tables.
 \ir ../sql/functions/partition_functions.sql
-\ir ../sql/functions/drain_functions.sql
 \ir ../sql/functions/post_functions.sql
 \ir ../sql/functions/statistics_functions.sql
 \ir ../sql/functions/reading_functions.sql
-\ir ../sql/functions/search_functions.sql
 \ir ../sql/partitions/posts_partitions.sql
 \ir ../sql/partitions/audit_logs_partitions.sql
 \ir ../sql/indexes/audit_logs_lookup_indexes.sql
