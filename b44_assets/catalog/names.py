@@ -1,6 +1,6 @@
 """What a statement of an app's file reads and gives, as far as that can be told without a server.
 
-What belongs here: names and types, read with sqlglot. What does not: any judgement; see `catalog`. A statement that sqlglot does not
+What belongs here: names and types, read with sqlglot. What does not: any judgement; see `references`. A statement that sqlglot does not
 understand is left to the server: functions then return None.
 """
 

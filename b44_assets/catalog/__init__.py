@@ -1,0 +1,73 @@
+"""The folder `sql/`, read into frozen specs.
+
+What belongs here: the form of the files (header, statements, dependencies) and the complaints about breaking it. What
+does not: running any of it, or knowing what a table is for. Neither Dagster nor psycopg is imported.
+
+A file's folder says its kind and its name says the object's. Its first comment says what it is, then come `-- key: value`
+lines; a value goes on in lines indented by three spaces::
+
+    -- What becomes of an Invoice record.
+    -- entity: Invoice
+    -- depends: customers, currencies
+"""
+
+from __future__ import annotations
+
+from b44_assets.catalog.definitions import (
+    FOREIGN_KEY,
+    constraint_definitions,
+    index_definitions,
+    query_definition,
+    row_check,
+    trigger_definitions,
+    view_definition,
+)
+from b44_assets.catalog.loader import Catalog, load_catalog
+from b44_assets.catalog.model import (
+    WITHOUT_OBJECT,
+    Claims,
+    ConstraintDefinition,
+    Field,
+    IndexDefinition,
+    Kind,
+    Numbered,
+    Period,
+    Query,
+    RowCheck,
+    Seed,
+    Spec,
+    Statement,
+    TableMapping,
+    TriggerDefinition,
+    ViewDefinition,
+)
+from b44_assets.catalog.statements import split_statements
+
+__all__ = [
+    "FOREIGN_KEY",
+    "WITHOUT_OBJECT",
+    "Catalog",
+    "Claims",
+    "ConstraintDefinition",
+    "Field",
+    "IndexDefinition",
+    "Kind",
+    "Numbered",
+    "Period",
+    "Query",
+    "RowCheck",
+    "Seed",
+    "Spec",
+    "Statement",
+    "TableMapping",
+    "TriggerDefinition",
+    "ViewDefinition",
+    "constraint_definitions",
+    "index_definitions",
+    "load_catalog",
+    "query_definition",
+    "row_check",
+    "split_statements",
+    "trigger_definitions",
+    "view_definition",
+]

@@ -1,0 +1,246 @@
+"""The DDL and the queries of a file, taken apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from b44_assets.catalog.headers import line_of, names_of
+from b44_assets.catalog.model import (
+    ConstraintDefinition,
+    IndexDefinition,
+    Kind,
+    Query,
+    RowCheck,
+    Spec,
+    Statement,
+    TriggerDefinition,
+    ViewDefinition,
+)
+from b44_assets.errors import CatalogError
+
+_INDEX = re.compile(
+    r"create\s+(?P<unique>unique\s+)?index\s+(?:if\s+not\s+exists\s+)?(?P<name>[a-z_]\w*)\s+on\s+(?P<table>[a-z_]\w*)"
+    r"\s*(?P<rest>(?:using\b|\().*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_INDEX_STATISTICS = re.compile(
+    r"alter\s+index\s+(?P<name>[a-z_]\w*)\s+alter\s+column\s+(?P<column>\d+)\s+set\s+statistics\s+(?P<target>\d+)",
+    re.IGNORECASE,
+)
+_CONSTRAINT = re.compile(
+    r"alter\s+table\s+(?P<table>[a-z_]\w*)\s+add\s+constraint\s+(?P<name>[a-z_]\w*)\s+"
+    r"(?P<rest>(?P<form>check|foreign|exclude|unique)\b.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_UNLESS_THERE = re.compile(
+    r"do\s+(?P<quote>\$\w*\$)\s*begin\s+if\s+not\s+exists\s*\((?P<condition>[^;]*?)\)\s*then\s+"
+    r"(?P<statement>alter\s+table\b.*?)\s*;\s*end\s+if\s*;\s*end\s*;?\s*(?P=quote)",
+    re.IGNORECASE | re.DOTALL,
+)
+_LITERAL = re.compile(r"'([^']*)'")
+FOREIGN_KEY = re.compile(
+    r"foreign\s+key\s*\((?P<columns>[\w\s,]+)\)\s*references\s+(?P<table>\w+)\s*\((?P<keys>[\w\s,]+)\)", re.IGNORECASE
+)
+_TRIGGER = re.compile(
+    r"create\s+or\s+replace\s+trigger\s+(?P<name>[a-z_]\w*)\s+(?:before|after|instead\s+of)\s.*?\son\s+(?P<table>[a-z_]\w*)\s.*",
+    re.IGNORECASE | re.DOTALL,
+)
+_FOLLOWED = re.compile(r"select\s+b44.follow_truncate_triggers\s*\(\s*'(?P<table>[a-z_]\w*)'\s*\)", re.IGNORECASE)
+"""Gives the partitions of a table its triggers for TRUNCATE; the engine does so for every table."""
+_VIEW = re.compile(
+    r"create\s+materialized\s+view\s+(?:if\s+not\s+exists\s+)?(?P<name>[a-z_]\w*)\s+as\s+(?P<query>(?:select|with)\b.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_COMMENT = re.compile(r"comment\s+on\s", re.IGNORECASE)
+_SELECT = re.compile(r"(?:select|with)\b", re.IGNORECASE)
+
+
+def fault_at(spec: Spec, statement: Statement, reason: str) -> CatalogError:
+    """A complaint about a statement, with its line."""
+    return CatalogError(f"{spec.path}:{statement.line}: {reason}")
+
+
+def table_of(spec: Spec) -> str:
+    """The table or view that a file is about, from its header `on`.
+
+    Raises:
+        CatalogError: The header is missing.
+    """
+    if (table := spec.options.get("on")) is None:
+        raise CatalogError(f"{spec.path}:1: {spec.kind} need a header 'on'")
+    return table
+
+
+def _check_table(spec: Spec, statement: Statement, table: str, expected: str) -> None:
+    if table != expected:
+        raise fault_at(spec, statement, f"is about {table}, the file about {expected}")
+
+
+def _indexes(spec: Spec, statements: Sequence[Statement], table: str) -> tuple[IndexDefinition, ...]:
+    found: dict[str, tuple[re.Match[str], Statement]] = {}
+    statistics: dict[str, dict[int, int]] = {}
+    for statement in statements:
+        if match := _INDEX.fullmatch(statement.text):
+            _check_table(spec, statement, match["table"], table)
+            if match["name"] in found:
+                raise fault_at(spec, statement, f"{match['name']} stands there twice")
+            found[match["name"]] = match, statement
+        elif match := _INDEX_STATISTICS.fullmatch(statement.text):
+            if match["name"] not in found:
+                raise fault_at(spec, statement, f"{match['name']} is not created above")
+            statistics.setdefault(match["name"], {})[int(match["column"])] = int(match["target"])
+        else:
+            raise fault_at(
+                spec,
+                statement,
+                "expected 'create [unique] index [if not exists] <name> on <table> …'"
+                " or 'alter index <name> alter column <number> set statistics <target>'",
+            )
+    return tuple(
+        IndexDefinition(
+            name,
+            table,
+            match["unique"] is not None,
+            match["rest"],
+            MappingProxyType(statistics.get(name, {})),
+            statement,
+        )
+        for name, (match, statement) in found.items()
+    )
+
+
+def index_definitions(spec: Spec) -> tuple[IndexDefinition, ...]:
+    """The indexes of a file.
+
+    Raises:
+        CatalogError: A statement is of another form; names the line.
+    """
+    return _indexes(spec, spec.statements, table_of(spec))
+
+
+def constraint_definitions(spec: Spec) -> tuple[ConstraintDefinition, ...]:
+    """The constraints of a file.
+
+    Raises:
+        CatalogError: A statement is of another form; names the line.
+    """
+    table = table_of(spec)
+    found: dict[str, ConstraintDefinition] = {}
+    for statement in spec.statements:
+        conditional = _UNLESS_THERE.fullmatch(statement.text)
+        match = _CONSTRAINT.fullmatch(conditional["statement"] if conditional else statement.text)
+        if match is None:
+            raise fault_at(
+                spec,
+                statement,
+                "expected 'alter table <table> add constraint <name> check|foreign key|exclude|unique …',"
+                " alone or within 'do $$ begin if not exists (select from pg_constraint …) then …; end if; end $$'",
+            )
+        _check_table(spec, statement, match["table"], table)
+        if conditional and (
+            "pg_constraint" not in conditional["condition"]
+            or sorted(_LITERAL.findall(conditional["condition"])) != sorted((table, match["name"]))
+        ):
+            # Another constraint's name there, and psql would never add this one.
+            raise fault_at(spec, statement, f"the condition must be that {match['name']} of {table} is not there")
+        if match["name"] in found:
+            raise fault_at(spec, statement, f"{match['name']} stands there twice")
+        if re.search(r"\bnot\s+valid\s*$", match["rest"], re.IGNORECASE):
+            raise fault_at(spec, statement, "NOT VALID is a matter of how it is added, not of the constraint")
+        if match["form"].lower() == "foreign" and FOREIGN_KEY.match(match["rest"]) is None:
+            raise fault_at(spec, statement, "expected 'foreign key (<columns>) references <table> (<columns>)'")
+        found[match["name"]] = ConstraintDefinition(
+            match["name"], table, match["form"].lower(), match["rest"], statement
+        )
+    return tuple(found.values())
+
+
+def trigger_definitions(spec: Spec) -> tuple[TriggerDefinition, ...]:
+    """The triggers of a file.
+
+    Raises:
+        CatalogError: A statement is of another form; names the line.
+    """
+    table = table_of(spec)
+    found: dict[str, TriggerDefinition] = {}
+    for statement in spec.statements:
+        if followed := _FOLLOWED.fullmatch(statement.text):
+            _check_table(spec, statement, followed["table"], table)
+            continue
+        match = _TRIGGER.fullmatch(statement.text)
+        if match is None:
+            raise fault_at(spec, statement, "expected 'create or replace trigger <name> … on <table> …'")
+        _check_table(spec, statement, match["table"], table)
+        if match["name"] in found:
+            raise fault_at(spec, statement, f"{match['name']} stands there twice")
+        found[match["name"]] = TriggerDefinition(match["name"], table, statement)
+    return tuple(found.values())
+
+
+def view_definition(spec: Spec) -> ViewDefinition:
+    """The materialized view of a file.
+
+    Raises:
+        CatalogError: A statement is of another form; names the line.
+    """
+    first = spec.statements[0]
+    match = _VIEW.fullmatch(first.text)
+    if match is None:
+        raise fault_at(spec, first, "expected 'create materialized view [if not exists] <name> as <query>'")
+    if match["name"] != spec.name:
+        raise fault_at(spec, first, f"the view is {match['name']}, the file {spec.name}")
+    comments = tuple(statement for statement in spec.statements[1:] if _COMMENT.match(statement.text))
+    indexes = _indexes(spec, [s for s in spec.statements[1:] if s not in comments], spec.name)
+    if not any(index.unique for index in indexes):
+        raise fault_at(spec, first, "a materialized view needs a unique index: REFRESH … CONCURRENTLY works by it")
+    return ViewDefinition(spec.name, match["query"], indexes, comments, first)
+
+
+def row_check(spec: Spec) -> RowCheck:
+    """The check of a file.
+
+    Raises:
+        CatalogError: It is not one SELECT, or a header is missing or says something else than it may.
+    """
+    table = table_of(spec)
+    if len(spec.statements) != 1 or not _SELECT.match(spec.statements[0].text):
+        raise CatalogError(f"{spec.path}:1: a check is one SELECT of the rows that break the rule")
+    severity = spec.options.get("severity", "error")
+    if severity not in ("error", "warn"):
+        line = line_of(spec.path, "severity")
+        raise CatalogError(f"{spec.path}:{line}: expected 'severity: error' or 'severity: warn', not '{severity}'")
+    return RowCheck(spec, table, severity == "warn")
+
+
+def query_definition(spec: Spec) -> Query:
+    """The query of a file.
+
+    Raises:
+        CatalogError: It is not one SELECT, or a literal that a header names is not in it.
+    """
+    if len(spec.statements) != 1 or not _SELECT.match(spec.statements[0].text):
+        raise CatalogError(f"{spec.path}:1: a query is one SELECT")
+    for key in ("since", "until"):
+        if key in spec.options and f"'{spec.options[key]}'" not in spec.statements[0].text:
+            raise CatalogError(f"{spec.path}:1: '{key}' must be a literal of the query: '{spec.options[key]}'")
+    return Query(
+        spec,
+        names_of(spec.options.get("uses", "")),
+        spec.options.get("prunes"),
+        spec.options.get("since"),
+        spec.options.get("until"),
+    )
+
+
+FORMS: Mapping[Kind, Callable[[Spec], object]] = {
+    Kind.PARTITION: table_of,
+    Kind.INDEX: index_definitions,
+    Kind.CONSTRAINT: constraint_definitions,
+    Kind.TRIGGER: trigger_definitions,
+    Kind.VIEW: view_definition,
+    Kind.CHECK: row_check,
+    Kind.QUERY: query_definition,
+}
+"""What reads the statements of a kind, and complains about another form."""

@@ -1,0 +1,206 @@
+"""The files of a folder, read and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from b44_assets.catalog.definitions import FORMS, row_check
+from b44_assets.catalog.headers import COMMON_KEYS, HEADER_KEYS, HEADER_LINE, mapping_of, meant, names_of
+from b44_assets.catalog.model import SEED, Kind, RowCheck, Spec, TableMapping
+from b44_assets.catalog.references import check_claims, check_columns, check_names, check_reads, check_uses, in_order
+from b44_assets.catalog.statements import split_statements
+from b44_assets.errors import CatalogError
+
+_FOLDERS = tuple(kind.value for kind in Kind if kind is not Kind.RUNTIME)
+_OF_PROGRAM = frozenset({Kind.RUNTIME.value, "books", "migration", "b44"})
+"""Folders that held the program's own SQL in version 0.1, and what one may take for its place now."""
+_RUNTIME = Path(__file__).parents[1] / "runtime"
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*$")
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All of `sql/`.
+
+    Attributes:
+        root: The folder.
+        specs: Every file, each after what it depends on; otherwise by stage and name.
+        mappings: Mappings by target table.
+    """
+
+    root: Path
+    specs: tuple[Spec, ...]
+    mappings: Mapping[str, TableMapping]
+
+    def of(self, *kinds: Kind) -> tuple[Spec, ...]:
+        """The files of some kinds, in order."""
+        return tuple(spec for spec in self.specs if spec.kind in kinds)
+
+    def table(self, name: str) -> Spec:
+        """The file of a table.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return next((spec for spec in self.of(Kind.TABLE) if spec.name == name), None) or _missing(name)
+
+    def on(self, table: str, kind: Kind) -> tuple[Spec, ...]:
+        """The files of a kind about a table, in order."""
+        return tuple(spec for spec in self.of(kind) if spec.options["on"] == table)
+
+    def partitions(self, table: str) -> Spec | None:
+        """The file of a table's partitions, if there is one."""
+        return next(iter(self.on(table, Kind.PARTITION)), None)
+
+    @property
+    def checks(self) -> Mapping[str, RowCheck]:
+        """Checks of rows by name, in order."""
+        return {spec.name: row_check(spec) for spec in self.of(Kind.CHECK)}
+
+    @property
+    def entities(self) -> Mapping[str, str]:
+        """Target table by Base44 entity."""
+        return {mapping.entity: table for table, mapping in self.mappings.items()}
+
+
+def _missing(name: str) -> Spec:
+    raise KeyError(name)
+
+
+def load_catalog(root: Path) -> Catalog:
+    """Reads and checks the folder `sql/`.
+
+    Raises:
+        CatalogError: A file breaks the form; names the file and the line.
+    """
+    if not root.is_dir():
+        raise CatalogError(f"{root}: no such folder (B44_SQL_DIR)")
+    _check_places(root)
+    of_app: list[Spec] = []
+    for kind in Kind:
+        if kind is not Kind.RUNTIME:
+            paths = sorted(path for path in (root / kind.value).glob("*.sql") if _is_sql(path))
+            of_app.extend(_read(path, kind, path.stem) for path in paths)
+    if not of_app:
+        raise CatalogError(f"{root}: holds no SQL files in {', '.join(_FOLDERS)}")
+    runtime = load_runtime()
+    specs = [*runtime, *of_app]
+    mappings = {spec.name: mapping_of(spec) for spec in specs if spec.kind is Kind.MAPPING}
+    check_names(specs)
+    ordered = (*runtime, *in_order(of_app))
+    for spec in specs:
+        if (check := FORMS.get(spec.kind)) is not None:
+            check(spec)
+    check_uses(specs)
+    check_claims(specs, mappings)
+    check_columns(specs, mappings)
+    check_reads(specs)
+    return Catalog(
+        root, ordered, MappingProxyType({s.name: mappings[s.name] for s in ordered if s.kind is Kind.MAPPING})
+    )
+
+
+def load_runtime() -> tuple[Spec, ...]:
+    """Reads the SQL that comes with the program: what every app's migration stands on, in the order in which it is installed."""
+    paths = sorted(_RUNTIME.glob("*/*.sql"))
+    return in_order([_read(path, Kind.RUNTIME, f"{path.parent.name}/{path.stem}") for path in paths])
+
+
+def _check_places(root: Path) -> None:
+    """Every SQL file has a kind: one in a folder that nobody reads would be missed only when it is needed."""
+    for entry in sorted(root.iterdir()):
+        if entry.is_dir():
+            found = _sql_files(entry)
+            if not found:
+                continue
+            if entry.name in _OF_PROGRAM:
+                raise CatalogError(
+                    f"{entry}: the migration's own tables and functions come with the program; remove this folder"
+                )
+            if entry.name not in _FOLDERS:
+                raise CatalogError(
+                    f"{entry}: there is no such kind{meant(entry.name, _FOLDERS)}; there are {', '.join(_FOLDERS)}"
+                )
+            for path in found:
+                if path.parent != entry:
+                    raise CatalogError(f"{path}: SQL files stand in {entry} itself, not in a folder of it")
+                if path.suffix != ".sql":
+                    raise CatalogError(f"{path}: is not read; its name must end with .sql in lower case")
+        elif _is_sql(entry):
+            raise CatalogError(f"{entry}: an SQL file stands in the folder of its kind: {', '.join(_FOLDERS)}")
+
+
+def _sql_files(folder: Path) -> list[Path]:
+    """The SQL files below a folder, in order; hidden ones are nobody's."""
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.extend(path for name in files if _is_sql(path := Path(place, name)))
+    return [] if folder.name.startswith(".") else sorted(found)
+
+
+def _is_sql(path: Path) -> bool:
+    return path.suffix.lower() == ".sql" and not path.name.startswith(".")
+
+
+def _read(path: Path, kind: Kind, name: str) -> Spec:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogError(f"{path}: cannot be read: {error}") from error
+    if not _IDENTIFIER.match(path.stem):
+        raise CatalogError(f"{path}: the file's name must be the object's: lower case letters, digits and _")
+    allowed = HEADER_KEYS.get(kind, COMMON_KEYS)
+    description: list[str] = []
+    options: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    key: str | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.startswith("--"):
+            break
+        if match := HEADER_LINE.match(line):
+            key = match["key"]
+            if key not in allowed:
+                raise CatalogError(
+                    f"{path}:{number}: unknown header '{key}'{meant(match['key'], allowed)}; {kind} know {', '.join(sorted(allowed))}"
+                )
+            if key in options:
+                raise CatalogError(f"{path}:{number}: header '{key}' stands there twice")
+            options[key], lines[key] = match["value"], number
+        elif key is not None and line.startswith("--   "):
+            options[key] += " " + line[2:].strip()
+        elif key is not None:
+            raise CatalogError(f"{path}:{number}: expected '-- key: value', or three spaces to go on with '{key}'")
+        else:
+            description.append(line[2:].strip())
+    if not any(description):
+        raise CatalogError(f"{path}:1: the first comment must say what this is")
+    statements = tuple(split_statements(text, path))
+    if not statements:
+        raise CatalogError(f"{path}: holds no statement")
+    depends = names_of(options.pop("depends", ""))
+    spec = Spec(
+        name=name,
+        kind=kind,
+        description=" ".join(description).strip(),
+        depends=depends,
+        statements=statements,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+        path=path,
+        options=MappingProxyType(options),
+    )
+    if "partitions" in options and not re.fullmatch(r"(month|year) of [a-z_][a-z0-9_]*", options["partitions"]):
+        raise CatalogError(f"{path}:{lines['partitions']}: expected 'month of <column>' or 'year of <column>'")
+    if "seed" in options and not SEED.fullmatch(options["seed"]):
+        raise CatalogError(f"{path}:{lines['seed']}: expected '<column> = '<value>'[, '<value>' …]'")
+    if "ahead" in options and not re.fullmatch(r"[0-9]{1,3}", options["ahead"]):
+        raise CatalogError(
+            f"{path}:{lines['ahead']}: expected how many periods after the current one shall have a partition"
+        )
+    return spec

@@ -1,0 +1,141 @@
+"""What files say of each other: names that must exist, and the order that follows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+
+from b44_assets.catalog.definitions import fault_at, index_definitions
+from b44_assets.catalog.headers import line_naming, names_of
+from b44_assets.catalog.model import WITHOUT_OBJECT, Kind, Spec, TableMapping
+from b44_assets.catalog.names import column_type, gives, tables_read
+from b44_assets.errors import CatalogError
+
+_STOOD_ON: Mapping[Kind, tuple[Kind, ...]] = {
+    Kind.PARTITION: (Kind.TABLE,),
+    Kind.INDEX: (Kind.TABLE,),
+    Kind.CONSTRAINT: (Kind.TABLE,),
+    Kind.TRIGGER: (Kind.TABLE,),
+    Kind.CHECK: (Kind.TABLE, Kind.VIEW),
+}
+"""What a header `on` may name."""
+
+
+def check_names(specs: list[Spec]) -> None:
+    """Every name stands for one object, and what a header names is there."""
+    seen: dict[str, Spec] = {}
+    entities: dict[str, Spec] = {}
+    for spec in specs:
+        if spec.kind is Kind.MAPPING:
+            entity = spec.options["entity"]
+            if entity in entities:
+                raise CatalogError(f"{spec.path}:1: entity {entity} has a mapping already: {entities[entity].path}")
+            entities[entity] = spec
+            continue
+        if spec.name in seen:
+            raise CatalogError(f"{spec.path}:1: {spec.name} stands there twice: {seen[spec.name].path}")
+        seen[spec.name] = spec
+    for spec in specs:
+        if spec.kind is Kind.MAPPING and (spec.name not in seen or seen[spec.name].kind is not Kind.TABLE):
+            raise CatalogError(f"{spec.path}:1: there is no table {spec.name}: tables/{spec.name}.sql is missing")
+        for name in (*spec.depends, *names_of(spec.options.get("on", "")), *names_of(spec.options.get("prunes", ""))):
+            given = seen.get(name)
+            place = f"{spec.path}:{line_naming(spec.path, name)}"
+            if given is not None and given.kind in WITHOUT_OBJECT:
+                raise CatalogError(f"{place}: nothing can depend on {name}, which makes nothing: {given.path}")
+            if given is not None and name == spec.options.get("on") and given.kind not in _STOOD_ON.get(spec.kind, ()):
+                raise CatalogError(f"{place}: {name} is no table: {given.path}")
+            if given is not None and (given.kind is not Kind.RUNTIME or spec.kind is Kind.RUNTIME):
+                continue
+            if given is not None or any(f"{schema}/{name}" in seen for schema in ("b44", "migration")):
+                raise CatalogError(f"{place}: {name} comes with the program, and is there before any file of an app")
+            raise CatalogError(f"{place}: depends on {name}, which no file of {spec.path.parent.parent} gives")
+
+
+def check_uses(specs: list[Spec]) -> None:
+    """The indexes that queries name are there."""
+    indexes = {index.name for spec in specs if spec.kind is Kind.INDEX for index in index_definitions(spec)}
+    for spec in specs:
+        if missing := [name for name in names_of(spec.options.get("uses", "")) if name not in indexes]:
+            raise CatalogError(f"{spec.path}:1: uses {missing[0]}, which no file of {spec.path.parent.parent} gives")
+
+
+def check_claims(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> None:
+    """Values are exchanged only within a table that is loaded as one."""
+    for spec in specs:
+        if spec.kind is Kind.TABLE and spec.period and spec.name in mappings and mappings[spec.name].claims:
+            # Its partitions are loaded one by one, and the rows that exchange values may lie in several.
+            raise CatalogError(f"{mappings[spec.name].spec.path}:1: 'claims' is not for a table with periods")
+
+
+_OF_RECORDS = frozenset({"record_number", "base44_id", "reasons", "repairs", "unmapped"})
+"""What every mapping gives, besides its table's columns."""
+
+
+def check_columns(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> None:
+    """What loading a table takes for granted: what its mapping gives, and a key that is a UUID."""
+    tables = {spec.name: spec for spec in specs if spec.kind is Kind.TABLE}
+    for name, mapping in mappings.items():
+        statement = mapping.spec.statements[0]
+        wanted = _OF_RECORDS | {mapping.key}
+        if (given := gives(statement.text, wanted)) is not None and (missing := sorted(wanted - given)):
+            raise fault_at(mapping.spec, statement, f"a mapping must give {', '.join(missing)}")
+        for made in tables[name].statements:
+            kind = column_type(made.text, mapping.key)
+            if kind not in (None, "uuid"):
+                number = made.line + _lines_before(made.text, mapping.key)
+                raise CatalogError(
+                    f"{tables[name].path}:{number}: {mapping.key} must be uuid, not {kind}: it is the key of the mapping"
+                )
+
+
+def check_reads(specs: list[Spec]) -> None:
+    """A file comes after the tables and views that it reads only if it says that it reads them."""
+    relations = {spec.name for spec in specs if spec.kind in (Kind.TABLE, Kind.VIEW)}
+    of_table = {spec.name: spec.depends for spec in specs if spec.kind is Kind.TABLE}
+    for spec in specs:
+        if spec.kind not in (Kind.MAPPING, Kind.VIEW, Kind.CHECK):
+            continue
+        said = {spec.name, *spec.depends, *names_of(spec.options.get("on", ""))}
+        if spec.kind is Kind.MAPPING:
+            said.update(of_table[spec.name])
+        for statement in spec.statements:
+            doubtful = (relations & set(_WORD.findall(statement.text))) - said
+            unsaid = doubtful and doubtful & (tables_read(statement.text) or frozenset())
+            if unsaid:
+                name = min(unsaid)
+                number = statement.line + _lines_before(statement.text, name)
+                raise CatalogError(f"{spec.path}:{number}: reads {name}, which its header 'depends' does not name")
+
+
+_WORD = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+def _lines_before(text: str, name: str) -> int:
+    """On which line of a statement a name stands first, counted from 0."""
+    match = re.search(rf"(?<![\w']){re.escape(name)}(?![\w'])", text)
+    return text.count("\n", 0, match.start()) if match else 0
+
+
+def in_order(specs: list[Spec]) -> tuple[Spec, ...]:
+    """Each after what it depends on. A table's mapping belongs to the table's load, so it counts as the table's."""
+    needs: dict[str, set[str]] = {}
+    by_name: dict[str, list[Spec]] = {}
+    for spec in specs:
+        by_name.setdefault(spec.name, []).append(spec)
+        needs.setdefault(spec.name, set()).update(set(spec.depends) | set(names_of(spec.options.get("on", ""))))
+    sorter = TopologicalSorter(needs)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        ring: list[str] = error.args[1]
+        first = by_name[ring[0]][-1]
+        raise CatalogError(f"{first.path}:1: depends on itself: {' -> '.join(reversed(ring))}") from error
+    place = {name: index for index, name in enumerate(by_name)}
+    ordered: list[Spec] = []
+    while sorter.is_active():
+        for name in sorted(sorter.get_ready(), key=place.__getitem__):
+            ordered.extend(by_name[name])
+            sorter.done(name)
+    return tuple(ordered)

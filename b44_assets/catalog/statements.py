@@ -1,0 +1,81 @@
+"""SQL text cut into statements."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from b44_assets.catalog.model import Statement
+from b44_assets.errors import CatalogError
+
+_TOKEN = re.compile(
+    r"""
+    (?P<comment>--[^\n]*)
+  | (?P<block>/\*)
+  | (?P<escape>[eE]'(?:[^'\\]|\\.|'')*')
+  | (?P<string>'(?:[^']|'')*')
+  | (?P<name>"(?:[^"]|"")*")
+  | (?P<dollar>\$(?:[A-Za-z_][A-Za-z0-9_]*)?\$)
+  | (?P<word>[A-Za-z_][A-Za-z0-9_$]*)
+  | (?P<end>;)
+  | (?P<open>['"])
+  | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def split_statements(text: str, path: Path) -> Iterator[Statement]:
+    """Cuts SQL at its semicolons, as psql does: not within quotes, comments, dollar quotes or `begin atomic … end`.
+
+    Yields:
+        Statements without the semicolon, comments inside kept; pieces of comment and white space alone are left out.
+
+    Raises:
+        CatalogError: A quote or comment is never closed; names the line.
+    """
+    position, depth, meaningful = 0, 0, -1
+    previous = ""
+
+    def line_of(offset: int) -> int:
+        return text.count("\n", 0, offset) + 1
+
+    while match := _TOKEN.match(text, position):
+        kind, begun, position = match.lastgroup, position, match.end()
+        if kind == "block":
+            level = 1
+            while level:
+                bound = re.compile(r"/\*|\*/").search(text, position)
+                if bound is None:
+                    raise CatalogError(f"{path}:{line_of(begun)}: comment is never closed")
+                level += 1 if bound[0] == "/*" else -1
+                position = bound.end()
+            continue
+        if kind == "comment" or match[0].isspace():
+            continue
+        if kind == "open":
+            raise CatalogError(f"{path}:{line_of(begun)}: quote is never closed")
+        if kind == "end" and depth == 0:
+            if meaningful >= 0:
+                yield Statement(text[meaningful:begun].rstrip(), line_of(meaningful))
+            meaningful, previous = -1, ""
+            continue
+        if meaningful < 0:
+            meaningful = begun
+        if kind == "dollar":
+            closing = text.find(match[0], position)
+            if closing < 0:
+                raise CatalogError(f"{path}:{line_of(begun)}: {match[0]} is never closed")
+            position = closing + len(match[0])
+        elif kind == "word":
+            word = match[0].lower()
+            if word == "atomic" and previous == "begin":
+                depth = 1
+            elif depth and word == "case":
+                depth += 1
+            elif depth and word == "end":
+                depth -= 1
+            previous = word
+    if meaningful >= 0:
+        yield Statement(text[meaningful:].rstrip(), line_of(meaningful))
