@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
 
-from b44_assets import cli
 from b44_assets.catalog import Catalog
+from b44_assets.cli import main, migration
 from b44_assets.errors import DatabaseError, ExhaustedError, FullDiskError, free_at, said_with_remedy, why
 from b44_assets.session import Session, explained
 from tests.backup import disks
@@ -161,9 +161,8 @@ def test_a_full_disk_of_ours_is_one_line_whatever_was_written(
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), str(tmp_path / "dagster" / "event"))
 
-    monkeypatch.setattr(cli, "prepare_dagster", fail)
-    monkeypatch.setattr(cli, "settings_with", fail)
-    result = CliRunner().invoke(cli.main, ["migrate"])
+    monkeypatch.setattr(migration, "settings_with", fail)
+    result = CliRunner().invoke(main, ["migrate"])
     assert result.exit_code == 2
     [line] = result.stderr.splitlines()
     assert line.startswith(f"b44: {tmp_path}/dagster/event cannot be written: {os.strerror(number)} (")

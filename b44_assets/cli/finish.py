@@ -7,8 +7,8 @@ import sys
 
 import click
 
+from b44_assets.cli.options import database_option, json_option, settings_with
 from b44_assets.errors import BadBackupError, FinishedError, NotFinishedError, SettingsError
-from b44_assets.options import database_option, json_option, settings_with
 from b44_assets.postgres.locks import Session as Holder
 
 

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
 
 
+_PACKAGE = Path(__file__).parents[1]
+
+
 def packaged(name: str) -> Path:
     """A file that stands in the repository's root, or within the installed package."""
-    inside = Path(__file__).parent / name
-    return inside if inside.exists() else Path(__file__).parent.parent / name
+    inside = _PACKAGE / name
+    return inside if inside.exists() else _PACKAGE.parent / name
 
 
 def prepare_dagster(settings: Settings) -> None:

@@ -1,19 +1,22 @@
-"""What several files of commands share: options, settings, and how tables are printed."""
+"""Options that several commands share, and the settings that they stand above."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Column
 
 if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
 
-out = functools.partial(Console, highlight=False)
+
+def export_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--export`."""
+    return click.option(
+        "--export", "export", type=click.Path(path_type=Path), metavar="DIR", help="The export; default B44_EXPORT_DIR."
+    )(command)
 
 
 def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,8 +41,3 @@ def settings_with(**overrides: Any) -> Settings:
     from b44_assets.config.settings import Settings
 
     return Settings.load(**overrides)
-
-
-def right(name: str) -> Column:
-    """A column of numbers."""
-    return Column(name, justify="right", no_wrap=True)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Column, Table
 
+from b44_assets.cli.instance import tell_dagster
+from b44_assets.cli.options import database_option, json_option, settings_with
+from b44_assets.cli.output import new_console, number_column, size_text
 from b44_assets.errors import BackupError, BadBackupError
-from b44_assets.instance import tell_dagster
-from b44_assets.options import database_option, json_option, out, right, settings_with
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
     vault = _vault(database_url=database_url)
     if kind == "wal":
         shipped = ship_wal(vault, _say)
-        said = (
-            f"{shipped.files:,} {plural(shipped.files, 'file')} of the WAL ({_size(shipped.bytes)}) taken to the store"
-        )
+        said = f"{shipped.files:,} {plural(shipped.files, 'file')} of the WAL ({size_text(shipped.bytes)}) taken to the store"
         click.echo(json.dumps({"files": shipped.files, "bytes": shipped.bytes}) if as_json else said)
         for line in shipped.refused[1:]:
             _say(f"b44: {line}")
@@ -66,7 +65,7 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
     elif done.backup.good:
         assert done.backup.proof is not None
         click.echo(
-            f"{done.backup.id}: {_size(done.backup.size)}, restored and found equal to its source in"
+            f"{done.backup.id}: {size_text(done.backup.size)}, restored and found equal to its source in"
             f" {done.backup.proof.seconds:.1f} s"
         )
     from b44_assets.orchestration.backups import report
@@ -108,16 +107,15 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
         if _expires(chosen):
             raise BackupError(f"{chosen.id} is no archive of a migration: --expire removes it once nothing needs it")
         catalogue.remove(chosen.id)
-        _say(f"has gone: {chosen.id} ({_size(chosen.size)})")
+        _say(f"has gone: {chosen.id} ({size_text(chosen.size)})")
     if expire:
         gone = expire_backups(vault, dry_run=dry_run)
         verb = "would go" if dry_run else "has gone"
         for what in (*gone.backups, *gone.attempts):
-            _say(f"{verb}: {what.id} ({_size(what.size)})")
+            _say(f"{verb}: {what.id} ({size_text(what.size)})")
         if gone.wal:
-            _say(
-                f"{verb}: {len(gone.wal):,} {plural(len(gone.wal), 'file')} of the WAL ({_size(sum(file.size for file in gone.wal))})"
-            )
+            size = size_text(sum(file.size for file in gone.wal))
+            _say(f"{verb}: {len(gone.wal):,} {plural(len(gone.wal), 'file')} of the WAL ({size})")
         for kept, why in gone.kept.items():
             _say(f"stays, though old: {kept}: {why}")
     listing = catalogue.listing()
@@ -129,11 +127,11 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
         ]
         click.echo(json.dumps({"backups": found, "drills": catalogue.drills(), "faults": list(listing.faults)}))
     elif not listing.backups:
-        out().print("There is no backup yet: `b44 backup` takes one.")
+        new_console().print("There is no backup yet: `b44 backup` takes one.")
     else:
         table = Table(
             Column("backup", no_wrap=True),
-            right("size"),
+            number_column("size"),
             "SHA-256",
             "needs",
             Column("verified", min_width=10),
@@ -143,13 +141,13 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
             left = (one.ended_at + keep - datetime.now(UTC)).days
             table.add_row(
                 one.id,
-                _size(one.size),
+                size_text(one.size),
                 next((file.sha256[:8] for file in one.files), ""),
                 one.parent or "",
                 _verified(one),
                 "never" if not _expires(one) else f"{left} {plural(left, 'day')}" if left >= 0 else "now",
             )
-        out().print(table)
+        new_console().print(table)
     for attempt in listing.attempts:
         _say(
             f"notice: {attempt.id} was begun at {attempt.began_at:%Y-%m-%d %H:%M} UTC and is not complete; it does not count"
@@ -301,11 +299,3 @@ def _verified(found: Backup) -> str:
     if found.proof is None:
         return "never"
     return f"{found.proof.verified_at:%Y-%m-%d}" if found.good else "FAILED"
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"

@@ -1,0 +1,47 @@
+"""The command line, `b44`: a module for each family of commands.
+
+What belongs here: options, progress, what is printed, the exit status. What does not: any work on the database.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import click
+
+from b44_assets.cli import backups, database, dev, finish, migration, status
+from b44_assets.cli.group import Group
+from b44_assets.cli.output import show_progress
+from b44_assets.sample.command import sample_command
+
+__all__ = ["main"]
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="b44-assets")
+def main() -> None:
+    """Moves an app off Base44 into a PostgreSQL of your own, as a Dagster asset graph."""
+    # psycopg warns of a rollback on a connection that is lost, beside the error of that connection, which we report.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
+
+
+for _command in (
+    migration.migrate,
+    migration.replay,
+    migration.rollback,
+    migration.cutover,
+    status.status,
+    status.verify,
+    status.report,
+    status.doctor,
+    backups.backup,
+    backups.backups,
+    backups.restore,
+    backups.drill,
+    finish.finish,
+    database.db,
+    dev.dev,
+    sample_command(partial(show_progress, quiet=False)),
+):
+    main.add_command(_command)

@@ -1,0 +1,54 @@
+"""The command group: reads options, runs a command, and turns errors into one line and an exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+
+from b44_assets.errors import B44Error, NoRoomError, is_full, why
+
+INTERRUPTED = 130
+
+
+class Group(click.Group):
+    """Turns errors in the use of the command, and our own, into one line and an exit status."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Reads the options before the command's name."""
+        with _errors_in_one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        with _errors_in_one_line():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _errors_in_one_line() -> Generator[None]:
+    try:
+        yield
+    except B44Error as error:
+        _fail(str(error), error.exit_status)
+    except click.ClickException as error:
+        said = error.format_message()
+        # A command that was given nothing at all shows its help.
+        if "\n" in said:
+            raise
+        _fail(said, error.exit_code)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        # Whatever of ours it was that was to be written: settings, Dagster's files, what is spooled on the way.
+        _fail(f"{error.filename or 'a file'} cannot be written: {why(error)}", NoRoomError.exit_status)
+    except KeyboardInterrupt:
+        click.echo("interrupted; run the same command again to go on", err=True)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _fail(reason: str, status: int) -> NoReturn:
+    click.echo(f"b44: {reason}", err=True)
+    raise SystemExit(status) from None

@@ -1,0 +1,233 @@
+"""Run a Dagster job in this process, over the instance that `b44 dev` shows, and collect what came of it."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import signal
+import sys
+import time
+from contextlib import redirect_stderr
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from b44_assets.cli.instance import dagster_instance, prepare_dagster
+from b44_assets.cli.outcome import CheckOutcome, Outcome
+from b44_assets.cli.output import accounts_by_table, show_progress, unmapped_entities_of
+from b44_assets.cli.preconditions import session_of
+from b44_assets.errors import B44Error, DatabaseError, FullDiskError
+from b44_assets.postgres.connect import connect
+from b44_assets.postgres.embedded import dagster_url
+
+if TYPE_CHECKING:
+    from b44_assets.catalog import Catalog
+    from b44_assets.config.settings import Settings
+    from b44_assets.postgres.locks import HeldLock
+
+
+class UnexpectedError(B44Error):
+    """A step failed for a reason that is none of ours to explain; the run's log has the traceback."""
+
+    exit_status = 1
+
+
+def run_job(
+    job: str,
+    settings: Settings,
+    *,
+    as_json: bool,
+    tables: list[str] | None = None,
+    verify_anew: bool = False,
+    lock: HeldLock | None = None,
+) -> tuple[Outcome, list[B44Error]]:
+    """Runs a job, or the part of it for some tables, in this process over the instance that `b44 dev` shows.
+
+    Args:
+        job: Its name.
+        settings: From options and environment.
+        as_json: Whether nothing but JSON is to be printed.
+        tables: Those of its assets alone.
+        verify_anew: Whether everything is compared anew.
+        lock: What keeps other migrations away, for a job that moves records.
+    """
+    started = time.monotonic()
+    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    prepare_dagster(settings)
+    # Reach the target before Dagster is: a wrong address is one line, not a failed run.
+    session = session_of(settings)
+    with session.connection("start"):
+        pass
+    if lock is not None:
+        from b44_assets.schema.preflight import need_room
+
+        need_room(session)
+    with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
+        pass
+    # Only now: an embedded server that this starts would have the low priority for as long as it runs.
+    if settings.throttle and hasattr(os, "nice"):
+        os.nice(10)
+    # Dagster makes some hundred thousand objects that stay; looking through them at Python's pace takes a tenth of a short run.
+    gc.set_threshold(50_000, 20, 20)
+    from dagster import AssetKey
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from b44_assets.migration.verification import accounts
+    from b44_assets.orchestration.code_location import definitions_of
+    from b44_assets.orchestration.jobs import CODE_LOCATION_TAGS, PROVE_TAG
+    from b44_assets.orchestration.partitions import months_from
+    from b44_assets.orchestration.resources import Migration
+    from b44_assets.orchestration.run_retention import PROCESS_TAG, end_abandoned_runs, this_process
+
+    migration = Migration(
+        settings, session.catalog, notice=lambda line: click.echo(f"notice: {line}", err=True), lock=lock
+    )
+    months = months_from(settings.first_month)
+    try:
+        with (
+            redirect_stderr(_WithoutLoggerFaults(sys.stderr)),
+            show_progress(quiet=as_json) as progress,
+            dagster_instance() as instance,
+        ):
+            # Dagster opens two connections for each event otherwise, which takes longer than most steps.
+            instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
+            end_abandoned_runs(instance)
+            definitions = definitions_of(replace(migration, progress=progress))
+            result = definitions.resolve_job_def(job).execute_in_process(
+                instance=instance,
+                raise_on_error=False,
+                asset_selection=None if tables is None else [AssetKey(table) for table in tables],
+                tags={
+                    "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
+                    "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
+                    **CODE_LOCATION_TAGS,
+                    PROCESS_TAG: this_process(),
+                    **({PROVE_TAG: "anew"} if verify_anew else {}),
+                },
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+            if _interrupted(result):
+                raise KeyboardInterrupt
+            evaluations = result.get_asset_check_evaluations()
+            failed = [e for e in evaluations if not e.passed and e.severity.value == "ERROR"]
+            faults = list(migration.faults)
+            if not result.success and not faults:
+                faults += _unexpected(result, checks_failed=bool(failed))
+    except (SQLAlchemyError, DagsterPostgresException) as error:
+        # What ended a step, such as a full disk, may be what its storage fails on, too.
+        raise (migration.faults or [_storage_fault(error)])[0] from error
+    found = accounts(session)
+    for warning in migration.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    checks = tuple(
+        CheckOutcome(
+            e.asset_key.to_user_string(),
+            e.check_name,
+            "passed" if e.passed else "failed" if e in failed else "warning",
+            e.description or "",
+        )
+        for e in evaluations
+    )
+    for check in checks:
+        if check.verdict != "passed":
+            click.echo(f"{check.verdict}: {check.asset} {check.name}: {check.said}", err=True)
+    outcome = Outcome(
+        entities=accounts_by_table(found),
+        passed=sum(e.passed for e in evaluations),
+        warned=sum(not e.passed for e in evaluations) - len(failed),
+        failed=len(failed),
+        seconds=time.monotonic() - started,
+        pending={account.entity: account.pending for account in found if account.pending},
+        unaccounted={account.entity: account.unaccounted for account in found if account.unaccounted},
+        unmapped=unmapped_entities_of(session),
+        checks=checks,
+        stages=_seconds_by_stage(result, session.catalog),
+    )
+    # Dagster's objects go with the process; to look through them once more at its end takes over a second.
+    gc.freeze()
+    return outcome, faults
+
+
+def _end_on_sigterm(*_: object) -> None:
+    """A service manager ends a run as Ctrl-C does: in the server, too, and so that it can go on."""
+    raise KeyboardInterrupt
+
+
+def _seconds_by_stage(result: Any, catalog: Catalog) -> dict[str, float]:
+    """What the steps of a run took, by what they did."""
+    seconds: dict[str, float] = dict.fromkeys(("staging", "loading", "schema", "checking"), 0.0)
+    for event in result.all_events:
+        if event.is_step_success:
+            key = event.step_key
+            stage = (
+                "staging"
+                if key.startswith("base44__")
+                else "loading"
+                if key in catalog.mappings
+                else "checking"
+                if key == "health" or key.endswith("_parity")
+                else "schema"
+            )
+            seconds[stage] += event.event_specific_data.duration_ms / 1000
+    return seconds
+
+
+class _WithoutLoggerFaults(io.TextIOBase):
+    """Standard error without what Dagster writes there where its storage fails: SQL and data, besides raising the fault."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        return len(text) if text.startswith("Exception while writing logger call") else self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  # it can only be read there, too
+        return self._stream.encoding
+
+
+def _storage_fault(error: Exception) -> B44Error:
+    """The one line of an error of Dagster's storage, without the statement."""
+    cause = getattr(error, "orig", None)
+    reason = str(cause or error).strip().partition("\n")[0]
+    said = f"the storage of Dagster could not go on: {reason}"
+    if getattr(cause, "pgcode", None) == "53100":
+        return FullDiskError(said, "make room on the disk of its server")
+    return DatabaseError(said)
+
+
+def _interrupted(result: Any) -> bool:
+    """Whether Ctrl-C ended the run, which Dagster reports as a failure."""
+    from dagster._core.events import RunFailureReason
+
+    return any(
+        event.is_job_failure and event.job_failure_data.failure_reason is RunFailureReason.UNEXPECTED_TERMINATION
+        for event in result.all_events
+    )
+
+
+def _unexpected(result: Any, *, checks_failed: bool) -> list[B44Error]:
+    """Why a run failed that told of no fault of its own; nothing where that was a check, which speaks for itself."""
+    for event in result.get_step_failure_events():
+        error = event.step_failure_data.error
+        # A blocking check that failed ends the run, too; it has been printed already.
+        if error is not None and error.cls_name != "DagsterAssetCheckFailedError":
+            cause = error.cause or error
+            return [
+                UnexpectedError(
+                    f"step {event.step_key} failed: {cause.message.strip().splitlines()[0]} (see the run in b44 dev)"
+                )
+            ]
+    return [] if checks_failed else [UnexpectedError("the run failed (see it in b44 dev)")]

@@ -1,0 +1,155 @@
+"""The commands that move records, or take them back: `b44 migrate`, `replay`, `rollback`, `cutover`."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from b44_assets.cli.instance import tell_dagster
+from b44_assets.cli.job import run_job
+from b44_assets.cli.options import database_option, export_option, json_option, settings_with
+from b44_assets.cli.outcome import conclude, faults_of_run
+from b44_assets.cli.output import new_console, number_column
+from b44_assets.cli.preconditions import (
+    check_export,
+    exclusive_migration,
+    refuse_if_finished,
+    require_migration,
+    session_of,
+)
+from b44_assets.cli.status import write_report
+from b44_assets.config.quantities import month_from
+from b44_assets.errors import ExportError, SettingsError
+
+if TYPE_CHECKING:
+    from b44_assets.config.settings import Settings
+
+
+@click.command()
+@export_option
+@database_option
+@json_option
+def migrate(export: Path | None, database_url: str | None, as_json: bool) -> None:
+    """Migrate a folder of Base44 exports: stage, map, load, check, all in one run."""
+    settings = settings_with(export_dir=export, database_url=database_url)
+    if settings.export_dir is None and not _staged_tables_exist(settings):
+        raise ExportError("no export: name its folder with --export DIR or B44_EXPORT_DIR")
+    if settings.export_dir is not None:
+        check_export(settings.export_dir, settings)
+    refuse_if_finished(session_of(settings), "migrate")
+    with exclusive_migration(settings) as lock:
+        outcome, faults = run_job("migrate_everything", settings, as_json=as_json, lock=lock)
+    conclude(settings, outcome, faults_of_run(settings, outcome, faults), as_json=as_json)
+
+
+@click.command()
+@click.option("--entity", metavar="TABLE", help="Only the records of this table.")
+@database_option
+@json_option
+def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
+    """Migrate the records that were corrected in migration.quarantine, once."""
+    settings = settings_with(database_url=database_url)
+    session = session_of(settings)
+    if entity is not None and entity not in session.catalog.mappings:
+        raise SettingsError(f"--entity: no table {entity}; there are {', '.join(session.catalog.mappings)}")
+    require_migration(session, "replay")
+    with exclusive_migration(settings) as lock:
+        tables = None if entity is None else [entity]
+        outcome, faults = run_job("replay", settings, as_json=as_json, tables=tables, lock=lock)
+    conclude(settings, outcome, faults, as_json=as_json)
+
+
+@click.command()
+@click.option("--run", "run_id", metavar="ID", help="The run to take back, or the first characters of its id.")
+@click.option(
+    "--partition", metavar="YYYY-MM", help="The month to take back, of every table with a partition for each month."
+)
+@database_option
+@json_option
+def rollback(run_id: str | None, partition: str | None, database_url: str | None, as_json: bool) -> None:
+    """Take back what a run, or a month's load, has inserted and changed.
+
+    Rows that were edited since, and rows that others refer to, are left alone.
+    """
+    from b44_assets.migration.rollback import undo_month, undo_run
+
+    if (run_id is None) == (partition is None):
+        raise SettingsError("rollback needs either --run ID or --partition YYYY-MM")
+    month = None if partition is None else month_from("--partition", partition)
+    settings = settings_with(database_url=database_url)
+    session = session_of(settings)
+    require_migration(session, "rollback")
+    with exclusive_migration(settings) as lock:
+        guarded = session.under(lock)
+        undone = undo_run(guarded, run_id or "") if month is None else undo_month(guarded, month)
+    if undone.parts:
+        from b44_assets.orchestration.materialization_sync import report_what_was_taken_back
+
+        tell_dagster(settings, lambda instance: report_what_was_taken_back(instance, session, undone))
+    if as_json:
+        click.echo(json.dumps({"entities": {one.entity: asdict(one) for one in undone.entities}}, ensure_ascii=False))
+        return
+    table = Table(
+        "table",
+        *(number_column(name) for name in ("deleted", "restored", "left: edited since", "left: others refer to it")),
+    )
+    for one in undone.entities:
+        table.add_row(one.entity, *(f"{n:,}" for n in (one.deleted, one.restored, one.edited, one.in_use)))
+    console = new_console()
+    if not undone.entities:
+        console.print("Nothing was to be taken back.")
+        return
+    console.print(table)
+    console.print("b44 migrate brings it back; b44 status shows how things stand.")
+
+
+@click.command()
+@export_option
+@database_option
+@click.option("--by", "signed_by", metavar="NAME", help="Who signs it off; default the user of this system.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="FILE", help="The report; default cutover-<time>.html here."
+)
+@json_option
+def cutover(
+    export: Path | None, database_url: str | None, signed_by: str | None, output: Path | None, as_json: bool
+) -> None:
+    """The last delta, every check, and a report that is signed off; the application must not write meanwhile."""
+    settings = settings_with(export_dir=export, database_url=database_url)
+    if settings.export_dir is None:
+        raise ExportError("no export: name the folder of the last one with --export DIR or B44_EXPORT_DIR")
+    check_export(settings.export_dir, settings)
+    refuse_if_finished(session_of(settings), "cutover")
+    begun = datetime.now(UTC)
+    target = output or Path.cwd() / f"cutover-{begun:%Y%m%dT%H%M%SZ}.html"
+    with exclusive_migration(settings) as lock:
+        outcome, faults = run_job("migrate_everything", settings, as_json=as_json, verify_anew=True, lock=lock)
+    faults = faults_of_run(settings, outcome, faults)
+    held = not (faults or outcome.failed or outcome.incomplete)
+    write_report(settings, target, outcome, faults, begun=begun, signed_by=signed_by or getpass.getuser())
+    if not as_json:
+        verdict = "Signed off" if held else "NOT signed off"
+        click.echo(f"{verdict}: {target}")
+        click.echo(
+            f"Write freeze that this needed: {outcome.seconds:.1f} seconds"
+            f" ({', '.join(f'{name} {seconds:.1f}' for name, seconds in outcome.stages.items())}),"
+            " and before it the time that the export took."
+        )
+    conclude(settings, outcome, faults, as_json=as_json)
+
+
+def _staged_tables_exist(settings: Settings) -> bool:
+    """Whether the target holds an export that was staged by hand in tables such as base44_users."""
+    session = session_of(settings)
+    with session.connection("look") as conn:
+        return any(
+            conn.execute("select to_regclass(%s)", (f"base44_{table}",)).fetchone() != (None,)
+            for table in session.catalog.mappings
+        )

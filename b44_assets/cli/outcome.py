@@ -1,0 +1,119 @@
+"""What a run came to: as JSON, in the field's words, and as an exit status."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from b44_assets.cli.output import print_outcome
+from b44_assets.cli.preconditions import check_export, with_resume_hint
+from b44_assets.errors import B44Error, DatabaseError
+from b44_assets.wording import plural
+
+if TYPE_CHECKING:
+    from b44_assets.config.settings import Settings
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """A check of a run: what it is about, its name, `passed`, `warning` or `failed`, and what it said."""
+
+    asset: str
+    name: str
+    verdict: str
+    said: str
+
+
+@dataclass
+class Outcome:
+    """What a run came to, as `--json` prints it."""
+
+    entities: dict[str, dict[str, Any]]
+    passed: int
+    warned: int
+    failed: int
+    seconds: float
+    pending: dict[str, int] = field(default_factory=dict[str, int])
+    unaccounted: dict[str, int] = field(default_factory=dict[str, int])
+    unmapped: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    checks: tuple[CheckOutcome, ...] = ()
+    stages: dict[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def incomplete(self) -> list[str]:
+        """Why not every record is accounted for, a line for each table; empty where each is."""
+        return [
+            *(
+                f"{table}: {count:,} of the records read {_are(count)} neither migrated nor refused, and nothing says why"
+                for table, count in self.unaccounted.items()
+            ),
+            *(
+                f"{table}: {count:,} {plural(count, 'record')} {_are(count)} still to be migrated: run b44 migrate"
+                for table, count in self.pending.items()
+            ),
+        ]
+
+    def as_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(
+            {
+                "entities": self.entities,
+                "unmapped": self.unmapped,
+                "checks": {"passed": self.passed, "warned": self.warned, "failed": self.failed},
+                "seconds": round(self.seconds, 3),
+            },
+            ensure_ascii=False,
+        )
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+class NothingMigratedOfExportError(B44Error):
+    """The export was read, and `sql/` has a table for no record of it."""
+
+    exit_status = 1
+
+
+def faults_of_run(settings: Settings, outcome: Outcome, faults: list[B44Error]) -> list[B44Error]:
+    """The faults of a run, and that it moved nothing where the export has records, and none of them a table."""
+    if settings.export_dir is None or faults or not outcome.unmapped:
+        return faults
+    if any(counts["read"] for counts in outcome.entities.values()):
+        return faults
+    records = sum(counts["read"] for counts in outcome.unmapped.values())
+    if not records and check_export(settings.export_dir, settings):
+        return faults  # files of tables, all of them without records
+    entities = ", ".join(f"{entity} {counts['read']:,}" for entity, counts in list(outcome.unmapped.items())[:10])
+    return [
+        NothingMigratedOfExportError(
+            f"{settings.export_dir}: none of its {records:,} {plural(records, 'record')} has a table in"
+            f" {settings.sql_dir} ({entities});"
+            " make the tables of this app with b44 init"
+        )
+    ]
+
+
+def conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None:
+    """Prints the outcome of a run, then its faults; exits unless all is well.
+
+    Raises:
+        SystemExit: There are faults, a check failed, or records are not accounted for.
+    """
+    if as_json:
+        click.echo(outcome.as_json())
+    # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
+    for fault in [fault for fault in faults if not isinstance(fault, DatabaseError)] or faults[:1]:
+        click.echo(f"b44: {with_resume_hint(fault)}", err=True)
+    if not as_json:
+        print_outcome(settings, outcome)
+    if faults:
+        raise SystemExit(faults[0].exit_status)
+    for line in outcome.incomplete:
+        click.echo(f"b44: {line}", err=True)
+    if outcome.failed or outcome.incomplete:
+        raise SystemExit(1)

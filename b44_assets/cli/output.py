@@ -1,0 +1,169 @@
+"""What commands print: tables, sizes, verdicts, and progress."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    from b44_assets.cli.outcome import Outcome
+    from b44_assets.config.settings import Settings
+    from b44_assets.migration.verification import EntityAccount
+    from b44_assets.session import Session
+
+new_console = functools.partial(Console, highlight=False)
+
+
+def number_column(name: str) -> Column:
+    """A column of numbers."""
+    return Column(name, justify="right", no_wrap=True)
+
+
+def accounts_by_table(found: tuple[EntityAccount, ...]) -> dict[str, dict[str, Any]]:
+    """The accounts as `--json` prints them."""
+    return {
+        account.entity: {
+            "read": account.read,
+            "migrated": account.migrated,
+            "deduplicated": account.deduplicated,
+            "quarantined": account.quarantined,
+            "reasons": account.reasons,
+            "repairs": account.repairs,
+        }
+        for account in found
+    }
+
+
+def unmapped_entities_of(session: Session) -> dict[str, dict[str, Any]]:
+    """The exported entities without a table, as `--json` prints them."""
+    from b44_assets.migration.unmapped_entities import unmapped_entities
+
+    return {one.entity: {"read": one.records, "file": one.file} for one in unmapped_entities(session)}
+
+
+def print_outcome(settings: Settings, outcome: Outcome) -> None:
+    """Prints what became of the records of a run, by table and reason, its checks, and where to look next."""
+    console = new_console()
+    table = Table(
+        "table", *(number_column(name) for name in ("read", "migrated", "deduplicated", "quarantined", "repaired"))
+    )
+    for entity, counts in outcome.entities.items():
+        table.add_row(
+            entity,
+            *(f"{counts[name]:,}" for name in ("read", "migrated", "deduplicated", "quarantined")),
+            f"{sum(counts['repairs'].values()):,}",
+        )
+    if outcome.entities:
+        console.print(table)
+    _print_unmapped(console, outcome.unmapped)
+    reasons = Table("table", "reason", number_column("records"))
+    for entity, counts in outcome.entities.items():
+        for reason, count in counts["reasons"].items():
+            reasons.add_row(entity, reason, f"{count:,}")
+    if reasons.row_count:
+        console.print("Quarantined, by reason (the records are in migration.quarantine):")
+        console.print(reasons)
+    console.print(
+        f"Checks: {outcome.passed} passed, {outcome.warned} warned, {outcome.failed} failed. {outcome.seconds:.1f} seconds."
+    )
+    console.print("Look at it:")
+    command = _own_command()
+    psql = f'psql "$({command} db url)"' if settings.database_url is None else "psql with the URL of your database"
+    for line in (psql, f"{command} status", f"{command} dev"):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def print_accounts(console: Console, found: tuple[EntityAccount, ...], unmapped: dict[str, dict[str, Any]]) -> None:
+    """Prints what became of all records so far, by table, and those in quarantine by reason."""
+    names = ["read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted"]
+    # After a newer export only, as the width of a terminal is scarce.
+    names += [name for name in ("vanished", "conflicts") if any(getattr(account, name) for account in found)]
+    table = Table("table", *(number_column(name) for name in names))
+    for account in found:
+        table.add_row(
+            account.entity,
+            *(f"{getattr(account, name):,}" for name in names),
+        )
+    console.print(table)
+    _print_unmapped(console, unmapped)
+    for account in found:
+        for reason, count in account.reasons.items():
+            console.print(f"  {account.entity}: {count:,} quarantined as {reason}", markup=False)
+
+
+def _print_unmapped(console: Console, unmapped: dict[str, dict[str, Any]]) -> None:
+    """Print entities without a table: on their own, as their names would be cut off beside many columns."""
+    if not unmapped:
+        return
+    table = Table("entity", number_column("read"))
+    for entity, counts in unmapped.items():
+        table.add_row(f"{entity} (no table)", f"{counts['read']:,}")
+    console.print(table)
+
+
+def _own_command() -> str:
+    """What to type to run this program again: its name if the shell would find it, else its path from here."""
+    if shutil.which("b44") is not None:
+        return "b44"
+    script = Path(sys.argv[0]).absolute()
+    return str(script.relative_to(Path.cwd())) if script.is_relative_to(Path.cwd()) else str(script)
+
+
+@contextmanager
+def show_progress(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
+    """A bar for each thing that reports, on a terminal; else a line every few seconds on standard error; else nothing."""
+    if quiet:
+        yield lambda what, done, total: None
+        return
+    console = new_console(stderr=True)
+    if not console.is_terminal:
+        yield _progress_lines(console)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done, total=total or None)
+
+        yield report
+
+
+def _progress_lines(console: Console) -> Callable[[str, int, int], None]:
+    spoken: dict[str, float] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if (done == total and total) or now - spoken.setdefault(what, now) >= 5.0:
+            spoken[what] = now
+            console.print(f"{what}: {done:,} of {total:,}" if total else what, markup=False)
+
+    return report
+
+
+def size_text(size: float) -> str:
+    """A number of bytes in the unit that suits it."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

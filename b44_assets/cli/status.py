@@ -1,0 +1,148 @@
+"""The commands that tell how things stand: `b44 status`, `verify`, `report`, `doctor`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Column, Table
+
+from b44_assets.cli.job import run_job
+from b44_assets.cli.options import database_option, json_option, settings_with
+from b44_assets.cli.outcome import conclude
+from b44_assets.cli.output import accounts_by_table, new_console, number_column, print_accounts, unmapped_entities_of
+from b44_assets.cli.preconditions import NothingMigratedError, require_migration, session_of
+from b44_assets.errors import B44Error, SettingsError, why
+from b44_assets.wording import plural
+
+if TYPE_CHECKING:
+    from b44_assets.cli.outcome import Outcome
+    from b44_assets.config.settings import Settings
+
+
+@click.command()
+@database_option
+@json_option
+def status(database_url: str | None, as_json: bool) -> None:
+    """Show how far the migration is, and what became of every record."""
+    settings = settings_with(database_url=database_url)
+    from b44_assets.migration.finish import migration_state
+    from b44_assets.migration.verification import accounts, progress_of, recent_runs
+
+    session = session_of(settings)
+    state = migration_state(session)
+    found = () if state.over else accounts(session)
+    if as_json:
+        over = {"finished": state.explain(), "archive": state.archive} if state.over else {}
+        facts = {"entities": accounts_by_table(found), "unmapped": unmapped_entities_of(session), **over}
+        click.echo(json.dumps(facts, ensure_ascii=False))
+        return
+    console = new_console()
+    if state.over:
+        click.echo(f"{state.explain()[0].upper()}{state.explain()[1:]}.")
+        return
+    unmapped = unmapped_entities_of(session)
+    if not found and not unmapped:
+        console.print("Nothing has been migrated into this database yet.")
+        return
+    print_accounts(console, found, unmapped)
+    for one in progress_of(session):
+        if one.percentage < 100:
+            speed = round(one.records_per_second or 0)
+            rate = f", {speed:,} {plural(speed, 'record')} a second" if speed else ""
+            end = f", done about {one.expected_end:%Y-%m-%d %H:%M} UTC" if one.expected_end else ""
+            console.print(f"  {one.entity}: {one.percentage:.1f} % done{rate}{end}", markup=False)
+    runs = Table(Column("run", no_wrap=True), "began (UTC)", number_column("batches"), number_column("records"))
+    for run in recent_runs(session):
+        runs.add_row(run.run_id, f"{run.began:%Y-%m-%d %H:%M:%S}", f"{run.batches:,}", f"{run.records:,}")
+    if runs.row_count:
+        console.print("The last runs that wrote records (b44 rollback --run takes one back):")
+        console.print(runs)
+
+
+@click.command()
+@database_option
+@json_option
+def verify(database_url: str | None, as_json: bool) -> None:
+    """Run every check on what is in the database now."""
+    settings = settings_with(database_url=database_url)
+    from b44_assets.migration.finish import migration_state
+    from b44_assets.migration.verification import accounts
+
+    session = session_of(settings)
+    state = migration_state(session)
+    if not state.over and not accounts(session):
+        raise NothingMigratedError("nothing has been migrated into this database yet: run b44 migrate")
+    outcome, faults = run_job("verify", settings, as_json=as_json)
+    if state.over and not as_json:
+        click.echo(f"Row checks: not applicable: {state.whereabouts()}.")
+    conclude(settings, outcome, faults, as_json=as_json)
+
+
+@click.command()
+@database_option
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Default report.html here.")
+def report(database_url: str | None, output: Path | None) -> None:
+    """Write the state of migration and database as one self-contained page."""
+    settings = settings_with(database_url=database_url)
+    require_migration(session_of(settings), "report")
+    target = output or Path.cwd() / "report.html"
+    write_report(settings, target, None, [], begun=datetime.now(UTC), signed_by=None)
+    click.echo(str(target))
+
+
+@click.command()
+@database_option
+@json_option
+def doctor(database_url: str | None, as_json: bool) -> None:
+    """Say what the target is, of which PostgreSQL it is, and which programs serve it; nothing is made or changed."""
+    from b44_assets.doctor import diagnose
+
+    findings = diagnose(settings_with(database_url=database_url))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.subject + ':':10}{finding.said}")
+            if finding.remedy is not None:
+                click.echo(f"{'':10}{finding.remedy}")
+    if any(finding.blocking for finding in findings):
+        raise SystemExit(1)
+
+
+def write_report(
+    settings: Settings,
+    target: Path,
+    outcome: Outcome | None,
+    faults: list[B44Error],
+    *,
+    begun: datetime,
+    signed_by: str | None,
+) -> None:
+    """Writes the page of `b44 report`, and of `b44 cutover` where it is signed.
+
+    Raises:
+        SettingsError: The file cannot be written.
+    """
+    from b44_assets.migration.report import Cutover, gather, render
+
+    done = None
+    if outcome is not None and signed_by is not None:
+        done = Cutover(
+            held=not (faults or outcome.failed or outcome.incomplete),
+            signed_by=signed_by,
+            begun=begun,
+            freeze_seconds=outcome.seconds,
+            stages=outcome.stages,
+            checks=tuple((check.asset, check.name, check.verdict, check.said) for check in outcome.checks),
+            faults=tuple(str(fault) for fault in faults),
+        )
+    page = render(gather(session_of(settings), done))
+    try:
+        target.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{target}: cannot be written: {why(error, target)}") from error
