@@ -12,7 +12,8 @@ from psycopg.rows import TupleRow
 
 from b44_assets.backup.store import Store
 from b44_assets.backup.wal_archive import archive_command, wal_files
-from b44_assets.postgres.embedded import EmbeddedServer, quoted_setting
+from b44_assets.postgres.embedded import EmbeddedServer
+from b44_assets.postgres.embedded.configuration import quoted_setting
 
 # What the embedded server has as long as archiving is off.
 _NOTHING = ("", "(disabled)", "/bin/true")

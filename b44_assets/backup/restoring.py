@@ -35,7 +35,9 @@ from b44_assets.backup.taking import BASE, DUMP, WAL, Tell
 from b44_assets.backup.tools import Login, complaint, run, server_programs, streaming, transaction
 from b44_assets.errors import BackupError, BadBackupError, why
 from b44_assets.postgres.connect import connect
-from b44_assets.postgres.embedded import SUPERUSER, EmbeddedServer, make_directory, server_account
+from b44_assets.postgres.embedded import EmbeddedServer
+from b44_assets.postgres.embedded.accounts import make_directory, server_account
+from b44_assets.postgres.embedded.server import SUPERUSER
 from b44_assets.postgres.locks import advisory_key
 
 _JOBS = 2

@@ -22,22 +22,19 @@ from urllib.parse import quote
 
 from b44_assets.backup.tools import complaint
 from b44_assets.errors import BackupError, why
-from b44_assets.postgres.embedded import (
-    PORT,
-    SUPERUSER,
+from b44_assets.postgres.embedded.accounts import (
     Account,
-    is_alive,
     may_pass,
     name_for,
     open_lock,
-    processes,
-    read_postmaster,
     running_as,
     server_account,
     try_lock,
-    working_directory,
     write_file,
 )
+from b44_assets.postgres.embedded.configuration import PORT
+from b44_assets.postgres.embedded.processes import is_alive, processes, read_postmaster, working_directory
+from b44_assets.postgres.embedded.server import SUPERUSER
 
 _PREFIX = "b44-scratch-"
 # A folder is renamed once it is locked, so that nobody takes it for one left behind.

@@ -21,7 +21,9 @@ from psycopg.rows import TupleRow
 
 from b44_assets.errors import BackupError, said_with_remedy
 from b44_assets.postgres.clients import Clients, available, choose, newest, system_folders
-from b44_assets.postgres.embedded import MAJOR_VERSION, Account, RunningAs, install_dir, last_line, reachable_install
+from b44_assets.postgres.embedded.accounts import Account, RunningAs
+from b44_assets.postgres.embedded.binaries import MAJOR_VERSION, install_dir, reachable_install
+from b44_assets.postgres.embedded.processes import last_line
 
 _SECRETS = ("password", "sslpassword")
 # How long a program may take to end after it was asked to.

@@ -21,7 +21,8 @@ from b44_assets.backup.taking import DUMP, ROLES
 from b44_assets.backup.tools import Login, run, server_programs
 from b44_assets.errors import BackupError, BadBackupError
 from b44_assets.postgres.connect import connect
-from b44_assets.postgres.embedded import MAJOR_VERSION, running_as
+from b44_assets.postgres.embedded.accounts import running_as
+from b44_assets.postgres.embedded.binaries import MAJOR_VERSION
 
 _RESTORED = "restored"
 # Apart from any role that a dump may know.

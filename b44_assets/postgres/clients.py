@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from b44_assets.errors import DatabaseError
-from b44_assets.postgres.embedded import install_dir
+from b44_assets.postgres.embedded.binaries import install_dir
 
 # Where Debian's packages and others' put the programs of each major version.
 INSTALLED = (

@@ -13,7 +13,7 @@ import pytest
 from b44_assets.catalog import Kind, load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import DatabaseError
-from b44_assets.postgres.embedded import install_dir
+from b44_assets.postgres.embedded.binaries import install_dir
 from b44_assets.schema.runtime import install_runtime, require_runtime
 from b44_assets.session import Session
 from tests.acceptance.support import Command

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.backup.lsn import position
-from b44_assets.postgres.embedded import install_dir
+from b44_assets.postgres.embedded.binaries import install_dir
 
 # One of each kind of object, with what is known to come back differently if one is careless: names that need quotes, a
 # column that is named like an alias, a list of constants in a check, comments, text that needs escaping.

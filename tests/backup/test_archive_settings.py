@@ -24,7 +24,8 @@ from b44_assets.backup.wal_archive import ship, wal_files
 from b44_assets.config.settings import Settings
 from b44_assets.errors import BackupError
 from b44_assets.postgres.connect import connect
-from b44_assets.postgres.embedded import EmbeddedServer, quoted_setting
+from b44_assets.postgres.embedded import EmbeddedServer
+from b44_assets.postgres.embedded.configuration import quoted_setting
 from tests.support import PG15_BIN, Pg15, ordinary_account, run_as
 
 

@@ -23,8 +23,9 @@ from psycopg import errors
 
 from b44_assets.config.settings import Settings
 from b44_assets.errors import DatabaseError
-from b44_assets.postgres import embedded as module
-from b44_assets.postgres.embedded import EmbeddedServer, configuration, dagster_url, target_url
+from b44_assets.postgres.embedded import EmbeddedServer, accounts, binaries, dagster_url, target_url
+from b44_assets.postgres.embedded import server as server_module
+from b44_assets.postgres.embedded.configuration import configuration
 from tests.support import ordinary_account
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -710,8 +711,8 @@ def test_root_runs_it_with_binaries_below_a_closed_folder(
     package = closed / installed.parent.name
     shutil.copytree(installed, package / installed.name, ignore=shutil.ignore_patterns("include", "*.a"))
     shutil.copytree(installed.parent.with_name(package.name + ".libs"), closed / (package.name + ".libs"))
-    monkeypatch.setattr(module, "install_dir", lambda: package / installed.name)
-    monkeypatch.setattr(module, "_BINARY_CACHE", open_folder / "cache")
+    monkeypatch.setattr(server_module, "install_dir", lambda: package / installed.name)
+    monkeypatch.setattr(binaries, "_BINARY_CACHE", open_folder / "cache")
 
     server.start()
     assert ask(server.url(), "SELECT 1") == 1
@@ -727,8 +728,8 @@ def test_root_is_told_where_to_go_if_the_binaries_cannot_be_copied(
     server: EmbeddedServer, open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (open_folder / "file").write_text("")
-    monkeypatch.setattr(module, "_BINARY_CACHE", open_folder / "file" / "cache")
-    monkeypatch.setattr(module, "may_pass", nothing)
+    monkeypatch.setattr(binaries, "_BINARY_CACHE", open_folder / "file" / "cache")
+    monkeypatch.setattr(binaries, "may_pass", nothing)
 
     with pytest.raises(DatabaseError, match="install where every account can read") as caught:
         server.start()
@@ -788,7 +789,7 @@ def test_an_ordinary_user_is_told_that_a_home_cannot_be_reached(open_folder: Pat
 
 @AS_ROOT
 def test_root_is_told_if_no_account_can_be_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ACCOUNT", "b44-no-such-account")
+    monkeypatch.setattr(accounts, "_ACCOUNT", "b44-no-such-account")
     monkeypatch.setattr("shutil.which", nothing)
 
     with pytest.raises(DatabaseError, match=r"does not run as root, and the account .* cannot be added"):

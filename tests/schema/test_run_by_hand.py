@@ -15,7 +15,7 @@ import pytest
 from b44_assets.backup.schema_fingerprint import OBJECTS
 from b44_assets.catalog import Catalog, Kind, constraint_definitions, load_catalog
 from b44_assets.errors import CatalogError
-from b44_assets.postgres.embedded import install_dir
+from b44_assets.postgres.embedded.binaries import install_dir
 from b44_assets.schema.constraints import apply_constraints
 from b44_assets.schema.drift import schema_drift
 from b44_assets.session import Session
