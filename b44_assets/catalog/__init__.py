@@ -25,12 +25,11 @@ from b44_assets.catalog.definitions import (
 from b44_assets.catalog.loader import Catalog, load_catalog
 from b44_assets.catalog.model import (
     WITHOUT_OBJECT,
-    Claims,
     ConstraintDefinition,
+    ExchangeableUnique,
     Field,
     IndexDefinition,
     Kind,
-    Numbered,
     Period,
     Query,
     RowCheck,
@@ -39,6 +38,7 @@ from b44_assets.catalog.model import (
     Statement,
     TableMapping,
     TriggerDefinition,
+    UniqueSuffix,
     ViewDefinition,
 )
 from b44_assets.catalog.statements import split_statements
@@ -47,12 +47,11 @@ __all__ = [
     "FOREIGN_KEY",
     "WITHOUT_OBJECT",
     "Catalog",
-    "Claims",
     "ConstraintDefinition",
+    "ExchangeableUnique",
     "Field",
     "IndexDefinition",
     "Kind",
-    "Numbered",
     "Period",
     "Query",
     "RowCheck",
@@ -61,6 +60,7 @@ __all__ = [
     "Statement",
     "TableMapping",
     "TriggerDefinition",
+    "UniqueSuffix",
     "ViewDefinition",
     "constraint_definitions",
     "index_definitions",

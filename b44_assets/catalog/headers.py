@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from b44_assets.catalog.model import Claims, Field, Kind, Numbered, Spec, TableMapping
+from b44_assets.catalog.model import ExchangeableUnique, Field, Kind, Spec, TableMapping, UniqueSuffix
 from b44_assets.errors import CatalogError
 
 HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.TABLE: frozenset({"depends", "partitions", "seed"}),
-    Kind.MAPPING: frozenset({"depends", "entity", "fields", "key", "html", "wide", "numbered", "later", "claims"}),
+    Kind.MAPPING: frozenset(
+        {"depends", "entity", "fields", "key", "html"}
+        | {"large_columns", "unique_suffix", "deferred_fk", "exchangeable_unique"}
+    ),
     Kind.PARTITION: frozenset({"depends", "on", "ahead"}),
     Kind.INDEX: frozenset({"depends", "on"}),
     Kind.CONSTRAINT: frozenset({"depends", "on"}),
@@ -21,7 +24,14 @@ HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.QUERY: frozenset({"depends", "uses", "prunes", "since", "until"}),
 }
 COMMON_KEYS = frozenset({"depends"})
-HEADER_LINE = re.compile(r"--\s(?P<key>[a-z]+):\s+(?P<value>.*\S)\s*$")
+RENAMED_KEYS: Mapping[str, str] = {
+    "wide": "large_columns",
+    "numbered": "unique_suffix",
+    "later": "deferred_fk",
+    "claims": "exchangeable_unique",
+}
+"""What headers were called in version 0.1."""
+HEADER_LINE = re.compile(r"--\s(?P<key>[a-z_]+):\s+(?P<value>.*\S)\s*$")
 
 
 def meant(name: str, known: Iterable[str]) -> str:
@@ -76,18 +86,18 @@ def mapping_of(spec: Spec) -> TableMapping:
         raise fault("'fields' has an empty or repeated name")
     if fields[0].name != "id":
         raise fault("'fields' must begin with id")
-    numbered: Numbered | None = None
-    if (value := spec.options.get("numbered")) is not None:
+    unique_suffix: UniqueSuffix | None = None
+    if (value := spec.options.get("unique_suffix")) is not None:
         match = re.fullmatch(r"(\w+) in (\w+) by (\w+)(?:, made from (\w+))?(, repaired)?", value)
         if match is None:
-            raise fault("expected 'numbered: <column> in <table> by <column>[, made from <column>][, repaired]'")
-        numbered = Numbered(match[1], match[2], match[3], match[4], repaired=match[5] is not None)
-    claims: Claims | None = None
-    if (value := spec.options.get("claims")) is not None:
+            raise fault("expected 'unique_suffix: <column> in <table> by <column>[, made from <column>][, repaired]'")
+        unique_suffix = UniqueSuffix(match[1], match[2], match[3], match[4], repaired=match[5] is not None)
+    exchangeable_unique: ExchangeableUnique | None = None
+    if (value := spec.options.get("exchangeable_unique")) is not None:
         match = re.fullmatch(r"(\w+(?:, *\w+)*); released by (\w+) = (.+)", value)
         if match is None:
-            raise fault("expected 'claims: <column>, ...; released by <column> = <expression>'")
-        claims = Claims(names_of(match[1]), match[2], match[3])
+            raise fault("expected 'exchangeable_unique: <column>, ...; released by <column> = <expression>'")
+        exchangeable_unique = ExchangeableUnique(names_of(match[1]), match[2], match[3])
     html = names_of(spec.options.get("html", ""))
     if missing := set(html) - {item.name for item in fields}:
         raise fault(f"'html' names {sorted(missing)[0]}, which is not among the fields")
@@ -97,8 +107,8 @@ def mapping_of(spec: Spec) -> TableMapping:
         key=spec.options.get("key", "id"),
         fields=fields,
         html=html,
-        wide=names_of(spec.options.get("wide", "")),
-        later=names_of(spec.options.get("later", "")),
-        numbered=numbered,
-        claims=claims,
+        large_columns=names_of(spec.options.get("large_columns", "")),
+        deferred_fk=names_of(spec.options.get("deferred_fk", "")),
+        unique_suffix=unique_suffix,
+        exchangeable_unique=exchangeable_unique,
     )

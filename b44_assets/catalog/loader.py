@@ -11,9 +11,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 from b44_assets.catalog.definitions import FORMS, row_check
-from b44_assets.catalog.headers import COMMON_KEYS, HEADER_KEYS, HEADER_LINE, mapping_of, meant, names_of
+from b44_assets.catalog.headers import COMMON_KEYS, HEADER_KEYS, HEADER_LINE, RENAMED_KEYS, mapping_of, meant, names_of
 from b44_assets.catalog.model import SEED, Kind, RowCheck, Spec, TableMapping
-from b44_assets.catalog.references import check_claims, check_columns, check_names, check_reads, check_uses, in_order
+from b44_assets.catalog.references import (
+    check_columns,
+    check_exchangeable,
+    check_names,
+    check_reads,
+    check_uses,
+    in_order,
+)
 from b44_assets.catalog.statements import split_statements
 from b44_assets.errors import CatalogError
 
@@ -98,7 +105,7 @@ def load_catalog(root: Path) -> Catalog:
         if (check := FORMS.get(spec.kind)) is not None:
             check(spec)
     check_uses(specs)
-    check_claims(specs, mappings)
+    check_exchangeable(specs, mappings)
     check_columns(specs, mappings)
     check_reads(specs)
     return Catalog(
@@ -165,7 +172,9 @@ def _read(path: Path, kind: Kind, name: str) -> Spec:
         if not line.startswith("--"):
             break
         if match := HEADER_LINE.match(line):
-            key = match["key"]
+            key = str(match["key"])
+            if (now := RENAMED_KEYS.get(key)) in allowed:
+                raise CatalogError(f"{path}:{number}: header '{key}' is called '{now}' now")
             if key not in allowed:
                 raise CatalogError(
                     f"{path}:{number}: unknown header '{key}'{meant(match['key'], allowed)}; {kind} know {', '.join(sorted(allowed))}"

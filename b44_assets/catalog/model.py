@@ -71,7 +71,7 @@ class Seed:
 
 
 @dataclass(frozen=True)
-class Numbered:
+class UniqueSuffix:
     """A column whose value must be unique: later claimants get `-2`, `-3` ….
 
     Attributes:
@@ -90,7 +90,7 @@ class Numbered:
 
 
 @dataclass(frozen=True)
-class Claims:
+class ExchangeableUnique:
     """Columns by which one row can stand in another's way, as two accounts that exchange their addresses.
 
     Attributes:
@@ -257,7 +257,7 @@ class TableMapping:
     key: str
     fields: tuple[Field, ...]
     html: tuple[str, ...]
-    wide: tuple[str, ...]
-    later: tuple[str, ...]
-    numbered: Numbered | None
-    claims: Claims | None
+    large_columns: tuple[str, ...]
+    deferred_fk: tuple[str, ...]
+    unique_suffix: UniqueSuffix | None
+    exchangeable_unique: ExchangeableUnique | None

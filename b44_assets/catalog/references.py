@@ -61,12 +61,19 @@ def check_uses(specs: list[Spec]) -> None:
             raise CatalogError(f"{spec.path}:1: uses {missing[0]}, which no file of {spec.path.parent.parent} gives")
 
 
-def check_claims(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> None:
+def check_exchangeable(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> None:
     """Values are exchanged only within a table that is loaded as one."""
     for spec in specs:
-        if spec.kind is Kind.TABLE and spec.period and spec.name in mappings and mappings[spec.name].claims:
+        if (
+            spec.kind is Kind.TABLE
+            and spec.period
+            and spec.name in mappings
+            and mappings[spec.name].exchangeable_unique
+        ):
             # Its partitions are loaded one by one, and the rows that exchange values may lie in several.
-            raise CatalogError(f"{mappings[spec.name].spec.path}:1: 'claims' is not for a table with periods")
+            raise CatalogError(
+                f"{mappings[spec.name].spec.path}:1: 'exchangeable_unique' is not for a table with periods"
+            )
 
 
 _OF_RECORDS = frozenset({"record_number", "base44_id", "reasons", "repairs", "unmapped"})

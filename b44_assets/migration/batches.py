@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from b44_assets.catalog import Claims, Period, TableMapping
+from b44_assets.catalog import ExchangeableUnique, Period, TableMapping
 from b44_assets.migration.sources import target_columns
 from b44_assets.session import Connection, checksum, columns_of, identifiers
 
@@ -40,15 +40,15 @@ def create_batch_functions(
     steps: list[sql.Composable] = []
     if updates:
         steps.append(writing.note_rows_before())
-        if mapping.claims is not None:
-            steps.append(writing.release(mapping.claims))
+        if mapping.exchangeable_unique is not None:
+            steps.append(writing.release(mapping.exchangeable_unique))
     steps.append(writing.move(updates=updates))
     steps.append(writing.keep_edited() if updates else writing.expect_all())
     if corrected:
         steps.append(writing.mark_replayed())
     for name, arguments, returns, body in (
         ("load", sql.SQL(_ARGUMENTS), sql.SQL(""), steps),
-        ("complete", sql.SQL(""), sql.SQL("returns void"), [writing.complete(name) for name in mapping.later]),
+        ("complete", sql.SQL(""), sql.SQL("returns void"), [writing.complete(name) for name in mapping.deferred_fk]),
     ):
         text = sql.SQL("declare\n missing bigint;\nbegin\n{}\nend").format(sql.SQL("\n").join(body)).as_string(conn)
         function = sql.Identifier("migration", f"{name}_{table}")
@@ -112,7 +112,7 @@ class _Writing:
             """
         )
 
-    def release(self, claims: Claims) -> sql.Composed:
+    def release(self, exchangeable: ExchangeableUnique) -> sql.Composed:
         """Rows that exchange values let go of theirs first; nobody sees it, as the same transaction gives them new ones."""
         return self._format(
             """
@@ -122,9 +122,9 @@ class _Writing:
                  join migration.{settled} r on r.{key} = p.id and r.position between b44_first and b44_last and r.contested
                 where p.entity = {entity} and p.batch_number = b44_batch));
             """,
-            released=sql.Identifier(claims.released),
+            released=sql.Identifier(exchangeable.released),
             # A header of a file under sql/, which is trusted as the program itself is.
-            expression=sql.SQL(claims.expression),  # pyright: ignore[reportArgumentType]
+            expression=sql.SQL(exchangeable.expression),  # pyright: ignore[reportArgumentType]
         )
 
     def move(self, *, updates: bool) -> sql.Composed:
@@ -133,8 +133,10 @@ class _Writing:
         Records come in the order of their positions, so that indexes grow at their end.
         """
         mapping = self._mapping
-        values = [sql.SQL("null") if name in mapping.later else sql.Identifier("r", name) for name in self._columns]
-        changing = [name for name in self._columns if name != mapping.key and name not in mapping.later]
+        values = [
+            sql.SQL("null") if name in mapping.deferred_fk else sql.Identifier("r", name) for name in self._columns
+        ]
+        changing = [name for name in self._columns if name != mapping.key and name not in mapping.deferred_fk]
         return self._format(
             """
             with records as materialized (
@@ -184,7 +186,7 @@ class _Writing:
             returning records_processed, records_kept, extract(epoch from completed_at - started_at)
               into processed, kept, seconds;
             """,
-            wide=sql.SQL("").join(sql.SQL("f.{}, ").format(sql.Identifier(name)) for name in mapping.wide),
+            wide=sql.SQL("").join(sql.SQL("f.{}, ").format(sql.Identifier(name)) for name in mapping.large_columns),
             values=sql.SQL(", ").join(values),
             inserting=sql.SQL("where r.fate = 'insert'" if updates else ""),
             replaced=self._replace(changing) if updates else sql.SQL(""),

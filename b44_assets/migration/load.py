@@ -189,7 +189,7 @@ def _concluded(
     """Fills in what had to wait for all rows, and reads what became of the records."""
     table = mapping.spec.name
     with session.connection(f"load {table}") as conn:
-        if mapping.later:
+        if mapping.deferred_fk:
             with conn.transaction():
                 pass_rules(conn)
                 conn.execute(sql.SQL("select migration.{}()").format(sql.Identifier(f"complete_{table}")))

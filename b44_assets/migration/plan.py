@@ -22,7 +22,7 @@ from typing import LiteralString, cast
 
 from psycopg import sql
 
-from b44_assets.catalog import Catalog, Kind, Numbered, Period, TableMapping
+from b44_assets.catalog import Catalog, Kind, Period, TableMapping, UniqueSuffix
 from b44_assets.errors import DatabaseError, ThresholdError
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.batches import create_batch_functions
@@ -152,8 +152,8 @@ def _note(
     again: bool,
 ) -> None:
     table = mapping.spec.name
-    if mapping.numbered is not None:
-        _number(conn, mapping, mapping.numbered)
+    if mapping.unique_suffix is not None:
+        _add_suffixes(conn, mapping, mapping.unique_suffix)
     _write_books(session, conn, mapping, basis, fingerprint)
     _note_parts(conn, session.catalog, mapping)
     # What an earlier settlement has noted goes in any case: all that it was about may have been taken back.
@@ -323,7 +323,7 @@ def _note_following(conn: Connection, catalog: Catalog, mapping: TableMapping) -
     """
     table = mapping.spec.name
     conn.execute("delete from migration.following where entity = %s", (table,))
-    if mapping.claims is None:
+    if mapping.exchangeable_unique is None:
         return
     conn.execute(
         sql.SQL(
@@ -359,7 +359,7 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, agai
     table = mapping.spec.name
     settled = sql.Identifier(f"{table}_settled")
     period = catalog.table(table).period
-    columns = [name for name in columns_of(conn, "migration", f"{table}_mapping") if name not in mapping.wide]
+    columns = [name for name in columns_of(conn, "migration", f"{table}_mapping") if name not in mapping.large_columns]
     plan_for_bulk(conn)
     conn.execute(sql.SQL("drop table if exists migration.{}").format(settled))
     # Those to write first, in the order of their partition and key, so that a batch is a range of positions. Times lead
@@ -429,7 +429,7 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
         fate = sql.SQL("case when cardinality(m.reasons) > 0 or {} then 'refused' else 'insert' end").format(taken)
     else:
         filled = target_columns(conn, mapping)
-        summed = [name for name in filled if mapping.numbered is None or name != mapping.numbered.column]
+        summed = [name for name in filled if mapping.unique_suffix is None or name != mapping.unique_suffix.column]
         edited = sql.SQL("({} <> known.row_checksum)").format(checksum(filled, "t"))
         agrees = sql.SQL("({} or {} and not {})").format(
             name_agrees(mapping, "t", "m"), made_of_the_same(mapping, "t", "m"), edited
@@ -453,20 +453,20 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
                  else 'not_newer' end
             """
         ).format(**parts)
-        if mapping.claims is not None:
+        if mapping.exchangeable_unique is not None:
             contested = sql.SQL("(t.{key} is not null and row({old}) is distinct from row({new}))").format(
                 key=sql.Identifier(mapping.key),
-                old=identifiers(mapping.claims.columns, "t"),
-                new=identifiers(mapping.claims.columns, "m"),
+                old=identifiers(mapping.exchangeable_unique.columns, "t"),
+                new=identifiers(mapping.exchangeable_unique.columns, "m"),
             )
-        if mapping.numbered is not None:
+        if mapping.unique_suffix is not None:
             # A name that was made unique before stays, as links go by it.
-            name = mapping.numbered.column
+            name = mapping.unique_suffix.column
             stays = sql.SQL("(t.{} is not null and {})").format(sql.Identifier(name), agrees)
             stored, wanted = sql.Identifier("t", name), sql.Identifier("m", name)
             renamed = sql.SQL("not {}").format(stays)
             special[name] = sql.SQL("case when {} then {} else {} end").format(stays, stored, wanted)
-            if mapping.numbered.repaired:
+            if mapping.unique_suffix.repaired:
                 special["repairs"] = sql.SQL(
                     "m.repairs || array_remove(array[migration.repair({stays} and {stored} <> {wanted}, {column}, 'taken',"
                     " {wanted}, {stored})], null)"
@@ -502,7 +502,7 @@ def partition_of(period: Period | None, relation: str) -> sql.Composable:
     )
 
 
-def _number(conn: Connection, mapping: TableMapping, numbered: Numbered) -> None:
+def _add_suffixes(conn: Connection, mapping: TableMapping, suffix: UniqueSuffix) -> None:
     """Makes wanted names unique: `name`, `name-2`, `name-3` …, the first free number each, all at once.
 
     First claims go first: given names before made ones, then earlier records before later ones. A later claimant, or one
@@ -562,17 +562,17 @@ def _number(conn: Connection, mapping: TableMapping, numbered: Numbered) -> None
              where position is not null
             """
         ).format(
-            name=sql.Identifier(numbered.column),
+            name=sql.Identifier(suffix.column),
             age=age,
             key=sql.Identifier(mapping.key),
             settled=sql.Identifier(f"{table}_settled"),
-            holder=sql.Identifier(numbered.table),
+            holder=sql.Identifier(suffix.table),
             renamed=renamed,
         )
     )
     repaired = sql.SQL(
         ", repairs = s.repairs || migration.repair(true, {column}, 'taken', r.wanted, r.replacement)"
-    ).format(column=sql.Literal(numbered.column))
+    ).format(column=sql.Literal(suffix.column))
     conn.execute(
         sql.SQL(
             "update migration.{settled} s set {name} = r.replacement{repaired}"
@@ -580,8 +580,8 @@ def _number(conn: Connection, mapping: TableMapping, numbered: Numbered) -> None
         ).format(
             renamed=renamed,
             settled=sql.Identifier(f"{table}_settled"),
-            name=sql.Identifier(numbered.column),
-            repaired=repaired if numbered.repaired else sql.SQL(""),
+            name=sql.Identifier(suffix.column),
+            repaired=repaired if suffix.repaired else sql.SQL(""),
         )
     )
     conn.execute(sql.SQL("drop table migration.{}").format(renamed))
@@ -715,7 +715,9 @@ def _note_conflicts(session: Session, conn: Connection, mapping: TableMapping) -
     table = mapping.spec.name
     differing = [
         sql.SQL("case when {} is distinct from {} then {} end").format(
-            sql.Identifier("f" if name in mapping.wide else "s", name), sql.Identifier("t", name), sql.Literal(name)
+            sql.Identifier("f" if name in mapping.large_columns else "s", name),
+            sql.Identifier("t", name),
+            sql.Literal(name),
         )
         for name in target_columns(conn, mapping)
     ]

@@ -310,12 +310,12 @@ class _Undo:
             """,
             batch,
         )
-        claims = self._mapping.claims
-        if claims is not None:
+        exchangeable = self._mapping.exchangeable_unique
+        if exchangeable is not None:
             self._run(
                 "update public.{table} set {released} = {expression} where {key} in (select id from undone)",
-                released=sql.Identifier(claims.released),
-                expression=sql.SQL(claims.expression),  # pyright: ignore[reportArgumentType]
+                released=sql.Identifier(exchangeable.released),
+                expression=sql.SQL(exchangeable.expression),  # pyright: ignore[reportArgumentType]
             )
         before = [name for name, generated in columns_of(self._conn, "public", self._table).items() if not generated]
         restored = self._run(

@@ -266,9 +266,9 @@ def name_agrees(mapping: TableMapping, stored: str, wanted: str) -> sql.Composab
         stored: Alias of the relation with the stored row.
         wanted: Alias of the relation with the mapped record.
     """
-    if mapping.numbered is None:
+    if mapping.unique_suffix is None:
         return sql.SQL("true")
-    column = mapping.numbered.column
+    column = mapping.unique_suffix.column
     return sql.SQL(
         "({stored} is not distinct from {wanted}"
         " or coalesce(regexp_replace({stored}, '-[1-9][0-9]*$', '') = {wanted}, false))"
@@ -286,13 +286,13 @@ def made_of_the_same(mapping: TableMapping, stored: str, wanted: str) -> sql.Com
         stored: Alias of the relation with the stored row.
         wanted: Alias of the relation with the mapped record.
     """
-    if mapping.numbered is None or mapping.numbered.made_from is None:
+    if mapping.unique_suffix is None or mapping.unique_suffix.made_from is None:
         return sql.SQL("false")
     return sql.SQL("(not {}.name_given and {} is not null and {} is not distinct from {})").format(
         sql.Identifier(wanted),
-        sql.Identifier(stored, mapping.numbered.column),
-        sql.Identifier(stored, mapping.numbered.made_from),
-        sql.Identifier(wanted, mapping.numbered.made_from),
+        sql.Identifier(stored, mapping.unique_suffix.column),
+        sql.Identifier(stored, mapping.unique_suffix.made_from),
+        sql.Identifier(wanted, mapping.unique_suffix.made_from),
     )
 
 

@@ -342,15 +342,15 @@ def _as_written(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
 
 
 def _summed(mapping: TableMapping, columns: list[str]) -> list[str]:
-    return [name for name in columns if mapping.numbered is None or name != mapping.numbered.column]
+    return [name for name in columns if mapping.unique_suffix is None or name != mapping.unique_suffix.column]
 
 
 def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> sql.Composed:
     table = mapping.spec.name
-    names = [mapping.key, *([mapping.numbered.column] if mapping.numbered is not None else [])]
+    names = [mapping.key, *([mapping.unique_suffix.column] if mapping.unique_suffix is not None else [])]
     judged: list[str] = []
     stays = sql.SQL("false")
-    if mapping.numbered is not None and mapping.numbered.made_from is not None:
+    if mapping.unique_suffix is not None and mapping.unique_suffix.made_from is not None:
         judged.append("name_given")
         # Made by the rules of an earlier plan from what is the same still, as all other columns are; and written so. Of what
         # the latest plan inserted, every name is compared.
@@ -423,10 +423,10 @@ def _naming(mapping: TableMapping, columns: list[str]) -> sql.Composed:
         )
         for name in _summed(mapping, columns)
     ]
-    if mapping.numbered is not None:
+    if mapping.unique_suffix is not None:
         unequal.append(
             sql.SQL("case when not {} then {} end").format(
-                name_agrees(mapping, "t", "e"), sql.Literal(mapping.numbered.column)
+                name_agrees(mapping, "t", "e"), sql.Literal(mapping.unique_suffix.column)
             )
         )
     return sql.SQL(

@@ -3,8 +3,8 @@
 -- depends: users
 -- fields: id, name, slug, description, color, sort_order, active, created_date|created_at, updated_date|updated_at,
 --   created_by_id|created_by
--- numbered: slug in categories by id, made from name, repaired
--- claims: name; released by name = id::text
+-- unique_suffix: slug in categories by id, made from name, repaired
+-- exchangeable_unique: name; released by name = id::text
 
 with typed as materialized (
   select f.*,

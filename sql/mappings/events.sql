@@ -1,6 +1,6 @@
 -- What becomes of an Event record.
 -- entity: Event
--- claims: user_id, event_date, cancelled; released by cancelled = true
+-- exchangeable_unique: user_id, event_date, cancelled; released by cancelled = true
 -- depends: users
 -- fields: id, user_id|author_id, title, event_date, cancelled, created_date|created_at, updated_date|updated_at,
 --   created_by_id|created_by

@@ -4,8 +4,8 @@
 -- fields: id, title, content, status, published, publish_date|published_at, tags, category_id, user_id|author_id,
 --   view_count, like_count, created_date|created_at, updated_date|updated_at, created_by_id|created_by
 -- html: content
--- wide: content
--- numbered: slug in post_slugs by post_id, made from title
+-- large_columns: content
+-- unique_suffix: slug in post_slugs by post_id, made from title
 
 -- Every text by which an export can name a user. To turn every name in an export into an id instead would take far longer,
 -- as base44_uuid is slow for text that is no ObjectId.

@@ -3,9 +3,9 @@
 -- depends: transform_functions
 -- fields: id, email, username, full_name|display_name, avatar_url, role, verified|is_verified|email_verified,
 --   disabled, active, last_login_at, created_date|created_at, updated_date|updated_at, created_by_id|created_by
--- numbered: username in users by id, made from email, repaired
--- claims: email; released by email = 'b44-' || id || '@base44.invalid'
--- later: created_by
+-- unique_suffix: username in users by id, made from email, repaired
+-- exchangeable_unique: email; released by email = 'b44-' || id || '@base44.invalid'
+-- deferred_fk: created_by
 
 with typed as materialized (
   select f.*,

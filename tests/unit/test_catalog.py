@@ -14,11 +14,11 @@ from b44_assets.catalog import (
     Catalog,
     Field,
     Kind,
-    Numbered,
     Period,
     Seed,
     Spec,
     Statement,
+    UniqueSuffix,
     load_catalog,
     split_statements,
 )
@@ -37,8 +37,8 @@ SMALL = {
     + " from source\n",
     "mappings/posts.sql": (
         "-- What becomes of a Post.\n-- entity: Post\n-- depends: users,\n--   tag_functions\n"
-        "-- fields: id, title, content, owner|owner_id\n-- html: content\n-- wide: content\n-- later: owner\n"
-        "-- numbered: slug in users by id, repaired\n" + GIVEN + " from source\n"
+        "-- fields: id, title, content, owner|owner_id\n-- html: content\n-- large_columns: content\n-- deferred_fk: owner\n"
+        "-- unique_suffix: slug in users by id, repaired\n" + GIVEN + " from source\n"
     ),
     "indexes/posts_equality_indexes.sql": "-- Equality.\n-- on: posts\ncreate index idx_posts_slug on posts (slug);\n",
     "views/aaa.sql": (
@@ -116,26 +116,32 @@ def test_a_mapping_is_taken_apart(tmp_path: Path) -> None:
     assert (mapping.entity, mapping.key) == ("Post", "id")
     assert mapping.fields == (Field(("id",)), Field(("title",)), Field(("content",)), Field(("owner", "owner_id")))
     assert mapping.fields[-1].name == "owner"
-    assert (mapping.html, mapping.wide, mapping.later) == (("content",), ("content",), ("owner",))
-    assert mapping.numbered == Numbered("slug", "users", "id", None, repaired=True)
+    assert (mapping.html, mapping.large_columns, mapping.deferred_fk) == (("content",), ("content",), ("owner",))
+    assert mapping.unique_suffix == UniqueSuffix("slug", "users", "id", None, repaired=True)
     assert mapping.spec.depends == ("users", "tag_functions")
 
 
 def test_a_mapping_without_options_has_their_defaults(tmp_path: Path) -> None:
     mapping = small(tmp_path).mappings["users"]
-    assert (mapping.key, mapping.html, mapping.wide, mapping.later, mapping.numbered) == ("id", (), (), (), None)
+    assert (mapping.key, mapping.html, mapping.large_columns, mapping.deferred_fk, mapping.unique_suffix) == (
+        "id",
+        (),
+        (),
+        (),
+        None,
+    )
 
 
 def test_a_numbered_column_need_not_be_a_repair(tmp_path: Path) -> None:
     text = SMALL["mappings/posts.sql"].replace(", repaired", "")
-    numbered = load_catalog(folder(tmp_path, mappings__posts=text)).mappings["posts"].numbered
-    assert numbered == Numbered("slug", "users", "id", None, repaired=False)
+    suffix = load_catalog(folder(tmp_path, mappings__posts=text)).mappings["posts"].unique_suffix
+    assert suffix == UniqueSuffix("slug", "users", "id", None, repaired=False)
 
 
 def test_a_numbered_column_can_be_made_from_another(tmp_path: Path) -> None:
     text = SMALL["mappings/posts.sql"].replace(", repaired", ", made from title, repaired")
-    numbered = load_catalog(folder(tmp_path, mappings__posts=text)).mappings["posts"].numbered
-    assert numbered == Numbered("slug", "users", "id", "title", repaired=True)
+    suffix = load_catalog(folder(tmp_path, mappings__posts=text)).mappings["posts"].unique_suffix
+    assert suffix == UniqueSuffix("slug", "users", "id", "title", repaired=True)
 
 
 def test_tables_are_found_by_entity(tmp_path: Path) -> None:
@@ -285,6 +291,11 @@ def test_a_file_that_depends_on_itself_is_a_cycle(tmp_path: Path) -> None:
         ("tables__users", "-- A.\n-- depend: posts\nselect 1;", "tables/users.sql:2: unknown header 'depend' (did you mean depends?)"),
         ("mappings__users", "-- A.\n-- entiti: E\nselect 1;", "mappings/users.sql:2: unknown header 'entiti' (did you mean entity?)"),
         ("tables__users", "-- A.\n-- on: posts\nselect 1;", "tables/users.sql:2: unknown header 'on'"),
+        ("tables__users", "-- A.\n-- wide: x\nselect 1;", "tables/users.sql:2: unknown header 'wide'"),
+        ("mappings__users", "-- A.\n-- wide: x\n", "mappings/users.sql:2: header 'wide' is called 'large_columns' now"),
+        ("mappings__users", "-- A.\n-- numbered: x\n", "mappings/users.sql:2: header 'numbered' is called 'unique_suffix' now"),
+        ("mappings__users", "-- A.\n-- later: x\n", "mappings/users.sql:2: header 'later' is called 'deferred_fk' now"),
+        ("mappings__users", "-- A.\n-- claims: x\n", "mappings/users.sql:2: header 'claims' is called 'exchangeable_unique' now"),
         ("views__aaa", "-- A.\n-- depends: users\n-- depends: posts\nselect 1;", "views/aaa.sql:3: header 'depends'"),
         ("views__aaa", "-- A.\n-- depends: users\n-- and more\nselect 1;", "views/aaa.sql:3: expected '-- key: value'"),
         ("views__aaa", "", "views/aaa.sql:1: the first comment must say what this is"),
@@ -324,8 +335,16 @@ def test_a_broken_file_is_named_with_the_line(tmp_path: Path, file: str, text: s
         ("entity: User\n-- fields: id, email, email", "select 1", "'fields' has an empty or repeated name"),
         ("entity: User\n-- fields: id, email|mail, mail", "select 1", "'fields' has an empty or repeated name"),
         ("entity: User\n-- fields: id\n-- html: bio", "select 1", "'html' names bio, which is not among the fields"),
-        ("entity: User\n-- fields: id\n-- numbered: name", "select 1", "expected 'numbered: <column> in <table> by"),
-        ("entity: User\n-- fields: id\n-- claims: name", "select 1", "expected 'claims: <column>, ...; released by"),
+        (
+            "entity: User\n-- fields: id\n-- unique_suffix: name",
+            "select 1",
+            "expected 'unique_suffix: <column> in <table> by",
+        ),
+        (
+            "entity: User\n-- fields: id\n-- exchangeable_unique: name",
+            "select 1",
+            "expected 'exchangeable_unique: <column>, ...; released by",
+        ),
         ("entity: Post\n-- fields: id", "select 1", "entity Post has a mapping already: mappings/posts.sql"),
     ],
 )

@@ -1,8 +1,8 @@
 -- What becomes of a Customer record.
 -- entity: Customer
 -- fields: id, email, handle|nickname, full_name, points, created_date, updated_date
--- numbered: handle in customers by id, made from email, repaired
--- claims: email; released by email = id || '@shop.invalid'
+-- unique_suffix: handle in customers by id, made from email, repaired
+-- exchangeable_unique: email; released by email = id || '@shop.invalid'
 
 with typed as materialized (
   select f.*,

@@ -1,7 +1,7 @@
 -- What becomes of a Product record.
 -- entity: Product
 -- fields: id, sku, label|title, price, parent|parent_id, listed, attributes, created_date, updated_date
--- later: parent_id
+-- deferred_fk: parent_id
 
 with typed as materialized (
   select f.*,

@@ -3,7 +3,7 @@
 -- depends: customers, products
 -- fields: id, product|product_id, customer|customer_id, stars, body|text, created_date, updated_date
 -- html: body
--- wide: body
+-- large_columns: body
 
 select f.record_number,
        f.base44_id,
