@@ -11,7 +11,7 @@ from b44_assets.catalog.model import ExchangeableUnique, Field, Kind, Spec, Tabl
 from b44_assets.errors import CatalogError
 
 HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
-    Kind.TABLE: frozenset({"depends", "partitions", "seed"}),
+    Kind.TABLE: frozenset({"depends", "partitions", "first", "seed"}),
     Kind.MAPPING: frozenset(
         {"depends", "entity", "fields", "key", "html"}
         | {"large_columns", "unique_suffix", "deferred_fk", "exchangeable_unique"}

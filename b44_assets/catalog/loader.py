@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,6 +23,7 @@ from b44_assets.catalog.references import (
     in_order,
 )
 from b44_assets.catalog.statements import split_statements
+from b44_assets.config.quantities import EARLIEST_MONTH, period_from, period_text
 from b44_assets.errors import CatalogError
 
 _FOLDERS = tuple(kind.value for kind in Kind if kind is not Kind.RUNTIME)
@@ -206,6 +208,8 @@ def _read(path: Path, kind: Kind, name: str) -> Spec:
     )
     if "partitions" in options and not re.fullmatch(r"(month|year) of [a-z_][a-z0-9_]*", options["partitions"]):
         raise CatalogError(f"{path}:{lines['partitions']}: expected 'month of <column>' or 'year of <column>'")
+    if (first := options.get("first")) is not None:
+        _check_first(f"{path}:{lines['first']}", spec.options.get("partitions"), first)
     if "seed" in options and not SEED.fullmatch(options["seed"]):
         raise CatalogError(f"{path}:{lines['seed']}: expected '<column> = '<value>'[, '<value>' …]'")
     if "ahead" in options and not re.fullmatch(r"[0-9]{1,3}", options["ahead"]):
@@ -213,3 +217,17 @@ def _read(path: Path, kind: Kind, name: str) -> Spec:
             f"{path}:{lines['ahead']}: expected how many periods after the current one shall have a partition"
         )
     return spec
+
+
+def _check_first(place: str, partitions: str | None, first: str) -> None:
+    """The first period is one of the table's, no earlier than partition keys are believed and no later than today's."""
+    if partitions is None:
+        raise CatalogError(f"{place}: 'first' is for a table with periods, such as '-- partitions: month of <column>'")
+    unit = partitions.split()[0]
+    earliest, now = period_text(unit, EARLIEST_MONTH), period_text(unit, datetime.now(UTC).date())
+    try:
+        given = period_text(unit, period_from(unit, first))
+    except ValueError as error:
+        raise CatalogError(f"{place}: expected {error}, not '{first}', for the partitions are by {unit}") from None
+    if not earliest <= given <= now:
+        raise CatalogError(f"{place}: expected a {unit} from {earliest} to {now}, not {given}")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
+
+from b44_assets.config.quantities import period_from
 
 
 class Kind(StrEnum):
@@ -56,10 +59,17 @@ class Field:
 
 @dataclass(frozen=True)
 class Period:
-    """How a table is partitioned by time: `month` or `year` (UTC) of a column."""
+    """How a table is partitioned by time.
+
+    Attributes:
+        unit: `month` or `year` (UTC).
+        column: The column that says which.
+        first: The first day of the first period that records are migrated for; None where the table's file names none.
+    """
 
     unit: str
     column: str
+    first: date | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +145,8 @@ class Spec:
         if (value := self.options.get("partitions")) is None:
             return None
         unit, _, column = value.split()
-        return Period(unit, column)
+        first = self.options.get("first")
+        return Period(unit, column, None if first is None else period_from(unit, first))
 
     @property
     def seed(self) -> Seed | None:

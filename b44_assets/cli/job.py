@@ -78,14 +78,14 @@ def run_job(
     from b44_assets.migration.verification import accounts
     from b44_assets.orchestration.code_location import definitions_of
     from b44_assets.orchestration.jobs import CODE_LOCATION_TAGS, PROVE_TAG
-    from b44_assets.orchestration.partitions import months_from
+    from b44_assets.orchestration.partitions import months_of
     from b44_assets.orchestration.resources import Migration
     from b44_assets.orchestration.run_retention import PROCESS_TAG, end_abandoned_runs, this_process
 
     migration = Migration(
         settings, session.catalog, notice=lambda line: click.echo(f"notice: {line}", err=True), lock=lock
     )
-    months = months_from(settings.first_month)
+    months = months_of(session.catalog, settings.first_month)
     try:
         with (
             redirect_stderr(_WithoutLoggerFaults(sys.stderr)),

@@ -233,6 +233,28 @@ def month_text(month: date) -> str:
     return f"{month.year:04}-{month.month:02}"
 
 
+def period_from(unit: str, text: str) -> date:
+    """Reads `2020-01` as the first day of a month, or `2020` as that of a year.
+
+    Args:
+        unit: `month` or `year`.
+        text: What was given.
+
+    Raises:
+        ValueError: It is no such period.
+    """
+    if unit == "month":
+        return month(text)
+    if not re.fullmatch(r"[0-9]{4}", text) or int(text) < 1:
+        raise ValueError("a year such as 2020")
+    return date(int(text), 1, 1)
+
+
+def period_text(unit: str, day: date) -> str:
+    """The month or year of a day, as `period_from` reads it."""
+    return month_text(day) if unit == "month" else f"{day.year:04}"
+
+
 def months_by_table(text: str) -> dict[str, int]:
     """Reads `invoices=36,visits=84` as months by table.
 

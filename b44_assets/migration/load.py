@@ -22,7 +22,7 @@ import psycopg
 from psycopg import errors, sql
 
 from b44_assets.catalog import TableMapping
-from b44_assets.config.quantities import month_text
+from b44_assets.config.quantities import month_text, period_text
 from b44_assets.errors import DatabaseError, SettingsError, ThresholdError, TransientDatabaseError
 from b44_assets.failpoints import failpoint
 from b44_assets.maintenance.vacuum import analyze, is_analyzed_whole, is_worth_sweeping, kept_from_autovacuum, vacuum
@@ -99,11 +99,11 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
         session: The run.
         mapping: The entity's mapping; the target table must be there.
         wanted: Which partitions; only for a table with periods.
-        first_month: The earliest partition that may be loaded, for a table with periods.
+        first_month: The earliest partition that may be loaded, for a table with periods whose file names no first one.
 
     Raises:
         DatabaseError: A batch failed; names the records. Batches before it stay.
-        SettingsError: A record is older than `first_month`.
+        SettingsError: A record is older than the first period.
         ThresholdError: Too many records are refused; nothing was loaded, or what was is taken back.
     """
     correct(session, mapping)
@@ -144,7 +144,10 @@ def _prepared(session: Session, mapping: TableMapping, wanted: Range, first_mont
             ).fetchall()
         ]
         earliest = parts[0].key if parts else None
-        if first_month is not None and earliest is not None and earliest < first_month:
+        spec = session.catalog.table(table)
+        period = spec.period
+        first = first_month if period is None or period.first is None else period.first
+        if first is not None and earliest is not None and earliest < first:
             oldest = conn.execute(
                 sql.SQL(
                     "select record_number, base44_id from migration.{} where partition_key = %s order by position limit 1"
@@ -152,12 +155,18 @@ def _prepared(session: Session, mapping: TableMapping, wanted: Range, first_mont
                 (earliest,),
             ).fetchone()
             number, base44_id = oldest if oldest else ("?", "?")
+            record = f"{mapping.entity} record {number} (id {base44_id})"
+            if period is not None and period.first is not None:
+                was, begun = period_text(period.unit, earliest), period_text(period.unit, period.first)
+                raise SettingsError(
+                    f"{record} is of {was}, before '-- first: {begun}' of {spec.path};"
+                    f" write '-- first: {was}' there to migrate it"
+                )
             raise SettingsError(
-                f"{mapping.entity} record {number} (id {base44_id}) is of {month_text(earliest)}, before B44_FIRST_MONTH="
-                f"{month_text(first_month)}; set B44_FIRST_MONTH={month_text(earliest)} to migrate it"
+                f"{record} is of {month_text(earliest)}, before B44_FIRST_MONTH={month_text(first)};"
+                f" set B44_FIRST_MONTH={month_text(earliest)} to migrate it"
             )
         parts = [part for part in parts if part.key is None or part.key in wanted]
-        period = session.catalog.table(table).period
         if period is None:
             return [part._replace(table=table) for part in parts]
         names = _partitions(conn, table, period.unit, parts)

@@ -248,11 +248,11 @@ def load_months(session: Session, mapping: TableMapping, wanted: Range, first_mo
         session: The run; its `run_id` tells its failures from those of others.
         mapping: The mapping of a table by month.
         wanted: The months.
-        first_month: The earliest month that may be loaded.
+        first_month: The earliest month that may be loaded, where the table's file names none.
 
     Raises:
         DatabaseError: The fault is not that of a month: the server is gone, the mapping fails, or every month fails.
-        SettingsError: A record is older than `first_month`.
+        SettingsError: A record is older than the first month.
         ThresholdError: Too many records are refused; nothing was loaded.
     """
     failed: dict[date, str] = {}

@@ -15,7 +15,7 @@ from b44_assets.migration.progress import load_months, settle_again, standing
 from b44_assets.migration.staging import stage
 from b44_assets.migration.unmapped_entities import keep_strays
 from b44_assets.orchestration import metadata
-from b44_assets.orchestration.partitions import is_monthly, key_of_month, month_of, range_of
+from b44_assets.orchestration.partitions import is_monthly, key_of_month, range_of
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.schedules import (
     MAINTENANCE_JOB,
@@ -436,9 +436,7 @@ def _rows_by_month(
         migration.keep_others_away(context, stages=False)
         with migration.installed_session(context) as session:
             apply(session, spec)
-            done = load_months(
-                session, mapping, range_of(months, keys), month_of(months.get_first_partition_key() or keys[0])
-            )
+            done = load_months(session, mapping, range_of(months, keys), migration.settings.first_month)
             facts = {} if done.load is None else _facts(session, mapping, done.load)
         if done.load is not None:
             _log(context, done.load)

@@ -13,7 +13,7 @@ from b44_assets.orchestration.assets import build_assets
 from b44_assets.orchestration.backups import build_backup_checks, build_backups
 from b44_assets.orchestration.checks import build_checks
 from b44_assets.orchestration.jobs import MIGRATE_JOB, VERIFY_JOB, build_jobs, build_schedules
-from b44_assets.orchestration.partitions import months_from
+from b44_assets.orchestration.partitions import months_of
 from b44_assets.orchestration.resources import Migration, resource_of
 from b44_assets.orchestration.run_retention import build_forget_job
 from b44_assets.orchestration.sensors import build_sensors
@@ -39,7 +39,7 @@ def definitions_of(migration: Migration) -> dg.Definitions:
     by_time = {spec.options["on"] for spec in catalog.of(Kind.PARTITION) if catalog.table(spec.options["on"]).period}
     if wrong := migration.settings.keep_months.keys() - by_time:
         raise SettingsError(f"B44_KEEP_MONTHS names {min(wrong)}, which sql/partitions/ does not partition by time")
-    months = months_from(migration.settings.first_month)
+    months = months_of(catalog, migration.settings.first_month)
     with warnings.catch_warnings():
         # Backfill policies, code references and freshness policies are "beta" in Dagster 1.13; the pinned range is tested
         # with all of them.

@@ -15,11 +15,16 @@ RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 
 
-def months_from(first_month: date) -> dg.MonthlyPartitionsDefinition:
-    """Every month (UTC) from the first to the current one, keyed `YYYY-MM`."""
-    return dg.MonthlyPartitionsDefinition(
-        start_date=key_of_month(first_month), fmt=KEY_FORMAT, timezone="UTC", end_offset=1
-    )
+def months_of(catalog: Catalog, first_month: date) -> dg.MonthlyPartitionsDefinition:
+    """Every month (UTC) from the first one of any table by month to the current one, keyed `YYYY-MM`.
+
+    Args:
+        catalog: The files.
+        first_month: The first month of a table whose file names none.
+    """
+    periods = [catalog.table(table).period for table in catalog.mappings if is_monthly(catalog, table)]
+    first = min((period.first or first_month for period in periods if period), default=first_month)
+    return dg.MonthlyPartitionsDefinition(start_date=key_of_month(first), fmt=KEY_FORMAT, timezone="UTC", end_offset=1)
 
 
 def month_of(key: str) -> date:

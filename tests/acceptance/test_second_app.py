@@ -26,7 +26,6 @@ from tests.support import Pg15, database_url, made_once, write_app
 APP = REPOSITORY / "examples" / "shop"
 TRUTH: dict[str, Any] = json.loads((APP / "export" / "truth.json").read_text(encoding="utf-8"))
 TABLES = ("customers", "products", "purchases", "reviews", "order_lines")
-FIRST_MONTH = "2025-11"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Shop:
 
 @pytest.fixture(scope="session")
 def shop_command(dagster_storage: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    known = {"B44_SQL_DIR": str(APP / "sql"), "B44_FIRST_MONTH": FIRST_MONTH, "DAGSTER_PG_URL": dagster_storage}
+    known = {"B44_SQL_DIR": str(APP / "sql"), "DAGSTER_PG_URL": dagster_storage}
     return Command(tmp_path_factory.mktemp("shop"), environment(**known))
 
 
@@ -285,7 +284,10 @@ def test_its_assets_checks_and_months_are_those_of_its_files(tmp_path: Path) -> 
         key for key in specs if key.split("/")[-1] in {path.stem for path in (REPOSITORY / "sql").glob("*/*.sql")}
     }
     assert {dep.asset_key.to_user_string() for dep in specs["order_lines"].deps} >= {"purchases", "products"}
-    assert isinstance(specs["purchases"].partitions_def, dg.MonthlyPartitionsDefinition)
+    months = specs["purchases"].partitions_def
+    assert isinstance(months, dg.MonthlyPartitionsDefinition)
+    # From the table's own file.
+    assert months.get_first_partition_key() == "2025-11"
     assert [key for key, spec in specs.items() if spec.partitions_def is not None and key != "purchases"] == []
     checks = {(key.asset_key.to_user_string(), key.name) for key in definitions.resolve_asset_graph().asset_check_keys}
     for table in TABLES:

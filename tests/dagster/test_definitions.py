@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import tomllib
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.migration.lineage import Origin, origins
 from b44_assets.orchestration.code_location import MIGRATE_JOB, VERIFY_JOB, build_definitions
+from b44_assets.orchestration.partitions import months_of
 
 ROOT = Path(__file__).parents[2]
 TABLES = ("users", "categories", "posts", "events", "user_preferences", "user_sessions", "audit_logs")
@@ -93,6 +95,24 @@ def test_posts_are_partitioned_by_month_from_the_first_to_the_current(definition
     assert isinstance(months, dg.MonthlyPartitionsDefinition)
     assert months.get_first_partition_key() == "2020-01"
     assert months.timezone == "UTC"
+
+
+def test_months_begin_with_the_earliest_first_one_of_any_table_by_month() -> None:
+    catalog = load_catalog(ROOT / "sql")
+    posts, users = catalog.table("posts"), catalog.table("users")
+
+    def first_of(setting: date, **options: dict[str, str]) -> str | None:
+        changed = tuple(
+            replace(spec, options={**spec.options, **options.get(spec.name, {})}) if spec in (posts, users) else spec
+            for spec in catalog.specs
+        )
+        return months_of(replace(catalog, specs=changed), setting).get_first_partition_key()
+
+    by_month = {"partitions": "month of created_at"}
+    setting = date(2020, 1, 1)
+    assert first_of(setting, posts={"first": "2023-05"}) == "2023-05"
+    assert first_of(setting, posts={"first": "2023-05"}, users=by_month) == "2020-01"
+    assert first_of(setting, posts={"first": "2023-05"}, users=by_month | {"first": "2018-11"}) == "2018-11"
 
 
 def test_a_change_of_a_mapping_changes_the_code_version_of_its_table_only(tmp_path: Path) -> None:

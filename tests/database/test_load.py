@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -214,6 +215,37 @@ def test_a_post_older_than_the_first_month_says_what_to_set(target_18: Target) -
     )
     assert target_18.table("posts") == []
     assert target_18.load("posts", first_month=date(2019, 12, 1)).inserted == 9
+
+
+@pytest.mark.parametrize(
+    ("table", "first", "earlier"), [("posts", "2026-02", "2026-01"), ("audit_logs", "2027", "2026")]
+)
+def test_a_record_older_than_the_first_period_of_its_table_s_file_is_named(
+    target_18: Target, table: str, first: str, earlier: str
+) -> None:
+    catalog = target_18.session.catalog
+    spec = catalog.table(table)
+    said = replace(spec, options={**spec.options, "first": first})
+    whole = tuple(said if one is spec else one for one in catalog.specs)
+    changed = target_18.having(catalog=replace(catalog, specs=whole))
+    entry = {
+        "id": object_id(6),
+        "table_name": "x",
+        "record_id": object_id(1),
+        "action": "update",
+        "timestamp": "2026-01-05",
+    }
+    target_18.migrate({"User": PEOPLE})
+    target_18.write({"Post": [post(6, created_date="2026-01-05")], "AuditLog": [entry]})
+    target_18.stage(table)
+    with pytest.raises(SettingsError) as caught:
+        # The setting is for tables whose file says nothing.
+        changed.load(table, first_month=date(2020, 1, 1))
+    assert str(caught.value) == (
+        f"{catalog.mappings[table].entity} record 1 (id {object_id(6)}) is of {earlier}, before '-- first: {first}' of"
+        f" {spec.path}; write '-- first: {earlier}' there to migrate it"
+    )
+    assert target_18.load(table, first_month=date(2020, 1, 1)).inserted == 1
 
 
 def test_a_refused_post_may_be_as_old_as_it_likes(target_18: Target) -> None:

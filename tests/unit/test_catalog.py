@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import subprocess
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from b44_assets.catalog import (
     load_catalog,
     split_statements,
 )
+from b44_assets.config.quantities import EARLIEST_MONTH, period_text
 from b44_assets.errors import CatalogError
 
 NOWHERE = Path("nowhere.sql")
@@ -311,6 +313,11 @@ def test_a_file_that_depends_on_itself_is_a_cycle(tmp_path: Path) -> None:
         ("views__2nd", "-- A.\nselect 1;", "views/2nd.sql: the file's name must be the object's"),
         ("views__users", "-- A.\nselect 1;", "views/users.sql:1: users stands there twice: tables/users.sql"),
         ("tables__posts", "-- A.\n-- partitions: day of t\nselect 1;", "tables/posts.sql:2: expected 'month of <column>'"),
+        ("tables__posts", "-- A.\n-- first: 2020-01\nselect 1;", "tables/posts.sql:2: 'first' is for a table with periods"),
+        ("tables__posts", "-- A.\n-- first: 2020\n-- partitions: month of a\nselect 1;", "tables/posts.sql:2: expected a month such"),
+        ("tables__posts", "-- A.\n-- first: 2020-01\n-- partitions: year of a\nselect 1;", "tables/posts.sql:2: expected a year such"),
+        ("tables__posts", "-- A.\n-- first: 1969-12\n-- partitions: month of a\nselect 1;", "tables/posts.sql:2: expected a month f"),
+        ("tables__posts", "-- A.\n-- first: 9999\n-- partitions: year of a\nselect 1;", "tables/posts.sql:2: expected a year f"),
         ("tables__posts", "-- A.\n-- seed: id\nselect 1;", "tables/posts.sql:2: expected '<column> = '<value>'"),
         ("tables__posts", "-- A.\n-- seed: id = 'a' or true\nselect 1;", "tables/posts.sql:2: expected '<column> = '"),
         ("tables__posts", "-- A.\n-- partitions: month\nselect 1;", "tables/posts.sql:2: expected 'month of <column>'"),
@@ -574,3 +581,17 @@ def test_any_values_can_name_the_rows_that_a_table_s_own_file_puts_there(values:
     spec = Spec("t", Kind.TABLE, "", (), (), "", NOWHERE, {"seed": header})
     assert spec.seed == Seed("handle", tuple(values))
     assert dataclasses.replace(spec, options={}).seed is None
+
+
+@given(st.dates(EARLIEST_MONTH, datetime.now(UTC).date()), st.sampled_from(["month", "year"]))
+@example(datetime.now(UTC).date(), "month")
+@example(EARLIEST_MONTH, "year")
+def test_any_period_from_1970_to_now_can_be_a_table_s_first(
+    tmp_path_factory: pytest.TempPathFactory, day: date, unit: str
+) -> None:
+    text = f"-- A.\n-- partitions: {unit} of a\n-- first: {period_text(unit, day)}\nselect 1;"
+    path = tmp_path_factory.mktemp("app", numbered=True)
+    (path / "tables").mkdir()
+    (path / "tables" / "posts.sql").write_text(text)
+    first = day.replace(day=1) if unit == "month" else day.replace(month=1, day=1)
+    assert load_catalog(path).table("posts").period == Period(unit, "a", first)

@@ -1,5 +1,6 @@
 -- What was bought when, a partition for each month (UTC) of purchased_at.
 -- partitions: month of purchased_at
+-- first: 2025-11
 
 create table if not exists purchases (
   id uuid not null default gen_random_uuid(),
