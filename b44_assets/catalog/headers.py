@@ -72,35 +72,42 @@ def mapping_of(spec: Spec) -> TableMapping:
         CatalogError: The header breaks its form; names the file.
     """
 
-    def fault(reason: str) -> CatalogError:
-        return CatalogError(f"{spec.path}:1: {reason}")
+    def fault(key: str, reason: str) -> CatalogError:
+        return CatalogError(f"{spec.path}:{line_of(spec.path, key)}: {reason}")
 
     if len(spec.statements) != 1:
-        raise fault("a mapping is one SELECT")
+        raise CatalogError(f"{spec.path}:1: a mapping is one SELECT")
     for key in ("entity", "fields"):
         if key not in spec.options:
-            raise fault(f"a mapping needs a header '{key}'")
+            raise fault(key, f"a mapping needs a header '{key}'")
     fields = tuple(Field(tuple(part.strip() for part in item.split("|"))) for item in spec.options["fields"].split(","))
     names = [spelling for item in fields for spelling in item.spellings]
     if "" in names or len(set(names)) != len(names):
-        raise fault("'fields' has an empty or repeated name")
+        raise fault("fields", "'fields' has an empty or repeated name")
     if fields[0].name != "id":
-        raise fault("'fields' must begin with id")
+        raise fault("fields", "'fields' must begin with id")
     unique_suffix: UniqueSuffix | None = None
     if (value := spec.options.get("unique_suffix")) is not None:
         match = re.fullmatch(r"(\w+) in (\w+) by (\w+)(?:, made from (\w+))?(, repaired)?", value)
         if match is None:
-            raise fault("expected 'unique_suffix: <column> in <table> by <column>[, made from <column>][, repaired]'")
+            raise fault(
+                "unique_suffix",
+                "expected 'unique_suffix: <column> in <table> by <column>[, made from <column>][, repaired]'",
+            )
         unique_suffix = UniqueSuffix(match[1], match[2], match[3], match[4], repaired=match[5] is not None)
     exchangeable_unique: ExchangeableUnique | None = None
     if (value := spec.options.get("exchangeable_unique")) is not None:
         match = re.fullmatch(r"(\w+(?:, *\w+)*); released by (\w+) = (.+)", value)
         if match is None:
-            raise fault("expected 'exchangeable_unique: <column>, ...; released by <column> = <expression>'")
+            raise fault(
+                "exchangeable_unique",
+                "expected 'exchangeable_unique: <column>, ...; released by <column> = <expression>'",
+            )
         exchangeable_unique = ExchangeableUnique(names_of(match[1]), match[2], match[3])
     html = names_of(spec.options.get("html", ""))
     if missing := set(html) - {item.name for item in fields}:
-        raise fault(f"'html' names {sorted(missing)[0]}, which is not among the fields")
+        wrong, known = min(missing), [item.name for item in fields]
+        raise fault("html", f"'html' names {wrong}, which is not among the fields{meant(wrong, known)}")
     return TableMapping(
         spec=spec,
         entity=spec.options["entity"],

@@ -68,6 +68,12 @@ def gives(text: str, columns: frozenset[str]) -> frozenset[str] | None:
     return frozenset(names) & columns
 
 
+def columns_given(text: str) -> frozenset[str]:
+    """All columns that a SELECT gives, as far as that can be told."""
+    tree = parsed(text)
+    return frozenset() if tree is None else frozenset(getattr(tree, "named_selects", ()))
+
+
 def column_type(text: str, column: str) -> str | None:
     """The built-in type of a column of a CREATE TABLE, in lower case; None where it cannot be told."""
     if re.search(rf'^\s*"?{re.escape(column)}"?\s+uuid\b', text, re.IGNORECASE | re.MULTILINE):

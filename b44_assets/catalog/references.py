@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from b44_assets.catalog.definitions import fault_at, index_definitions
-from b44_assets.catalog.headers import line_naming, names_of
+from b44_assets.catalog.headers import line_naming, line_of, meant, names_of
 from b44_assets.catalog.model import WITHOUT_OBJECT, Kind, Spec, TableMapping
-from b44_assets.catalog.names import column_type, gives, tables_read
+from b44_assets.catalog.names import column_type, columns_given, gives, tables_read
 from b44_assets.errors import CatalogError
 
 _STOOD_ON: Mapping[Kind, tuple[Kind, ...]] = {
@@ -30,7 +30,10 @@ def check_names(specs: list[Spec]) -> None:
         if spec.kind is Kind.MAPPING:
             entity = spec.options["entity"]
             if entity in entities:
-                raise CatalogError(f"{spec.path}:1: entity {entity} has a mapping already: {entities[entity].path}")
+                line, other = line_of(spec.path, "entity"), entities[entity].path
+                raise CatalogError(
+                    f"{spec.path}:{line}: entity {entity} has a mapping already: {other}:{line_of(other, 'entity')}"
+                )
             entities[entity] = spec
             continue
         if spec.name in seen:
@@ -38,7 +41,10 @@ def check_names(specs: list[Spec]) -> None:
         seen[spec.name] = spec
     for spec in specs:
         if spec.kind is Kind.MAPPING and (spec.name not in seen or seen[spec.name].kind is not Kind.TABLE):
-            raise CatalogError(f"{spec.path}:1: there is no table {spec.name}: tables/{spec.name}.sql is missing")
+            tables = [one.name for one in specs if one.kind is Kind.TABLE]
+            raise CatalogError(
+                f"{spec.path}:1: there is no table {spec.name}{meant(spec.name, tables)}: tables/{spec.name}.sql is missing"
+            )
         for name in (*spec.depends, *names_of(spec.options.get("on", "")), *names_of(spec.options.get("prunes", ""))):
             given = seen.get(name)
             place = f"{spec.path}:{line_naming(spec.path, name)}"
@@ -50,7 +56,10 @@ def check_names(specs: list[Spec]) -> None:
                 continue
             if given is not None or any(f"{schema}/{name}" in seen for schema in ("b44", "migration")):
                 raise CatalogError(f"{place}: {name} comes with the program, and is there before any file of an app")
-            raise CatalogError(f"{place}: depends on {name}, which no file of {spec.path.parent.parent} gives")
+            others = [one.name for one in specs if one.kind not in (Kind.RUNTIME, *WITHOUT_OBJECT)]
+            raise CatalogError(
+                f"{place}: depends on {name}, which no file of {spec.path.parent.parent} gives{meant(name, others)}"
+            )
 
 
 def check_uses(specs: list[Spec]) -> None:
@@ -58,7 +67,10 @@ def check_uses(specs: list[Spec]) -> None:
     indexes = {index.name for spec in specs if spec.kind is Kind.INDEX for index in index_definitions(spec)}
     for spec in specs:
         if missing := [name for name in names_of(spec.options.get("uses", "")) if name not in indexes]:
-            raise CatalogError(f"{spec.path}:1: uses {missing[0]}, which no file of {spec.path.parent.parent} gives")
+            raise CatalogError(
+                f"{spec.path}:{line_of(spec.path, 'uses')}: uses {missing[0]}, which no file of"
+                f" {spec.path.parent.parent} gives{meant(missing[0], indexes)}"
+            )
 
 
 def check_exchangeable(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> None:
@@ -71,9 +83,9 @@ def check_exchangeable(specs: list[Spec], mappings: Mapping[str, TableMapping]) 
             and mappings[spec.name].exchangeable_unique
         ):
             # Its partitions are loaded one by one, and the rows that exchange values may lie in several.
-            raise CatalogError(
-                f"{mappings[spec.name].spec.path}:1: 'exchangeable_unique' is not for a table with periods"
-            )
+            path = mappings[spec.name].spec.path
+            line = line_of(path, "exchangeable_unique")
+            raise CatalogError(f"{path}:{line}: 'exchangeable_unique' is not for a table with periods")
 
 
 _OF_RECORDS = frozenset({"record_number", "base44_id", "reasons", "repairs", "unmapped"})
@@ -81,13 +93,22 @@ _OF_RECORDS = frozenset({"record_number", "base44_id", "reasons", "repairs", "un
 
 
 def check_columns(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> None:
-    """What loading a table takes for granted: what its mapping gives, and a key that is a UUID."""
+    """What loading a table takes for granted: what its mapping gives, also of what its headers name, and a key that is a UUID."""
     tables = {spec.name: spec for spec in specs if spec.kind is Kind.TABLE}
     for name, mapping in mappings.items():
         statement = mapping.spec.statements[0]
-        wanted = _OF_RECORDS | {mapping.key}
-        if (given := gives(statement.text, wanted)) is not None and (missing := sorted(wanted - given)):
+        wanted = _OF_RECORDS | {mapping.key} | ({"name_given"} if mapping.unique_suffix else set[str]())
+        named = _named_by_headers(mapping)
+        given = gives(statement.text, wanted | named.keys())
+        if given is not None and (missing := sorted(wanted - given)):
             raise fault_at(mapping.spec, statement, f"a mapping must give {', '.join(missing)}")
+        if given is not None and (unknown := sorted(named.keys() - given)):
+            header = named[unknown[0]]
+            line, others = line_of(mapping.spec.path, header), columns_given(statement.text)
+            raise CatalogError(
+                f"{mapping.spec.path}:{line}: '{header}' names {unknown[0]}, which the mapping does not give"
+                f"{meant(unknown[0], others - _OF_RECORDS)}"
+            )
         for made in tables[name].statements:
             kind = column_type(made.text, mapping.key)
             if kind not in (None, "uuid"):
@@ -95,6 +116,19 @@ def check_columns(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> No
                 raise CatalogError(
                     f"{tables[name].path}:{number}: {mapping.key} must be uuid, not {kind}: it is the key of the mapping"
                 )
+
+
+def _named_by_headers(mapping: TableMapping) -> dict[str, str]:
+    """The columns of the mapping that its headers name, with the header."""
+    suffix, exchangeable = mapping.unique_suffix, mapping.exchangeable_unique
+    suffixed = () if suffix is None else (suffix.column, *([suffix.made_from] if suffix.made_from else []))
+    columns = {
+        "large_columns": mapping.large_columns,
+        "deferred_fk": mapping.deferred_fk,
+        "unique_suffix": suffixed,
+        "exchangeable_unique": () if exchangeable is None else (*exchangeable.columns, exchangeable.released),
+    }
+    return {name: header for header, names in columns.items() for name in names}
 
 
 def check_reads(specs: list[Spec]) -> None:

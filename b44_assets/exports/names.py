@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 import unicodedata
@@ -14,6 +15,7 @@ from b44_assets.errors import ExportError
 from b44_assets.exports.text import visible_text
 
 _MOST_NAMED: Final = 12
+_ALIKE: Final = 0.7
 
 _FILLING: Final = re.compile(r"[\s_\-\u200b\ufeff]+")
 
@@ -138,3 +140,10 @@ def matched(name: str, known: Collection[str]) -> str | None:
     form = loosely(name)
     found = [other for other in known if form and loosely(other) == form]
     return found[0] if len(found) == 1 else None
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that a name may be a misspelling of, whatever the case; None where none is much alike."""
+    by_form = {loosely(other): other for other in candidates}
+    found = difflib.get_close_matches(loosely(name), by_form, n=1, cutoff=_ALIKE)
+    return by_form[found[0]] if found else None

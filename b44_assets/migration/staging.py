@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -28,6 +28,7 @@ from b44_assets.exports import Batch, ExportFile, ExportReader, IdWatch, Refused
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.corrections import apply_corrections, note_corrections
 from b44_assets.migration.html import CLEANING, sanitized_column
+from b44_assets.migration.misspelt_entities import file_hint
 from b44_assets.migration.sources import (
     CLEAN_PREFIX,
     MORE_FIELDS,
@@ -69,6 +70,7 @@ class StagedExport:
         oddities: What was strange about the file, with how often.
         fields: The exported fields.
         changed: False where the same file had been staged before and nothing was done.
+        hint: Where the export has no file: what to add about a file whose name may be the misspelt one.
     """
 
     entity: str
@@ -79,6 +81,7 @@ class StagedExport:
     oddities: dict[str, int] = field(default_factory=dict[str, int])
     fields: tuple[str, ...] = ()
     changed: bool = True
+    hint: str = ""
 
 
 def stage(session: Session, mapping: TableMapping, directory: Path | None) -> StagedExport:
@@ -100,10 +103,8 @@ def stage(session: Session, mapping: TableMapping, directory: Path | None) -> St
 
 def _stage(session: Session, mapping: TableMapping, directory: Path | None) -> StagedExport:
     table = mapping.spec.name
-    file = next(
-        (f for f in (discover(directory, session.catalog.entities) if directory else ()) if f.entity == mapping.entity),
-        None,
-    )
+    files = discover(directory, session.catalog.entities) if directory else ()
+    file = next((one for one in files if one.entity == mapping.entity), None)
     with session.connection(f"stage {table}", idles=True) as conn:
         hold(conn, f"stage {table}")
         if file is not None:
@@ -112,7 +113,7 @@ def _stage(session: Session, mapping: TableMapping, directory: Path | None) -> S
             return _stage_table(session, conn, mapping, f"base44_{table}")
         if directory is None and (standing := _standing(conn, mapping)) is not None:
             return standing
-        return _stage_nothing(session, conn, mapping)
+        return replace(_stage_nothing(session, conn, mapping), hint=file_hint(session.catalog, mapping, files))
 
 
 def reading_whole(session: Session, read: Callable[[], T]) -> T:

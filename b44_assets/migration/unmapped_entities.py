@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from b44_assets.exports import ExportFile, survey
 from b44_assets.exports.names import matched
 from b44_assets.failpoints import failpoint
+from b44_assets.migration.misspelt_entities import mapping_hint
 from b44_assets.migration.staging import opened_whole, reading_whole
 from b44_assets.session import Connection, Session, persevering, scalar
 
@@ -26,11 +27,13 @@ class UnmappedEntity:
         entity: As Base44 names it.
         file: Its file's name.
         records: Records in it, all of them in `migration.unmapped`.
+        hint: While the export is read: what to add about a mapping whose entity may be the misspelt one.
     """
 
     entity: str
     file: str
     records: int
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,14 @@ def keep_strays(session: Session, directory: Path | None) -> Strays:
     known = session.catalog.entities
     found = survey(directory, known)
     files = [file for file in found.files if file.entity not in known]
+    present = frozenset(file.entity for file in found.files)
     for line in found.notices:
         session.notice(line)
 
     def work() -> Strays:
         with session.connection("keep strays", idles=True) as conn:
             _forget(session, conn, [file.entity for file in files])
-            kept = [reading_whole(session, partial(_keep, session, conn, file)) for file in files]
+            kept = [reading_whole(session, partial(_keep, session, conn, file, present)) for file in files]
         return Strays(tuple(kept), found.passed_over)
 
     return persevering(session, work)
@@ -100,7 +104,7 @@ def _forget(session: Session, conn: Connection, present: Collection[str]) -> Non
         )
 
 
-def _keep(session: Session, conn: Connection, file: ExportFile) -> UnmappedEntity:
+def _keep(session: Session, conn: Connection, file: ExportFile, present: Collection[str]) -> UnmappedEntity:
     records = 0
     with conn.transaction(), opened_whole(file) as reader:
         # Not a temporary table: a server process's first one makes a schema, on which every session forgets its plans.
@@ -139,4 +143,6 @@ def _keep(session: Session, conn: Connection, file: ExportFile) -> UnmappedEntit
         failpoint("strays: before commit", conn)
         reader.require_unchanged()
     failpoint("strays: after commit", conn)
-    return UnmappedEntity(file.entity, file.path.name, records)
+    return UnmappedEntity(
+        file.entity, file.path.name, records, mapping_hint(session.catalog, file.entity, present) if records else ""
+    )

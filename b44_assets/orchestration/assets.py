@@ -365,7 +365,10 @@ def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
         with migration.installed_session(context) as session:
             staged = stage(session, mapping, migration.export_dir)
         if staged.dialect == "absent":
-            migration.warn(context, f"the export has no file for {mapping.entity}; {table} stays without migrated rows")
+            migration.warn(
+                context,
+                f"the export has no file for {mapping.entity}; {table} stays without migrated rows{staged.hint}",
+            )
         return dg.MaterializeResult(metadata=metadata.of_export(staged))
 
     return staged_export
@@ -386,10 +389,12 @@ def _other_entities() -> dg.AssetsDefinition:
         migration.keep_others_away(context, stages=True)
         with migration.installed_session(context) as session:
             strays = keep_strays(session, migration.export_dir)
-        for entity, records in strays.records.items():
-            if records:
+        for one in strays.entities:
+            if one.records:
                 migration.warn(
-                    context, f"no table in sql/ for {entity}: its {records:,} records are kept in migration.unmapped"
+                    context,
+                    f"no table in sql/ for {one.entity}: its {one.records:,} records are kept in migration.unmapped"
+                    f"{one.hint}",
                 )
         for line in strays.passed_over:
             migration.warn(context, line)

@@ -635,6 +635,18 @@ def test_entities_without_a_table_are_listed_and_forgotten_when_the_export_has_t
     assert target_18.one("select count(*) from migration.unmapped") == 0
 
 
+def test_a_misspelt_entity_is_told_by_the_file_that_no_mapping_names(target_18: Target) -> None:
+    target_18.write({"Psot": [post(1)], "Comment": [{"id": "1"}], "User": [user(1)], "Catgory": []})
+    path = target_18.session.catalog.mappings["posts"].spec.path
+    line = path.read_text().splitlines().index("-- entity: Post") + 1
+    assert target_18.stage("posts").hint == f"; did you mean Psot (Psot.jsonl) at {path}:{line}?"
+    # There is none like it, and one that there is a file of needs no other.
+    assert [target_18.stage(table).hint for table in ("events", "users")] == ["", ""]
+    hints = {one.entity: one.hint for one in keep_strays(target_18.session, target_18.export).entities}
+    # What has no records is nothing to look for.
+    assert hints == {"Catgory": "", "Comment": "", "Psot": f"; is it meant by 'entity: Post' at {path}:{line}?"}
+
+
 def test_an_entity_that_has_a_table_now_is_forgotten(target_18: Target) -> None:
     target_18.write({"User": [user(1, note="kept")]})
     target_18.migrate({"User": [user(1, note="kept")]})

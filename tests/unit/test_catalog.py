@@ -40,7 +40,9 @@ SMALL = {
     "mappings/posts.sql": (
         "-- What becomes of a Post.\n-- entity: Post\n-- depends: users,\n--   tag_functions\n"
         "-- fields: id, title, content, owner|owner_id\n-- html: content\n-- large_columns: content\n-- deferred_fk: owner\n"
-        "-- unique_suffix: slug in users by id, repaired\n" + GIVEN + " from source\n"
+        "-- unique_suffix: slug in users by id, repaired\n"
+        + GIVEN
+        + ", content, owner, slug, title, name_given from source\n"
     ),
     "indexes/posts_equality_indexes.sql": "-- Equality.\n-- on: posts\ncreate index idx_posts_slug on posts (slug);\n",
     "views/aaa.sql": (
@@ -333,31 +335,35 @@ def test_a_broken_file_is_named_with_the_line(tmp_path: Path, file: str, text: s
 @pytest.mark.parametrize(
     ("header", "body", "expected"),
     [
-        ("entity: User\n-- fields: id", "select 1; select 2", "a mapping is one SELECT"),
-        ("fields: id", "select 1", "a mapping needs a header 'entity'"),
-        ("entity: User", "select 1", "a mapping needs a header 'fields'"),
-        ("entity: User\n-- fields: email, id", "select 1", "'fields' must begin with id"),
-        ("entity: User\n-- fields: id, email,", "select 1", "'fields' has an empty or repeated name"),
-        ("entity: User\n-- fields: id, email|", "select 1", "'fields' has an empty or repeated name"),
-        ("entity: User\n-- fields: id, email, email", "select 1", "'fields' has an empty or repeated name"),
-        ("entity: User\n-- fields: id, email|mail, mail", "select 1", "'fields' has an empty or repeated name"),
-        ("entity: User\n-- fields: id\n-- html: bio", "select 1", "'html' names bio, which is not among the fields"),
+        ("entity: User\n-- fields: id", "select 1; select 2", "1: a mapping is one SELECT"),
+        ("fields: id", "select 1", "1: a mapping needs a header 'entity'"),
+        ("entity: User", "select 1", "1: a mapping needs a header 'fields'"),
+        ("entity: User\n-- fields: email, id", "select 1", "3: 'fields' must begin with id"),
+        ("entity: User\n-- fields: id, email,", "select 1", "3: 'fields' has an empty or repeated name"),
+        ("entity: User\n-- fields: id, email|", "select 1", "3: 'fields' has an empty or repeated name"),
+        ("entity: User\n-- fields: id, email, email", "select 1", "3: 'fields' has an empty or repeated name"),
+        ("entity: User\n-- fields: id, email|mail, mail", "select 1", "3: 'fields' has an empty or repeated name"),
+        (
+            "entity: User\n-- fields: id, bios\n-- html: bio",
+            "select 1",
+            "4: 'html' names bio, which is not among the fields (did you mean bio",
+        ),
         (
             "entity: User\n-- fields: id\n-- unique_suffix: name",
             "select 1",
-            "expected 'unique_suffix: <column> in <table> by",
+            "4: expected 'unique_suffix: <column> in <table> by",
         ),
         (
             "entity: User\n-- fields: id\n-- exchangeable_unique: name",
             "select 1",
-            "expected 'exchangeable_unique: <column>, ...; released by",
+            "4: expected 'exchangeable_unique: <column>, ...; released by",
         ),
-        ("entity: Post\n-- fields: id", "select 1", "entity Post has a mapping already: mappings/posts.sql"),
+        ("entity: Post\n-- fields: id", "select 1", "2: entity Post has a mapping already: mappings/posts.sql:2"),
     ],
 )
 def test_a_broken_mapping_is_named_with_the_line(tmp_path: Path, header: str, body: str, expected: str) -> None:
     folder(tmp_path, mappings__users=f"-- What becomes of a User.\n-- {header}\n{body}\n")
-    assert complaint(tmp_path).startswith(f"mappings/users.sql:1: {expected}")
+    assert complaint(tmp_path).startswith(f"mappings/users.sql:{expected}")
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
@@ -382,6 +388,46 @@ def test_a_mapping_that_lacks_a_column_is_named(tmp_path: Path, query: str) -> N
     message = complaint(tmp_path)
     assert message.startswith("mappings/users.sql:5: a mapping must give ")
     assert message.endswith("unmapped")
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("large_columns: biography", "'large_columns' names biography, which the mapping does not give"),
+        ("deferred_fk: bio, owners", "'deferred_fk' names owners, which the mapping does not give (did you mean owner?)"),
+        ("unique_suffix: nam in users by id", "'unique_suffix' names nam, which the mapping does not give (did you mean name?)"),
+        ("unique_suffix: name in users by id, made from emial", "'unique_suffix' names emial, which the mapping does not give"),
+        ("exchangeable_unique: bio, emai; released by bio = id", "'exchangeable_unique' names emai, which the mapping does not"),
+        ("exchangeable_unique: bio; released by emai = id", "'exchangeable_unique' names emai, which the mapping does not"),
+    ],
+)  # fmt: skip
+def test_a_column_that_a_header_names_and_the_mapping_does_not_give_is_named(
+    tmp_path: Path, header: str, expected: str
+) -> None:
+    text = f"-- What becomes of a User.\n-- entity: User\n-- fields: id, email\n-- {header}\n"
+    folder(tmp_path, mappings__users=f"{text}{GIVEN}, email, bio, name, name_given, owner from source\n")
+    assert complaint(tmp_path).startswith(f"mappings/users.sql:4: {expected}")
+
+
+def test_a_mapping_of_a_unique_name_says_whether_it_was_given(tmp_path: Path) -> None:
+    text = "-- What becomes of a User.\n-- entity: User\n-- fields: id, email\n-- unique_suffix: email in users by id\n"
+    folder(tmp_path, mappings__users=f"{text}{GIVEN}, email from source\n")
+    assert complaint(tmp_path) == "mappings/users.sql:5: a mapping must give name_given"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("views__aaa", "-- A.\n-- depends: post\nselect 1;", "(did you mean posts?)"),
+        ("mappings__user", "-- A.\n-- entity: E\n-- fields: id\nselect 1", "(did you mean users?)"),
+        ("queries__q", "-- A.\n-- uses: idx_post_slug\nselect 1", "(did you mean idx_posts_slug?)"),
+    ],
+)
+def test_the_nearest_name_is_offered_for_one_that_is_not_there(
+    tmp_path: Path, file: str, text: str, expected: str
+) -> None:
+    folder(tmp_path, **{file: text})
+    assert expected in complaint(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from b44_assets.errors import ExportError
 from b44_assets.exports import ExportFile, discover, survey
+from b44_assets.exports.names import nearest
 
 KNOWN = frozenset({"User", "Post", "Category", "Event", "AuditLog"})
 
@@ -221,3 +222,16 @@ def test_an_unreadable_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(ExportError, match="cannot be read: Permission denied"):
         discover(tmp_path)
+
+
+@given(st.from_regex(r"[A-Z][a-z]{3,12}", fullmatch=True), st.data())
+@example("Post", None)
+def test_a_name_with_two_letters_exchanged_is_near(name: str, data: st.DataObject | None) -> None:
+    at = data.draw(st.integers(0, len(name) - 2)) if data is not None else 1
+    misspelt = name[:at] + name[at + 1] + name[at] + name[at + 2 :]
+    assert nearest(misspelt, ["0", name, "1"]) == name
+
+
+def test_names_of_other_things_are_not_near() -> None:
+    assert nearest("Comment", ["Post", "Event", "Category", "User"]) is None
+    assert nearest("Post", []) is None
