@@ -20,18 +20,17 @@ begin
     return pg_input_is_valid(value, 'timestamp');
 
     -- The parser calls itself for each level, and to run out of stack is an error all the same: hence the limit.
+    create or replace function b44.json_is_valid(value text) returns boolean
+    language sql stable parallel safe
+    return case
+      when length(value) > 1000 and length(value) - length(translate(value, '[{', '')) > 1000 and b44.json_depth(value) > 1000
+        then false
+      else pg_input_is_valid(value, 'jsonb')
+    end;
+
     create or replace function b44.is_json(value text) returns boolean
     language plpgsql immutable strict parallel safe
-    set search_path = public, pg_temp
-    as $function$
-    begin
-      if length(value) > 1000 and length(value) - length(translate(value, '[{', '')) > 1000
-          and b44.json_depth(value) > 1000 then
-        return false;
-      end if;
-      return pg_input_is_valid(value, 'jsonb');
-    end
-    $function$;
+    as $function$ begin return b44.json_is_valid(value); end $function$;
   else
     create or replace function b44.is_timestamp(value text) returns boolean
     language plpgsql stable strict parallel unsafe

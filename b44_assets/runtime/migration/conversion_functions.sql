@@ -3,29 +3,14 @@
 
 -- ISO 8601 as Base44, its apps and spreadsheets write it; without a zone it is UTC. Not PostgreSQL's own reading, which
 -- takes 'yesterday' and 'infinity': the form is checked here, the calendar by the parser. Fractions beyond microseconds are
--- rounded. The usual forms are recognised by writing the time back, which takes half the time of a regular expression.
-create or replace function migration.as_timestamp(value text) returns timestamptz
+-- rounded.
+create or replace function migration.as_unusual_timestamp(value text) returns timestamptz
 language plpgsql stable strict parallel safe
 set search_path = public, pg_temp
 as $$
 declare
-  form constant text := case length(value)
-    when 26 then 'YYYY-MM-DD"T"HH24:MI:SS.US'
-    when 24 then 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'
-    when 20 then 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
-    when 19 then 'YYYY-MM-DD"T"HH24:MI:SS'
-    when 16 then 'YYYY-MM-DD"T"HH24:MI'
-  end;
-  point text;
-  naive timestamp;
+  point constant text := btrim(value, E' \t\r\n');
 begin
-  if form is not null and b44.is_timestamp(value) then
-    naive := value::timestamp;
-    if to_char(naive, form) = value then
-      return naive at time zone 'UTC';
-    end if;
-  end if;
-  point := btrim(value, E' \t\r\n');
   if point !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?( ?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?))?)?$'
       or not b44.is_timestamp(point) then  -- 31 February, hour 25
     return null;
@@ -34,6 +19,33 @@ begin
   end if;
   return point::timestamp at time zone 'UTC';
 end
+$$;
+
+-- The text as PostgreSQL reads it where it can be of a usual form; the zone is left aside.
+create or replace function migration.to_timestamp(value text) returns timestamp
+language sql stable parallel safe
+return case when length(value) in (16, 19, 20, 24, 26) and b44.is_timestamp(value) then value::timestamp end;
+
+-- The usual forms are recognised by writing the time back, which takes half the time of a regular expression.
+create or replace function migration.to_timestamp_utc(value text, naive timestamp) returns timestamptz
+language sql stable parallel safe
+return case
+  when to_char(naive, case length(value)
+      when 26 then 'YYYY-MM-DD"T"HH24:MI:SS.US'
+      when 24 then 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'
+      when 20 then 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
+      when 19 then 'YYYY-MM-DD"T"HH24:MI:SS'
+      when 16 then 'YYYY-MM-DD"T"HH24:MI'
+    end) = value then naive at time zone 'UTC'
+  else migration.as_unusual_timestamp(value)
+end;
+
+create or replace function migration.as_timestamp(value text) returns timestamptz
+language plpgsql stable strict parallel safe
+as $$
+declare
+  naive constant timestamp := migration.to_timestamp(value);
+begin return migration.to_timestamp_utc(value, naive); end
 $$;
 
 -- [0-9] rather than \d, which in a Unicode locale takes digits of every script; numeric does not.
@@ -210,7 +222,7 @@ return case
 end;
 
 -- What two records of one id share: hex ids are the same in upper and lower case, others are not. Empty for a blank id.
-create or replace function migration.id_key(base44_id text) returns text
+create or replace function migration.id_key_of_other(base44_id text) returns text
 language plpgsql immutable parallel safe
 set search_path = public, pg_temp
 as $$
@@ -224,6 +236,17 @@ begin
   return trimmed;
 end
 $$;
+
+create or replace function migration.to_id_key(base44_id text) returns text
+language sql stable parallel safe
+return case
+  when length(base44_id) = 24 and ltrim(convert_to(base44_id, 'UTF8'), '0123456789abcdef'::bytea) = '' then base44_id
+  else migration.id_key_of_other(base44_id)
+end;
+
+create or replace function migration.id_key(base44_id text) returns text
+language plpgsql immutable parallel safe
+as $$ begin return migration.to_id_key(base44_id); end $$;
 
 -- One line of the repairs ledger, as a mapping gives it: null where nothing was repaired.
 create or replace function migration.repair(repaired boolean, column_name text, rule text, original text, replacement text)
@@ -239,6 +262,9 @@ do $$
 begin
   if current_setting('server_version_num')::integer < 160000 and to_regprocedure('migration.as_timestamp(text)') is not null then
     alter function migration.as_timestamp(text) parallel unsafe;
+    alter function migration.to_timestamp(text) parallel unsafe;
+    alter function migration.to_timestamp_utc(text, timestamp) parallel unsafe;
+    alter function migration.as_unusual_timestamp(text) parallel unsafe;
     alter function migration.as_jsonb(text) parallel unsafe;
     alter function migration.as_text_array(text) parallel unsafe;
   end if;
@@ -258,6 +284,9 @@ return coalesce((select jsonb_object_agg(f.key, f.value) from jsonb_each_text(fi
                   where b44.present(f.value) is not null), '{}');
 
 comment on function migration.as_timestamp(text) is 'A point in time from ISO 8601 text, UTC where no zone is given; null where it is none';
+comment on function migration.to_timestamp(text) is 'A point in time in a usual form, without regard to a zone';
+comment on function migration.to_timestamp_utc(text, timestamp) is 'What migration.as_timestamp returns, from the text and what PostgreSQL reads in it';
+comment on function migration.as_unusual_timestamp(text) is 'A point in time in one of the forms of ISO 8601 that exports seldom use';
 comment on function migration.as_signed_integer(text) is 'A 32-bit integer from text that may have a sign or a fraction of zeros';
 comment on function migration.as_integer(text) is 'A 32-bit integer from text; null where it does not fit';
 comment on function migration.as_bigint(text) is 'A 64-bit integer from text that may have a sign or a fraction of zeros; null where it does not fit';
@@ -270,6 +299,8 @@ comment on function migration.as_jsonb(text) is 'JSON from text; null where it i
 comment on function migration.repeats_keys(text, jsonb) is 'Whether a key stands more than once in an object of a JSON text';
 comment on function migration.object_id_time(text) is 'The creation time within a Base44 ObjectId; null for other ids';
 comment on function migration.id_key(text) is 'A Base44 id in the form in which equal ids are equal text; empty where it is blank';
+comment on function migration.to_id_key(text) is 'What migration.id_key returns';
+comment on function migration.id_key_of_other(text) is 'The same of an id that is not 24 hex digits in lower case';
 comment on function migration.too_long(text, text) is 'The reason why a text does not fit into the index of its column; null where it does';
 comment on function migration.present_fields(jsonb) is 'The members of an object that are not blank text, as text';
 comment on function migration.repair(boolean, text, text, text, text) is 'A value that was changed rather than carried over, as migration.repairs keeps it';
@@ -277,6 +308,9 @@ comment on function migration.repair(boolean, text, text, text, text) is 'A valu
 -- For the owner of the tables, who needs no grant, and for whom the owner lets.
 revoke all on routine
   migration.as_timestamp(text),
+  migration.to_timestamp(text),
+  migration.to_timestamp_utc(text, timestamp),
+  migration.as_unusual_timestamp(text),
   migration.as_signed_integer(text),
   migration.as_integer(text),
   migration.as_bigint(text),
@@ -289,5 +323,7 @@ revoke all on routine
   migration.repeats_keys(text, jsonb),
   migration.object_id_time(text),
   migration.id_key(text),
+  migration.to_id_key(text),
+  migration.id_key_of_other(text),
   migration.repair(boolean, text, text, text, text)
 from public;
