@@ -68,7 +68,7 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
             f"{done.backup.id}: {size_text(done.backup.size)}, restored and found equal to its source in"
             f" {done.backup.proof.seconds:.1f} s"
         )
-    from b44_assets.orchestration.backups import report
+    from b44_assets.orchestration.backup import report
 
     tell_dagster(vault.settings, lambda instance: report(instance, done))
     if done.unproven is not None:

@@ -77,7 +77,7 @@ def run_job(
 
     from b44_assets.migration.verification import accounts
     from b44_assets.orchestration.code_location import definitions_of
-    from b44_assets.orchestration.jobs import CODE_LOCATION_TAGS, PROVE_TAG
+    from b44_assets.orchestration.common import CODE_LOCATION_TAGS, VERIFY_ANEW_TAG
     from b44_assets.orchestration.partitions import months_of
     from b44_assets.orchestration.resources import Migration
     from b44_assets.orchestration.run_retention import PROCESS_TAG, end_abandoned_runs, this_process
@@ -105,7 +105,7 @@ def run_job(
                     "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
                     **CODE_LOCATION_TAGS,
                     PROCESS_TAG: this_process(),
-                    **({PROVE_TAG: "anew"} if verify_anew else {}),
+                    **({VERIFY_ANEW_TAG: "true"} if verify_anew else {}),
                 },
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             )

@@ -90,7 +90,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
         guarded = session.under(lock)
         undone = undo_run(guarded, run_id or "") if month is None else undo_month(guarded, month)
     if undone.parts:
-        from b44_assets.orchestration.materialization_sync import report_what_was_taken_back
+        from b44_assets.orchestration.migration.materialization_sync import report_what_was_taken_back
 
         tell_dagster(settings, lambda instance: report_what_was_taken_back(instance, session, undone))
     if as_json:

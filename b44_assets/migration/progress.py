@@ -69,7 +69,7 @@ class StagedFile:
 
 
 @dataclass(frozen=True)
-class Standing:
+class LoadProgress:
     """How far the migrated tables are with the export that is settled.
 
     Attributes:
@@ -145,7 +145,7 @@ def staged_tables(session: Session) -> tuple[str, ...]:
     return tuple(table for table in session.catalog.mappings if table in found)
 
 
-def standing(session: Session) -> Standing:
+def load_progress(session: Session) -> LoadProgress:
     """Reads from the books how far each table is, and what waits; moves nothing.
 
     A table whose settlement is gone (a crash of the server empties it) counts as not settled.
@@ -155,7 +155,7 @@ def standing(session: Session) -> Standing:
     rows: dict[str, dict[date | None, int]] = {}
     with session.connection("look at the books") as conn:
         if scalar(conn, "select to_regclass('migration.accounting')") is None:
-            return Standing((), (), {})
+            return LoadProgress((), (), {})
         settlements = conn.execute(
             "select s.entity, s.generation, a.pending from migration.settlements s"
             " join migration.accounting a on a.entity = s.entity"
@@ -169,7 +169,7 @@ def standing(session: Session) -> Standing:
             settled.append(table)
             pending += [PendingPart(table, key, records, generation) for key, _, records in parts if records]
             rows[table] = {key: done for key, done, _ in parts}
-    return Standing(tuple(settled), tuple(pending), rows)
+    return LoadProgress(tuple(settled), tuple(pending), rows)
 
 
 def _parts_of(conn: Connection, table: str, generation: int) -> list[tuple[date | None, int, int]] | None:

@@ -1,4 +1,4 @@
-"""The Dagster side, thin: factories turn specs into assets and checks, and results of the engine into metadata.
+"""The Dagster side, thin, by domain: `migration`, `schema`, `maintenance`, `backup`, `alerts`.
 
 What belongs here: names, dependencies, partitions, metadata. What does not: SQL, or any work that the engine could do.
 """

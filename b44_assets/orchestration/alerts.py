@@ -1,9 +1,4 @@
-"""Telling people that a run failed: a webhook, an e-mail, or both.
-
-What belongs here: composing and sending the message. What does not: deciding when; see `sensors`.
-"""
-
-from __future__ import annotations
+"""Telling people that a run failed: the sensor that finds out, and the webhook and the e-mail that say so."""
 
 import json
 import smtplib
@@ -16,8 +11,12 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from urllib.parse import unquote, urlsplit
 
+import dagster as dg
+
 from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error
+from b44_assets.orchestration.partitions import RANGE_END, RANGE_START
+from b44_assets.orchestration.resources import Migration
 
 TIMEOUT_SECONDS = 10
 ATTEMPTS = 3
@@ -59,6 +58,52 @@ class Alert:
         """All of it, for people."""
         lines = [f"{self.subject}: {self.reason}", "", *(f"{step}: {why}" for step, why in self.steps.items())]
         return "\n".join([*lines, "", f"Run {self.run_id}"])
+
+
+def run_failures_sensor(settings: Settings) -> dg.SensorDefinition:
+    """Makes the sensor that tells of failed runs; it is on where there is somebody to tell."""
+    configured = settings.alert_webhook is not None or bool(settings.alert_email)
+
+    @dg.run_failure_sensor(
+        name="run_failures",
+        description="Tells of every failed run by the webhook B44_ALERT_WEBHOOK, by e-mail to B44_ALERT_EMAIL, or both.",
+        minimum_interval_seconds=30,
+        # Runs that a command executes by itself belong to no code location.
+        monitor_all_code_locations=True,
+        default_status=dg.DefaultSensorStatus.RUNNING if configured else dg.DefaultSensorStatus.STOPPED,
+    )
+    def run_failures(
+        context: dg.RunFailureSensorContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.SkipReason | None:
+        if not configured:
+            return dg.SkipReason("neither B44_ALERT_WEBHOOK nor B44_ALERT_EMAIL is set")
+        send(alert_of(context), migration.settings)
+        return None
+
+    return run_failures
+
+
+def alert_of(context: dg.RunFailureSensorContext) -> Alert:
+    """What is said of a failed run."""
+    run = context.dagster_run
+    steps: dict[str, str] = {}
+    for event in context.get_step_failure_events():
+        error = event.step_failure_data.error
+        cause = error.cause or error if error is not None else None
+        steps[event.step_key or ""] = _one_line(cause.message if cause is not None else "no reason was noted")
+    first, last = run.tags.get(RANGE_START), run.tags.get(RANGE_END)
+    months = run.tags.get("dagster/partition") or (first if first == last else f"{first} to {last}")
+    return Alert(
+        run_id=run.run_id,
+        job="a run from the graph" if run.job_name.startswith("__") else run.job_name,
+        reason=_one_line(context.failure_event.message or ""),
+        steps=steps,
+        months=months,
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def send(alert: Alert, settings: Settings) -> None:

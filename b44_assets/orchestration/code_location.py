@@ -1,4 +1,4 @@
-"""The definitions put together: assets, checks, jobs, schedules, sensors and the resource, from settings and catalogue alone."""
+"""The definitions of all domains put together, from settings and catalogue alone."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import dagster as dg
 from b44_assets.catalog import Kind, load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
-from b44_assets.orchestration.assets import build_assets
-from b44_assets.orchestration.backups import build_backup_checks, build_backups
-from b44_assets.orchestration.checks import build_checks
-from b44_assets.orchestration.jobs import MIGRATE_JOB, VERIFY_JOB, build_jobs, build_schedules
+from b44_assets.orchestration import backup, maintenance
+from b44_assets.orchestration.alerts import run_failures_sensor
+from b44_assets.orchestration.common import Location
+from b44_assets.orchestration.migration import pending_records
+from b44_assets.orchestration.migration.definitions import migration_definitions
+from b44_assets.orchestration.operations import definitions_of_operations
 from b44_assets.orchestration.partitions import months_of
 from b44_assets.orchestration.resources import Migration, resource_of
-from b44_assets.orchestration.run_retention import build_forget_job
-from b44_assets.orchestration.sensors import build_sensors
+from b44_assets.orchestration.run_retention import FORGET_OLD_RUNS, build_forget_job
+from b44_assets.orchestration.schema.definitions import schema_definitions
 from b44_assets.session import Progress, silent
 
-__all__ = ["MIGRATE_JOB", "VERIFY_JOB", "build_definitions", "definitions_of"]
+OPERATIONS = (*pending_records.OPERATIONS, *maintenance.OPERATIONS, *backup.OPERATIONS)
 
 
 def build_definitions(settings: Settings, progress: Progress = silent) -> dg.Definitions:
@@ -35,26 +37,34 @@ def build_definitions(settings: Settings, progress: Progress = silent) -> dg.Def
 
 def definitions_of(migration: Migration) -> dg.Definitions:
     """As `build_definitions`, over a resource that is there already."""
-    catalog = migration.catalog
+    catalog, settings = migration.catalog, migration.settings
     by_time = {spec.options["on"] for spec in catalog.of(Kind.PARTITION) if catalog.table(spec.options["on"]).period}
-    if wrong := migration.settings.keep_months.keys() - by_time:
+    if wrong := settings.keep_months.keys() - by_time:
         raise SettingsError(f"B44_KEEP_MONTHS names {min(wrong)}, which sql/partitions/ does not partition by time")
-    months = months_of(catalog, migration.settings.first_month)
+    location = Location(settings, catalog, months_of(catalog, settings.first_month))
     with warnings.catch_warnings():
         # Backfill policies, code references and freshness policies are "beta" in Dagster 1.13; the pinned range is tested
         # with all of them.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        assets = [*build_assets(catalog, months), *build_backups(catalog)]
-        checks = [*build_checks(catalog), *build_backup_checks()]
-    check_keys = [spec.key for check in checks for spec in check.check_specs]
-    jobs = build_jobs(catalog)
-    return dg.Definitions(
-        assets=assets,
-        asset_checks=checks,
-        jobs=[*jobs.values(), build_forget_job(check_keys)],
-        schedules=build_schedules(),
-        sensors=build_sensors(migration.settings, jobs, months),
-        resources={"migration": resource_of(migration)},
-        # The database does the work; a process for each step would cost seconds a step.
-        executor=dg.in_process_executor,
+        domains = dg.Definitions.merge(
+            migration_definitions(location, OPERATIONS),
+            schema_definitions(location),
+            definitions_of_operations(OPERATIONS, catalog),
+            dg.Definitions(sensors=[run_failures_sensor(settings)]),
+        )
+    return dg.Definitions.merge(
+        domains,
+        dg.Definitions(
+            jobs=[build_forget_job(check_keys(domains))],
+            schedules=[FORGET_OLD_RUNS.schedule_definition()],
+            resources={"migration": resource_of(migration)},
+            # The database does the work; a process for each step would cost seconds a step.
+            executor=dg.in_process_executor,
+        ),
     )
+
+
+def check_keys(definitions: dg.Definitions) -> list[dg.AssetCheckKey]:
+    """Every check of some definitions, those in the step of their asset included."""
+    found = [*(definitions.assets or ()), *(definitions.asset_checks or ())]
+    return [spec.key for one in found if isinstance(one, dg.AssetsDefinition) for spec in one.check_specs]

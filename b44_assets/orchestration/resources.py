@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
@@ -120,8 +120,8 @@ class Migration:
             self.faults.append(fault)
             raise dg.Failure(description=str(fault), allow_retries=False) from error
 
-    def keep_others_away(self, context: dg.AssetExecutionContext, *, stages: bool) -> None:
-        """Keeps this run and others from mixing their exports, from its first such step until it ends.
+    def hold_migration_lock(self, context: dg.AssetExecutionContext, *, stages: bool) -> None:
+        """Keeps this run and others from mixing their exports, from its first such step until the run ends.
 
         A run that stages exports waits until no other moves records, and those wait for it. Runs that only load what is
         staged, such as two that share a backfill of months, go on together.
@@ -150,8 +150,8 @@ class Migration:
             self._locks[run_id] = lock
             self._held[run_id] = stack.pop_all()
 
-    def let_others_in(self) -> None:
-        """Ends what `keep_others_away` began."""
+    def release_locks(self) -> None:
+        """Ends what `hold_migration_lock` began."""
         for stack in self._held.values():
             stack.close()
         self._held.clear()
@@ -187,11 +187,6 @@ def resource_of(migration: Migration) -> dg.ResourceDefinition:
         try:
             yield migration
         finally:
-            migration.let_others_in()
+            migration.release_locks()
 
     return of_a_run
-
-
-def watched(migration: Migration, progress: Progress) -> Migration:
-    """The same resource with another watcher."""
-    return replace(migration, progress=progress)

@@ -12,9 +12,17 @@ from pathlib import Path
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 
+from b44_assets.orchestration.operations import ScheduledJob
 from b44_assets.orchestration.resources import Migration
-from b44_assets.orchestration.schedules import FORGET_JOB
 
+FORGET_OLD_RUNS = ScheduledJob(
+    "forget_old_runs",
+    "Deletes runs older than B44_KEEP_RUNS_DAYS with their event logs, which grow without bound otherwise."
+    " Runs that hold the last word on an asset, a month or a check stay.",
+    cron="0 5 * * 0",
+    schedule="On Sundays: runs older than B44_KEEP_RUNS_DAYS.",
+    overdue_after=None,
+)
 PROCESS_TAG = "b44/process"
 """Of a run that a command executes by itself: which process that is, since no launcher of Dagster's watches it."""
 FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
@@ -122,12 +130,7 @@ def build_forget_job(checks: Sequence[dg.AssetCheckKey]) -> dg.JobDefinition:
         context.log.info(f"{len(forgotten)} runs older than {days} days were forgotten")
         context.add_output_metadata({"forgotten": len(forgotten)})
 
-    @dg.job(
-        name=FORGET_JOB,
-        description="Deletes runs older than B44_KEEP_RUNS_DAYS with their event logs, which grow without bound otherwise."
-        " Runs that hold the last word on an asset, a month or a check stay.",
-        tags={"b44/work": "upkeep"},
-    )
+    @dg.job(name=FORGET_OLD_RUNS.name, description=FORGET_OLD_RUNS.description, tags=FORGET_OLD_RUNS.tags)
     def forget_old_runs() -> None:
         old_runs()
 

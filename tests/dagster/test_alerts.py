@@ -17,8 +17,7 @@ import pytest
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.orchestration import alerts
-from b44_assets.orchestration.alerts import Alert, AlertError, send
-from b44_assets.orchestration.sensors import alert_of
+from b44_assets.orchestration.alerts import Alert, AlertError, alert_of, send
 from tests.support import free_port
 
 ALERT = Alert("r1", "delta", "Steps failed: posts.", {"posts": "the database said hunter22 and stopped"}, "2025-03")

@@ -23,7 +23,8 @@ from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.migration.lineage import Origin, origins
-from b44_assets.orchestration.code_location import MIGRATE_JOB, VERIFY_JOB, build_definitions
+from b44_assets.orchestration.code_location import build_definitions
+from b44_assets.orchestration.migration.jobs import MIGRATE_JOB, VERIFY_JOB
 from b44_assets.orchestration.partitions import months_of
 
 ROOT = Path(__file__).parents[2]
@@ -133,8 +134,9 @@ def test_a_change_of_a_mapping_changes_the_code_version_of_its_table_only(tmp_pa
 def checks(definitions: dg.Definitions) -> dict[tuple[str, str], dg.AssetCheckSpec]:
     return {
         (spec.asset_key.to_user_string(), spec.name): spec
-        for checks in definitions.asset_checks or ()
-        for spec in checks.check_specs  # type: ignore[union-attr]
+        for found in (*(definitions.assets or ()), *(definitions.asset_checks or ()))
+        if isinstance(found, dg.AssetsDefinition)
+        for spec in found.check_specs
     }
 
 

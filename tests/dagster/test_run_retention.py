@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from dagster import DagsterRunStatus
 
+from b44_assets.orchestration.code_location import check_keys
 from b44_assets.orchestration.run_retention import is_gone, runs_to_forget, this_process
 from tests.dagster.conftest import Place, post, posts, write
 
@@ -203,7 +204,7 @@ def test_runs_that_hold_the_last_word_are_not_forgotten(migrated: Place) -> None
     first = migrated.job("delta", {**RANGE, "dagster/asset_partition_range_end": "2026-02"}, [POSTS])
     later = migrated.job("delta", {**RANGE, "dagster/asset_partition_range_start": "2026-02"}, [POSTS])
     again = migrated.job("delta", {**RANGE, "dagster/asset_partition_range_start": "2026-02"}, [POSTS])
-    checks = [spec.key for one in migrated.definitions.asset_checks or () for spec in one.check_specs]  # type: ignore[union-attr]
+    checks = check_keys(migrated.definitions)
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     assert runs_to_forget(migrated.instance, checks, datetime.now(UTC) - timedelta(days=1)) == []
     assert runs_to_forget(migrated.instance, checks, tomorrow) == [later.run_id]

@@ -15,7 +15,8 @@ from psycopg import sql
 
 from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
-from b44_assets.orchestration.code_location import MIGRATE_JOB, VERIFY_JOB, definitions_of
+from b44_assets.orchestration.code_location import definitions_of
+from b44_assets.orchestration.migration.jobs import MIGRATE_JOB, VERIFY_JOB
 from b44_assets.orchestration.resources import Migration
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.sample import write_sample
@@ -212,7 +213,7 @@ def test_the_nightly_sweep_takes_what_has_changed_and_then_has_nothing_to_do(mig
         for _ in range(2):
             done = definitions.resolve_job_def("statistics").execute_in_process(instance=instance, run_config=QUIET)
             [event] = done.get_asset_materialization_events()
-            swept.append(event.step_materialization_data.materialization.metadata["swept"].value)
+            swept.append(event.step_materialization_data.materialization.metadata["vacuumed"].value)
     assert (swept[0] >= 1, swept[1]) == (True, 0)
 
 

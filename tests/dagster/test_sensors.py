@@ -211,7 +211,7 @@ def test_what_fails_each_time_is_run_again_a_bounded_number_of_times(failed: Pla
         keys.append(requests[0].run_key)
         assert not failed.run(requests[0]).success
     assert (len(keys), len(set(keys))) == (3, 3)
-    assert "wait for a person: posts 2026-03" in failed.tick("failed_batches").skip_message
+    assert "manual action needed: posts 2026-03" in failed.tick("failed_batches").skip_message
     assert "planted" in failed.tick("failed_batches").skip_message
 
 

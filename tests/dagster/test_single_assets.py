@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from b44_assets.orchestration.jobs import MIGRATE_JOB
+from b44_assets.orchestration.migration.jobs import MIGRATE_JOB
 from tests.dagster.conftest import Place
 
 MADE = "select relname from pg_class where relnamespace = 'public'::regnamespace order by 1"

@@ -1,4 +1,4 @@
-"""Sensors: what is to be done next, found out from the folder of exports, the books, and Dagster's own runs.
+"""The sensors on records: which run to ask for, found out from the export files, the migration tables, and earlier runs.
 
 What belongs here: deciding which run to ask for. What does not: SQL, or any work; a tick with nothing new costs no run.
 """
@@ -15,53 +15,47 @@ from typing import Any, Self
 import dagster as dg
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
-from b44_assets.catalog import Catalog, Kind
-from b44_assets.config.settings import Settings
+from b44_assets.catalog import Catalog
 from b44_assets.exports import discover
 from b44_assets.migration.finish import migration_state
 from b44_assets.migration.progress import (
     StagedFile,
     books_exist,
     failed_parts,
-    rows_in_defaults,
+    load_progress,
     staged_files,
-    standing,
 )
-from b44_assets.orchestration.alerts import Alert, send
-from b44_assets.orchestration.assets import PENDING_WORK_KEY, STRAYS_KEY, export_key, key_of
-from b44_assets.orchestration.jobs import DELTA_JOB, MIGRATE_JOB
-from b44_assets.orchestration.materialization_sync import report_what_is_in
-from b44_assets.orchestration.partitions import RANGE_END, RANGE_START, is_monthly, key_of_month, next_month, range_tags
+from b44_assets.orchestration.common import export_key, key_of
+from b44_assets.orchestration.migration.assets import UNMAPPED_KEY
+from b44_assets.orchestration.migration.jobs import DELTA_JOB, MIGRATE_JOB
+from b44_assets.orchestration.migration.materialization_sync import report_what_is_in
+from b44_assets.orchestration.migration.pending_records import PENDING_RECORDS
+from b44_assets.orchestration.partitions import is_monthly, key_of_month, next_month, range_tags
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.run_retention import UNFINISHED, end_abandoned_runs
-from b44_assets.orchestration.schedules import PARTITIONS_JOB
 
 RETRIES_OF_A_FAILED_BATCH = 3
-"""How often what failed is run again by itself; then it is a person's turn."""
+"""How often what failed is run again without anybody's help."""
 _OTHERS = "*"
 """Stands for all files of entities without a table."""
-_LONGEST_TAG = 200
 _RUNS_LOOKED_BACK = 100
 
 
 Months = dg.MonthlyPartitionsDefinition
 
 
-def build_sensors(settings: Settings, jobs: Mapping[str, Any], months: Months) -> list[dg.SensorDefinition]:
-    """Every sensor. Those that start runs are off until somebody turns them on.
+def build_sensors(jobs: Mapping[str, Any], months: Months) -> list[dg.SensorDefinition]:
+    """Every sensor on records. Those that start runs are off until somebody turns them on.
 
     Args:
-        settings: Say whether anybody is to be told of failures.
-        jobs: Every job on assets, by name.
+        jobs: Those on records, by name.
         months: Partitions of the tables that are loaded by month.
     """
     return [
         _changed_exports(jobs, months),
-        _pending_work(jobs, months),
+        _pending_records(jobs, months),
         _failed_batches(jobs, months),
-        _default_partitions(jobs),
         _interrupted_runs(),
-        _run_failures(settings),
     ]
 
 
@@ -175,14 +169,14 @@ def _touched(migration: Migration, changed: Mapping[str, str]) -> dg.RunRequest:
     """Stages and loads some tables; of those by month it only finds out what there is to do, which `pending_work` asks for."""
     tables = [table for table in migration.catalog.mappings if table in changed]
     at_once = [table for table in tables if not is_monthly(migration.catalog, table)]
-    others = [STRAYS_KEY] if _OTHERS in changed else []
+    others = [UNMAPPED_KEY] if _OTHERS in changed else []
     return dg.RunRequest(
         job_name=DELTA_JOB,
         asset_selection=[
             *(export_key(table) for table in tables),
             *(key_of(table) for table in at_once),
             *others,
-            PENDING_WORK_KEY,
+            PENDING_RECORDS.key,
         ],
         tags={"b44/changed": ", ".join([*tables, *(["other_entities"] if others else [])])},
     )
@@ -197,7 +191,7 @@ def under_way(instance: DagsterInstance) -> DagsterRun | None:
     return None
 
 
-def _pending_work(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefinition:
+def _pending_records(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefinition:
     @dg.sensor(
         name="pending_work",
         description="Whenever monitoring/pending_work was materialized, as changed_exports has it done: loads the tables and"
@@ -208,12 +202,12 @@ def _pending_work(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefinitio
     def pending_work(
         context: dg.SensorEvaluationContext, migration: dg.ResourceParam[Migration]
     ) -> dg.SensorResult | dg.SkipReason:
-        latest = context.instance.fetch_materializations(PENDING_WORK_KEY, limit=1).records
+        latest = context.instance.fetch_materializations(PENDING_RECORDS.key, limit=1).records
         if not latest or context.cursor == str(latest[0].storage_id):
             return dg.SkipReason("nothing was staged since")
         if (run := under_way(context.instance)) is not None:
             return dg.SkipReason(f"run {run.run_id} is under way; what then still waits is taken after it")
-        pending = standing(migration.offline_session()).pending
+        pending = load_progress(migration.offline_session()).pending
         cursor = str(latest[0].storage_id)
         if not pending:
             return dg.SensorResult(skip_reason="no record waits", cursor=cursor)
@@ -265,7 +259,7 @@ def _failed_batches(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefinit
     @dg.sensor(
         name="failed_batches",
         description="Batches that migration.migration_log says have failed: runs their table or month again, alone, and no"
-        f" more than {RETRIES_OF_A_FAILED_BATCH} times for each settled export.",
+        f" more than {RETRIES_OF_A_FAILED_BATCH} times for each planned export.",
         minimum_interval_seconds=60,
         job=jobs[DELTA_JOB],
     )
@@ -280,7 +274,7 @@ def _failed_batches(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefinit
         again = [part for part in failed if part.failures <= RETRIES_OF_A_FAILED_BATCH]
         if not again:
             named = ", ".join(f"{part.table} {part.partition_key or ''}".strip() for part in failed)
-            return dg.SkipReason(f"failed too often, and wait for a person: {named}: {failed[0].error}")
+            return dg.SkipReason(f"retry limit reached; manual action needed: {named}: {failed[0].error}")
         requests: list[dg.RunRequest] = []
         for part in again:
             key = f"failed: {part.table} {part.partition_key} {part.generation}, {part.failures}"
@@ -292,37 +286,6 @@ def _failed_batches(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefinit
         return dg.SensorResult(run_requests=requests)
 
     return failed_batches
-
-
-def _default_partitions(jobs: Mapping[str, Any]) -> dg.SensorDefinition:
-    @dg.sensor(
-        name="default_partitions",
-        description="Rows that have fallen into a default partition: has them moved to partitions of their own. Rows that"
-        " cannot be moved are left alone until others join them.",
-        minimum_interval_seconds=300,
-        job=jobs[PARTITIONS_JOB],
-    )
-    def default_partitions(
-        context: dg.SensorEvaluationContext, migration: dg.ResourceParam[Migration]
-    ) -> dg.SensorResult | dg.SkipReason:
-        rows = rows_in_defaults(migration.offline_session())
-        cursor = json.dumps(rows, sort_keys=True)
-        if not rows:
-            return dg.SensorResult(skip_reason="every default partition is empty", cursor=cursor)
-        said = "; ".join(f"{table}: {sum(held.values())} rows of {', '.join(held)}" for table, held in rows.items())
-        if cursor == context.cursor:
-            return dg.SkipReason(f"moved already, or cannot be moved: {said}")
-        if context.instance.get_runs_count(RunsFilter(job_name=PARTITIONS_JOB, statuses=UNFINISHED)):
-            return dg.SkipReason(f"being moved: {said}")
-        sets = {spec.options["on"]: key_of(spec.name) for spec in migration.catalog.of(Kind.PARTITION)}
-        request = dg.RunRequest(
-            job_name=PARTITIONS_JOB,
-            asset_selection=[sets[table] for table in rows],
-            tags={"b44/default_partitions": said[:_LONGEST_TAG]},
-        )
-        return dg.SensorResult(run_requests=[request], cursor=cursor)
-
-    return default_partitions
 
 
 def _interrupted_runs() -> dg.SensorDefinition:
@@ -353,48 +316,3 @@ def _interrupted_runs() -> dg.SensorDefinition:
         return dg.SensorResult(skip_reason=said, cursor=latest.isoformat())
 
     return interrupted_runs
-
-
-def _run_failures(settings: Settings) -> dg.SensorDefinition:
-    configured = settings.alert_webhook is not None or bool(settings.alert_email)
-
-    @dg.run_failure_sensor(
-        name="run_failures",
-        description="Tells of every failed run by the webhook B44_ALERT_WEBHOOK, by e-mail to B44_ALERT_EMAIL, or both.",
-        minimum_interval_seconds=30,
-        # Runs that a command executes by itself belong to no code location.
-        monitor_all_code_locations=True,
-        default_status=dg.DefaultSensorStatus.RUNNING if configured else dg.DefaultSensorStatus.STOPPED,
-    )
-    def run_failures(
-        context: dg.RunFailureSensorContext, migration: dg.ResourceParam[Migration]
-    ) -> dg.SkipReason | None:
-        if not configured:
-            return dg.SkipReason("neither B44_ALERT_WEBHOOK nor B44_ALERT_EMAIL is set")
-        send(alert_of(context), migration.settings)
-        return None
-
-    return run_failures
-
-
-def alert_of(context: dg.RunFailureSensorContext) -> Alert:
-    """What is said of a failed run."""
-    run = context.dagster_run
-    steps: dict[str, str] = {}
-    for event in context.get_step_failure_events():
-        error = event.step_failure_data.error
-        cause = error.cause or error if error is not None else None
-        steps[event.step_key or ""] = _one_line(cause.message if cause is not None else "no reason was noted")
-    first, last = run.tags.get(RANGE_START), run.tags.get(RANGE_END)
-    months = run.tags.get("dagster/partition") or (first if first == last else f"{first} to {last}")
-    return Alert(
-        run_id=run.run_id,
-        job="a run from the graph" if run.job_name.startswith("__") else run.job_name,
-        reason=_one_line(context.failure_event.message or ""),
-        steps=steps,
-        months=months,
-    )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

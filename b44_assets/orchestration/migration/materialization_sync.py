@@ -13,9 +13,9 @@ from typing import Any
 import dagster as dg
 from dagster import AssetKey, DagsterEventType, DagsterInstance, DagsterRun
 
-from b44_assets.migration.progress import Standing, standing
+from b44_assets.migration.progress import LoadProgress, load_progress
 from b44_assets.migration.rollback import Undone
-from b44_assets.orchestration.assets import key_of
+from b44_assets.orchestration.common import key_of
 from b44_assets.orchestration.partitions import is_monthly, key_of_month, month_of
 from b44_assets.orchestration.resources import Migration
 from b44_assets.session import Session
@@ -49,14 +49,14 @@ def report_what_is_in(instance: DagsterInstance, migration: Migration, runs: Seq
     unsaid = [found for run in runs if (found := _unsaid(instance, migration, run)).parts]
     if not unsaid:
         return []
-    stands = standing(migration.offline_session())
+    progress = load_progress(migration.offline_session())
     reported: list[Part] = []
     for one in unsaid:
         for (table, month), announced in one.parts.items():
             part = (table, month)
-            complete = stands.complete(table, None if month is None else month_of(month))
+            complete = progress.complete(table, None if month is None else month_of(month))
             if complete and part not in reported and _last_said(instance, part) < announced:
-                instance.report_runless_asset_event(_materialization(stands, part, one.run_id))
+                instance.report_runless_asset_event(_materialization(progress, part, one.run_id))
                 reported.append(part)
     return reported
 
@@ -67,7 +67,7 @@ def report_what_was_taken_back(instance: DagsterInstance, session: Session, undo
     Raises:
         DatabaseError: The target cannot be reached.
     """
-    stands = standing(session)
+    progress = load_progress(session)
     for table, day in undone.parts:
         month = key_of_month(day) if day is not None and is_monthly(session.catalog, table) else None
         facts: dict[str, Any] = {"taken_back": sum(one.deleted for one in undone.entities if one.entity == table)}
@@ -76,7 +76,7 @@ def report_what_was_taken_back(instance: DagsterInstance, session: Session, undo
                 asset_key=key_of(table),
                 partition=month,
                 description="A rollback has taken records back: this is what is left. Materializing it brings them again.",
-                metadata=facts | _rows(stands, (table, month)),
+                metadata=facts | _rows(progress, (table, month)),
             )
         )
 
@@ -123,19 +123,19 @@ def _last_said(instance: DagsterInstance, part: Part) -> int:
     return records[0].storage_id if records else 0
 
 
-def _materialization(stands: Standing, part: Part, run_id: str) -> dg.AssetMaterialization:
+def _materialization(progress: LoadProgress, part: Part, run_id: str) -> dg.AssetMaterialization:
     table, month = part
     return dg.AssetMaterialization(
         asset_key=key_of(table),
         partition=month,
-        description="Reported from the books of the migration: the run that loaded this ended before it could say so.",
-        metadata={"interrupted_run": run_id} | _rows(stands, part),
+        description="Reported from the migration tables: the run that loaded this ended before it could say so.",
+        metadata={"interrupted_run": run_id} | _rows(progress, part),
     )
 
 
-def _rows(stands: Standing, part: Part) -> dict[str, Any]:
+def _rows(progress: LoadProgress, part: Part) -> dict[str, Any]:
     table, month = part
-    rows = stands.rows.get(table, {})
+    rows = progress.rows.get(table, {})
     if month is None:
         return {"migrated": sum(rows.values())}
     return {"month": month, "dagster/partition_row_count": rows.get(month_of(month), 0)}

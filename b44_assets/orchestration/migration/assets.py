@@ -1,0 +1,197 @@
+"""Staged exports and the tables that records are loaded into, as assets."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dagster as dg
+
+from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
+from b44_assets.maintenance.size_metrics import repairs_by_rule, staged_fields
+from b44_assets.migration.lineage import origins
+from b44_assets.migration.load import Load, load
+from b44_assets.migration.progress import load_months
+from b44_assets.migration.staging import stage
+from b44_assets.migration.unmapped_entities import keep_strays
+from b44_assets.orchestration.common import EXPORT_GROUP, OWNERS, export_key, key_of, spec_of
+from b44_assets.orchestration.metadata import counts_table, names_table, of_table
+from b44_assets.orchestration.migration.metadata import of_export, of_lineage, of_load, of_months, of_repairs
+from b44_assets.orchestration.partitions import is_monthly, key_of_month, range_of
+from b44_assets.orchestration.resources import Migration
+from b44_assets.schema.apply import apply
+from b44_assets.schema.introspection import describe
+from b44_assets.session import Session
+
+UNMAPPED_KEY = dg.AssetKey(["base44", "other_entities"])
+
+
+def build_assets(catalog: Catalog, months: dg.MonthlyPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """The staged exports, and the tables that they are loaded into.
+
+    Args:
+        catalog: The files of `sql/`.
+        months: Partitions of the tables that are loaded by month.
+    """
+    return [
+        *(_staged_export(mapping) for mapping in catalog.mappings.values()),
+        _other_entities(),
+        *(
+            _table(spec, catalog.mappings[spec.name], catalog, months)
+            for spec in catalog.of(Kind.TABLE)
+            if spec.name in catalog.mappings
+        ),
+    ]
+
+
+def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
+    """The export of an entity, as it came."""
+    table = mapping.spec.name
+
+    @dg.asset(
+        key=export_key(table),
+        description=f"The exported {mapping.entity} records as they came, one text column for each exported field.",
+        group_name=EXPORT_GROUP,
+        kinds={"postgres", "csv", "json"},
+        owners=OWNERS,
+        code_version="1",
+    )
+    def staged_export(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        migration.hold_migration_lock(context, stages=True)
+        with migration.installed_session(context) as session:
+            staged = stage(session, mapping, migration.export_dir)
+        if staged.dialect == "absent":
+            migration.warn(
+                context,
+                f"the export has no file for {mapping.entity}; {table} stays without migrated rows{staged.hint}",
+            )
+        return dg.MaterializeResult(metadata=of_export(staged))
+
+    return staged_export
+
+
+def _other_entities() -> dg.AssetsDefinition:
+    @dg.asset(
+        key=UNMAPPED_KEY,
+        description="Exported entities that sql/ has no table for; their records are kept whole in migration.unmapped.",
+        group_name=EXPORT_GROUP,
+        kinds={"postgres", "csv", "json"},
+        owners=OWNERS,
+        code_version="1",
+    )
+    def other_entities(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        migration.hold_migration_lock(context, stages=True)
+        with migration.installed_session(context) as session:
+            kept = keep_strays(session, migration.export_dir)
+        for one in kept.entities:
+            if one.records:
+                migration.warn(
+                    context,
+                    f"no table in sql/ for {one.entity}: its {one.records:,} records are kept in migration.unmapped"
+                    f"{one.hint}",
+                )
+        for line in kept.passed_over:
+            migration.warn(context, line)
+        facts: dict[str, Any] = {"records": sum(kept.records.values())}
+        if kept.passed_over:
+            facts["not_read"] = list(kept.passed_over)
+        if kept.records:
+            facts["by_entity"] = counts_table(kept.records, "entity")
+        return dg.MaterializeResult(metadata=facts)
+
+    return other_entities
+
+
+def _table(
+    spec: Spec, mapping: TableMapping, catalog: Catalog, months: dg.MonthlyPartitionsDefinition
+) -> dg.AssetsDefinition:
+    """A table and its migrated rows."""
+    reads = {*spec.depends, *mapping.spec.depends}
+    options = spec_of(spec, code_version=f"{spec.digest[:8]}{mapping.spec.digest[:8]}")
+    options["deps"] = [export_key(spec.name), *(key_of(name) for name in sorted(reads))]
+    if is_monthly(catalog, spec.name):
+        options |= {"partitions_def": months, "backfill_policy": dg.BackfillPolicy.single_run()}
+        return dg.asset(**options)(_rows_by_month(spec, mapping, months))
+
+    def table(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
+        migration.hold_migration_lock(context, stages=False)
+        with migration.installed_session(context) as session:
+            apply(session, spec)
+            done = load(session, mapping)
+            facts = _facts(session, mapping, done)
+        _log(context, done)
+        return dg.MaterializeResult(metadata=facts)
+
+    return dg.asset(**options)(table)
+
+
+def _rows_by_month(
+    spec: Spec, mapping: TableMapping, months: dg.MonthlyPartitionsDefinition
+) -> Callable[..., dg.MaterializeResult[Any]]:
+    def table_by_month(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        keys = list(context.partition_keys)
+        migration.hold_migration_lock(context, stages=False)
+        with migration.installed_session(context) as session:
+            apply(session, spec)
+            done = load_months(session, mapping, range_of(months, keys), migration.settings.first_month)
+            facts = {} if done.load is None else _facts(session, mapping, done.load)
+        if done.load is not None:
+            _log(context, done.load)
+        if not done.failed:
+            assert done.load is not None
+            for key, of_month in _by_month(done.load, keys, facts).items():
+                context.add_asset_metadata(of_month, partition_key=key)
+            return dg.MaterializeResult()
+        # A step fails as a whole; the months that are in are told of one by one, so that only the others show as failed.
+        failed = {key_of_month(month): reason for month, reason in sorted(done.failed.items())}
+        if done.load is not None:
+            for key, of_month in _by_month(done.load, [key for key in keys if key not in failed], facts).items():
+                context.log_event(dg.AssetMaterialization(key_of(spec.name), partition=key, metadata=of_month))
+        raise dg.Failure(
+            f"{spec.name}: {len(failed)} of {len(keys)} months failed, the others are in;"
+            f" {', '.join(f'{key}: {reason}' for key, reason in failed.items())}",
+            metadata={"failed_months": names_table("month", "reason", failed)},
+            allow_retries=False,
+        )
+
+    return table_by_month
+
+
+def _facts(session: Session, mapping: TableMapping, done: Load) -> dict[str, Any]:
+    """What there is to say of a table and its migrated records, whichever way it is loaded."""
+    table = mapping.spec.name
+    return {
+        **of_load(done),
+        **of_months(done),
+        **of_table(describe(session, table)),
+        **of_repairs(repairs_by_rule(session, table)),
+        **of_lineage(origins(session.catalog, mapping), export_key(table), staged_fields(session, mapping)),
+    }
+
+
+def _by_month(done: Load, keys: Sequence[str], facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each month's own numbers; those of the whole table go with the last, which is the one shown first."""
+    months = {key_of_month(part.partition_key): part for part in done.partitions if part.partition_key is not None}
+    found: dict[str, dict[str, Any]] = {}
+    for key in keys:
+        part = months.get(key)
+        found[key] = {
+            "month": key,
+            "dagster/partition_row_count": part.migrated if part else 0,
+            "month_inserted_now": part.inserted if part else 0,
+            **({"month_seconds": round(part.seconds, 3)} if part and part.seconds else {}),
+            **(facts if key == keys[-1] else {}),
+        }
+    return found
+
+
+def _log(context: dg.AssetExecutionContext, done: Load) -> None:
+    settlement = done.settlement
+    context.log.info(
+        f"{done.entity}: read {settlement.read:,}, inserted {done.inserted:,}, unchanged {settlement.unchanged:,},"
+        f" deduplicated {settlement.deduplicated:,}, quarantined {settlement.quarantined:,}"
+    )

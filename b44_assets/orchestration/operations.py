@@ -1,0 +1,258 @@
+"""An operation on a live database, declared as one object: its asset, its checks, its job, its schedule.
+
+An `Operation` changes something, a `Measurement` only looks. To add one, declare it in the module of its domain and name
+it in that module's OPERATIONS; nothing else lists it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import dagster as dg
+
+from b44_assets.backup.service import Vault
+from b44_assets.catalog import Catalog, Kind
+from b44_assets.config.settings import Settings
+from b44_assets.migration.finish import note_checks
+from b44_assets.orchestration.common import MAINTENANCE_TAGS, OWNERS, Answer, key_of
+from b44_assets.orchestration.metadata import Metadata
+from b44_assets.orchestration.resources import Migration
+from b44_assets.session import Session
+
+Found = TypeVar("Found")
+Context: TypeAlias = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
+Upstream: TypeAlias = Callable[[Catalog], Iterable[dg.AssetKey]]
+
+
+@dataclass(frozen=True)
+class ScheduledJob:
+    """A job, when it runs, and how old what it refreshes may grow.
+
+    Attributes:
+        name: The job; its schedule is `<name>_schedule`.
+        description: What it does.
+        cron: When it runs, in UTC.
+        schedule: What its schedule says of itself.
+        overdue_after: Age from which on the UI calls what it refreshes overdue; None where it refreshes no asset.
+        tags: Of its runs.
+    """
+
+    name: str
+    description: str
+    cron: str
+    schedule: str
+    overdue_after: timedelta | None
+    tags: Mapping[str, str] = field(default_factory=lambda: MAINTENANCE_TAGS)
+
+    @property
+    def freshness(self) -> dg.FreshnessPolicy | None:
+        """The policy of the assets that it refreshes."""
+        return None if self.overdue_after is None else dg.FreshnessPolicy.time_window(fail_window=self.overdue_after)
+
+    def of(self, keys: Iterable[dg.AssetKey]) -> Any:
+        """The job over some assets and their checks."""
+        return dg.define_asset_job(
+            self.name, dg.AssetSelection.assets(*keys), description=self.description, tags=self.tags
+        )
+
+    def schedule_definition(self) -> dg.ScheduleDefinition:
+        """Its schedule, off until somebody turns it on."""
+        return dg.ScheduleDefinition(
+            name=f"{self.name}_schedule",
+            job_name=self.name,
+            cron_schedule=self.cron,
+            execution_timezone="UTC",
+            description=self.schedule,
+        )
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Work on the database that no SQL file makes an asset of.
+
+    Attributes:
+        key: Its asset; the first part is the group.
+        description: What it does.
+        work: Does it, and returns its metadata; numbers are plotted over time by the UI.
+        upstream: What it works on.
+        job: What runs it by its schedule; several may share one.
+        part_of_migration: Whether `migrate_everything` does it, too, and `verify` asks for its checks.
+        checks: What each check's passing means, by name.
+        judge: Answers them all, in a step of their own, without doing the work.
+    """
+
+    key: dg.AssetKey
+    description: str
+    work: Callable[[dg.AssetExecutionContext, Migration], Metadata]
+    upstream: Upstream
+    job: ScheduledJob | None = None
+    part_of_migration: bool = False
+    checks: Mapping[str, str] = field(default_factory=dict[str, str])
+    judge: Callable[[Migration], Mapping[str, Answer]] | None = None
+
+    def assets(self, catalog: Catalog) -> dg.AssetsDefinition:
+        """Its asset."""
+
+        @dg.multi_asset(name=_step(self.key), specs=[_asset_spec(self, catalog)])
+        def of_operation(
+            context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+        ) -> dg.MaterializeResult[Any]:
+            return dg.MaterializeResult(metadata=self.work(context, migration))
+
+        return of_operation
+
+    def asset_checks(self) -> list[dg.AssetChecksDefinition]:
+        """Its checks, in one step."""
+        judge = self.judge
+        if judge is None:
+            return []
+
+        @dg.multi_asset_check(name=f"{_step(self.key)}_checks", specs=_check_specs(self), can_subset=True)
+        def of_operation(
+            context: dg.AssetCheckExecutionContext, migration: dg.ResourceParam[Migration]
+        ) -> Iterator[dg.AssetCheckResult]:
+            answers = judge(migration)
+            for key in context.selected_asset_check_keys:
+                yield answers[key.name].result(self.key, key.name)
+
+        return [of_operation]
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The numbers of the measurement before this one, and when it was made (UTC)."""
+
+    at: datetime
+    numbers: Mapping[str, int | float]
+
+
+@dataclass(frozen=True)
+class Measurement(Generic[Found]):
+    """A look at the database whose numbers are plotted over time, with checks of what was seen.
+
+    Attributes:
+        key: Its asset; the first part is the group.
+        description: What is measured.
+        measure: Looks, and changes nothing.
+        metadata: The numbers, told of the ones before for growth and rates.
+        upstream: What it looks at.
+        job: What measures it by its schedule; several may share one.
+        part_of_migration: Whether `migrate_everything` measures it, too, and `verify` asks for its checks.
+        checks: What each check's passing means, by name.
+        judge: Answers them all from what was measured; the settings have the thresholds.
+    """
+
+    key: dg.AssetKey
+    description: str
+    measure: Callable[[Context, Migration], Found]
+    metadata: Callable[[Found, Previous | None], Metadata]
+    upstream: Upstream
+    job: ScheduledJob | None = None
+    part_of_migration: bool = False
+    checks: Mapping[str, str] = field(default_factory=dict[str, str])
+    judge: Callable[[Found, Settings], Mapping[str, Answer]] | None = None
+
+    def assets(self, catalog: Catalog) -> dg.AssetsDefinition:
+        """Its asset and its checks in one step, so that it is measured once; a check asked for alone measures anew."""
+
+        @dg.multi_asset(
+            name=_step(self.key),
+            specs=[_asset_spec(self, catalog)],
+            check_specs=_check_specs(self),
+            can_subset=True,
+        )
+        def of_measurement(
+            context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+        ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+            measured = self.measure(context, migration)
+            if self.key in context.selected_asset_keys:
+                before = _previous(context.instance.get_latest_materialization_event(self.key))
+                yield dg.MaterializeResult(asset_key=self.key, metadata=self.metadata(measured, before))
+            if self.judge is None:
+                return
+            answers = self.judge(measured, migration.settings)
+            names = [key.name for key in context.selected_asset_check_keys]
+            for name in names:
+                yield answers[name].result(self.key, name)
+            if self.part_of_migration:
+                with migration.session(context) as session:
+                    note_checks(session, [answers[name].noted(self.key, name) for name in names])
+
+        return of_measurement
+
+    def asset_checks(self) -> list[dg.AssetChecksDefinition]:
+        """None beside its asset."""
+        return []
+
+
+AnyOperation: TypeAlias = Operation | Measurement[Any]
+
+
+def definitions_of_operations(operations: Sequence[AnyOperation], catalog: Catalog) -> dg.Definitions:
+    """The assets, checks, jobs and schedules of some operations."""
+    jobs = {operation.job.name: operation.job for operation in operations if operation.job is not None}
+    return dg.Definitions(
+        assets=[operation.assets(catalog) for operation in operations],
+        asset_checks=[check for operation in operations for check in operation.asset_checks()],
+        jobs=[job.of(operation.key for operation in operations if operation.job is job) for job in jobs.values()],
+        schedules=[job.schedule_definition() for job in jobs.values()],
+    )
+
+
+def in_session(work: Callable[[dg.AssetExecutionContext, Session], Found]) -> Callable[[Any, Migration], Found]:
+    """Work that is done in a session with the target."""
+
+    def done(context: Any, migration: Migration) -> Found:
+        with migration.session(context) as session:
+            return work(context, session)
+
+    return done
+
+
+def on_vault(work: Callable[[dg.AssetExecutionContext, Vault], Found]) -> Callable[[Any, Migration], Found]:
+    """Work on the backups."""
+
+    def done(context: Any, migration: Migration) -> Found:
+        with migration.failing_in_one_line():
+            return work(context, Vault.of(migration.settings))
+
+    return done
+
+
+def all_tables(catalog: Catalog) -> Iterable[dg.AssetKey]:
+    """Every table of the app, as what an operation works on."""
+    return [key_of(spec.name) for spec in catalog.of(Kind.TABLE)]
+
+
+def _step(key: dg.AssetKey) -> str:
+    return "__".join(key.path)
+
+
+def _asset_spec(operation: AnyOperation, catalog: Catalog) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        operation.key,
+        deps=list(operation.upstream(catalog)),
+        description=operation.description,
+        freshness_policy=None if operation.job is None else operation.job.freshness,
+        group_name=operation.key.path[0],
+        kinds={"postgres"},
+        owners=OWNERS,
+        code_version="1",
+    )
+
+
+def _check_specs(operation: AnyOperation) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(name, asset=operation.key, description=meaning) for name, meaning in operation.checks.items()
+    ]
+
+
+def _previous(event: dg.EventLogEntry | None) -> Previous | None:
+    if event is None or event.asset_materialization is None:
+        return None
+    values = {name: entry.value for name, entry in event.asset_materialization.metadata.items()}
+    numbers = {
+        name: value for name, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return Previous(datetime.fromtimestamp(event.timestamp, UTC), numbers)
