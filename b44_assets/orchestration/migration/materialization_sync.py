@@ -1,7 +1,7 @@
 """What a run could not say any more, said in its place: tables and months whose records are all in.
 
 A batch is committed before its asset counts as materialized, so a run that is killed or terminated leaves Dagster behind
-the database. The books know better, and this tells Dagster what they say.
+the database. The migration tables know better, and this tells Dagster what they say.
 """
 
 from __future__ import annotations

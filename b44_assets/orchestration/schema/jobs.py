@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from b44_assets.catalog import WITHOUT_OBJECT, Catalog, Kind
+from b44_assets.catalog import WITHOUT_OBJECT, Catalog, Kind, Spec
 from b44_assets.orchestration.common import MAINTENANCE_TAGS, key_of
 from b44_assets.orchestration.operations import ScheduledJob
 
@@ -27,8 +28,11 @@ MANAGE_PARTITIONS = ScheduledJob(
     schedule="On the first of each month: the partitions ahead.",
     overdue_after=timedelta(days=32),
 )
-SCHEDULED = ((REFRESH_VIEWS, Kind.VIEW), (MANAGE_PARTITIONS, Kind.PARTITION))
-"""Each with the kind of file whose assets it refreshes."""
+SCHEDULED: tuple[tuple[ScheduledJob, Callable[[Catalog], Iterable[Spec]]], ...] = (
+    (REFRESH_VIEWS, lambda catalog: catalog.of(Kind.VIEW)),
+    (MANAGE_PARTITIONS, lambda catalog: catalog.of(Kind.PARTITION)),
+)
+"""Each with the files whose assets it refreshes."""
 
 
 def build_jobs(catalog: Catalog, runtime: tuple[dg.AssetKey, ...]) -> dict[str, Any]:
@@ -52,5 +56,5 @@ def build_jobs(catalog: Catalog, runtime: tuple[dg.AssetKey, ...]) -> dict[str, 
         " indexes, constraints, triggers and views. Tables themselves count as materialized only once their records are in.",
         tags=MAINTENANCE_TAGS,
     )
-    scheduled = [job.of(key_of(spec.name) for spec in catalog.of(kind)) for job, kind in SCHEDULED]
+    scheduled = [job.of(key_of(spec.name) for spec in refreshed(catalog)) for job, refreshed in SCHEDULED]
     return {job.name: job for job in (without_records, *scheduled)}
