@@ -24,6 +24,7 @@ HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.QUERY: frozenset({"depends", "uses", "prunes", "since", "until"}),
 }
 COMMON_KEYS = frozenset({"depends"})
+_ORDER_OF_CLAIMS = "created_at"
 RENAMED_KEYS: Mapping[str, str] = {
     "wide": "large_columns",
     "numbered": "unique_suffix",
@@ -88,13 +89,17 @@ def mapping_of(spec: Spec) -> TableMapping:
         raise fault("fields", "'fields' must begin with id")
     unique_suffix: UniqueSuffix | None = None
     if (value := spec.options.get("unique_suffix")) is not None:
-        match = re.fullmatch(r"(\w+) in (\w+) by (\w+)(?:, made from (\w+))?(, repaired)?", value)
+        match = re.fullmatch(
+            r"(\w+) in (\w+) by (\w+)(?:, made from (\w+))?(?:, ordered by (\w+))?(, repaired)?", value
+        )
         if match is None:
             raise fault(
                 "unique_suffix",
-                "expected 'unique_suffix: <column> in <table> by <column>[, made from <column>][, repaired]'",
+                "expected 'unique_suffix: <column> in <table> by <column>[, made from <column>][, ordered by <column>][, repaired]'",
             )
-        unique_suffix = UniqueSuffix(match[1], match[2], match[3], match[4], repaired=match[5] is not None)
+        unique_suffix = UniqueSuffix(
+            match[1], match[2], match[3], match[4], match[5] or _ORDER_OF_CLAIMS, repaired=match[6] is not None
+        )
     exchangeable_unique: ExchangeableUnique | None = None
     if (value := spec.options.get("exchangeable_unique")) is not None:
         match = re.fullmatch(r"(\w+(?:, *\w+)*); released by (\w+) = (.+)", value)

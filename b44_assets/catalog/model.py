@@ -89,6 +89,7 @@ class UniqueSuffix:
         table: Where taken values stand, under the same column name.
         owner: The column of that table which says whose value it is.
         made_from: The column that a value is made from where none is given: one that was made stays while that one does.
+        order: The column of the mapping by which claims are put in order; it may be of any type that has an order.
         repaired: Whether a value that had to be changed is a repair of the record.
     """
 
@@ -96,6 +97,7 @@ class UniqueSuffix:
     table: str
     owner: str
     made_from: str | None
+    order: str
     repaired: bool
 
 

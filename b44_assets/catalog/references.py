@@ -106,8 +106,13 @@ def check_columns(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> No
             header = named[unknown[0]]
             line, others = line_of(mapping.spec.path, header), columns_given(statement.text)
             raise CatalogError(
-                f"{mapping.spec.path}:{line}: '{header}' names {unknown[0]}, which the mapping does not give"
+                f"{mapping.spec.path}:{line}: '{header}' needs {unknown[0]}, which the mapping does not give"
                 f"{meant(unknown[0], others - _OF_RECORDS)}"
+            )
+        if (suffix := mapping.unique_suffix) and (large := {suffix.column, suffix.order} & set(mapping.large_columns)):
+            line = line_of(mapping.spec.path, "large_columns")
+            raise CatalogError(
+                f"{mapping.spec.path}:{line}: {min(large)} cannot be one of 'large_columns': 'unique_suffix' reads it"
             )
         for made in tables[name].statements:
             kind = column_type(made.text, mapping.key)
@@ -121,7 +126,9 @@ def check_columns(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> No
 def _named_by_headers(mapping: TableMapping) -> dict[str, str]:
     """The columns of the mapping that its headers name, with the header."""
     suffix, exchangeable = mapping.unique_suffix, mapping.exchangeable_unique
-    suffixed = () if suffix is None else (suffix.column, *([suffix.made_from] if suffix.made_from else []))
+    suffixed = (
+        () if suffix is None else (suffix.column, suffix.order, *([suffix.made_from] if suffix.made_from else []))
+    )
     columns = {
         "large_columns": mapping.large_columns,
         "deferred_fk": mapping.deferred_fk,

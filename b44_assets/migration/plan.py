@@ -505,12 +505,12 @@ def partition_of(period: Period | None, relation: str) -> sql.Composable:
 def _add_suffixes(conn: Connection, mapping: TableMapping, suffix: UniqueSuffix) -> None:
     """Makes wanted names unique: `name`, `name-2`, `name-3` …, the first free number each, all at once.
 
-    First claims go first: given names before made ones, then earlier records before later ones. A later claimant, or one
-    whose name stands in the target already, gets the r-th free number of that name; with the taken numbers t1 < t2 < … it
-    is r + 1 + how many t_i have fewer than r free numbers below them, which is t_i - 1 - i.
+    First claims go first: given names before made ones, then in the order that the header names, such as by age. A later
+    claimant, or one whose name stands in the target already, gets the r-th free number of that name; with the taken numbers
+    t1 < t2 < … it is r + 1 + how many t_i have fewer than r free numbers below them, which is t_i - 1 - i.
     """
     table = mapping.spec.name
-    age = sql.Identifier("created_at")
+    age = sql.Identifier(suffix.order)
     # Not a temporary table: a server process's first one makes a schema, on which every session forgets its plans.
     renamed = sql.Identifier(f"{table}_renamed")
     conn.execute(

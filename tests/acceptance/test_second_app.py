@@ -96,7 +96,7 @@ def test_every_record_becomes_what_its_truth_says(shop: Shop) -> None:
     wanted = TRUTH["values"]
     found = {
         "customers": "select email, handle, full_name, points from customers where handle <> 'counter'",
-        "products": "select p.sku, p.price_cents, m.sku, p.listed from products p left join products m on m.id = p.parent_id",
+        "products": "select p.sku, p.page, p.price_cents, m.sku, p.listed from products p left join products m on m.id = p.parent_id",
         "lines": "select to_char(b.purchased_at, 'YYYY-MM-DD'), l.\"order\", p.sku, l.quantity from order_lines l"
         " join purchases b on b.id = l.purchase_id join products p on p.id = l.product_id",
         "ratings": "select p.sku, r.reviews, r.stars::float from product_ratings r join products p on p.id = r.product_id",

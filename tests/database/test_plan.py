@@ -214,8 +214,8 @@ def test_a_mapping_that_is_no_valid_select_is_named_with_file_and_line(target_18
     mapping = own_sql / "mappings" / "users.sql"
     header = takewhile(lambda line: line.startswith("--"), mapping.read_text().splitlines())
     broken = (
-        "select f.nothing as id, record_number, base44_id, '{}'::text[] as reasons, '{}'::jsonb[] as repairs,"
-        " null::jsonb as unmapped from source f"
+        "select f.nothing as id, record_number, base44_id, email, email as username, email as created_by, email as created_at,"
+        " true as name_given, '{}'::text[] as reasons, '{}'::jsonb[] as repairs, null::jsonb as unmapped from source f"
     )
     mapping.write_text("\n".join([*header, "", broken]))
     staged(target_18, user(1))

@@ -42,7 +42,7 @@ SMALL = {
         "-- fields: id, title, content, owner|owner_id\n-- html: content\n-- large_columns: content\n-- deferred_fk: owner\n"
         "-- unique_suffix: slug in users by id, repaired\n"
         + GIVEN
-        + ", content, owner, slug, title, name_given from source\n"
+        + ", content, owner, slug, title, name_given, created_at from source\n"
     ),
     "indexes/posts_equality_indexes.sql": "-- Equality.\n-- on: posts\ncreate index idx_posts_slug on posts (slug);\n",
     "views/aaa.sql": (
@@ -121,7 +121,7 @@ def test_a_mapping_is_taken_apart(tmp_path: Path) -> None:
     assert mapping.fields == (Field(("id",)), Field(("title",)), Field(("content",)), Field(("owner", "owner_id")))
     assert mapping.fields[-1].name == "owner"
     assert (mapping.html, mapping.large_columns, mapping.deferred_fk) == (("content",), ("content",), ("owner",))
-    assert mapping.unique_suffix == UniqueSuffix("slug", "users", "id", None, repaired=True)
+    assert mapping.unique_suffix == UniqueSuffix("slug", "users", "id", None, "created_at", repaired=True)
     assert mapping.spec.depends == ("users", "tag_functions")
 
 
@@ -139,13 +139,32 @@ def test_a_mapping_without_options_has_their_defaults(tmp_path: Path) -> None:
 def test_a_numbered_column_need_not_be_a_repair(tmp_path: Path) -> None:
     text = SMALL["mappings/posts.sql"].replace(", repaired", "")
     suffix = load_catalog(folder(tmp_path, mappings__posts=text)).mappings["posts"].unique_suffix
-    assert suffix == UniqueSuffix("slug", "users", "id", None, repaired=False)
+    assert suffix == UniqueSuffix("slug", "users", "id", None, "created_at", repaired=False)
 
 
-def test_a_numbered_column_can_be_made_from_another(tmp_path: Path) -> None:
-    text = SMALL["mappings/posts.sql"].replace(", repaired", ", made from title, repaired")
+@pytest.mark.parametrize(
+    ("said", "made_from", "order", "repaired"),
+    [
+        (", made from title, repaired", "title", "created_at", True),
+        (", ordered by owner, repaired", None, "owner", True),
+        (", made from title, ordered by owner", "title", "owner", False),
+        (", made from title, ordered by owner, repaired", "title", "owner", True),
+    ],
+)
+def test_a_unique_name_can_be_made_from_another_column_and_claimed_in_any_order(
+    tmp_path: Path, said: str, made_from: str | None, order: str, repaired: bool
+) -> None:
+    text = SMALL["mappings/posts.sql"].replace(", repaired", said)
     suffix = load_catalog(folder(tmp_path, mappings__posts=text)).mappings["posts"].unique_suffix
-    assert suffix == UniqueSuffix("slug", "users", "id", "title", repaired=True)
+    assert suffix == UniqueSuffix("slug", "users", "id", made_from, order, repaired=repaired)
+
+
+def test_a_large_column_is_not_there_to_be_made_unique_or_to_order_by(tmp_path: Path) -> None:
+    text = SMALL["mappings/posts.sql"].replace(", repaired", ", ordered by content")
+    folder(tmp_path, mappings__posts=text)
+    assert complaint(tmp_path) == (
+        "mappings/posts.sql:7: content cannot be one of 'large_columns': 'unique_suffix' reads it"
+    )
 
 
 def test_tables_are_found_by_entity(tmp_path: Path) -> None:
@@ -393,19 +412,20 @@ def test_a_mapping_that_lacks_a_column_is_named(tmp_path: Path, query: str) -> N
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ("large_columns: biography", "'large_columns' names biography, which the mapping does not give"),
-        ("deferred_fk: bio, owners", "'deferred_fk' names owners, which the mapping does not give (did you mean owner?)"),
-        ("unique_suffix: nam in users by id", "'unique_suffix' names nam, which the mapping does not give (did you mean name?)"),
-        ("unique_suffix: name in users by id, made from emial", "'unique_suffix' names emial, which the mapping does not give"),
-        ("exchangeable_unique: bio, emai; released by bio = id", "'exchangeable_unique' names emai, which the mapping does not"),
-        ("exchangeable_unique: bio; released by emai = id", "'exchangeable_unique' names emai, which the mapping does not"),
+        ("large_columns: biography", "'large_columns' needs biography, which the mapping does not give"),
+        ("deferred_fk: bio, owners", "'deferred_fk' needs owners, which the mapping does not give (did you mean owner?)"),
+        ("unique_suffix: nam in users by id", "'unique_suffix' needs nam, which the mapping does not give (did you mean name?)"),
+        ("unique_suffix: name in users by id, made from emial", "'unique_suffix' needs emial, which the mapping does not give"),
+        ("unique_suffix: name in users by id, ordered by bios", "'unique_suffix' needs bios, which the mapping does not give"),
+        ("exchangeable_unique: bio, emai; released by bio = id", "'exchangeable_unique' needs emai, which the mapping does not"),
+        ("exchangeable_unique: bio; released by emai = id", "'exchangeable_unique' needs emai, which the mapping does not"),
     ],
 )  # fmt: skip
 def test_a_column_that_a_header_names_and_the_mapping_does_not_give_is_named(
     tmp_path: Path, header: str, expected: str
 ) -> None:
     text = f"-- What becomes of a User.\n-- entity: User\n-- fields: id, email\n-- {header}\n"
-    folder(tmp_path, mappings__users=f"{text}{GIVEN}, email, bio, name, name_given, owner from source\n")
+    folder(tmp_path, mappings__users=f"{text}{GIVEN}, email, bio, name, name_given, owner, created_at from source\n")
     assert complaint(tmp_path).startswith(f"mappings/users.sql:4: {expected}")
 
 

@@ -2,6 +2,7 @@
 -- entity: Product
 -- fields: id, sku, label|title, price, parent|parent_id, listed, attributes, created_date, updated_date
 -- deferred_fk: parent_id
+-- unique_suffix: page in products by id, made from label, ordered by sku, repaired
 
 with typed as materialized (
   select f.*,
@@ -42,12 +43,14 @@ select a.record_number,
        a.base44_id,
        a.key as id,
        a.number as sku,
+       coalesce(lower(substring(a.label from '[A-Za-z0-9]+')), 'product') as page,
        b44.trim(a.label) as label,
        a.cents as price_cents,
        parent.id as parent_id,
        coalesce(a.on_sale, true) as listed,
        a.details as attributes,
        a.added_at,
+       false as name_given,
        a.reasons,
        array_remove(array[
          migration.repair(a.parent is not null and parent.id is null, 'parent_id', 'unknown_product', a.parent, null),
