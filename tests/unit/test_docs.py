@@ -11,6 +11,7 @@ import click
 import pytest
 import yaml
 
+from b44_assets.catalog.headers import HEADER_KEYS
 from b44_assets.cli import main
 from b44_assets.config.settings import Settings
 
@@ -178,3 +179,26 @@ def examples() -> dict[str, str]:
 def test_the_example_has_every_variable_with_a_value_that_can_be_used(tmp_path: Path) -> None:
     assert examples().keys() == VARIABLES.keys()
     Settings.load(examples(), tmp_path)
+
+
+# -- SQL files ---------------------------------------------------------------------------------------------------------
+
+# Called by others of them only.
+WITHIN = frozenset({"as_unusual_timestamp", "as_signed_integer"})
+
+
+def test_every_header_of_a_file_is_described() -> None:
+    text = (DOCS / "sql-files.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"`(?:-- )?([a-z_]+):", text))
+    assert {key for keys in HEADER_KEYS.values() for key in keys} - described == set()
+
+
+def test_every_conversion_of_exported_text_is_described() -> None:
+    path = REPOSITORY / "b44_assets" / "runtime" / "migration" / "conversion_functions.sql"
+    there = set(re.findall(r"^create or replace function migration\.(as_\w+)", path.read_text("utf-8"), re.MULTILINE))
+    described = {
+        name
+        for row in rows((DOCS / "sql-files.md").read_text("utf-8"))
+        for name in re.findall(r"`migration\.(as_\w+)`", row[0])
+    }
+    assert described == there - WITHIN
