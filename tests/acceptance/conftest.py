@@ -7,6 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from psycopg import sql
 
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.acceptance.support import EXPORTS, REPOSITORY, Command, Result, environment
-from tests.support import made_once
+from tests.support import Pg15, database_url, made_once
 
 MakeDatabase = Callable[[], str]
+SHOP = REPOSITORY / "examples" / "shop"
+# Each dialect on one of the servers.
+SHOPS = [("embedded", "csv"), ("pg15", "json")]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,31 @@ class Migrated:
     url: str
     export: Path
     result: Result
+
+
+@dataclass(frozen=True)
+class App:
+    """An app, migrated.
+
+    Attributes:
+        name: `blog` or `shop`.
+        b44: The command, with the app's folder and no target.
+        sql: The app's folder.
+        export: What was migrated.
+        url: A database to look at only.
+        result: What the migration came to.
+        copy: Makes a copy to change and returns its URL.
+        empty: Makes an empty database and returns its URL.
+    """
+
+    name: str
+    b44: Command
+    sql: Path
+    export: Path
+    url: str
+    result: Result
+    copy: Callable[[], str]
+    empty: Callable[[], str]
 
 
 @dataclass(frozen=True)
@@ -145,3 +174,79 @@ def migrated(migrate_once: Callable[[str], Migrated]) -> Migrated:
 def finished(migrated: Migrated, new_database: Callable[[str], str]) -> str:
     """URL of a database of the test's own in which a migration has been done."""
     return new_database(migrated.template)
+
+
+@pytest.fixture(scope="session")
+def shop_command(dagster_storage: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    known = {"B44_SQL_DIR": str(SHOP / "sql"), "DAGSTER_PG_URL": dagster_storage}
+    return Command(tmp_path_factory.mktemp("shop"), environment(**known))
+
+
+@contextmanager
+def migrated_shop(server: EmbeddedServer | Pg15, dialect: str, folder: Path, command: Command) -> Generator[App]:
+    """The export of one dialect, migrated into a server once for all workers; copies go with the test."""
+    administration = server.url("postgres")
+    name, template = f"shop_{dialect}", f"shop_{dialect}_template"
+    made: list[str] = []
+
+    def run(statement: str, *names: str) -> None:
+        with psycopg.connect(administration, autocommit=True) as conn:
+            conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # pyright: ignore[reportArgumentType]  # constants of this function
+
+    def migrate() -> str:
+        for one in (name, template):
+            run("drop database if exists {} with (force)", one)
+        run("create database {} template template0", name)
+        result = command.on(database_url(administration, name))(
+            "migrate", "--export", SHOP / "export" / dialect, "--json"
+        )
+        run("create database {} template {}", template, name)
+        return json.dumps(asdict(result))
+
+    def create(of: str) -> str:
+        made.append(f"shop_{uuid.uuid4().hex}")
+        run("create database {} template {}", made[-1], of)
+        return database_url(administration, made[-1])
+
+    yield App(
+        name="shop",
+        b44=command,
+        sql=SHOP / "sql",
+        export=SHOP / "export" / dialect,
+        result=Result(**json.loads(made_once(folder / f"{name}.json", migrate))),
+        url=database_url(administration, name),
+        copy=lambda: create(template),
+        empty=lambda: create("template0"),
+    )
+    for one in made:
+        run("drop database if exists {} with (force)", one)
+
+
+@pytest.fixture(params=SHOPS, ids=["pg18", "pg15"])
+def shop(request: pytest.FixtureRequest, embedded: EmbeddedServer, shop_command: Command) -> Generator[App]:
+    """The second app, migrated."""
+    server, dialect = request.param
+    with migrated_shop(request.getfixturevalue(server), dialect, embedded.home.parent, shop_command) as app:
+        yield app
+
+
+@pytest.fixture(params=[("embedded", "blog"), *SHOPS], ids=["blog", "shop-pg18", "shop-pg15"])
+def app(request: pytest.FixtureRequest, embedded: EmbeddedServer, shop_command: Command) -> Generator[App]:
+    """Any app, migrated."""
+    server, dialect = request.param
+    if dialect != "blog":
+        with migrated_shop(request.getfixturevalue(server), dialect, embedded.home.parent, shop_command) as app:
+            yield app
+        return
+    migrated: Migrated = request.getfixturevalue("migrated")
+    make: Callable[[str], str] = request.getfixturevalue("new_database")
+    yield App(
+        name="blog",
+        b44=request.getfixturevalue("b44"),
+        sql=REPOSITORY / "sql",
+        export=migrated.export,
+        result=migrated.result,
+        url=migrated.url,
+        copy=lambda: make(migrated.template),
+        empty=lambda: make("template0"),
+    )

@@ -184,15 +184,6 @@ def test_verify_of_an_empty_database_fails_with_one_line(b44: Command, target: s
     assert result.fault == "b44: nothing has been migrated into this database yet: run b44 migrate"
 
 
-def test_verify_passes_after_a_migration_and_changes_nothing(b44: Command, finished: str) -> None:
-    before = versions_of_rows(finished)
-    result = b44.on(finished)("verify", "--json")
-    assert (result.status, result.complaints) == (0, [])
-    assert result.report["checks"]["failed"] == 0
-    assert result.report["checks"]["passed"] >= 14
-    assert versions_of_rows(finished) == before
-
-
 def test_verify_says_which_records_are_still_to_be_migrated(b44: Command, finished: str) -> None:
     b44.on(finished)("rollback", "--partition", "2026-01")
     missing = value(finished, "select pending from migration.accounting where entity = 'posts'")
@@ -202,37 +193,6 @@ def test_verify_says_which_records_are_still_to_be_migrated(b44: Command, finish
     assert [line for line in result.complaints if line.startswith("b44: ")] == [
         f"b44: posts: {missing} records are still to be migrated: run b44 migrate"
     ]
-
-
-def test_verify_names_record_and_column_of_planted_faults(b44: Command, finished: str) -> None:
-    with psycopg.connect(finished) as conn:
-        # As a fault of the disk would, past every trigger.
-        conn.execute("set session_replication_role = replica")
-        changed = conn.execute(
-            "update users set display_name = 'somebody else' where email = 'anchor.engine1@example.co.uk' returning id"
-        ).fetchone()
-        gone = conn.execute(
-            "delete from audit_logs where id = (select id from audit_logs order by id limit 1) returning id"
-        ).fetchone()
-    assert changed and gone
-    identity = "select base44_id, record_number from migration.migrated where entity = %s and id = %s"
-    [(user, user_record)] = rows(finished, identity, "users", changed[0])
-    [(log, log_record)] = rows(finished, identity, "audit_logs", gone[0])
-    result = b44.on(finished)("verify", "--json")
-    assert result.status == 1
-    assert result.report["checks"]["failed"] == 3
-    complaints = "\n".join(result.complaints)
-    assert (
-        f"users content_parity: 0 rows missing, 1 rows differ; record {user_record} (id {user}) differs in display_name"
-        in complaints
-    )
-    assert (
-        f"audit_logs content_parity: 1 rows missing, 0 rows differ; record {log_record} (id {log}) has no row"
-        in complaints
-    )
-    assert "audit_logs row_parity: 120 records were migrated, audit_logs holds 119 of them" in complaints
-    assert "users row_parity" not in complaints
-    assert "posts" not in complaints
 
 
 # -- migrate -----------------------------------------------------------------------------------------------------------

@@ -76,55 +76,6 @@ def test_a_cut_over_that_does_not_hold_is_not_signed(finished: str, newer: Path,
     assert "Not signed off:" in page.read_text("utf-8")
 
 
-@pytest.mark.slow  # tests/database has the same of the engine alone
-def test_corrected_records_are_replayed_once(finished: str, b44: Command) -> None:
-    on = b44.on(finished)
-    run(
-        finished,
-        'update migration.quarantine set record = record || \'{"title": "Found again"}\''
-        " where id = (select min(id) from migration.quarantine where entity = 'posts' and reasons = '{missing_title}')",
-    )
-    before = value(finished, "select count(*) from posts")
-    first = on("replay", "--entity", "posts", "--json")
-    assert (first.status, value(finished, "select count(*) from posts")) == (0, before + 1)
-    assert value(finished, "select count(*) from migration.quarantine where replayed_at is not null") == 1
-    assert on("replay", "--json").status == 0
-    assert value(finished, "select count(*) from posts") == before + 1
-
-
-def test_a_month_is_taken_back_and_brought_again(
-    finished: str, migrated: Migrated, b44: Command, dagster_storage: str
-) -> None:
-    on = b44.on(finished)
-    month, held = rows(
-        finished,
-        "select to_char(created_at at time zone 'UTC', 'YYYY-MM'), count(*) from posts group by 1 order by 2 desc limit 1",
-    )[0]
-    total = value(finished, "select count(*) from posts")
-    result = on("rollback", "--partition", month, "--json")
-    assert (result.status, result.report["entities"]["posts"]["deleted"]) == (0, held)
-    assert value(finished, "select count(*) from posts") == total - held
-    told = rows(
-        dagster_storage, "select event from event_logs where partition = %s and event like '%%taken_back%%'", month
-    )
-    assert len(told) == 1
-    assert "A rollback has taken records back" in told[0][0]
-    assert on("verify").status == 1
-    assert on("migrate", "--export", migrated.export).status == 0
-    assert value(finished, "select count(*) from posts") == total
-
-
-@pytest.mark.slow
-def test_a_run_is_taken_back_by_the_id_that_status_shows(finished: str, b44: Command) -> None:
-    on = b44.on(finished)
-    run_id = value(finished, "select min(run_id) from migration.migration_log")
-    assert run_id in on("status").out
-    result = on("rollback", "--run", run_id[:12])
-    assert result.status == 0
-    assert value(finished, "select count(*) from posts") == 0
-    assert value(finished, "select count(*) from users") == 1
-
-
 def test_a_report_of_the_state_is_one_page(finished: str, b44: Command) -> None:
     result = b44.on(finished)("report")
     assert result.status == 0

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
-from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,79 +12,17 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
-from psycopg import sql
 
 from b44_assets.backup.encryption import Key
 from b44_assets.config.settings import Settings
 from b44_assets.orchestration.code_location import build_definitions
-from b44_assets.postgres.embedded import EmbeddedServer
-from tests.acceptance.support import REPOSITORY, Command, Result, environment, rows, value, versions_of_rows
-from tests.support import Pg15, database_url, made_once, write_app
+from tests.acceptance.conftest import SHOP as APP
+from tests.acceptance.conftest import App as Shop
+from tests.acceptance.support import REPOSITORY, Command, rows, value
+from tests.support import write_app
 
-APP = REPOSITORY / "examples" / "shop"
 TRUTH: dict[str, Any] = json.loads((APP / "export" / "truth.json").read_text(encoding="utf-8"))
 TABLES = ("customers", "products", "purchases", "reviews", "order_lines")
-
-
-@dataclass(frozen=True)
-class Shop:
-    """The shop, migrated.
-
-    Attributes:
-        b44: The command, with the shop's folder and no target.
-        url: A database to look at only.
-        result: What the migration came to.
-        copy: Makes a copy to change and returns its URL.
-        empty: Makes an empty database and returns its URL.
-    """
-
-    b44: Command
-    url: str
-    result: Result
-    copy: Callable[[], str]
-    empty: Callable[[], str]
-
-
-@pytest.fixture(scope="session")
-def shop_command(dagster_storage: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    known = {"B44_SQL_DIR": str(APP / "sql"), "DAGSTER_PG_URL": dagster_storage}
-    return Command(tmp_path_factory.mktemp("shop"), environment(**known))
-
-
-# Each dialect on one of the servers.
-@pytest.fixture(params=[("embedded", "csv"), ("pg15", "json")], ids=["pg18", "pg15"])
-def shop(request: pytest.FixtureRequest, embedded: EmbeddedServer, shop_command: Command) -> Generator[Shop]:
-    """The export of one dialect, migrated into one of the servers once for all workers; copies go with the test."""
-    fixture, dialect = request.param
-    server: EmbeddedServer | Pg15 = request.getfixturevalue(fixture)
-    administration = server.url("postgres")
-    name, template = f"shop_{dialect}", f"shop_{dialect}_template"
-    made: list[str] = []
-
-    def run(statement: str, *names: str) -> None:
-        with psycopg.connect(administration, autocommit=True) as conn:
-            conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # pyright: ignore[reportArgumentType]  # constants of this function
-
-    def migrate() -> str:
-        for one in (name, template):
-            run("drop database if exists {} with (force)", one)
-        run("create database {} template template0", name)
-        result = shop_command.on(database_url(administration, name))(
-            "migrate", "--export", APP / "export" / dialect, "--json"
-        )
-        run("create database {} template {}", template, name)
-        return json.dumps(asdict(result))
-
-    def create(of: str) -> str:
-        made.append(f"shop_{uuid.uuid4().hex}")
-        run("create database {} template {}", made[-1], of)
-        return database_url(administration, made[-1])
-
-    result = Result(**json.loads(made_once(embedded.home.parent / f"{name}.json", migrate)))
-    url = database_url(administration, name)
-    yield Shop(shop_command, url, result, lambda: create(template), lambda: create("template0"))
-    for one in made:
-        run("drop database if exists {} with (force)", one)
 
 
 def test_every_record_becomes_what_its_truth_says(shop: Shop) -> None:
@@ -121,14 +57,6 @@ def test_all_that_the_folder_describes_is_there_and_nothing_of_another_app(shop:
     for index in ("idx_purchases_customer", "idx_order_lines_product", "idx_products_parent"):
         assert value(shop.url, "select indisvalid from pg_index where indexrelid = to_regclass(%s)", index) is True
     assert value(shop.url, "select count(*) from pg_constraint where conname ~ '^fk_' and conparentid = 0") == 5
-
-
-def test_verify_finds_nothing_and_writes_nothing(shop: Shop) -> None:
-    before = versions_of_rows(shop.url)
-    result = shop.b44.on(shop.url)("verify", "--json")
-    assert (result.status, result.complaints) == (0, [])
-    assert (result.report["checks"]["failed"], result.report["checks"]["warned"]) == (0, 0)
-    assert versions_of_rows(shop.url) == before
 
 
 def test_a_changed_value_is_found_and_a_row_of_the_table_s_own_file_is_no_record(shop: Shop) -> None:
@@ -206,35 +134,6 @@ def test_a_later_export_changes_what_has_changed_and_can_be_taken_back(shop: Sho
     assert on("rollback", "--run", run_id).status == 0
     assert set(rows(url, held)) == before
     assert value(url, "select count(*) from purchases") == 7
-
-
-def test_the_first_run_taken_back_leaves_what_the_folder_itself_puts_there(shop: Shop) -> None:
-    url = shop.copy()
-    run_id = value(url, "select min(run_id) from migration.migration_log")
-    result = shop.b44.on(url)("rollback", "--run", run_id, "--json")
-    assert result.status == 0
-    assert {table: one["deleted"] for table, one in result.report["entities"].items()} == {
-        table: TRUTH["entities"][table]["migrated"] for table in TABLES
-    }
-    assert rows(url, "select handle from customers") == [("counter",)]
-
-
-@pytest.mark.long
-def test_a_month_is_that_of_the_table_s_own_column(shop: Shop) -> None:
-    url = shop.copy()
-    on = shop.b44.on(url)
-    result = on("rollback", "--partition", "2025-12", "--json")
-    assert result.status == 0
-    assert {table: one["deleted"] for table, one in result.report["entities"].items()} == {"purchases": 3}
-    assert (
-        value(
-            url, "select count(*) from purchases where purchased_at >= '2025-12-01Z' and purchased_at < '2026-01-01Z'"
-        )
-        == 0
-    )
-    dialect = "csv" if "csv" in shop.url else "json"
-    assert on("migrate", "--export", APP / "export" / dialect).status == 0
-    assert value(url, "select count(*) from purchases") == TRUTH["entities"]["purchases"]["migrated"]
 
 
 @pytest.mark.long
