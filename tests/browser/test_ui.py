@@ -72,6 +72,8 @@ class Ui:
         )["assetOrError"]["assetMaterializations"]
         found: dict[str, int] = {}
         for node in reversed(nodes):
+            if node["partition"] is None:
+                continue  # the table as a whole
             [rows] = [e["intValue"] for e in node["metadataEntries"] if e["label"] == "dagster/partition_row_count"]
             found[node["partition"]] = rows
         return found
@@ -213,6 +215,20 @@ def test_an_operator_finds_the_graph_months_backfills_checks_schedules_and_senso
     page.goto(f"{ui.address}/assets/posts?view=partitions")
     page.get_by_text("2026-05").first.wait_for()
     picture("backfill")
+
+    # What is true of the table as a whole stands first on its page, and names no month.
+    page.goto(f"{ui.address}/assets/posts?view=overview")
+    page.get_by_text("rows_by_month").first.wait_for()
+    page.get_by_text("content_parity").first.wait_for()
+    assert page.get_by_text("inserted_now", exact=True).count() == 1
+    assert page.get_by_text("dagster/partition_row_count").count() == 0
+    picture("table")
+
+    # The lineage of a table: its export, what it refers to, what stands on it; nothing of the program's own.
+    page.goto(f"{ui.address}/assets/users?view=lineage&lineageScope=neighbors")
+    page.get_by_text("users_constraints").first.wait_for()
+    page.wait_for_timeout(1500)
+    picture("lineage")
 
     # Its checks.
     page.goto(f"{ui.address}/assets/posts?view=checks")

@@ -115,7 +115,9 @@ class Place:
         records = self.instance.fetch_materializations(dg.AssetKey(table), limit=1000, ascending=True).records
         for record in records:
             event = record.asset_materialization
-            assert event is not None and event.partition is not None
+            assert event is not None
+            if event.partition is None:
+                continue  # the table as a whole
             rows = event.metadata["dagster/partition_row_count"].value
             assert isinstance(rows, int)
             found[event.partition] = rows

@@ -144,7 +144,7 @@ def test_a_range_then_the_rest_comes_to_the_same_as_all_at_once(settings: Settin
     rows = {
         event.partition: event.step_materialization_data.materialization.metadata["dagster/partition_row_count"].value
         for event in part.get_asset_materialization_events()
-        if event.asset_key == dg.AssetKey("posts")
+        if event.asset_key == dg.AssetKey("posts") and event.partition is not None
     }
     assert settings.database_url is not None
     with psycopg.connect(settings.database_url) as conn:
@@ -177,6 +177,34 @@ def test_metadata_tells_what_became_of_the_records(first_run: tuple[str, Path, d
     rules = facts["users"]["repaired_by_rule"].value.records
     assert sum(record.data["records"] for record in rules) == facts["users"]["repaired"].value
     assert facts["posts"]["rows_by_month"].value.startswith("![")
+
+
+def test_a_month_s_event_has_its_own_numbers_and_the_table_s_stand_apart(migrated: Settings) -> None:
+    definitions = definitions_of(Migration(migrated, load_catalog(migrated.sql_dir)))
+    first, last = "2026-02", "2026-04"
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = definitions.resolve_job_def("replay").execute_in_process(
+            instance=instance,
+            run_config=QUIET,
+            asset_selection=[dg.AssetKey("posts")],
+            tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+        )
+        assert result.success
+        latest = instance.get_latest_materialization_event(dg.AssetKey("posts"))
+        months = instance.get_materialized_partitions(dg.AssetKey("posts"))
+    events = [event.step_materialization_data.materialization for event in result.get_asset_materialization_events()]
+    assert [event.partition for event in events] == [first, "2026-03", last, None]
+    assert months == {first, "2026-03", last}
+    *by_month, whole = events
+    for event in by_month:
+        assert event.metadata.keys() - {"seconds"} == {"month", "dagster/partition_row_count", "inserted_now"}
+    # What the page of the asset shows first.
+    assert latest is not None and latest.asset_materialization == whole
+    described = {"dagster/column_schema", "dagster/column_lineage", "dagster/table_name", "size_bytes", "rows_by_month"}
+    assert described | {"read", "migrated", "quarantined", "repaired"} <= whole.metadata.keys()
+    rows = whole.metadata["dagster/row_count"].value
+    assert isinstance(rows, int)
+    assert rows > sum(event.metadata["dagster/partition_row_count"].value for event in by_month)  # type: ignore[misc]
 
 
 def test_sizes_are_numbers_by_table_and_growth_is_told_from_the_second_time_on(migrated: Settings) -> None:

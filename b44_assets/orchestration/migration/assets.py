@@ -1,6 +1,6 @@
 """Staged exports and the tables that records are loaded into, as assets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -13,7 +13,7 @@ from b44_assets.migration.progress import load_months
 from b44_assets.migration.staging import stage
 from b44_assets.migration.unmapped_entities import keep_strays
 from b44_assets.orchestration.common import EXPORT_GROUP, OWNERS, export_key, key_of, spec_of
-from b44_assets.orchestration.metadata import counts_table, names_table, of_table
+from b44_assets.orchestration.metadata import Metadata, counts_table, names_table, of_table
 from b44_assets.orchestration.migration.metadata import of_export, of_lineage, of_load, of_months, of_repairs
 from b44_assets.orchestration.partitions import is_monthly, key_of_month, range_of
 from b44_assets.orchestration.resources import Migration
@@ -129,39 +129,53 @@ def _table(
 
 def _rows_by_month(
     spec: Spec, mapping: TableMapping, months: dg.MonthlyPartitionsDefinition
-) -> Callable[..., dg.MaterializeResult[Any]]:
+) -> Callable[..., Iterator[dg.MaterializeResult[Any]]]:
+    """The load of a table's months: an event for each month with its numbers, and one without a month for the table."""
+
     def table_by_month(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
-    ) -> dg.MaterializeResult[Any]:
+    ) -> Iterator[dg.MaterializeResult[Any]]:
         keys = list(context.partition_keys)
         migration.hold_migration_lock(context, stages=False)
         with migration.installed_session(context) as session:
             apply(session, spec)
             done = load_months(session, mapping, range_of(months, keys), migration.settings.first_month)
             facts = {} if done.load is None else _facts(session, mapping, done.load)
+        failed = {key_of_month(month): reason for month, reason in sorted(done.failed.items())}
+        by_month: dict[str, Metadata] = {}
         if done.load is not None:
             _log(context, done.load)
-        if not done.failed:
-            assert done.load is not None
-            for key, of_month in _by_month(done.load, keys, facts).items():
+            by_month = _by_month(done.load, [key for key in keys if key not in failed])
+        if not failed:
+            for key, of_month in by_month.items():
                 context.add_asset_metadata(of_month, partition_key=key)
-            return dg.MaterializeResult()
-        # A step fails as a whole; the months that are in are told of one by one, so that only the others show as failed.
-        failed = {key_of_month(month): reason for month, reason in sorted(done.failed.items())}
-        if done.load is not None:
-            for key, of_month in _by_month(done.load, [key for key in keys if key not in failed], facts).items():
+            yield dg.MaterializeResult()
+        else:
+            # A step fails as a whole; the months that are in are told of one by one, so that only the others show as failed.
+            for key, of_month in by_month.items():
                 context.log_event(dg.AssetMaterialization(key_of(spec.name), partition=key, metadata=of_month))
-        raise dg.Failure(
-            f"{spec.name}: {len(failed)} of {len(keys)} months failed, the others are in;"
-            f" {', '.join(f'{key}: {reason}' for key, reason in failed.items())}",
-            metadata={"failed_months": names_table("month", "reason", failed)},
-            allow_retries=False,
-        )
+        if done.load is not None:
+            # Last, since the page of an asset shows its latest event first.
+            context.log_event(of_whole_table(spec.name, facts))
+        if failed:
+            raise dg.Failure(
+                f"{spec.name}: {len(failed)} of {len(keys)} months failed, the others are in;"
+                f" {', '.join(f'{key}: {reason}' for key, reason in failed.items())}",
+                metadata={"failed_months": names_table("month", "reason", failed)},
+                allow_retries=False,
+            )
 
     return table_by_month
 
 
-def _facts(session: Session, mapping: TableMapping, done: Load) -> dict[str, Any]:
+def of_whole_table(table: str, facts: Metadata) -> dg.AssetMaterialization:
+    """What there is to say of a table that is loaded by month, apart from any month."""
+    return dg.AssetMaterialization(
+        key_of(table), description="The table as a whole, all months together.", metadata=facts
+    )
+
+
+def _facts(session: Session, mapping: TableMapping, done: Load) -> Metadata:
     """What there is to say of a table and its migrated records, whichever way it is loaded."""
     table = mapping.spec.name
     return {
@@ -173,18 +187,17 @@ def _facts(session: Session, mapping: TableMapping, done: Load) -> dict[str, Any
     }
 
 
-def _by_month(done: Load, keys: Sequence[str], facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each month's own numbers; those of the whole table go with the last, which is the one shown first."""
+def _by_month(done: Load, keys: Sequence[str]) -> dict[str, Metadata]:
+    """Each month's own numbers."""
     months = {key_of_month(part.partition_key): part for part in done.partitions if part.partition_key is not None}
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Metadata] = {}
     for key in keys:
         part = months.get(key)
         found[key] = {
             "month": key,
             "dagster/partition_row_count": part.migrated if part else 0,
-            "month_inserted_now": part.inserted if part else 0,
-            **({"month_seconds": round(part.seconds, 3)} if part and part.seconds else {}),
-            **(facts if key == keys[-1] else {}),
+            "inserted_now": part.inserted if part else 0,
+            **({"seconds": round(part.seconds, 3)} if part and part.seconds else {}),
         }
     return found
 

@@ -16,12 +16,14 @@ from dagster import AssetKey, DagsterEventType, DagsterInstance, DagsterRun
 from b44_assets.migration.progress import LoadProgress, load_progress
 from b44_assets.migration.rollback import Undone
 from b44_assets.orchestration.common import key_of
+from b44_assets.orchestration.migration.assets import of_whole_table
 from b44_assets.orchestration.partitions import is_monthly, key_of_month, month_of
 from b44_assets.orchestration.resources import Migration
 from b44_assets.session import Session
 
 Part = tuple[str, str | None]
 """A table, and the key of a month where it is loaded by month."""
+_LEFT = "A rollback has taken records back: this is what is left. Materializing it brings them again."
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ def report_what_is_in(instance: DagsterInstance, migration: Migration, runs: Seq
             if complete and part not in reported and _last_said(instance, part) < announced:
                 instance.report_runless_asset_event(_materialization(progress, part, one.run_id))
                 reported.append(part)
+    for table in dict.fromkeys(table for table, month in reported if month is not None):
+        instance.report_runless_asset_event(of_whole_table(table, _rows(progress, (table, None))))
     return reported
 
 
@@ -68,17 +72,16 @@ def report_what_was_taken_back(instance: DagsterInstance, session: Session, undo
         DatabaseError: The target cannot be reached.
     """
     progress = load_progress(session)
+    deleted = {table: sum(one.deleted for one in undone.entities if one.entity == table) for table, _ in undone.parts}
     for table, day in undone.parts:
-        month = key_of_month(day) if day is not None and is_monthly(session.catalog, table) else None
-        facts: dict[str, Any] = {"taken_back": sum(one.deleted for one in undone.entities if one.entity == table)}
-        instance.report_runless_asset_event(
-            dg.AssetMaterialization(
-                asset_key=key_of(table),
-                partition=month,
-                description="A rollback has taken records back: this is what is left. Materializing it brings them again.",
-                metadata=facts | _rows(progress, (table, month)),
+        if day is not None and is_monthly(session.catalog, table):
+            month = key_of_month(day)
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(key_of(table), _LEFT, metadata=_rows(progress, (table, month)), partition=month)
             )
-        )
+    for table, count in deleted.items():
+        facts = {"taken_back": count, **_rows(progress, (table, None))}
+        instance.report_runless_asset_event(dg.AssetMaterialization(key_of(table), _LEFT, metadata=facts))
 
 
 def _unsaid(instance: DagsterInstance, migration: Migration, run: DagsterRun) -> _Unsaid:
