@@ -219,7 +219,6 @@ def test_an_operator_finds_the_graph_months_backfills_checks_schedules_and_senso
     # What is true of the table as a whole stands first on its page, and names no month.
     page.goto(f"{ui.address}/assets/posts?view=overview")
     page.get_by_text("rows_by_month").first.wait_for()
-    page.get_by_text("content_parity").first.wait_for()
     assert page.get_by_text("inserted_now", exact=True).count() == 1
     assert page.get_by_text("dagster/partition_row_count").count() == 0
     picture("table")

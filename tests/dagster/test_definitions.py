@@ -54,27 +54,29 @@ def test_every_definition_can_be_loaded(definitions: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(definitions)
 
 
-def test_every_table_has_its_staged_export_upstream(specs: dict[str, dg.AssetSpec]) -> None:
-    for table in TABLES:
-        upstream = {dep.asset_key.to_user_string() for dep in specs[table].deps}
-        assert f"base44/{table}" in upstream
-
-
-def test_posts_stand_on_the_users_and_categories_they_point_at(specs: dict[str, dg.AssetSpec]) -> None:
-    upstream = {dep.asset_key.to_user_string() for dep in specs["posts"].deps}
-    assert {"users", "categories", "post_slugs"} <= upstream
+@pytest.mark.parametrize("folder", [ROOT / "sql", ROOT / "examples" / "shop" / "sql"], ids=["blog", "shop"])
+def test_upstream_of_a_table_are_its_export_and_what_its_files_name(folder: Path, tmp_path: Path) -> None:
+    settings = Settings.load(environ={"B44_SQL_DIR": str(folder)}, directory=tmp_path)
+    catalog = load_catalog(folder)
+    upstream = {
+        spec.key.to_user_string(): {dep.asset_key.to_user_string() for dep in spec.deps}
+        for spec in build_definitions(settings).resolve_all_asset_specs()
+    }
+    for table, mapping in catalog.mappings.items():
+        assert upstream[table] == {f"base44/{table}", *catalog.table(table).depends, *mapping.spec.depends}
+        assert upstream[f"base44/{table}"] == set()
+    assert {key for keys in upstream.values() for key in keys if key.split("/")[0] in ("migration", "b44")} == set()
+    assert {"migration", "b44"} <= upstream.keys()
 
 
 def test_groups_are_the_stages(specs: dict[str, dg.AssetSpec]) -> None:
-    assert specs["base44/posts"].group_name == "exports"
-    assert specs["posts"].group_name == "tables"
-    assert specs["post_functions"].group_name == "functions"
-    assert specs["migration"].group_name == specs["b44"].group_name == "runtime"
-
-
-def test_what_comes_with_the_program_is_upstream_of_nothing(specs: dict[str, dg.AssetSpec]) -> None:
-    upstream = {dep.asset_key.to_user_string() for spec in specs.values() for dep in spec.deps}
-    assert {key for key in upstream if key.split("/")[0] in ("migration", "b44")} == set()
+    catalog = load_catalog(ROOT / "sql")
+    for key, spec in specs.items():
+        first = key.split("/")[0]
+        stage = {"base44": "exports", "migration": "runtime", "b44": "runtime"}.get(key if "/" not in key else first)
+        if stage is None:
+            stage = first if "/" in key else next(one.kind.value for one in catalog.specs if one.name == key)
+        assert spec.group_name == stage, key
 
 
 def test_every_asset_says_what_it_is_and_who_owns_it(specs: dict[str, dg.AssetSpec]) -> None:
