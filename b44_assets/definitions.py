@@ -3,4 +3,4 @@
 from b44_assets.config.settings import Settings
 from b44_assets.orchestration.code_location import build_definitions
 
-defs = build_definitions(Settings.load())
+defs = build_definitions(Settings.load(), reload=Settings.load)

@@ -279,6 +279,18 @@ class Settings(BaseSettings):
             # Not chained: pydantic's error holds what was found, which may be a secret.
             raise SettingsError(cls._line(error)) from None
 
+    def changed(self, **values: Any) -> Self:
+        """The same settings with other values for some of them, which are named in errors as they are named here.
+
+        Raises:
+            SettingsError: As of `load`.
+        """
+        held: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
+        try:
+            return type(self)(**(held | values))
+        except ValidationError as error:
+            raise SettingsError(self._line(error)) from None
+
     @classmethod
     def _line(cls, error: ValidationError) -> str:
         """The first thing that is wrong, in one line: the variable or option, what is expected and what was found."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import dagster as dg
 
@@ -16,7 +17,7 @@ from b44_assets.orchestration.migration import pending_records
 from b44_assets.orchestration.migration.definitions import migration_definitions
 from b44_assets.orchestration.operations import definitions_of_operations
 from b44_assets.orchestration.partitions import months_of
-from b44_assets.orchestration.resources import Migration, resource_of
+from b44_assets.orchestration.resources import Migration, MigrationResource
 from b44_assets.orchestration.run_retention import FORGET_OLD_RUNS, build_forget_job
 from b44_assets.orchestration.schema.definitions import schema_definitions
 from b44_assets.session import Progress, silent
@@ -24,14 +25,21 @@ from b44_assets.session import Progress, silent
 OPERATIONS = (*pending_records.OPERATIONS, *maintenance.OPERATIONS, *backup.OPERATIONS)
 
 
-def build_definitions(settings: Settings, progress: Progress = silent) -> dg.Definitions:
+def build_definitions(
+    settings: Settings, progress: Progress = silent, reload: Callable[[], Settings] | None = None
+) -> dg.Definitions:
     """Everything that the code location holds. Reads `sql/`; touches no database and no network.
+
+    Args:
+        settings: What the definitions are made from.
+        progress: Told about the progress of runs.
+        reload: Reads the settings of a run when it starts; by default they are `settings`.
 
     Raises:
         CatalogError: A file under `sql/` breaks the form.
         SettingsError: A setting names a table that `sql/` does not have, or not so.
     """
-    migration = Migration(settings, load_catalog(settings.sql_dir), progress)
+    migration = Migration(settings, load_catalog(settings.sql_dir), progress, reload=reload)
     return definitions_of(migration)
 
 
@@ -57,7 +65,7 @@ def definitions_of(migration: Migration) -> dg.Definitions:
         dg.Definitions(
             jobs=[build_forget_job(check_keys(domains))],
             schedules=[FORGET_OLD_RUNS.schedule_definition()],
-            resources={"migration": resource_of(migration)},
+            resources={"migration": MigrationResource(base=migration)},
             # The database does the work; a process for each step would cost seconds a step.
             executor=dg.in_process_executor,
         ),

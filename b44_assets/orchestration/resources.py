@@ -1,18 +1,18 @@
-"""What assets are given: a session of the engine for the run they are in."""
-
-from __future__ import annotations
+"""What assets are given: a session of the engine for the run they are in, with the settings that the run was started with."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import dagster as dg
+from pydantic import Field
 
 from b44_assets.catalog import Catalog
 from b44_assets.config.settings import Settings
-from b44_assets.errors import B44Error, FinishedError, NoRoomError, is_full, why
+from b44_assets.errors import B44Error, FinishedError, NoRoomError, SettingsError, is_full, why
 from b44_assets.migration.finish import migration_state
 from b44_assets.postgres.locks import HeldLock
 from b44_assets.postgres.locks import watched as lock_watched
@@ -35,6 +35,8 @@ class Migration:
         lock: What keeps other migrations away, where whoever made this has it already.
         faults: Every fault that ended a step, for the command line's one line and exit status.
         warnings: What a person should know of a run that went well.
+        reload: Reads the settings anew for each run; None where `settings` are those of the run.
+        settings_fault: What is wrong with the settings that the run was started with; fails its steps.
     """
 
     settings: Settings
@@ -44,6 +46,8 @@ class Migration:
     lock: HeldLock | None = None
     faults: list[B44Error] = field(default_factory=list[B44Error])
     warnings: list[str] = field(default_factory=list[str])
+    reload: Callable[[], Settings] | None = None
+    settings_fault: SettingsError | None = None
     _installed: set[str] = field(default_factory=set[str], repr=False)
     _held: dict[str, ExitStack] = field(default_factory=dict[str, ExitStack], repr=False)
     _locks: dict[str, HeldLock] = field(default_factory=dict[str, HeldLock], repr=False)
@@ -52,6 +56,19 @@ class Migration:
     def export_dir(self) -> Path | None:
         """The folder of exports, if one is set."""
         return self.settings.export_dir
+
+    def with_settings(self, chosen: Mapping[str, object]) -> Self:
+        """The same resource for one run, with the settings that it was started with.
+
+        Args:
+            chosen: By name; they stand above those of the environment.
+        """
+        try:
+            settings = self.settings if self.reload is None else self.reload()
+            return replace(self, settings=settings.changed(**chosen))
+        except SettingsError as fault:
+            # A resource that fails has Dagster say so with a traceback; a step says it in one line.
+            return replace(self, settings_fault=fault)
 
     @contextmanager
     def session(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Generator[Session]:
@@ -109,6 +126,8 @@ class Migration:
                 retried by the engine.
         """
         try:
+            if self.settings_fault is not None:
+                raise self.settings_fault
             yield
         except B44Error as error:
             self.faults.append(error)
@@ -179,14 +198,43 @@ class Migration:
         )
 
 
-def resource_of(migration: Migration) -> dg.ResourceDefinition:
-    """The resource of every asset; what it holds for a run is given back when the run ends."""
+class MigrationResource(dg.ConfigurableResource[Migration]):
+    """The target database, and how hard a run may push. What is left out is as the environment or `.env` says when the run starts."""
 
-    @dg.resource(description="Settings, catalogue and the target database.")
-    def of_a_run(_: dg.InitResourceContext) -> Generator[Migration]:
+    base: dg.ResourceDependency[Migration]
+    throttle: bool | None = Field(
+        default=None, description="Whether loads give way to an application in live use (B44_THROTTLE)."
+    )
+    batch_size: int | None = Field(default=None, description="The most records in one batch (B44_BATCH_SIZE).")
+    batch_seconds: str | None = Field(
+        default=None, description="What a batch should take, such as 2s (B44_BATCH_SECONDS)."
+    )
+    batch_pause: str | None = Field(
+        default=None,
+        description="The rest between two batches: 0, 500ms, or 2x of what the batch took (B44_BATCH_PAUSE).",
+    )
+    max_replication_lag: str | None = Field(
+        default=None, description="How far a standby may be behind: 10s, or off (B44_MAX_REPLICATION_LAG)."
+    )
+    max_lock_queue: str | None = Field(
+        default=None, description="How many sessions may wait for a lock: 20, or off (B44_MAX_LOCK_QUEUE)."
+    )
+    max_wal_rate: str | None = Field(
+        default=None, description="WAL that the server may write in a second: 50MB, or off (B44_MAX_WAL_RATE)."
+    )
+    lock_timeout_ms: int | None = Field(
+        default=None, description="Longest wait for a lock that blocks others, in milliseconds (B44_LOCK_TIMEOUT)."
+    )
+    max_quarantine: str | None = Field(
+        default=None, description="How many records of an entity may be refused: 100, or 0.5% (B44_MAX_QUARANTINE)."
+    )
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Migration]:
+        """The resource of a run; what it holds for the run is given back when the run ends."""
+        chosen = {name: getattr(self, name) for name in type(self).model_fields if name != "base"}
+        migration = self.base.with_settings({name: value for name, value in chosen.items() if value is not None})
         try:
             yield migration
         finally:
             migration.release_locks()
-
-    return of_a_run

@@ -94,13 +94,17 @@ class Place:
         assert request.job_name is not None
         return self.job(request.job_name, request.tags, request.asset_selection)
 
-    def job(self, job: str, tags: Any = None, assets: Any = None) -> Any:
+    def job(self, job: str, tags: Any = None, assets: Any = None, chosen: Any = None) -> Any:
+        """A run of a job, or the part of it for some assets; `chosen` is what the launchpad says of the settings."""
         return self.definitions.resolve_job_def(job).execute_in_process(
             instance=self.instance,
             raise_on_error=False,
             tags=dict(tags or {}),
             asset_selection=assets,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            run_config={
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                "resources": {"migration": {"config": dict(chosen or {})}},
+            },
         )
 
     def months(self) -> dict[str, int]:
