@@ -13,11 +13,14 @@ from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.orchestration.common import export_key, key_of
 from b44_assets.orchestration.resources import Migration, MigrationResource
-from tests.dagster.conftest import USERS, Place
+from tests.dagster.conftest import USERS, Place, user, write
 
 OFFERED = set(MigrationResource.model_fields) - {"base"}
 USERS_ONLY = [export_key("users"), key_of("users")]
-BATCHES = "select count(*), max(records_processed) from migration.migration_log where entity_type = 'users'"
+BATCHES = (
+    "select count(*), max(records_processed) from migration.migration_log"
+    " where entity_type = 'users' and run_id <> 'before' and status = 'completed'"
+)
 
 
 def launched(migration: Migration, **chosen: Any) -> Settings:
@@ -66,15 +69,14 @@ def test_a_value_that_cannot_be_used_is_named_in_one_line(tmp_path: Path, chosen
     assert str(caught.value) == line
 
 
-def test_a_run_uses_what_it_was_started_with_and_fails_in_one_line_where_it_cannot(empty: Place) -> None:
-    refused = empty.job("delta", assets=USERS_ONLY, chosen={"batch_size": 0})
+def test_a_run_uses_what_it_was_started_with_and_fails_in_one_line_where_it_cannot(migrated: Place) -> None:
+    write(migrated.export / "User.jsonl", [user(n) for n in range(USERS + 6)])
+    refused = migrated.job("delta", assets=USERS_ONLY, chosen={"batch_size": 0})
     assert not refused.success
-    assert [str(fault) for fault in empty.migration.faults] == [
-        "batch_size must be a whole number of at least 1, not 0"
-    ]
+    line = "batch_size must be a whole number of at least 1, not 0"
+    assert [str(fault) for fault in migrated.migration.faults] == [line]
     [failure] = refused.get_step_failure_events()
-    assert failure.step_failure_data.error.message.strip().endswith("at least 1, not 0")
+    assert failure.step_failure_data.error.message.strip().endswith(line)
 
-    assert empty.job("delta", assets=USERS_ONLY, chosen={"batch_size": 2}).success
-    [(batches, largest)] = empty.execute(BATCHES)
-    assert (batches, largest) == (USERS / 2, 2)
+    assert migrated.job("delta", assets=USERS_ONLY, chosen={"batch_size": 2}).success
+    assert migrated.execute(BATCHES) == [(3, 2)]
