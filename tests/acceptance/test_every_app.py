@@ -141,7 +141,8 @@ def test_a_month_is_taken_back_and_brought_again(app: App, dagster_storage: str)
         for table, column in by_month.items()
     )
     held: dict[tuple[str, str], int] = {(name, month): n for name, month, n in rows(url, counts)}
-    _, month = max(held, key=lambda part: held[part])
+    # The last one of them, so that there are months before it.
+    _, month = max(held, key=lambda part: (held[part], part[1]))
     of_month = {name: n for (name, at), n in held.items() if at == month}
     taken_back = "select event from event_logs where partition = %s and event like '%%taken_back%%'"
     told = rows(dagster_storage, taken_back, month)
