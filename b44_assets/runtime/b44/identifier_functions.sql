@@ -93,7 +93,7 @@ return case
 end;
 
 -- The version and variant digits stand at 13 and 17 of the 32; the tail says who made the UUID. Not strict, and without a regular
--- expression: it is called for all users, and takes a quarter of the time.
+-- expression: it is called for each account, and takes a quarter of the time.
 create or replace function base44_object_id(id uuid) returns text
 language sql immutable parallel safe
 return case
