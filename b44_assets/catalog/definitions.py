@@ -11,8 +11,11 @@ from b44_assets.catalog.model import (
     ConstraintDefinition,
     IndexDefinition,
     Kind,
+    PolicyDefinition,
     Query,
+    RoleDefinition,
     RowCheck,
+    RowSecurity,
     Spec,
     Statement,
     TriggerDefinition,
@@ -50,9 +53,33 @@ _TRIGGER = re.compile(
 _FOLLOWED = re.compile(r"select\s+b44.follow_truncate_triggers\s*\(\s*'(?P<table>[a-z_]\w*)'\s*\)", re.IGNORECASE)
 """Gives the partitions of a table its triggers for TRUNCATE; the engine does so for every table."""
 _VIEW = re.compile(
-    r"create\s+materialized\s+view\s+(?:if\s+not\s+exists\s+)?(?P<name>[a-z_]\w*)\s+as\s+(?P<query>(?:select|with)\b.*)",
+    r"create\s+(?:materialized\s+view\s+(?:if\s+not\s+exists\s+)?(?P<materialized>[a-z_]\w*)"
+    r"|(?:or\s+replace\s+)?view\s+(?P<plain>[a-z_]\w*)(?P<head>\s*(?:\([^()]*\)\s*)?(?:with\s*\([^()]*\))?))"
+    r"\s*\bas\s+(?P<query>(?:select|with)\b.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_ROW_SECURITY = re.compile(
+    r"alter\s+table\s+(?P<table>[a-z_]\w*)\s+(?P<switch>enable|force)\s+row\s+level\s+security", re.IGNORECASE
+)
+_POLICY_DROPPED = re.compile(
+    r"drop\s+policy\s+if\s+exists\s+(?P<name>[a-z_]\w*)\s+on\s+(?P<table>[a-z_]\w*)", re.IGNORECASE
+)
+_POLICY = re.compile(
+    r"create\s+policy\s+(?P<name>[a-z_]\w*)\s+on\s+(?P<table>[a-z_]\w*)\b.*", re.IGNORECASE | re.DOTALL
+)
+_POLICY_COMMENT = re.compile(
+    r"comment\s+on\s+policy\s+(?P<name>[a-z_]\w*)\s+on\s+(?P<table>[a-z_]\w*)\s+is\b.*", re.IGNORECASE | re.DOTALL
+)
+_ROLE = re.compile(
+    r"do\s+(?P<quote>\$\w*\$)\s*begin\s+if\s+not\s+exists\s*\((?P<condition>[^;]*?)\)\s*then\s+"
+    r"create\s+role\s+(?P<name>[a-z_]\w*)\b[^;]*;\s*end\s+if\s*;\s*end\s*;?\s*(?P=quote)",
+    re.IGNORECASE | re.DOTALL,
+)
+_OF_ROLE = re.compile(
+    r"(?:grant|revoke|comment\s+on\s+role|do|alter\s+(?:role|default\s+privileges|[a-z\s]+?\s\S+(?:\s*\([^()]*\))?\s+owner\s+to))\b.*",
+    re.IGNORECASE | re.DOTALL,
+)
+_PASSWORD = re.compile(r"\bpassword\s+[^\s;]", re.IGNORECASE)
 _COMMENT = re.compile(r"comment\s+on\s", re.IGNORECASE)
 _SELECT = re.compile(r"(?:select|with)\b", re.IGNORECASE)
 
@@ -180,7 +207,7 @@ def trigger_definitions(spec: Spec) -> tuple[TriggerDefinition, ...]:
 
 
 def view_definition(spec: Spec) -> ViewDefinition:
-    """The materialized view of a file.
+    """The view of a file, plain or materialized.
 
     Raises:
         CatalogError: A statement is of another form; names the line.
@@ -188,14 +215,98 @@ def view_definition(spec: Spec) -> ViewDefinition:
     first = spec.statements[0]
     match = _VIEW.fullmatch(first.text)
     if match is None:
-        raise fault_at(spec, first, "expected 'create materialized view [if not exists] <name> as <query>'")
-    if match["name"] != spec.name:
-        raise fault_at(spec, first, f"the view is {match['name']}, the file {spec.name}")
+        raise fault_at(
+            spec,
+            first,
+            "expected 'create materialized view [if not exists] <name> as <query>'"
+            " or 'create or replace view <name> [with (<options>)] as <query>'",
+        )
+    materialized = match["materialized"] is not None
+    name = match["materialized"] or match["plain"]
+    if name != spec.name:
+        raise fault_at(spec, first, f"the view is {name}, the file {spec.name}")
     comments = tuple(statement for statement in spec.statements[1:] if _COMMENT.match(statement.text))
-    indexes = _indexes(spec, [s for s in spec.statements[1:] if s not in comments], spec.name)
-    if not any(index.unique for index in indexes):
+    others = [statement for statement in spec.statements[1:] if statement not in comments]
+    if not materialized and others:
+        raise fault_at(spec, others[0], "expected 'comment on …': a file of a view makes that view alone")
+    indexes = _indexes(spec, others, spec.name)
+    if materialized and not any(index.unique for index in indexes):
         raise fault_at(spec, first, "a materialized view needs a unique index: REFRESH … CONCURRENTLY works by it")
-    return ViewDefinition(spec.name, match["query"], indexes, comments, first)
+    head = " ".join((match["head"] or "").split())
+    return ViewDefinition(spec.name, materialized, head, match["query"], indexes, comments, first)
+
+
+def row_security(spec: Spec) -> RowSecurity:
+    """The row security of a file.
+
+    Raises:
+        CatalogError: A statement is of another form, or policies are made that nothing switches on; names the line.
+    """
+    table = table_of(spec)
+    switches: list[Statement] = []
+    forced = False
+    found: dict[str, PolicyDefinition] = {}
+    comments: list[Statement] = []
+    for statement in spec.statements:
+        text = statement.text
+        match = _ROW_SECURITY.fullmatch(text) or _POLICY_DROPPED.fullmatch(text)
+        match = match or _POLICY_COMMENT.fullmatch(text) or _POLICY.fullmatch(text)
+        if match is None:
+            raise fault_at(
+                spec,
+                statement,
+                "expected 'alter table <table> enable|force row level security', 'drop policy if exists <name> on <table>',"
+                " 'create policy <name> on <table> …' or 'comment on policy …'",
+            )
+        _check_table(spec, statement, match["table"], table)
+        if match.re is _ROW_SECURITY:
+            switches.append(statement)
+            forced |= match["switch"].lower() == "force"
+        elif match.re is _POLICY_COMMENT:
+            comments.append(statement)
+        elif match.re is _POLICY:
+            if match["name"] in found:
+                raise fault_at(spec, statement, f"{match['name']} stands there twice")
+            found[match["name"]] = PolicyDefinition(match["name"], table, statement)
+        elif match["name"] in found:
+            raise fault_at(spec, statement, f"{match['name']} is dropped after it was made")
+    if not any(re.search(r"\benable\b", one.text, re.IGNORECASE) for one in switches):
+        raise CatalogError(
+            f"{spec.path}:1: policies are in force only after 'alter table {table} enable row level security'"
+        )
+    return RowSecurity(table, forced, tuple(switches), tuple(found.values()), tuple(comments))
+
+
+def role_definition(spec: Spec) -> RoleDefinition:
+    """The role of a file.
+
+    Raises:
+        CatalogError: A statement is of another form, or has a password in it; names the line.
+    """
+    first = spec.statements[0]
+    match = _ROLE.fullmatch(first.text)
+    if match is None:
+        raise fault_at(
+            spec,
+            first,
+            f"expected 'do $$ begin if not exists (select from pg_roles where rolname = '{spec.name}') then"
+            f" create role {spec.name} nologin; end if; end $$' first",
+        )
+    if match["name"] != spec.name:
+        raise fault_at(spec, first, f"the role is {match['name']}, the file {spec.name}")
+    if _LITERAL.findall(match["condition"]) != [spec.name]:
+        raise fault_at(spec, first, f"the condition must be that {spec.name} is not there")
+    for statement in spec.statements:
+        if _PASSWORD.search(statement.text) and re.search(r"\brole\b", statement.text, re.IGNORECASE):
+            raise fault_at(spec, statement, "a password has no place in a file: set it with psql's \\password")
+    for statement in spec.statements[1:]:
+        if _OF_ROLE.fullmatch(statement.text) is None:
+            raise fault_at(
+                spec,
+                statement,
+                "expected grant, revoke, alter role, alter default privileges, alter … owner to, comment on role, or do",
+            )
+    return RoleDefinition(spec.name, first, spec.statements[1:])
 
 
 def row_check(spec: Spec) -> RowCheck:
@@ -239,7 +350,9 @@ FORMS: Mapping[Kind, Callable[[Spec], object]] = {
     Kind.INDEX: index_definitions,
     Kind.CONSTRAINT: constraint_definitions,
     Kind.TRIGGER: trigger_definitions,
+    Kind.POLICY: row_security,
     Kind.VIEW: view_definition,
+    Kind.ROLE: role_definition,
     Kind.CHECK: row_check,
     Kind.QUERY: query_definition,
 }

@@ -20,6 +20,7 @@ HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.INDEX: frozenset({"depends", "on"}),
     Kind.CONSTRAINT: frozenset({"depends", "on"}),
     Kind.TRIGGER: frozenset({"depends", "on"}),
+    Kind.POLICY: frozenset({"depends", "on"}),
     Kind.CHECK: frozenset({"depends", "on", "severity"}),
     Kind.QUERY: frozenset({"depends", "uses", "prunes", "since", "until"}),
 }

@@ -11,15 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from b44_assets.catalog.definitions import FORMS, row_check
+from b44_assets.catalog.definitions import FORMS, row_check, view_definition
 from b44_assets.catalog.headers import COMMON_KEYS, HEADER_KEYS, HEADER_LINE, RENAMED_KEYS, mapping_of, meant, names_of
 from b44_assets.catalog.model import SEED, Kind, RowCheck, Spec, TableMapping
 from b44_assets.catalog.references import (
     check_columns,
     check_exchangeable,
+    check_grants,
     check_names,
     check_reads,
     check_uses,
+    granted_on_all,
     in_order,
 )
 from b44_assets.catalog.statements import split_statements
@@ -67,6 +69,29 @@ class Catalog:
         """The file of a table's partitions, if there is one."""
         return next(iter(self.on(table, Kind.PARTITION)), None)
 
+    def upstream(self, spec: Spec) -> tuple[str, ...]:
+        """What a file comes after in a migration.
+
+        A policy makes the roles that it names itself, without rights: what a role may do is granted only once the policies of
+        these tables are there.
+        """
+        roles = {one.name for one in self.of(Kind.ROLE)}
+        named = (*spec.depends, *names_of(spec.options.get("on", "")))
+        if spec.kind is Kind.POLICY:
+            named = tuple(name for name in named if name not in roles)
+        if spec.kind is Kind.ROLE:
+            named += tuple(one.name for one in self.of(Kind.POLICY) if one.options["on"] in named)
+        return tuple(dict.fromkeys(named))
+
+    def roles_of(self, spec: Spec) -> tuple[Spec, ...]:
+        """The files of the roles that a file depends on, in order."""
+        return tuple(one for one in self.of(Kind.ROLE) if one.name in spec.depends)
+
+    @property
+    def materialized_views(self) -> tuple[Spec, ...]:
+        """The files of views that have rows of their own, in order."""
+        return tuple(spec for spec in self.of(Kind.VIEW) if view_definition(spec).materialized)
+
     @property
     def checks(self) -> Mapping[str, RowCheck]:
         """Checks of rows by name, in order."""
@@ -98,6 +123,7 @@ def load_catalog(root: Path) -> Catalog:
             of_app.extend(_read(path, kind, path.stem) for path in paths)
     if not of_app:
         raise CatalogError(f"{root}: holds no SQL files in {', '.join(_FOLDERS)}")
+    of_app = granted_on_all(of_app)
     runtime = load_runtime()
     specs = [*runtime, *of_app]
     mappings = {spec.name: mapping_of(spec) for spec in specs if spec.kind is Kind.MAPPING}
@@ -110,6 +136,7 @@ def load_catalog(root: Path) -> Catalog:
     check_exchangeable(specs, mappings)
     check_columns(specs, mappings)
     check_reads(specs)
+    check_grants(specs)
     return Catalog(
         root, ordered, MappingProxyType({s.name: mappings[s.name] for s in ordered if s.kind is Kind.MAPPING})
     )

@@ -27,7 +27,9 @@ class Kind(StrEnum):
     INDEX = "indexes"
     CONSTRAINT = "constraints"
     TRIGGER = "triggers"
+    POLICY = "policies"
     VIEW = "views"
+    ROLE = "roles"
     CHECK = "checks"
     QUERY = "queries"
 
@@ -209,11 +211,56 @@ class TriggerDefinition:
 
 
 @dataclass(frozen=True)
+class PolicyDefinition:
+    """`create policy <name> on <table> …`, taken apart."""
+
+    name: str
+    table: str
+    statement: Statement
+
+
+@dataclass(frozen=True)
+class RowSecurity:
+    """The row security of a table.
+
+    Attributes:
+        table: The table.
+        forced: Whether it holds for the table's owner, too.
+        switches: `alter table … row level security` statements, in order.
+        policies: Its policies.
+        comments: `comment on policy …` statements.
+    """
+
+    table: str
+    forced: bool
+    switches: tuple[Statement, ...]
+    policies: tuple[PolicyDefinition, ...]
+    comments: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class RoleDefinition:
+    """A role, and what it may do.
+
+    Attributes:
+        name: The role.
+        creation: The statement that makes it where it is missing.
+        statements: All others, in order: attributes, memberships, settings, privileges, default privileges, owners.
+    """
+
+    name: str
+    creation: Statement
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
 class ViewDefinition:
-    """`create materialized view if not exists <name> as <query>`, taken apart, with its indexes and comments.
+    """A view: `create materialized view if not exists <name> as <query>`, or `create or replace view …`, taken apart.
 
     Attributes:
         name: The view.
+        materialized: Whether it has rows of its own.
+        head: What stands between the name and `as`: columns and options of a plain view; empty for a materialized one.
         query: What follows `as`.
         indexes: Its indexes.
         comments: `comment on …` statements.
@@ -221,6 +268,8 @@ class ViewDefinition:
     """
 
     name: str
+    materialized: bool
+    head: str
     query: str
     indexes: tuple[IndexDefinition, ...]
     comments: tuple[Statement, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
 from b44_assets.catalog.definitions import fault_at, index_definitions
@@ -17,6 +18,7 @@ _STOOD_ON: Mapping[Kind, tuple[Kind, ...]] = {
     Kind.INDEX: (Kind.TABLE,),
     Kind.CONSTRAINT: (Kind.TABLE,),
     Kind.TRIGGER: (Kind.TABLE,),
+    Kind.POLICY: (Kind.TABLE,),
     Kind.CHECK: (Kind.TABLE, Kind.VIEW),
 }
 """What a header `on` may name."""
@@ -155,6 +157,57 @@ def check_reads(specs: list[Spec]) -> None:
                 name = min(unsaid)
                 number = statement.line + _lines_before(statement.text, name)
                 raise CatalogError(f"{spec.path}:{number}: reads {name}, which its header 'depends' does not name")
+
+
+_ON_ALL = re.compile(
+    r"\bon\s+all\s+(?:tables|sequences|functions|procedures|routines)\s+in\s+schema\s+public\b", re.IGNORECASE
+)
+_GRANTED_ON = re.compile(r"\bon\s+(?P<names>.*?)\s+(?:to|from)\s", re.IGNORECASE | re.DOTALL)
+_OWNED = re.compile(r"alter\s+(?P<names>.*?)\s+owner\s+to\s", re.IGNORECASE | re.DOTALL)
+_POLICY_FOR = re.compile(r"\bto\s+(?P<names>[\w\s,]+?)\s*(?:\busing\b|\bwith\s+check\b|$)", re.IGNORECASE)
+_ROUTINE = re.compile(
+    r"create\s+(?:or\s+replace\s+)?(?:function|procedure|aggregate)\s+(?P<name>[a-z_]\w*)\s*\(", re.IGNORECASE
+)
+
+
+def granted_on_all(specs: list[Spec]) -> list[Spec]:
+    """The same files; those of roles with rights on all objects of the schema depend on every file that makes some."""
+    objects = tuple(spec.name for spec in specs if spec.kind in (Kind.FUNCTION, Kind.TABLE, Kind.VIEW))
+    return [
+        replace(spec, depends=tuple(dict.fromkeys((*spec.depends, *objects))))
+        if spec.kind is Kind.ROLE and any(_ON_ALL.search(statement.text) for statement in spec.statements)
+        else spec
+        for spec in specs
+    ]
+
+
+def check_grants(specs: list[Spec]) -> None:
+    """A role's file comes after what it gives rights on, and a policy after its roles, only if they say so."""
+    roles = {spec.name for spec in specs if spec.kind is Kind.ROLE}
+    known = {spec.name: spec.name for spec in specs if spec.kind in (Kind.TABLE, Kind.VIEW, Kind.ROLE)}
+    for spec in specs:
+        if spec.kind is Kind.FUNCTION:
+            known |= {match["name"]: spec.name for one in spec.statements for match in _ROUTINE.finditer(one.text)}
+    for spec in specs:
+        if spec.kind not in (Kind.ROLE, Kind.POLICY):
+            continue
+        said = {spec.name, *spec.depends}
+        for statement in spec.statements[spec.kind is Kind.ROLE :]:
+            text = statement.text
+            match = (
+                _POLICY_FOR.search(text) if spec.kind is Kind.POLICY else _GRANTED_ON.search(text) or _OWNED.match(text)
+            )
+            named = set(_WORD.findall(match["names"])) if match else set[str]()
+            if spec.kind is Kind.ROLE:
+                named |= roles & set(_WORD.findall(text))
+            else:
+                named &= roles
+            if unsaid := sorted(name for name in named if name in known and known[name] not in said):
+                number = statement.line + _lines_before(text, unsaid[0])
+                needed = known[unsaid[0]]
+                raise CatalogError(
+                    f"{spec.path}:{number}: names {unsaid[0]}, but its header 'depends' does not name {needed}"
+                )
 
 
 _WORD = re.compile(r"[a-z_][a-z0-9_]*")

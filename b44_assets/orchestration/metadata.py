@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import dagster as dg
 
 from b44_assets.catalog import Spec
-from b44_assets.schema.introspection import TableDescription
+from b44_assets.schema.introspection import ColumnDescription, TableDescription
 
 Metadata: TypeAlias = dict[str, Any]
 
@@ -75,9 +75,16 @@ def names_table(name: str, value: str, rows: Mapping[str, str]) -> dg.TableMetad
 def of_table(description: TableDescription) -> dict[str, Any]:
     """Columns, rows and size of a table."""
     return {
-        "dagster/table_name": f"public.{description.name}",
         "dagster/row_count": description.rows,
         "size_bytes": description.size,
+        **of_columns(description.name, description.columns),
+    }
+
+
+def of_columns(name: str, columns: Sequence[ColumnDescription]) -> dict[str, Any]:
+    """Columns of a table or view."""
+    return {
+        "dagster/table_name": f"public.{name}",
         "dagster/column_schema": dg.TableSchema(
             [
                 dg.TableColumn(
@@ -86,7 +93,7 @@ def of_table(description: TableDescription) -> dict[str, Any]:
                     description=column.comment,
                     constraints=dg.TableColumnConstraints(nullable=not column.required, unique=column.unique),
                 )
-                for column in description.columns
+                for column in columns
             ]
         ),
     }

@@ -59,6 +59,11 @@ _CLASSES: dict[str, FaultClass] = {
 }
 
 
+_INTERNAL = "XX000"
+_OVERTAKEN = ("tuple concurrently updated", "tuple concurrently deleted")
+"""What the server says, in no other language, where two change the same role, or the same object's privileges, at once."""
+
+
 def classify(error: psycopg.Error) -> FaultClass:
     """Tells what kind of fault an error on a connection is.
 
@@ -70,6 +75,8 @@ def classify(error: psycopg.Error) -> FaultClass:
     code = error.sqlstate
     if _over_quota(error):
         return FaultClass.EXHAUSTED
+    if code == _INTERNAL and (error.diag.message_primary or "").startswith(_OVERTAKEN):
+        return FaultClass.TRANSIENT
     if code is not None:
         return _CODES.get(code) or _CLASSES.get(code[:2], FaultClass.PERMANENT)
     if isinstance(error, psycopg.DataError):
@@ -123,7 +130,7 @@ def exhausted(said: str, error: psycopg.Error) -> ExhaustedError:
 
 def _over_quota(error: psycopg.Error) -> bool:
     # PostgreSQL knows no code for it, and the system's words are in no other message.
-    return error.sqlstate == "XX000" and os.strerror(errno.EDQUOT) in (error.diag.message_primary or "")
+    return error.sqlstate == _INTERNAL and os.strerror(errno.EDQUOT) in (error.diag.message_primary or "")
 
 
 def condition_of(error: psycopg.Error) -> str:

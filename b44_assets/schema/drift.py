@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from b44_assets.catalog import Kind, Spec, Statement, trigger_definitions
+from b44_assets.schema.access_drift import DeclaredAccess, access_drift, declared_access, open_scratch
 from b44_assets.schema.online_ddl import in_scratch_schema, of_migration_tables, run
+from b44_assets.schema.privileges import roles_found
 from b44_assets.schema.runtime import public_functions, runtime_drift
 from b44_assets.schema.views import NOTED_IN_COMMENT
 from b44_assets.session import Connection, Session
@@ -20,7 +22,7 @@ Facts = dict[str, dict[str, str | None]]
 
 SHOWN = 5
 
-_BUILT = (Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW)
+_BUILT = (Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.POLICY, Kind.VIEW)
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,22 @@ class SchemaDrift:
         compared: Objects that `sql/` gives.
         differences: What was changed or is gone of these, and added columns without which no row can be written; each in
             words.
-        restricting: What was added to a table of `sql/` and bears on its rows: columns, constraints, unique indexes, triggers.
+        restricting: What was added to a table of `sql/` and bears on its rows: columns, constraints, unique indexes, triggers,
+            policies.
+        excess: What a role of `sql/`, or everybody, may do beyond what the files say, each in words.
         foreign: Other objects that `sql/` does not give: the application's own, and plain indexes on tables of `sql/`.
     """
 
     compared: int
     differences: tuple[str, ...]
     restricting: tuple[str, ...] = ()
+    excess: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Every object is as `sql/` says, and nothing was added that bears on the rows of its tables."""
-        return not self.differences and not self.restricting
+        """Every object is as `sql/` says, and nothing was added that bears on the rows of its tables, or on who has them."""
+        return not self.differences and not self.restricting and not self.excess
 
     @property
     def only_restricting(self) -> bool:
@@ -55,15 +60,15 @@ class SchemaDrift:
         if self.passed:
             others = f"; {len(self.foreign)} others are not of sql/" if self.foreign else ""
             return f"{self.compared} objects are as sql/ says{others}"
-        said = (*self.differences, *(f"{name} is not in sql/" for name in self.restricting))
+        said = (*self.differences, *(f"{name} is not in sql/" for name in self.restricting), *self.excess)
         more = f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
         return "; ".join(said[:SHOWN]) + more
 
 
 def schema_drift(session: Session) -> SchemaDrift:
-    """Compares tables, columns, indexes, constraints, triggers, views, functions and comments of public with `sql/`.
+    """Compares public with `sql/`: objects, by definition and comment, their owners, and who may do what with them.
 
-    What else there is belongs to the application, and is told of only.
+    What else there is belongs to the application, and is told of only. So is what other roles than those of the files may do.
 
     Everything is built in a transaction that is rolled back; nothing of it is ever seen by others. Left out are what is
     made as time goes on (partitions). What the program itself has made is compared with what it has installed.
@@ -74,18 +79,29 @@ def schema_drift(session: Session) -> SchemaDrift:
     with session.connection("check schema drift") as conn:
         conn.execute("set client_min_messages = warning")
 
-        def build(conn: Connection, schema: str) -> Facts:
+        roles = session.catalog.of(Kind.ROLE)
+        absent = {spec.name for spec in roles} - roles_found(conn, [spec.name for spec in roles]).keys()
+        left_out = [spec for spec in session.catalog.of(Kind.ROLE, Kind.POLICY) if absent & {spec.name, *spec.depends}]
+        roles = [spec for spec in roles if spec not in left_out]
+
+        def build(conn: Connection, schema: str) -> tuple[Facts, DeclaredAccess]:
+            open_scratch(conn, schema)
             for spec in session.catalog.of(*_BUILT):
-                for statement in _making(spec):
+                for statement in () if spec in left_out else _making(spec):
                     if not of_migration_tables(statement.text):
                         run(conn, spec, statement.line, statement.text)
-            return _facts(conn, schema)
+            facts = _facts(conn, schema)
+            return facts, declared_access(conn, schema, roles)
 
-        wanted = in_scratch_schema(session, conn, build)
+        wanted, declared = in_scratch_schema(session, conn, build)
         with conn.transaction():
             conn.execute("set transaction isolation level repeatable read read only")
             found = _facts(conn, "public")
             of_program = runtime_drift(conn, session)
+            access = access_drift(conn, session, declared, roles)
+    for spec in left_out:
+        if spec.kind is Kind.POLICY:
+            _forget_policies(spec.options["on"], wanted, found)
     for name in public_functions(session.catalog):
         for fact in [fact for fact in found if fact.startswith(f"function {name}(") and fact not in wanted]:
             del found[fact]
@@ -94,12 +110,24 @@ def schema_drift(session: Session) -> SchemaDrift:
         len(wanted),
         (
             *([of_program] if of_program else ()),
+            *(f"role {name} is missing (b44 migrate makes it)" for name in sorted(absent)),
             *_differences(found, wanted),
+            *access.differences,
             *(f"{name} is not in sql/, and is not null without a default" for name in needed),
         ),
         restricting,
+        access.excess,
         foreign,
     )
+
+
+def _forget_policies(table: str, *of_both: Facts) -> None:
+    """Leaves out the row security of a table, whose policies name a role that is not there."""
+    for facts in of_both:
+        for name in [name for name in facts if name.startswith(f"policy {table}.")]:
+            del facts[name]
+        for attribute in ("row-level security", "forced row-level security"):
+            facts.get(f"table {table}", {}).pop(attribute, None)
 
 
 def _added(found: Facts, wanted: Facts) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -152,9 +180,9 @@ def _may_say(comment: str | None, wanted: str | None) -> bool:
 
 
 def _owner(name: str) -> str | None:
-    """The table of a column, index, constraint or trigger, whose absence says all."""
+    """The table of a column, index, constraint, trigger or policy, whose absence says all."""
     kind, _, rest = name.partition(" ")
-    return f"table {rest.partition('.')[0]}" if kind in ("column", "index", "constraint", "trigger") else None
+    return f"table {rest.partition('.')[0]}" if kind in ("column", "index", "constraint", "trigger", "policy") else None
 
 
 def _shown(value: str | None) -> str:
@@ -181,7 +209,10 @@ _QUERIES = {
                            else 'table' end,
                  'partitioning', pg_get_partkeydef(r.oid),
                  'query', case when r.relkind in ('m', 'v') then pg_get_viewdef(r.oid, true) end,
+                 'options', case when r.relkind = 'v' then
+                              (select string_agg(o, ', ' order by o) from unnest(c.reloptions) o where o !~ '^pg_') end,
                  'row-level security', c.relrowsecurity::text,
+                 'forced row-level security', c.relforcerowsecurity::text,
                  'comment', obj_description(r.oid, 'pg_class'))
           from relations r join pg_class c using (oid)
     """,
@@ -230,6 +261,19 @@ _QUERIES = {
                  'comment', obj_description(t.oid, 'pg_trigger'))
           from relations r
           join pg_trigger t on t.tgrelid = r.oid and not t.tgisinternal
+    """,
+    "policy": """
+        select r.relname || '.' || p.polname,
+               jsonb_build_object(
+                 'command', p.polcmd::text,
+                 'permissive', p.polpermissive::text,
+                 'roles', (select string_agg(coalesce(quote_ident(g.rolname), 'public'), ', ' order by g.rolname)
+                             from unnest(p.polroles) k (oid) left join pg_roles g on g.oid = k.oid),
+                 'using', pg_get_expr(p.polqual, p.polrelid, true),
+                 'with check', pg_get_expr(p.polwithcheck, p.polrelid, true),
+                 'comment', obj_description(p.oid, 'pg_policy'))
+          from relations r
+          join pg_policy p on p.polrelid = r.oid
     """,
     "type": """
         select t.typname,

@@ -13,7 +13,15 @@ from functools import partial
 import psycopg
 from psycopg import sql
 
-from b44_assets.catalog import FOREIGN_KEY, Kind, Spec, constraint_definitions, index_definitions, view_definition
+from b44_assets.catalog import (
+    FOREIGN_KEY,
+    Catalog,
+    Kind,
+    Spec,
+    constraint_definitions,
+    index_definitions,
+    view_definition,
+)
 from b44_assets.schema.online_ddl import trusted
 from b44_assets.schema.unbuilt import cause_in_rows, noted_obstacles
 from b44_assets.schema.views import differences, last_refresh
@@ -304,13 +312,23 @@ def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, no
         )
         refreshed_at = last_refresh(conn, spec.name)
         changed = refreshed_at is not None and any(
-            _changed_since(conn, table.name, refreshed_at)
-            for table in session.catalog.of(Kind.TABLE)
-            if table.name in spec.depends
+            _changed_since(conn, table, refreshed_at) for table in _tables_read(session.catalog, spec)
         )
         obstacle = "; ".join(noted_obstacles(conn, [spec.name], since=refreshed_at))
     age = now - refreshed_at if refreshed_at else None
     return ViewFresh(spec.name, bool(populated), refreshed_at, changed, age, max_age, obstacle)
+
+
+def _tables_read(catalog: Catalog, view: Spec) -> tuple[str, ...]:
+    """The tables that a view reads, also by way of plain views."""
+    plain = {spec.name: spec for spec in catalog.of(Kind.VIEW) if not view_definition(spec).materialized}
+    read = set(view.depends)
+    todo = [*view.depends]
+    while todo:
+        if (other := plain.get(todo.pop())) is not None:
+            todo += [name for name in other.depends if name not in read]
+            read.update(other.depends)
+    return tuple(table.name for table in catalog.of(Kind.TABLE) if table.name in read)
 
 
 def _changed_since(conn: Connection, table: str, moment: datetime) -> bool:

@@ -36,9 +36,25 @@ def describe(session: Session, table: str) -> TableDescription:
         return describe_on(conn, table)
 
 
+def columns_described(session: Session, relation: str) -> tuple[ColumnDescription, ...]:
+    """Describes the columns of a table or view of schema public."""
+    with session.connection(f"describe {relation}") as conn:
+        return _columns(conn, relation)
+
+
 def describe_on(conn: Connection, table: str) -> TableDescription:
     """As `describe`, on a connection that is there already."""
-    columns = conn.execute(
+    rows = scalar(conn, sql.SQL("select count(*) from public.{}").format(sql.Identifier(table)))
+    size = scalar(
+        conn,
+        "select coalesce(sum(pg_total_relation_size(relid)), 0)::bigint from pg_partition_tree(to_regclass(%s))",
+        (f"public.{table}",),
+    ) or scalar(conn, "select pg_total_relation_size(to_regclass(%s))", (f"public.{table}",))
+    return TableDescription(table, _columns(conn, table), rows, size)
+
+
+def _columns(conn: Connection, relation: str) -> tuple[ColumnDescription, ...]:
+    rows = conn.execute(
         """
         select a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
                exists (select from pg_index i where i.indrelid = a.attrelid and i.indisunique and i.indpred is null
@@ -48,12 +64,6 @@ def describe_on(conn: Connection, table: str) -> TableDescription:
          where a.attrelid = to_regclass(%s) and a.attnum > 0 and not a.attisdropped
          order by a.attnum
         """,
-        (f"public.{table}",),
+        (f"public.{relation}",),
     ).fetchall()
-    rows = scalar(conn, sql.SQL("select count(*) from public.{}").format(sql.Identifier(table)))
-    size = scalar(
-        conn,
-        "select coalesce(sum(pg_total_relation_size(relid)), 0)::bigint from pg_partition_tree(to_regclass(%s))",
-        (f"public.{table}",),
-    ) or scalar(conn, "select pg_total_relation_size(to_regclass(%s))", (f"public.{table}",))
-    return TableDescription(table, tuple(ColumnDescription(*row) for row in columns), rows, size)
+    return tuple(ColumnDescription(*row) for row in rows)

@@ -19,6 +19,7 @@ from b44_assets.catalog import (
     Spec,
     constraint_definitions,
     index_definitions,
+    row_security,
     view_definition,
 )
 from b44_assets.errors import DatabaseError
@@ -108,9 +109,38 @@ def need_room(session: Session, names: Iterable[str] | None = None) -> None:
         if is_finished(conn):
             specs = [spec for spec in specs if not spec.name.startswith("migration/")]
         faults = _missing_rights(conn, _schemas(specs))
+        faults = faults or _roles_in_the_way(conn, specs)
         faults = faults or [*_obstacles(conn, _relations(specs)), *_routines_in_the_way(conn, specs)]
     if faults:
         raise DatabaseError(f"the target cannot take the migration: {'; '.join(faults)} (nothing was made or changed)")
+
+
+def _roles_in_the_way(conn: Connection, specs: list[Spec]) -> list[str]:
+    """Roles that are missing and cannot be made, and row security that would hide rows from this role."""
+    row = conn.execute(
+        "select quote_ident(rolname), rolsuper or rolcreaterole, rolsuper or rolbypassrls from pg_roles where rolname = current_user"
+    ).fetchone()
+    assert row is not None
+    user, makes_roles, sees_all = row
+    roles = [spec.name for spec in specs if spec.kind is Kind.ROLE]
+    found = conn.execute(
+        "select quote_ident(name) from unnest(%s::text[]) name where not exists (select from pg_roles where rolname = name)",
+        (roles,),
+    ).fetchall()
+    faults: list[str] = []
+    if found and not makes_roles:
+        missing = ", ".join(name for (name,) in found)
+        faults.append(
+            f"user {user} may not make the roles {missing}: have a superuser run"
+            f" {'; '.join(f'CREATE ROLE {name}' for (name,) in found)}, or ALTER ROLE {user} CREATEROLE"
+        )
+    forced = [spec.options["on"] for spec in specs if spec.kind is Kind.POLICY and row_security(spec).forced]
+    if forced and not sees_all:
+        faults.append(
+            f"row security of {', '.join(forced)} is forced on its owner, and would hide rows from user {user}:"
+            f" have a superuser run ALTER ROLE {user} BYPASSRLS, or leave out FORCE ROW LEVEL SECURITY"
+        )
+    return faults
 
 
 def _schemas(specs: Iterable[Spec]) -> list[str]:
@@ -141,7 +171,7 @@ def _made_by(spec: Spec) -> Iterator[_Relation]:
                 yield _Relation("public", constraint.name, "iI", constraint.table)
     elif kind is Kind.VIEW:
         definition = view_definition(spec)
-        yield _Relation("public", definition.name, "m")
+        yield _Relation("public", definition.name, "m" if definition.materialized else "v")
         yield from _indexes(definition.indexes)
 
 

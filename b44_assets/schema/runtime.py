@@ -23,6 +23,8 @@ _ROUTINE = re.compile(r"create\s+(?:or\s+replace\s+)?(?:function|procedure)\s+(\
 _RELATION = re.compile(
     r"create\s+(?:unlogged\s+|or\s+replace\s+)?(?:table|view)\s+(?:if\s+not\s+exists\s+)?(\w+)\.(\w+)", re.IGNORECASE
 )
+_FORM = "names:"
+"""What a digest of objects begins with that is the same in a database that was restored."""
 _STATE = ("b44/schema", "b44/migration_state")
 
 
@@ -100,7 +102,8 @@ def public_functions(catalog: Catalog) -> frozenset[str]:
 def runtime_drift(conn: Connection, session: Session) -> str | None:
     """Tell in a line what differs between the program's own objects and what was installed; None where nothing does."""
     installed = _installed(conn)
-    if installed is None or installed[1] == _made(conn, session, over=True)[0]:
+    if installed is None or not installed[1].startswith(_FORM) or installed[1] == _made(conn, session, over=True)[0]:
+        # An earlier version noted it otherwise: by numbers that another database has not.
         return None
     return "functions or tables of schema b44 were changed by hand (b44 migrate makes them anew)"
 
@@ -140,15 +143,20 @@ def _digest_of_objects(conn: Connection, specs: Iterable[Spec]) -> str:
     texts = [statement.text for spec in specs for statement in spec.statements]
     routines = {f"{match[1] or 'public.'}{match[2]}" for text in texts for match in _ROUTINE.finditer(text)}
     relations = {f"{match[1]}.{match[2]}" for text in texts for match in _RELATION.finditer(text)}
-    return scalar(
+    digest: str = scalar(
         conn,
         """
         select md5(concat(
-          (select string_agg(concat(p::text, obj_description(p.oid, 'pg_proc')), ' ' order by p.oid) from pg_proc p
-            join pg_namespace n on n.oid = p.pronamespace and format('%%s.%%s', n.nspname, p.proname) = any(%(routines)s)),
-          (select string_agg(concat_ws(' ', r.name, a.attname, a.atttypid, a.attnotnull), ' ' order by r.name, a.attnum)
+          (select string_agg(concat_ws(' ', pg_get_functiondef(p.oid), obj_description(p.oid, 'pg_proc'),
+                    (select string_agg(a::text, ',' order by a::text) from unnest(p.proacl) a)), ' ' order by p.oid::regprocedure::text)
+             from pg_proc p
+             join pg_namespace n on n.oid = p.pronamespace and format('%%s.%%s', n.nspname, p.proname) = any(%(routines)s)
+            where p.prokind in ('f', 'p')),
+          (select string_agg(concat_ws(' ', r.name, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull), ' '
+                    order by r.name, a.attname)
              from unnest(%(relations)s::text[]) r (name)
              left join pg_attribute a on a.attrelid = to_regclass(r.name) and a.attnum > 0 and not a.attisdropped)))
         """,
         {"routines": sorted(routines), "relations": sorted(relations)},
     )
+    return _FORM + digest

@@ -18,6 +18,7 @@ from psycopg import sql
 from b44_assets.catalog import IndexDefinition, Spec, ViewDefinition, view_definition
 from b44_assets.errors import DatabaseError
 from b44_assets.failpoints import failpoint
+from b44_assets.schema.dependent_views import Access, set_aside
 from b44_assets.schema.indexes import Form, create_index, form_of
 from b44_assets.schema.online_ddl import (
     SchemaChange,
@@ -102,7 +103,7 @@ def _apply(session: Session, conn: Connection, spec: Spec, definition: ViewDefin
             index.name: _settle_index(session, conn, spec, index, wanted.indexes[index.name])
             for index in definition.indexes
         }
-        _settle_comments(session, conn, spec, definition, wanted.comments)
+        settle_comments(session, conn, spec, definition, wanted.comments)
         populated = scalar(conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{name}",))
         try:
             differs = not populated or bool(differences(conn, name, definition.query))
@@ -211,10 +212,10 @@ def _wanted(conn: Connection, schema: str, spec: Spec, definition: ViewDefinitio
     for comment in definition.comments:
         run(conn, spec, comment.line, comment.text)
     query = scalar(conn, "select pg_get_viewdef(to_regclass(%s), true)", (f"{schema}.{definition.name}",))
-    return _Wanted(query, indexes, _comments(conn, schema, definition.name))
+    return _Wanted(query, indexes, comments_on(conn, schema, definition.name))
 
 
-def _comments(conn: Connection, schema: str, name: str) -> dict[tuple[str, str], str]:
+def comments_on(conn: Connection, schema: str, name: str) -> dict[tuple[str, str], str]:
     """Comments on a view, its columns and its indexes, by relation and column."""
     rows = conn.execute(
         """
@@ -264,6 +265,12 @@ def _replace(session: Session, conn: Connection, spec: Spec, definition: ViewDef
     _build(session, conn, spec, definition, new)
 
     def swap(conn: Connection) -> None:
+        access = Access.of(conn, definition.name)
+        with set_aside(session, conn, spec):
+            exchange(conn)
+            access.give_back(conn)
+
+    def exchange(conn: Connection) -> None:
         conn.execute(drop.format(sql.Identifier("public", definition.name)))
         rename = sql.SQL("alter {} {} rename to {}")
         conn.execute(
@@ -280,11 +287,11 @@ def _replace(session: Session, conn: Connection, spec: Spec, definition: ViewDef
         raise fault(spec, definition.statement.line, error) from error
 
 
-def _settle_comments(
+def settle_comments(
     session: Session, conn: Connection, spec: Spec, definition: ViewDefinition, wanted: Mapping[tuple[str, str], str]
 ) -> None:
     """Sets the comments that differ from the file; takes away what an earlier version has noted in one."""
-    found = _comments(conn, "public", definition.name)
+    found = comments_on(conn, "public", definition.name)
     own = definition.name, ""
 
     def comment(conn: Connection) -> None:

@@ -14,8 +14,11 @@ import psycopg
 import pytest
 
 from b44_assets.backup.encryption import Key
+from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.orchestration.code_location import build_definitions
+from b44_assets.schema.drift import schema_drift
+from b44_assets.session import Session
 from tests.acceptance.conftest import SHOP as APP
 from tests.acceptance.conftest import App as Shop
 from tests.acceptance.support import REPOSITORY, Command, rows, value
@@ -50,13 +53,61 @@ def test_all_that_the_folder_describes_is_there_and_nothing_of_another_app(shop:
         for (name,) in rows(
             shop.url,
             "select relname from pg_class c where relnamespace = 'public'::regnamespace and not relispartition"
-            " and relkind in ('r', 'p', 'm')",
+            " and relkind in ('r', 'p', 'm', 'v')",
         )
     }
-    assert relations == {*TABLES, "product_ratings"}
+    assert relations == {*TABLES, "product_ratings", "open_purchases"}
     for index in ("idx_purchases_customer", "idx_order_lines_product", "idx_products_parent"):
         assert value(shop.url, "select indisvalid from pg_index where indexrelid = to_regclass(%s)", index) is True
     assert value(shop.url, "select count(*) from pg_constraint where conname ~ '^fk_' and conparentid = 0") == 5
+
+
+CLERK = "set role shop_clerk"
+
+
+def test_a_clerk_sees_and_does_what_the_files_say(shop: Shop) -> None:
+    assert value(shop.url, "select count(*) from purchases where stage = 'returned'") == 1
+    with psycopg.connect(shop.copy(), autocommit=True) as conn:
+        conn.execute(CLERK)
+        returned = conn.execute("select count(*), count(*) filter (where stage = 'returned') from purchases").fetchone()
+        assert returned == (6, 0)
+        for forbidden in (
+            "select email from customers",
+            "update purchases set stage = 'returned' where stage = 'paid'",
+            "delete from purchases",
+            "select from purchases_2025_12",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(forbidden.encode())
+        assert conn.execute("select count(*) from open_purchases").fetchone() == (5,)
+        assert conn.execute("update purchases set stage = 'shipped' where stage = 'paid'").rowcount == 4
+        assert conn.execute("select count(*) from open_purchases").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("revoke update (stage) on purchases from shop_clerk", "GRANT UPDATE (stage) ON TABLE purchases TO shop_clerk"),
+        ("alter table reviews owner to shop_clerk", "table reviews belongs to shop_clerk, the others to"),
+        ("drop policy purchases_sent on purchases", "policy purchases.purchases_sent is missing"),
+        ("alter table purchases disable row level security", "table purchases: row-level security is false, sql/ says true"),
+        ("alter table purchases_default disable row level security", "partition purchases_default is without"),
+        ("create or replace view open_purchases as select id, purchased_at, total_cents, ''::text as full_name from purchases",
+         "table open_purchases: options is nothing, sql/ says security_invoker=true; table open_purchases: query is"),
+    ],
+)  # fmt: skip
+@pytest.mark.long
+def test_what_somebody_changes_of_roles_policies_owners_and_views_is_found(
+    shop: Shop, statement: str, said: str
+) -> None:
+    url = shop.copy()
+    session = Session(url, load_catalog(APP / "sql"))
+    assert schema_drift(session).passed
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(statement.encode())
+    verdict = schema_drift(session)
+    assert (verdict.passed, verdict.only_restricting) == (False, False)
+    assert said in verdict.explain()
 
 
 def test_a_changed_value_is_found_and_a_row_of_the_table_s_own_file_is_no_record(shop: Shop) -> None:
@@ -65,10 +116,12 @@ def test_a_changed_value_is_found_and_a_row_of_the_table_s_own_file_is_no_record
         conn.execute("delete from customers where handle = 'counter'")
         assert shop.b44.on(url)("verify").status == 0
         conn.execute('update order_lines set quantity = quantity + 1 where "order" = 2')
+        conn.execute("revoke select on order_lines from shop_clerk")
     result = shop.b44.on(url)("verify")
     assert result.status == 1
     assert "order_lines content_parity" in result.err
     assert "differs in quantity" in result.err
+    assert "GRANT SELECT ON TABLE order_lines TO shop_clerk" in result.err
 
 
 def test_rules_hold_for_the_application_and_let_the_migration_by(shop: Shop) -> None:
@@ -146,6 +199,10 @@ def test_a_backup_is_restored_and_the_migration_is_finished(shop: Shop, tmp_path
     assert on("restore", "latest", "--into", other).status == 0
     bill = 'select purchase_id, "order", product_id, quantity from order_lines order by 1, 2'
     assert rows(other, bill) == rows(url, bill) != []
+    assert schema_drift(Session(other, load_catalog(APP / "sql"))).passed
+    with psycopg.connect(other) as conn:
+        conn.execute(CLERK)
+        assert conn.execute("select count(*) from purchases").fetchone() == (6,)
     assert on("finish", "--accept-quarantine", "--yes").status == 0
     assert value(url, "select to_regnamespace('migration') is null and to_regnamespace('base44') is null")
     result = on("verify", "--json")
@@ -174,7 +231,9 @@ def test_its_assets_checks_and_months_are_those_of_its_files(tmp_path: Path) -> 
     definitions = definitions_of(APP / "sql", tmp_path)
     dg.Definitions.validate_loadable(definitions)
     specs = {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
-    files = {path.stem for path in (APP / "sql").glob("*/*.sql") if path.parent.name not in ("mappings", "queries")}
+    files = {
+        path.stem for path in (APP / "sql").glob("*/*.sql") if path.parent.name not in ("mappings", "checks", "queries")
+    }
     assert files <= specs.keys()
     assert {f"base44/{name}" for name in (*TABLES, "other_entities")} == {
         key for key in specs if key.startswith("base44/")
@@ -192,6 +251,13 @@ def test_its_assets_checks_and_months_are_those_of_its_files(tmp_path: Path) -> 
     for table in TABLES:
         assert {(table, "row_parity"), (table, "content_parity"), (table, "foreign_keys_hold")} <= checks
     assert ("purchases", "ids_unique") in checks
+    assert {name for asset, name in checks if asset == "open_purchases"} == set()
+    assert ("products", "variants_of_products") in checks
+    assert {dep.asset_key.to_user_string() for dep in specs["shop_clerk"].deps} >= {
+        "purchases_policies",
+        "open_purchases",
+    }
+    assert [specs[name].group_name for name in ("shop_clerk", "purchases_policies")] == ["roles", "policies"]
     assert definitions.resolve_job_def("migrate_everything").asset_layer.asset_graph.get_all_asset_keys()
 
 

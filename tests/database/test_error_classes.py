@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -54,6 +55,24 @@ from b44_assets.postgres.error_classes import FaultClass, backoff, classify, con
 )
 def test_a_sqlstate_tells_what_can_be_done(code: str, expected: FaultClass) -> None:
     assert classify(errors.lookup(code)("as the server would")) is expected
+
+
+def test_two_who_change_the_same_object_at_once_may_try_again(database: str) -> None:
+    with (
+        psycopg.connect(database) as one,
+        psycopg.connect(database, autocommit=True) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        other.execute("create table goods ()")
+        pid = other.info.backend_pid
+        one.execute("grant select on goods to public")
+        waiting = pool.submit(other.execute, "grant insert on goods to public")
+        while not one.execute("select 1 from pg_locks where not granted and pid = %s", (pid,)).fetchone():
+            pass
+        one.commit()
+        with pytest.raises(psycopg.Error) as caught:
+            waiting.result()
+    assert classify(caught.value) is FaultClass.TRANSIENT
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from b44_assets.catalog import (
     UniqueSuffix,
     load_catalog,
     split_statements,
+    view_definition,
 )
 from b44_assets.config.quantities import EARLIEST_MONTH, period_text
 from b44_assets.errors import CatalogError
@@ -661,3 +662,94 @@ def test_any_period_from_1970_to_now_can_be_a_table_s_first(
     (path / "tables" / "posts.sql").write_text(text)
     first = day.replace(day=1) if unit == "month" else day.replace(month=1, day=1)
     assert load_catalog(path).table("posts").period == Period(unit, "a", first)
+
+
+# Roles, policies, views
+
+
+CREATED = (
+    "do $$ begin\n  if not exists (select from pg_roles where rolname = 'clerk') then\n    create role clerk nologin;\n"
+    "  end if;\nend $$;\n"
+)
+ENABLED = "alter table posts enable row level security;\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("roles__clerk", "-- R.\ncreate role clerk;", "roles/clerk.sql:2: expected 'do $$ begin if not exists"),
+        ("roles__other", f"-- R.\n{CREATED}", "roles/other.sql:2: the role is clerk, the file other"),
+        ("roles__clerk", "-- R.\n" + CREATED.replace("'clerk'", "'x'"), "roles/clerk.sql:2: the condition must be"),
+        ("roles__clerk", f"-- R.\n{CREATED}create table x ();", "roles/clerk.sql:7: expected grant, revoke"),
+        ("roles__clerk", f"-- R.\n{CREATED}alter role clerk password 'x';", "roles/clerk.sql:7: a password has no place"),
+        ("roles__clerk", "-- R.\n" + CREATED.replace("nologin", "login password 'x'"), "roles/clerk.sql:2: a password has"),
+        ("roles__clerk", f"-- R.\n{CREATED}grant select\n  on posts to clerk;",
+         "roles/clerk.sql:8: names posts, but its header 'depends' does not name posts"),
+        ("roles__clerk", f"-- R.\n{CREATED}alter table posts owner to clerk;", "roles/clerk.sql:7: names posts"),
+        ("roles__clerk", f"-- R.\n{CREATED}grant execute on function tag(text) to clerk;",
+         "roles/clerk.sql:7: names tag, but its header 'depends' does not name tag_functions"),
+        ("policies__posts_policies", f"-- P.\n{ENABLED}", "policies/posts_policies.sql:1: policies need a header 'on'"),
+        ("policies__posts_policies", "-- P.\n-- on: aaa\nselect 1;", "policies/posts_policies.sql:2: aaa is no table"),
+        ("policies__posts_policies", "-- P.\n-- on: posts\ncreate policy p on posts;",
+         "policies/posts_policies.sql:1: policies are in force only after 'alter table posts enable"),
+        ("policies__posts_policies", f"-- P.\n-- on: posts\n{ENABLED}create policy p on users;",
+         "policies/posts_policies.sql:4: is about users, the file about posts"),
+        ("policies__posts_policies", f"-- P.\n-- on: posts\n{ENABLED}create policy p on posts;\ndrop policy if exists p on posts;",
+         "policies/posts_policies.sql:5: p is dropped after it was made"),
+        ("policies__posts_policies", f"-- P.\n-- on: posts\n{ENABLED}create policy p on posts;\ncreate policy p on posts;",
+         "policies/posts_policies.sql:5: p stands there twice"),
+        ("policies__posts_policies", f"-- P.\n-- on: posts\n{ENABLED}alter table posts disable row level security;",
+         "policies/posts_policies.sql:4: expected 'alter table"),
+        ("views__aaa", "-- V.\ncreate view bbb as select 1;", "views/aaa.sql:2: the view is bbb, the file aaa"),
+        ("views__aaa", "-- V.\ncreate view aaa as select 1;\ncreate index i on aaa (a);", "views/aaa.sql:3: expected 'comment on"),
+        ("views__aaa", "-- V.\ncreate recursive view aaa as select 1;", "views/aaa.sql:2: expected 'create materialized view"),
+        ("views__aaa", "-- V.\ncreate or replace view aaa as select 1 from posts;", "views/aaa.sql:2: reads posts"),
+    ],
+)  # fmt: skip
+def test_a_file_of_a_role_a_policy_or_a_view_of_another_form_is_refused_with_its_line(
+    tmp_path: Path, name: str, text: str, expected: str
+) -> None:
+    folder(
+        tmp_path,
+        functions__tag_functions="-- Tags.\ncreate or replace function tag(text) returns text language sql return $1;\n",
+        **{name: text},
+    )
+    assert complaint(tmp_path).startswith(expected)
+
+
+def test_a_policy_comes_after_its_role_by_hand_and_a_role_s_rights_after_the_policies_in_a_migration(
+    tmp_path: Path,
+) -> None:
+    folder(
+        tmp_path,
+        roles__clerk=f"-- R.\n-- depends: posts\n{CREATED}grant select on posts to clerk;\n",
+        roles__reader="-- R.\n" + CREATED.replace("clerk", "reader") + "grant select on ALL tables in schema public to reader;\n",
+        policies__posts_policies=f"-- P.\n-- on: posts\n-- depends: clerk\n{ENABLED}"
+        "drop policy if exists p on posts;\ncreate policy p on posts to clerk using (true);\n",
+    )  # fmt: skip
+    catalog = load_catalog(tmp_path)
+    files = {spec.name: spec for spec in catalog.specs if spec.kind is not Kind.MAPPING}
+    order = list(files)
+    assert order.index("posts") < order.index("clerk") < order.index("posts_policies")
+    assert catalog.upstream(files["posts_policies"]) == ("posts",)
+    assert catalog.upstream(files["clerk"]) == ("posts", "posts_policies")
+    assert set(files["reader"].depends) == {"tag_functions", "users", "posts", "aaa"}
+    assert catalog.roles_of(files["posts_policies"]) == (files["clerk"],)
+
+
+@pytest.mark.parametrize(
+    ("head", "kept"),
+    [
+        ("", ""),
+        (" (one, two)", "(one, two)"),
+        ("\n  with (security_invoker = true, security_barrier)\n", "with (security_invoker = true, security_barrier)"),
+        (" (one, two) with (security_invoker)", "(one, two) with (security_invoker)"),
+    ],
+)
+def test_a_plain_view_is_taken_apart(tmp_path: Path, head: str, kept: str) -> None:
+    text = f"create or replace view aaa{head} as select 1 as a, 2 as b from posts;\ncomment on view aaa is 'x';\n"
+    folder(tmp_path, views__aaa=f"-- V.\n-- depends: posts\n{text}")
+    (spec,) = load_catalog(tmp_path).of(Kind.VIEW)
+    view = view_definition(spec)
+    assert (view.materialized, view.head, view.indexes, len(view.comments)) == (False, kept, (), 1)
+    assert view.query == "select 1 as a, 2 as b from posts"

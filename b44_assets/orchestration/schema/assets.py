@@ -8,16 +8,18 @@ import dagster as dg
 from b44_assets.catalog import Catalog, Kind, Spec
 from b44_assets.maintenance.index_maintenance import analyze
 from b44_assets.orchestration.common import OWNERS, key_of, spec_of
-from b44_assets.orchestration.metadata import of_table
+from b44_assets.orchestration.metadata import of_columns, of_table
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.schema.jobs import MANAGE_PARTITIONS, REFRESH_VIEWS
 from b44_assets.orchestration.schema.metadata import of_change, of_partitions
 from b44_assets.schema.apply import apply, ensure_tables
 from b44_assets.schema.build import ON_A_TABLE
 from b44_assets.schema.health import view_fresh
-from b44_assets.schema.introspection import describe
+from b44_assets.schema.introspection import columns_described, describe
 from b44_assets.schema.online_ddl import SchemaChange
 from b44_assets.schema.partitions import apply_partitions
+from b44_assets.schema.plain_views import apply_plain_view
+from b44_assets.schema.roles import apply_role
 from b44_assets.schema.runtime import runtime_digest
 from b44_assets.schema.views import apply_view, refresh
 
@@ -33,13 +35,15 @@ def build_assets(catalog: Catalog) -> list[dg.AssetsDefinition]:
         *([_functions(functions)] if (functions := catalog.of(Kind.FUNCTION)) else []),
         *(_plain_table(spec) for spec in catalog.of(Kind.TABLE) if spec.name not in catalog.mappings),
         *(_partition_set(spec) for spec in catalog.of(Kind.PARTITION)),
-        *(_schema_of(table, schema_on(catalog, table)) for table in tables),
-        *(_view(spec) for spec in catalog.of(Kind.VIEW)),
+        *(_schema_of(catalog, table, schema_on(catalog, table)) for table in tables),
+        *(_view(spec) for spec in catalog.materialized_views),
+        *(_plain_view(spec) for spec in catalog.of(Kind.VIEW) if spec not in catalog.materialized_views),
+        *([_roles(catalog, roles)] if (roles := catalog.of(Kind.ROLE)) else []),
     ]
 
 
 def schema_on(catalog: Catalog, table: str) -> list[Spec]:
-    """Index groups, constraints and triggers on a table, in the order of the work."""
+    """Index groups, constraints, triggers and policies on a table, in the order of the work."""
     return [spec for kind in ON_A_TABLE for spec in catalog.on(table, kind)]
 
 
@@ -93,10 +97,14 @@ def _functions(specs: Sequence[Spec]) -> dg.AssetsDefinition:
     return functions
 
 
-def _schema_of(table: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
+def _asset_specs(catalog: Catalog, specs: Sequence[Spec]) -> list[dg.AssetSpec]:
+    return [dg.AssetSpec(**spec_of(spec, deps=[key_of(name) for name in catalog.upstream(spec)])) for spec in specs]
+
+
+def _schema_of(catalog: Catalog, table: str, specs: Sequence[Spec]) -> dg.AssetsDefinition:
     """What stands on one table, each file an asset, in one step."""
 
-    @dg.multi_asset(name=f"{table}_schema", specs=[dg.AssetSpec(**spec_of(spec)) for spec in specs], can_subset=True)
+    @dg.multi_asset(name=f"{table}_schema", specs=_asset_specs(catalog, specs), can_subset=True)
     def schema(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.MaterializeResult[Any]]:
@@ -155,6 +163,38 @@ def _view(spec: Spec) -> dg.AssetsDefinition:
         return dg.MaterializeResult(metadata=facts)
 
     return dg.asset(**spec_of(spec, freshness_policy=REFRESH_VIEWS.freshness))(view)
+
+
+def _plain_view(spec: Spec) -> dg.AssetsDefinition:
+    """A view without rows of its own."""
+
+    def view(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
+        with migration.installed_session(context) as session:
+            ensure_tables(session, spec.depends)
+            done = apply_plain_view(session, spec)
+            facts = of_change(done) | of_columns(spec.name, columns_described(session, spec.name))
+        _log_change(context, migration, done)
+        return dg.MaterializeResult(metadata=facts)
+
+    return dg.asset(**spec_of(spec))(view)
+
+
+def _roles(catalog: Catalog, specs: Sequence[Spec]) -> dg.AssetsDefinition:
+    """Roles and what they may do, each file an asset, in one step."""
+
+    @dg.multi_asset(name="roles", specs=_asset_specs(catalog, specs), can_subset=True)
+    def roles(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        with migration.installed_session(context) as session:
+            for spec in specs:
+                if key_of(spec.name) in context.selected_asset_keys:
+                    ensure_tables(session, spec.depends)
+                    done = apply_role(session, spec)
+                    _log_change(context, migration, done)
+                    yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata=of_change(done))
+
+    return roles
 
 
 def _plain_table(spec: Spec) -> dg.AssetsDefinition:

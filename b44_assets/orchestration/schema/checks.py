@@ -47,7 +47,7 @@ def build_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
             [
                 *(check for spec in catalog.of(Kind.TABLE) for check in _health(catalog, spec.name)),
                 *(_bounds(spec) for spec in catalog.of(Kind.PARTITION)),
-                *(check for spec in catalog.of(Kind.VIEW) for check in _view(spec)),
+                *(check for spec in catalog.materialized_views for check in _view(spec)),
                 *(_rows(catalog, check) for check in catalog.checks.values()),
                 *_whole_schema(catalog),
             ],
@@ -213,13 +213,16 @@ def _rows(catalog: Catalog, check: RowCheck) -> Check:
 
 
 def _whole_schema(catalog: Catalog) -> list[Check]:
-    built = tuple(key_of(spec.name) for spec in catalog.of(Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW))
+    built = tuple(
+        key_of(spec.name) for spec in catalog.of(Kind.CONSTRAINT, Kind.TRIGGER, Kind.POLICY, Kind.VIEW, Kind.ROLE)
+    )
     return [
         Check(
             "schema_drift",
             INDEX_USAGE.key,
-            "Tables, columns, indexes, constraints, triggers, functions and comments are as sql/ says. What the application adds"
-            " is listed; columns, constraints, unique indexes and triggers that it adds to these tables are a warning.",
+            "Tables, columns, indexes, constraints, triggers, policies, views, functions, comments, owners and privileges are as"
+            " sql/ says. What the application adds is listed; columns, constraints, unique indexes, triggers and policies that it adds"
+            " to these tables, and what roles of sql/ may do beyond it, are a warning.",
             schema_drift,
             of_drift,
             warns=lambda verdict: verdict.only_restricting,

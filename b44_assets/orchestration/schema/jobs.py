@@ -29,7 +29,7 @@ MANAGE_PARTITIONS = ScheduledJob(
     overdue_after=timedelta(days=32),
 )
 SCHEDULED: tuple[tuple[ScheduledJob, Callable[[Catalog], Iterable[Spec]]], ...] = (
-    (REFRESH_VIEWS, lambda catalog: catalog.of(Kind.VIEW)),
+    (REFRESH_VIEWS, lambda catalog: catalog.materialized_views),
     (MANAGE_PARTITIONS, lambda catalog: catalog.of(Kind.PARTITION)),
 )
 """Each with the files whose assets it refreshes."""
@@ -53,7 +53,8 @@ def build_jobs(catalog: Catalog, runtime: tuple[dg.AssetKey, ...]) -> dict[str, 
             ),
         ),
         description="Everything but the records: the migration's own tables, functions, empty tables, partitions,"
-        " indexes, constraints, triggers and views. Tables themselves count as materialized only once their records are in.",
+        " indexes, constraints, triggers, policies, views and roles. Tables themselves count as materialized only once their"
+        " records are in.",
         tags=MAINTENANCE_TAGS,
     )
     scheduled = [job.of(key_of(spec.name) for spec in refreshed(catalog)) for job, refreshed in SCHEDULED]

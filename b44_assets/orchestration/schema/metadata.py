@@ -163,6 +163,9 @@ def of_drift(verdict: SchemaDrift) -> dict[str, Any]:
         "different": len(verdict.differences),
         "not_in_sql": len(verdict.restricting) + len(verdict.foreign),
         **named_lists(
-            differences=verdict.differences, added_to_tables=verdict.restricting, of_the_application=verdict.foreign
+            differences=verdict.differences,
+            added_to_tables=verdict.restricting,
+            privileges_beyond=verdict.excess,
+            of_the_application=verdict.foreign,
         ),
     }

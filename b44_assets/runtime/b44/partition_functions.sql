@@ -274,7 +274,8 @@ begin
 end
 $$;
 
--- What LIKE leaves out: owner, storage settings, targets of statistics, triggers for TRUNCATE.
+-- What LIKE leaves out: owner, row security, storage settings, targets of statistics, triggers for TRUNCATE. Policies are those of
+-- the table, by which rows are read through it; who reads a partition itself, and is not the owner, then sees none.
 create or replace function b44.adopt_settings(parent regclass, default_partition regclass, partition regclass) returns void
 language plpgsql
 set search_path = public, pg_temp
@@ -286,6 +287,10 @@ begin
     select format('alter table %s owner to %I', partition, pg_get_userbyid(p.relowner)) as statement
       from pg_class p join pg_class t on t.oid = partition
      where p.oid = parent and p.relowner <> t.relowner
+    union all
+    select format('alter table %s %s row level security', partition, s.switch)
+      from pg_class p, lateral (values ('enable', p.relrowsecurity), ('force', p.relforcerowsecurity)) s(switch, is_on)
+     where p.oid = parent and s.is_on
     union all
     select format('alter table %s set (%s)', partition,
                   string_agg(o.prefix || format('%I = %L', o.option_name, o.option_value), ', '))

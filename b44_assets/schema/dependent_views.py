@@ -1,0 +1,119 @@
+"""Views that stand on a view which has to go for a moment: set aside, and made again from their files.
+
+What belongs here: finding them, and what they and a replaced view were granted. What does not: what a view should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from b44_assets.catalog import Kind, Spec
+from b44_assets.errors import DatabaseError
+from b44_assets.schema.online_ddl import run, trusted
+from b44_assets.session import Connection, Session, scalar
+
+_STANDING = """
+    with recursive standing (oid, depth) as (
+      select to_regclass(%(name)s)::oid, 0
+       union
+      select r.ev_class, s.depth + 1
+        from standing s
+        join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = s.oid and d.classid = 'pg_rewrite'::regclass
+        join pg_rewrite r on r.oid = d.objid and r.ev_class <> s.oid
+    )
+    select n.nspname = 'public', c.relname, c.oid::regclass::text, c.relkind = 'm'
+      from (select oid, max(depth) as depth from standing group by oid) s
+      join pg_class c using (oid)
+      join pg_namespace n on n.oid = c.relnamespace
+     where s.depth > 0
+     order by s.depth desc, c.relname
+"""
+_GRANTED = """
+    select format('grant %%s%%s on public.%%I to %%s%%s', g.privilege_type,
+                  case when a.part is not null then format(' (%%I)', a.part) end, c.relname,
+                  case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end,
+                  case when g.is_grantable then ' with grant option' else '' end), a.part
+      from pg_class c
+     cross join lateral (
+       select null::name as part, c.relacl as acl
+        union all
+       select attname, attacl from pg_attribute where attrelid = c.oid and attnum > 0 and not attisdropped
+     ) a
+     cross join aclexplode(a.acl) g
+     where c.oid = to_regclass(%(name)s) and g.grantee <> c.relowner
+     union all
+    select format('alter %%s public.%%I owner to %%I', case c.relkind when 'm' then 'materialized view' else 'view' end,
+                  c.relname, pg_get_userbyid(c.relowner)), null
+      from pg_class c
+     where c.oid = to_regclass(%(name)s) and pg_get_userbyid(c.relowner) <> current_user
+"""
+_COLUMNS = """
+    select attname from pg_attribute where attrelid = to_regclass(%(name)s) and attnum > 0 and not attisdropped
+"""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who owns a view and who may do what with it.
+
+    Attributes:
+        name: The view.
+        statements: What gives it back to one that was made anew, each with the column that it is about.
+    """
+
+    name: str
+    statements: tuple[tuple[str, str | None], ...]
+
+    @classmethod
+    def of(cls, conn: Connection, name: str) -> Access:
+        """As it is now."""
+        return cls(name, tuple(conn.execute(_GRANTED, {"name": f"public.{name}"}).fetchall()))
+
+    def give_back(self, conn: Connection) -> None:
+        """Grants all of it again, but for columns that are gone."""
+        columns = {row[0] for row in conn.execute(_COLUMNS, {"name": f"public.{self.name}"})}
+        for statement, column in self.statements:
+            if column is None or column in columns:
+                conn.execute(trusted(statement))
+
+
+@contextmanager
+def set_aside(session: Session, conn: Connection, spec: Spec) -> Generator[None]:
+    """Drops the views that stand on a view, and makes them again after the block, with what they were granted.
+
+    Args:
+        session: The run.
+        conn: In a transaction.
+        spec: The view's file.
+
+    Raises:
+        DatabaseError: One of them is none of the folder's; names it. Nothing is dropped then.
+    """
+    files = {one.name: one for one in session.catalog.of(Kind.VIEW)}
+    standing = conn.execute(_STANDING, {"name": f"public.{spec.name}"}).fetchall()
+    if others := [shown for ours, name, shown, _ in standing if not ours or name not in files]:
+        raise DatabaseError(
+            f"{spec.path}:{spec.statements[0].line}: {spec.name} cannot be replaced, since view {others[-1]} stands on it:"
+            f" drop {others[-1]}, migrate, and make it again"
+        )
+    access = [Access.of(conn, name) for _, name, _, _ in standing]
+    for _, name, _, materialized in standing:
+        kind = sql.SQL("materialized view" if materialized else "view")
+        conn.execute(sql.SQL("drop {} {}").format(kind, sql.Identifier("public", name)))
+    yield
+    for kept in reversed(access):
+        _make(conn, files, files[kept.name])
+        kept.give_back(conn)
+
+
+def _make(conn: Connection, files: Mapping[str, Spec], file: Spec) -> None:
+    """Makes a view from its file, and first those that it has come to read and that are not there yet."""
+    for name in file.depends:
+        if name in files and scalar(conn, "select to_regclass(%s) is null", (f"public.{name}",)):
+            _make(conn, files, files[name])
+    for statement in file.statements:
+        run(conn, file, statement.line, statement.text)

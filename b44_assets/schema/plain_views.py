@@ -1,0 +1,103 @@
+"""Plain views brought to what their files say: made, replaced in place, or dropped and made anew with what stands on them."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+from psycopg import errors, sql
+
+from b44_assets.catalog import Spec, ViewDefinition, view_definition
+from b44_assets.errors import DatabaseError
+from b44_assets.schema.dependent_views import Access, set_aside
+from b44_assets.schema.online_ddl import (
+    SchemaChange,
+    change,
+    changing,
+    enduring,
+    fault,
+    in_scratch_schema,
+    run,
+    trusted,
+)
+from b44_assets.schema.views import comments_on, settle_comments
+from b44_assets.session import Connection, Session
+
+
+@enduring
+def apply_plain_view(session: Session, spec: Spec) -> SchemaChange:
+    """Brings a view into the database.
+
+    One whose query has changed is replaced in place where PostgreSQL can; else it is dropped and made anew in the same
+    transaction, and so are the views of the folder that stand on it. Who may read them stays.
+
+    Raises:
+        DatabaseError: The statement fails, a view that is not the folder's stands on one that has to go, or no lock was to
+            be had.
+    """
+    started = time.monotonic()
+    definition = view_definition(spec)
+    name = definition.name
+
+    def wanted(conn: Connection, schema: str) -> tuple[tuple[str, list[str]] | None, dict[tuple[str, str], str]]:
+        run(conn, spec, definition.statement.line, _create(definition, sql.Identifier(schema, name)))
+        for comment in definition.comments:
+            run(conn, spec, comment.line, comment.text)
+        return _found(conn, schema, name), comments_on(conn, schema, name)
+
+    with changing(session, spec, name) as conn:
+        view, comments = in_scratch_schema(session, conn, wanted)
+        found = _found(conn, "public", name)
+        if found is None:
+            outcome = "created"
+            change(session, conn, lambda c: _make(c, spec, definition))
+        elif found != view:
+            outcome = "replaced"
+            change(session, conn, lambda c: _replace(session, c, spec, definition))
+        else:
+            outcome = "unchanged"
+        settle_comments(session, conn, spec, definition, comments)
+    return SchemaChange.of(spec.name, {name: outcome}, started)
+
+
+def _found(conn: Connection, schema: str, name: str) -> tuple[str, list[str]] | None:
+    """A view's query and its options."""
+    return conn.execute(
+        "select pg_get_viewdef(oid, true), array(select o from unnest(reloptions) o where o !~ '^pg_' order by o)"
+        " from pg_class where oid = to_regclass(%s) and relkind = 'v'",
+        (f"{schema}.{name}",),
+    ).fetchone()
+
+
+def _create(definition: ViewDefinition, name: sql.Identifier) -> sql.Composed:
+    head, query = trusted(definition.head).format(), trusted(definition.query).format()
+    return sql.SQL("create or replace view {} {} as {}").format(name, head, query)
+
+
+def _make(conn: Connection, spec: Spec, definition: ViewDefinition) -> None:
+    run(conn, spec, definition.statement.line, _create(definition, sql.Identifier("public", definition.name)))
+
+
+def _replace(session: Session, conn: Connection, spec: Spec, definition: ViewDefinition) -> None:
+    try:
+        with conn.transaction():
+            _make(conn, spec, definition)
+            return
+    except DatabaseError as error:
+        # A column that is gone, has another name or another type.
+        if not isinstance(error.__cause__, errors.InvalidTableDefinition):
+            raise
+    access = Access.of(conn, definition.name)
+    with set_aside(session, conn, spec):
+        try:
+            conn.execute(sql.SQL("drop view {}").format(sql.Identifier("public", definition.name)))
+        except errors.DependentObjectsStillExist as error:
+            raise _depended_on(spec, error) from error
+        _make(conn, spec, definition)
+        access.give_back(conn)
+
+
+def _depended_on(spec: Spec, error: psycopg.Error) -> DatabaseError:
+    said = fault(spec, spec.statements[0].line, error)
+    what = (error.diag.message_detail or "").partition("\n")[0]
+    return DatabaseError(f"{said} ({what}): drop that, migrate, and make it again")
