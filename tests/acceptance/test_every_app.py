@@ -146,8 +146,8 @@ def test_a_month_is_taken_back_and_brought_again(app: App, dagster_storage: str)
     of_month = {name: n for (name, at), n in held.items() if at == month}
     # Of each table one event for the month, with its rows, and one for the table as a whole, with what was taken back.
     reported = (
-        "select coalesce(partition, ''), event like '%%\"taken_back\"%%' from event_logs"
-        " where event like '%%A rollback has taken records back%%' order by id"
+        "select coalesce(partition, ''), event like '%\"taken_back\"%' from event_logs"
+        " where event like '%A rollback has taken records back%' order by id"
     )
     told = rows(dagster_storage, reported)
     result = on("rollback", "--partition", month, "--json")
