@@ -150,7 +150,7 @@ def test_after_a_termination_the_server_is_idle_and_the_months_that_are_in_are_t
         whole = instance.get_latest_materialization_event(POSTS)
         assert whole is not None and whole.asset_materialization is not None
         assert whole.asset_materialization.partition is None
-        assert whole.asset_materialization.metadata["migrated"].value == sum(migrated.said().values())
+        assert whole.asset_materialization.metadata["migrated"].value == sum(migrated.months().values())
         assert migrated.job("delta", RANGE, [POSTS]).success
         agree(migrated)
         assert len(migrated.said()) == 6
