@@ -28,7 +28,7 @@ from b44_assets.config.quantities import DEFAULT_BATCH_SIZE, DEFAULT_STREAMS, Pa
 from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error
 from b44_assets.migration.load import load as load_records
-from b44_assets.migration.plan import settle
+from b44_assets.migration.plan import make_plan
 from b44_assets.migration.staging import StagedExport, stage
 from b44_assets.migration.verification import content_parity, row_parity
 from b44_assets.postgres.embedded import EmbeddedServer
@@ -98,8 +98,8 @@ def measure(embedded: EmbeddedServer, options: argparse.Namespace) -> dict[str, 
     staged = take("stage", lambda: stage(session, mapping, options.export))
     stages["stage"]["rows_per_second"] = round(staged.records / stages["stage"]["seconds"])
     take(YARDSTICK, lambda: _copy_staged(url))
-    settlement = take("settle", lambda: settle(session, mapping))
-    migrated = settlement.to_migrate
+    plan = take("plan", lambda: make_plan(session, mapping))
+    migrated = plan.to_migrate
     take("load", lambda: load_records(session, mapping), migrated)
     rows = take("row parity", lambda: row_parity(session, mapping), migrated)
     content = take("content parity", lambda: content_parity(session, mapping), migrated)

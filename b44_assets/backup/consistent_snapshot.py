@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from psycopg import Connection, errors, sql
 from psycopg.rows import TupleRow
 
-from b44_assets.backup.state import settle, snapshot
+from b44_assets.backup.state import configure_session, snapshot
 from b44_assets.errors import BackupError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.deadline import Deadline
@@ -60,7 +60,7 @@ def standing_still(
 
     Args:
         asker: In autocommit mode; another connection than `holder`.
-        holder: In autocommit mode, made so by `state.settle`.
+        holder: In autocommit mode, made so by `state.configure_session`.
         url: Of the same database, for a third connection if need be.
         looking: Seconds to look for such a moment before one is made.
 
@@ -74,7 +74,7 @@ def standing_still(
         lsn = _look(asker, holder, held, looking)
         if lsn is None:
             with connect(url, application_name="b44 backup", autocommit=True) as locker:
-                settle(locker)
+                configure_session(locker)
                 lsn = _make(locker, holder, held)
         yield lsn
 

@@ -24,7 +24,7 @@ from b44_assets.backup.health import Health
 from b44_assets.backup.model import Backup, BackupKind
 from b44_assets.backup.restoring import schemas_of
 from b44_assets.backup.retention import Expiry
-from b44_assets.backup.state import capture, differences, settle, snapshot
+from b44_assets.backup.state import capture, configure_session, differences, snapshot
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import check, describe, take, take_logical
 from b44_assets.backup.verification import verify
@@ -156,7 +156,7 @@ def archive_schemas(vault: Vault, schemas: Sequence[str], tell: Tell | None = No
 
 def _same_archive(vault: Vault, schemas: Sequence[str]) -> Backup | None:
     with _server(vault) as conn:
-        settle(conn)
+        configure_session(conn)
         server = describe(conn)
         known = [
             backup
@@ -177,12 +177,12 @@ def differences_from(archive: Backup, conn: Connection[TupleRow]) -> list[str]:
 
     Args:
         archive: As of `archive_schemas`.
-        conn: To the database; its session is settled as for a backup.
+        conn: To the database; its session is planned as for a backup.
 
     Returns:
         Each difference in one line.
     """
-    settle(conn)
+    configure_session(conn)
     return differences(archive.state, capture(conn, schemas=schemas_of(archive)))
 
 

@@ -23,7 +23,7 @@ from b44_assets.errors import BackupError
 from b44_assets.postgres.deadline import Deadline
 from b44_assets.wording import plural
 
-# What a session may still set differently, beyond what `connect` settles. A holder of a snapshot may be idle for long.
+# What a session may still set differently, beyond what `connect` sets. A holder of a snapshot may be idle for long.
 _SETTINGS = {
     "search_path": "",
     "lc_monetary": "C",
@@ -70,7 +70,7 @@ from pg_largeobject_metadata
 """)
 
 
-def settle(conn: Connection[TupleRow]) -> None:
+def configure_session(conn: Connection[TupleRow]) -> None:
     """Makes a session as `snapshot` and `capture` need it, for as long as it lasts.
 
     Args:
@@ -94,7 +94,7 @@ def snapshot(
     Without the locks, a table that somebody drops, empties or rewrites afterwards would be empty in the snapshot, too.
 
     Args:
-        conn: In autocommit mode, made so by `settle`.
+        conn: In autocommit mode, made so by `configure_session`.
         without_writers: The locks keep out writers, too; there is no transaction then that has written to a table and has
             not ended.
         deadline: When all locks have to be had; by default each is waited for as long as the session's lock timeout says.
@@ -147,7 +147,7 @@ def capture(
     """Reads what the database holds, in the snapshot of the open transaction.
 
     Args:
-        conn: Made so by `settle`, in a REPEATABLE READ transaction.
+        conn: Made so by `configure_session`, in a REPEATABLE READ transaction.
         lsn: Where the snapshot stands in the WAL, for the state of a physical backup; None for that of a logical one.
             What a physical backup does not hold is left out: the rows of unlogged tables.
         sequences: As `sequences` gave them before the snapshot, for they do not obey it; by default they are read now.
@@ -195,7 +195,7 @@ def read_sequences(
     """Returns how many steps each sequence is past its start, by qualified name; -1 and below for one set back further.
 
     Args:
-        conn: Made so by `settle`.
+        conn: Made so by `configure_session`.
         physical: As in `capture`: whether unlogged ones are left out.
         schemas: Only those of these; by default all.
     """

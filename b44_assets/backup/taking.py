@@ -29,7 +29,7 @@ from b44_assets.backup.manifest import MANIFEST, wal_range
 from b44_assets.backup.model import Backup, BackupKind, SourceState, StoredFile
 from b44_assets.backup.receiving import receiving
 from b44_assets.backup.scratch import scratch
-from b44_assets.backup.state import capture, not_set_back, read_sequences, settle, snapshot
+from b44_assets.backup.state import capture, configure_session, not_set_back, read_sequences, snapshot
 from b44_assets.backup.tools import Login, run, streaming
 from b44_assets.errors import BackupError
 from b44_assets.postgres.clients import shown
@@ -199,7 +199,7 @@ def take_logical(
     kind = BackupKind.LOGICAL if schemas is None else BackupKind.MIGRATION
     with connect(url, application_name="b44 backup", autocommit=True) as conn:
         login = _login(url, conn, pg_bin, tell, to_dump=True)
-        settle(conn)
+        configure_session(conn)
         server = describe(conn)
         with (
             _attempt(catalogue, kind, server.now) as backup_id,
@@ -269,8 +269,8 @@ def take_physical(
         connect(url, application_name="b44 backup", autocommit=True) as holder,
     ):
         login = _login(url, keeper, pg_bin, tell)
-        settle(keeper)
-        settle(holder)
+        configure_session(keeper)
+        configure_session(holder)
         server = describe(keeper)
         _check(keeper, server, kind)
         parent = _parent(catalogue, server) if incremental else None

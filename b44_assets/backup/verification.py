@@ -16,7 +16,7 @@ from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.model import Backup, Proof
 from b44_assets.backup.restoring import RecoveryTarget, Tell, load, recovering, schemas_of, tables_only
 from b44_assets.backup.scratch import Scratch, scratch, serving
-from b44_assets.backup.state import capture, differences, settle, snapshot
+from b44_assets.backup.state import capture, configure_session, differences, snapshot
 from b44_assets.backup.taking import DUMP, ROLES
 from b44_assets.backup.tools import Login, run, server_programs
 from b44_assets.errors import BackupError, BadBackupError
@@ -147,7 +147,7 @@ def _physical(catalogue: Catalogue, backup: Backup, place: Scratch, pg_bin: Path
 
 
 def _compared(conn: psycopg.Connection[tuple[object, ...]], backup: Backup) -> list[str]:
-    settle(conn)
+    configure_session(conn)
     schemas = schemas_of(backup)
     with snapshot(conn, schemas=schemas):
         found = capture(conn, lsn=backup.state.lsn, version=backup.server_version, schemas=schemas)

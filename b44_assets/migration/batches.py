@@ -1,4 +1,4 @@
-"""What a batch does, as functions in the database that a settlement makes for the columns of its table.
+"""What a batch does, as functions in the database that a plan makes for the columns of its table.
 
 `migration.load_<table>` moves a range of positions, with all its books; `migration.complete_<table>` fills columns that
 point into the table itself. The engine and `migrate_<table>_batch` call the same ones. What belongs here: their text. What
@@ -22,13 +22,13 @@ _ARGUMENTS = (
 def create_batch_functions(
     conn: Connection, mapping: TableMapping, period: Period | None, *, updates: bool, corrected: bool
 ) -> None:
-    """Makes both functions anew, for what is settled now.
+    """Makes both functions anew, for what is planned now.
 
     Args:
-        conn: In the transaction of the settlement.
+        conn: In the transaction of the plan.
         mapping: The entity's mapping.
         period: Of the target table.
-        updates: Whether the settlement has records to update.
+        updates: Whether the plan has records to update.
         corrected: Whether it has records that were corrected in quarantine.
 
     Raises:
@@ -67,12 +67,12 @@ class _Writing:
     def __init__(self, conn: Connection, mapping: TableMapping, period: Period | None, columns: list[str]) -> None:
         self._mapping = mapping
         self._columns = columns
-        self._settled = columns_of(conn, "migration", f"{mapping.spec.name}_settled")
+        self._plan = columns_of(conn, "migration", f"{mapping.spec.name}_plan")
         self._period = period
         self._names = {
             "table": sql.Identifier(mapping.spec.name),
             "entity": sql.Literal(mapping.spec.name),
-            "settled": sql.Identifier(f"{mapping.spec.name}_settled"),
+            "planned": sql.Identifier(f"{mapping.spec.name}_plan"),
             "source": sql.Identifier(f"{mapping.spec.name}_source"),
             "key": sql.Identifier(mapping.key),
             "columns": identifiers(columns),
@@ -90,7 +90,7 @@ class _Writing:
         return sql.SQL("t.{} = " + moment).format(sql.Identifier(self._period.column))  # pyright: ignore[reportArgumentType]
 
     def _of_record(self, name: str, kind: str) -> sql.Composable:
-        if name in self._settled:
+        if name in self._plan:
             return sql.Identifier("r", name)
         return sql.SQL("null::" + kind)  # pyright: ignore[reportArgumentType]
 
@@ -104,10 +104,10 @@ class _Writing:
                    coalesce((select jsonb_agg(to_jsonb(c)) from migration.repairs c
                               where c.entity = {entity} and c.base44_id = m.base44_id), '[]'),
                    (select u.data from migration.unmapped u where u.entity = {entity} and u.base44_id = m.base44_id)
-              from migration.{settled} r
+              from migration.{planned} r
               join migration.migrated m on m.entity = {entity} and m.id = r.{key}
               join public.{table} t on t.{key} = m.id and {same_partition}
-             where r.position between b44_first and b44_last and r.fate = 'update' and {checksum} = m.row_checksum
+             where r.position between b44_first and b44_last and r.action = 'update' and {checksum} = m.row_checksum
                for update of t;
             """
         )
@@ -119,7 +119,7 @@ class _Writing:
             update public.{table} set {released} = {expression}
              where {key} = any (array(
                select p.id from migration.replaced p
-                 join migration.{settled} r on r.{key} = p.id and r.position between b44_first and b44_last and r.contested
+                 join migration.{planned} r on r.{key} = p.id and r.position between b44_first and b44_last and r.contested
                 where p.entity = {entity} and p.batch_number = b44_batch));
             """,
             released=sql.Identifier(exchangeable.released),
@@ -142,7 +142,7 @@ class _Writing:
             with records as materialized (
               select s.*, {wide} f.record_checksum, f.last_change,
                      nullif(f.unmapped || coalesce(s.unmapped, '{{}}'), '{{}}') as left_over
-                from migration.{settled} s
+                from migration.{planned} s
                 join migration.{source} f on f.record_number = s.record_number
                where s.position between b44_first and b44_last
             ),
@@ -188,12 +188,12 @@ class _Writing:
             """,
             wide=sql.SQL("").join(sql.SQL("f.{}, ").format(sql.Identifier(name)) for name in mapping.large_columns),
             values=sql.SQL(", ").join(values),
-            inserting=sql.SQL("where r.fate = 'insert'" if updates else ""),
+            inserting=sql.SQL("where r.action = 'insert'" if updates else ""),
             replaced=self._replace(changing) if updates else sql.SQL(""),
             created_at=self._of_record(self._period.column if self._period else "created_at", "timestamptz"),
-            and_written=sql.SQL("and (r.fate = 'insert' or exists (select from rewritten w where w.id = r.{}))").format(
-                self._names["key"]
-            )
+            and_written=sql.SQL(
+                "and (r.action = 'insert' or exists (select from rewritten w where w.id = r.{}))"
+            ).format(self._names["key"])
             if updates
             else sql.SQL(""),
             processed=sql.SQL(
@@ -245,7 +245,7 @@ class _Writing:
         )
 
     def keep_edited(self) -> sql.Composed:
-        """Rows that were edited or deleted since the settlement are as the new system wants them."""
+        """Rows that were edited or deleted since the plan are as the new system wants them."""
         return self._format(
             """
             if kept > 0 then
@@ -255,9 +255,9 @@ class _Writing:
               select {entity}, r.{key}, r.base44_id,
                      case when exists (select from public.{table} t where t.{key} = r.{key}) then 'edited' else 'deleted' end,
                      f.record, r.record_number, b44_generation, b44_run
-                from migration.{settled} r
+                from migration.{planned} r
                 join migration.{source} f on f.record_number = r.record_number
-               where r.position between b44_first and b44_last and r.fate = 'update'
+               where r.position between b44_first and b44_last and r.action = 'update'
                  and not exists (
                    select from migration.replaced p
                     where p.entity = {entity} and p.batch_number = b44_batch and p.id = r.{key})
@@ -289,7 +289,7 @@ class _Writing:
         return self._format(
             """
             update migration.quarantine q set replayed_at = now()
-              from migration.{settled} r
+              from migration.{planned} r
              where q.entity = {entity} and q.replayed_at is null and q.generation <> b44_generation
                and q.base44_id = r.base44_id and r.position between b44_first and b44_last;
             """
@@ -301,9 +301,9 @@ class _Writing:
             """
             with completed as (
               update public.{table} t set {name} = r.{name}
-                from migration.{settled} r
+                from migration.{planned} r
                 join migration.migrated m on m.entity = {entity} and m.id = r.{key}
-               where r.fate in ('insert', 'update') and r.{key} = t.{key} and r.{name} is distinct from t.{name}
+               where r.action in ('insert', 'update') and r.{key} = t.{key} and r.{name} is distinct from t.{name}
                  and {checksum} = m.row_checksum
               returning t.{key} as id, {checksum} as row_checksum
             )

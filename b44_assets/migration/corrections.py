@@ -59,7 +59,7 @@ def _correct(session: Session, mapping: TableMapping) -> int:
                 return 0
             applied = apply_corrections(conn, mapping, session.content_format)
             if applied:
-                # What depends on the staged records is to be settled anew.
+                # What depends on the staged records is to be planned anew.
                 conn.execute("update migration.exports set generation = default where entity = %s", (table,))
             failpoint("correct: before commit", conn)
         failpoint("correct: after commit", conn)
@@ -135,7 +135,7 @@ def show_corrected(conn: Connection, table: str) -> None:
                 sql.SQL(
                     "select id, base44_id, record, record_digest from migration.quarantine"
                     " where entity = {entity}"
-                    " and generation = (select n.generation from migration.settlements n where n.entity = {entity})"
+                    " and generation = (select n.generation from migration.plans n where n.entity = {entity})"
                 ).format(entity=sql.Literal(table)),
             ),
         )
@@ -219,7 +219,7 @@ def apply_corrections(conn: Connection, mapping: TableMapping, form: ContentForm
 
 def _find_due(conn: Connection, table: str) -> int:
     """Lists the records that are to be read otherwise, those included that could not be staged as exported."""
-    # By the id first: the digest of every staged record would take as long as to settle them.
+    # By the id first: the digest of every staged record would take as long as to plan them.
     records = sql.SQL(
         """
         select record_number, base44_id, record, {digest} from migration.{source}

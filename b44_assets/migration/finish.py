@@ -115,7 +115,7 @@ def migration_state(session: Session) -> MigrationState:
 
 def _state(session: Session, conn: Connection) -> MigrationState:
     present, known = conn.execute(
-        "select to_regclass('migration.settlements') is not null, exists (select from pg_attribute"
+        "select to_regclass('migration.exports') is not null, exists (select from pg_attribute"
         " where attrelid = to_regclass('b44.migration_state') and attname = 'finished_at')"
     ).fetchone() or (False, False)
     if known:
@@ -214,15 +214,15 @@ def require_finishable(
     if waiting := {one.entity: one.pending + one.unaccounted for one in found if one.pending or one.unaccounted}:
         raise NotFinishedError(f"{_counted(waiting)} wait for their batch: run b44 migrate first")
     with session.connection("look at the migration") as conn:
-        if unsettled := [
+        if unplanned := [
             row[0]
             for row in conn.execute(
-                "select e.entity from migration.exports e left join migration.settlements s on s.entity = e.entity"
-                " where s.entity is null or s.settled_at < e.staged_at order by 1"
+                "select e.entity from migration.exports e left join migration.plans s on s.entity = e.entity"
+                " where s.entity is null or s.planned_at < e.staged_at order by 1"
             ).fetchall()
         ]:
             raise NotFinishedError(
-                f"an export of {', '.join(unsettled)} is staged and not migrated: run b44 migrate first"
+                f"an export of {', '.join(unplanned)} is staged and not migrated: run b44 migrate first"
             )
         results = (
             conn.execute("select asset, check_name, outcome, said from b44.check_results order by 1, 2").fetchall()

@@ -1,4 +1,4 @@
-"""Settled records into the target, in batches; each batch and its books are one transaction.
+"""Planned records into the target, in batches; each batch and its books are one transaction.
 
 What belongs here: moving rows, noting it, and what to do about an error. What does not: deciding anything about a record,
 but for one that the server refuses.
@@ -27,7 +27,7 @@ from b44_assets.errors import DatabaseError, SettingsError, ThresholdError, Tran
 from b44_assets.failpoints import failpoint
 from b44_assets.maintenance.vacuum import analyze, is_analyzed_whole, is_worth_sweeping, kept_from_autovacuum, vacuum
 from b44_assets.migration.corrections import correct
-from b44_assets.migration.plan import Settlement, settle
+from b44_assets.migration.plan import LoadPlan, make_plan
 from b44_assets.migration.rollback import undo_entity
 from b44_assets.migration.throttling import Blindness, Pacer
 from b44_assets.postgres.error_classes import FaultClass, backoff, classify, condition_of
@@ -59,15 +59,15 @@ class Load:
 
     Attributes:
         entity: The target table.
-        settlement: What the records came to.
+        plan: What the records came to.
         migrated: Records of the export that are in the target now, of all partitions.
         partitions: What was loaded, by partition.
-        repairs: Repaired values of the settlement's migrated records, by column.
+        repairs: Repaired values of the plan's migrated records, by column.
         preview: The first quarantined records: `(record_number, base44_id, reasons)`.
     """
 
     entity: str
-    settlement: Settlement
+    plan: LoadPlan
     migrated: int
     partitions: tuple[LoadedPartition, ...]
     repairs: dict[str, int] = field(default_factory=dict[str, int])
@@ -91,7 +91,7 @@ class Range:
 
 
 def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first_month: date | None = None) -> Load:
-    """Settles an entity if need be and loads what is not loaded yet, of all partitions or of some.
+    """Plans an entity if need be and loads what is not loaded yet, of all partitions or of some.
 
     An interrupted load goes on after its last batch.
 
@@ -107,18 +107,18 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
         ThresholdError: Too many records are refused; nothing was loaded, or what was is taken back.
     """
     correct(session, mapping)
-    settlement = settle(session, mapping)
+    plan = make_plan(session, mapping)
     parts = persevering(session, lambda: _prepared(session, mapping, wanted, first_month))
     try:
-        partitions = _Loader(session, mapping, settlement).run(parts)
+        partitions = _Loader(session, mapping, plan).run(parts)
     except ThresholdError:
-        undo_entity(session, mapping, settlement.generation)
+        undo_entity(session, mapping, plan.generation)
         raise
-    return persevering(session, lambda: _concluded(session, mapping, settlement, partitions))
+    return persevering(session, lambda: _concluded(session, mapping, plan, partitions))
 
 
 class _Part(NamedTuple):
-    """A partition's records in the settlement: the positions of those to write (None without any), and how many in all.
+    """A partition's records in the plan: the positions of those to write (None without any), and how many in all.
 
     `table` is the partition, or the table where it has none.
     """
@@ -151,7 +151,7 @@ def _prepared(session: Session, mapping: TableMapping, wanted: Range, first_mont
             oldest = conn.execute(
                 sql.SQL(
                     "select record_number, base44_id from migration.{} where partition_key = %s order by position limit 1"
-                ).format(sql.Identifier(f"{table}_settled")),
+                ).format(sql.Identifier(f"{table}_plan")),
                 (earliest,),
             ).fetchone()
             number, base44_id = oldest if oldest else ("?", "?")
@@ -193,7 +193,7 @@ def _partitions(conn: Connection, table: str, unit: str, parts: Sequence[_Part])
 
 
 def _concluded(
-    session: Session, mapping: TableMapping, settlement: Settlement, partitions: tuple[LoadedPartition, ...]
+    session: Session, mapping: TableMapping, plan: LoadPlan, partitions: tuple[LoadedPartition, ...]
 ) -> Load:
     """Fills in what had to wait for all rows, and reads what became of the records."""
     table = mapping.spec.name
@@ -212,10 +212,10 @@ def _concluded(
         preview = conn.execute(
             "select record_number, base44_id, array_to_string(reasons, ', ') from migration.quarantine"
             " where entity = %s and generation = %s order by record_number limit 10",
-            (table, settlement.generation),
+            (table, plan.generation),
         ).fetchall()
         migrated = scalar(conn, "select migrated from migration.accounting where entity = %s", (table,))
-    return Load(table, settlement, migrated, partitions, repairs, tuple((row[0], row[1], row[2]) for row in preview))
+    return Load(table, plan, migrated, partitions, repairs, tuple((row[0], row[1], row[2]) for row in preview))
 
 
 class _Batch(NamedTuple):
@@ -227,12 +227,12 @@ class _Batch(NamedTuple):
 
 
 class _Loader:
-    """Works off the parts of a settlement with a few connections, each of which takes the next part."""
+    """Works off the parts of a plan with a few connections, each of which takes the next part."""
 
-    def __init__(self, session: Session, mapping: TableMapping, settlement: Settlement) -> None:
+    def __init__(self, session: Session, mapping: TableMapping, plan: LoadPlan) -> None:
         self._session = session
         self._table = mapping.spec.name
-        self._settlement = settlement
+        self._plan = plan
         self._load = sql.SQL("select processed, kept, seconds from migration.{}(%s, %s, %s, %s, %s, %s, %s)").format(
             sql.Identifier(f"load_{self._table}")
         )
@@ -349,7 +349,7 @@ class _Loader:
                         conn.execute("set local synchronous_commit = off")
                     row = conn.execute(
                         self._load,
-                        (*batch, self._settlement.generation, part.key, self._session.run_id, attempt),
+                        (*batch, self._plan.generation, part.key, self._session.run_id, attempt),
                     ).fetchone()
                     failpoint("batch: before commit", conn)
                 failpoint("batch: after commit", conn)
@@ -379,13 +379,13 @@ class _Loader:
             pacer.done(written + kept, seconds)
             with self._lock:
                 self._done += written + kept
-                self._session.progress(self._table, self._done, self._settlement.to_migrate)
+                self._session.progress(self._table, self._done, self._plan.to_migrate)
             return written, seconds
 
     def _begin(self, conn: Connection, part: _Part, size: int, *, together: bool = True) -> _Batch | None:
         row = conn.execute(
             "select first_position, last_position, batch_number from migration.begin_batch(%s, %s, %s, %s, %s)",
-            (self._table, self._settlement.generation, part.key, size, together),
+            (self._table, self._plan.generation, part.key, size, together),
         ).fetchone()
         return None if row is None or row[0] is None else _Batch(*row)
 
@@ -403,7 +403,7 @@ class _Loader:
                 "select migration.refuse_record(%s, %s, %s, %s, %s, %s, %s)",
                 (
                     self._table,
-                    self._settlement.generation,
+                    self._plan.generation,
                     part.key,
                     alone.first,
                     alone.number,
@@ -415,12 +415,12 @@ class _Loader:
             refused = scalar(
                 conn,
                 "select count(*) from migration.quarantine where entity = %s and generation = %s and replayed_at is null",
-                (self._table, self._settlement.generation),
+                (self._table, self._plan.generation),
             )
             limit = self._session.max_quarantine
-            if limit is not None and limit.exceeded(refused, self._settlement.read):
+            if limit is not None and limit.exceeded(refused, self._plan.read):
                 raise ThresholdError(
-                    f"{self._table}: {refused} of {self._settlement.read} records are refused, the last by the server"
+                    f"{self._table}: {refused} of {self._plan.read} records are refused, the last by the server"
                     f" ({reason}), more than B44_MAX_QUARANTINE={limit} allows; the load was rolled back"
                 )
             failpoint("record refused: before commit", conn)
@@ -439,7 +439,7 @@ class _Loader:
                     batch and batch.number,
                     str(error),
                     key,
-                    self._settlement.generation,
+                    self._plan.generation,
                     batch and batch.first,
                     batch and batch.last,
                     self._session.run_id,

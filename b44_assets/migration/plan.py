@@ -1,7 +1,7 @@
 """The mapping, run once over everything staged for an entity: what becomes of each record.
 
-The result stands in `migration.<table>_settled`, one row a record, in the order in which batches will take it; refused
-records go to quarantine here, before anything is loaded. Its `fate` is one of:
+The result stands in `migration.<table>_plan`, one row a record, in the order in which batches will take it; refused
+records go to quarantine here, before anything is loaded. Its `action` is one of:
 
 - `insert`: the record is new.
 - `update`: its row is as the migration wrote it, and the export has a newer version (or the mapping makes something else
@@ -48,18 +48,18 @@ from b44_assets.session import (
 )
 
 CONFLICTS = ("edited", "deleted", "not_newer")
-"""Fates of records that are left out for the sake of the row that is there."""
+"""Actions of records that are left out for the sake of the row that is there."""
 
-_GENERATION = sql.SQL("(select n.generation from migration.settlements n where n.entity = {})")
+_GENERATION = sql.SQL("(select n.generation from migration.plans n where n.entity = {})")
 
 
 @dataclass(frozen=True)
-class Settlement:
+class LoadPlan:
     """What becomes of the records of one entity.
 
     Attributes:
         entity: The target table.
-        generation: Number of the settlement, ascending over all entities.
+        generation: Number of the plan, ascending over all entities.
         read: Records in the export.
         deduplicated: Records equal to an earlier one in every field.
         quarantined: Records refused.
@@ -68,7 +68,7 @@ class Settlement:
         vanished: Records migrated before that the export does not have any more; their rows stay.
         reasons: Refused records by reason; one with two reasons counts for both.
         conflicts: Records left out for the sake of an edited row, by kind.
-        changed: False where nothing had changed since the last settlement.
+        changed: False where nothing had changed since the last plan.
     """
 
     entity: str
@@ -84,7 +84,24 @@ class Settlement:
     changed: bool = True
 
 
-def settle(session: Session, mapping: TableMapping) -> Settlement:
+def has_plans(conn: Connection) -> bool:
+    """Tell whether anything was ever planned in a database.
+
+    Raises:
+        DatabaseError: By an earlier version, whose tables have other names.
+    """
+    now, before = conn.execute(
+        "select to_regclass('migration.plans') is not null, to_regclass('migration.settlements') is not null"
+    ).fetchone() or (False, False)
+    if before and not now:
+        raise DatabaseError(
+            "the migration's tables in this database are those of an earlier version: b44 migrate, or the job schema_only,"
+            " brings them up to date"
+        )
+    return now
+
+
+def make_plan(session: Session, mapping: TableMapping) -> LoadPlan:
     """Decides what becomes of every staged record of an entity, unless that stands already.
 
     All or nothing. The target table and the tables that the mapping reads must be there.
@@ -93,13 +110,13 @@ def settle(session: Session, mapping: TableMapping) -> Settlement:
         DatabaseError: Nothing is staged, or the mapping fails in the server.
         ThresholdError: More records are refused than the session allows; nothing was changed.
     """
-    return persevering(session, lambda: _settle(session, mapping))
+    return persevering(session, lambda: _make_plan(session, mapping))
 
 
-def _settle(session: Session, mapping: TableMapping) -> Settlement:
+def _make_plan(session: Session, mapping: TableMapping) -> LoadPlan:
     table = mapping.spec.name
-    with session.connection(f"settle {table}") as conn:
-        hold(conn, f"settle {table}")
+    with session.connection(f"plan {table}") as conn:
+        hold(conn, f"plan {table}")
         basis = _basis(conn, session, mapping)
         fingerprint = scalar(conn, "select migration.fingerprint_of(%s, %s)", (basis.made_of, list(basis.reads)))
         with conn.transaction():
@@ -110,31 +127,31 @@ def _settle(session: Session, mapping: TableMapping) -> Settlement:
         with conn.transaction():
             again = scalar(conn, "select exists (select from migration.migrated where entity = %s)", (table,))
             _judge(conn, session.catalog, mapping, again=again)
-            failpoint("settle: evaluated", conn)
+            failpoint("plan: evaluated", conn)
             _note(session, conn, mapping, basis, sql.Literal(fingerprint), again=again)
             create_batch_functions(
                 conn,
                 mapping,
                 session.catalog.table(table).period,
-                updates=again and _exists(conn, mapping, "fate = 'update'"),
+                updates=again and _exists(conn, mapping, "action = 'update'"),
                 corrected=scalar(
                     conn,
-                    "select exists (select from migration.quarantine q join migration.settlements s using (entity)"
+                    "select exists (select from migration.quarantine q join migration.plans s using (entity)"
                     " where q.entity = %s and q.generation <> s.generation and q.replayed_at is null)",
                     (table,),
                 ),
             )
             _create_plan_function(session, conn, mapping, basis)
-            settlement = _read(conn, table, changed=True)
+            plan = _read(conn, table, changed=True)
             limit = session.max_quarantine
-            if limit is not None and limit.exceeded(settlement.quarantined, settlement.read):
+            if limit is not None and limit.exceeded(plan.quarantined, plan.read):
                 raise ThresholdError(
-                    f"{table}: {settlement.quarantined} of {settlement.read} records would be quarantined"
-                    f" ({_listed(settlement.reasons)}), more than B44_MAX_QUARANTINE={limit} allows; nothing was loaded"
+                    f"{table}: {plan.quarantined} of {plan.read} records would be quarantined"
+                    f" ({_listed(plan.reasons)}), more than B44_MAX_QUARANTINE={limit} allows; nothing was loaded"
                 )
-            failpoint("settle: before commit", conn)
-        failpoint("settle: after commit", conn)
-        return settlement
+            failpoint("plan: before commit", conn)
+        failpoint("plan: after commit", conn)
+        return plan
 
 
 def _judge(conn: Connection, catalog: Catalog, mapping: TableMapping, *, again: bool) -> None:
@@ -156,7 +173,7 @@ def _note(
         _add_suffixes(conn, mapping, mapping.unique_suffix)
     _write_books(session, conn, mapping, basis, fingerprint)
     _note_parts(conn, session.catalog, mapping)
-    # What an earlier settlement has noted goes in any case: all that it was about may have been taken back.
+    # What an earlier plan has noted goes in any case: all that it was about may have been taken back.
     conn.execute("delete from migration.retained where entity = %s", (table,))
     conn.execute("delete from migration.conflicts where entity = %s and accepted_at is null", (table,))
     if again:
@@ -231,7 +248,7 @@ def _limited(session: Session, table: str) -> sql.Composable:
     share = limit.percent
     return sql.SQL(
         """
-        if exists (select from migration.settlements s where s.entity = {entity} and {exceeded}) then
+        if exists (select from migration.plans s where s.entity = {entity} and {exceeded}) then
           raise exception using message = {message};
         end if;
         """
@@ -248,7 +265,7 @@ def _limited(session: Session, table: str) -> sql.Composable:
 
 def _exists(conn: Connection, mapping: TableMapping, condition: LiteralString) -> bool:
     query = sql.SQL("select exists (select from migration.{} where {})")
-    return scalar(conn, query.format(sql.Identifier(f"{mapping.spec.name}_settled"), sql.SQL(condition)))
+    return scalar(conn, query.format(sql.Identifier(f"{mapping.spec.name}_plan"), sql.SQL(condition)))
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -294,13 +311,13 @@ def _basis(conn: Connection, session: Session, mapping: TableMapping) -> _Basis:
     return _Basis(made_of, tuple(name for name in mapping.spec.depends if name in catalog.mappings))
 
 
-def _standing(conn: Connection, mapping: TableMapping, fingerprint: str) -> Settlement | None:
+def _standing(conn: Connection, mapping: TableMapping, fingerprint: str) -> LoadPlan | None:
     table = mapping.spec.name
     row = conn.execute(
-        "select read, to_migrate + unchanged from migration.settlements where entity = %s and fingerprint = %s",
+        "select read, to_migrate + unchanged from migration.plans where entity = %s and fingerprint = %s",
         (table, fingerprint),
     ).fetchone()
-    if row is None or scalar(conn, "select to_regclass(%s)", (f"migration.{table}_settled",)) is None:
+    if row is None or scalar(conn, "select to_regclass(%s)", (f"migration.{table}_plan",)) is None:
         return None
     # Unlogged: after a crash of the server it is there and empty.
     if row[1] and not _exists(conn, mapping, "true"):
@@ -348,7 +365,7 @@ def _note_following(conn: Connection, catalog: Catalog, mapping: TableMapping) -
 
 
 def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, again: bool) -> None:
-    """Makes `migration.<table>_settled`.
+    """Makes `migration.<table>_plan`.
 
     Args:
         conn: In a transaction.
@@ -357,29 +374,27 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, agai
         again: Whether records of the entity were migrated before, with which these are to be compared.
     """
     table = mapping.spec.name
-    settled = sql.Identifier(f"{table}_settled")
+    planned = sql.Identifier(f"{table}_plan")
     period = catalog.table(table).period
     columns = [name for name in columns_of(conn, "migration", f"{table}_mapping") if name not in mapping.large_columns]
     plan_for_bulk(conn)
-    conn.execute(sql.SQL("drop table if exists migration.{}").format(settled))
+    conn.execute(sql.SQL("drop table if exists migration.{}").format(planned))
     # Those to write first, in the order of their partition and key, so that a batch is a range of positions. Times lead
     # the sort where there are some: to compare two of them is cheap, and they are hardly ever equal. Where rows exchange
     # values, updates come before the inserts that may want what they give up.
     key = sql.Identifier("judged", mapping.key)
     if period is None:
-        ranks = (
-            "case judged.fate when 'update' then case when judged.contested then 1 else 2 end when 'insert' then 3 end"
-        )
+        ranks = "case judged.action when 'update' then case when judged.contested then 1 else 2 end when 'insert' then 3 end"
         order = sql.SQL("{}, {}, judged.record_number").format(sql.SQL(ranks), key)
     else:
         moment = sql.Identifier("judged", period.column)
-        order = sql.SQL("case when judged.fate in ('insert', 'update') then {} end, {}, judged.record_number").format(
+        order = sql.SQL("case when judged.action in ('insert', 'update') then {} end, {}, judged.record_number").format(
             moment, moment
         )
     conn.execute(
         sql.SQL(
             """
-            create unlogged table migration.{settled} with (autovacuum_enabled = false) as
+            create unlogged table migration.{planned} with (autovacuum_enabled = false) as
             select row_number() over (order by {order}) as position, {partition_key} as partition_key, judged.*
               from (select {judged}
                       from migration.{mapping} m
@@ -391,7 +406,7 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, agai
         ).format(
             key=sql.Identifier(mapping.key),
             table=sql.Identifier(table),
-            settled=settled,
+            planned=planned,
             order=order,
             partition_key=partition_of(period, "judged"),
             judged=_judged(conn, mapping, columns, again=again),
@@ -413,11 +428,11 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, agai
             else sql.SQL(""),
         )
     )
-    conn.execute(sql.SQL("alter table migration.{} add primary key (position)").format(settled))
+    conn.execute(sql.SQL("alter table migration.{} add primary key (position)").format(planned))
 
 
 def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, again: bool) -> sql.Composed:
-    """The columns of the settlement: the mapping's, the fate, and whether an update changes what others may want."""
+    """The columns of the plan: the mapping's, the action, and whether an update changes what others may want."""
     new = sql.SQL("known.id is null" if again else "true")
     # A key that a row of the new system has; among the migrated ones it is the record's own.
     taken = sql.SQL("({} and holder.{} is not null)").format(new, sql.Identifier(mapping.key))
@@ -426,7 +441,7 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
     }
     contested, renamed = sql.SQL("false"), sql.SQL("true")
     if not again:
-        fate = sql.SQL("case when cardinality(m.reasons) > 0 or {} then 'refused' else 'insert' end").format(taken)
+        action = sql.SQL("case when cardinality(m.reasons) > 0 or {} then 'refused' else 'insert' end").format(taken)
     else:
         filled = target_columns(conn, mapping)
         summed = [name for name in filled if mapping.unique_suffix is None or name != mapping.unique_suffix.column]
@@ -441,7 +456,7 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
             "newer": sql.SQL("coalesce(f.last_change > coalesce(known.updated_at, '-infinity'), false)"),
             "gone": sql.SQL("t.{} is null").format(sql.Identifier(mapping.key)),
         }
-        fate = sql.SQL(
+        action = sql.SQL(
             """
             case when cardinality(m.reasons) > 0 or {taken} then 'refused'
                  when known.id is null then 'insert'
@@ -478,8 +493,8 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
         )
         for name in columns
     ]
-    return sql.SQL("{} as fate, {} as contested, {} as renamed, {}").format(
-        fate, contested, renamed, sql.SQL(", ").join(shown)
+    return sql.SQL("{} as action, {} as contested, {} as renamed, {}").format(
+        action, contested, renamed, sql.SQL(", ").join(shown)
     )
 
 
@@ -519,8 +534,8 @@ def _add_suffixes(conn: Connection, mapping: TableMapping, suffix: UniqueSuffix)
             create unlogged table migration.{renamed} as
             with claims as (
               select s.position, s.{name} as wanted, s.name_given, s.{age} as age, s.{key} as key
-                from migration.{settled} s
-               where s.fate in ('insert', 'update') and s.renamed and s.{name} is not null
+                from migration.{planned} s
+               where s.action in ('insert', 'update') and s.renamed and s.{name} is not null
             ),
             held as (
               select h.{name} as name
@@ -565,7 +580,7 @@ def _add_suffixes(conn: Connection, mapping: TableMapping, suffix: UniqueSuffix)
             name=sql.Identifier(suffix.column),
             age=age,
             key=sql.Identifier(mapping.key),
-            settled=sql.Identifier(f"{table}_settled"),
+            planned=sql.Identifier(f"{table}_plan"),
             holder=sql.Identifier(suffix.table),
             renamed=renamed,
         )
@@ -575,11 +590,11 @@ def _add_suffixes(conn: Connection, mapping: TableMapping, suffix: UniqueSuffix)
     ).format(column=sql.Literal(suffix.column))
     conn.execute(
         sql.SQL(
-            "update migration.{settled} s set {name} = r.replacement{repaired}"
+            "update migration.{planned} s set {name} = r.replacement{repaired}"
             " from migration.{renamed} r where r.position = s.position"
         ).format(
             renamed=renamed,
-            settled=sql.Identifier(f"{table}_settled"),
+            planned=sql.Identifier(f"{table}_plan"),
             name=sql.Identifier(suffix.column),
             repaired=repaired if suffix.repaired else sql.SQL(""),
         )
@@ -591,23 +606,23 @@ def _write_books(
     session: Session, conn: Connection, mapping: TableMapping, basis: _Basis, fingerprint: sql.Composable
 ) -> None:
     table = mapping.spec.name
-    settled = sql.Identifier(f"{table}_settled")
-    conn.execute("delete from migration.settlements where entity = %s", (table,))
+    planned = sql.Identifier(f"{table}_plan")
+    conn.execute("delete from migration.plans where entity = %s", (table,))
     conn.execute(
         sql.SQL(
             """
-            insert into migration.settlements
+            insert into migration.plans
               (entity, fingerprint, made_of, reads, read, deduplicated, quarantined, unchanged, to_migrate, contested, run_id)
             select {table}, {fingerprint}, {made_of}, {reads}, e.records,
                    (select count(*) from migration.versions v where v.entity = {table} and v.repeated),
                    e.refused + c.refused, c.unchanged, c.to_migrate, c.contested, {run_id}
               from migration.exports e
              cross join (
-               select count(*) filter (where fate = 'refused') as refused,
-                      count(*) filter (where fate in ('insert', 'update')) as to_migrate,
-                      count(*) filter (where fate not in ('insert', 'update', 'refused')) as unchanged,
-                      coalesce(max(position) filter (where fate = 'update' and contested), 0) as contested
-                 from migration.{settled}) c
+               select count(*) filter (where action = 'refused') as refused,
+                      count(*) filter (where action in ('insert', 'update')) as to_migrate,
+                      count(*) filter (where action not in ('insert', 'update', 'refused')) as unchanged,
+                      coalesce(max(position) filter (where action = 'update' and contested), 0) as contested
+                 from migration.{planned}) c
              where e.entity = {table}
             """
         ).format(
@@ -616,7 +631,7 @@ def _write_books(
             made_of=sql.Literal(basis.made_of),
             reads=sql.Literal(list(basis.reads)),
             run_id=sql.Literal(session.run_id),
-            settled=settled,
+            planned=planned,
         )
     )
     note_corrections(conn, table)
@@ -628,10 +643,10 @@ def _write_books(
              where q.entity = {table} and q.replayed_at is null
                and not exists (
                  select from migration.corrections c
-                   join migration.{settled} s on s.base44_id = q.base44_id and s.fate in ('insert', 'update')
+                   join migration.{planned} s on s.base44_id = q.base44_id and s.action in ('insert', 'update')
                   where c.entity = {table} and c.corrected = q.record)
             """
-        ).format(table=sql.Literal(table), settled=settled)
+        ).format(table=sql.Literal(table), planned=planned)
     )
     conn.execute(
         sql.SQL(
@@ -640,9 +655,9 @@ def _write_books(
               (entity, base44_id, source_file, record_number, reasons, record, record_digest, run_id, generation)
             select {table}, s.base44_id, f.source_file, s.record_number, s.reasons, f.record,
                    md5(jsonb_strip_nulls(f.record)::text), {run_id}, {generation}
-              from migration.{settled} s
+              from migration.{planned} s
               join migration.{source} f using (record_number)
-             where s.fate = 'refused'
+             where s.action = 'refused'
             union all
             select {table}, b44.trim(r.record ->> 'id'), e.source_file, r.record_number, array[r.reason], r.record,
                    md5(jsonb_strip_nulls(r.record)::text), {run_id}, {generation}
@@ -655,7 +670,7 @@ def _write_books(
             table=sql.Literal(table),
             run_id=sql.Literal(session.run_id),
             generation=_GENERATION.format(sql.Literal(table)),
-            settled=settled,
+            planned=planned,
             source=sql.Identifier(f"{table}_source"),
         )
     )
@@ -671,16 +686,16 @@ def _note_parts(conn: Connection, catalog: Catalog, mapping: TableMapping) -> No
         sql.SQL(
             """
             insert into migration.parts (entity, partition_key, unit, first_position, last_position, records)
-            select {table}, partition_key, {unit}, min(position) filter (where fate in ('insert', 'update')),
-                   max(position) filter (where fate in ('insert', 'update')), count(*)
-              from migration.{settled}
-             where fate <> 'refused'
+            select {table}, partition_key, {unit}, min(position) filter (where action in ('insert', 'update')),
+                   max(position) filter (where action in ('insert', 'update')), count(*)
+              from migration.{planned}
+             where action <> 'refused'
              group by partition_key
             """
         ).format(
             table=sql.Literal(table),
             unit=sql.Literal(period.unit if period else None),
-            settled=sql.Identifier(f"{table}_settled"),
+            planned=sql.Identifier(f"{table}_plan"),
         )
     )
 
@@ -693,18 +708,18 @@ def _note_retained(conn: Connection, mapping: TableMapping) -> None:
             """
             insert into migration.retained (entity, id, base44_id, reason, generation)
             select known.entity, known.id, known.base44_id,
-                   case when exists (select from migration.{settled} s where s.{key} = known.id)
+                   case when exists (select from migration.{planned} s where s.{key} = known.id)
                      then 'refused' else 'vanished' end,
                    n.generation
               from migration.migrated known
-              join migration.settlements n on n.entity = known.entity
+              join migration.plans n on n.entity = known.entity
              where known.entity = {table}
-               and not exists (select from migration.{settled} s where s.{key} = known.id and s.fate <> 'refused')
+               and not exists (select from migration.{planned} s where s.{key} = known.id and s.action <> 'refused')
             """
-        ).format(settled=sql.Identifier(f"{table}_settled"), key=sql.Identifier(mapping.key), table=sql.Literal(table))
+        ).format(planned=sql.Identifier(f"{table}_plan"), key=sql.Identifier(mapping.key), table=sql.Literal(table))
     )
     conn.execute(
-        "update migration.settlements s set vanished ="
+        "update migration.plans s set vanished ="
         " (select count(*) from migration.retained r where r.entity = s.entity and r.reason = 'vanished') where s.entity = %s",
         (table,),
     )
@@ -726,14 +741,14 @@ def _note_conflicts(session: Session, conn: Connection, mapping: TableMapping) -
             """
             insert into migration.conflicts as c
               (entity, id, base44_id, kind, columns, record, record_number, generation, run_id)
-            select {table}, s.{key}, s.base44_id, s.fate,
+            select {table}, s.{key}, s.base44_id, s.action,
                    case when t.{key} is null then '{{}}' else array_remove(array[{differing}], null) end,
                    f.record, s.record_number, n.generation, {run_id}
-              from migration.{settled} s
+              from migration.{planned} s
               join migration.{source} f using (record_number)
-              join migration.settlements n on n.entity = {table}
+              join migration.plans n on n.entity = {table}
               left join public.{target} t on t.{key} = s.{key}
-             where s.fate = any ({kinds})
+             where s.action = any ({kinds})
             on conflict (entity, id) do update
                set base44_id = excluded.base44_id, kind = excluded.kind, columns = excluded.columns,
                    record = excluded.record, record_number = excluded.record_number, generation = excluded.generation,
@@ -746,7 +761,7 @@ def _note_conflicts(session: Session, conn: Connection, mapping: TableMapping) -
             key=sql.Identifier(mapping.key),
             differing=sql.SQL(", ").join(differing),
             run_id=sql.Literal(session.run_id),
-            settled=sql.Identifier(f"{table}_settled"),
+            planned=sql.Identifier(f"{table}_plan"),
             source=sql.Identifier(f"{table}_source"),
             kinds=sql.Literal(list(CONFLICTS)),
         )
@@ -758,30 +773,30 @@ def _note_undated(conn: Connection, catalog: Catalog, mapping: TableMapping) -> 
     table = mapping.spec.name
     period = catalog.table(table).period
     column = period.column if period else "created_at"
-    if column not in columns_of(conn, "migration", f"{table}_settled"):
+    if column not in columns_of(conn, "migration", f"{table}_plan"):
         return
     conn.execute(
         sql.SQL(
             """
             insert into migration.undated (entity, base44_id, exported_at)
             select {table}, s.base44_id, e.exported_at
-              from migration.{settled} s
+              from migration.{planned} s
               join migration.exports e on e.entity = {table} and e.exported_at = s.{column}
-             where s.fate in ('insert', 'update')
+             where s.action in ('insert', 'update')
             on conflict do nothing
             """
-        ).format(table=sql.Literal(table), settled=sql.Identifier(f"{table}_settled"), column=sql.Identifier(column))
+        ).format(table=sql.Literal(table), planned=sql.Identifier(f"{table}_plan"), column=sql.Identifier(column))
     )
 
 
-def _read(conn: Connection, table: str, *, changed: bool) -> Settlement:
+def _read(conn: Connection, table: str, *, changed: bool) -> LoadPlan:
     row = conn.execute(
         "select generation, read, deduplicated, quarantined, unchanged, to_migrate, vanished"
-        " from migration.settlements where entity = %s",
+        " from migration.plans where entity = %s",
         (table,),
     ).fetchone()
     if row is None:
-        raise DatabaseError(f"{table}: no settlement in migration.settlements")
+        raise DatabaseError(f"{table}: no plan in migration.plans")
     reasons = dict(
         conn.execute(
             "select reason, count(*) from migration.quarantine q cross join unnest(q.reasons) as reason"
@@ -789,7 +804,7 @@ def _read(conn: Connection, table: str, *, changed: bool) -> Settlement:
             (table, row[0]),
         ).fetchall()
     )
-    return Settlement(table, *row, reasons=reasons, conflicts=open_conflicts(conn, table), changed=changed)
+    return LoadPlan(table, *row, reasons=reasons, conflicts=open_conflicts(conn, table), changed=changed)
 
 
 def open_conflicts(conn: Connection, table: str) -> dict[str, int]:

@@ -14,7 +14,7 @@ from psycopg import sql
 from b44_assets.catalog import Kind, TableMapping
 from b44_assets.errors import DatabaseError
 from b44_assets.migration.load import Load, LoadedPartition, Range, load
-from b44_assets.migration.plan import settle
+from b44_assets.migration.plan import has_plans, make_plan
 from b44_assets.schema.apply import ensure_tables
 from b44_assets.schema.partitions import check_bounds
 from b44_assets.session import Connection, Session, scalar
@@ -31,7 +31,7 @@ class PendingPart:
         table: The target table.
         partition_key: First day of their month or year; None for a table without periods.
         records: How many.
-        generation: The settlement that they belong to.
+        generation: The plan that they belong to.
     """
 
     table: str
@@ -47,7 +47,7 @@ class FailedPart:
     Attributes:
         table: The target table.
         partition_key: First day of its month or year; None for a table without periods.
-        generation: The settlement that the batch belongs to.
+        generation: The plan that the batch belongs to.
         failures: In how many runs it failed.
         error: What the server said last.
     """
@@ -70,21 +70,21 @@ class StagedFile:
 
 @dataclass(frozen=True)
 class LoadProgress:
-    """How far the migrated tables are with the export that is settled.
+    """How far the migrated tables are with the export that is planned.
 
     Attributes:
-        settled: Tables whose staged records have been judged.
+        planned: Tables whose staged records have been judged.
         pending: What waits, by table and partition.
         rows: Records moved or found unchanged, by table and partition (None for a table without periods).
     """
 
-    settled: tuple[str, ...]
+    planned: tuple[str, ...]
     pending: tuple[PendingPart, ...]
     rows: dict[str, dict[date | None, int]]
 
     def complete(self, table: str, partition_key: date | None = None) -> bool:
         """Whether a table, or one partition of it, has all that the export has for it."""
-        if table not in self.settled:
+        if table not in self.planned:
             return False
         waiting = {part.partition_key for part in self.pending if part.table == table}
         return partition_key not in waiting if partition_key is not None else not waiting
@@ -106,7 +106,7 @@ class MonthsLoad:
 def books_exist(session: Session) -> bool:
     """Whether anything was ever migrated into this database."""
     with session.connection("look at the books") as conn:
-        return scalar(conn, "select to_regclass('migration.settlements') is not null")
+        return scalar(conn, "select to_regclass('migration.exports') is not null")
 
 
 def staged_files(session: Session) -> dict[str, StagedFile]:
@@ -120,7 +120,7 @@ def staged_files(session: Session) -> dict[str, StagedFile]:
     return {row[0]: StagedFile(*row[1:]) for row in rows}
 
 
-def settle_again(session: Session) -> None:
+def plan_again(session: Session) -> None:
     """Judges the staged records of every table anew where their export, or what their mapping reads, has changed since.
 
     Tables that nothing is staged for are left alone.
@@ -133,7 +133,7 @@ def settle_again(session: Session) -> None:
     for table, mapping in session.catalog.mappings.items():
         if table in staged:
             ensure_tables(session, (table, *mapping.spec.depends))
-            settle(session, mapping)
+            make_plan(session, mapping)
 
 
 def staged_tables(session: Session) -> tuple[str, ...]:
@@ -148,33 +148,33 @@ def staged_tables(session: Session) -> tuple[str, ...]:
 def load_progress(session: Session) -> LoadProgress:
     """Reads from the books how far each table is, and what waits; moves nothing.
 
-    A table whose settlement is gone (a crash of the server empties it) counts as not settled.
+    A table whose plan is gone (a crash of the server empties it) counts as not planned.
     """
-    settled: list[str] = []
+    planned: list[str] = []
     pending: list[PendingPart] = []
     rows: dict[str, dict[date | None, int]] = {}
     with session.connection("look at the books") as conn:
-        if scalar(conn, "select to_regclass('migration.accounting')") is None:
+        if not has_plans(conn):
             return LoadProgress((), (), {})
-        settlements = conn.execute(
-            "select s.entity, s.generation, a.pending from migration.settlements s"
+        plans = conn.execute(
+            "select s.entity, s.generation, a.pending from migration.plans s"
             " join migration.accounting a on a.entity = s.entity"
             # One that was judged before the newest export was staged says nothing about that.
-            " join migration.exports e on e.entity = s.entity and e.staged_at <= s.settled_at"
+            " join migration.exports e on e.entity = s.entity and e.staged_at <= s.planned_at"
         ).fetchall()
-        for table, generation, waiting in settlements:
+        for table, generation, waiting in plans:
             parts = _parts_of(conn, table, generation) if table in session.catalog.mappings else None
             if parts is None or sum(part[2] for part in parts) != waiting:
                 continue
-            settled.append(table)
+            planned.append(table)
             pending += [PendingPart(table, key, records, generation) for key, _, records in parts if records]
             rows[table] = {key: done for key, done, _ in parts}
-    return LoadProgress(tuple(settled), tuple(pending), rows)
+    return LoadProgress(tuple(planned), tuple(pending), rows)
 
 
 def _parts_of(conn: Connection, table: str, generation: int) -> list[tuple[date | None, int, int]] | None:
-    """Of each partition its key, how many records are in the target, and how many wait; None without a settlement."""
-    if scalar(conn, "select to_regclass(%s)", (f"migration.{table}_settled",)) is None:
+    """Of each partition its key, how many records are in the target, and how many wait; None without a plan."""
+    if scalar(conn, "select to_regclass(%s)", (f"migration.{table}_plan",)) is None:
         return None
     return [
         (row[0], row[1], row[2])
@@ -187,8 +187,8 @@ def _parts_of(conn: Connection, table: str, generation: int) -> list[tuple[date 
                 ),
                 -- Partitions first, so that the few are joined and not the many.
                 parts as (
-                  select s.partition_key, s.fate in ('insert', 'update') as moves, s.position from migration.{} s
-                   where s.fate <> 'refused'
+                  select s.partition_key, s.action in ('insert', 'update') as moves, s.position from migration.{} s
+                   where s.action <> 'refused'
                 )
                 select p.partition_key,
                        count(*) filter (where not p.moves or p.position <= coalesce(r.last_position, 0)),
@@ -198,23 +198,23 @@ def _parts_of(conn: Connection, table: str, generation: int) -> list[tuple[date 
                  group by p.partition_key
                  order by p.partition_key
                 """
-            ).format(sql.Identifier(f"{table}_settled")),
+            ).format(sql.Identifier(f"{table}_plan")),
             (table, generation),
         ).fetchall()
     ]
 
 
 def failed_parts(session: Session) -> tuple[FailedPart, ...]:
-    """What has failed and was not made good since, of the exports that are settled now."""
+    """What has failed and was not made good since, of the exports that are planned now."""
     with session.connection("look at the books") as conn:
-        if scalar(conn, "select to_regclass('migration.settlements')") is None:
+        if not has_plans(conn):
             return ()
         rows = conn.execute(
             """
             select f.entity_type, f.partition_key, f.generation, count(distinct coalesce(f.run_id, f.id::text)),
                    (array_agg(f.error_message order by f.created_at desc))[1]
               from migration.migration_log f
-              join migration.settlements s on s.entity = f.entity_type and s.generation = f.generation
+              join migration.plans s on s.entity = f.entity_type and s.generation = f.generation
              where f.status = 'failed'
                and not exists (
                  select from migration.migration_log c
@@ -274,7 +274,7 @@ def load_months(session: Session, mapping: TableMapping, wanted: Range, first_mo
             todo = [*_around(part, sorted(new)), *todo]
     if not loads:
         return MonthsLoad(None, failed)
-    # Each load tells of the settlement as a whole; what differs is what it moved.
+    # Each load tells of the plan as a whole; what differs is what it moved.
     done: dict[date | None, LoadedPartition] = {}
     for one in loads:
         done |= {loaded.partition_key: loaded for loaded in one.partitions}

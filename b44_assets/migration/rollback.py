@@ -18,7 +18,7 @@ from b44_assets.catalog import TableMapping
 from b44_assets.errors import DatabaseError, SettingsError
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.corrections import note_corrections
-from b44_assets.migration.plan import settle
+from b44_assets.migration.plan import make_plan
 from b44_assets.migration.sources import create_mapping_view, target_columns
 from b44_assets.session import (
     Connection,
@@ -113,7 +113,7 @@ def undo_month(session: Session, month: date) -> Undone:
 
 
 def undo_entity(session: Session, mapping: TableMapping, generation: int) -> UndoneEntity:
-    """Takes back what one settlement of an entity has loaded so far; it is not settled anew."""
+    """Takes back what one plan of an entity has loaded so far; it is not planned anew."""
     table = mapping.spec.name
 
     def work() -> UndoneEntity:
@@ -137,9 +137,9 @@ def _undo(session: Session, find: Callable[[Connection], dict[str, list[int]]]) 
     done = persevering(session, work)
     # So that books and tables agree from now on, not from the next load.
     for table in session.catalog.mappings:
-        if _unsettled(session, table):
+        if _unplanned(session, table):
             # Records whose author is gone are orphans for the time being, which is no reason to stop.
-            settle(replace(session, max_quarantine=None), session.catalog.mappings[table])
+            make_plan(replace(session, max_quarantine=None), session.catalog.mappings[table])
     return done
 
 
@@ -155,11 +155,11 @@ def _parts(conn: Connection, batches: Mapping[str, list[int]]) -> tuple[tuple[st
     )
 
 
-def _unsettled(session: Session, table: str) -> bool:
+def _unplanned(session: Session, table: str) -> bool:
     with session.connection("undo") as conn:
         return scalar(
             conn,
-            "select exists (select from migration.settlements s join migration.exports e using (entity)"
+            "select exists (select from migration.plans s join migration.exports e using (entity)"
             " where s.entity = %s and s.fingerprint = '')",
             (table,),
         )
@@ -180,7 +180,7 @@ def _take_back(session: Session, conn: Connection, batches: dict[str, list[int]]
     tables = [table for table in reversed(list(session.catalog.mappings)) if table in batches]
     pass_rules(conn)
     for table in sorted(tables):
-        conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 44))", (f"settle {table}",))
+        conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 44))", (f"plan {table}",))
     done: list[UndoneEntity] = []
     for table in tables:
         undo = _Undo(session, conn, session.catalog.mappings[table])
@@ -197,7 +197,7 @@ class _Undo:
         self._mapping = mapping
         self._table = mapping.spec.name
         period = session.catalog.table(self._table).period
-        # Staging drops the view, and what was loaded can be taken back before the newer export is settled.
+        # Staging drops the view, and what was loaded can be taken back before the newer export is planned.
         create_mapping_view(conn, mapping, period, session.plausible_years)
         self._columns = target_columns(conn, mapping)
         self._names: dict[str, sql.Composable] = {
@@ -263,7 +263,7 @@ class _Undo:
             "update migration.migration_log set rolled_back_at = now() where entity_type = {entity} and batch_number = any (%s)",
             batches,
         )
-        self._run("update migration.settlements set fingerprint = '' where entity = {entity}")
+        self._run("update migration.plans set fingerprint = '' where entity = {entity}")
         return UndoneEntity(self._table, deleted, restored, inserted - candidates + changed, candidates - deleted)
 
     def _leave_used(self) -> None:

@@ -241,7 +241,7 @@ def target_columns(conn: Connection, mapping: TableMapping) -> list[str]:
     target = columns_of(conn, "public", table)
     given = columns_of(conn, "migration", f"{table}_mapping")
     if not given:
-        raise DatabaseError(f"{table}: what is staged is not settled yet; materialize {table} first")
+        raise DatabaseError(f"{table}: what is staged is not planned yet; materialize {table} first")
     strange = [name for name in given if name not in target and name not in {*VERDICTS, "record_number", "base44_id"}]
     if strange:
         raise DatabaseError(f"{mapping.spec.path}: gives {strange[0]}, which {table} does not have")

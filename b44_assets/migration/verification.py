@@ -12,7 +12,7 @@ from datetime import datetime
 from psycopg import sql
 
 from b44_assets.catalog import TableMapping
-from b44_assets.migration.plan import open_conflicts
+from b44_assets.migration.plan import has_plans, open_conflicts
 from b44_assets.migration.sources import name_agrees, no_seed, target_columns
 from b44_assets.session import Connection, Session, checksum, columns_of, identifiers, plan_for_bulk, scalar
 
@@ -172,7 +172,7 @@ class ContentParity:
 
 
 def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
-    """Compares the books of an entity with each other and with the table; None where nothing was settled yet."""
+    """Compares the books of an entity with each other and with the table; None where nothing was planned yet."""
     table = mapping.spec.name
     with session.connection(f"check {table}") as conn, conn.transaction():
         conn.execute("set transaction isolation level repeatable read read only")
@@ -220,7 +220,7 @@ def content_parity(session: Session, mapping: TableMapping, *, proven: bool = Fa
     Args:
         session: The run.
         mapping: The entity's mapping.
-        proven: Whether a comparison that found all rows equal counts still, where nothing was settled or written since: then
+        proven: Whether a comparison that found all rows equal counts still, where nothing was planned or written since: then
             each row is read again and compared with its checksum of then, and only where one differs with its record.
     """
     table = mapping.spec.name
@@ -229,14 +229,14 @@ def content_parity(session: Session, mapping: TableMapping, *, proven: bool = Fa
         if found is not None and found.equal and not found.proven:
             conn.execute(
                 """
-                insert into migration.proofs as p (entity, generation, last_batch, rows)
+                insert into migration.verifications as p (entity, generation, last_batch, rows)
                 select s.entity, s.generation, coalesce(max(l.batch_number), 0), %(rows)s
-                  from migration.settlements s
+                  from migration.plans s
                   left join migration.migration_log l on l.entity_type = s.entity
                  where s.entity = %(table)s
                  group by s.entity, s.generation
                 on conflict (entity) do update
-                   set generation = excluded.generation, last_batch = excluded.last_batch, rows = excluded.rows, proven_at = now()
+                   set generation = excluded.generation, last_batch = excluded.last_batch, rows = excluded.rows, verified_at = now()
                  -- Checks that find the same write nothing.
                  where (p.generation, p.last_batch, p.rows) is distinct from (excluded.generation, excluded.last_batch, excluded.rows)
                 """,
@@ -275,7 +275,7 @@ def _as_proven(conn: Connection, mapping: TableMapping, columns: list[str]) -> i
     table = mapping.spec.name
     proof = scalar(
         conn,
-        "select p.rows from migration.proofs p join migration.settlements s using (entity, generation)"
+        "select p.rows from migration.verifications p join migration.plans s using (entity, generation)"
         " where p.entity = %s and p.last_batch >="
         " (select coalesce(max(l.batch_number), 0) from migration.migration_log l where l.entity_type = p.entity)",
         (table,),
@@ -356,7 +356,7 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
         # the latest plan inserted, every name is compared.
         stays = sql.SQL(
             "(not e.name_given and t.row_checksum = m.row_checksum and (m.updated_batch is not null or m.generation <>"
-            " (select n.generation from migration.settlements n where n.entity = {})))"
+            " (select n.generation from migration.plans n where n.entity = {})))"
         ).format(sql.Literal(table))
     newer = sql.SQL("false")
     if "updated_at" in columns_of(conn, "public", table):
@@ -543,7 +543,7 @@ class WritingRun:
 
 
 def progress_of(session: Session) -> tuple[EntityProgress, ...]:
-    """How far every entity is that was settled."""
+    """How far every entity is that was planned."""
     with session.connection("status") as conn:
         rows = conn.execute(
             "select entity_type, percentage::float8, records_per_second::float8, expected_end from migration.progress"
@@ -564,9 +564,13 @@ def recent_runs(session: Session, most: int = 5) -> tuple[WritingRun, ...]:
 
 
 def accounts(session: Session) -> tuple[EntityAccount, ...]:
-    """What became of every record, by entity, in the order of the catalogue."""
+    """Read what became of every record, by entity, in the order of the catalogue.
+
+    Raises:
+        DatabaseError: The database was migrated by an earlier version and not by this one since.
+    """
     with session.connection("status") as conn:
-        if scalar(conn, "select to_regclass('migration.accounting')") is None:
+        if not has_plans(conn):
             return ()
         rows = {
             row[0]: row
@@ -578,7 +582,7 @@ def accounts(session: Session) -> tuple[EntityAccount, ...]:
         reasons: dict[str, dict[str, int]] = {}
         for entity, reason, count in conn.execute(
             "select q.entity, reason, count(*) from migration.quarantine q"
-            " join migration.settlements s on s.entity = q.entity and s.generation = q.generation"
+            " join migration.plans s on s.entity = q.entity and s.generation = q.generation"
             " cross join unnest(q.reasons) as reason where q.replayed_at is null group by 1, 2 order by 3 desc, 2"
         ).fetchall():
             reasons.setdefault(entity, {})[reason] = count

@@ -127,7 +127,7 @@ _SESSION: dict[str, str] = {
 }
 
 # A tablespace that is the database's own anyway is refused for a partitioned table.
-_SETTLE = b"""
+_CONFIGURE = b"""
     SELECT pg_catalog.count(pg_catalog.set_config(name, value, false)),
            pg_catalog.current_setting('session_replication_role'),
            pg_catalog.pg_backend_pid(),
@@ -223,7 +223,7 @@ def connect(
     autocommit: bool = False,
     lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS,
 ) -> psycopg.Connection[TupleRow]:
-    """Connects, and settles what our SQL relies on: UTC, ISO dates, UTF-8, and bounded waits for locks.
+    """Connects, and sets what our SQL relies on: UTC, ISO dates, UTF-8, and bounded waits for locks.
 
     The settings are made by SQL rather than by start-up options, which connection poolers refuse (a pooler must give us
     the same session throughout). TLS and all else stay as in the URL. Nothing is tried twice.
@@ -255,7 +255,7 @@ def connect(
         raise _fault(error, parameters) from None
     try:
         _check_server(conn, where)
-        pid = _settle(conn, where, lock_timeout_ms)
+        pid = _make_plan(conn, where, lock_timeout_ms)
         if pid != conn.info.backend_pid:
             # What answers is not the server itself: poolers and proxies hand out numbers of their own.
             _check_pooler(conn, wanted, where)
@@ -289,18 +289,18 @@ def renew(
     """
     # Not DISCARD ALL, which would drop prepared statements behind psycopg's back.
     conn.execute("RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP")
-    _settle(conn, _where(conn.info.get_parameters()), lock_timeout_ms)
+    _make_plan(conn, _where(conn.info.get_parameters()), lock_timeout_ms)
     conn.execute("SELECT pg_catalog.set_config('application_name', %s, false)", (application_name,))
 
 
-def _settle(conn: psycopg.Connection[TupleRow], where: str, lock_timeout_ms: int) -> int:
+def _make_plan(conn: psycopg.Connection[TupleRow], where: str, lock_timeout_ms: int) -> int:
     """Makes the settings of the session. Returns its process in the server.
 
     Raises:
         DatabaseError: The role's sessions skip all triggers, which only a superuser can change.
     """
     session = _SESSION | {"lock_timeout": str(lock_timeout_ms)}
-    row = conn.execute(_SETTLE, (list(session), list(session.values()))).fetchone()
+    row = conn.execute(_CONFIGURE, (list(session), list(session.values()))).fetchone()
     assert row is not None
     if row[1] != "origin":
         try:

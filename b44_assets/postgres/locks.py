@@ -151,7 +151,7 @@ class HeldLock:
         if self._pid is None:
             try:
                 row = self._conn.execute("SELECT pg_backend_pid()").fetchone()
-                _settle(self._conn)
+                _make_plan(self._conn)
             except psycopg.Error:
                 self.check()
                 raise
@@ -203,7 +203,7 @@ class HeldLock:
         with self._conn.cursor(row_factory=class_row(Session)) as cursor:
             parameters = (_AT_WORK % 2**32, self._key >> 32, self._key & 0xFFFFFFFF)
             left = cursor.execute(_LEFT_AT_WORK, parameters).fetchone()
-        _settle(self._conn)
+        _make_plan(self._conn)
         return left
 
     def check(self) -> None:
@@ -216,7 +216,7 @@ class HeldLock:
         if self._lost is None:
             try:
                 row = self._conn.execute(_HELD, (self._key >> 32, self._key & 0xFFFFFFFF)).fetchone()
-                _settle(self._conn)
+                _make_plan(self._conn)
                 if row is None or not row[0]:
                     self._lost = "the session of the server is another one"
             except psycopg.Error as error:
@@ -396,7 +396,7 @@ _BLOCKERS = sql.SQL("{sessions} WHERE pid = ANY (pg_blocking_pids(%s)) ORDER BY 
 def _try_lock(conn: psycopg.Connection[TupleRow], key: int, *, shared: bool) -> bool:
     function = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
     row = conn.execute(sql.SQL("SELECT {}(%s)").format(sql.Identifier(function)), (key,)).fetchone()
-    _settle(conn)
+    _make_plan(conn)
     assert row is not None
     return bool(row[0])
 
@@ -406,7 +406,7 @@ def _holder(conn: psycopg.Connection[TupleRow], key: int) -> Session | None:
     unsigned = key % 2**64
     with conn.cursor(row_factory=class_row(Session)) as cursor:
         holder = cursor.execute(_HOLDER, (unsigned >> 32, unsigned & 0xFFFFFFFF)).fetchone()
-    _settle(conn)
+    _make_plan(conn)
     return holder
 
 
@@ -429,10 +429,10 @@ def _unlock(conn: psycopg.Connection[TupleRow], key: int, *, shared: bool) -> No
         logger.debug("advisory lock freed by the end of the session: %s", error)
         return
     if idle:
-        _settle(conn)
+        _make_plan(conn)
 
 
-def _settle(conn: psycopg.Connection[TupleRow]) -> None:
+def _make_plan(conn: psycopg.Connection[TupleRow]) -> None:
     """Ends the transaction that psycopg opened for a statement of ours; a lock of the session stays."""
     if not conn.autocommit:
         conn.commit()

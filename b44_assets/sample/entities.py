@@ -214,7 +214,7 @@ class Maker(ABC):
         Args:
             seed: The seed of the whole sample.
             faults: The share of records to plant trouble in, 0 to 1.
-            truth: Where the fate of every record is counted.
+            truth: Where what became of every record is counted.
             cast: Who other records refer to; makers of users and categories add to it.
         """
         self.draw = Draw(seed, self.entity)

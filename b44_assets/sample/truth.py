@@ -19,7 +19,7 @@ Expected: TypeAlias = dict[str, Any]
 
 @dataclass
 class Tally:
-    """The fate of one entity's records; `read` is always the sum of the other three.
+    """What became of one entity's records; `read` is always the sum of the other three.
 
     Attributes:
         read: Records in the export.

@@ -66,7 +66,7 @@ def apply_constraints(session: Session, spec: Spec, *, online: bool | None = Non
         attempts = {
             one.name: partial(
                 attempt,
-                _Constraint(session, conn, spec, one, wanted[one.name], online).settle,
+                _Constraint(session, conn, spec, one, wanted[one.name], online).reconcile,
                 partial(_rows_against, session, conn, spec, one),
             )
             for one in definitions
@@ -143,7 +143,7 @@ class _Constraint:
         self._table = sql.Identifier("public", definition.table)
         self._table_oid = relation_oid(conn, definition.table)
 
-    def settle(self) -> str:
+    def reconcile(self) -> str:
         """Does what is to be done; returns what it was: created, replaced, unchanged or repaired."""
         name = self._definition.name
         found = self._find(name)

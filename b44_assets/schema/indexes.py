@@ -75,10 +75,10 @@ def _attempt(
     session: Session, conn: Connection, spec: Spec, definition: IndexDefinition, form: Form, online: bool
 ) -> str | Obstacle:
     find = partial(rows_against_index, session, conn, spec, definition)
-    outcome = attempt(_Index(session, conn, spec, definition, form, online).settle, find)
+    outcome = attempt(_Index(session, conn, spec, definition, form, online).reconcile, find)
     if isinstance(outcome, Obstacle) and not outcome.rows and not online:
         # A plain build reads rows that are deleted, too, while an older transaction still sees them; a concurrent one does not.
-        outcome = attempt(_Index(session, conn, spec, definition, form, True).settle, find)
+        outcome = attempt(_Index(session, conn, spec, definition, form, True).reconcile, find)
     return outcome
 
 
@@ -151,7 +151,7 @@ class _Index:
         self._table_oid = relation_oid(conn, definition.table)
         self._partitioned: bool = scalar(conn, "select relkind = 'p' from pg_class where oid = %s", (self._table_oid,))
 
-    def settle(self) -> str:
+    def reconcile(self) -> str:
         """Does what is to be done; returns what it was: created, replaced, unchanged or repaired."""
         name = self._definition.name
         found = self._find(name)

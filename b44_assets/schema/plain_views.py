@@ -20,7 +20,7 @@ from b44_assets.schema.online_ddl import (
     run,
     trusted,
 )
-from b44_assets.schema.views import comments_on, settle_comments
+from b44_assets.schema.views import comments_on, reconcile_comments
 from b44_assets.session import Connection, Session
 
 
@@ -56,7 +56,7 @@ def apply_plain_view(session: Session, spec: Spec) -> SchemaChange:
             change(session, conn, lambda c: _replace(session, c, spec, definition))
         else:
             outcome = "unchanged"
-        settle_comments(session, conn, spec, definition, comments)
+        reconcile_comments(session, conn, spec, definition, comments)
     return SchemaChange.of(spec.name, {name: outcome}, started)
 
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable
 
 from b44_assets.catalog import Catalog, Kind, Spec
-from b44_assets.errors import DatabaseError
 from b44_assets.schema.apply import apply_on, hold_schema_lock, is_finished
 from b44_assets.schema.online_ddl import change
 from b44_assets.session import Connection, Session, persevering, scalar
@@ -59,21 +58,6 @@ def install_runtime(session: Session, *, over: bool = False) -> bool:
 def runtime_digest(catalog: Catalog) -> str:
     """SHA-256 of the program's own files, 64 hex digits."""
     return hashlib.sha256("".join(spec.digest for spec in catalog.of(Kind.RUNTIME)).encode()).hexdigest()
-
-
-def require_runtime(session: Session) -> None:
-    """Make sure that the functions that stay are there.
-
-    Raises:
-        DatabaseError: The database was migrated by version 0.1 and not by this one since, or never.
-    """
-    with session.connection("look at schema b44") as conn:
-        if scalar(conn, "select to_regprocedure('b44.partition_bounds(regclass)') is not null"):
-            return
-        if scalar(conn, "select to_regprocedure('public.base44_partition_bounds(regclass)') is not null"):
-            raise DatabaseError(
-                "the functions in this database are those of version 0.1: b44 migrate, or the job schema_only, brings them up to date"
-            )
 
 
 def install_state(conn: Connection, session: Session) -> None:

@@ -100,10 +100,10 @@ def _apply(session: Session, conn: Connection, spec: Spec, definition: ViewDefin
         outcomes = dict.fromkeys(names, "replaced")
     else:
         outcomes = {name: "unchanged"} | {
-            index.name: _settle_index(session, conn, spec, index, wanted.indexes[index.name])
+            index.name: _reconcile_index(session, conn, spec, index, wanted.indexes[index.name])
             for index in definition.indexes
         }
-        settle_comments(session, conn, spec, definition, wanted.comments)
+        reconcile_comments(session, conn, spec, definition, wanted.comments)
         populated = scalar(conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{name}",))
         try:
             differs = not populated or bool(differences(conn, name, definition.query))
@@ -287,7 +287,7 @@ def _replace(session: Session, conn: Connection, spec: Spec, definition: ViewDef
         raise fault(spec, definition.statement.line, error) from error
 
 
-def settle_comments(
+def reconcile_comments(
     session: Session, conn: Connection, spec: Spec, definition: ViewDefinition, wanted: Mapping[tuple[str, str], str]
 ) -> None:
     """Sets the comments that differ from the file; takes away what an earlier version has noted in one."""
@@ -309,7 +309,7 @@ def settle_comments(
         change(session, conn, clear)
 
 
-def _settle_index(session: Session, conn: Connection, spec: Spec, index: IndexDefinition, wanted: Form) -> str:
+def _reconcile_index(session: Session, conn: Connection, spec: Spec, index: IndexDefinition, wanted: Form) -> str:
     """A view is small beside its tables and its writer is the refresh, so its indexes are simply made anew."""
     row = conn.execute(
         "select indisunique, pg_get_indexdef(indexrelid, 0, true), indisvalid from pg_index where indexrelid = to_regclass(%s)",

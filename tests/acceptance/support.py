@@ -181,10 +181,10 @@ def value(url: str, query: str | sql.SQL | sql.Composed, *parameters: object) ->
 
 # What may differ between two runs that came to the same.
 _OF_THE_RUN = frozenset(
-    {"run_id", "batch_number", "generation", "staged_at", "settled_at", "quarantined_at", "fingerprint"}
+    {"run_id", "batch_number", "generation", "staged_at", "planned_at", "quarantined_at", "fingerprint"}
 )
 # Working tables, and books that `migration.accounting` sums up or that name batches: an interrupted run has other ones.
-_LEFT_OUT = re.compile(r"migration\.(?:\w+_settled|migration_log|settlements|proofs)")
+_LEFT_OUT = re.compile(r"migration\.(?:\w+_plan|migration_log|plans|proofs)")
 
 
 def state(url: str) -> dict[str, tuple[int, str]]:

@@ -322,7 +322,7 @@ def test_sessions_that_are_ended_over_and_over_leave_a_migration_that_can_go_on(
 ) -> None:
     command = b44.on(target).having(B44_BATCH_SIZE="5")
     running = command.start("migrate", "--export", migrated.export, "--json")
-    running.until(lambda: value(target, "select to_regclass('migration.settlements') is not null"))
+    running.until(lambda: value(target, "select to_regclass('migration.plans') is not null"))
     over = threading.Event()
 
     def end_sessions() -> None:

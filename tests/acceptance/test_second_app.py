@@ -181,7 +181,7 @@ def test_a_later_export_changes_what_has_changed_and_can_be_taken_back(shop: Sho
     assert value(url, "select count(*) from purchases_2026_02") == 1
     # What the export has no more is named, and stays.
     assert rows(url, "select entity, kind from migration.conflicts") == []
-    assert value(url, "select vanished from migration.settlements where entity = 'purchases'") == 1
+    assert value(url, "select vanished from migration.plans where entity = 'purchases'") == 1
     assert value(url, "select count(*) from purchases") == 8
     run_id = value(url, "select run_id from migration.migration_log order by batch_number desc limit 1")
     assert on("rollback", "--run", run_id).status == 0

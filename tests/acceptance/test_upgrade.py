@@ -13,8 +13,10 @@ import pytest
 from b44_assets.catalog import Kind, load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import DatabaseError
+from b44_assets.migration.progress import failed_parts, load_progress
+from b44_assets.migration.verification import accounts
 from b44_assets.postgres.embedded.binaries import install_dir
-from b44_assets.schema.runtime import install_runtime, require_runtime
+from b44_assets.schema.runtime import install_runtime
 from b44_assets.session import Session
 from tests.acceptance.support import Command
 
@@ -83,12 +85,14 @@ def test_the_application_writes_on_while_functions_are_moved(old: str) -> None:
         assert not install_runtime(session)
 
 
-def test_what_needs_the_functions_says_that_they_are_of_an_earlier_version(old: str) -> None:
+def test_what_reads_the_ledger_says_that_it_is_of_an_earlier_version(old: str) -> None:
     session = session_on(old)
-    with pytest.raises(DatabaseError, match=r"version 0\.1"):
-        require_runtime(session)
+    for read in (accounts, load_progress, failed_parts):
+        with pytest.raises(DatabaseError, match="earlier version"):
+            read(session)
     install_runtime(session)
-    require_runtime(session)
+    assert accounts(session)
+    assert failed_parts(session) == ()
 
 
 def test_what_was_changed_by_hand_is_made_anew(old: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from psycopg import sql
 
 from b44_assets.backup.model import SourceState
-from b44_assets.backup.state import capture, differences, not_set_back, settle, snapshot
+from b44_assets.backup.state import capture, configure_session, differences, not_set_back, snapshot
 from b44_assets.errors import BackupError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.deadline import Deadline
@@ -88,7 +88,7 @@ CHANGES = {
 
 def state(url: str, lsn: str | None = None) -> SourceState:
     with connect(url, autocommit=True) as conn:
-        settle(conn)
+        configure_session(conn)
         with snapshot(conn):
             return capture(conn, lsn=lsn)
 
@@ -116,7 +116,7 @@ def test_each_difference_is_named(zoo: str, before: SourceState, what: str) -> N
     statement, expected = CHANGES[what]
 
     with connect(zoo, autocommit=True) as conn:
-        settle(conn)
+        configure_session(conn)
         conn.execute("begin isolation level repeatable read")
         conn.execute(statement.encode())
         found = differences(before, capture(conn))
@@ -171,7 +171,7 @@ def test_a_physical_backup_has_no_rows_of_unlogged_tables_and_a_logical_one_none
 
 def test_a_table_that_is_emptied_after_the_snapshot_is_waited_for(zoo: str) -> None:
     with connect(zoo, autocommit=True) as conn, connect(zoo, autocommit=True, lock_timeout_ms=50) as other:
-        settle(conn)
+        configure_session(conn)
         with snapshot(conn):
             conn.execute("select 1")
             with pytest.raises(psycopg.errors.LockNotAvailable):
@@ -197,7 +197,7 @@ def test_all_locks_of_a_snapshot_have_one_deadline(ten_tables: str) -> None:
         connect(ten_tables, autocommit=True) as asker,
         ExitStack() as stack,
     ):
-        settle(locker)
+        configure_session(locker)
         locker.execute("set lock_timeout = '300ms'")
         writers = [stack.enter_context(psycopg.connect(ten_tables)) for _ in range(10)]
         for number, writer in enumerate(writers):
@@ -228,7 +228,7 @@ def test_all_locks_of_a_snapshot_have_one_deadline(ten_tables: str) -> None:
 
 def test_a_deadline_ends_with_the_locks(ten_tables: str) -> None:
     with connect(ten_tables, autocommit=True) as conn:
-        settle(conn)
+        configure_session(conn)
         with snapshot(conn, deadline=Deadline.after(60)):
             assert conn.execute("show statement_timeout").fetchone() == ("0",)
             with pytest.raises(psycopg.errors.LockNotAvailable):
@@ -248,7 +248,7 @@ def test_what_a_role_may_not_read_is_named_in_one_line(zoo: str) -> None:
         conn.execute("drop role if exists reader")
         conn.execute("create role reader")
         conn.execute("set role reader")
-        settle(conn)
+        configure_session(conn)
         with (
             pytest.raises(BackupError, match=r"^this role cannot back up all of the database: permission denied"),
             snapshot(conn),

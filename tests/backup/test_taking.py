@@ -19,7 +19,7 @@ from b44_assets.backup.consistent_snapshot import standing_still
 from b44_assets.backup.encryption import Key
 from b44_assets.backup.lsn import position
 from b44_assets.backup.model import Backup, BackupKind, Proof
-from b44_assets.backup.state import settle
+from b44_assets.backup.state import configure_session
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import take
 from b44_assets.backup.verification import verify
@@ -155,7 +155,7 @@ def test_a_snapshot_and_a_position_say_the_same_under_load(
     """Every transaction that is in the snapshot is in the WAL before the position, and no other is."""
     seen: list[tuple[int, set[int]]] = []
     with connect(source, autocommit=True) as asker, connect(source, autocommit=True) as holder:
-        settle(holder)
+        configure_session(holder)
         start = asker.execute("select pg_current_wal_insert_lsn()::text").fetchone()
         assert start is not None
         with writing(source):
@@ -180,7 +180,7 @@ def test_a_transaction_that_does_not_end_is_named(source: str, monkeypatch: pyte
         writer.execute("create table open as select 1 as n")
         writer.commit()
         writer.execute("insert into open values (2)")
-        settle(holder)
+        configure_session(holder)
 
         with (
             pytest.raises(BackupError, match=rf"a transaction open since .* \(process {writer.info.backend_pid}\)"),
@@ -213,7 +213,7 @@ def test_a_writer_that_wants_what_we_have_and_has_what_we_want_goes_on(source: s
             except BaseException as error:
                 faults.append(error)
 
-        settle(holder)
+        configure_session(holder)
         thread = threading.Thread(target=write)
         thread.start()
         with standing_still(asker, holder, source, looking=0.0):

@@ -24,14 +24,14 @@ def months_of(request: dg.RunRequest) -> tuple[str, str]:
     return request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"]
 
 
-def settled_cursor(place: Place) -> str:
+def planned_cursor(place: Place) -> str:
     """The cursor of `changed_exports` once it has looked at the folder."""
     return place.tick("changed_exports").cursor
 
 
 def request_after_change(place: Place) -> dg.RunRequest:
     """The run that `changed_exports` asks for where it is turned on after a file has changed."""
-    [request] = place.tick("changed_exports", settled_cursor(place)).run_requests
+    [request] = place.tick("changed_exports", planned_cursor(place)).run_requests
     return request
 
 
@@ -42,7 +42,7 @@ def test_an_export_that_is_staged_as_it_is_costs_no_run(migrated: Place) -> None
 
 
 def test_a_changed_file_asks_for_its_entity_and_no_other(migrated: Place) -> None:
-    cursor = settled_cursor(migrated)
+    cursor = planned_cursor(migrated)
     write(migrated.export / "User.jsonl", [user(n) for n in range(USERS + 1)])
     seen = migrated.tick("changed_exports", cursor)
     assert seen.run_requests == []
@@ -57,7 +57,7 @@ def test_a_changed_file_asks_for_its_entity_and_no_other(migrated: Place) -> Non
 
 
 def test_a_file_that_was_taken_is_not_taken_again(migrated: Place) -> None:
-    cursor = settled_cursor(migrated)
+    cursor = planned_cursor(migrated)
     write(migrated.export / "User.jsonl", [user(n) for n in range(USERS + 1)])
     taken = migrated.tick("changed_exports", migrated.tick("changed_exports", cursor).cursor)
     assert len(taken.run_requests) == 1
@@ -65,7 +65,7 @@ def test_a_file_that_was_taken_is_not_taken_again(migrated: Place) -> None:
 
 
 def test_a_file_that_still_grows_is_waited_for(migrated: Place) -> None:
-    cursor = settled_cursor(migrated)
+    cursor = planned_cursor(migrated)
     for number in range(1, 4):
         write(migrated.export / "User.jsonl", [user(n) for n in range(USERS + number)])
         tick = migrated.tick("changed_exports", cursor)
@@ -76,7 +76,7 @@ def test_a_file_that_still_grows_is_waited_for(migrated: Place) -> None:
 
 def test_changed_posts_run_again_in_the_months_they_touch_only(migrated: Place) -> None:
     added = [post(90, "2026-02"), post(91, "2026-03"), post(92, "2026-06")]
-    cursor = settled_cursor(migrated)
+    cursor = planned_cursor(migrated)
     write(migrated.export / "Post.jsonl", posts() + added)
     seen = migrated.tick("changed_exports", cursor)
     [request] = migrated.tick("changed_exports", seen.cursor).run_requests
@@ -113,7 +113,7 @@ def test_where_nothing_was_migrated_everything_is(empty: Place) -> None:
 
 
 def test_changed_files_wait_for_a_run_that_is_under_way(migrated: Place) -> None:
-    seen = settled_cursor(migrated)
+    seen = planned_cursor(migrated)
     write(migrated.export / "User.jsonl", [user(n) for n in range(USERS + 1)])
     cursor = migrated.tick("changed_exports", seen).cursor
     job = migrated.definitions.resolve_job_def("migrate_everything")
@@ -128,7 +128,7 @@ def test_changed_files_wait_for_a_run_that_is_under_way(migrated: Place) -> None
 def test_ten_thousand_files_cost_a_small_cursor_and_one_run_for_a_new_one(migrated: Place) -> None:
     for number in range(10_000):
         (migrated.export / f"Thing{number}.jsonl").touch()
-    cursor = settled_cursor(migrated)
+    cursor = planned_cursor(migrated)
     assert len(cursor) < 1_000
     assert migrated.tick("changed_exports", cursor).run_requests == []
     (migrated.export / "Thing0.jsonl").write_text('{"id": 1}\n')

@@ -45,7 +45,7 @@ begin
                 from pg_class c join pg_namespace n on n.oid = c.relnamespace
                where n.nspname = 'base44' and c.relkind = 'r'
                   or n.nspname = 'migration' and (c.relkind = 'v' and c.relname like '%\\_source'
-                                                  or c.relkind = 'r' and c.relname like '%\\_settled')
+                                                  or c.relkind = 'r' and c.relname like '%\\_plan')
                   or n.nspname = 'public' and c.relkind = 'r' and c.relname like 'base44\\_%'
                   or c.relispartition and c.relname ~ '_\\d{4}(_\\d\\d)?$' loop
     execute format('drop %s if exists %s cascade', case item.kind when 'v' then 'view' else 'table' end, item.name);
@@ -169,7 +169,7 @@ class Target:
         return stage(self.session, self.session.catalog.mappings[table], directory or self.export)
 
     def load(self, table: str, **options: Any) -> Load:
-        """Settles and loads one table."""
+        """Plans and loads one table."""
         return load(self.session, self.session.catalog.mappings[table], **options)
 
     def migrate(

@@ -9,7 +9,7 @@ import pytest
 from psycopg import errors
 
 from b44_assets.config.quantities import QuarantineLimit
-from b44_assets.migration.progress import settle_again
+from b44_assets.migration.progress import plan_again
 from tests.database.conftest import Record, Target, object_id, post, user
 
 USERS = [
@@ -43,7 +43,7 @@ def staged(target: Target, records: Mapping[str, Sequence[Record]]) -> None:
     for table, mapping in target.session.catalog.mappings.items():
         if mapping.entity in records:
             target.stage(table)
-    settle_again(target.session)
+    plan_again(target.session)
 
 
 def left_by(target: Target) -> dict[str, list[str]]:
@@ -112,7 +112,7 @@ def test_the_program_has_nothing_to_do_after_the_loop(target_18: Target) -> None
     loop(target_18, "users")
     loop(target_18, "posts")
     done = target_18.load("posts")
-    assert not done.settlement.changed
+    assert not done.plan.changed
     assert done.inserted == 0
 
 

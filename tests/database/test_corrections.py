@@ -97,7 +97,7 @@ def test_a_correction_may_be_taken_back_and_another_one_made(target_18: Target) 
     path = target_18.export / "User.jsonl"
     path.write_text(path.read_text() + "\n")
     target_18.stage("users")
-    assert target_18.load("users").settlement.unchanged == 3
+    assert target_18.load("users").plan.unchanged == 3
     sound(target_18, "users")
 
 
@@ -125,7 +125,7 @@ def test_a_correction_holds_for_the_same_record_in_a_newer_export(target_18: Tar
     edit(target_18, "users", email="Right@Example.com")
     target_18.load("users")
     done = target_18.migrate({**BROKEN, "User": [*BROKEN["User"], person(3)]})
-    assert (done["users"].inserted, done["users"].settlement.quarantined) == (1, 0)
+    assert (done["users"].inserted, done["users"].plan.quarantined) == (1, 0)
     assert target_18.outcome("users").rows[object_id(2)]["email"] == "right@example.com"
     sound(target_18, "users")
 
@@ -145,7 +145,7 @@ def test_a_correction_that_nobody_replayed_survives_a_newer_export(target_18: Ta
     assert target_18.outcome("users").rows[object_id(2)]["email"] == "right@example.com"
 
 
-def test_a_correction_that_nobody_replayed_survives_a_new_settlement(target_18: Target) -> None:
+def test_a_correction_that_nobody_replayed_survives_a_new_plan(target_18: Target) -> None:
     target_18.migrate({"User": [person(1)], "Post": [article(1, user_id=object_id(2)), article(2, title=None)]})
     target_18.run(
         "update migration.quarantine set record = record || %s::jsonb where base44_id = %s",
@@ -153,9 +153,9 @@ def test_a_correction_that_nobody_replayed_survives_a_new_settlement(target_18: 
         object_id(2),
     )
     target_18.migrate({"User": [person(1), person(2)]})
-    from b44_assets.migration.plan import settle
+    from b44_assets.migration.plan import make_plan
 
-    settle(target_18.session, target_18.session.catalog.mappings["posts"])
+    make_plan(target_18.session, target_18.session.catalog.mappings["posts"])
     assert (
         target_18.one("select record ->> 'title' from migration.quarantine where base44_id = %s", object_id(2))
         == "A title"

@@ -14,7 +14,7 @@ from psycopg import sql
 from b44_assets.catalog import Kind, constraint_definitions
 from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.errors import ThresholdError
-from b44_assets.migration.plan import settle
+from b44_assets.migration.plan import make_plan
 from b44_assets.migration.sources import target_columns
 from b44_assets.migration.verification import content_parity, export_applied, row_parity
 from b44_assets.schema.apply import apply
@@ -63,7 +63,7 @@ def test_a_newer_version_replaces_the_row(target: Target) -> None:
     assert (rows[object_id(2)]["title"], rows[object_id(2)]["view_count"]) == ("Another", 7)
     assert rows[object_id(2)]["slug"] == "another"
     assert rows[object_id(1)]["title"] == "Title 1"
-    assert (done["posts"].inserted, done["posts"].settlement.unchanged, done["posts"].settlement.to_migrate) == (
+    assert (done["posts"].inserted, done["posts"].plan.unchanged, done["posts"].plan.to_migrate) == (
         1,
         1,
         1,
@@ -309,8 +309,8 @@ def test_a_slug_that_was_made_by_earlier_rules_stays(target: Target) -> None:
         target.migrate({"User": [person(1)], "Post": [article(n, title=title) for n, title in enumerate(titles, 1)]})
     assert slugs(target) == old
     # Planned anew, as the function is another file's now.
-    target.run("update migration.settlements set fingerprint = 'of then'")
-    done = target.migrate({"Post": [article(n, title=title) for n, title in enumerate(titles, 1)]})["posts"].settlement
+    target.run("update migration.plans set fingerprint = 'of then'")
+    done = target.migrate({"Post": [article(n, title=title) for n, title in enumerate(titles, 1)]})["posts"].plan
     assert (done.to_migrate, done.unchanged, done.conflicts) == (0, 5, {})
     assert slugs(target) == old
     sound(target, "posts")
@@ -354,11 +354,11 @@ def test_an_edited_row_is_never_overwritten(target: Target) -> None:
     assert export_applied(target.session, target.session.catalog.mappings["posts"]).passed
 
 
-def test_an_edit_between_settlement_and_batch_counts(target_18: Target) -> None:
+def test_an_edit_between_plan_and_batch_counts(target_18: Target) -> None:
     target_18.migrate({"User": [person(1)], "Post": [article(1), article(2)]})
     target_18.write({"Post": [article(1, NEW, title="A new one"), article(2, NEW, title="Fine")]})
     target_18.stage("posts")
-    settle(target_18.session, target_18.session.catalog.mappings["posts"])
+    make_plan(target_18.session, target_18.session.catalog.mappings["posts"])
     target_18.run("update posts set title = 'Edited here' where id = %s", uuid_of(object_id(1)))
     target_18.load("posts")
     assert {row["title"] for row in target_18.table("posts")} == {"Edited here", "Fine"}
@@ -394,7 +394,7 @@ def test_a_row_of_the_new_system_with_the_id_of_a_record_is_left_alone(target_18
 def test_a_vanished_record_is_reported_and_its_row_kept(target: Target) -> None:
     target.migrate({"User": [person(1)], "Post": [article(1), article(2)]})
     done = target.migrate({"Post": [article(2)]})
-    assert (len(target.table("posts")), done["posts"].settlement.vanished) == (2, 1)
+    assert (len(target.table("posts")), done["posts"].plan.vanished) == (2, 1)
     assert retained(target) == [("posts", object_id(1), "vanished")]
     assert target.outcome("posts").account["vanished"] == 1
     sound(target, "posts")
@@ -425,7 +425,7 @@ def test_batches_called_by_hand_keep_the_same_books(target: Target) -> None:
     target.write(records)
     for table in ("users", "posts"):
         target.stage(table)
-        settle(target.session, target.session.catalog.mappings[table])
+        make_plan(target.session, target.session.catalog.mappings[table])
         moved: list[int] = []
         while not moved or moved[-1]:
             moved.append(target.one(f"select migrate_{table}_batch(3)"))
@@ -435,7 +435,7 @@ def test_batches_called_by_hand_keep_the_same_books(target: Target) -> None:
 
 
 def test_batches_by_hand_say_what_is_missing(target_18: Target) -> None:
-    with pytest.raises(psycopg.Error, match="nothing is settled for users"):
+    with pytest.raises(psycopg.Error, match="nothing is planned for users"):
         target_18.one("select migrate_users_batch()")
 
 

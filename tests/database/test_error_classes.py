@@ -170,7 +170,7 @@ def test_a_session_ended_while_it_is_set_up_may_be_tried_again(database: str, mo
             other.execute("select pg_terminate_backend(%s, 5000)", (conn.info.backend_pid,))
         conn.execute("select 1")
 
-    monkeypatch.setattr(module, "_settle", ended)
+    monkeypatch.setattr(module, "_make_plan", ended)
 
     with pytest.raises(TransientDatabaseError, match="terminating connection due to administrator command"):
         connect(database)

@@ -86,8 +86,8 @@ def staged(target: Target, people: Iterable[Record] = PEOPLE, articles: Iterable
 
 def test_a_load_says_what_it_did(target_18: Target) -> None:
     done = staged(target_18).load("posts")
-    settlement = done.settlement
-    assert (settlement.read, settlement.deduplicated, settlement.quarantined, settlement.to_migrate) == (10, 1, 2, 7)
+    plan = done.plan
+    assert (plan.read, plan.deduplicated, plan.quarantined, plan.to_migrate) == (10, 1, 2, 7)
     assert done.inserted == 7
     assert [(part.partition_key, part.inserted, part.migrated) for part in done.partitions] == [
         (JANUARY, 2, 2), (FEBRUARY, 3, 3), (MARCH, 2, 2),
@@ -356,10 +356,10 @@ def test_a_creator_changed_in_the_new_system_is_not_filled_in_again(target_18: T
 
 
 def test_a_staged_row_that_has_gone_stops_the_batch(target_18: Target) -> None:
-    from b44_assets.migration.plan import settle
+    from b44_assets.migration.plan import make_plan
 
     staged(target_18)
-    settle(target_18.session, target_18.session.catalog.mappings["posts"])
+    make_plan(target_18.session, target_18.session.catalog.mappings["posts"])
     target_18.run("delete from base44.posts where _record_number = 1")
     with pytest.raises(DatabaseError, match="lacks 1 of its staged records"):
         target_18.load("posts")

@@ -17,13 +17,13 @@ from psycopg import sql
 from b44_assets.catalog import load_catalog
 from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.errors import DatabaseError, ThresholdError
-from b44_assets.migration.plan import Settlement, settle
+from b44_assets.migration.plan import LoadPlan, make_plan
 from b44_assets.session import Connection
 from tests.database.conftest import SQL_DIR, Target, object_id, post, user, uuid_of
 
 
-def settled(target: Target, table: str = "users") -> Settlement:
-    return settle(target.session, target.session.catalog.mappings[table])
+def planned(target: Target, table: str = "users") -> LoadPlan:
+    return make_plan(target.session, target.session.catalog.mappings[table])
 
 
 def staged(target: Target, *records: dict[str, object]) -> Target:
@@ -32,7 +32,7 @@ def staged(target: Target, *records: dict[str, object]) -> Target:
     return target
 
 
-def counts(found: Settlement) -> tuple[int, int, int, int, int]:
+def counts(found: LoadPlan) -> tuple[int, int, int, int, int]:
     return found.read, found.deduplicated, found.quarantined, found.unchanged, found.to_migrate
 
 
@@ -43,19 +43,19 @@ def test_every_record_is_counted_once(target_18: Target) -> None:
     staged(
         target_18, user(1), user(1), user(2), user(3, email=None), user(4, email="x", verified="?"), user(2, bio="v2")
     )
-    found = settled(target_18)
+    found = planned(target_18)
     assert counts(found) == (6, 1, 3, 0, 2)
     assert found.reasons == {"duplicate_id": 1, "invalid:email_verified": 1, "invalid_email": 1, "missing_email": 1}
 
 
 def test_nothing_is_loaded_by_settling(target_18: Target) -> None:
-    settled(staged(target_18, user(1)))
+    planned(staged(target_18, user(1)))
     assert target_18.table("users") == []
     assert target_18.one("select pending from migration.accounting where entity = 'users'") == 1
 
 
-def test_an_entity_without_records_is_settled(target_18: Target) -> None:
-    assert counts(settled(staged(target_18))) == (0, 0, 0, 0, 0)
+def test_an_entity_without_records_is_plan(target_18: Target) -> None:
+    assert counts(planned(staged(target_18))) == (0, 0, 0, 0, 0)
 
 
 def test_batches_come_in_the_order_of_month_time_and_key(target_18: Target) -> None:
@@ -65,9 +65,9 @@ def test_batches_come_in_the_order_of_month_time_and_key(target_18: Target) -> N
     target_18.stage("users")
     target_18.load("users")
     target_18.stage("posts")
-    settled(target_18, "posts")
+    planned(target_18, "posts")
     rows = target_18.all(
-        "select position, partition_key, record_number from migration.posts_settled where fate = 'insert' order by position"
+        "select position, partition_key, record_number from migration.posts_plan where action = 'insert' order by position"
     )
     assert rows == [
         (1, date(2026, 1, 1), 4), (2, date(2026, 1, 1), 5), (3, date(2026, 1, 1), 2),
@@ -77,54 +77,54 @@ def test_batches_come_in_the_order_of_month_time_and_key(target_18: Target) -> N
 
 def test_without_a_staged_export_it_says_what_to_do(target_18: Target) -> None:
     with pytest.raises(DatabaseError, match=r"^users: nothing is staged in base44\.users"):
-        settled(target_18)
+        planned(target_18)
 
 
 # -- once ----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_export_is_not_settled_again(target_18: Target) -> None:
-    first = settled(staged(target_18, user(1), user(2, email=None)))
-    again = settled(target_18)
+def test_the_same_export_is_not_planned_again(target_18: Target) -> None:
+    first = planned(staged(target_18, user(1), user(2, email=None)))
+    again = planned(target_18)
     assert (again.changed, again.generation, counts(again), again.reasons) == (
         False, first.generation, counts(first), first.reasons,
     )  # fmt: skip
 
 
-def test_a_new_export_is_settled_anew(target_18: Target) -> None:
-    first = settled(staged(target_18, user(1)))
-    again = settled(staged(target_18, user(1), user(2)))
+def test_a_new_export_is_planned_anew(target_18: Target) -> None:
+    first = planned(staged(target_18, user(1)))
+    again = planned(staged(target_18, user(1), user(2)))
     assert again.changed
     assert again.generation > first.generation
     assert counts(again) == (2, 0, 0, 0, 2)
 
 
-def test_a_changed_mapping_is_settled_anew(target_18: Target, tmp_path: Path) -> None:
-    settled(staged(target_18, user(1)))
+def test_a_changed_mapping_is_planned_anew(target_18: Target, tmp_path: Path) -> None:
+    planned(staged(target_18, user(1)))
     shutil.copytree(SQL_DIR, tmp_path / "sql")
     mapping = tmp_path / "sql" / "mappings" / "users.sql"
     mapping.write_text(mapping.read_text() + "-- changed\n")
-    assert settled(target_18.having(catalog=load_catalog(tmp_path / "sql"))).changed
+    assert planned(target_18.having(catalog=load_catalog(tmp_path / "sql"))).changed
 
 
-def test_users_that_came_since_let_posts_be_settled_anew(target_18: Target) -> None:
+def test_users_that_came_since_let_posts_be_planned_anew(target_18: Target) -> None:
     target_18.write({"Post": [post(1)]})
     target_18.stage("posts")
-    assert settled(target_18, "posts").reasons == {"orphan_user": 1}
+    assert planned(target_18, "posts").reasons == {"orphan_user": 1}
     target_18.migrate({"User": [user(1)]})
-    assert counts(settled(target_18, "posts")) == (1, 0, 0, 0, 1)
+    assert counts(planned(target_18, "posts")) == (1, 0, 0, 0, 1)
 
 
 def test_verdicts_that_a_crash_of_the_server_emptied_are_made_again(target_18: Target) -> None:
-    settled(staged(target_18, user(1)))
-    target_18.run("truncate migration.users_settled")
-    assert settled(target_18).changed
+    planned(staged(target_18, user(1)))
+    target_18.run("truncate migration.users_plan")
+    assert planned(target_18).changed
     assert target_18.load("users").inserted == 1
 
 
 def test_migrated_records_are_unchanged_on_the_next_export(target_18: Target) -> None:
     target_18.migrate({"User": [user(1), user(2)]})
-    assert counts(settled(staged(target_18, user(1), user(2), user(3)))) == (3, 0, 0, 2, 1)
+    assert counts(planned(staged(target_18, user(1), user(2), user(3)))) == (3, 0, 0, 2, 1)
 
 
 # -- quarantine --------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def test_migrated_records_are_unchanged_on_the_next_export(target_18: Target) ->
 
 def test_a_refused_record_is_kept_whole_with_where_it_came_from(target_18: Target) -> None:
     staged(target_18, user(1), user(2, email=" ", bio="b", none=None))
-    settled(target_18.having(run_id="run-7"))
+    planned(target_18.having(run_id="run-7"))
     (row,) = target_18.table("quarantine", schema="migration")
     expected = {
         "entity": "users", "base44_id": object_id(2), "source_file": "User.jsonl", "record_number": 2,
@@ -142,9 +142,9 @@ def test_a_refused_record_is_kept_whole_with_where_it_came_from(target_18: Targe
     assert {name: row[name] for name in expected} == expected
 
 
-def test_quarantine_holds_the_newest_settlement_of_an_entity(target_18: Target) -> None:
-    settled(staged(target_18, user(1, email=None), user(2, email=None)))
-    settled(staged(target_18, user(1), user(2, email="x")))
+def test_quarantine_holds_the_newest_plan_of_an_entity(target_18: Target) -> None:
+    planned(staged(target_18, user(1, email=None), user(2, email=None)))
+    planned(staged(target_18, user(1), user(2, email="x")))
     assert target_18.all("select record_number, reasons from migration.quarantine") == [(2, ["invalid_email"])]
 
 
@@ -187,7 +187,7 @@ def test_a_stopped_load_leaves_nothing_behind(target_18: Target) -> None:
     with pytest.raises(ThresholdError):
         limited(target_18, "0").load("users")
     assert target_18.table("users") == []
-    for book in ("quarantine", "settlements", "migrated", "migration_log", "repairs", "unmapped"):
+    for book in ("quarantine", "plans", "migrated", "migration_log", "repairs", "unmapped"):
         assert target_18.table(book, schema="migration") == [], book
     assert target_18.load("users").inserted == 1
 
@@ -220,7 +220,7 @@ def test_a_mapping_that_is_no_valid_select_is_named_with_file_and_line(target_18
     mapping.write_text("\n".join([*header, "", broken]))
     staged(target_18, user(1))
     with pytest.raises(DatabaseError) as caught:
-        settled(target_18.having(catalog=load_catalog(own_sql)))
+        planned(target_18.having(catalog=load_catalog(own_sql)))
     message = str(caught.value)
     assert "nothing" in message and "\n" not in message
     number = int(message.removeprefix(f"{mapping}:").split(":")[0])
@@ -255,20 +255,20 @@ set local min_parallel_table_scan_size = 0; set local parallel_setup_cost = 0; s
 
 
 def plans_of_settling(target: Target, table: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The plan of each statement that writes a settlement, were its table a large one."""
+    """The plan of each statement that writes a plan, were its table a large one."""
     execute: Any = psycopg.Connection.execute
     plans: list[str] = []
 
     def explained(conn: Connection, query: Any, *args: Any, **named: Any) -> Any:
         text = query.as_string(conn) if isinstance(query, sql.Composable) else str(query)
-        if text.lstrip().startswith(f'create unlogged table migration."{table}_settled"'):
+        if text.lstrip().startswith(f'create unlogged table migration."{table}_plan"'):
             execute(conn, LARGE)
             plans.append("\n".join(row[0] for row in execute(conn, b"explain " + text.encode()).fetchall()))
         return execute(conn, query, *args, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(psycopg.Connection, "execute", explained)
-        settled(target, table)
+        planned(target, table)
     return plans
 
 

@@ -179,7 +179,7 @@ def test_what_a_role_or_a_database_sets_does_not_change_a_migration(
 
 
 # What a role or a database may choose, since no SQL means anything else by it: resources, costs, durability, and the
-# server's own work and messages. And what is settled where it is used.
+# server's own work and messages. And what is planned where it is used.
 _STAYS = frozenset(
     [
         "backend_flush_after",

@@ -155,7 +155,7 @@ NAMES = [
     "Upper", "UPPER", "upper", "with space", 'quo"te', "apo'strophe", "semi;colon", "per%cent", "%s", "%(x)s", "{}", "{0}",
     "back\\slash", "new\nline", "tab\t", "dot.ted", "dollar$1", "-", "1st", "é", "Ünïcödé", "日本語", "😀", "İ", "\u00a0nbsp",
     "order", "group", "from", "select", "user", "table", "s", "v", "e", "f", "t", "m", "r", "a", "base44", "record", "unmapped",
-    "reasons", "repairs", "record_number", "source_file", "superseded", "base44_id", "generation", "position", "fate",
+    "reasons", "repairs", "record_number", "source_file", "superseded", "base44_id", "generation", "position", "action",
     "_record_number", "_source_file", "_clean_content", "_clean_bio", "_clean_", "_more_fields", "_x",
     "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid",
     "x" * 63, "x" * 64, "x" * 65, "y" * 200, "é" * 32, "日" * 30, "z" * 49 + "日本語" * 10,
@@ -351,14 +351,14 @@ def test_a_missing_file_is_an_entity_without_records(target_18: Target) -> None:
     target_18.write({"Post": []})
     done = target_18.stage("users")
     assert (done.dialect, done.file, done.records, done.fields) == ("absent", None, 0, ())
-    assert target_18.load("users").settlement.read == 0
+    assert target_18.load("users").plan.read == 0
 
 
 def test_a_file_of_no_bytes_is_an_entity_without_records(target_18: Target) -> None:
     target_18.write({"User": []})
     done = target_18.stage("users")
     assert (done.dialect, done.file, done.records) == ("empty", "User.jsonl", 0)
-    assert target_18.load("users").settlement.read == 0
+    assert target_18.load("users").plan.read == 0
 
 
 def test_a_file_that_has_gone_takes_its_records_along(target_18: Target) -> None:
@@ -593,7 +593,7 @@ def test_the_same_export_is_cleaned_anew_where_content_is_of_another_format(targ
     assert target_18.one("select content from posts") == content
     assert target_18.all("select column_name from migration.repairs") == []
     again = target_18.having(content_format=ContentFormat.TEXT).migrate({"Post": [post(1, content=content)]})
-    assert not again["posts"].settlement.changed
+    assert not again["posts"].plan.changed
     parity = content_parity(target_18.session, target_18.session.catalog.mappings["posts"])
     assert parity is not None and parity.equal
 
@@ -604,11 +604,11 @@ def test_what_was_cleaned_by_earlier_rules_is_put_right_by_the_same_export(targe
     # As it was: every text with an ampersand was written as HTML.
     target_18.run("update migration.exports set cleaning = null")
     target_18.run("update base44.posts set _clean_content = replace(content, '&', '&amp;')")
-    target_18.run("update migration.settlements set fingerprint = 'of then'")
+    target_18.run("update migration.plans set fingerprint = 'of then'")
     target_18.load("posts")
     target_18.run("update posts set like_count = 7, updated_at = now() where title = 'Title 2'")
     assert target_18.all("select content from posts order by id") == [("R&amp;D and more",), ("R&amp;D, edited",)]
-    assert target_18.migrate(records)["posts"].settlement.to_migrate == 1
+    assert target_18.migrate(records)["posts"].plan.to_migrate == 1
     # What was edited since is nobody's but its editor's.
     assert target_18.all("select content from posts order by id") == [("R&D and more",), ("R&amp;D, edited",)]
     parity = content_parity(target_18.session, target_18.session.catalog.mappings["posts"])

@@ -78,7 +78,7 @@ class Books:
     edited_in_quarantine: dict[int, tuple[Exported, Exported]] = field(
         default_factory=dict[int, tuple[Exported, Exported]]
     )
-    settled: Any = None
+    planned: Any = None
     writes: dict[int, str] = field(default_factory=dict[int, str])
     export: int = 0
 
@@ -145,7 +145,7 @@ class Model:
                 reasons[number] = [*reasons[number], "taken"]
         return reasons
 
-    def fate(self, entity: str, number: int) -> str:
+    def action(self, entity: str, number: int) -> str:
         books, record = self.of(entity), self.of(entity).staged[number]
         known = books.migrated.get(number)
         if known is None:
@@ -184,54 +184,54 @@ class Model:
             books.export += 1
             self.read(entity)
 
-    def settle(self, entity: str) -> None:
+    def make_plan(self, entity: str) -> None:
         books = self.of(entity)
         users = self.users.migrated
         depends = (len(users), max((known.order for known in users.values()), default=0))
         told = (books.export, depends if entity == POSTS else None)
-        if books.settled == told:
+        if books.planned == told:
             return
-        books.settled = told
+        books.planned = told
         books.refused = {number: why for number, why in self.judge(entity).items() if why}
-        fates = {number: self.fate(entity, number) for number in books.staged if number not in books.refused}
+        actions = {number: self.action(entity, number) for number in books.staged if number not in books.refused}
         if entity == USERS:
-            self.refuse_for_rows_that_stay(fates)
-        books.writes = {number: fate for number, fate in fates.items() if fate in ("insert", "update")}
+            self.refuse_for_rows_that_stay(actions)
+        books.writes = {number: action for number, action in actions.items() if action in ("insert", "update")}
         accepted = {number: found for number, found in books.conflicts.items() if found.accepted}
         books.conflicts = dict(accepted)
-        for number, fate in fates.items():
-            if fate in ("edited", "deleted", "not_newer"):
+        for number, action in actions.items():
+            if action in ("edited", "deleted", "not_newer"):
                 record = books.staged[number]
                 known = accepted.get(number)
-                books.conflicts[number] = Conflict(fate, record, known is not None and known.record == record)
+                books.conflicts[number] = Conflict(action, record, known is not None and known.record == record)
         books.retained = {
             number: "refused" if number in books.refused else "vanished"
             for number in books.migrated
             if number not in books.staged or number in books.refused
         }
 
-    def refuse_for_rows_that_stay(self, fates: dict[int, str]) -> None:
+    def refuse_for_rows_that_stay(self, actions: dict[int, str]) -> None:
         """A row keeps its address, too, where its record is left out; whoever wants that address is refused."""
         books = self.users
         again = True
         while again:
             again = False
-            staying = {row["email"]: n for n, row in books.rows.items() if fates.get(n) != "update"}
-            for number in [n for n, fate in fates.items() if fate in ("insert", "update")]:
+            staying = {row["email"]: n for n, row in books.rows.items() if actions.get(n) != "update"}
+            for number in [n for n, action in actions.items() if action in ("insert", "update")]:
                 if staying.get(books.staged[number]["email"], number) != number:
-                    del fates[number]
+                    del actions[number]
                     books.refused[number] = ["taken"]
                     again = True
 
     def write(self, entity: str, run: str) -> None:
         books = self.of(entity)
         self.order += 1
-        for number, fate in books.writes.items():
+        for number, action in books.writes.items():
             record = books.staged[number]
             row = self.mapped(entity, record)
             batch = (run, record["month"] if entity == POSTS else None)
             self.runs[entity, *batch] = None
-            if fate == "insert":
+            if action == "insert":
                 books.migrated[number] = Migrated(record, row, batch, self.order)
             else:
                 known = books.migrated[number]
@@ -242,7 +242,7 @@ class Model:
     def load(self, run: str) -> None:
         for entity in ENTITIES:
             self.read(entity)
-            self.settle(entity)
+            self.make_plan(entity)
             self.write(entity, run)
 
     def undo(self, batches: set[tuple[str, str, int | None]]) -> None:
@@ -266,8 +266,8 @@ class Model:
                     books.rows[number] = dict(known.row)
         self.undone |= batches
         for entity in reversed(touched):
-            self.of(entity).settled = None
-            self.settle(entity)
+            self.of(entity).planned = None
+            self.make_plan(entity)
 
     def delete(self, entity: str, number: int) -> None:
         del self.of(entity).rows[number]

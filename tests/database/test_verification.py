@@ -388,10 +388,10 @@ def test_a_row_changed_after_the_proof_is_found(good: Target, change: str) -> No
     assert not found.proven and not found.passed
 
 
-def test_a_proof_ends_with_the_next_batch_and_the_next_settlement(good: Target) -> None:
+def test_a_proof_ends_with_the_next_batch_and_the_next_plan(good: Target) -> None:
     proven(good)
     good.run("insert into migration.migration_log (entity_type, status) values ('posts', 'completed')")
     assert not proven(good).proven
     assert proven(good).proven
-    good.run("update migration.settlements set generation = default where entity = 'posts'")
+    good.run("update migration.plans set generation = default where entity = 'posts'")
     assert not proven(good).proven

@@ -17,7 +17,7 @@ from tests.faults.test_crashes import happening, middle
 
 
 @pytest.mark.parametrize(
-    "failpoint", ["batch: begun", "batch: before commit", "settle: before commit", "schema: before commit"]
+    "failpoint", ["batch: begun", "batch: before commit", "plan: before commit", "schema: before commit"]
 )
 def test_what_a_suspended_process_has_locked_is_free_after_a_while(
     failpoint: str, scene: Stage, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,7 @@ import pytest
 from b44_assets.errors import B44Error, LockLostError
 from b44_assets.failpoints import armed
 from b44_assets.migration.load import load
-from b44_assets.migration.plan import settle
+from b44_assets.migration.plan import make_plan
 from b44_assets.migration.staging import stage
 from b44_assets.session import Connection, migrating
 from tests.faults.conftest import Stage
@@ -58,7 +58,7 @@ def test_a_run_that_another_export_overtakes_ends_with_one_line(scene: Stage) ->
                 overtaken.append(name)
                 other = replace(session, run_id="other")
                 stage(other, mapping, scene.folder / FIRST)
-                settle(other, mapping)
+                make_plan(other, mapping)
 
         stage(session, mapping, scene.folder / SECOND)
         with armed(overtake):
@@ -87,7 +87,7 @@ def test_two_exports_at_once_are_not_mixed(scene: Stage, tmp_path: Path) -> None
         assert found == {name: rows for name, rows in expected.items() if name.startswith("public.")}
 
 
-@pytest.mark.parametrize("failpoint", ["stage: before commit", "settle: before commit", "batch: before commit"])
+@pytest.mark.parametrize("failpoint", ["stage: before commit", "plan: before commit", "batch: before commit"])
 def test_a_run_begins_when_nothing_of_one_that_has_lost_its_lock_is_at_work(failpoint: str, scene: Stage) -> None:
     events: list[str] = []
     held: list[int] = []

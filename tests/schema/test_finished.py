@@ -190,7 +190,7 @@ def passed(session: Session) -> None:
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("update migration.settlements set to_migrate = to_migrate + 1 where entity = 'users'", "wait for their batch"),
+        ("update migration.plans set to_migrate = to_migrate + 1 where entity = 'users'", "wait for their batch"),
         ("update migration.exports set staged_at = now() + interval '1 day' where entity = 'posts'", "posts is staged"),
         ("create view public.refused as select * from migration.quarantine", "view refused depends"),
         (

@@ -577,8 +577,10 @@ def test_any_size_and_rate_gives_a_whole_sample(users: int, posts: int, seed: in
         for entity in ENTITIES:
             path = file_of(Path(name), dialect, entity)
             read = json_records(path) if dialect.startswith("json") else csv_rows(path)[1:]
-            fate = counts[entity]
-            assert len(read) == fate["read"] == fate["migrated"] + fate["deduplicated"] + fate["quarantined"]
+            outcome = counts[entity]
+            assert (
+                len(read) == outcome["read"] == outcome["migrated"] + outcome["deduplicated"] + outcome["quarantined"]
+            )
         assert counts["User"]["migrated"] > 0
 
 

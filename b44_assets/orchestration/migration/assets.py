@@ -203,8 +203,8 @@ def _by_month(done: Load, keys: Sequence[str]) -> dict[str, Metadata]:
 
 
 def _log(context: dg.AssetExecutionContext, done: Load) -> None:
-    settlement = done.settlement
+    plan = done.plan
     context.log.info(
-        f"{done.entity}: read {settlement.read:,}, inserted {done.inserted:,}, unchanged {settlement.unchanged:,},"
-        f" deduplicated {settlement.deduplicated:,}, quarantined {settlement.quarantined:,}"
+        f"{done.entity}: read {plan.read:,}, inserted {done.inserted:,}, unchanged {plan.unchanged:,},"
+        f" deduplicated {plan.deduplicated:,}, quarantined {plan.quarantined:,}"
     )

@@ -36,20 +36,20 @@ def of_export(staged: StagedExport) -> dict[str, Any]:
 
 def of_load(load: Load) -> dict[str, Any]:
     """What became of the records of an entity."""
-    settlement = load.settlement
+    plan = load.plan
     metadata: dict[str, Any] = {
-        "read": settlement.read,
+        "read": plan.read,
         "migrated": load.migrated,
         "inserted_now": load.inserted,
-        "deduplicated": settlement.deduplicated,
-        "quarantined": settlement.quarantined,
+        "deduplicated": plan.deduplicated,
+        "quarantined": plan.quarantined,
         "repaired": sum(load.repairs.values()),
     }
     seconds = sum(part.seconds for part in load.partitions)
     if load.inserted and seconds:
         metadata["rows_per_second"] = round(load.inserted / seconds)
-    if settlement.reasons:
-        metadata["quarantined_by_reason"] = counts_table(settlement.reasons, "reason")
+    if plan.reasons:
+        metadata["quarantined_by_reason"] = counts_table(plan.reasons, "reason")
     if load.repairs:
         metadata["repaired_by_column"] = counts_table(load.repairs, "column")
     if load.preview:

@@ -4,7 +4,7 @@ import dagster as dg
 
 from b44_assets.catalog import Catalog
 from b44_assets.config.quantities import month_text
-from b44_assets.migration.progress import LoadProgress, load_progress, settle_again
+from b44_assets.migration.progress import LoadProgress, load_progress, plan_again
 from b44_assets.orchestration.common import export_key, key_of
 from b44_assets.orchestration.metadata import Metadata, table
 from b44_assets.orchestration.operations import Operation, in_session
@@ -16,7 +16,7 @@ def of_pending(found: LoadProgress) -> Metadata:
     """What waits, by table and month."""
     facts: Metadata = {
         "waiting": sum(part.records for part in found.pending),
-        "tables_planned": len(found.settled),
+        "tables_planned": len(found.planned),
     }
     if found.pending:
         facts["by_table_and_month"] = table(
@@ -30,7 +30,7 @@ def of_pending(found: LoadProgress) -> Metadata:
 
 
 def _planned_anew(_: dg.AssetExecutionContext, session: Session) -> Metadata:
-    settle_again(session)
+    plan_again(session)
     return of_pending(load_progress(session))
 
 

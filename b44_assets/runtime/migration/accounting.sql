@@ -12,7 +12,7 @@ select s.entity,
        s.to_migrate - coalesce(b.processed, 0) - coalesce(b.refused, 0) as pending,
        s.vanished,
        coalesce(c.conflicts, 0) as conflicts
-  from migration.settlements s
+  from migration.plans s
   left join lateral (
     select sum(l.records_processed + l.records_kept) as processed, sum(l.records_refused) as refused
       from migration.migration_log l

@@ -1,13 +1,13 @@
 -- Batches of the migration, each with its books in the caller's transaction: the same for b44 and for whoever calls them
--- from psql. What a batch writes is in migration.load_<table>, which the settlement of an entity makes for its columns.
+-- from psql. What a batch writes is in migration.load_<table>, which the plan of an entity makes for its columns.
 -- depends: b44/partition_functions, migration/exports, migration/migration_log, migration/quarantine, migration/conflicts,
 --   migration/migrated, migration/accounting, migration/fingerprint_functions
 
 -- The next positions of a partition, for this transaction to work on. A partition is worked on by one transaction at a time,
--- and nothing is settled anew meanwhile: another run may be under way, or the last batch of one that was killed still be
+-- and nothing is planned anew meanwhile: another run may be under way, or the last batch of one that was killed still be
 -- running in the server. Null where nothing is left.
 create or replace function migration.begin_batch(
-  entity_name text, settled bigint, partition_day date, size integer, together boolean default true,
+  entity_name text, planned bigint, partition_day date, size integer, together boolean default true,
   out first_position bigint, out last_position bigint, out batch_number bigint
 )
 language plpgsql
@@ -15,16 +15,16 @@ set search_path = public, pg_temp
 as $$
 declare
   caller_lock_timeout constant text := current_setting('lock_timeout');
-  settlement record;
+  plan record;
   part record;
 begin
   -- However long the other's batch takes: it is at the same work.
   perform set_config('lock_timeout', '0', true);
-  perform pg_advisory_xact_lock_shared(hashtextextended(format('settle %s', entity_name), 44));
+  perform pg_advisory_xact_lock_shared(hashtextextended(format('plan %s', entity_name), 44));
   perform pg_advisory_xact_lock(hashtextextended(format('load %s %s', entity_name, partition_day), 44));
   perform set_config('lock_timeout', caller_lock_timeout, true);
-  select s.generation, s.contested into settlement from migration.settlements s where s.entity = entity_name;
-  if settlement.generation is distinct from settled then
+  select s.generation, s.contested into plan from migration.plans s where s.entity = entity_name;
+  if plan.generation is distinct from planned then
     raise object_not_in_prerequisite_state using
       message = format('%s: another run has begun on another export meanwhile; migrate again', entity_name);
   end if;
@@ -32,7 +32,7 @@ begin
     from migration.parts p where p.entity = entity_name and p.partition_key is not distinct from partition_day;
   first_position := coalesce(
     (select max(l.last_position) + 1 from migration.migration_log l
-      where l.entity_type = entity_name and l.generation = settled and l.partition_key is not distinct from partition_day
+      where l.entity_type = entity_name and l.generation = planned and l.partition_key is not distinct from partition_day
         and l.status = 'completed' and l.rolled_back_at is null),
     part.first_position);
   if part.first_position is null or first_position > part.last_position then
@@ -40,8 +40,8 @@ begin
     return;
   end if;
   last_position := least(first_position + size - 1, part.last_position);
-  if together and first_position <= settlement.contested then
-    last_position := settlement.contested;
+  if together and first_position <= plan.contested then
+    last_position := plan.contested;
   end if;
   batch_number := nextval('migration.batch_number');
   -- Rules for writes by the application are not for records that the mapping has judged; the triggers look at this, and at
@@ -52,7 +52,7 @@ $$;
 
 -- One record that the server refuses, to quarantine; begun with a batch of that one record.
 create or replace function migration.refuse_record(
-  entity_name text, settled bigint, partition_day date, place bigint, batch bigint, reason text, run text
+  entity_name text, planned bigint, partition_day date, place bigint, batch bigint, reason text, run text
 ) returns void
 language plpgsql
 set search_path = public, pg_temp
@@ -63,8 +63,8 @@ begin
     delete from migration.quarantine q using migration.%I s
      where s.position = $1 and q.entity = $2 and q.base44_id = s.base44_id and q.generation <> $3 and q.replayed_at is null
        and md5(jsonb_strip_nulls(q.record)::text) = q.record_digest
-    $sql$, entity_name || '_settled')
-    using place, entity_name, settled;
+    $sql$, entity_name || '_plan')
+    using place, entity_name, planned;
   execute format($sql$
     insert into migration.quarantine
       (entity, base44_id, source_file, record_number, reasons, record, record_digest, run_id, generation,
@@ -73,20 +73,20 @@ begin
            md5(jsonb_strip_nulls(f.record)::text), $3, $4, $6
       from migration.%1$I s join migration.%2$I f using (record_number)
      where s.position = $5
-    $sql$, entity_name || '_settled', entity_name || '_source')
-    using entity_name, reason, run, settled, place, batch;
+    $sql$, entity_name || '_plan', entity_name || '_source')
+    using entity_name, reason, run, planned, place, batch;
   execute format($sql$
     insert into migration.retained (entity, id, base44_id, reason, generation)
     select m.entity, m.id, m.base44_id, 'refused', $2
       from migration.%1$I s join migration.migrated m on m.entity = $1 and m.base44_id = s.base44_id
-     where s.position = $3 and s.fate = 'update'
+     where s.position = $3 and s.action = 'update'
     on conflict (entity, id) do update set reason = excluded.reason, generation = excluded.generation
-    $sql$, entity_name || '_settled')
-    using entity_name, settled, place;
+    $sql$, entity_name || '_plan')
+    using entity_name, planned, place;
   insert into migration.migration_log
     (entity_type, batch_number, records_refused, status, started_at, completed_at, partition_key, generation,
      first_position, last_position, run_id)
-  values (entity_name, batch, 1, 'completed', now(), clock_timestamp(), partition_day, settled, place, place, run);
+  values (entity_name, batch, 1, 'completed', now(), clock_timestamp(), partition_day, planned, place, place, run);
 end
 $$;
 
@@ -101,14 +101,14 @@ declare
   plan record;
   needed text;
 begin
-  select s.fingerprint, s.made_of, s.reads into plan from migration.settlements s where s.entity = entity_name;
+  select s.fingerprint, s.made_of, s.reads into plan from migration.plans s where s.entity = entity_name;
   -- One that an earlier version made says nothing of what it reads.
   if plan.made_of is null then
     return;
   end if;
   for needed in
     select a.entity from unnest(plan.reads) with ordinality as read (name, place)
-      join migration.settlements s on s.entity = read.name
+      join migration.plans s on s.entity = read.name
       join migration.accounting a on a.entity = read.name
      where a.pending > 0 or s.made_of is not null and s.fingerprint <> migration.fingerprint_of(s.made_of, s.reads)
      order by place
@@ -125,9 +125,9 @@ begin
       hint = 'b44 migrate plans and migrates them.';
   end if;
   perform set_config('lock_timeout', '0', true);
-  perform pg_advisory_xact_lock(hashtextextended(format('settle %s', entity_name), 44));
+  perform pg_advisory_xact_lock(hashtextextended(format('plan %s', entity_name), 44));
   perform set_config('lock_timeout', caller_lock_timeout, true);
-  select s.fingerprint, s.made_of, s.reads into plan from migration.settlements s where s.entity = entity_name;
+  select s.fingerprint, s.made_of, s.reads into plan from migration.plans s where s.entity = entity_name;
   if plan.fingerprint <> migration.fingerprint_of(plan.made_of, plan.reads) then
     execute format('select migration.%I()', 'plan_' || entity_name);
   end if;
@@ -140,7 +140,7 @@ language plpgsql
 set search_path = public, pg_temp
 as $$
 declare
-  settled bigint;
+  planned bigint;
   caller_work_mem constant text := current_setting('work_mem');
   part record;
   batch record;
@@ -150,23 +150,23 @@ begin
     raise invalid_parameter_value using message = format('a batch has at least one record, not %s', batch_size);
   end if;
   perform migration.plan_again(entity_name, batch_size);
-  settled := (select s.generation from migration.settlements s where s.entity = entity_name);
-  if settled is null then
+  planned := (select s.generation from migration.plans s where s.entity = entity_name);
+  if planned is null then
     raise object_not_in_prerequisite_state using
-      message = format('nothing is settled for %s', entity_name),
+      message = format('nothing is planned for %s', entity_name),
       hint = 'b44 migrate, or the assets of the table in Dagster, stage the export and judge its records first.';
   end if;
   for part in
     select p.partition_key, p.unit from migration.parts p
      where p.entity = entity_name and p.first_position is not null order by p.partition_key
   loop
-    batch := migration.begin_batch(entity_name, settled, part.partition_key, batch_size);
+    batch := migration.begin_batch(entity_name, planned, part.partition_key, batch_size);
     if batch.first_position is not null then
       if part.unit is not null then
         perform b44.create_partition(entity_name, part.unit, part.partition_key);
       end if;
       execute format('select processed + kept from migration.%I($1, $2, $3, $4, $5, null, 1)', 'load_' || entity_name)
-        into moved using batch.first_position, batch.last_position, batch.batch_number, settled, part.partition_key;
+        into moved using batch.first_position, batch.last_position, batch.batch_number, planned, part.partition_key;
       exit;
     end if;
   end loop;

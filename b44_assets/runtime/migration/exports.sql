@@ -37,8 +37,30 @@ create table if not exists migration.versions (
   primary key (entity, record_number)
 );
 
+-- Names of version 0.1. A plan under its old name goes: the functions that are made for it have that name in them.
+do $$
+declare
+  old_plan regclass;
+begin
+  if to_regclass('migration.settlements') is not null and to_regclass('migration.plans') is null then
+    alter table migration.settlements rename to plans;
+    alter table migration.plans rename column settled_at to planned_at;
+    alter table migration.plans rename constraint settlements_pkey to plans_pkey;
+    alter sequence migration.settlements_generation_seq rename to plans_generation_seq;
+    for old_plan in
+      select c.oid
+        from pg_class c
+        join migration.plans p on c.relname = p.entity || '_settled'
+       where c.relnamespace = 'migration'::regnamespace and c.relkind = 'r'
+    loop
+      execute format('drop table %s', old_plan);
+    end loop;
+  end if;
+end
+$$;
+
 -- What the mapping made of a staged export: the sum that each batch then works off.
-create table if not exists migration.settlements (
+create table if not exists migration.plans (
   entity text primary key,
   generation bigint not null generated always as identity,
   fingerprint text not null,
@@ -50,13 +72,13 @@ create table if not exists migration.settlements (
   vanished bigint not null default 0,
   contested bigint not null default 0,
   run_id text,
-  settled_at timestamptz not null default now()
+  planned_at timestamptz not null default now()
 );
 
-alter table migration.settlements add column if not exists made_of text;
-alter table migration.settlements add column if not exists reads text[] not null default '{}';
+alter table migration.plans add column if not exists made_of text;
+alter table migration.plans add column if not exists reads text[] not null default '{}';
 
--- The partitions of what is to be migrated: which positions of the settlement each has.
+-- The partitions of what is to be migrated: which positions of the plan each has.
 create table if not exists migration.parts (
   entity text not null,
   partition_key date,
@@ -80,14 +102,14 @@ comment on column migration.exports.refused is 'Records that could not be staged
 comment on column migration.exports.cleaning is 'By which rules HTML was cleaned; null where no field is HTML';
 comment on table migration.refused is 'Records that could not be staged, as they came';
 comment on table migration.versions is 'Records passed over for another of the same id';
-comment on table migration.settlements is 'What becomes of the staged records of each entity, in numbers';
-comment on column migration.settlements.fingerprint is 'Digest of the export, the mapping and what it reads: the same fingerprint gives the same result';
-comment on column migration.settlements.made_of is 'The part of it that does not change while records are migrated';
-comment on column migration.settlements.reads is 'The migrated tables that the mapping reads';
-comment on column migration.settlements.unchanged is 'Records that were migrated before and are the same';
-comment on column migration.settlements.to_migrate is 'Records to insert or to update';
-comment on column migration.settlements.vanished is 'Records migrated before that this export has no more; their rows stay';
-comment on column migration.settlements.contested is 'Updates up to this position exchange unique values, and are one batch';
+comment on table migration.plans is 'What becomes of the staged records of each entity, in numbers';
+comment on column migration.plans.fingerprint is 'Digest of the export, the mapping and what it reads: the same fingerprint gives the same result';
+comment on column migration.plans.made_of is 'The part of it that does not change while records are migrated';
+comment on column migration.plans.reads is 'The migrated tables that the mapping reads';
+comment on column migration.plans.unchanged is 'Records that were migrated before and are the same';
+comment on column migration.plans.to_migrate is 'Records to insert or to update';
+comment on column migration.plans.vanished is 'Records migrated before that this export has no more; their rows stay';
+comment on column migration.plans.contested is 'Updates up to this position exchange unique values, and are one batch';
 comment on table migration.parts is 'What is to be migrated, by partition';
 comment on column migration.parts.unit is 'month or year; null for a table without periods';
 comment on column migration.parts.records is 'Records of the export that belong in the partition, refused ones left out';

@@ -27,12 +27,22 @@ create table if not exists migration.following (
 );
 
 -- When every row of an entity was last shown to be what its record says, and of which state that holds.
-create table if not exists migration.proofs (
+do $$
+begin
+  if to_regclass('migration.proofs') is not null and to_regclass('migration.verifications') is null then
+    alter table migration.proofs rename to verifications;
+    alter table migration.verifications rename column proven_at to verified_at;
+    alter table migration.verifications rename constraint proofs_pkey to verifications_pkey;
+  end if;
+end
+$$;
+
+create table if not exists migration.verifications (
   entity text primary key,
   generation bigint not null,
   last_batch bigint not null,
   rows bigint not null,
-  proven_at timestamptz not null default now()
+  verified_at timestamptz not null default now()
 );
 
 -- Records without any date are dated by the export that they came in first, lest each newer one moves them.
@@ -52,7 +62,7 @@ comment on column migration.migrated.record_checksum is '64-bit checksum of the 
 comment on column migration.migrated.batch_number is 'The batch of migration.migration_log that inserted it';
 comment on column migration.migrated.updated_batch is 'The batch that updated it last; null where none did';
 comment on table migration.following is 'Rows that the staged export may rewrite';
-comment on table migration.proofs is 'Entities whose rows were each compared with their record: until the next batch, a row as written is as proven';
-comment on column migration.proofs.generation is 'The settlement that the records were judged by';
-comment on column migration.proofs.last_batch is 'The last batch before';
+comment on table migration.verifications is 'Entities whose rows were each compared with their record: until the next batch, a row as written is as proven';
+comment on column migration.verifications.generation is 'The plan that the records were judged by';
+comment on column migration.verifications.last_batch is 'The last batch before';
 comment on table migration.undated is 'When records without any date came first';

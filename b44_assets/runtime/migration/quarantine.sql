@@ -24,5 +24,5 @@ comment on column migration.quarantine.reasons is 'Every reason that applies, in
 comment on column migration.quarantine.record is 'Field to text as exported; {"_raw": …} where it could not be split into cells';
 comment on column migration.quarantine.record_digest is 'MD5 of the record as it was put here: another record is a correction';
 comment on column migration.quarantine.replayed_at is 'When the corrected record was migrated';
-comment on column migration.quarantine.generation is 'The settlement that refused it';
+comment on column migration.quarantine.generation is 'The plan that refused it';
 comment on column migration.quarantine.batch_number is 'The batch in which the server refused it; null where the mapping did';
