@@ -1,7 +1,20 @@
--- Batches of the migration, each with its books in the caller's transaction: the same for b44 and for whoever calls them
+-- Batches of the migration, each with its entries in the migration's tables in the caller's transaction: the same for b44 and for whoever calls them
 -- from psql. What a batch writes is in migration.load_<table>, which the plan of an entity makes for its columns.
 -- depends: b44/partition_functions, migration/exports, migration/migration_log, migration/quarantine, migration/conflicts,
 --   migration/migrated, migration/accounting, migration/fingerprint_functions
+
+-- An argument of version 0.1 had another name, which no replacement changes.
+do $$
+begin
+  if exists (
+    select from pg_proc p
+     where p.oid = to_regprocedure('migration.begin_batch(text, bigint, date, integer, boolean)') and 'settled' = any(p.proargnames)
+  ) then
+    drop function migration.begin_batch(text, bigint, date, integer, boolean);
+    drop function migration.refuse_record(text, bigint, date, bigint, bigint, text, text);
+  end if;
+end
+$$;
 
 -- The next positions of a partition, for this transaction to work on. A partition is worked on by one transaction at a time,
 -- and nothing is planned anew meanwhile: another run may be under way, or the last batch of one that was killed still be

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from string import ascii_lowercase
 
 import pytest
 from hypothesis import example, given
@@ -224,8 +225,8 @@ def test_an_unreadable_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
         discover(tmp_path)
 
 
-@given(st.from_regex(r"[A-Z][a-z]{3,12}", fullmatch=True), st.data())
-@example("Post", None)
+@given(st.lists(st.sampled_from(ascii_lowercase), min_size=4, max_size=13, unique=True).map("".join), st.data())
+@example("post", None)
 def test_a_name_with_two_letters_exchanged_is_near(name: str, data: st.DataObject | None) -> None:
     at = data.draw(st.integers(0, len(name) - 2)) if data is not None else 1
     misspelt = name[:at] + name[at + 1] + name[at] + name[at + 2 :]
