@@ -107,7 +107,7 @@ class _Writing:
               from migration.{planned} r
               join migration.migrated m on m.entity = {entity} and m.id = r.{key}
               join public.{table} t on t.{key} = m.id and {same_partition}
-             where r.position between b44_first and b44_last and r.action = 'update' and {checksum} = m.row_checksum
+             where r._position between b44_first and b44_last and r._action = 'update' and {checksum} = m.row_checksum
                for update of t;
             """
         )
@@ -119,7 +119,7 @@ class _Writing:
             update public.{table} set {released} = {expression}
              where {key} = any (array(
                select p.id from migration.replaced p
-                 join migration.{planned} r on r.{key} = p.id and r.position between b44_first and b44_last and r.contested
+                 join migration.{planned} r on r.{key} = p.id and r._position between b44_first and b44_last and r._contested
                 where p.entity = {entity} and p.batch_number = b44_batch));
             """,
             released=sql.Identifier(exchangeable.released),
@@ -144,7 +144,7 @@ class _Writing:
                      nullif(f.unmapped || coalesce(s.unmapped, '{{}}'), '{{}}') as left_over
                 from migration.{planned} s
                 join migration.{source} f on f.record_number = s.record_number
-               where s.position between b44_first and b44_last
+               where s._position between b44_first and b44_last
             ),
             kept as (
               insert into public.{table} as t ({columns})
@@ -188,11 +188,11 @@ class _Writing:
             """,
             wide=sql.SQL("").join(sql.SQL("f.{}, ").format(sql.Identifier(name)) for name in mapping.large_columns),
             values=sql.SQL(", ").join(values),
-            inserting=sql.SQL("where r.action = 'insert'" if updates else ""),
+            inserting=sql.SQL("where r._action = 'insert'" if updates else ""),
             replaced=self._replace(changing) if updates else sql.SQL(""),
             created_at=self._of_record(self._period.column if self._period else "created_at", "timestamptz"),
             and_written=sql.SQL(
-                "and (r.action = 'insert' or exists (select from rewritten w where w.id = r.{}))"
+                "and (r._action = 'insert' or exists (select from rewritten w where w.id = r.{}))"
             ).format(self._names["key"])
             if updates
             else sql.SQL(""),
@@ -257,7 +257,7 @@ class _Writing:
                      f.record, r.record_number, b44_generation, b44_run
                 from migration.{planned} r
                 join migration.{source} f on f.record_number = r.record_number
-               where r.position between b44_first and b44_last and r.action = 'update'
+               where r._position between b44_first and b44_last and r._action = 'update'
                  and not exists (
                    select from migration.replaced p
                     where p.entity = {entity} and p.batch_number = b44_batch and p.id = r.{key})
@@ -291,7 +291,7 @@ class _Writing:
             update migration.quarantine q set replayed_at = now()
               from migration.{planned} r
              where q.entity = {entity} and q.replayed_at is null and q.generation <> b44_generation
-               and q.base44_id = r.base44_id and r.position between b44_first and b44_last;
+               and q.base44_id = r.base44_id and r._position between b44_first and b44_last;
             """
         )
 
@@ -303,7 +303,7 @@ class _Writing:
               update public.{table} t set {name} = r.{name}
                 from migration.{planned} r
                 join migration.migrated m on m.entity = {entity} and m.id = r.{key}
-               where r.action in ('insert', 'update') and r.{key} = t.{key} and r.{name} is distinct from t.{name}
+               where r._action in ('insert', 'update') and r.{key} = t.{key} and r.{name} is distinct from t.{name}
                  and {checksum} = m.row_checksum
               returning t.{key} as id, {checksum} as row_checksum
             )

@@ -150,7 +150,7 @@ def _prepared(session: Session, mapping: TableMapping, wanted: Range, first_mont
         if first is not None and earliest is not None and earliest < first:
             oldest = conn.execute(
                 sql.SQL(
-                    "select record_number, base44_id from migration.{} where partition_key = %s order by position limit 1"
+                    "select record_number, base44_id from migration.{} where _partition_key = %s order by _position limit 1"
                 ).format(sql.Identifier(f"{table}_plan")),
                 (earliest,),
             ).fetchone()

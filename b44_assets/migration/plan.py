@@ -1,7 +1,7 @@
 """The mapping, run once over everything staged for an entity: what becomes of each record.
 
 The result stands in `migration.<table>_plan`, one row a record, in the order in which batches will take it; refused
-records go to quarantine here, before anything is loaded. Its `action` is one of:
+records go to quarantine here, before anything is loaded. Its `_action` is one of:
 
 - `insert`: the record is new.
 - `update`: its row is as the migration wrote it, and the export has a newer version (or the mapping makes something else
@@ -133,7 +133,7 @@ def _make_plan(session: Session, mapping: TableMapping) -> LoadPlan:
                 conn,
                 mapping,
                 session.catalog.table(table).period,
-                updates=again and _exists(conn, mapping, "action = 'update'"),
+                updates=again and _exists(conn, mapping, "_action = 'update'"),
                 corrected=scalar(
                     conn,
                     "select exists (select from migration.quarantine q join migration.plans s using (entity)"
@@ -384,18 +384,18 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, agai
     # values, updates come before the inserts that may want what they give up.
     key = sql.Identifier("judged", mapping.key)
     if period is None:
-        ranks = "case judged.action when 'update' then case when judged.contested then 1 else 2 end when 'insert' then 3 end"
+        ranks = "case judged._action when 'update' then case when judged._contested then 1 else 2 end when 'insert' then 3 end"
         order = sql.SQL("{}, {}, judged.record_number").format(sql.SQL(ranks), key)
     else:
         moment = sql.Identifier("judged", period.column)
-        order = sql.SQL("case when judged.action in ('insert', 'update') then {} end, {}, judged.record_number").format(
-            moment, moment
-        )
+        order = sql.SQL(
+            "case when judged._action in ('insert', 'update') then {} end, {}, judged.record_number"
+        ).format(moment, moment)
     conn.execute(
         sql.SQL(
             """
             create unlogged table migration.{planned} with (autovacuum_enabled = false) as
-            select row_number() over (order by {order}) as position, {partition_key} as partition_key, judged.*
+            select row_number() over (order by {order}) as _position, {partition_key} as _partition_key, judged.*
               from (select {judged}
                       from migration.{mapping} m
                       -- Not a subquery of each record, with which PostgreSQL maps them all in one process.
@@ -428,7 +428,7 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, agai
             else sql.SQL(""),
         )
     )
-    conn.execute(sql.SQL("alter table migration.{} add primary key (position)").format(planned))
+    conn.execute(sql.SQL("alter table migration.{} add primary key (_position)").format(planned))
 
 
 def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, again: bool) -> sql.Composed:
@@ -493,7 +493,7 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
         )
         for name in columns
     ]
-    return sql.SQL("{} as action, {} as contested, {} as renamed, {}").format(
+    return sql.SQL("{} as _action, {} as _contested, {} as _renamed, {}").format(
         action, contested, renamed, sql.SQL(", ").join(shown)
     )
 
@@ -533,9 +533,9 @@ def _add_suffixes(conn: Connection, mapping: TableMapping, suffix: UniqueSuffix)
             """
             create unlogged table migration.{renamed} as
             with claims as (
-              select s.position, s.{name} as wanted, s.name_given, s.{age} as age, s.{key} as key
+              select s._position as position, s.{name} as wanted, s.name_given, s.{age} as age, s.{key} as key
                 from migration.{planned} s
-               where s.action in ('insert', 'update') and s.renamed and s.{name} is not null
+               where s._action in ('insert', 'update') and s._renamed and s.{name} is not null
             ),
             held as (
               select h.{name} as name
@@ -591,7 +591,7 @@ def _add_suffixes(conn: Connection, mapping: TableMapping, suffix: UniqueSuffix)
     conn.execute(
         sql.SQL(
             "update migration.{planned} s set {name} = r.replacement{repaired}"
-            " from migration.{renamed} r where r.position = s.position"
+            " from migration.{renamed} r where r.position = s._position"
         ).format(
             renamed=renamed,
             planned=sql.Identifier(f"{table}_plan"),
@@ -618,10 +618,10 @@ def _write_books(
                    e.refused + c.refused, c.unchanged, c.to_migrate, c.contested, {run_id}
               from migration.exports e
              cross join (
-               select count(*) filter (where action = 'refused') as refused,
-                      count(*) filter (where action in ('insert', 'update')) as to_migrate,
-                      count(*) filter (where action not in ('insert', 'update', 'refused')) as unchanged,
-                      coalesce(max(position) filter (where action = 'update' and contested), 0) as contested
+               select count(*) filter (where _action = 'refused') as refused,
+                      count(*) filter (where _action in ('insert', 'update')) as to_migrate,
+                      count(*) filter (where _action not in ('insert', 'update', 'refused')) as unchanged,
+                      coalesce(max(_position) filter (where _action = 'update' and _contested), 0) as contested
                  from migration.{planned}) c
              where e.entity = {table}
             """
@@ -643,7 +643,7 @@ def _write_books(
              where q.entity = {table} and q.replayed_at is null
                and not exists (
                  select from migration.corrections c
-                   join migration.{planned} s on s.base44_id = q.base44_id and s.action in ('insert', 'update')
+                   join migration.{planned} s on s.base44_id = q.base44_id and s._action in ('insert', 'update')
                   where c.entity = {table} and c.corrected = q.record)
             """
         ).format(table=sql.Literal(table), planned=planned)
@@ -657,7 +657,7 @@ def _write_books(
                    md5(jsonb_strip_nulls(f.record)::text), {run_id}, {generation}
               from migration.{planned} s
               join migration.{source} f using (record_number)
-             where s.action = 'refused'
+             where s._action = 'refused'
             union all
             select {table}, b44.trim(r.record ->> 'id'), e.source_file, r.record_number, array[r.reason], r.record,
                    md5(jsonb_strip_nulls(r.record)::text), {run_id}, {generation}
@@ -686,11 +686,11 @@ def _note_parts(conn: Connection, catalog: Catalog, mapping: TableMapping) -> No
         sql.SQL(
             """
             insert into migration.parts (entity, partition_key, unit, first_position, last_position, records)
-            select {table}, partition_key, {unit}, min(position) filter (where action in ('insert', 'update')),
-                   max(position) filter (where action in ('insert', 'update')), count(*)
+            select {table}, _partition_key, {unit}, min(_position) filter (where _action in ('insert', 'update')),
+                   max(_position) filter (where _action in ('insert', 'update')), count(*)
               from migration.{planned}
-             where action <> 'refused'
-             group by partition_key
+             where _action <> 'refused'
+             group by _partition_key
             """
         ).format(
             table=sql.Literal(table),
@@ -714,7 +714,7 @@ def _note_retained(conn: Connection, mapping: TableMapping) -> None:
               from migration.migrated known
               join migration.plans n on n.entity = known.entity
              where known.entity = {table}
-               and not exists (select from migration.{planned} s where s.{key} = known.id and s.action <> 'refused')
+               and not exists (select from migration.{planned} s where s.{key} = known.id and s._action <> 'refused')
             """
         ).format(planned=sql.Identifier(f"{table}_plan"), key=sql.Identifier(mapping.key), table=sql.Literal(table))
     )
@@ -741,14 +741,14 @@ def _note_conflicts(session: Session, conn: Connection, mapping: TableMapping) -
             """
             insert into migration.conflicts as c
               (entity, id, base44_id, kind, columns, record, record_number, generation, run_id)
-            select {table}, s.{key}, s.base44_id, s.action,
+            select {table}, s.{key}, s.base44_id, s._action,
                    case when t.{key} is null then '{{}}' else array_remove(array[{differing}], null) end,
                    f.record, s.record_number, n.generation, {run_id}
               from migration.{planned} s
               join migration.{source} f using (record_number)
               join migration.plans n on n.entity = {table}
               left join public.{target} t on t.{key} = s.{key}
-             where s.action = any ({kinds})
+             where s._action = any ({kinds})
             on conflict (entity, id) do update
                set base44_id = excluded.base44_id, kind = excluded.kind, columns = excluded.columns,
                    record = excluded.record, record_number = excluded.record_number, generation = excluded.generation,
@@ -782,7 +782,7 @@ def _note_undated(conn: Connection, catalog: Catalog, mapping: TableMapping) -> 
             select {table}, s.base44_id, e.exported_at
               from migration.{planned} s
               join migration.exports e on e.entity = {table} and e.exported_at = s.{column}
-             where s.action in ('insert', 'update')
+             where s._action in ('insert', 'update')
             on conflict do nothing
             """
         ).format(table=sql.Literal(table), planned=sql.Identifier(f"{table}_plan"), column=sql.Identifier(column))

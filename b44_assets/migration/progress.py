@@ -187,8 +187,9 @@ def _parts_of(conn: Connection, table: str, generation: int) -> list[tuple[date 
                 ),
                 -- Partitions first, so that the few are joined and not the many.
                 parts as (
-                  select s.partition_key, s.action in ('insert', 'update') as moves, s.position from migration.{} s
-                   where s.action <> 'refused'
+                  select s._partition_key as partition_key, s._action in ('insert', 'update') as moves, s._position as position
+                    from migration.{} s
+                   where s._action <> 'refused'
                 )
                 select p.partition_key,
                        count(*) filter (where not p.moves or p.position <= coalesce(r.last_position, 0)),

@@ -114,7 +114,7 @@ BUSY = "select count(*) from pg_stat_activity where datname = current_database()
 def agree(place: Place) -> None:
     """Every month that Dagster calls materialized is in the database as it says, and the other way round."""
     pending = place.execute(
-        "select distinct to_char(s.partition_key, 'YYYY-MM') from migration.posts_plan s where s.action = 'insert'"
+        "select distinct to_char(s._partition_key, 'YYYY-MM') from migration.posts_plan s where s._action = 'insert'"
         " and not exists (select from migration.migrated m where m.entity = 'posts' and m.id = s.id)"
     )
     complete = {month: rows for month, rows in place.months().items() if (month,) not in pending}

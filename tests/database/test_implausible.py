@@ -201,7 +201,7 @@ def test_every_text_is_a_time_an_implausible_one_or_none(target_18: Target, text
     # A record of the last microseconds of a month is planned for the month in which it will lie.
     assert (
         target_18.all(
-            "select created_at from migration.posts_plan where action = 'insert'"
+            "select created_at from migration.posts_plan where _action = 'insert'"
             " and partition_key <> date_trunc('month', created_at at time zone 'UTC')::date"
         )
         == []

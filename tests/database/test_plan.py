@@ -67,7 +67,7 @@ def test_batches_come_in_the_order_of_month_time_and_key(target_18: Target) -> N
     target_18.stage("posts")
     planned(target_18, "posts")
     rows = target_18.all(
-        "select position, partition_key, record_number from migration.posts_plan where action = 'insert' order by position"
+        "select _position, _partition_key, record_number from migration.posts_plan where _action = 'insert' order by _position"
     )
     assert rows == [
         (1, date(2026, 1, 1), 4), (2, date(2026, 1, 1), 5), (3, date(2026, 1, 1), 2),

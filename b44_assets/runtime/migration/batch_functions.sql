@@ -74,7 +74,7 @@ begin
   -- A record stands there once. One that was corrected has waited for its batch; what was corrected since is read first.
   execute format($sql$
     delete from migration.quarantine q using migration.%I s
-     where s.position = $1 and q.entity = $2 and q.base44_id = s.base44_id and q.generation <> $3 and q.replayed_at is null
+     where s._position = $1 and q.entity = $2 and q.base44_id = s.base44_id and q.generation <> $3 and q.replayed_at is null
        and md5(jsonb_strip_nulls(q.record)::text) = q.record_digest
     $sql$, entity_name || '_plan')
     using place, entity_name, planned;
@@ -85,14 +85,14 @@ begin
     select $1, s.base44_id, f.source_file, s.record_number, array[$2], f.record,
            md5(jsonb_strip_nulls(f.record)::text), $3, $4, $6
       from migration.%1$I s join migration.%2$I f using (record_number)
-     where s.position = $5
+     where s._position = $5
     $sql$, entity_name || '_plan', entity_name || '_source')
     using entity_name, reason, run, planned, place, batch;
   execute format($sql$
     insert into migration.retained (entity, id, base44_id, reason, generation)
     select m.entity, m.id, m.base44_id, 'refused', $2
       from migration.%1$I s join migration.migrated m on m.entity = $1 and m.base44_id = s.base44_id
-     where s.position = $3 and s.action = 'update'
+     where s._position = $3 and s._action = 'update'
     on conflict (entity, id) do update set reason = excluded.reason, generation = excluded.generation
     $sql$, entity_name || '_plan')
     using entity_name, planned, place;
