@@ -84,7 +84,7 @@ def apply_policies(session: Session, spec: Spec) -> SchemaChange:
         found = _state(conn, "public", table)
         outcomes |= _outcomes(found, wanted)
         if any(outcome != "unchanged" for outcome in outcomes.values()):
-            change(session, conn, lambda c: _settle(c, spec, definition, found, wanted))
+            change(session, conn, lambda c: _reconcile(c, spec, definition, found, wanted))
     return SchemaChange.of(spec.name, outcomes, started)
 
 
@@ -129,7 +129,7 @@ def _switch(conn: Connection, table: sql.Identifier, wanted: tuple[bool, bool]) 
     )
 
 
-def _settle(conn: Connection, spec: Spec, definition: RowSecurity, found: _State, wanted: _State) -> None:
+def _reconcile(conn: Connection, spec: Spec, definition: RowSecurity, found: _State, wanted: _State) -> None:
     table = sql.Identifier("public", definition.table)
     if found.switches != wanted.switches:
         _switch(conn, table, wanted.switches)
