@@ -61,7 +61,13 @@ return case when t ~ '^''[=+@-]' then substr(t, 2) else t end;
 \ir ../b44_assets/runtime/b44/search_functions.sql
 \ir ../b44_assets/runtime/b44/trigger_functions.sql
 \ir ../b44_assets/runtime/b44/view_functions.sql
+\ir ../b44_assets/runtime/b44/partition_period_functions.sql
+\ir ../b44_assets/runtime/b44/partition_lock_functions.sql
+\ir ../b44_assets/runtime/b44/partition_table_functions.sql
+\ir ../b44_assets/runtime/b44/partition_row_functions.sql
 \ir ../b44_assets/runtime/b44/partition_functions.sql
+\ir ../b44_assets/runtime/b44/drain_copy_functions.sql
+\ir ../b44_assets/runtime/b44/drain_swap_functions.sql
 \ir ../b44_assets/runtime/b44/drain_functions.sql
 \ir ../sql/functions/slug_functions.sql
 \ir ../sql/tables/users.sql

@@ -1,7 +1,7 @@
 """Partitions: what they are, whether they are as they should be, and rows moved out of the default one in live use.
 
 What belongs here: looking at partitions, and driving what needs many transactions. What does not: how a partition is made
-or a row is moved; that is SQL, which psql can call as well (`sql/functions/partition_functions.sql`, `drain_functions.sql`).
+or a row is moved; that is SQL, which psql can call as well (`partition_*` and `drain_*` of `b44_assets/runtime/b44/`).
 """
 
 from __future__ import annotations
