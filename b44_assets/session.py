@@ -92,7 +92,7 @@ class Session:
         catalog: The files of `sql/`.
         run_id: The Dagster run, for the books; None outside of one.
         pace: How hard a load may push.
-        gentle: Whether the application is to have the server's other processors: no statement of ours takes a second one,
+        throttled: Whether the application is to have the server's other processors: no statement of ours takes a second one,
             a vacuum of ours rests as an autovacuum does, and what a load has written is vacuumed by it, one at a time.
         attempts: How often work is tried that fails for a reason that may pass by itself.
         max_quarantine: How many refused records stop an entity's load; None for no limit.
@@ -111,7 +111,7 @@ class Session:
     catalog: Catalog
     run_id: str | None = None
     pace: Pace = field(default_factory=Pace)
-    gentle: bool = False
+    throttled: bool = False
     attempts: int = 6
     max_quarantine: QuarantineLimit | None = None
     plausible_years: int = DEFAULT_PLAUSIBLE_YEARS
@@ -145,7 +145,7 @@ class Session:
             catalog=catalog,
             run_id=run_id,
             pace=settings.pace,
-            gentle=settings.throttle,
+            throttled=settings.throttle,
             max_quarantine=settings.max_quarantine,
             plausible_years=settings.plausible_years,
             content_format=settings.content_format,
@@ -194,9 +194,9 @@ class Session:
                 conn.execute(beginning)
                 # Only now: whoever gets the lock after this sees that somebody is at work.
                 self.guard()
-                if self.gentle:
+                if self.throttled:
                     conn.execute("set max_parallel_workers_per_gather = 0; set max_parallel_maintenance_workers = 0")
-                    conn.execute("set b44.gentle = 'on'; set vacuum_cost_delay = '2ms'")
+                    conn.execute("set b44.throttled = 'on'; set vacuum_cost_delay = '2ms'")
                     # What is written in bulk goes to the disk little by little. Else the system holds it for half a
                     # minute, then writes it at once, and every commit has to wait for the disk.
                     conn.execute("set backend_flush_after = '256kB'")
@@ -287,7 +287,7 @@ def explained(what: str, error: psycopg.Error) -> DatabaseError:
             return DatabaseError(said)
 
 
-def persevering(session: Session, work: Callable[[], T]) -> T:
+def with_retry(session: Session, work: Callable[[], T]) -> T:
     """Does work that is all or nothing, again and again with longer pauses while it fails for a reason that may pass.
 
     Raises:
@@ -302,10 +302,10 @@ def persevering(session: Session, work: Callable[[], T]) -> T:
     return work()
 
 
-def side_by_side(session: Session, questions: Sequence[Callable[[], T]]) -> Generator[T]:
+def concurrently(session: Session, questions: Sequence[Callable[[], T]]) -> Generator[T]:
     """Yields what questions to the server return, in their order, while the next ones are looked into already.
 
-    One after the other, each only when it is asked for, where the session is gentle or keeps no connections.
+    One after the other, each only when it is asked for, where the session is throttled or keeps no connections.
     When the caller is interrupted, or wants no more of them, what runs in the server for them ends as well.
 
     Args:
@@ -315,7 +315,7 @@ def side_by_side(session: Session, questions: Sequence[Callable[[], T]]) -> Gene
     Raises:
         DatabaseError: As the question does whose turn it is.
     """
-    if session.gentle or session.kept is None:
+    if session.throttled or session.kept is None:
         for question in questions:
             yield question()
         return
@@ -360,7 +360,7 @@ def _query(query: str | sql.Composable) -> Any:
     return query.encode() if isinstance(query, str) else query
 
 
-def hold(conn: Connection, name: str) -> None:
+def take_advisory_lock(conn: Connection, name: str) -> None:
     """Waits for a lock of the whole database, by name, and keeps it until the connection ends.
 
     However long it takes: whoever holds it is another run of ours at the same work. Only our own tables are locked later

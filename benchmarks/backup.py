@@ -99,10 +99,10 @@ def ours(embedded: EmbeddedServer, place: Path, key: Key | None) -> dict[str, di
     for kind in BackupKind:
         say(f"ours: {kind}")
         seconds, taken = timed(lambda kind=kind: take(kind, embedded.url(DATABASE), catalogue))
-        say("  proof")
+        say("  verification")
         proving, proven = timed(lambda taken=taken: verify(catalogue, taken))
         if not proven.good:
-            raise BenchmarkError(f"{proven.id} is not good: {proven.proof}")
+            raise BenchmarkError(f"{proven.id} is not good: {proven.verification}")
         say("  restoring")
         restoring = restore(embedded, place, catalogue, proven)
         facts[kind.value] = {"seconds": seconds, "bytes": proven.size, "proof": proving, "restore": restoring}

@@ -107,7 +107,7 @@ def measure(embedded: EmbeddedServer, options: argparse.Namespace) -> dict[str, 
     take("stage again", lambda: stage(session, mapping, options.export))
     for parity in (rows, content):
         if parity is None or not parity.passed:
-            print(f"stages: {parity.explain() if parity else 'nothing was migrated'}", file=sys.stderr)
+            print(f"stages: {parity.message() if parity else 'nothing was migrated'}", file=sys.stderr)
     return stages
 
 

@@ -1,1 +1,1 @@
-"""Backups, and their restoration, which alone proves them. Nothing here knows of Dagster."""
+"""Backups, and their restoration, by which they are verified. Nothing here knows of Dagster."""

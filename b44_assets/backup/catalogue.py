@@ -25,7 +25,7 @@ from typing import Any
 
 from b44_assets.backup import serialization as records
 from b44_assets.backup.encryption import Key, Progress, Source, check_stored, ending, seal, unseal
-from b44_assets.backup.model import Backup, BackupKind, Proof, StoredFile
+from b44_assets.backup.model import Backup, BackupKind, StoredFile, Verification
 from b44_assets.backup.store import CHUNK, Sink, Store
 from b44_assets.errors import BackupError, BadBackupError, why
 from b44_assets.wording import plural
@@ -34,7 +34,7 @@ from b44_assets.wording import plural
 _LONGEST_RECORD = 64 * 1024**2
 _BEGUN = "begun"
 _RECORD = "backup.json"
-_PROOF = re.compile(r"proof-[0-9]{8}T[0-9]{6}\.[0-9]{6}Z\.json")
+_VERIFICATION = re.compile(r"proof-[0-9]{8}T[0-9]{6}\.[0-9]{6}Z\.json")
 _ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-(logical|base|incremental|migration)(?:-[0-9]+)?")
 _SECOND = "%Y%m%dT%H%M%SZ"
 _MICROSECOND = "%Y%m%dT%H%M%S.%fZ"
@@ -167,7 +167,7 @@ class Catalogue:
         for path in sorted(files, key=lambda path: path == folder + _BEGUN):
             self.store.remove(path)
 
-    def prove(self, backup: Backup, proof: Proof) -> Backup:
+    def record_verification(self, backup: Backup, verification: Verification) -> Backup:
         """Adds a verification to the backup's history.
 
         Returns:
@@ -176,9 +176,9 @@ class Catalogue:
         Raises:
             BackupError: The store refuses.
         """
-        name = f"proof-{proof.verified_at.astimezone(UTC):{_MICROSECOND}}.json"
-        self._put(f"backups/{backup.id}/{name}", records.from_proof(proof))
-        return replace(backup, proof=proof)
+        name = f"proof-{verification.verified_at.astimezone(UTC):{_MICROSECOND}}.json"
+        self._put(f"backups/{backup.id}/{name}", records.from_verification(verification))
+        return replace(backup, verification=verification)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class Catalogue:
                 faults.append(str(error))
                 continue
             try:
-                backup = replace(backup, proof=self._newest_proof(backup_id, files))
+                backup = replace(backup, verification=self._newest_verification(backup_id, files))
             except BadBackupError as error:
                 # Not the one before it, which may be better than what is true by now.
                 faults.append(str(error))
@@ -230,14 +230,14 @@ class Catalogue:
         """
         return list(self.listing().attempts)
 
-    def proofs(self, backup: Backup) -> list[Proof]:
+    def verifications(self, backup: Backup) -> list[Verification]:
         """Returns all verifications of a backup that can be read, by time.
 
         Raises:
             BackupError: The store cannot be listed, or not be read.
         """
         files = [path.rpartition("/")[2] for path in self.store.names(f"backups/{backup.id}/proof-")]
-        return [self._proof(backup.id, name) for name in sorted(filter(_PROOF.fullmatch, files))]
+        return [self._verification(backup.id, name) for name in sorted(filter(_VERIFICATION.fullmatch, files))]
 
     def find(self, text: str) -> Backup:
         """Returns the backup that is meant.
@@ -408,13 +408,13 @@ class Catalogue:
             raise BadBackupError(f"{path} is the record of another backup, {backup.id}")
         return backup
 
-    def _newest_proof(self, backup_id: str, files: Mapping[str, int]) -> Proof | None:
-        names = sorted(filter(_PROOF.fullmatch, files))
-        return self._proof(backup_id, names[-1]) if names else None
+    def _newest_verification(self, backup_id: str, files: Mapping[str, int]) -> Verification | None:
+        names = sorted(filter(_VERIFICATION.fullmatch, files))
+        return self._verification(backup_id, names[-1]) if names else None
 
-    def _proof(self, backup_id: str, name: str) -> Proof:
+    def _verification(self, backup_id: str, name: str) -> Verification:
         path = f"backups/{backup_id}/{name}"
-        return records.to_proof(self._get(path), path)
+        return records.to_verification(self._get(path), path)
 
     def _open(self, backup: Backup, file: StoredFile) -> Any:
         path = f"backups/{backup.id}/{file.name}"
@@ -453,8 +453,8 @@ def chain(backup: Backup, backups: Sequence[Backup], faults: Sequence[str] = ())
             why = f"its parent {link.parent} is missing" if damaged is None else damaged
         elif parent in links or parent.system != link.system or not parent.kind.physical:
             why = f"{parent.id}, which it names as its parent, cannot be that"
-        elif parent.proof is not None and not parent.proof.good:
-            why = f"its parent {parent.id} did not hold when it was verified: {parent.proof.differences[0]}"
+        elif parent.verification is not None and not parent.verification.good:
+            why = f"its parent {parent.id} did not hold when it was verified: {parent.verification.differences[0]}"
         else:
             links.append(parent)
             continue

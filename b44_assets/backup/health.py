@@ -94,15 +94,15 @@ def verified(backups: Sequence[Backup], again_after: timedelta, now: datetime) -
     wrong: list[str] = []
     newest: dict[BackupKind, Backup] = {}
     for backup in sorted(backups, key=lambda backup: (backup.ended_at, backup.id)):
-        if backup.proof is None:
+        if backup.verification is None:
             wrong.append(f"{backup.id} was never verified")
-        elif not backup.proof.good:
-            wrong.append(f"{backup.id} did not hold when it was verified: {backup.proof.differences[0]}")
+        elif not backup.verification.good:
+            wrong.append(f"{backup.id} did not hold when it was verified: {backup.verification.differences[0]}")
         else:
             newest[backup.kind] = backup
     for backup in newest.values():
-        if backup.proof is not None and now - backup.proof.verified_at > again_after:
-            age = _span(now - backup.proof.verified_at)
+        if backup.verification is not None and now - backup.verification.verified_at > again_after:
+            age = _span(now - backup.verification.verified_at)
             wrong.append(f"{backup.id} was last verified {age} ago; at most {_span(again_after)} are allowed")
     return _answer(
         wrong,

@@ -2,7 +2,7 @@
 
 The catalogue lies in the store itself, not in the database, which may be lost. A backup counts from the moment at which
 its `backup.json` is there, and that is written last; it counts as good once it was restored and found equal to what its
-source held (`proof`). Times are in UTC, sizes in bytes.
+source held (`verification`). Times are in UTC, sizes in bytes.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class SourceState:
 
 
 @dataclass(frozen=True)
-class Proof:
+class Verification:
     """That a backup was restored into a scratch server and compared with its source's state.
 
     Attributes:
@@ -159,7 +159,7 @@ class Backup:
         locale: What the database sorts and compares text by, as `pg_database` has it: `provider`, `collate`, `ctype`,
             `locale`.
         client: The programs that took it, with version and place; None where an earlier version of ours took it.
-        proof: The newest verification; None before the first.
+        verification: The newest verification; None before the first.
     """
 
     id: str
@@ -180,12 +180,12 @@ class Backup:
     superuser: str | None = None
     locale: Mapping[str, str] = field(default_factory=dict[str, str])
     client: str | None = None
-    proof: Proof | None = field(default=None)
+    verification: Verification | None = field(default=None)
 
     @property
     def good(self) -> bool:
         """Whether it was restored and found equal to its source."""
-        return self.proof is not None and self.proof.good
+        return self.verification is not None and self.verification.good
 
     @property
     def size(self) -> int:

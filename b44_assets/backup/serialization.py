@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from b44_assets.backup.model import Access, Backup, BackupKind, Proof, SourceState, StoredFile, TableState
+from b44_assets.backup.model import Access, Backup, BackupKind, SourceState, StoredFile, TableState, Verification
 from b44_assets.errors import BadBackupError
 
 FORMAT = 1
@@ -49,9 +49,9 @@ def read(data: bytes, label: str) -> dict[str, Any]:
 
 
 def from_backup(backup: Backup) -> dict[str, Any]:
-    """Returns a backup as a record; its proof has records of its own."""
-    record = asdict(replace(backup, proof=None))
-    del record["proof"]
+    """Returns a backup as a record; its verification has records of its own."""
+    record = asdict(replace(backup, verification=None))
+    del record["verification"]
     for name in ("began_at", "ended_at"):
         record[name] = _time(record[name])
     record["state"]["taken_at"] = _time(record["state"]["taken_at"])
@@ -85,23 +85,23 @@ def to_backup(record: dict[str, Any], label: str) -> Backup:
         raise BadBackupError(f"{label} is no record of a backup") from error
 
 
-def from_proof(proof: Proof) -> dict[str, Any]:
+def from_verification(verification: Verification) -> dict[str, Any]:
     """Returns a verification as a record."""
     return {
-        "verified_at": _time(proof.verified_at),
-        "seconds": proof.seconds,
-        "differences": list(proof.differences),
+        "verified_at": _time(verification.verified_at),
+        "seconds": verification.seconds,
+        "differences": list(verification.differences),
     }
 
 
-def to_proof(record: dict[str, Any], label: str) -> Proof:
+def to_verification(record: dict[str, Any], label: str) -> Verification:
     """Returns the verification of a record.
 
     Raises:
         BadBackupError: It is none.
     """
     try:
-        return Proof(
+        return Verification(
             datetime.fromisoformat(record["verified_at"]), float(record["seconds"]), tuple(record["differences"])
         )
     except (LookupError, TypeError, ValueError) as error:

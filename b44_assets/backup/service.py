@@ -43,12 +43,12 @@ LONGEST_BACKUP = timedelta(hours=4)
 LONGEST_WAIT = timedelta(minutes=30)
 """How long a file of the WAL may wait for `backup/wal`, which comes by every five minutes."""
 VERIFY_AGAIN_AFTER = timedelta(days=28)
-"""How old a proof may grow before the backup is restored anew: media fail in silence."""
+"""How old a verification may grow before the backup is restored anew: media fail in silence."""
 _PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
-class Vault:
+class BackupContext:
     """The backups of an installation.
 
     Attributes:
@@ -60,7 +60,7 @@ class Vault:
     catalogue: Catalogue
 
     @classmethod
-    def of(cls, settings: Settings) -> Vault:
+    def of(cls, settings: Settings) -> BackupContext:
         """The one that the settings name; connects to nothing yet but, at most, the store.
 
         Raises:
@@ -90,22 +90,24 @@ class BackedUp:
     """A backup that was taken.
 
     Attributes:
-        backup: With its proof.
-        unproven: Why it could not be restored here, as where the programs of its version are missing; None if it was.
+        backup: With its verification.
+        unverified: Why it could not be restored here, as where the programs of its version are missing; None if it was.
     """
 
     backup: Backup
-    unproven: str | None = None
+    unverified: str | None = None
 
 
-def back_up(vault: Vault, kind: BackupKind, progress: Progress | None = None, tell: Tell | None = None) -> BackedUp:
+def back_up(
+    backup_context: BackupContext, kind: BackupKind, progress: Progress | None = None, tell: Tell | None = None
+) -> BackedUp:
     """Takes a backup, restores it into a scratch server and compares it with its source.
 
     The first base backup of the embedded server turns the archiving of its WAL on, if it was not turned off. What will be
     refused is refused before that.
 
     Args:
-        vault: Whose.
+        backup_context: Whose.
         kind: Of the backup.
         progress: Told of the bytes read from the server.
         tell: Told what is done.
@@ -115,26 +117,26 @@ def back_up(vault: Vault, kind: BackupKind, progress: Progress | None = None, te
         DatabaseError: The server cannot be reached.
     """
     tell = tell or _quiet
-    url = target_url(vault.settings)
-    if kind is not BackupKind.LOGICAL and vault.undecided:
-        check(kind, url, vault.catalogue)
+    url = target_url(backup_context.settings)
+    if kind is not BackupKind.LOGICAL and backup_context.undecided:
+        check(kind, url, backup_context.catalogue)
         tell("turning the archiving of WAL on")
-        archive_wal(vault, on=True)
+        archive_wal(backup_context, on=True)
     tell(f"taking {with_article(kind)} backup")
-    backup = take(kind, url, vault.catalogue, progress, pg_bin=vault.settings.pg_bin, tell=tell)
+    backup = take(kind, url, backup_context.catalogue, progress, pg_bin=backup_context.settings.pg_bin, tell=tell)
     try:
-        return BackedUp(verify(vault.catalogue, backup, pg_bin=vault.settings.pg_bin, tell=tell))
+        return BackedUp(verify(backup_context.catalogue, backup, pg_bin=backup_context.settings.pg_bin, tell=tell))
     except BackupError as error:
         return BackedUp(backup, str(error))
 
 
-def archive_schemas(vault: Vault, schemas: Sequence[str], tell: Tell | None = None) -> BackedUp:
+def archive_schemas(backup_context: BackupContext, schemas: Sequence[str], tell: Tell | None = None) -> BackedUp:
     """Takes an archive of some schemas of the database, loads it into a scratch server and compares it.
 
     One that was taken before, and holds just what is there now, is read back again and serves as well.
 
     Args:
-        vault: Whose.
+        backup_context: Whose.
         schemas: Which ones.
         tell: Told what is done.
 
@@ -143,27 +145,27 @@ def archive_schemas(vault: Vault, schemas: Sequence[str], tell: Tell | None = No
         DatabaseError: The server cannot be reached.
     """
     tell = tell or _quiet
-    backup = _same_archive(vault, schemas)
+    backup = _same_archive(backup_context, schemas)
     if backup is None:
         tell(f"archiving {' and '.join(schemas)}")
-        url, pg_bin = target_url(vault.settings), vault.settings.pg_bin
-        backup = take_logical(url, vault.catalogue, pg_bin=pg_bin, tell=tell, schemas=schemas)
+        url, pg_bin = target_url(backup_context.settings), backup_context.settings.pg_bin
+        backup = take_logical(url, backup_context.catalogue, pg_bin=pg_bin, tell=tell, schemas=schemas)
     try:
-        return BackedUp(verify(vault.catalogue, backup, pg_bin=vault.settings.pg_bin, tell=tell))
+        return BackedUp(verify(backup_context.catalogue, backup, pg_bin=backup_context.settings.pg_bin, tell=tell))
     except BackupError as error:
         return BackedUp(backup, str(error))
 
 
-def _same_archive(vault: Vault, schemas: Sequence[str]) -> Backup | None:
-    with _server(vault) as conn:
+def _same_archive(backup_context: BackupContext, schemas: Sequence[str]) -> Backup | None:
+    with _server(backup_context) as conn:
         configure_session(conn)
         server = describe(conn)
         known = [
             backup
-            for backup in vault.catalogue.backups()
+            for backup in backup_context.catalogue.backups()
             if backup.kind is BackupKind.MIGRATION
             and (backup.system, backup.database) == (server.system, server.database)
-            and (backup.proof is None or backup.good)
+            and (backup.verification is None or backup.good)
         ]
         if not known:
             return None
@@ -186,92 +188,98 @@ def differences_from(archive: Backup, conn: Connection[TupleRow]) -> list[str]:
     return differences(archive.state, capture(conn, schemas=schemas_of(archive)))
 
 
-def archive_wal(vault: Vault, *, on: bool) -> None:
+def archive_wal(backup_context: BackupContext, *, on: bool) -> None:
     """Turns archiving on the embedded server on or off.
 
     Raises:
         BackupError: The target is a server of the user's own, which only its operator can configure.
         DatabaseError: The embedded server does not take it.
     """
-    if vault.embedded is None:
+    if backup_context.embedded is None:
         raise BackupError("archiving on a server of your own is configured there: see `b44 db archiving`")
-    (turn_on if on else turn_off)(vault.embedded)
+    (turn_on if on else turn_off)(backup_context.embedded)
 
 
-def ship_wal(vault: Vault, tell: Tell | None = None) -> Shipped:
+def ship_wal(backup_context: BackupContext, tell: Tell | None = None) -> Shipped:
     """Takes what the server has archived from the spool to the store.
 
     Raises:
         BackupError: There is no spool, or the store refuses; what was not taken waits in the spool.
         DatabaseError: The server cannot be reached.
     """
-    if vault.spool is None:
+    if backup_context.spool is None:
         raise BackupError("B44_WAL_DIR is not set: `b44 db archiving` says how your server is made to archive its WAL")
-    if vault.undecided:
-        archive_wal(vault, on=True)
-    with _server(vault) as conn:
+    if backup_context.undecided:
+        archive_wal(backup_context, on=True)
+    with _server(backup_context) as conn:
         system = describe(conn).system
     # Shipping may take long; no session of the server is kept waiting for it.
-    return archive.ship(vault.spool, vault.catalogue, system, tell)
+    return archive.ship(backup_context.spool, backup_context.catalogue, system, tell)
 
 
-def look_at_archiving(vault: Vault) -> ArchivingState:
+def look_at_archiving(backup_context: BackupContext) -> ArchivingState:
     """Asks the server whether it archives its WAL.
 
     Raises:
         BackupError: The store cannot be listed.
         DatabaseError: The server cannot be reached.
     """
-    with _server(vault) as conn:
-        return archiving(conn, vault.spool, vault.catalogue.store, describe(conn).system)
+    with _server(backup_context) as conn:
+        return archiving(conn, backup_context.spool, backup_context.catalogue.store, describe(conn).system)
 
 
 def verify_again(
-    vault: Vault, older_than: timedelta = timedelta(0), tell: Tell | None = None
+    backup_context: BackupContext, older_than: timedelta = timedelta(0), tell: Tell | None = None
 ) -> tuple[list[Backup], list[str]]:
     """Restores backups of the catalogue once more, the newest first.
 
     Args:
-        vault: Whose.
-        older_than: Only those whose last proof is as old as this, or that have none.
+        backup_context: Whose.
+        older_than: Only those whose last verification is as old as this, or that have none.
         tell: Told what is done.
 
     Returns:
-        The backups with their new proofs, and in a line each those that cannot be restored here, and why.
+        The backups with their new verifications, and in a line each those that cannot be restored here, and why.
     """
     done: list[Backup] = []
-    unproven: list[str] = []
+    unverified: list[str] = []
     now = datetime.now(UTC)
-    for backup in reversed(vault.catalogue.backups()):
-        if backup.proof is not None and now - backup.proof.verified_at < older_than:
+    for backup in reversed(backup_context.catalogue.backups()):
+        if backup.verification is not None and now - backup.verification.verified_at < older_than:
             continue
         try:
-            done.append(verify(vault.catalogue, backup, pg_bin=vault.settings.pg_bin, tell=tell))
+            done.append(verify(backup_context.catalogue, backup, pg_bin=backup_context.settings.pg_bin, tell=tell))
         except BackupError as error:
-            unproven.append(f"{backup.id}: {error}")
-    return done, unproven
+            unverified.append(f"{backup.id}: {error}")
+    return done, unverified
 
 
-def expire(vault: Vault, *, dry_run: bool = False, tell: Tell | None = None) -> Expiry:
+def expire(backup_context: BackupContext, *, dry_run: bool = False, tell: Tell | None = None) -> Expiry:
     """Removes what is older than `B44_KEEP_BACKUPS_DAYS` and not needed, or says what would go.
 
     Raises:
         BackupError: The store refuses.
     """
     return retention.expire(
-        vault.catalogue, vault.settings.keep_backups_days, datetime.now(UTC), dry_run=dry_run, progress=tell
+        backup_context.catalogue,
+        backup_context.settings.keep_backups_days,
+        datetime.now(UTC),
+        dry_run=dry_run,
+        progress=tell,
     )
 
 
-def rehearse(vault: Vault, tell: Tell | None = None) -> Drill:
+def rehearse(backup_context: BackupContext, tell: Tell | None = None) -> Drill:
     """Recovers the server from the store alone, and measures what would be lost and how long it takes.
 
     Raises:
         BackupError: There is no good base backup, or it cannot be restored.
     """
-    if vault.spool is not None:
-        ship_wal(vault, tell)
-    return drill(vault.catalogue, target_url(vault.settings), pg_bin=vault.settings.pg_bin, tell=tell)
+    if backup_context.spool is not None:
+        ship_wal(backup_context, tell)
+    return drill(
+        backup_context.catalogue, target_url(backup_context.settings), pg_bin=backup_context.settings.pg_bin, tell=tell
+    )
 
 
 # -- questions ---------------------------------------------------------------------------------------------------------
@@ -294,18 +302,20 @@ class Survey:
     waiting: Waiting | None
 
 
-def survey(vault: Vault) -> Survey:
+def survey(backup_context: BackupContext) -> Survey:
     """Reads the store and the spool, not the server.
 
     Raises:
         BackupError: The store does not answer.
     """
-    store = vault.catalogue.store
+    store = backup_context.catalogue.store
     return Survey(
         datetime.now(UTC),
-        vault.catalogue.listing(),
+        backup_context.catalogue.listing(),
         {system: tuple(archive.wal_files(store, system)) for system in archive.systems(store)},
-        None if vault.spool is None or not vault.spool.exists() else archive.waiting(vault.spool),
+        None
+        if backup_context.spool is None or not backup_context.spool.exists()
+        else archive.waiting(backup_context.spool),
     )
 
 
@@ -325,9 +335,9 @@ def nothing_is_broken(found: Survey) -> dict[str, Health]:
     }
 
 
-def wal_is_whole(vault: Vault, found: Survey) -> dict[str, Health]:
+def wal_is_whole(backup_context: BackupContext, found: Survey) -> dict[str, Health]:
     """Whether the archive of the WAL has no gap and keeps up, by question."""
-    histories = {system: archive.histories(vault.catalogue, files) for system, files in found.wal.items()}
+    histories = {system: archive.histories(backup_context.catalogue, files) for system, files in found.wal.items()}
     waiting = found.waiting or Waiting(0, 0, None)
     return {
         "no_gap": health.whole_wal(found.listing.backups, found.wal, histories),
@@ -335,8 +345,8 @@ def wal_is_whole(vault: Vault, found: Survey) -> dict[str, Health]:
     }
 
 
-def _server(vault: Vault) -> Connection[TupleRow]:
-    return connect(target_url(vault.settings), application_name="b44 backup", autocommit=True)
+def _server(backup_context: BackupContext) -> Connection[TupleRow]:
+    return connect(target_url(backup_context.settings), application_name="b44 backup", autocommit=True)
 
 
 def _quiet(_: str) -> None:

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from b44_assets.backup.access import access_of, database_grants
 from b44_assets.backup.catalogue import Catalogue
-from b44_assets.backup.model import Backup, Proof
+from b44_assets.backup.model import Backup, Verification
 from b44_assets.backup.restoring import RecoveryTarget, Tell, load, recovering, schemas_of, tables_only
 from b44_assets.backup.scratch import Scratch, scratch, serving
 from b44_assets.backup.state import capture, configure_session, differences, snapshot
@@ -44,7 +44,7 @@ def verify(catalogue: Catalogue, backup: Backup, *, pg_bin: Path | None = None, 
         tell: Told what is done.
 
     Returns:
-        The backup with its new proof, whether good or not.
+        The backup with its new verification, whether good or not.
 
     Raises:
         BackupError: It cannot be verified here, and stays as it was: the key is missing or another one, the programs of its
@@ -53,7 +53,9 @@ def verify(catalogue: Catalogue, backup: Backup, *, pg_bin: Path | None = None, 
     tell = tell or (lambda step: None)
     begun = time.monotonic()
     found = _faults(catalogue, backup, pg_bin, tell)
-    return catalogue.prove(backup, Proof(datetime.now(UTC), time.monotonic() - begun, tuple(found)))
+    return catalogue.record_verification(
+        backup, Verification(datetime.now(UTC), time.monotonic() - begun, tuple(found))
+    )
 
 
 def _faults(catalogue: Catalogue, backup: Backup, pg_bin: Path | None, tell: Tell) -> list[str]:

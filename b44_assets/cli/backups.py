@@ -20,7 +20,7 @@ from b44_assets.wording import plural
 if TYPE_CHECKING:
     from b44_assets.backup.model import Backup
     from b44_assets.backup.restoring import RecoveryTarget
-    from b44_assets.backup.service import Vault
+    from b44_assets.backup.service import BackupContext
 
 _EXAMPLE_SPOOL = Path("/var/lib/b44/wal")
 KINDS = ("logical", "base", "incremental", "wal")
@@ -30,10 +30,10 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _vault(**overrides: Any) -> Vault:
-    from b44_assets.backup.service import Vault
+def _backup_context(**overrides: Any) -> BackupContext:
+    from b44_assets.backup.service import BackupContext
 
-    return Vault.of(settings_with(**overrides))
+    return BackupContext.of(settings_with(**overrides))
 
 
 @click.command()
@@ -49,9 +49,9 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
     from b44_assets.backup.model import BackupKind
     from b44_assets.backup.service import back_up, ship_wal
 
-    vault = _vault(database_url=database_url)
+    backup_context = _backup_context(database_url=database_url)
     if kind == "wal":
-        shipped = ship_wal(vault, _say)
+        shipped = ship_wal(backup_context, _say)
         said = f"{shipped.files:,} {plural(shipped.files, 'file')} of the WAL ({size_text(shipped.bytes)}) taken to the store"
         click.echo(json.dumps({"files": shipped.files, "bytes": shipped.bytes}) if as_json else said)
         for line in shipped.refused[1:]:
@@ -59,22 +59,22 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
         if shipped.refused:
             raise BadBackupError(shipped.refused[0])
         return
-    done = back_up(vault, BackupKind(kind), tell=_say)
+    done = back_up(backup_context, BackupKind(kind), tell=_say)
     if as_json:
-        click.echo(json.dumps({**_as_json(done.backup), "unproven": done.unproven}))
+        click.echo(json.dumps({**_as_json(done.backup), "unverified": done.unverified}))
     elif done.backup.good:
-        assert done.backup.proof is not None
+        assert done.backup.verification is not None
         click.echo(
             f"{done.backup.id}: {size_text(done.backup.size)}, restored and found equal to its source in"
-            f" {done.backup.proof.seconds:.1f} s"
+            f" {done.backup.verification.seconds:.1f} s"
         )
     from b44_assets.orchestration.backup import report
 
-    tell_dagster(vault.settings, lambda instance: report(instance, done))
-    if done.unproven is not None:
-        raise BadBackupError(f"{done.backup.id} is taken, and does not count as good: {done.unproven}")
-    if done.backup.proof is not None and not done.backup.good:
-        first, *others = done.backup.proof.differences
+    tell_dagster(backup_context.settings, lambda instance: report(instance, done))
+    if done.unverified is not None:
+        raise BadBackupError(f"{done.backup.id} is taken, and does not count as good: {done.unverified}")
+    if done.backup.verification is not None and not done.backup.good:
+        first, *others = done.backup.verification.differences
         more = f" (and {len(others)} more)" if others else ""
         raise BadBackupError(f"{done.backup.id} is not what its source held: {first}{more}")
 
@@ -93,15 +93,15 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
 
     if dry_run and not expire:
         raise click.UsageError("--dry-run goes with --expire")
-    vault = _vault()
-    catalogue = vault.catalogue
-    unproven: list[str] = []
+    backup_context = _backup_context()
+    catalogue = backup_context.catalogue
+    unverified: list[str] = []
     if verify_id == "all":
-        done, unproven = verify_again(vault, tell=_say)
-        if not done and not unproven:
-            unproven = [f"nothing was verified: {catalogue.store.location} holds no backup that can be read"]
+        done, unverified = verify_again(backup_context, tell=_say)
+        if not done and not unverified:
+            unverified = [f"nothing was verified: {catalogue.store.location} holds no backup that can be read"]
     elif verify_id is not None:
-        verify(catalogue, catalogue.find(verify_id), pg_bin=vault.settings.pg_bin, tell=_say)
+        verify(catalogue, catalogue.find(verify_id), pg_bin=backup_context.settings.pg_bin, tell=_say)
     if remove_id is not None:
         chosen = catalogue.find(remove_id)
         if _expires(chosen):
@@ -109,7 +109,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
         catalogue.remove(chosen.id)
         _say(f"has gone: {chosen.id} ({size_text(chosen.size)})")
     if expire:
-        gone = expire_backups(vault, dry_run=dry_run)
+        gone = expire_backups(backup_context, dry_run=dry_run)
         verb = "would go" if dry_run else "has gone"
         for what in (*gone.backups, *gone.attempts):
             _say(f"{verb}: {what.id} ({size_text(what.size)})")
@@ -119,7 +119,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
         for kept, why in gone.kept.items():
             _say(f"stays, though old: {kept}: {why}")
     listing = catalogue.listing()
-    keep = timedelta(days=vault.settings.keep_backups_days)
+    keep = timedelta(days=backup_context.settings.keep_backups_days)
     if as_json:
         found = [
             {**_as_json(one), "expires_at": (one.ended_at + keep).isoformat() if _expires(one) else None}
@@ -152,15 +152,15 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
         _say(
             f"notice: {attempt.id} was begun at {attempt.began_at:%Y-%m-%d %H:%M} UTC and is not complete; it does not count"
         )
-    faults = [*listing.faults, *unproven]
+    faults = [*listing.faults, *unverified]
     for line in faults[1:]:
         _say(f"b44: {line}")
     if faults:
         raise BadBackupError(faults[0])
-    bad = [one for one in listing.backups if one.proof is not None and not one.good]
+    bad = [one for one in listing.backups if one.verification is not None and not one.good]
     if bad and verify_id is not None:
-        assert bad[-1].proof is not None
-        raise BadBackupError(f"{bad[-1].id} is not good: {bad[-1].proof.differences[0]}")
+        assert bad[-1].verification is not None
+        raise BadBackupError(f"{bad[-1].id} is not good: {bad[-1].verification.differences[0]}")
 
 
 @click.command()
@@ -189,13 +189,15 @@ def restore(
     from b44_assets.backup.restoring import restore_logical, restore_physical
 
     target = _target(to_time, to_lsn, to_point)
-    vault = _vault()
-    catalogue = vault.catalogue
+    backup_context = _backup_context()
+    catalogue = backup_context.catalogue
     if into.startswith(("postgresql://", "postgres://")):
         if target is not None:
             raise click.UsageError("a logical backup holds one moment only: a recovery to a point goes into a folder")
         chosen = catalogue.find(backup_id or "logical/latest")
-        restore_logical(catalogue, chosen, into, privileges=not no_privileges, pg_bin=vault.settings.pg_bin, tell=_say)
+        restore_logical(
+            catalogue, chosen, into, privileges=not no_privileges, pg_bin=backup_context.settings.pg_bin, tell=_say
+        )
         click.echo(f"{chosen.id} is restored")
         return
     if no_privileges:
@@ -206,7 +208,9 @@ def restore(
     if chosen is not None and not chosen.kind.physical:
         raise BackupError(f"{chosen.id} is a dump: it goes into an empty database, --into postgresql://…")
     arguments = {} if target is None else {"target": target}
-    done = restore_physical(catalogue, Path(into), backup=chosen, pg_bin=vault.settings.pg_bin, tell=_say, **arguments)
+    done = restore_physical(
+        catalogue, Path(into), backup=chosen, pg_bin=backup_context.settings.pg_bin, tell=_say, **arguments
+    )
     recovered = done.recovered
     last = recovered.last_transaction
     until = (
@@ -222,7 +226,7 @@ def drill(as_json: bool) -> None:
     """Recover as if the server were lost, from the store alone, and measure what would be lost and how long it takes."""
     from b44_assets.backup.service import rehearse
 
-    done = rehearse(_vault(), _say)
+    done = rehearse(_backup_context(), _say)
     if as_json:
         click.echo(json.dumps({"rpo_seconds": done.rpo_seconds, "rto_seconds": done.rto_seconds}))
         return
@@ -240,18 +244,18 @@ def archiving(switch: str | None, database_url: str | None) -> None:
     from b44_assets.backup.archive_settings import instructions
     from b44_assets.backup.service import archive_wal, look_at_archiving
 
-    vault = _vault(database_url=database_url)
+    backup_context = _backup_context(database_url=database_url)
     if switch is not None:
-        archive_wal(vault, on=switch == "on")
-    state = look_at_archiving(vault)
+        archive_wal(backup_context, on=switch == "on")
+    state = look_at_archiving(backup_context)
     if state.on and not state.faults:
         click.echo(state.explanation)
         return
-    if vault.embedded is None:
-        click.echo(instructions(vault.spool or _EXAMPLE_SPOOL, state.server_version))
+    if backup_context.embedded is None:
+        click.echo(instructions(backup_context.spool or _EXAMPLE_SPOOL, state.server_version))
     elif not state.on:
         click.echo(state.explanation)
-    if state.faults or vault.embedded is None:
+    if state.faults or backup_context.embedded is None:
         raise BadBackupError(state.explanation)
 
 
@@ -273,7 +277,7 @@ def _target(to_time: str | None, to_lsn: str | None, to_point: str | None) -> Re
 
 
 def _as_json(found: Backup) -> dict[str, Any]:
-    proof = found.proof
+    verification = found.verification
     return {
         "id": found.id,
         "kind": found.kind.value,
@@ -285,8 +289,8 @@ def _as_json(found: Backup) -> dict[str, Any]:
         "needs": found.parent,
         "encrypted": found.encrypted,
         "good": found.good,
-        "verified_at": None if proof is None else proof.verified_at.isoformat(),
-        "differences": [] if proof is None else list(proof.differences),
+        "verified_at": None if verification is None else verification.verified_at.isoformat(),
+        "differences": [] if verification is None else list(verification.differences),
     }
 
 
@@ -296,6 +300,6 @@ def _expires(found: Backup) -> bool:
 
 
 def _verified(found: Backup) -> str:
-    if found.proof is None:
+    if found.verification is None:
         return "never"
-    return f"{found.proof.verified_at:%Y-%m-%d}" if found.good else "FAILED"
+    return f"{found.verification.verified_at:%Y-%m-%d}" if found.good else "FAILED"

@@ -26,7 +26,7 @@ def finish(
     The schemas migration and base44 go to the backup store; the archive is loaded into a scratch server and compared with
     them, and only then are they dropped. The application's tables, and all that keeps them in shape, stay.
     """
-    from b44_assets.backup.service import Vault, archive_schemas, differences_from
+    from b44_assets.backup.service import BackupContext, archive_schemas, differences_from
     from b44_assets.catalog import load_catalog
     from b44_assets.failpoints import failpoint
     from b44_assets.migration.finish import SCHEMAS, drop_migration_tables, migration_state, require_finishable
@@ -44,23 +44,25 @@ def finish(
     ):
         state = migration_state(session)
         if state.finished_at is not None:
-            _done(state.archive or "", as_json=as_json, said=f"nothing to finish: {state.explain()}")
+            _done(state.archive or "", as_json=as_json, said=f"nothing to finish: {state.message()}")
             return
         if state.dropped:
-            raise FinishedError(f"nothing to finish: {state.explain()}")
+            raise FinishedError(f"nothing to finish: {state.message()}")
         if not state.present:
             raise NotFinishedError("nothing to finish: nothing has been migrated into this database yet")
         require_finishable(session, accept_quarantine=accept_quarantine, accept_failed_checks=accept_failed_checks)
-        vault = Vault.of(settings)
+        backup_context = BackupContext.of(settings)
         if not yes:
-            _confirm(conn.info.dbname, vault.catalogue.store.location)
-        archived = archive_schemas(vault, SCHEMAS, lambda line: click.echo(line, err=True))
-        if archived.unproven is not None:
+            _confirm(conn.info.dbname, backup_context.catalogue.store.location)
+        archived = archive_schemas(backup_context, SCHEMAS, lambda line: click.echo(line, err=True))
+        if archived.unverified is not None:
             raise BadBackupError(
-                f"{archived.backup.id} cannot be read back, and nothing was dropped: {archived.unproven}"
+                f"{archived.backup.id} cannot be read back, and nothing was dropped: {archived.unverified}"
             )
-        if archived.backup.proof is None or not archived.backup.good:
-            first = archived.backup.proof.differences[0] if archived.backup.proof else "it was not compared"
+        if archived.backup.verification is None or not archived.backup.good:
+            first = (
+                archived.backup.verification.differences[0] if archived.backup.verification else "it was not compared"
+            )
             raise BadBackupError(f"{archived.backup.id} is not what the tables hold, and nothing was dropped: {first}")
         failpoint("finish: archived", conn)
         drop_migration_tables(

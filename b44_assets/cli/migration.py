@@ -78,7 +78,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
 
     Rows that were edited since, and rows that others refer to, are left alone.
     """
-    from b44_assets.migration.rollback import undo_month, undo_run
+    from b44_assets.migration.rollback import roll_back_month, roll_back_run
 
     if (run_id is None) == (partition is None):
         raise SettingsError("rollback needs either --run ID or --partition YYYY-MM")
@@ -88,7 +88,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
     require_migration(session, "rollback")
     with exclusive_migration(settings) as lock:
         guarded = session.under(lock)
-        undone = undo_run(guarded, run_id or "") if month is None else undo_month(guarded, month)
+        undone = roll_back_run(guarded, run_id or "") if month is None else roll_back_month(guarded, month)
     if undone.parts:
         from b44_assets.orchestration.migration.materialization_sync import report_what_was_taken_back
 

@@ -51,7 +51,7 @@ def refuse_if_finished(session: Session, command: str) -> None:
     from b44_assets.migration.finish import migration_state
 
     if (state := migration_state(session)).over:
-        raise FinishedError(f"nothing to {command}: {state.explain()}; {_INSTEAD[command]}")
+        raise FinishedError(f"nothing to {command}: {state.message()}; {_INSTEAD[command]}")
 
 
 def require_migration(session: Session, command: str) -> None:

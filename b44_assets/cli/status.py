@@ -37,13 +37,13 @@ def status(database_url: str | None, as_json: bool) -> None:
     state = migration_state(session)
     found = () if state.over else accounts(session)
     if as_json:
-        over = {"finished": state.explain(), "archive": state.archive} if state.over else {}
+        over = {"finished": state.message(), "archive": state.archive} if state.over else {}
         facts = {"entities": accounts_by_table(found), "unmapped": unmapped_entities_of(session), **over}
         click.echo(json.dumps(facts, ensure_ascii=False))
         return
     console = new_console()
     if state.over:
-        click.echo(f"{state.explain()[0].upper()}{state.explain()[1:]}.")
+        click.echo(f"{state.message()[0].upper()}{state.message()[1:]}.")
         return
     unmapped = unmapped_entities_of(session)
     if not found and not unmapped:

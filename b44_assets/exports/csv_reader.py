@@ -169,7 +169,7 @@ class CsvReader(ExportReader):
         return self._finished(pa.RecordBatch.from_arrays(columns, schema=schema)), record_numbers.filter(keep), refused
 
     def _finished(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Undo what the dialect does to cells besides quoting them."""
+        """Rollback what the dialect does to cells besides quoting them."""
         undo = self._unguarded if self.dialect.guarded else self._halved if self.dialect.doubled_json else None
         if undo is None:
             return batch

@@ -73,7 +73,7 @@ class IndexUsage:
         """None is bloated, none repeats another. Unused ones are no fault: use is counted since the last reset only."""
         return not self.duplicates and not self.bloated
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.duplicates:
             return f"the same twice: {' = '.join(self.duplicates[0])}"

@@ -49,7 +49,7 @@ class QueryPlan:
         """An index that is meant for it serves it, and no partition is read in vain."""
         return not self.wrongly_read and (not self.meant or bool(self.chosen or self.usable) or self.too_small)
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line."""
         if self.wrongly_read:
             return f"{self.name} reads {len(self.wrongly_read)} partitions in vain, {self.wrongly_read[0]} for one"
@@ -72,9 +72,9 @@ class QueryPlans:
         """Each as it is meant to be."""
         return all(plan.passed for plan in self.plans)
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
-        wrong = [plan.explain() for plan in self.plans if not plan.passed]
+        wrong = [plan.message() for plan in self.plans if not plan.passed]
         if wrong:
             return "; ".join(wrong)
         return f"{len(self.plans)} queries prune partitions and can use the indexes meant for them"

@@ -1,6 +1,6 @@
 """Figures about the database for those who watch it: sizes, repairs, fields of an export.
 
-What belongs here: measuring. What does not: indexes, see `upkeep`; dead rows, see `sweeping`.
+What belongs here: measuring. What does not: indexes, see `index_maintenance`; dead rows, see `vacuum`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""VACUUM and ANALYZE of what has changed: each night of all tables, and of what a gentle load has written right behind it.
+"""VACUUM and ANALYZE of what has changed: each night of all tables, and of what a throttled load has written right behind it.
 
-What belongs here: dead rows, the visibility map, the planner's statistics. What does not: indexes; see `upkeep`.
+What belongs here: dead rows, the visibility map, the planner's statistics. What does not: indexes; see `index_maintenance`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from psycopg.errors import Diagnostic
 from b44_assets.session import Connection, Session, explained, scalar
 
 CHANGED_SHARE = 0.05
-"""Share of a table's rows that must have changed since it was last swept for it to be worth it again."""
+"""Share of a table's rows that must have changed since it was last vacuumed for it to be worth it again."""
 _PAGES_ANALYZED = 300
 """Pages that ANALYZE reads for each unit of `default_statistics_target`; of a table that has no more, all."""
 
 
 @dataclass(frozen=True)
-class Swept:
+class VacuumedTable:
     """A table or partition that was vacuumed and analyzed: its dead rows, and rows changed since it was last analyzed."""
 
     name: str
@@ -32,23 +32,23 @@ class Swept:
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What was swept.
+class Vacuumed:
+    """What was vacuumed.
 
     Attributes:
         tables: What was vacuumed and analyzed.
         looked_at: Tables and partitions in all.
-        busy: Those that were due and that other work kept locked; the next sweep takes them.
+        busy: Those that were due and that other work kept locked; the next one takes them.
         seconds: How long it took.
     """
 
-    tables: tuple[Swept, ...]
+    tables: tuple[VacuumedTable, ...]
     looked_at: int
     busy: tuple[str, ...]
     seconds: float
 
 
-def sweep(session: Session, *, changed_share: float = CHANGED_SHARE) -> Sweep:
+def vacuum_changed(session: Session, *, changed_share: float = CHANGED_SHARE) -> Vacuumed:
     """Vacuums and analyzes the tables and partitions of schema public that have changed enough since the last time.
 
     It keeps no reader or writer waiting, and waits for none: what is locked by other maintenance is left for the next time.
@@ -61,9 +61,9 @@ def sweep(session: Session, *, changed_share: float = CHANGED_SHARE) -> Sweep:
         DatabaseError: The server refuses; names the table.
     """
     started = time.monotonic()
-    swept: list[Swept] = []
+    vacuumed: list[VacuumedTable] = []
     busy: list[str] = []
-    with session.connection("sweep") as conn:
+    with session.connection("vacuum") as conn:
         rows = conn.execute(
             """
             select c.relname, s.n_dead_tup, s.n_mod_since_analyze,
@@ -80,12 +80,12 @@ def sweep(session: Session, *, changed_share: float = CHANGED_SHARE) -> Sweep:
         for name, dead, changed, due in rows:
             if not due:
                 continue
-            session.progress("sweep", len(swept), len(rows))
+            session.progress("vacuum", len(vacuumed), len(rows))
             if vacuum(conn, name):
-                swept.append(Swept(name, dead, changed))
+                vacuumed.append(VacuumedTable(name, dead, changed))
             else:
                 busy.append(name)
-    return Sweep(tuple(swept), len(rows), tuple(busy), time.monotonic() - started)
+    return Vacuumed(tuple(vacuumed), len(rows), tuple(busy), time.monotonic() - started)
 
 
 def is_analyzed_whole(conn: Connection, table: str) -> bool:
@@ -99,7 +99,7 @@ def is_analyzed_whole(conn: Connection, table: str) -> bool:
     return whole is True
 
 
-def is_worth_sweeping(conn: Connection, table: str, written: int) -> bool:
+def needs_vacuum(conn: Connection, table: str, written: int) -> bool:
     """Tells whether a table or partition of schema public is due after so many of its rows were written."""
     due = scalar(
         conn,
@@ -150,7 +150,7 @@ def _maintained(conn: Connection, verb: sql.SQL, options: Sequence[sql.SQL], tab
     try:
         conn.execute(command)
     except psycopg.Error as error:
-        raise explained(f"{table} cannot be swept", error) from error
+        raise explained(f"{table} cannot be vacuumed", error) from error
     finally:
         conn.remove_notice_handler(note)
     # The server says so in a warning and calls it done.
@@ -161,7 +161,7 @@ def _maintained(conn: Connection, verb: sql.SQL, options: Sequence[sql.SQL], tab
 def kept_from_autovacuum(session: Session, table: str) -> Generator[None]:
     """Lets no autovacuum begin on a table or partition of schema public during the block; keeps nobody else waiting.
 
-    What loads a partition a minute would otherwise have it swept every minute, by as many workers as there are, and each
+    What loads a partition a minute would otherwise have it vacuumed every minute, by as many workers as there are, and each
     time every session of the application plans its statements anew. The lock is gone with the session, however that ends;
     a vacuum against wrap-around waits for it. Where other maintenance holds the lock already, nothing is kept off.
 

@@ -24,7 +24,7 @@ from b44_assets.migration.sources import (
     staged_is_gone,
     with_columns,
 )
-from b44_assets.session import Connection, Session, columns_of, hold, persevering, scalar
+from b44_assets.session import Connection, Session, columns_of, scalar, take_advisory_lock, with_retry
 
 _DIGEST = "md5(jsonb_strip_nulls({})::text)"
 _TEXT = "select coalesce(jsonb_object_agg(key, value), '{{}}') from jsonb_each_text({})"
@@ -43,13 +43,13 @@ def correct(session: Session, mapping: TableMapping) -> int:
     Returns:
         How many staged records were corrected.
     """
-    return persevering(session, lambda: _correct(session, mapping))
+    return with_retry(session, lambda: _correct(session, mapping))
 
 
 def _correct(session: Session, mapping: TableMapping) -> int:
     table = mapping.spec.name
     with session.connection(f"correct {table}") as conn:
-        hold(conn, f"stage {table}")
+        take_advisory_lock(conn, f"stage {table}")
         with conn.transaction():
             note_corrections(conn, table)
             if not _any(conn, table) or columns_of(conn, "migration", f"{table}_source") == {}:

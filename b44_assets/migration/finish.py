@@ -90,7 +90,7 @@ class MigrationState:
         """Whether the database was migrated and can be migrated into no more."""
         return self.finished_at is not None or self.dropped
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on how the migration came to its end."""
         if self.finished_at is not None:
             return f"the migration was finished on {_day(self.finished_at)}; {self.whereabouts()}"

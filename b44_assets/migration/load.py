@@ -25,10 +25,10 @@ from b44_assets.catalog import TableMapping
 from b44_assets.config.quantities import month_text, period_text
 from b44_assets.errors import DatabaseError, SettingsError, ThresholdError, TransientDatabaseError
 from b44_assets.failpoints import failpoint
-from b44_assets.maintenance.vacuum import analyze, is_analyzed_whole, is_worth_sweeping, kept_from_autovacuum, vacuum
+from b44_assets.maintenance.vacuum import analyze, is_analyzed_whole, kept_from_autovacuum, needs_vacuum, vacuum
 from b44_assets.migration.corrections import correct
 from b44_assets.migration.plan import LoadPlan, make_plan
-from b44_assets.migration.rollback import undo_entity
+from b44_assets.migration.rollback import roll_back_entity
 from b44_assets.migration.throttling import Blindness, Pacer
 from b44_assets.postgres.error_classes import FaultClass, backoff, classify, condition_of
 from b44_assets.session import (
@@ -37,9 +37,9 @@ from b44_assets.session import (
     cancel_until_done,
     explained,
     pass_rules,
-    persevering,
     reason_of,
     scalar,
+    with_retry,
 )
 
 
@@ -108,13 +108,13 @@ def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first
     """
     correct(session, mapping)
     plan = make_plan(session, mapping)
-    parts = persevering(session, lambda: _prepared(session, mapping, wanted, first_month))
+    parts = with_retry(session, lambda: _prepared(session, mapping, wanted, first_month))
     try:
         partitions = _Loader(session, mapping, plan).run(parts)
     except ThresholdError:
-        undo_entity(session, mapping, plan.generation)
+        roll_back_entity(session, mapping, plan.generation)
         raise
-    return persevering(session, lambda: _concluded(session, mapping, plan, partitions))
+    return with_retry(session, lambda: _concluded(session, mapping, plan, partitions))
 
 
 class _Part(NamedTuple):
@@ -297,18 +297,18 @@ class _Loader:
     @contextmanager
     def _undisturbed(self, part: _Part) -> Generator[None]:
         """Where an application is in use, nothing else is at work on what is written."""
-        if self._session.gentle and part.table is not None and part.first is not None:
+        if self._session.throttled and part.table is not None and part.first is not None:
             with kept_from_autovacuum(self._session, part.table):
                 yield
         else:
             yield
 
     def _swept(self, conn: Connection, part: _Part, inserted: int, pacer: Pacer) -> None:
-        """Where an application is in use, sweeps what was written at once, by itself and with rests.
+        """Where an application is in use, vacuums what was written at once, by itself and with rests.
 
         After VACUUM all sessions plan their statements anew, and should have the processors for it.
         """
-        if not self._session.gentle or part.table is None or not is_worth_sweeping(conn, part.table, inserted):
+        if not self._session.throttled or part.table is None or not needs_vacuum(conn, part.table, inserted):
             return
         read_whole = is_analyzed_whole(conn, part.table)
         for step in (partial(vacuum, analyze=False, read_whole=read_whole), analyze):
@@ -343,7 +343,7 @@ class _Loader:
                     if batch is None:
                         return None
                     failpoint("batch: begun", conn)
-                    if self._session.gentle and part.last is not None and batch.last < part.last:
+                    if self._session.throttled and part.last is not None and batch.last < part.last:
                         # No commit of the application has to wait for ours to be on disk. A crash of the server may cost
                         # the last few batches with their books; the last one of a partition puts all before it on disk.
                         conn.execute("set local synchronous_commit = off")

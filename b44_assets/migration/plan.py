@@ -40,11 +40,11 @@ from b44_assets.session import (
     Session,
     checksum,
     columns_of,
-    hold,
     identifiers,
-    persevering,
     plan_for_bulk,
     scalar,
+    take_advisory_lock,
+    with_retry,
 )
 
 CONFLICTS = ("edited", "deleted", "not_newer")
@@ -110,13 +110,13 @@ def make_plan(session: Session, mapping: TableMapping) -> LoadPlan:
         DatabaseError: Nothing is staged, or the mapping fails in the server.
         ThresholdError: More records are refused than the session allows; nothing was changed.
     """
-    return persevering(session, lambda: _make_plan(session, mapping))
+    return with_retry(session, lambda: _make_plan(session, mapping))
 
 
 def _make_plan(session: Session, mapping: TableMapping) -> LoadPlan:
     table = mapping.spec.name
     with session.connection(f"plan {table}") as conn:
-        hold(conn, f"plan {table}")
+        take_advisory_lock(conn, f"plan {table}")
         basis = _basis(conn, session, mapping)
         fingerprint = scalar(conn, "select migration.fingerprint_of(%s, %s)", (basis.made_of, list(basis.reads)))
         with conn.transaction():
@@ -171,7 +171,7 @@ def _note(
     table = mapping.spec.name
     if mapping.unique_suffix is not None:
         _add_suffixes(conn, mapping, mapping.unique_suffix)
-    _write_books(session, conn, mapping, basis, fingerprint)
+    _write_tables(session, conn, mapping, basis, fingerprint)
     _note_parts(conn, session.catalog, mapping)
     # What an earlier plan has noted goes in any case: all that it was about may have been taken back.
     conn.execute("delete from migration.retained where entity = %s", (table,))
@@ -602,7 +602,7 @@ def _add_suffixes(conn: Connection, mapping: TableMapping, suffix: UniqueSuffix)
     conn.execute(sql.SQL("drop table migration.{}").format(renamed))
 
 
-def _write_books(
+def _write_tables(
     session: Session, conn: Connection, mapping: TableMapping, basis: _Basis, fingerprint: sql.Composable
 ) -> None:
     table = mapping.spec.name

@@ -103,7 +103,7 @@ class MonthsLoad:
     failed: dict[date, str] = field(default_factory=dict[date, str])
 
 
-def books_exist(session: Session) -> bool:
+def migration_exists(session: Session) -> bool:
     """Whether anything was ever migrated into this database."""
     with session.connection("look at the books") as conn:
         return scalar(conn, "select to_regclass('migration.exports') is not null")

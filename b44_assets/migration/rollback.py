@@ -27,13 +27,13 @@ from b44_assets.session import (
     columns_of,
     identifiers,
     pass_rules,
-    persevering,
     scalar,
+    with_retry,
 )
 
 
 @dataclass(frozen=True)
-class UndoneEntity:
+class RolledBackEntity:
     """What was taken back of one table.
 
     Attributes:
@@ -52,7 +52,7 @@ class UndoneEntity:
 
 
 @dataclass(frozen=True)
-class Undone:
+class RolledBack:
     """What was taken back.
 
     Attributes:
@@ -60,11 +60,11 @@ class Undone:
         parts: The tables and partitions (first day, or None) whose batches were taken back.
     """
 
-    entities: tuple[UndoneEntity, ...]
+    entities: tuple[RolledBackEntity, ...]
     parts: tuple[tuple[str, date | None], ...]
 
 
-def undo_run(session: Session, run_id: str) -> Undone:
+def roll_back_run(session: Session, run_id: str) -> RolledBack:
     """Takes back what a run has inserted and updated: all of it or, where that fails, nothing.
 
     Args:
@@ -91,10 +91,10 @@ def undo_run(session: Session, run_id: str) -> Undone:
             raise SettingsError(f"{run_id} may be any of {', '.join(runs)}")
         return _batches(conn, "run_id = %s", run_id if run_id in runs else runs[0])
 
-    return _undo(session, find)
+    return _roll_back(session, find)
 
 
-def undo_month(session: Session, month: date) -> Undone:
+def roll_back_month(session: Session, month: date) -> RolledBack:
     """Takes back what was loaded into one month of the tables that are partitioned by month.
 
     Args:
@@ -109,32 +109,34 @@ def undo_month(session: Session, month: date) -> Undone:
         for table in session.catalog.mappings
         if (period := session.catalog.table(table).period) is not None and period.unit == "month"
     ]
-    return _undo(session, lambda conn: _batches(conn, "partition_key = %s and entity_type = any(%s)", month, tables))
+    return _roll_back(
+        session, lambda conn: _batches(conn, "partition_key = %s and entity_type = any(%s)", month, tables)
+    )
 
 
-def undo_entity(session: Session, mapping: TableMapping, generation: int) -> UndoneEntity:
+def roll_back_entity(session: Session, mapping: TableMapping, generation: int) -> RolledBackEntity:
     """Takes back what one plan of an entity has loaded so far; it is not planned anew."""
     table = mapping.spec.name
 
-    def work() -> UndoneEntity:
+    def work() -> RolledBackEntity:
         with session.connection("undo") as conn, conn.transaction():
             batches = _batches(conn, "generation = %s and entity_type = %s", generation, table)
             return _take_back(session, conn, {table: batches.get(table, [])})[0]
 
-    return persevering(session, work)
+    return with_retry(session, work)
 
 
-def _undo(session: Session, find: Callable[[Connection], dict[str, list[int]]]) -> Undone:
-    def work() -> Undone:
+def _roll_back(session: Session, find: Callable[[Connection], dict[str, list[int]]]) -> RolledBack:
+    def work() -> RolledBack:
         with session.connection("undo") as conn:
             with conn.transaction():
                 batches = find(conn)
-                done = Undone(_take_back(session, conn, batches), _parts(conn, batches))
-                failpoint("undo: before commit", conn)
-            failpoint("undo: after commit", conn)
+                done = RolledBack(_take_back(session, conn, batches), _parts(conn, batches))
+                failpoint("rollback: before commit", conn)
+            failpoint("rollback: after commit", conn)
         return done
 
-    done = persevering(session, work)
+    done = with_retry(session, work)
     # So that books and tables agree from now on, not from the next load.
     for table in session.catalog.mappings:
         if _unplanned(session, table):
@@ -175,21 +177,21 @@ def _batches(conn: Connection, condition: LiteralString, *values: object) -> dic
     return dict(rows)
 
 
-def _take_back(session: Session, conn: Connection, batches: dict[str, list[int]]) -> tuple[UndoneEntity, ...]:
+def _take_back(session: Session, conn: Connection, batches: dict[str, list[int]]) -> tuple[RolledBackEntity, ...]:
     """Works from the tables that depend on others to those that they depend on."""
     tables = [table for table in reversed(list(session.catalog.mappings)) if table in batches]
     pass_rules(conn)
     for table in sorted(tables):
         conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 44))", (f"plan {table}",))
-    done: list[UndoneEntity] = []
+    done: list[RolledBackEntity] = []
     for table in tables:
-        undo = _Undo(session, conn, session.catalog.mappings[table])
+        undo = _Rollback(session, conn, session.catalog.mappings[table])
         done.append(undo.run(batches[table]))
-        failpoint("undo: between entities", conn)
+        failpoint("rollback: between entities", conn)
     return tuple(done)
 
 
-class _Undo:
+class _Rollback:
     """One table's part."""
 
     def __init__(self, session: Session, conn: Connection, mapping: TableMapping) -> None:
@@ -212,7 +214,7 @@ class _Undo:
             ),
         }
 
-    def run(self, batches: Sequence[int]) -> UndoneEntity:
+    def run(self, batches: Sequence[int]) -> RolledBackEntity:
         inserted = self._scalar(
             "select count(*) from migration.migrated where entity = {entity} and batch_number = any (%s)", batches
         )
@@ -264,7 +266,7 @@ class _Undo:
             batches,
         )
         self._run("update migration.plans set fingerprint = '' where entity = {entity}")
-        return UndoneEntity(self._table, deleted, restored, inserted - candidates + changed, candidates - deleted)
+        return RolledBackEntity(self._table, deleted, restored, inserted - candidates + changed, candidates - deleted)
 
     def _leave_used(self) -> None:
         """Leaves out rows that others refer to, and rows that those refer to, and so on."""

@@ -41,11 +41,11 @@ from b44_assets.migration.sources import (
     staged_is_gone,
     with_columns,
 )
-from b44_assets.session import Connection, Session, columns_of, hold, persevering, scalar
+from b44_assets.session import Connection, Session, columns_of, scalar, take_advisory_lock, with_retry
 
-_GENTLE_PIECE = 64 * 2**10
-"""Bytes that a gentle staging sends at a time."""
-_GENTLE_BYTES_A_SECOND = 4 * 2**20
+_THROTTLED_PIECE = 64 * 2**10
+"""Bytes that a throttled staging sends at a time."""
+_THROTTLED_BYTES_A_SECOND = 4 * 2**20
 """How fast it sends them. At full speed, some 24 MiB a second, one in eight statements beside it waited for the disk
 (benchmarks/foreground.py)."""
 
@@ -98,7 +98,7 @@ def stage(session: Session, mapping: TableMapping, directory: Path | None) -> St
     Raises:
         ExportError: The folder or the file cannot be read.
     """
-    return persevering(session, lambda: _stage(session, mapping, directory))
+    return with_retry(session, lambda: _stage(session, mapping, directory))
 
 
 def _stage(session: Session, mapping: TableMapping, directory: Path | None) -> StagedExport:
@@ -106,7 +106,7 @@ def _stage(session: Session, mapping: TableMapping, directory: Path | None) -> S
     files = discover(directory, session.catalog.entities) if directory else ()
     file = next((one for one in files if one.entity == mapping.entity), None)
     with session.connection(f"stage {table}", idles=True) as conn:
-        hold(conn, f"stage {table}")
+        take_advisory_lock(conn, f"stage {table}")
         if file is not None:
             return reading_whole(session, lambda: _stage_recognised(session, conn, mapping, file))
         if scalar(conn, "select to_regclass(%s)", (f"base44_{table}",)) is not None:
@@ -444,13 +444,13 @@ class _Copy:
 
     def _send(self, text: memoryview) -> None:
         """Where an application is in use, little by little, so that its commits find the disk free."""
-        if not self._session.gentle:
+        if not self._session.throttled:
             self._copy.write(text)
             return
-        for start in range(0, len(text), _GENTLE_PIECE):
-            piece = text[start : start + _GENTLE_PIECE]
+        for start in range(0, len(text), _THROTTLED_PIECE):
+            piece = text[start : start + _THROTTLED_PIECE]
             self._copy.write(piece)
-            self._session.sleep(len(piece) / _GENTLE_BYTES_A_SECOND)
+            self._session.sleep(len(piece) / _THROTTLED_BYTES_A_SECOND)
 
     def finish(self, error: BaseException | None = None) -> None:
         if self._stack is not None:

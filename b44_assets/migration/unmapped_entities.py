@@ -16,7 +16,7 @@ from b44_assets.exports.names import matched
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.misspelt_entities import mapping_hint
 from b44_assets.migration.staging import opened_whole, reading_whole
-from b44_assets.session import Connection, Session, persevering, scalar
+from b44_assets.session import Connection, Session, scalar, with_retry
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class UnmappedEntity:
 
 
 @dataclass(frozen=True)
-class Strays:
+class UnmappedEntities:
     """What the export holds that has no table.
 
     Attributes:
@@ -54,7 +54,7 @@ class Strays:
         return {one.entity: one.records for one in self.entities}
 
 
-def keep_strays(session: Session, directory: Path | None) -> Strays:
+def keep_unmapped(session: Session, directory: Path | None) -> UnmappedEntities:
     """Keep every record of every entity without a mapping, in place of those that were kept before.
 
     Without a folder, what is kept stays.
@@ -63,7 +63,7 @@ def keep_strays(session: Session, directory: Path | None) -> Strays:
         ExportError: The folder or a file cannot be read.
     """
     if directory is None:
-        return Strays(unmapped_entities(session))
+        return UnmappedEntities(unmapped_entities(session))
     known = session.catalog.entities
     found = survey(directory, known)
     files = [file for file in found.files if file.entity not in known]
@@ -71,13 +71,13 @@ def keep_strays(session: Session, directory: Path | None) -> Strays:
     for line in found.notices:
         session.notice(line)
 
-    def work() -> Strays:
-        with session.connection("keep strays", idles=True) as conn:
+    def work() -> UnmappedEntities:
+        with session.connection("keep unmapped", idles=True) as conn:
             _forget(session, conn, [file.entity for file in files])
             kept = [reading_whole(session, partial(_keep, session, conn, file, present)) for file in files]
-        return Strays(tuple(kept), found.passed_over)
+        return UnmappedEntities(tuple(kept), found.passed_over)
 
-    return persevering(session, work)
+    return with_retry(session, work)
 
 
 def unmapped_entities(session: Session) -> tuple[UnmappedEntity, ...]:
@@ -108,8 +108,8 @@ def _keep(session: Session, conn: Connection, file: ExportFile, present: Collect
     records = 0
     with conn.transaction(), opened_whole(file) as reader:
         # Not a temporary table: a server process's first one makes a schema, on which every session forgets its plans.
-        conn.execute("create unlogged table migration.stray (record_number bigint, base44_id text, data jsonb)")
-        with conn.cursor() as cursor, cursor.copy("copy migration.stray from stdin") as copy:
+        conn.execute("create unlogged table migration.arriving (record_number bigint, base44_id text, data jsonb)")
+        with conn.cursor() as cursor, cursor.copy("copy migration.arriving from stdin") as copy:
             for batch in reader.batches():
                 id_field = next((name for name in reader.fields if matched(name, ("id",))), "id")
                 for number, record in zip(batch.record_numbers.to_pylist(), batch.columns.to_pylist(), strict=True):
@@ -129,20 +129,20 @@ def _keep(session: Session, conn: Connection, file: ExportFile, present: Collect
                        case when base44_id is null or row_number() over (partition by base44_id order by record_number) > 1
                          then concat_ws(' ', base44_id, 'record ' || record_number) else base44_id end,
                        data
-                  from migration.stray
+                  from migration.arriving
                 """
             ).format(entity=sql.Literal(file.entity))
         )
-        conn.execute("drop table migration.stray")
+        conn.execute("drop table migration.arriving")
         conn.execute("delete from migration.unmapped_entities where entity = %s", (file.entity,))
         conn.execute(
             "insert into migration.unmapped_entities (entity, source_file, dialect, records, oddities, run_id)"
             " values (%s, %s, %s, %s, %s, %s)",
             (file.entity, file.path.name, reader.dialect.name, records, Jsonb(dict(reader.oddities)), session.run_id),
         )
-        failpoint("strays: before commit", conn)
+        failpoint("unmapped: before commit", conn)
         reader.require_unchanged()
-    failpoint("strays: after commit", conn)
+    failpoint("unmapped: after commit", conn)
     return UnmappedEntity(
         file.entity, file.path.name, records, mapping_hint(session.catalog, file.entity, present) if records else ""
     )

@@ -1,4 +1,4 @@
-"""Proof that nothing was lost and nothing was changed on the way: row parity and content parity.
+"""Verification that nothing was lost and nothing was changed on the way: row parity and content parity.
 
 What belongs here: comparing the database with what was exported. What does not: repairing anything. Nothing here reads
 what the load itself computed: the expected rows come from the staged text through the mapping, evaluated anew.
@@ -66,7 +66,7 @@ class RowParity:
             and (self.staged is None or self.staged == self.read)
         )
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.unaccounted:
             return f"{self.unaccounted} of {self.read} records read are unaccounted for"
@@ -109,7 +109,7 @@ class ContentParity:
         edited: Rows that differ and were changed in the new system since: their `updated_at` is newer.
         conflicts: Rows that differ since the newer export was left out for their sake; see `migration.conflicts`.
         staged: False where the staged rows are gone, so that rows could be compared with how they were written only.
-        proven: Whether the rows are as they were when each was compared with its record, and that was not done again.
+        verified_before: Whether the rows are as they were when each was compared with its record, and that was not done again.
         differences: The first of the missing and differing ones.
     """
 
@@ -121,7 +121,7 @@ class ContentParity:
     conflicts: int = 0
     touched: int = 0
     staged: bool = True
-    proven: bool = False
+    verified_before: bool = False
     differences: tuple[Difference, ...] = field(default=())
 
     @property
@@ -144,7 +144,7 @@ class ContentParity:
         """Every row is what its record says; nothing had to be excused."""
         return self.passed and self.edited == 0 and self.conflicts == 0
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if not self.staged:
             gone = (
@@ -155,7 +155,7 @@ class ContentParity:
                 edited = f", {self.edited} edited since" if self.edited else ""
                 return f"{gone}; {self.compared} rows are as they were written{edited}; b44 migrate --export stages it again"
             return f"{gone}; {self.missing} rows missing, {self.differing} rows are not as they were written"
-        if self.proven:
+        if self.verified_before:
             return f"{self.compared} rows are as they were when each was compared with its record"
         if self.passed:
             apart = {"edited since": self.edited, "left alone by a newer export": self.conflicts}
@@ -214,19 +214,19 @@ def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
     return RowParity(table, *books, staged=staged, held=held, native=native, retained=retained, accepted=accepted)
 
 
-def content_parity(session: Session, mapping: TableMapping, *, proven: bool = False) -> ContentParity | None:
+def content_parity(session: Session, mapping: TableMapping, *, verified_before: bool = False) -> ContentParity | None:
     """Compares every stored row with its staged record, mapped anew; None where nothing was staged yet.
 
     Args:
         session: The run.
         mapping: The entity's mapping.
-        proven: Whether a comparison that found all rows equal counts still, where nothing was planned or written since: then
+        verified_before: Whether a comparison that found all rows equal counts still, where nothing was planned or written since: then
             each row is read again and compared with its checksum of then, and only where one differs with its record.
     """
     table = mapping.spec.name
     with session.connection(f"check {table}") as conn:
-        found = _compare(conn, mapping, proven=proven)
-        if found is not None and found.equal and not found.proven:
+        found = _compare(conn, mapping, verified_before=verified_before)
+        if found is not None and found.equal and not found.verified_before:
             conn.execute(
                 """
                 insert into migration.verifications as p (entity, generation, last_batch, rows)
@@ -245,7 +245,7 @@ def content_parity(session: Session, mapping: TableMapping, *, proven: bool = Fa
     return found
 
 
-def _compare(conn: Connection, mapping: TableMapping, *, proven: bool) -> ContentParity | None:
+def _compare(conn: Connection, mapping: TableMapping, *, verified_before: bool) -> ContentParity | None:
     table = mapping.spec.name
     with conn.transaction():
         conn.execute("set transaction isolation level repeatable read read only")
@@ -256,8 +256,8 @@ def _compare(conn: Connection, mapping: TableMapping, *, proven: bool) -> Conten
         if export[0] and scalar(conn, sql.SQL("select 1 from base44.{} limit 1").format(sql.Identifier(table))) is None:
             return _as_written(conn, mapping, target_columns(conn, mapping))
         columns = target_columns(conn, mapping)
-        if proven and (rows := _as_proven(conn, mapping, columns)) is not None:
-            return ContentParity(table, rows, 0, 0, 0, proven=True)
+        if verified_before and (rows := _verified_before(conn, mapping, columns)) is not None:
+            return ContentParity(table, rows, 0, 0, 0, verified_before=True)
         compared, missing, differing, edited, conflicts, touched, numbers = conn.execute(
             _comparison(conn, mapping, columns)
         ).fetchone() or (0, 0, 0, 0, 0, 0, [])
@@ -270,17 +270,17 @@ def _compare(conn: Connection, mapping: TableMapping, *, proven: bool) -> Conten
     )
 
 
-def _as_proven(conn: Connection, mapping: TableMapping, columns: list[str]) -> int | None:
-    """How many rows there are, where all are as they were when each was proven; None where that cannot be said."""
+def _verified_before(conn: Connection, mapping: TableMapping, columns: list[str]) -> int | None:
+    """How many rows there are, where all are as they were when each was verified_before; None where that cannot be said."""
     table = mapping.spec.name
-    proof = scalar(
+    verified = scalar(
         conn,
         "select p.rows from migration.verifications p join migration.plans s using (entity, generation)"
         " where p.entity = %s and p.last_batch >="
         " (select coalesce(max(l.batch_number), 0) from migration.migration_log l where l.entity_type = p.entity)",
         (table,),
     )
-    if proof is None:
+    if verified is None:
         return None
     rows, same = conn.execute(
         sql.SQL(
@@ -298,7 +298,7 @@ def _as_proven(conn: Connection, mapping: TableMapping, columns: list[str]) -> i
         )
     ).fetchone() or (1, 0)
     # Rows that the export has no more were not compared, and are counted here.
-    return proof if rows == same >= proof else None
+    return verified if rows == same >= verified else None
 
 
 def _as_written(conn: Connection, mapping: TableMapping, columns: list[str]) -> ContentParity:
@@ -465,7 +465,7 @@ class Applied:
         """Nothing of the export was left out, and it lacks nothing that the table has from before."""
         return not (self.vanished or self.refused or self.conflicts)
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what is not; or that all is."""
         if self.passed:
             return "All of the newest export is in the table"

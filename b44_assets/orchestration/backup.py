@@ -12,8 +12,8 @@ from b44_assets.backup.retention import Expiry
 from b44_assets.backup.service import (
     VERIFY_AGAIN_AFTER,
     BackedUp,
+    BackupContext,
     Survey,
-    Vault,
     back_up,
     expire,
     look_at_archiving,
@@ -28,13 +28,13 @@ from b44_assets.backup.service import (
 from b44_assets.backup.wal_archive import Shipped
 from b44_assets.orchestration.common import BACKUP_TAGS, Answer
 from b44_assets.orchestration.metadata import LISTED, Metadata, named_lists, table
-from b44_assets.orchestration.operations import Operation, ScheduledJob, Upstream, all_tables, on_vault
+from b44_assets.orchestration.operations import Operation, ScheduledJob, Upstream, all_tables, with_backup_context
 from b44_assets.orchestration.resources import Migration
 
 
 def of_backup(done: BackedUp) -> Metadata:
-    """A backup: what it is, and whether it was proven."""
-    backup, proof = done.backup, done.backup.proof
+    """A backup: what it is, and whether it was verified."""
+    backup, verification = done.backup, done.backup.verification
     facts: Metadata = {
         "backup": backup.id,
         "bytes": backup.size,
@@ -46,11 +46,11 @@ def of_backup(done: BackedUp) -> Metadata:
     }
     if backup.parent is not None:
         facts["needs"] = backup.parent
-    if proof is not None:
-        facts["restored_in_seconds"] = proof.seconds
-        facts |= named_lists(differences=proof.differences)
-    if done.unproven is not None:
-        facts["unproven"] = done.unproven
+    if verification is not None:
+        facts["restored_in_seconds"] = verification.seconds
+        facts |= named_lists(differences=verification.differences)
+    if done.unverified is not None:
+        facts["unverified"] = done.unverified
     return facts
 
 
@@ -98,13 +98,15 @@ def _job(name: str, asset: str, cron: str, schedule: str, overdue_after: timedel
     return ScheduledJob(name, description, cron, schedule, overdue_after, BACKUP_TAGS)
 
 
-def _judged(look: Callable[[Vault, Survey], Mapping[str, Health]]) -> Callable[[Migration], Mapping[str, Answer]]:
+def _judged(
+    look: Callable[[BackupContext, Survey], Mapping[str, Health]],
+) -> Callable[[Migration], Mapping[str, Answer]]:
     """Answers from one look at the store."""
 
     def judge(migration: Migration) -> Mapping[str, Answer]:
         with migration.failing_in_one_line():
-            vault = Vault.of(migration.settings)
-            found = look(vault, survey(vault))
+            backup_context = BackupContext.of(migration.settings)
+            found = look(backup_context, survey(backup_context))
         return {name: Answer(health.ok, "; ".join(health.lines)) for name, health in found.items()}
 
     return judge
@@ -121,17 +123,17 @@ def _backup(
 ) -> Operation:
     """A kind of backup: it is taken, restored and compared, and the newest good one must not grow too old."""
 
-    def taken(context: dg.AssetExecutionContext, vault: Vault) -> Metadata:
-        done = back_up(vault, kind, tell=context.log.info)
-        if done.unproven is not None:
-            context.log.warning(f"{done.backup.id} is taken and could not be restored here: {done.unproven}")
+    def taken(context: dg.AssetExecutionContext, backup_context: BackupContext) -> Metadata:
+        done = back_up(backup_context, kind, tell=context.log.info)
+        if done.unverified is not None:
+            context.log.warning(f"{done.backup.id} is taken and could not be restored here: {done.unverified}")
         return of_backup(done)
 
     name = "newest_is_good"
     return Operation(
         dg.AssetKey(["backup", kind.value]),
         description,
-        on_vault(taken),
+        with_backup_context(taken),
         upstream,
         job=_job(f"{kind.value}_backup", kind.value, cron, schedule, overdue_after),
         checks={name: f"The newest {kind} backup that was restored and found equal to its source is new enough."},
@@ -169,22 +171,22 @@ INCREMENTAL = _backup(
 )
 
 
-def _ship(context: dg.AssetExecutionContext, vault: Vault) -> Metadata:
-    shipped = ship_wal(vault, context.log.info)
+def _ship(context: dg.AssetExecutionContext, backup_context: BackupContext) -> Metadata:
+    shipped = ship_wal(backup_context, context.log.info)
     for line in shipped.refused:
         context.log.error(line)
     return of_shipped(shipped)
 
 
-def _archive_health(vault: Vault, found: Survey) -> Mapping[str, Health]:
-    state = look_at_archiving(vault)
-    return {**wal_is_whole(vault, found), "archiving_works": Health(state.works, (state.explanation,))}
+def _archive_health(backup_context: BackupContext, found: Survey) -> Mapping[str, Health]:
+    state = look_at_archiving(backup_context)
+    return {**wal_is_whole(backup_context, found), "archiving_works": Health(state.works, (state.explanation,))}
 
 
 WAL = Operation(
     dg.AssetKey(["backup", "wal"]),
     "What the server has archived of its WAL, taken to the store: with it a recovery reaches any point in time.",
-    on_vault(_ship),
+    with_backup_context(_ship),
     upstream=lambda _: [BASE.key],
     job=_job(
         "wal_archive",
@@ -202,19 +204,19 @@ WAL = Operation(
 )
 
 
-def _review(context: dg.AssetExecutionContext, vault: Vault) -> Metadata:
-    done, unproven = verify_again(vault, VERIFY_AGAIN_AFTER, context.log.info)
-    for line in unproven:
+def _review(context: dg.AssetExecutionContext, backup_context: BackupContext) -> Metadata:
+    done, unverified = verify_again(backup_context, VERIFY_AGAIN_AFTER, context.log.info)
+    for line in unverified:
         context.log.warning(line)
-    expired = expire(vault, tell=lambda path: context.log.info(f"removed {path}"))
-    return of_catalogue(vault.catalogue.backups(), len(done), expired)
+    expired = expire(backup_context, tell=lambda path: context.log.info(f"removed {path}"))
+    return of_catalogue(backup_context.catalogue.backups(), len(done), expired)
 
 
 CATALOGUE = Operation(
     dg.AssetKey(["backup", "catalogue"]),
     "Every backup of the store. Those that were last verified four weeks ago are restored and compared anew; those that are"
     " older than B44_KEEP_BACKUPS_DAYS and not needed are removed.",
-    on_vault(_review),
+    with_backup_context(_review),
     upstream=lambda _: [LOGICAL.key, BASE.key, INCREMENTAL.key, WAL.key],
     job=_job(
         "review_backups",
@@ -235,7 +237,7 @@ CATALOGUE = Operation(
 DRILL = Operation(
     dg.AssetKey(["backup", "drill"]),
     "A recovery as if the server were lost, from the store alone: what would be lost (RPO) and how long it takes (RTO).",
-    on_vault(lambda context, vault: of_drill(rehearse(vault, context.log.info))),
+    with_backup_context(lambda context, backup_context: of_drill(rehearse(backup_context, context.log.info))),
     upstream=lambda _: [BASE.key, WAL.key],
     job=_job(
         "recovery_drill",

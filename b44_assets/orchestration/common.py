@@ -74,7 +74,7 @@ class Verdict(Protocol):
         """Whether all is well."""
         ...
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line."""
         ...
 
@@ -98,7 +98,7 @@ class Answer:
     @classmethod
     def of(cls, verdict: Verdict, metadata: Metadata, *, warns: bool = False) -> Answer:
         """The verdict of the engine as an answer."""
-        return cls(verdict.passed, verdict.explain(), metadata, warns)
+        return cls(verdict.passed, verdict.message(), metadata, warns)
 
     def result(self, asset: dg.AssetKey, name: str) -> dg.AssetCheckResult:
         """The answer as Dagster's."""

@@ -9,7 +9,7 @@ from b44_assets.catalog import Kind
 from b44_assets.config.settings import Settings
 from b44_assets.maintenance.index_maintenance import IndexUsage, index_usage, reindex_bloated
 from b44_assets.maintenance.size_metrics import Sizes, measure_sizes
-from b44_assets.maintenance.vacuum import Sweep, sweep
+from b44_assets.maintenance.vacuum import Vacuumed, vacuum_changed
 from b44_assets.orchestration.common import Answer, key_of
 from b44_assets.orchestration.metadata import Metadata, bars, named_lists, table
 from b44_assets.orchestration.operations import (
@@ -47,7 +47,7 @@ HOURLY = ScheduledJob(
 )
 
 
-def of_vacuum(done: Sweep) -> Metadata:
+def of_vacuum(done: Vacuumed) -> Metadata:
     """What was vacuumed and analyzed."""
     facts: Metadata = {
         "vacuumed": len(done.tables),
@@ -138,7 +138,7 @@ STATISTICS = Operation(
     dg.AssetKey(["monitoring", "statistics"]),
     "What the planner knows of the tables, and dead rows: those that have changed enough since the last time are vacuumed"
     " and analyzed, which keeps no reader or writer waiting.",
-    in_session(lambda _, session: of_vacuum(sweep(session))),
+    in_session(lambda _, session: of_vacuum(vacuum_changed(session))),
     upstream=all_tables,
     job=NIGHTLY,
 )

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import dagster as dg
 
-from b44_assets.backup.service import Vault
+from b44_assets.backup.service import BackupContext
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.config.settings import Settings
 from b44_assets.migration.finish import note_checks
@@ -210,12 +210,14 @@ def in_session(work: Callable[[dg.AssetExecutionContext, Session], Found]) -> Ca
     return done
 
 
-def on_vault(work: Callable[[dg.AssetExecutionContext, Vault], Found]) -> Callable[[Any, Migration], Found]:
+def with_backup_context(
+    work: Callable[[dg.AssetExecutionContext, BackupContext], Found],
+) -> Callable[[Any, Migration], Found]:
     """Work on the backups."""
 
     def done(context: Any, migration: Migration) -> Found:
         with migration.failing_in_one_line():
-            return work(context, Vault.of(migration.settings))
+            return work(context, BackupContext.of(migration.settings))
 
     return done
 

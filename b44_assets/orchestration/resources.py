@@ -157,7 +157,7 @@ class Migration:
             return
         with self.failing_in_one_line():
             if (state := migration_state(self.offline_session(run_id))).over:
-                raise FinishedError(f"nothing can be migrated into this database: {state.explain()}")
+                raise FinishedError(f"nothing can be migrated into this database: {state.message()}")
 
         with self.failing_in_one_line(), ExitStack() as stack:
             session = self.offline_session(run_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 
 from b44_assets.catalog import Kind, Spec
-from b44_assets.schema.online_ddl import change, enduring, fault, of_migration_tables
+from b44_assets.schema.online_ddl import change, fault, of_migration_tables, retrying
 from b44_assets.session import Connection, Session, scalar
 
 
@@ -30,7 +30,7 @@ _ROUTINES = """
 """All that a file of functions can change, as one value."""
 
 
-@enduring
+@retrying
 def apply(session: Session, spec: Spec) -> Applied:
     """Runs the statements of a file in one transaction; running them again changes nothing.
 

@@ -1,4 +1,4 @@
-"""Constraints brought to what `sql/` says: in force for new rows at once, then proven for the rows that are there.
+"""Constraints brought to what `sql/` says: in force for new rows at once, then validated for the rows that are there.
 
 What belongs here: adding, validating and replacing constraints. What does not: what a constraint should say.
 """
@@ -19,12 +19,12 @@ from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
     changing,
-    enduring,
     fault,
     in_scratch_schema,
     is_live,
     raise_memory,
     relation_oid,
+    retrying,
     run,
     shadow,
     shadow_constraint,
@@ -38,7 +38,7 @@ _NOT_VALID_ON_PARTITIONED = 180_000
 """PostgreSQL takes NOT VALID foreign keys on partitioned tables from version 18 on."""
 
 
-@enduring
+@retrying
 def apply_constraints(session: Session, spec: Spec, *, online: bool | None = None) -> SchemaChange:
     """Brings the constraints of a file into the database.
 

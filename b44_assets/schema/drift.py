@@ -55,7 +55,7 @@ class SchemaDrift:
         """Whether it does not pass for nothing but additions, with which everything of `sql/` works."""
         return not self.differences
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what differs; or that nothing does."""
         if self.passed:
             others = f"; {len(self.foreign)} others are not of sql/" if self.foreign else ""

@@ -1,7 +1,7 @@
 """Whether what `sql/` promises holds in the database: constraints, indexes, foreign keys, views.
 
 What belongs here: looking, and saying what is wrong. What does not: putting it right (the executors do), or comparing
-definitions (`drift`), plans (`plans`) and sizes (`upkeep`), or rules of an app's own (`row_checks`).
+definitions (`drift`), plans (`plans`) and sizes (`size_metrics`), or rules of an app's own (`row_checks`).
 """
 
 from __future__ import annotations
@@ -41,33 +41,33 @@ def listed(names: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class ConstraintsValid:
-    """Whether every constraint of a table is there and proven for every row.
+    """Whether every constraint of a table is there and validated for every row.
 
     Attributes:
         table: The table.
         checked: Constraints looked at, those of partitions included.
         missing: Constraints that `sql/constraints/` gives and the table lacks.
-        unproven: Constraints added NOT VALID and never validated, as `table.constraint`.
+        not_validated: Constraints added NOT VALID and never validated, as `table.constraint`.
         obstacles: Which rows make some of these impossible, each in one line.
     """
 
     table: str
     checked: int
     missing: tuple[str, ...]
-    unproven: tuple[str, ...]
+    not_validated: tuple[str, ...]
     obstacles: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
         """All are there and validated."""
-        return not self.missing and not self.unproven
+        return not self.missing and not self.not_validated
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.missing:
             return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
-        if self.unproven:
-            return "; ".join((f"never validated: {listed(self.unproven)}", *self.obstacles))
+        if self.not_validated:
+            return "; ".join((f"never validated: {listed(self.not_validated)}", *self.obstacles))
         return f"{self.checked} constraints are there and hold for every row"
 
 
@@ -96,7 +96,7 @@ class IndexesValid:
         """All are there and valid."""
         return not (self.missing or self.invalid or self.incomplete)
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.missing:
             return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
@@ -126,7 +126,7 @@ class ForeignKeysHold:
         """No reference is without its row."""
         return not any(self.orphans.values())
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         broken = tuple(f"{name} ({count} rows)" for name, count in self.orphans.items() if count)
         if broken:
@@ -163,7 +163,7 @@ class ViewFresh:
             return False
         return self.populated and self.age is not None and (self.age <= self.max_age or not self.changed_since)
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.obstacle:
             return self.obstacle
@@ -198,7 +198,7 @@ class ViewEqualsQuery:
         """No row differs."""
         return not self.fault and self.differing == 0
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.passed:
             return f"the {self.rows} rows of {self.view} are those of its query"

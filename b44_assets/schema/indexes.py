@@ -23,12 +23,12 @@ from b44_assets.schema.online_ddl import (
     change,
     changing,
     concurrently,
-    enduring,
     fault,
     in_scratch_schema,
     is_live,
     raise_memory,
     relation_oid,
+    retrying,
     run,
     shadow,
     temporary_name,
@@ -41,7 +41,7 @@ _REBUILT = re.compile("_cc(new|old)[0-9]*$")
 """What REINDEX CONCURRENTLY adds to the name of the index that it builds, and to that of the one it replaces."""
 
 
-@enduring
+@retrying
 def apply_indexes(session: Session, spec: Spec, *, online: bool | None = None) -> SchemaChange:
     """Brings the indexes of a file into the database.
 

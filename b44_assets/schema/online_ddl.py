@@ -21,7 +21,7 @@ from b44_assets.catalog import ConstraintDefinition, Spec
 from b44_assets.errors import DatabaseError
 from b44_assets.failpoints import failpoint
 from b44_assets.postgres.locks import advisory_lock, with_lock_retries
-from b44_assets.session import Connection, Session, explained, persevering, scalar
+from b44_assets.session import Connection, Session, explained, scalar, with_retry
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -88,12 +88,12 @@ class SchemaChange:
         return bool(self.created or self.replaced or self.repaired)
 
 
-def enduring(work: Callable[Concatenate[Session, Spec, P], T]) -> Callable[Concatenate[Session, Spec, P], T]:
+def retrying(work: Callable[Concatenate[Session, Spec, P], T]) -> Callable[Concatenate[Session, Spec, P], T]:
     """Lets work on a file that changes nothing when it is done again be done again where a fault may pass by itself."""
 
     @functools.wraps(work)
     def endured(session: Session, spec: Spec, *args: P.args, **named: P.kwargs) -> T:
-        return persevering(session, lambda: work(session, spec, *args, **named))
+        return with_retry(session, lambda: work(session, spec, *args, **named))
 
     return endured
 
@@ -297,7 +297,7 @@ def raise_memory(conn: Connection) -> None:
                  268435456) / 1024 || 'kB', true),
                set_config('max_parallel_maintenance_workers',
                  greatest(current_setting('max_parallel_maintenance_workers')::integer,
-                   case when current_setting('b44.gentle', true) = 'on' then 0 else 4 end)::text, true)
+                   case when current_setting('b44.throttled', true) = 'on' then 0 else 4 end)::text, true)
         """
     )
 

@@ -21,7 +21,7 @@ from b44_assets.catalog import Period, Spec
 from b44_assets.config.quantities import EARLIEST_MONTH
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.apply import apply
-from b44_assets.schema.online_ddl import enduring
+from b44_assets.schema.online_ddl import retrying
 from b44_assets.session import Connection, Progress, Session, columns_of, reason_of, scalar
 
 LOCK_PATIENCE_MS = 60
@@ -103,7 +103,7 @@ class BoundsCheck:
             and not self.missing_hashes
         )
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.unfinished:
             return f"moving rows out of the default partition of {self.table} is not finished; drain it again"
@@ -197,7 +197,7 @@ class GlobalIds:
         """No id stands there twice."""
         return self.repeated == 0
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.passed:
             return f"{self.rows} ids of {self.table} differ"
@@ -208,7 +208,7 @@ class GlobalIds:
         )
 
 
-@enduring
+@retrying
 def apply_partitions(session: Session, spec: Spec, *, keep_months: int | None = None) -> PartitionSet:
     """Brings the partitions of a table to what a file says.
 

@@ -14,9 +14,9 @@ from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
     changing,
-    enduring,
     fault,
     in_scratch_schema,
+    retrying,
     run,
     trusted,
 )
@@ -24,7 +24,7 @@ from b44_assets.schema.views import comments_on, reconcile_comments
 from b44_assets.session import Connection, Session
 
 
-@enduring
+@retrying
 def apply_plain_view(session: Session, spec: Spec) -> SchemaChange:
     """Brings a view into the database.
 

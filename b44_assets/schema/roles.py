@@ -15,7 +15,7 @@ from psycopg import errors
 
 from b44_assets.catalog import Spec, Statement, role_definition
 from b44_assets.errors import DatabaseError
-from b44_assets.schema.online_ddl import SchemaChange, change, changing, enduring, run
+from b44_assets.schema.online_ddl import SchemaChange, change, changing, retrying, run
 from b44_assets.session import Connection, Session, scalar
 
 _OF_THE_CLUSTER = re.compile(
@@ -95,7 +95,7 @@ def _make(session: Session, conn: Connection, spec: Spec) -> None:
         ) from error
 
 
-@enduring
+@retrying
 def apply_role(session: Session, spec: Spec) -> SchemaChange:
     """Makes a role where it is missing, and runs its file in one transaction; running it again changes nothing.
 

@@ -48,7 +48,7 @@ class Violations:
         """The check was made, and no row breaks its rule."""
         return not self.fault and self.count == 0
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """Say in one line how many rows break the rule, with the first of them; or that none does."""
         if self.fault:
             return self.fault

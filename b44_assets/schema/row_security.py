@@ -16,9 +16,9 @@ from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
     changing,
-    enduring,
     in_scratch_schema,
     relation_oid,
+    retrying,
     run,
     shadow,
 )
@@ -55,7 +55,7 @@ class _State:
     comments: dict[str, str | None]
 
 
-@enduring
+@retrying
 def apply_policies(session: Session, spec: Spec) -> SchemaChange:
     """Brings the policies of a file into the database: missing ones are made, changed ones made anew, in one transaction.
 

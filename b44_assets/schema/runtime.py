@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from b44_assets.catalog import Catalog, Kind, Spec
 from b44_assets.schema.apply import apply_on, hold_schema_lock, is_finished
 from b44_assets.schema.online_ddl import change
-from b44_assets.session import Connection, Session, persevering, scalar
+from b44_assets.session import Connection, Session, scalar, with_retry
 
 STAYING = "b44/"
 """How the names of files begin whose objects stay after the cut-over."""
@@ -52,7 +52,7 @@ def install_runtime(session: Session, *, over: bool = False) -> bool:
             change(session, conn, lambda c: _install(c, session, wanted, over))
             return True
 
-    return persevering(session, install)
+    return with_retry(session, install)
 
 
 def runtime_digest(catalog: Catalog) -> str:

@@ -12,16 +12,16 @@ from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
     changing,
-    enduring,
     in_scratch_schema,
     relation_oid,
+    retrying,
     run,
     shadow,
 )
 from b44_assets.session import Connection, Session, scalar
 
 
-@enduring
+@retrying
 def apply_triggers(session: Session, spec: Spec) -> SchemaChange:
     """Brings the triggers of a file into the database: missing and changed ones are made, disabled ones enabled.
 

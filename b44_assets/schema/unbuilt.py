@@ -47,7 +47,7 @@ class Obstacle:
     rows: int
     examples: tuple[str, ...]
 
-    def explain(self) -> str:
+    def message(self) -> str:
         """One line: what, why, which rows, and what to do."""
         where = f" ({', '.join(self.columns)})" if self.columns else ""
         told = f"{self.relation}: {self.object}{where} cannot be built: {self.reason}"
@@ -123,7 +123,7 @@ def attempt_each(
         else:
             outcomes[name] = outcome
     note_obstacles(session, conn, list(attempts), obstacles)
-    return outcomes, {one.object: one.explain() for one in obstacles}
+    return outcomes, {one.object: one.message() for one in obstacles}
 
 
 def note_obstacles(session: Session, conn: Connection, objects: Sequence[str], found: Sequence[Obstacle]) -> None:
@@ -158,7 +158,7 @@ def noted_obstacles(conn: Connection, objects: Sequence[str], *, since: datetime
         (list(objects), since),
     ).fetchall()
     return tuple(
-        Obstacle(name, relation, tuple(columns), reason, count, tuple(examples)).explain()
+        Obstacle(name, relation, tuple(columns), reason, count, tuple(examples)).message()
         for name, relation, columns, reason, count, examples in rows
     )
 

@@ -24,9 +24,9 @@ from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
     changing,
-    enduring,
     fault,
     in_scratch_schema,
+    retrying,
     run,
     temporary_name,
     trusted,
@@ -58,7 +58,7 @@ class _Wanted:
     comments: Mapping[tuple[str, str], str]
 
 
-@enduring
+@retrying
 def apply_view(session: Session, spec: Spec) -> ViewChange:
     """Brings a materialized view and its indexes into the database and fills it where it differs from its query.
 
@@ -83,7 +83,7 @@ def apply_view(session: Session, spec: Spec) -> ViewChange:
         note_obstacles(session, conn, [definition.name], obstacles)
     if done is not None:
         return done
-    return ViewChange.of(spec.name, {}, started, failed={one.object: one.explain() for one in obstacles})
+    return ViewChange.of(spec.name, {}, started, failed={one.object: one.message() for one in obstacles})
 
 
 def _apply(session: Session, conn: Connection, spec: Spec, definition: ViewDefinition, started: float) -> ViewChange:
@@ -115,7 +115,7 @@ def _apply(session: Session, conn: Connection, spec: Spec, definition: ViewDefin
     return replace(ViewChange.of(spec.name, outcomes, started), refreshed=refreshed)
 
 
-@enduring
+@retrying
 def refresh(session: Session, spec: Spec) -> None:
     """Fills a materialized view anew; its readers see the old rows until the new ones are there.
 

@@ -107,7 +107,7 @@ def test_what_somebody_changes_of_roles_policies_owners_and_views_is_found(
         conn.execute(statement.encode())
     verdict = schema_drift(session)
     assert (verdict.passed, verdict.only_restricting) == (False, False)
-    assert said in verdict.explain()
+    assert said in verdict.message()
 
 
 def test_a_changed_value_is_found_and_a_row_of_the_table_s_own_file_is_no_record(shop: Shop) -> None:

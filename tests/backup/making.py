@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.lsn import Segment
-from b44_assets.backup.model import Backup, BackupKind, Proof, SourceState, TableState, WalFile
+from b44_assets.backup.model import Backup, BackupKind, SourceState, TableState, Verification, WalFile
 
 NOW = datetime(2026, 11, 26, 15, 15, tzinfo=UTC)
 SYSTEM = "7448500000000000001"
@@ -20,8 +20,8 @@ SEGMENT_SIZE = 1024**2
 WHOLE = (BackupKind.LOGICAL, BackupKind.BASE, BackupKind.INCREMENTAL)
 """The kinds that hold all of a database."""
 
-GOOD = Proof(NOW, 12.5)
-BAD = Proof(NOW, 12.5, ("table public.posts: 4 rows instead of 5",))
+GOOD = Verification(NOW, 12.5)
+BAD = Verification(NOW, 12.5, ("table public.posts: 4 rows instead of 5",))
 
 
 def a_backup(
@@ -29,7 +29,7 @@ def a_backup(
     days_ago: float = 0,
     *,
     parent: str | None = None,
-    proof: Proof | None = GOOD,
+    verification: Verification | None = GOOD,
     start_lsn: str = "0/300028",
     stop_lsn: str = "0/300100",
     timeline: int = 1,
@@ -61,18 +61,18 @@ def a_backup(
         start_lsn=start_lsn if physical else None,
         stop_lsn=stop_lsn if physical else None,
         segment_size=SEGMENT_SIZE if physical else None,
-        proof=proof,
+        verification=verification,
     )
 
 
 def stored_backup(catalogue: Catalogue, backup: Backup, files: Mapping[str, bytes] | None = None) -> Backup:
-    """A backup in the store, with its files and its proof."""
+    """A backup in the store, with its files and its verification."""
     backup_id = catalogue.new_id(backup.kind, backup.began_at)
     contents = {"dump": b"everything " * 20_000} if files is None else files
     kept = tuple(catalogue.add_file(backup_id, name, io.BytesIO(data)) for name, data in contents.items())
-    made = replace(backup, id=backup_id, files=kept, encrypted=catalogue.key is not None, proof=None)
+    made = replace(backup, id=backup_id, files=kept, encrypted=catalogue.key is not None, verification=None)
     catalogue.record(made)
-    return made if backup.proof is None else catalogue.prove(made, backup.proof)
+    return made if backup.verification is None else catalogue.record_verification(made, backup.verification)
 
 
 def a_segment(number: int, timeline: int = 1, *, system: str = SYSTEM, filling: bytes = b"record") -> tuple[str, bytes]:

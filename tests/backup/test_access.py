@@ -159,7 +159,7 @@ def ask(url: str, query: str) -> object:
     return row[0]
 
 
-# -- as part of the proof ----------------------------------------------------------------------------------------------
+# -- as part of the verification ----------------------------------------------------------------------------------------------
 
 CHANGES = {
     "a revoked function": "grant execute on function shop.reveal() to public",
@@ -218,8 +218,8 @@ def test_a_backup_is_good_only_with_the_owners_and_privileges_of_its_source(
     wrong = verify(
         catalogue, replace(backup, state=replace(backup.state, access=replace(backup.state.access, objects=objects)))
     )
-    assert wrong.proof is not None
-    assert any(line.startswith("view shop.seen has [") for line in wrong.proof.differences)
+    assert wrong.verification is not None
+    assert any(line.startswith("view shop.seen has [") for line in wrong.verification.differences)
 
 
 def as_of_an_earlier_version(backup: Backup) -> Backup:

@@ -18,7 +18,7 @@ from b44_assets.backup.archive_settings import archiving, instructions
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.model import BackupKind
 from b44_assets.backup.restoring import restore_physical
-from b44_assets.backup.service import Vault, archive_wal, back_up, ship_wal
+from b44_assets.backup.service import BackupContext, archive_wal, back_up, ship_wal
 from b44_assets.backup.taking import describe
 from b44_assets.backup.wal_archive import ship, wal_files
 from b44_assets.config.settings import Settings
@@ -81,28 +81,30 @@ def test_only_a_server_that_knows_summaries_of_wal_is_told_of_them(version: int,
 def test_archiving_is_turned_on_by_whoever_needs_it_unless_somebody_turned_it_off(
     server_home: EmbeddedServer, turned_off: bool
 ) -> None:
-    vault = Vault.of(Settings.load(environ={"B44_HOME": str(server_home.home)}, directory=server_home.home.parent))
+    backup_context = BackupContext.of(
+        Settings.load(environ={"B44_HOME": str(server_home.home)}, directory=server_home.home.parent)
+    )
     try:
-        archive_wal(vault, on=False)
+        archive_wal(backup_context, on=False)
         if not turned_off:
             (server_home.directory / "archive.conf").unlink()
-        assert ship_wal(vault).refused == ()
+        assert ship_wal(backup_context).refused == ()
         assert server_home.archives() is not turned_off
     finally:
-        archive_wal(vault, on=True)
+        archive_wal(backup_context, on=True)
 
 
 def test_an_incremental_backup_that_is_refused_turns_nothing_on(server_home: EmbeddedServer, tmp_path: Path) -> None:
     environ = {"B44_HOME": str(server_home.home), "B44_BACKUP_URL": str(tmp_path / "store")}
-    vault = Vault.of(Settings.load(environ=environ, directory=tmp_path))
+    backup_context = BackupContext.of(Settings.load(environ=environ, directory=tmp_path))
     (server_home.directory / "archive.conf").unlink()
     try:
         with pytest.raises(BackupError, match=r"has none: take a base backup$"):
-            back_up(vault, BackupKind.INCREMENTAL)
+            back_up(backup_context, BackupKind.INCREMENTAL)
         assert server_home.archives() is None
-        assert vault.catalogue.listing().attempts == ()
+        assert backup_context.catalogue.listing().attempts == ()
     finally:
-        archive_wal(vault, on=True)
+        archive_wal(backup_context, on=True)
 
 
 @pytest.fixture
@@ -117,18 +119,18 @@ def odd_home() -> Generator[Path]:
 
 
 def test_a_home_of_any_name_starts_archives_is_backed_up_and_recovered(odd_home: Path) -> None:
-    vault = Vault.of(Settings.load(environ={"B44_HOME": str(odd_home)}, directory=odd_home.parent))
+    backup_context = BackupContext.of(Settings.load(environ={"B44_HOME": str(odd_home)}, directory=odd_home.parent))
     server = EmbeddedServer(odd_home)
-    done = back_up(vault, BackupKind.BASE)
+    done = back_up(backup_context, BackupKind.BASE)
     assert done.backup.good
     with connect(server.url(), autocommit=True) as conn:
         conn.execute("create table later as select 1 as n")
         [segment] = conn.execute("select pg_walfile_name(pg_switch_wal())").fetchone() or ("",)
         while conn.execute("select last_archived_wal from pg_stat_archiver").fetchone() != (segment,):
             time.sleep(0.02)
-    assert ship_wal(vault).files > 0
+    assert ship_wal(backup_context).files > 0
     restored = EmbeddedServer(odd_home.with_name(odd_home.name + " restored"))
-    restore_physical(vault.catalogue, restored.home)
+    restore_physical(backup_context.catalogue, restored.home)
     try:
         restored.start()
         with connect(restored.url(), autocommit=True) as conn:

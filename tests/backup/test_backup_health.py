@@ -35,7 +35,11 @@ def test_a_new_good_backup_of_each_expected_kind_is_well() -> None:
 
 
 def test_a_new_backup_that_is_not_good_does_not_count() -> None:
-    backups = [a_backup(LOGICAL, 3), a_backup(LOGICAL, 0.1, proof=None), a_backup(LOGICAL, 0.2, proof=BAD)]
+    backups = [
+        a_backup(LOGICAL, 3),
+        a_backup(LOGICAL, 0.1, verification=None),
+        a_backup(LOGICAL, 0.2, verification=BAD),
+    ]
 
     health = fresh(backups, {LOGICAL: DAY, BASE: DAY}, NOW)
 
@@ -65,13 +69,17 @@ def test_a_broken_chain_is_named() -> None:
 
 
 def test_each_backup_that_is_not_proven_is_named() -> None:
-    good, unproven, failed = a_backup(days_ago=3), a_backup(days_ago=2, proof=None), a_backup(days_ago=1, proof=BAD)
+    good, unverified, failed = (
+        a_backup(days_ago=3),
+        a_backup(days_ago=2, verification=None),
+        a_backup(days_ago=1, verification=BAD),
+    )
 
     assert verified([good], DAY, NOW).ok
-    health = verified([good, unproven, failed], DAY, NOW)
+    health = verified([good, unverified, failed], DAY, NOW)
     assert not health.ok
     assert health.lines == (
-        f"{unproven.id} was never verified",
+        f"{unverified.id} was never verified",
         f"{failed.id} did not hold when it was verified: table public.posts: 4 rows instead of 5",
     )
 
@@ -85,7 +93,7 @@ def test_of_no_backup_nothing_good_is_said() -> None:
 
 def test_of_each_kind_the_newest_good_backup_is_verified_again() -> None:
     old_proof = replace(GOOD, verified_at=NOW - 10 * DAY)
-    older, newer = a_backup(days_ago=20, proof=old_proof), a_backup(days_ago=10, proof=old_proof)
+    older, newer = a_backup(days_ago=20, verification=old_proof), a_backup(days_ago=10, verification=old_proof)
 
     health = verified([newer, older], 7 * DAY, NOW)
 

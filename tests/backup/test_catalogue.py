@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from b44_assets.backup import serialization as records
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.encryption import Key
-from b44_assets.backup.model import Backup, BackupKind, Proof
+from b44_assets.backup.model import Backup, BackupKind, Verification
 from b44_assets.backup.store import Store
 from b44_assets.errors import BackupError, BadBackupError
 from tests.backup import disks
@@ -55,7 +55,7 @@ def test_a_backup_is_read_as_it_was_recorded(catalogue: Catalogue) -> None:
     base = stored_backup(
         catalogue, a_backup(BackupKind.BASE, 1), {"base.tar": b"tar", "wal/000000010000000000000003": b"wal"}
     )
-    dump = stored_backup(catalogue, a_backup(proof=None))
+    dump = stored_backup(catalogue, a_backup(verification=None))
 
     assert catalogue.backups() == [base, dump]
     assert base.good
@@ -164,27 +164,28 @@ def test_a_backup_that_is_half_removed_does_not_count_and_is_seen(
 
 
 def test_the_newest_verification_counts_and_all_are_kept(plain: Catalogue) -> None:
-    backup = stored_backup(plain, a_backup(proof=None))
-    proofs = [
-        Proof(NOW + timedelta(days=day), day + 0.5, differences) for day, differences in enumerate([(), ("x",), ()])
+    backup = stored_backup(plain, a_backup(verification=None))
+    verifications = [
+        Verification(NOW + timedelta(days=day), day + 0.5, differences)
+        for day, differences in enumerate([(), ("x",), ()])
     ]
-    for proof in (proofs[2], proofs[0], proofs[1]):
-        plain.prove(backup, proof)
+    for verification in (verifications[2], verifications[0], verifications[1]):
+        plain.record_verification(backup, verification)
 
-    assert plain.backups()[0].proof == proofs[2]
-    assert plain.proofs(backup) == proofs
+    assert plain.backups()[0].verification == verifications[2]
+    assert plain.verifications(backup) == verifications
 
 
 def test_where_the_newest_verification_cannot_be_read_the_one_before_does_not_count(plain: Catalogue) -> None:
     backup = stored_backup(plain, a_backup())
     later = GOOD.verified_at + timedelta(days=1)
-    plain.prove(backup, replace(BAD, verified_at=later))
+    plain.record_verification(backup, replace(BAD, verified_at=later))
     damaged = f"backups/{backup.id}/proof-20261127T151500.000000Z.json"
     flip(Path(plain.store.location, damaged))
 
     listing = plain.listing()
 
-    assert listing.backups == (replace(backup, proof=None),)
+    assert listing.backups == (replace(backup, verification=None),)
     assert len(listing.faults) == 1
     assert listing.faults[0].startswith(f"{damaged} is damaged")
 
@@ -194,7 +195,7 @@ def test_where_the_newest_verification_cannot_be_read_the_one_before_does_not_co
 
 @given(position=st.integers(min_value=0), bit=st.integers(0, 7))
 def test_a_record_with_a_flipped_bit_says_the_same_or_is_refused(position: int, bit: int) -> None:
-    backup = a_backup(BackupKind.INCREMENTAL, parent="20261101T000000Z-base", proof=None)
+    backup = a_backup(BackupKind.INCREMENTAL, parent="20261101T000000Z-base", verification=None)
     data = bytearray(records.written(records.from_backup(backup)))
     data[position % len(data)] ^= 1 << bit
 
@@ -367,8 +368,8 @@ def test_a_backup_is_found_by_its_id_or_a_beginning_that_only_it_has(plain: Cata
 
 def test_the_latest_is_the_newest_good_one(plain: Catalogue) -> None:
     good = stored_backup(plain, a_backup(days_ago=3))
-    stored_backup(plain, a_backup(days_ago=2, proof=BAD))
-    stored_backup(plain, a_backup(days_ago=1, proof=None))
+    stored_backup(plain, a_backup(days_ago=2, verification=BAD))
+    stored_backup(plain, a_backup(days_ago=1, verification=None))
     base = stored_backup(plain, a_backup(BackupKind.BASE, days_ago=2.5))
 
     assert plain.find("logical/latest") == good
@@ -383,7 +384,7 @@ def test_the_latest_is_the_newest_good_one(plain: Catalogue) -> None:
 def chain_of_three(catalogue: Catalogue) -> list[Backup]:
     base = stored_backup(catalogue, a_backup(BackupKind.BASE, 3))
     middle = stored_backup(catalogue, a_backup(BackupKind.INCREMENTAL, 2, parent=base.id))
-    last = stored_backup(catalogue, a_backup(BackupKind.INCREMENTAL, 1, parent=middle.id, proof=None))
+    last = stored_backup(catalogue, a_backup(BackupKind.INCREMENTAL, 1, parent=middle.id, verification=None))
     return [base, middle, last]
 
 
@@ -413,7 +414,7 @@ def test_a_link_whose_record_is_damaged_is_named(plain: Catalogue) -> None:
 
 def test_a_link_that_was_found_bad_is_named(plain: Catalogue) -> None:
     base, middle, last = chain_of_three(plain)
-    plain.prove(base, replace(BAD, verified_at=NOW + timedelta(days=1)))
+    plain.record_verification(base, replace(BAD, verified_at=NOW + timedelta(days=1)))
 
     with pytest.raises(BadBackupError, match=rf"broken at {middle.id}: its parent {base.id} did not hold .*: table"):
         plain.chain(last)

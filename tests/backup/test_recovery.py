@@ -20,7 +20,7 @@ from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.drill import drill, history
 from b44_assets.backup.encryption import Key
 from b44_assets.backup.lsn import lsn, position
-from b44_assets.backup.model import Backup, BackupKind, Proof
+from b44_assets.backup.model import Backup, BackupKind, Verification
 from b44_assets.backup.restoring import (
     PastEndError,
     RecoveryTarget,
@@ -90,7 +90,7 @@ def past(server_home: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) 
         with writing(url):
             # As if verified; others see to it that this would come out so.
             backups = {
-                kind: catalogue.prove(take(kind, url, catalogue), Proof(datetime.now(UTC), 0))
+                kind: catalogue.record_verification(take(kind, url, catalogue), Verification(datetime.now(UTC), 0))
                 for kind in (BackupKind.BASE, BackupKind.INCREMENTAL, BackupKind.LOGICAL)
             }
             for number in range(6):
@@ -278,10 +278,10 @@ def test_damage_to_each_file_is_found_and_named(past: Past, copy: Catalogue, kin
 
         found = verify(copy, backup)
 
-        assert found.proof is not None
-        assert len(found.proof.differences) == 1
-        assert found.proof.differences[0].startswith(f"{backup.id}/{file.name}")
-        assert how in found.proof.differences[0]
+        assert found.verification is not None
+        assert len(found.verification.differences) == 1
+        assert found.verification.differences[0].startswith(f"{backup.id}/{file.name}")
+        assert how in found.verification.differences[0]
         path.write_bytes(whole)
 
 
@@ -291,8 +291,8 @@ def test_a_missing_link_of_a_chain_is_named(past: Past, copy: Catalogue, tmp_pat
 
     found = verify(copy, last)
 
-    assert found.proof is not None
-    assert found.proof.differences == (
+    assert found.verification is not None
+    assert found.verification.differences == (
         f"the chain of {last.id} is broken at {last.id}: its parent {base.id} is missing",
     )
     with pytest.raises(BackupError, match=f"its parent {base.id} is missing"):
@@ -318,8 +318,8 @@ def test_a_source_that_held_something_else_is_named(past: Past, copy: Catalogue)
 
     found = verify(copy, replace(backup, state=replace(backup.state, tables=tables)))
 
-    assert found.proof is not None
-    assert found.proof.differences == (f"public.a: {backup.state.tables['public.a'].rows} rows rather than 1",)
+    assert found.verification is not None
+    assert found.verification.differences == (f"public.a: {backup.state.tables['public.a'].rows} rows rather than 1",)
 
 
 # -- drills and archiving ----------------------------------------------------------------------------------------------

@@ -45,16 +45,16 @@ def test_what_is_old_goes_and_what_is_not_stays() -> None:
 
 def test_the_last_good_backup_of_each_kind_stays_and_it_is_said_why() -> None:
     logical, base = a_backup(LOGICAL, 100), a_backup(BASE, 200)
-    unproven, failed = a_backup(LOGICAL, 20, proof=None), a_backup(BASE, 10, proof=BAD)
+    unverified, failed = a_backup(LOGICAL, 20, verification=None), a_backup(BASE, 10, verification=BAD)
 
-    expiry = plan([base, logical, unproven, failed], {}, KEEP, NOW)
+    expiry = plan([base, logical, unverified, failed], {}, KEEP, NOW)
 
     assert expiry.backups == ()
     assert expiry.kept == {base.id: "the last good base backup", logical.id: "the last good logical backup"}
 
 
 def test_where_none_is_good_the_newest_stays() -> None:
-    older, newer = a_backup(days_ago=50, proof=None), a_backup(days_ago=40, proof=BAD)
+    older, newer = a_backup(days_ago=50, verification=None), a_backup(days_ago=40, verification=BAD)
 
     expiry = plan([older, newer], {}, KEEP, NOW)
 
@@ -75,7 +75,7 @@ def test_each_database_and_each_cluster_has_a_last_good_backup() -> None:
 
 def test_the_last_good_chain_stays_as_a_whole() -> None:
     base = a_backup(BASE, 90)
-    middle = a_backup(INCREMENTAL, 80, parent=base.id, proof=None)
+    middle = a_backup(INCREMENTAL, 80, parent=base.id, verification=None)
     last = a_backup(INCREMENTAL, 70, parent=middle.id)
     newer_base = a_backup(BASE, 60)
 
@@ -92,7 +92,7 @@ def test_the_last_good_chain_stays_as_a_whole() -> None:
 
 def test_what_a_young_incremental_backup_needs_stays() -> None:
     base, other = a_backup(BASE, 45), a_backup(BASE, 2)
-    young = a_backup(INCREMENTAL, 5, parent=base.id, proof=None)
+    young = a_backup(INCREMENTAL, 5, parent=base.id, verification=None)
 
     assert gone([base, young, other]) == []
 
@@ -170,7 +170,7 @@ def catalogues(draw: st.DrawFn) -> tuple[list[Backup], list[WalFile]]:
                 kind,
                 age,
                 parent=draw(st.sampled_from(parents)) if kind is INCREMENTAL else None,
-                proof=draw(st.sampled_from((GOOD, BAD, None))),
+                verification=draw(st.sampled_from((GOOD, BAD, None))),
                 start_lsn=start,
                 stop_lsn=start,
                 number=number,

@@ -18,7 +18,7 @@ from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.consistent_snapshot import standing_still
 from b44_assets.backup.encryption import Key
 from b44_assets.backup.lsn import position
-from b44_assets.backup.model import Backup, BackupKind, Proof
+from b44_assets.backup.model import Backup, BackupKind, Verification
 from b44_assets.backup.state import configure_session
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import take
@@ -45,8 +45,8 @@ def fill(url: str) -> None:
 
 def proven(catalogue: Catalogue, kind: BackupKind, url: str) -> Backup:
     backup = verify(catalogue, take(kind, url, catalogue))
-    assert backup.proof is not None
-    assert backup.proof.differences == ()
+    assert backup.verification is not None
+    assert backup.verification.differences == ()
     assert catalogue.find(backup.id) == backup
     return backup
 
@@ -322,7 +322,7 @@ def test_a_killed_backup_counts_for_nothing_and_hinders_nobody(
 ) -> None:
     fill(source)
     if kind is BackupKind.INCREMENTAL:
-        catalogue.prove(take(BackupKind.BASE, source, catalogue), Proof(datetime.now(UTC), 0))
+        catalogue.record_verification(take(BackupKind.BASE, source, catalogue), Verification(datetime.now(UTC), 0))
     before = catalogue.listing().backups
 
     command = [sys.executable, "-c", DYING, source, str(tmp_path / "store"), kind]

@@ -10,7 +10,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from b44_assets.backup.service import Vault
+from b44_assets.backup.service import BackupContext
 from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.orchestration.code_location import definitions_of
@@ -44,7 +44,7 @@ def test_a_dump_is_taken_proven_and_told_of(migration: Migration) -> None:
     result = run(migration, "logical_backup")
     [event] = result.get_asset_materialization_events()
     facts = event.step_materialization_data.materialization.metadata
-    [taken] = Vault.of(migration.settings).catalogue.backups()
+    [taken] = BackupContext.of(migration.settings).catalogue.backups()
     assert (facts["backup"].value, facts["good"].value, facts["rows"].value) == (taken.id, True, 100)
     assert facts["bytes"].value == taken.size
     assert verdicts(result)["newest_is_good"][0]

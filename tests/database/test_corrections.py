@@ -9,7 +9,7 @@ import pytest
 
 from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.errors import DatabaseError, ThresholdError
-from b44_assets.migration.rollback import undo_run
+from b44_assets.migration.rollback import roll_back_run
 from tests.database.conftest import Record, Target, object_id, post, uuid_of
 from tests.database.test_delta import NEW, article, person, sound
 
@@ -194,7 +194,7 @@ def test_a_correction_is_not_lost_when_the_run_is_taken_back(target_18: Target) 
     try:
         target_18.having(run_id="run-first").migrate({"User": [person(1), person(2, email="wrong@example.com")]})
         edit(target_18, "users", email="right@example.com")
-        undo_run(target_18.session, "run-first")
+        roll_back_run(target_18.session, "run-first")
         assert target_18.load("users").inserted == 2
         assert target_18.outcome("users").rows[object_id(2)]["email"] == "right@example.com"
         sound(target_18, "users")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from b44_assets.migration import sources
 from b44_assets.migration.load import Range
-from b44_assets.migration.rollback import undo_month
+from b44_assets.migration.rollback import roll_back_month
 from b44_assets.migration.verification import content_parity, row_parity
 from b44_assets.schema.partitions import apply_partitions, check_bounds
 from tests.database.conftest import Target, object_id, post, user
@@ -134,7 +134,7 @@ def test_rows_that_a_version_without_the_rule_has_loaded_stay_until_they_are_tak
             assert found is not None
             assert found.passed, found
         assert target.outcome(table).account["unaccounted"] == 0
-    assert undo_month(session, date(202, 5, 1)).entities[0].deleted == 1
+    assert roll_back_month(session, date(202, 5, 1)).entities[0].deleted == 1
     assert target.one("select count(*) from posts") == 1
 
 

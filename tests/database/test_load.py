@@ -107,10 +107,12 @@ def test_batches_are_ranges_of_positions_and_noted(target_18: Target) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gentle", "awaited"), [(True, ["on", "off", "on", "on"]), (False, ["on"] * 4)], ids=["gentle", "not gentle"]
+    ("throttled", "awaited"),
+    [(True, ["on", "off", "on", "on"]), (False, ["on"] * 4)],
+    ids=["throttled", "not throttled"],
 )
 def test_a_gentle_load_waits_for_the_disk_with_the_last_batch_of_each_month(
-    gentle: bool, awaited: list[str], target_18: Target
+    throttled: bool, awaited: list[str], target_18: Target
 ) -> None:
     found: list[str] = []
 
@@ -121,7 +123,7 @@ def test_a_gentle_load_waits_for_the_disk_with_the_last_batch_of_each_month(
     with armed(look):
         staged(target_18)
         found.clear()
-        target_18.having(gentle=gentle, batch_size=2, streams=1).load("posts")
+        target_18.having(throttled=throttled, batch_size=2, streams=1).load("posts")
     assert found == awaited
 
 

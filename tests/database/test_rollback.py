@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 
 from b44_assets.errors import DatabaseError, SettingsError
-from b44_assets.migration.rollback import UndoneEntity, undo_month, undo_run
+from b44_assets.migration.rollback import RolledBackEntity, roll_back_month, roll_back_run
 from tests.database.conftest import Record, Target, object_id, uuid_of
 from tests.database.test_delta import NEW, article, person, sound
 
@@ -35,8 +35,8 @@ def keyed(target_18: Target) -> Generator[Target]:
 
 def test_a_run_taken_back_leaves_nothing_of_it(target: Target) -> None:
     first_run(target)
-    undone = undo_run(target.session, "run-first")
-    assert undone.entities == (UndoneEntity("posts", 3, 0, 0, 0), UndoneEntity("users", 3, 0, 0, 0))
+    undone = roll_back_run(target.session, "run-first")
+    assert undone.entities == (RolledBackEntity("posts", 3, 0, 0, 0), RolledBackEntity("users", 3, 0, 0, 0))
     assert (target.table("posts"), target.table("users"), target.table("post_slugs")) == ([], [], [])
     for book in ("migrated", "repairs", "unmapped", "replaced"):
         assert target.table(book, schema="migration") == []
@@ -44,7 +44,7 @@ def test_a_run_taken_back_leaves_nothing_of_it(target: Target) -> None:
 
 def test_what_was_taken_back_can_be_migrated_again(target_18: Target) -> None:
     expected = first_run(target_18)
-    undo_run(target_18.session, "run-first")
+    roll_back_run(target_18.session, "run-first")
     # Without their author the posts are orphans, until the next load of the users.
     assert target_18.all("select entity, pending, quarantined from migration.accounting order by 1") == [
         ("posts", 0, 3), ("users", 3, 0),
@@ -68,8 +68,8 @@ def test_a_newer_export_taken_back_restores_what_it_changed(target: Target) -> N
             "Post": [article(1, NEW, title="Moved", created_date="2026-07-01"), article(2, NEW, mood="sad"), ARTICLES[2], article(4)],
         }
     )  # fmt: skip
-    undone = undo_run(target.session, "run-second")
-    assert undone.entities == (UndoneEntity("posts", 1, 2, 0, 0), UndoneEntity("users", 1, 2, 0, 0))
+    undone = roll_back_run(target.session, "run-second")
+    assert undone.entities == (RolledBackEntity("posts", 1, 2, 0, 0), RolledBackEntity("users", 1, 2, 0, 0))
     for table, found in rows.items():
         assert target.outcome(table).rows == found
         assert (target.outcome(table).repairs, target.outcome(table).unmapped) == books[table]
@@ -80,14 +80,14 @@ def test_a_run_can_be_taken_back_when_a_newer_export_is_staged_already(target_18
     first_run(target_18)
     target_18.write({"Post": [article(1), article(2)]})
     target_18.stage("posts")
-    undone = undo_run(target_18.session, "run-first")
-    assert undone.entities == (UndoneEntity("posts", 3, 0, 0, 0), UndoneEntity("users", 3, 0, 0, 0))
+    undone = roll_back_run(target_18.session, "run-first")
+    assert undone.entities == (RolledBackEntity("posts", 3, 0, 0, 0), RolledBackEntity("users", 3, 0, 0, 0))
 
 
 def test_a_month_taken_back_is_that_month(target_18: Target) -> None:
     expected = first_run(target_18)
-    undone = undo_month(target_18.session, date(2026, 2, 1))
-    assert undone.entities == (UndoneEntity("posts", 2, 0, 0, 0),)
+    undone = roll_back_month(target_18.session, date(2026, 2, 1))
+    assert undone.entities == (RolledBackEntity("posts", 2, 0, 0, 0),)
     assert [row["title"] for row in target_18.table("posts")] == ["Title 3"]
     assert target_18.load("posts").inserted == 2
     assert target_18.state() == expected
@@ -96,8 +96,8 @@ def test_a_month_taken_back_is_that_month(target_18: Target) -> None:
 def test_rows_edited_since_are_left_alone_and_so_is_what_they_stand_on(keyed: Target) -> None:
     first_run(keyed)
     keyed.run("update posts set title = 'Mine', updated_at = now() where id = %s", uuid_of(object_id(1)))
-    undone = undo_run(keyed.session, "run-first")
-    assert undone.entities == (UndoneEntity("posts", 2, 0, 1, 0), UndoneEntity("users", 1, 0, 0, 2))
+    undone = roll_back_run(keyed.session, "run-first")
+    assert undone.entities == (RolledBackEntity("posts", 2, 0, 1, 0), RolledBackEntity("users", 1, 0, 0, 2))
     assert [row["title"] for row in keyed.table("posts")] == ["Mine"]
     # Its author stays, and the author's creator with them.
     assert {row["id"] for row in keyed.table("users")} == {uuid_of(object_id(n)) for n in (1, 2)}
@@ -109,13 +109,13 @@ def test_rows_edited_since_are_left_alone_and_so_is_what_they_stand_on(keyed: Ta
 def test_an_unknown_run_is_named(target_18: Target) -> None:
     first_run(target_18)
     with pytest.raises(DatabaseError, match="no run run-third"):
-        undo_run(target_18.session, "run-third")
+        roll_back_run(target_18.session, "run-third")
 
 
 def test_a_run_may_be_named_by_its_beginning_if_that_is_one_run_only(target_18: Target) -> None:
     target_18.having(run_id="0123456789-a").migrate({"User": PEOPLE})
     target_18.having(run_id="0123456789-b").migrate({"User": [*PEOPLE, person(5)]})
     with pytest.raises(SettingsError, match="may be any of 0123456789-a, 0123456789-b"):
-        undo_run(target_18.session, "0123456789")
-    undo_run(target_18.session, "0123456789-b")
+        roll_back_run(target_18.session, "0123456789")
+    roll_back_run(target_18.session, "0123456789-b")
     assert len(target_18.table("users")) == 3

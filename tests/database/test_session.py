@@ -15,7 +15,7 @@ import pytest
 from b44_assets.catalog import Catalog
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.online_ddl import raise_memory
-from b44_assets.session import Connection, Session, scalar, side_by_side
+from b44_assets.session import Connection, Session, concurrently, scalar
 from tests.database.conftest import Target
 
 STATE = """
@@ -88,7 +88,7 @@ def test_a_session_that_keeps_none_closes_each(session: Session) -> None:
 
 
 def test_a_gentle_session_takes_one_processor_only(target_18: Target) -> None:
-    with target_18.having(gentle=True).session.connection("look") as conn:
+    with target_18.having(throttled=True).session.connection("look") as conn:
         assert scalar(conn, "show max_parallel_workers_per_gather") == "0"
         with conn.transaction():
             raise_memory(conn)
@@ -149,7 +149,7 @@ def test_answers_come_in_order_while_the_next_question_is_looked_into(session: S
         return asking(session, "select 2")()
 
     with session.keeping() as keeping:
-        assert list(side_by_side(keeping, [waits_for_the_second, is_the_second, asking(session, "select 3")])) == [
+        assert list(concurrently(keeping, [waits_for_the_second, is_the_second, asking(session, "select 3")])) == [
             1,
             2,
             3,
@@ -158,7 +158,7 @@ def test_answers_come_in_order_while_the_next_question_is_looked_into(session: S
 
 def test_questions_share_two_connections(session: Session) -> None:
     with session.keeping() as keeping:
-        servers = set(side_by_side(keeping, [asking(keeping, "select pg_backend_pid()")] * 50))
+        servers = set(concurrently(keeping, [asking(keeping, "select pg_backend_pid()")] * 50))
     assert len(servers) <= 2
 
 
@@ -173,9 +173,9 @@ def test_a_gentle_session_asks_one_thing_after_the_other(session: Session, *, ke
 
         return question
 
-    gentle = Session(session.url, session.catalog, gentle=keeps)
-    with gentle.keeping() as keeping:
-        answers = side_by_side(keeping if keeps else session, [ask(1), ask(2)])
+    throttled = Session(session.url, session.catalog, throttled=keeps)
+    with throttled.keeping() as keeping:
+        answers = concurrently(keeping if keeps else session, [ask(1), ask(2)])
         assert next(answers) == 1
         assert asked == [1]
         assert list(answers) == [2]
@@ -184,7 +184,7 @@ def test_a_gentle_session_asks_one_thing_after_the_other(session: Session, *, ke
 def test_whoever_wants_no_more_answers_ends_the_questions_in_the_server(session: Session) -> None:
     with session.keeping() as keeping:
         slow = [asking(keeping, "select pg_sleep(600)") for _ in range(4)]
-        with closing(side_by_side(keeping, [asking(keeping, "select 1"), *slow])) as answers:
+        with closing(concurrently(keeping, [asking(keeping, "select 1"), *slow])) as answers:
             assert next(answers) == 1
     assert at_work(session) == 0
 
@@ -199,7 +199,7 @@ def test_an_interruption_ends_the_questions_in_the_server(session: Session, inte
             os.kill(os.getpid(), interrupting)
 
         with pytest.raises(Interruption):
-            list(side_by_side(keeping, [interrupts, *slow]))
+            list(concurrently(keeping, [interrupts, *slow]))
     assert at_work(session) == 0
 
 
@@ -210,7 +210,7 @@ def test_a_question_that_fails_raises_in_its_turn_and_ends_the_others(session: S
             asking(keeping, "select 1 / 0"),
             asking(keeping, "select pg_sleep(600)"),
         ]
-        answers = side_by_side(keeping, questions)
+        answers = concurrently(keeping, questions)
         assert next(answers) == 1
         with pytest.raises(DatabaseError, match="division by zero"):
             next(answers)

@@ -141,7 +141,7 @@ def migrate(url: str, catalog: Catalog, export: Path) -> list[str]:
             )
             verdicts += [check(run, table) for check in checks]
         assert None not in verdicts
-        return [verdict.explain() for verdict in verdicts if not verdict.passed]
+        return [verdict.message() for verdict in verdicts if not verdict.passed]
 
 
 def state_of(url: str) -> State:

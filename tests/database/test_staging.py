@@ -17,7 +17,7 @@ from b44_assets.config.quantities import ContentFormat
 from b44_assets.errors import ExportError
 from b44_assets.failpoints import armed
 from b44_assets.migration.corrections import correct
-from b44_assets.migration.unmapped_entities import UnmappedEntity, keep_strays, unmapped_entities
+from b44_assets.migration.unmapped_entities import UnmappedEntity, keep_unmapped, unmapped_entities
 from b44_assets.migration.verification import content_parity
 from b44_assets.session import Connection
 from tests.database.conftest import Outcome, Record, Target, object_id, post, user, uuid_of
@@ -135,13 +135,13 @@ def test_progress_is_told_in_bytes_up_to_the_files_size(target_18: Target) -> No
     assert told[-1] == ("base44/users", size, size)
 
 
-@pytest.mark.parametrize("gentle", [True, False], ids=["gentle", "not gentle"])
-def test_a_gentle_staging_leaves_the_disk_to_others_all_the_while(gentle: bool, target_18: Target) -> None:
+@pytest.mark.parametrize("throttled", [True, False], ids=["throttled", "not throttled"])
+def test_a_gentle_staging_leaves_the_disk_to_others_all_the_while(throttled: bool, target_18: Target) -> None:
     rests: list[float] = []
     target_18.write({"User": [user(n, bio="x" * 1000) for n in range(500)]})
-    target_18.having(gentle=gentle, sleep=rests.append).stage("users")
+    target_18.having(throttled=throttled, sleep=rests.append).stage("users")
     assert [row["bio"] for row in staged(target_18)] == ["x" * 1000] * 500
-    if gentle:
+    if throttled:
         # Half a megabyte, at 4 MiB a second.
         assert sum(rests) > 0.1
         assert max(rests) < 0.02
@@ -482,7 +482,7 @@ def test_records_of_other_entities_are_kept_whole(target_18: Target) -> None:
     records = [{"id": "1", "text": "a", "none": None, "list": [1]}, {"id": "1", "text": "b"}, {"text": "c"}]
     target_18.write({"Comment": records, "User": [user(1)]})
     for _ in range(2):
-        assert keep_strays(target_18.session, target_18.export).records == {"Comment": 3}
+        assert keep_unmapped(target_18.session, target_18.export).records == {"Comment": 3}
     kept = target_18.all("select data from migration.unmapped where entity = 'Comment' order by data ->> 'text'")
     assert [row[0] for row in kept] == [
         {"id": "1", "text": "a", "list": "[1]"}, {"id": "1", "text": "b"}, {"text": "c"},
@@ -575,11 +575,13 @@ def test_a_file_of_another_entity_that_changes_while_it_is_read_is_read_again(ta
     changes = [append]
 
     def meanwhile(name: str, _: Connection) -> None:
-        if name == "strays: before commit" and changes:
+        if name == "unmapped: before commit" and changes:
             changes.pop()(target_18.export / "Comment.jsonl")
 
     with armed(meanwhile):
-        assert keep_strays(target_18.having(sleep=lambda _: None).session, target_18.export).records == {"Comment": 11}
+        assert keep_unmapped(target_18.having(sleep=lambda _: None).session, target_18.export).records == {
+            "Comment": 11
+        }
 
 
 # -- HTML or text --------------------------------------------------------------------------------------------------------
@@ -621,16 +623,16 @@ def test_what_was_cleaned_by_earlier_rules_is_put_right_by_the_same_export(targe
 def test_entities_without_a_table_are_listed_and_forgotten_when_the_export_has_them_no_more(target_18: Target) -> None:
     target_18.write({"Comment": [{"ID": "1"}, {"ID": "2"}], "Invoice": [], "User": [user(1)]})
     listed = (UnmappedEntity("Comment", "Comment.jsonl", 2), UnmappedEntity("Invoice", "Invoice.jsonl", 0))
-    assert keep_strays(target_18.session, target_18.export).entities == listed
+    assert keep_unmapped(target_18.session, target_18.export).entities == listed
     assert unmapped_entities(target_18.session) == listed
     assert target_18.all("select base44_id from migration.unmapped where entity = 'Comment' order by 1") == [
         ("1",),
         ("2",),
     ]
     # Without a folder, nothing is known of an export that lacks them.
-    assert keep_strays(target_18.session, None).entities == listed
+    assert keep_unmapped(target_18.session, None).entities == listed
     (target_18.export / "Comment.jsonl").unlink()
-    assert keep_strays(target_18.session, target_18.export).entities == listed[1:]
+    assert keep_unmapped(target_18.session, target_18.export).entities == listed[1:]
     assert unmapped_entities(target_18.session) == listed[1:]
     assert target_18.one("select count(*) from migration.unmapped") == 0
 
@@ -642,7 +644,7 @@ def test_a_misspelt_entity_is_told_by_the_file_that_no_mapping_names(target_18: 
     assert target_18.stage("posts").hint == f"; did you mean Psot (Psot.jsonl) at {path}:{line}?"
     # There is none like it, and one that there is a file of needs no other.
     assert [target_18.stage(table).hint for table in ("events", "users")] == ["", ""]
-    hints = {one.entity: one.hint for one in keep_strays(target_18.session, target_18.export).entities}
+    hints = {one.entity: one.hint for one in keep_unmapped(target_18.session, target_18.export).entities}
     # What has no records is nothing to look for.
     assert hints == {"Catgory": "", "Comment": "", "Psot": f"; is it meant by 'entity: Post' at {path}:{line}?"}
 
@@ -651,5 +653,5 @@ def test_an_entity_that_has_a_table_now_is_forgotten(target_18: Target) -> None:
     target_18.write({"User": [user(1, note="kept")]})
     target_18.migrate({"User": [user(1, note="kept")]})
     target_18.conn.execute("insert into migration.unmapped (entity, base44_id, data) values ('User', '1', '{}')")
-    keep_strays(target_18.session, target_18.export)
+    keep_unmapped(target_18.session, target_18.export)
     assert target_18.all("select entity from migration.unmapped") == [("users",)]

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from b44_assets.failpoints import armed
 from b44_assets.migration.load import load
-from b44_assets.migration.rollback import undo_month, undo_run
+from b44_assets.migration.rollback import roll_back_month, roll_back_run
 from b44_assets.migration.staging import stage
 from b44_assets.migration.verification import content_parity, row_parity
 from b44_assets.session import Connection
@@ -436,11 +436,11 @@ class Migrations(RuleBasedStateMachine):
         if by_month:
             month = data.draw(st.sampled_from(MONTHS))
             self.model.undo({batch for batch in batches if batch[0] == POSTS and batch[2] == month})
-            self.disturbed(fault, lambda: undo_month(self.session, date(2024, month, 1)))
+            self.disturbed(fault, lambda: roll_back_month(self.session, date(2024, month, 1)))
         else:
             run = data.draw(st.sampled_from(sorted({batch[1] for batch in batches})))
             self.model.undo({batch for batch in batches if batch[1] == run})
-            self.disturbed(fault, lambda: undo_run(self.session, run))
+            self.disturbed(fault, lambda: roll_back_run(self.session, run))
         self.same()
         again = self.run_id()
         self.model.load(again)

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from b44_assets.maintenance.vacuum import analyze, is_analyzed_whole, is_worth_sweeping, kept_from_autovacuum, vacuum
+from b44_assets.maintenance.vacuum import analyze, is_analyzed_whole, kept_from_autovacuum, needs_vacuum, vacuum
 from b44_assets.session import Connection
 from tests.database.conftest import Record, Target, post, user
 
@@ -47,16 +47,16 @@ def load(target: Target, *, people: Sequence[Record] = PEOPLE) -> None:
 
 def test_a_gentle_load_sweeps_each_partition_that_it_has_written_once(target: Target) -> None:
     before = {name: counted(target, name) for name in WRITTEN}
-    load(target.having(gentle=True))
+    load(target.having(throttled=True))
     for name, rows in WRITTEN.items():
         vacuums, analyses = before[name]
         assert swept(target, name) == (vacuums + 1, analyses + 1, rows)
 
 
 def test_a_gentle_load_with_nothing_to_do_sweeps_nothing(target_18: Target) -> None:
-    load(target_18.having(gentle=True))
+    load(target_18.having(throttled=True))
     before = {name: counted(target_18, name) for name in (*WRITTEN, "users")}
-    target_18.having(gentle=True).load("posts")
+    target_18.having(throttled=True).load("posts")
     assert {name: counted(target_18, name) for name in (*WRITTEN, "users")} == before
 
 
@@ -71,8 +71,8 @@ def test_a_few_rows_more_are_not_worth_it(target_18: Target) -> None:
     load(target_18, people=[user(n) for n in range(1, 30)])
     target_18.run("analyze users")
 
-    assert not is_worth_sweeping(target_18.conn, "users", 1)
-    assert is_worth_sweeping(target_18.conn, "users", 2)
+    assert not needs_vacuum(target_18.conn, "users", 1)
+    assert needs_vacuum(target_18.conn, "users", 2)
 
 
 @pytest.mark.parametrize("work", [vacuum, analyze])
@@ -129,7 +129,7 @@ def test_a_gentle_load_keeps_autovacuum_from_the_partition_that_it_writes(target
 
     load(target_18)
     articles = [*ARTICLES, *(post(20 + n, created_date=day) for n, day in enumerate(("2026-01-07", "2026-02-07")))]
-    target_18.having(gentle=True, progress=progress).migrate({"Post": articles})
+    target_18.having(throttled=True, progress=progress).migrate({"Post": articles})
     assert held == [[("ShareUpdateExclusiveLock",)]] * 2
 
 

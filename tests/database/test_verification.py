@@ -79,8 +79,8 @@ def test_good_data_passes_on_either_server(target: Target) -> None:
         assert found.staged == found.read
     users = rows(target, "users")
     assert (users.read, users.migrated, users.deduplicated, users.quarantined) == (4, 2, 1, 1)
-    assert users.explain() == "4 read = 2 migrated + 1 deduplicated + 1 quarantined"
-    assert content(target, "posts").explain() == "4 rows equal their records"
+    assert users.message() == "4 read = 2 migrated + 1 deduplicated + 1 quarantined"
+    assert content(target, "posts").message() == "4 rows equal their records"
 
 
 def test_before_anything_is_staged_there_is_nothing_to_compare(target_18: Target) -> None:
@@ -206,7 +206,7 @@ def test_a_changed_value_is_found_and_named(steady: Target, fault: Fault) -> Non
     (difference,) = found.differences
     assert (difference.record_number, difference.base44_id) == (1, object_id(1))
     assert tuple(sorted(difference.columns)) == fault.columns
-    assert f"record 1 (id {object_id(1)}) differs in " in found.explain()
+    assert f"record 1 (id {object_id(1)}) differs in " in found.message()
 
 
 @pytest.mark.parametrize(
@@ -218,10 +218,10 @@ def test_a_deleted_row_is_found_and_named(good: Target, table: str) -> None:
     good.run(f"delete from {table} where {key} = '{FIRST}'")
     held, compared = rows(good, table), content(good, table)
     assert (held.passed, held.held) == (False, held.migrated - 1)
-    assert held.explain() == f"{held.migrated} records were migrated, {table} holds {held.held} of them"
+    assert held.message() == f"{held.migrated} records were migrated, {table} holds {held.held} of them"
     assert (compared.passed, compared.missing, compared.differing) == (False, 1, 0)
     assert [(d.record_number, d.columns) for d in compared.differences] == [(1, ())]
-    assert compared.explain().endswith(f"record 1 (id {object_id(1)}) has no row")
+    assert compared.message().endswith(f"record 1 (id {object_id(1)}) has no row")
 
 
 def test_a_row_that_stands_in_two_months_is_found(good: Target) -> None:
@@ -256,14 +256,14 @@ def test_a_deleted_record_of_quarantine_is_unaccounted_for(good: Target) -> None
     good.run("delete from migration.quarantine where entity = 'posts' and record_number = 4")
     found = rows(good, "posts")
     assert (found.passed, found.unaccounted) == (False, 1)
-    assert found.explain() == "1 of 6 records read are unaccounted for"
+    assert found.message() == "1 of 6 records read are unaccounted for"
 
 
 def test_a_deleted_staged_row_is_found(good: Target) -> None:
     good.run("delete from base44.posts where _record_number = 3")
     found = rows(good, "posts")
     assert (found.passed, found.staged) == (False, 5)
-    assert found.explain() == "6 records were read, base44.posts holds 5"
+    assert found.message() == "6 records were read, base44.posts holds 5"
 
 
 def test_a_staged_row_too_many_is_found(good: Target) -> None:
@@ -282,7 +282,7 @@ def test_without_the_staged_export_rows_are_compared_with_how_they_were_written(
     migrated = good.one("select count(*) from migration.migrated where entity = 'posts'")
     found = content(good, "posts")
     assert (found.passed, found.kept, found.staged, found.compared) == (False, True, False, migrated)
-    assert found.explain().startswith("base44.posts: staged export not restored, by design (unlogged tables)")
+    assert found.message().startswith("base44.posts: staged export not restored, by design (unlogged tables)")
     assert (rows(good, "posts").staged, rows(good, "posts").unaccounted) == (None, 0)
 
 
@@ -318,7 +318,7 @@ def test_records_that_wait_for_their_batch_do_not_pass(target_18: Target) -> Non
     target_18.load("posts", wanted=Range(date(2026, 1, 1)))
     found = rows(target_18, "posts")
     assert (found.passed, found.pending) == (False, 3)
-    assert found.explain() == "3 of 6 records wait for their batch; run the migration again"
+    assert found.message() == "3 of 6 records wait for their batch; run the migration again"
     assert content(target_18, "posts").passed
 
 
@@ -326,14 +326,14 @@ def test_a_row_edited_in_the_new_system_is_told_apart_from_one_that_differs(good
     good.run(f"update posts set title = 'Edited', updated_at = now() where id = '{FIRST}'")
     found = content(good, "posts")
     assert (found.passed, found.edited, found.differing, found.differences) == (True, 1, 0, ())
-    assert found.explain() == "4 rows equal their records; 1 edited since"
+    assert found.message() == "4 rows equal their records; 1 edited since"
 
 
 def test_a_row_changed_since_it_was_written_is_told_apart_from_one_that_was_written_so(good: Target) -> None:
     good.run(f"update posts set view_count = view_count + 1 where id = '{FIRST}'")
     found = content(good, "posts")
     assert (found.passed, found.written, found.differing, found.touched) == (False, True, 1, 1)
-    assert found.explain().endswith("; 1 were changed since they were written, without a newer updated_at")
+    assert found.message().endswith("; 1 were changed since they were written, without a newer updated_at")
     good.run("update base44.posts set title = 'Changed' where _record_number = 2")
     found = content(good, "posts")
     assert (found.passed, found.written, found.differing, found.touched) == (False, False, 2, 1)
@@ -355,19 +355,19 @@ def test_numbers_after_a_name_are_no_difference(steady: Target) -> None:
     assert content(steady, "users").passed
 
 
-# -- what was proven before ---------------------------------------------------------------------------------------------
+# -- what was verified_before before ---------------------------------------------------------------------------------------------
 
 
-def proven(target: Target) -> ContentParity:
-    found = content_parity(target.session, target.session.catalog.mappings["posts"], proven=True)
+def verified_before(target: Target) -> ContentParity:
+    found = content_parity(target.session, target.session.catalog.mappings["posts"], verified_before=True)
     assert found is not None
     return found
 
 
 def test_rows_that_are_as_they_were_proven_are_not_mapped_again(good: Target) -> None:
-    assert not proven(good).proven
-    again = proven(good)
-    assert (again.proven, again.passed, again.compared) == (True, True, len(good.table("posts")))
+    assert not verified_before(good).verified_before
+    again = verified_before(good)
+    assert (again.verified_before, again.passed, again.compared) == (True, True, len(good.table("posts")))
 
 
 @pytest.mark.long
@@ -380,18 +380,18 @@ def test_rows_that_are_as_they_were_proven_are_not_mapped_again(good: Target) ->
     ],
 )
 def test_a_row_changed_after_the_proof_is_found(good: Target, change: str) -> None:
-    proven(good)
+    verified_before(good)
     with good.conn.transaction():
         good.run("select set_config('b44.migrating', pg_current_xact_id()::text, true)")
         good.run(change)
-    found = proven(good)
-    assert not found.proven and not found.passed
+    found = verified_before(good)
+    assert not found.verified_before and not found.passed
 
 
 def test_a_proof_ends_with_the_next_batch_and_the_next_plan(good: Target) -> None:
-    proven(good)
+    verified_before(good)
     good.run("insert into migration.migration_log (entity_type, status) values ('posts', 'completed')")
-    assert not proven(good).proven
-    assert proven(good).proven
+    assert not verified_before(good).verified_before
+    assert verified_before(good).verified_before
     good.run("update migration.plans set generation = default where entity = 'posts'")
-    assert not proven(good).proven
+    assert not verified_before(good).verified_before

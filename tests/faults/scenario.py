@@ -20,9 +20,9 @@ from psycopg import sql
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.config.quantities import Pace
 from b44_assets.migration.load import load
-from b44_assets.migration.rollback import undo_run
+from b44_assets.migration.rollback import roll_back_run
 from b44_assets.migration.staging import stage
-from b44_assets.migration.unmapped_entities import keep_strays
+from b44_assets.migration.unmapped_entities import keep_unmapped
 from b44_assets.schema.build import build
 from b44_assets.schema.indexes import apply_indexes
 from b44_assets.schema.views import refresh
@@ -173,14 +173,14 @@ def _migrate(session: Session, export: Path) -> None:
         for mapping in run.catalog.mappings.values():
             stage(run, mapping, export)
             load(run, mapping)
-        keep_strays(run, export)
+        keep_unmapped(run, export)
 
 
-def _undo(session: Session, folder: Path) -> None:
+def _roll_back(session: Session, folder: Path) -> None:
     with session.keeping() as run:
         for mapping in run.catalog.mappings.values():
             stage(run, mapping, folder / SECOND)
-        undo_run(run, RUN.format(SECOND))
+        roll_back_run(run, RUN.format(SECOND))
 
 
 _SCHEMA = ("users_constraints", "posts_constraints", "user_post_stats")
@@ -212,7 +212,7 @@ class Phase:
 PHASES: Mapping[str, Phase] = {
     FIRST: Phase(None, (), lambda session, folder: _migrate(session, folder / FIRST)),
     SECOND: Phase(FIRST, BETWEEN, lambda session, folder: _migrate(session, folder / SECOND)),
-    "undo": Phase(SECOND, (), _undo),
+    "undo": Phase(SECOND, (), _roll_back),
     "schema": Phase(SECOND, (), _build),
 }
 

@@ -193,7 +193,9 @@ def shutting_down(scene: Stage) -> Armed:
 @pytest.mark.parametrize(
     "failpoint",
     [
-        name if name in ("batch: before commit", "undo: after commit") else pytest.param(name, marks=pytest.mark.slow)
+        name
+        if name in ("batch: before commit", "rollback: after commit")
+        else pytest.param(name, marks=pytest.mark.slow)
         for name in FAILPOINTS
     ],
 )
@@ -215,7 +217,7 @@ def test_commits_of_a_gentle_load_that_a_crash_takes_along_are_made_again(own_sc
     hit = Hits("batch: after commit", 1, shutting_down(scene))
     with scene.database(FIRST) as url:
         with armed(hit), suppress(B44Error):
-            PHASES[FIRST].work(replace(scene.session(url), gentle=True), scene.folder)
+            PHASES[FIRST].work(replace(scene.session(url), throttled=True), scene.folder)
         assert hit.happened
         scene.work(url, FIRST)
         scene.compare(url, FIRST, but=UPDATED_INSTEAD)

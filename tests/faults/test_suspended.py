@@ -45,7 +45,7 @@ def test_reading_an_export_within_a_transaction_may_take_longer(scene: Stage, mo
     paused: list[int] = []
 
     def pause(name: str, conn: Connection) -> None:
-        if name in ("stage: before commit", "strays: before commit"):
+        if name in ("stage: before commit", "unmapped: before commit"):
             time.sleep(0.3)
             assert conn.execute("select 1").fetchone() == (1,)
             paused.append(conn.info.backend_pid)

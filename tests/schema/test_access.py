@@ -253,7 +253,7 @@ def test_what_a_role_may_do_beyond_its_file_is_a_warning_that_says_how_to_take_i
     for statement, said in EXCESS:
         app.execute(statement)
         verdict = app.drift()
-        if not verdict.only_restricting or app.named(said) not in verdict.explain():
+        if not verdict.only_restricting or app.named(said) not in verdict.message():
             wrong.append((statement, verdict))
         app.execute(*(line.rpartition(": ")[2] for line in verdict.excess), "drop policy if exists by_hand on entries")
         if not (verdict := app.drift()).passed:
@@ -291,7 +291,7 @@ def test_rights_on_the_migration_s_own_tables_go_with_them(app: App) -> None:
             app.named("grant usage on schema migration to READER;\ngrant select on migration.quarantine to READER;\n")
         )
     app = app.write({})
-    assert "READER lacks SELECT on table migration.quarantine" in app.drift().explain().replace(app.reader, "READER")
+    assert "READER lacks SELECT on table migration.quarantine" in app.drift().message().replace(app.reader, "READER")
     app.migrate()
     assert app.drift().passed
     app.execute("drop schema migration cascade")

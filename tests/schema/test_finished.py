@@ -138,7 +138,7 @@ def test_every_check_that_needs_no_record_passes(over: Session) -> None:
     for spec in catalog.of(Kind.VIEW):
         verdicts[f"freshness of {spec.name}"] = view_fresh(over, spec)
         verdicts[f"rows of {spec.name}"] = view_equals_query(over, spec)
-    assert {name: verdict.explain() for name, verdict in verdicts.items() if not verdict.passed} == {}
+    assert {name: verdict.message() for name, verdict in verdicts.items() if not verdict.passed} == {}
 
 
 def test_the_upkeep_goes_on(over: Session) -> None:

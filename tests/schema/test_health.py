@@ -69,7 +69,7 @@ Check = Callable[[Session], Any]
 )  # fmt: skip
 def test_a_freshly_built_schema_passes(shared: Session, check: Check) -> None:
     verdict = check(shared)
-    assert verdict.passed, verdict.explain()
+    assert verdict.passed, verdict.message()
 
 
 # Constraints, indexes, foreign keys
@@ -79,13 +79,13 @@ def test_a_missing_constraint_is_named(built: Session) -> None:
     plant(built, "alter table users drop constraint chk_users_role_valid")
     verdict = constraints_valid(built, "users")
     assert (verdict.passed, verdict.missing) == (False, ("chk_users_role_valid",))
-    assert "chk_users_role_valid" in verdict.explain()
+    assert "chk_users_role_valid" in verdict.message()
 
 
 def test_a_constraint_that_was_never_validated_is_named(built: Session) -> None:
     plant(built, "alter table posts_default add constraint extra check (view_count >= 0) not valid")
     verdict = constraints_valid(built, "posts")
-    assert (verdict.passed, verdict.unproven) == (False, ("posts_default.extra",))
+    assert (verdict.passed, verdict.not_validated) == (False, ("posts_default.extra",))
 
 
 def test_an_invalid_index_is_named(built: Session) -> None:
@@ -202,7 +202,7 @@ def test_an_old_view_is_stale_only_once_its_table_has_changed(built: Session) ->
     assert view_fresh(built, view(built)).passed
     stale = view_fresh(built, view(built), now=later)
     assert not stale.passed
-    assert "have changed since" in stale.explain()
+    assert "have changed since" in stale.message()
 
 
 # Plans
@@ -212,7 +212,7 @@ def test_a_query_whose_index_is_gone_fails(built: Session) -> None:
     plant(built, "drop index idx_posts_tags_gin")
     verdict = query_plans(built, "posts")
     assert [plan.name for plan in verdict.plans if not plan.passed] == ["posts_by_tag"]
-    assert "posts_by_tag" in verdict.explain()
+    assert "posts_by_tag" in verdict.message()
 
 
 def test_a_query_for_which_partitions_are_not_pruned_fails(shared: Session, tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_what_is_added_to_a_table_and_bears_on_its_rows_is_a_warning(built: Sess
     plant(built, statement)
     verdict = schema_drift(built)
     assert (verdict.passed, verdict.only_restricting, verdict.restricting) == (False, True, (name,))
-    assert f"{name} is not in sql/" in verdict.explain()
+    assert f"{name} is not in sql/" in verdict.message()
 
 
 def test_looking_for_drift_leaves_nothing_behind(shared: Session) -> None:

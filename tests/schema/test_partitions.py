@@ -618,7 +618,7 @@ def test_partition_files_bring_every_set_into_order_and_may_run_again(session: S
                 conn.execute(statement.text.encode())
     for table in ("posts", "audit_logs", "user_sessions"):
         check = check_bounds(session, table)
-        assert check.passed, check.explain()
+        assert check.passed, check.message()
 
 
 def test_a_partition_file_moves_rows_makes_what_is_missing_and_detaches_what_is_old(
@@ -1549,13 +1549,13 @@ def test_a_table_without_partitions_cannot_be_described(session: Session) -> Non
 def test_partitions_without_a_gap_pass(session: Session, conn: Connection) -> None:
     conn.execute("select b44.create_partitions('posts', 'month', array[date '2025-03-01', '2025-04-01', '2025-05-01'])")
     check = check_bounds(session, "posts")
-    assert (check.passed, check.explain()) == (True, "3 partitions of posts without gaps")
+    assert (check.passed, check.message()) == (True, "3 partitions of posts without gaps")
 
 
 def test_a_gap_is_found(session: Session, conn: Connection) -> None:
     conn.execute("select b44.create_partitions('posts', 'month', array[date '2025-03-01', '2025-06-01', '2025-07-01'])")
     check = check_bounds(session, "posts")
-    assert (check.passed, check.explain()) == (False, "posts has no partition for 2025-04-01 to 2025-06-01")
+    assert (check.passed, check.message()) == (False, "posts has no partition for 2025-04-01 to 2025-06-01")
 
 
 def test_a_gap_later_than_partitions_are_made_ahead_is_none(session: Session, conn: Connection) -> None:
@@ -1571,14 +1571,14 @@ def test_rows_in_the_default_partition_are_found(session: Session, conn: Connect
     add_posts(conn, "2019-12", 3)
     check = check_bounds(session, "posts")
     assert (check.passed, check.default_rows) == (False, {"2019-12": 3, "2025-04": 2})
-    assert check.explain() == "the default partition of posts holds 5 rows of 2019-12, 2025-04"
+    assert check.message() == "the default partition of posts holds 5 rows of 2019-12, 2025-04"
 
 
 def test_a_missing_default_partition_is_found(session: Session, conn: Connection) -> None:
     conn.execute("select create_monthly_partition('2025-03-01')")
     conn.execute("drop table posts_default")
     check = check_bounds(session, "posts")
-    assert (check.passed, "no default partition" in check.explain()) == (False, True)
+    assert (check.passed, "no default partition" in check.message()) == (False, True)
 
 
 def test_a_drain_that_was_interrupted_is_found(session: Session, conn: Connection) -> None:
@@ -1586,7 +1586,7 @@ def test_a_drain_that_was_interrupted_is_found(session: Session, conn: Connectio
     add_posts(conn, "2025-03", 1)
     step_until(conn, "finishing")
     check = check_bounds(session, "posts")
-    assert (check.passed, "drain it again" in check.explain()) == (False, True)
+    assert (check.passed, "drain it again" in check.message()) == (False, True)
 
 
 @pytest.mark.parametrize(("lost", "named"), [("2", "2 of 4"), ("0", "0 of 4")])
@@ -1595,7 +1595,7 @@ def test_a_missing_hash_is_found(session: Session, conn: Connection, lost: str, 
     conn.execute(sql.SQL("drop table {}").format(sql.Identifier(f"user_sessions_{lost}")))
     check = check_bounds(session, "user_sessions")
     assert (check.passed, check.missing_hashes) == (False, (named,))
-    assert named in check.explain()
+    assert named in check.message()
 
 
 def test_an_id_in_two_months_is_found(session: Session, conn: Connection) -> None:
@@ -1609,7 +1609,7 @@ def test_an_id_in_two_months_is_found(session: Session, conn: Connection) -> Non
     check = check_global_ids(session, "posts")
     assert (check.passed, check.rows, check.repeated) == (False, 10, 1)
     assert (
-        check.explain()
+        check.message()
         == f"1 ids of posts stand there more than once, such as {repeated} in posts_2025_03 and posts_2025_04"
     )
 

@@ -41,7 +41,7 @@ def test_rows_are_counted_and_the_first_ones_shown(database: str, tmp_path: Path
     )
     assert (verdict.passed, verdict.count, len(verdict.sample)) == (False, 1000, SAMPLE_ROWS)
     assert verdict.sample[1] == {"id": "2", "price": "-1"}
-    assert verdict.explain() == (
+    assert verdict.message() == (
         "1,000 violations (id 1, price 0; id 2, price -1; id 3, price -2; and 997 more):"
         " Every price is above nothing. Correct it."
     )
@@ -49,7 +49,7 @@ def test_rows_are_counted_and_the_first_ones_shown(database: str, tmp_path: Path
 
 def test_no_violation_passes(database: str, tmp_path: Path) -> None:
     verdict = judged(database, tmp_path, "select id from goods where price <= 0", "insert into goods values (1, 1)")
-    assert (verdict.passed, verdict.count, verdict.sample, verdict.explain()) == (True, 0, (), "no violations")
+    assert (verdict.passed, verdict.count, verdict.sample, verdict.message()) == (True, 0, (), "no violations")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_message_is_one_line_whatever_the_values_are(database: str, tmp_path: 
     verdict = judged(
         database, tmp_path, "select note from goods", "insert into goods values (1, 0, E'a\\n b' || repeat('x', 1000))"
     )
-    assert verdict.explain() == f"1 violation (note a b{'x' * 56}…): Every price is above nothing. Correct it."
+    assert verdict.message() == f"1 violation (note a b{'x' * 56}…): Every price is above nothing. Correct it."
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,6 @@ def test_a_check_that_cannot_be_made_does_not_pass_and_says_why(
         "create function set_price(int) returns int language sql as 'update goods set price = 2 returning id'",
     )
     assert (verdict.passed, verdict.count) == (False, 0)
-    assert verdict.explain().startswith(f"{tmp_path}/checks/prices.sql:3: {reason}")
+    assert verdict.message().startswith(f"{tmp_path}/checks/prices.sql:3: {reason}")
     with psycopg.connect(database) as conn:
         assert conn.execute("select id, price from goods").fetchall() == [(1, 1)]

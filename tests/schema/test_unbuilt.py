@@ -58,7 +58,7 @@ def test_an_index_that_some_rows_are_too_long_for_fails_alone_and_is_built_once_
     assert names(done, "idx_posts_tags_gin", [*ids, "2 rows", "(tags)"])
     verdict = indexes_valid(loaded, "posts")
     assert not verdict.passed
-    assert ids[0] in verdict.explain()
+    assert ids[0] in verdict.message()
     assert apply_indexes(loaded, posts, online=online).failed.keys() == {"idx_posts_tags_gin"}
     execute(
         loaded, f"update posts set tags = '{{a}}' where id = '{ids[0]}'", f"delete from posts where id = '{ids[1]}'"
@@ -158,7 +158,7 @@ def test_a_constraint_that_rows_break_fails_alone_and_is_proven_once_they_are_me
     assert names(done, name, [key])
     verdict = constraints_valid(loaded, table)
     assert not verdict.passed
-    assert key in verdict.explain()
+    assert key in verdict.message()
     execute(loaded, f"update {table} set {mend} where id = '{key}'")
     assert not apply_constraints(loaded, spec(loaded, file), online=online).failed
     assert constraints_valid(loaded, table).passed
@@ -175,7 +175,7 @@ def test_a_view_whose_query_fails_for_some_rows_is_told_of_and_made_once_they_ar
     done: Any = apply_view(broken, view)
     assert "division by zero" in done.failed["user_post_stats"]
     assert not view_fresh(broken, view).passed
-    assert "division by zero" in view_fresh(broken, view).explain()
+    assert "division by zero" in view_fresh(broken, view).message()
     assert not view_equals_query(broken, view).passed
     execute(loaded, f"update posts set like_count = 1 where id = '{key}'")
     assert "user_post_stats" in apply_view(broken, view).created

@@ -47,10 +47,10 @@ def views(session: Session) -> tuple[Spec, ...]:
 def all_is_well(session: Session) -> None:
     for view in views(session):
         verdict = view_fresh(session, view)
-        assert verdict.passed, verdict.explain()
+        assert verdict.passed, verdict.message()
         assert verdict.refreshed_at is not None
     verdict = schema_drift(session)
-    assert verdict.passed, verdict.explain()
+    assert verdict.passed, verdict.message()
 
 
 def test_a_view_without_a_comment_is_all_right_however_often_it_is_refreshed(two_views: Session) -> None:

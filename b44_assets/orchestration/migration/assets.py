@@ -11,7 +11,7 @@ from b44_assets.migration.lineage import origins
 from b44_assets.migration.load import Load, load
 from b44_assets.migration.progress import load_months
 from b44_assets.migration.staging import stage
-from b44_assets.migration.unmapped_entities import keep_strays
+from b44_assets.migration.unmapped_entities import keep_unmapped
 from b44_assets.orchestration.common import EXPORT_GROUP, OWNERS, export_key, key_of, spec_of
 from b44_assets.orchestration.metadata import Metadata, counts_table, names_table, of_table
 from b44_assets.orchestration.migration.metadata import of_export, of_lineage, of_load, of_months, of_repairs
@@ -84,7 +84,7 @@ def _other_entities() -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[Any]:
         migration.hold_migration_lock(context, stages=True)
         with migration.installed_session(context) as session:
-            kept = keep_strays(session, migration.export_dir)
+            kept = keep_unmapped(session, migration.export_dir)
         for one in kept.entities:
             if one.records:
                 migration.warn(

@@ -19,7 +19,7 @@ from b44_assets.orchestration.common import VERIFY_ANEW_TAG, Answer, key_of
 from b44_assets.orchestration.migration.jobs import DELTA_JOB, MIGRATE_JOB
 from b44_assets.orchestration.migration.metadata import of_content_parity, of_export_applied, of_row_parity
 from b44_assets.orchestration.resources import Migration
-from b44_assets.session import persevering, side_by_side
+from b44_assets.session import concurrently, with_retry
 
 
 def build_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
@@ -68,11 +68,13 @@ def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition
                 return
             questions: dict[str, Callable[[], Answer]] = {
                 "row_parity": lambda: _row_answer(row_parity(session, mapping), by_month=by_month),
-                "content_parity": lambda: _content_answer(content_parity(session, mapping, proven=loads), in_use=loads),
+                "content_parity": lambda: _content_answer(
+                    content_parity(session, mapping, verified_before=loads), in_use=loads
+                ),
                 "export_applied": lambda: _applied_answer(export_applied(session, mapping)),
             }
             asked = [name for name in questions if name in selected]
-            answers = side_by_side(session, [partial(persevering, session, questions[name]) for name in asked])
+            answers = concurrently(session, [partial(with_retry, session, questions[name]) for name in asked])
             noted: list[CheckResult] = []
             for name, answer in zip(asked, answers, strict=True):
                 noted.append(answer.noted(key, name))

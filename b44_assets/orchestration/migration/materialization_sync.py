@@ -14,7 +14,7 @@ import dagster as dg
 from dagster import AssetKey, DagsterEventType, DagsterInstance, DagsterRun
 
 from b44_assets.migration.progress import LoadProgress, load_progress
-from b44_assets.migration.rollback import Undone
+from b44_assets.migration.rollback import RolledBack
 from b44_assets.orchestration.common import key_of
 from b44_assets.orchestration.migration.assets import of_whole_table
 from b44_assets.orchestration.partitions import is_monthly, key_of_month, month_of
@@ -65,7 +65,7 @@ def report_what_is_in(instance: DagsterInstance, migration: Migration, runs: Seq
     return reported
 
 
-def report_what_was_taken_back(instance: DagsterInstance, session: Session, undone: Undone) -> None:
+def report_what_was_taken_back(instance: DagsterInstance, session: Session, undone: RolledBack) -> None:
     """Reports how tables and months are after a rollback: Dagster would show the rows of before.
 
     Raises:

@@ -20,9 +20,9 @@ from b44_assets.exports import discover
 from b44_assets.migration.finish import migration_state
 from b44_assets.migration.progress import (
     StagedFile,
-    books_exist,
     failed_parts,
     load_progress,
+    migration_exists,
     staged_files,
 )
 from b44_assets.orchestration.common import export_key, key_of
@@ -74,7 +74,7 @@ def _changed_exports(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefini
         if migration.export_dir is None:
             return dg.SkipReason("B44_EXPORT_DIR is not set")
         if (state := migration_state(migration.offline_session())).over:
-            return dg.SkipReason(state.explain())
+            return dg.SkipReason(state.message())
         now = _fingerprints(migration.export_dir, migration.catalog)
         seen = _Seen.of(context.cursor) if context.cursor else _Seen(_as_staged(migration, now))
         changed = {name: print_ for name, print_ in now.items() if seen.taken.get(name) != print_}
@@ -89,7 +89,9 @@ def _changed_exports(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefini
             )
         if (run := under_way(context.instance)) is not None:
             return dg.SkipReason(f"run {run.run_id} is under way; the changed files are taken after it")
-        request = _all_of_it(months) if not books_exist(migration.offline_session()) else _touched(migration, changed)
+        request = (
+            _all_of_it(months) if not migration_exists(migration.offline_session()) else _touched(migration, changed)
+        )
         return dg.SensorResult(run_requests=[request], cursor=_Seen(seen.taken | changed).as_cursor())
 
     return changed_exports

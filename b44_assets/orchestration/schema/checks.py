@@ -36,7 +36,7 @@ from b44_assets.schema.health import (
 )
 from b44_assets.schema.partitions import check_bounds, check_global_ids
 from b44_assets.schema.row_checks import violations
-from b44_assets.session import Session, persevering, side_by_side
+from b44_assets.session import Session, concurrently, with_retry
 
 
 def build_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
@@ -97,8 +97,8 @@ def _together(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
         selected = context.selected_asset_check_keys
         asked = [check for check in checks if dg.AssetCheckKey(check.asset, check.name) in selected]
         with migration.session(context) as session:
-            verdicts = side_by_side(
-                session, [partial(persevering, session, partial(check.judge, session)) for check in asked]
+            verdicts = concurrently(
+                session, [partial(with_retry, session, partial(check.judge, session)) for check in asked]
             )
             noted: list[CheckResult] = []
             for check, verdict in zip(asked, verdicts, strict=True):

@@ -81,7 +81,7 @@ def of_global_ids(verdict: GlobalIds) -> dict[str, Any]:
 
 def of_constraints(verdict: ConstraintsValid) -> dict[str, Any]:
     """How many constraints were looked at, and which are amiss."""
-    return {"checked": verdict.checked, **named_lists(missing=verdict.missing, unproven=verdict.unproven)}
+    return {"checked": verdict.checked, **named_lists(missing=verdict.missing, not_validated=verdict.not_validated)}
 
 
 def of_indexes(verdict: IndexesValid) -> dict[str, Any]:
