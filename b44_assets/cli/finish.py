@@ -10,6 +10,7 @@ import click
 from b44_assets.cli.options import database_option, json_option, settings_with
 from b44_assets.errors import BadBackupError, FinishedError, NotFinishedError, SettingsError
 from b44_assets.postgres.locks import Session as Holder
+from b44_assets.wording import plural
 
 
 @click.command()
@@ -71,11 +72,13 @@ def finish(
             archived.backup.state.taken_at,
             lambda conn: differences_from(archived.backup, conn),
         )
+    tables = archived.backup.state.tables
+    rows = sum(table.rows for table in tables.values())
     _done(
         archived.backup.id,
         as_json=as_json,
-        said=f"{archived.backup.id}: {sum(table.rows for table in archived.backup.state.tables.values()):,} rows of"
-        f" {len(archived.backup.state.tables)} tables are archived, read back and equal; schemas {' and '.join(SCHEMAS)}"
+        said=f"{archived.backup.id}: {rows:,} {plural(rows, 'row')} of {len(tables)} {plural(len(tables), 'table is', 'tables are')}"
+        f" archived, read back and equal; schemas {' and '.join(SCHEMAS)}"
         " are dropped",
     )
 

@@ -28,7 +28,7 @@ def test_an_article_goes_with_the_word_behind_it(words: str, said: str) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    [*sorted(PACKAGE.glob("backup/*.py")), PACKAGE / "cli.py", PACKAGE / "backup_commands.py"],
+    sorted([*PACKAGE.glob("backup/*.py"), *PACKAGE.glob("cli/*.py")]),
     ids=lambda f: f.name,
 )
 def test_no_message_of_the_commands_has_a_number_or_a_name_before_a_fixed_form(file: Path) -> None:
