@@ -50,7 +50,11 @@ def create_batch_functions(
         ("load", sql.SQL(_ARGUMENTS), sql.SQL(""), steps),
         ("complete", sql.SQL(""), sql.SQL("returns void"), [writing.complete(name) for name in mapping.deferred_fk]),
     ):
-        text = sql.SQL("declare\n missing bigint;\nbegin\n{}\nend").format(sql.SQL("\n").join(body)).as_string(conn)
+        text = (
+            sql.SQL("#variable_conflict use_column\ndeclare\n missing bigint;\nbegin\n{}\nend")
+            .format(sql.SQL("\n").join(body))
+            .as_string(conn)
+        )
         function = sql.Identifier("migration", f"{name}_{table}")
         conn.execute(sql.SQL("drop function if exists {}").format(function))
         conn.execute(
@@ -100,8 +104,8 @@ class _Writing:
             """
             insert into migration.replaced
               (entity, id, batch_number, created_at, row_before, books_before, repairs_before, unmapped_before)
-            select {entity}, m.id, b44_batch, m.created_at, to_jsonb(t), to_jsonb(m),
-                   coalesce((select jsonb_agg(to_jsonb(c)) from migration.repairs c
+            select {entity}, m.id, b44_batch, m.created_at, to_jsonb(t.*), to_jsonb(m.*),
+                   coalesce((select jsonb_agg(to_jsonb(c.*)) from migration.repairs c
                               where c.entity = {entity} and c.base44_id = m.base44_id), '[]'),
                    (select u.data from migration.unmapped u where u.entity = {entity} and u.base44_id = m.base44_id)
               from migration.{planned} r
@@ -140,8 +144,8 @@ class _Writing:
         return self._format(
             """
             with records as materialized (
-              select s.*, {wide} f.record_checksum, f.last_change,
-                     nullif(f.unmapped || coalesce(s.unmapped, '{{}}'), '{{}}') as left_over
+              select s.*, {wide} f.record_checksum as _record_checksum, f.last_change as _last_change,
+                     nullif(f.unmapped || coalesce(s.unmapped, '{{}}'), '{{}}') as _left_over
                 from migration.{planned} s
                 join migration.{source} f on f.record_number = s.record_number
                where s._position between b44_first and b44_last
@@ -156,7 +160,7 @@ class _Writing:
               insert into migration.migrated
                 (entity, id, base44_id, created_at, updated_at, row_checksum, record_checksum, record_number, generation,
                  batch_number)
-              select {entity}, k.id, r.base44_id, {created_at}, r.last_change, k.row_checksum, r.record_checksum,
+              select {entity}, k.id, r.base44_id, {created_at}, r._last_change, k.row_checksum, r._record_checksum,
                      r.record_number, b44_generation, b44_batch
                 from kept k
                 join records r on r.{key} = k.id
@@ -164,16 +168,17 @@ class _Writing:
             ),
             changed as (
               insert into migration.repairs (entity, base44_id, column_name, rule, original, replacement, batch_number)
-              select {entity}, r.base44_id, c ->> 'column_name', c ->> 'rule', c ->> 'original', c ->> 'replacement', b44_batch
+              select {entity}, r.base44_id, c.repair ->> 'column_name', c.repair ->> 'rule', c.repair ->> 'original',
+                     c.repair ->> 'replacement', b44_batch
                 from records r
-               cross join unnest(r.repairs) as c
+               cross join unnest(r.repairs) as c (repair)
                where r.repairs <> '{{}}' {and_written}
             ),
             kept_besides as (
               insert into migration.unmapped (entity, base44_id, data, batch_number)
-              select {entity}, r.base44_id, r.left_over, b44_batch
+              select {entity}, r.base44_id, r._left_over, b44_batch
                 from records r
-               where r.left_over is not null {and_written}
+               where r._left_over is not null {and_written}
               on conflict (entity, base44_id) do update set data = excluded.data, batch_number = excluded.batch_number
             ),
             counted as (select {processed} as processed)
@@ -220,8 +225,8 @@ class _Writing:
             ),
             books_rewritten as (
               update migration.migrated m
-                 set base44_id = r.base44_id, created_at = {created_at}, updated_at = r.last_change,
-                     row_checksum = w.row_checksum, record_checksum = r.record_checksum, record_number = r.record_number,
+                 set base44_id = r.base44_id, created_at = {created_at}, updated_at = r._last_change,
+                     row_checksum = w.row_checksum, record_checksum = r._record_checksum, record_number = r.record_number,
                      generation = b44_generation, updated_batch = b44_batch
                 from rewritten w
                 join records r on r.{key} = w.id
@@ -234,7 +239,7 @@ class _Writing:
             unmapped_before as (
               delete from migration.unmapped u using before p
                where u.entity = {entity} and u.base44_id = p.base44_id
-                 and not exists (select from records r where r.base44_id = u.base44_id and r.left_over is not null)
+                 and not exists (select from records r where r.base44_id = u.base44_id and r._left_over is not null)
             ),
             """,
             assignments=sql.SQL(", ").join(

@@ -355,7 +355,7 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
         # Made by the rules of an earlier plan from what is the same still, as all other columns are; and written so. Of what
         # the latest plan inserted, every name is compared.
         stays = sql.SQL(
-            "(not e.name_given and t.row_checksum = m.row_checksum and (m.updated_batch is not null or m.generation <>"
+            "(not e.name_given and t._row_checksum = m.row_checksum and (m.updated_batch is not null or m.generation <>"
             " (select n.generation from migration.plans n where n.entity = {})))"
         ).format(sql.Literal(table))
     newer = sql.SQL("false")
@@ -365,22 +365,22 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
     return sql.SQL(
         """
         with expected as materialized (
-          select e.record_number, {expected_names}, {expected_sum} as checksum
+          select e.record_number, {expected_names}, {expected_sum} as _checksum
             from migration.{mapping} e
            where cardinality(e.reasons) = 0
         ),
         stored as materialized (
-          select {stored_names}, {stored_sum} as checksum, {row_sum} as row_checksum from public.{table} t
+          select {stored_names}, {stored_sum} as _checksum, {row_sum} as _row_checksum from public.{table} t
         ),
         compared as materialized (
           select e.record_number,
-                 case when t.checksum = e.checksum and ({name_agrees} or {name_stays}) then 'equal'
+                 case when t._checksum = e._checksum and ({name_agrees} or {name_stays}) then 'equal'
                       -- Sound by the mapping, and refused by the server.
                       when t.{key} is not null and (c.id is not null or r.id is not null) then 'conflict'
                       when t.{key} is null and c.kind = 'deleted' and c.accepted_at is not null then 'conflict'
                       when t.{key} is null then 'missing'
                       when {newer} then 'edited'
-                      when t.row_checksum <> m.row_checksum then 'touched'
+                      when t._row_checksum <> m.row_checksum then 'touched'
                       else 'differs' end as verdict
             from expected e
             join migration.migrated m on m.entity = {entity} and m.id = e.{key}
