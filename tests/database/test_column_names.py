@@ -9,7 +9,7 @@ import pytest
 
 from b44_assets.catalog import load_catalog
 from b44_assets.migration.corrections import correct
-from b44_assets.migration.rollback import undo_run
+from b44_assets.migration.rollback import roll_back_run
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.database.conftest import Record, Target, new_target, object_id, uuid_of
 from tests.database.test_delta import sound
@@ -90,9 +90,9 @@ def test_columns_may_be_called_what_the_migration_calls_things_of_its_own(app: T
     assert [row["wanted"] for row in rows(app, "others")] == ["wanted 2", "wanted 1"]
     sound(app, "things", "others")
 
-    undo_run(app.session, "run-second")
+    roll_back_run(app.session, "run-second")
     assert {table: rows(app, table) for table in ("things", "others")} == before
-    undo_run(app.session, "run-first")
+    roll_back_run(app.session, "run-first")
     assert {table: rows(app, table) for table in ("things", "others")} == {"things": [], "others": []}
 
 
