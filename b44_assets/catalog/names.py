@@ -92,6 +92,20 @@ def column_type(text: str, column: str) -> str | None:
     return None
 
 
+def columns_made(text: str, columns: frozenset[str]) -> frozenset[str]:
+    """Those of some columns that a CREATE TABLE or ALTER TABLE makes, as far as that can be told."""
+    named = "|".join(map(re.escape, sorted(columns)))
+    if not re.match(rf"(?:create|alter)\b.*?\btable\b.*(?<!\w)(?:{named})(?!\w)", text, re.IGNORECASE | re.DOTALL):
+        return frozenset()
+    from sqlglot import exp
+
+    tree = parsed(text)
+    if not isinstance(tree, exp.Create | exp.Alter):
+        return frozenset()
+    made = (definition.this for definition in tree.find_all(exp.ColumnDef))
+    return columns & {name.name if name.args.get("quoted") else name.name.lower() for name in made}
+
+
 def _last_list(text: str) -> Iterator[str]:
     """The names of the columns of a statement's outermost SELECT, read roughly; nothing where there are several, as in a UNION."""
     depth, within, last = 0, False, ""

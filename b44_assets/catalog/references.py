@@ -10,7 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 from b44_assets.catalog.definitions import fault_at, index_definitions
 from b44_assets.catalog.headers import line_naming, line_of, meant, names_of
 from b44_assets.catalog.model import WITHOUT_OBJECT, Kind, Spec, TableMapping
-from b44_assets.catalog.names import column_type, columns_given, gives, tables_read
+from b44_assets.catalog.names import column_type, columns_given, columns_made, gives, tables_read
 from b44_assets.errors import CatalogError
 
 _STOOD_ON: Mapping[Kind, tuple[Kind, ...]] = {
@@ -92,6 +92,17 @@ def check_exchangeable(specs: list[Spec], mappings: Mapping[str, TableMapping]) 
 
 _OF_RECORDS = frozenset({"record_number", "base44_id", "reasons", "repairs", "unmapped"})
 """What every mapping gives, besides its table's columns."""
+_OF_MIGRATION = (
+    _OF_RECORDS - {"base44_id"}
+    | {"name_given", "_position", "_action", "_partition_key", "_contested", "_renamed"}
+    | {"_record_checksum", "_last_change", "_left_over", "_checksum", "_row_checksum"}
+)
+"""What stands beside a table's columns while its records are migrated. A column base44_id keeps what the mapping gives as such."""
+_OF_SOURCE = frozenset(
+    {"record_number", "source_file", "base44_id", "superseded", "exported_at"}
+    | {"last_change", "record_checksum", "record", "unmapped"}
+)
+"""What a mapping's source has, besides the fields."""
 
 
 def check_columns(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> None:
@@ -116,7 +127,18 @@ def check_columns(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> No
             raise CatalogError(
                 f"{mapping.spec.path}:{line}: {min(large)} cannot be one of 'large_columns': 'unique_suffix' reads it"
             )
+        if taken := sorted({item.name for item in mapping.fields[1:]} & _OF_SOURCE):
+            raise CatalogError(
+                f"{mapping.spec.path}:{line_of(mapping.spec.path, 'fields')}: the source has a {taken[0]} of its own; write"
+                f" {taken[0]}_field|{taken[0]} and read {taken[0]}_field"
+            )
         for made in tables[name].statements:
+            if taken := sorted(columns_made(made.text, _OF_MIGRATION)):
+                number = made.line + _lines_before(made.text, taken[0])
+                raise CatalogError(
+                    f"{tables[name].path}:{number}: {name} cannot have a column {taken[0]}: the migration has one of that name"
+                    " for each record; give it another name"
+                )
             kind = column_type(made.text, mapping.key)
             if kind not in (None, "uuid"):
                 number = made.line + _lines_before(made.text, mapping.key)
@@ -215,7 +237,7 @@ _WORD = re.compile(r"[a-z_][a-z0-9_]*")
 
 def _lines_before(text: str, name: str) -> int:
     """On which line of a statement a name stands first, counted from 0."""
-    match = re.search(rf"(?<![\w']){re.escape(name)}(?![\w'])", text)
+    match = re.search(rf"(?<![\w']){re.escape(name)}(?![\w'])", text, re.IGNORECASE)
     return text.count("\n", 0, match.start()) if match else 0
 
 

@@ -21,7 +21,8 @@ NAMES = [
     *("processed", "kept", "seconds", "missing", "rank", "stem", "place", "name", "judged", "holder", "base44"),
     *("b", "c", "d", "e", "f", "k", "m", "n", "p", "q", "r", "s", "t", "u", "w"),
 ]  # fmt: skip
-COLUMNS = ",\n".join(f'  "{name}" text' for name in NAMES)
+# A table may keep the id that its records had.
+COLUMNS = "  base44_id text,\n" + ",\n".join(f'  "{name}" text' for name in NAMES)
 # What a mapping's source has besides the fields: such a field has another name first.
 TAKEN = {"record", "record_checksum", "last_change"}
 FIELDS = ", ".join(f"{name}_of|{name}" if name in TAKEN else name for name in NAMES)
@@ -78,6 +79,7 @@ def test_columns_may_be_called_what_the_migration_calls_things_of_its_own(app: T
         expected = {name: f"{name} {number}" for name in NAMES}
         assert {name: thing[name] for name in NAMES} == {**expected, "checksum": "x" if number == 1 else "x-2"}
         assert {name: other[name] for name in NAMES} == expected
+        assert thing["base44_id"] == other["base44_id"] == object_id(number)
         assert other["parent"] == uuid_of(object_id(3 - number))
     sound(app, "things", "others")
 

@@ -484,6 +484,38 @@ def test_a_key_that_is_a_uuid_or_a_type_of_the_app_is_none_of_the_catalogues_fau
 
 
 @pytest.mark.parametrize(
+    ("column", "name"),
+    [
+        ("record_number bigint", "record_number"), ("Reasons text", "reasons"), ('"repairs" jsonb', "repairs"),
+        ("unmapped jsonb", "unmapped"), ("name_given boolean", "name_given"), ("_position integer", "_position"),
+    ],
+)  # fmt: skip
+def test_a_column_that_records_have_of_their_own_is_named_with_its_line(tmp_path: Path, column: str, name: str) -> None:
+    folder(tmp_path, tables__users=f"-- Accounts.\n\ncreate table users (\n  id uuid primary key,\n  {column}\n);\n")
+    assert complaint(tmp_path).startswith(f"tables/users.sql:5: users cannot have a column {name}: ")
+
+
+def test_a_column_that_records_have_may_be_one_of_a_table_without_a_mapping_or_part_of_a_name(tmp_path: Path) -> None:
+    folder(
+        tmp_path,
+        tables__users='-- Accounts.\ncreate table users (id uuid primary key, base44_id text, reasons_given text, "Repairs" text);\n',
+        tables__audits="-- Audits.\ncreate table audits (id uuid primary key, reasons text, record_number bigint);\n",
+    )
+    assert "users" in load_catalog(tmp_path).mappings
+
+
+@pytest.mark.parametrize("field", ["record", "unmapped", "base44_id", "superseded"])
+def test_a_field_that_the_source_has_of_its_own_is_read_by_another_name(tmp_path: Path, field: str) -> None:
+    text = SMALL["mappings/users.sql"]
+    folder(tmp_path, mappings__users=text.replace("id, email", f"id, email, {field}"))
+    assert complaint(tmp_path).startswith(
+        f"mappings/users.sql:3: the source has a {field} of its own; write {field}_field|{field}"
+    )
+    folder(tmp_path, mappings__users=text.replace("id, email", f"id, email, {field}_field|{field}"))
+    assert "users" in load_catalog(tmp_path).mappings
+
+
+@pytest.mark.parametrize(
     ("file", "text", "line"),
     [
         ("views__aaa", "-- A view.\n-- depends: posts\ncreate materialized view aaa as\nselect 1 as one\n  from posts, users;\n"
