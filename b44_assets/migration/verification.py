@@ -359,7 +359,8 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
             " (select n.generation from migration.plans n where n.entity = {})))"
         ).format(sql.Literal(table))
     newer = sql.SQL("false")
-    if "updated_at" in columns_of(conn, "public", table):
+    # A table may have one that only the application writes, which says nothing of the record.
+    if "updated_at" in columns:
         names.append("updated_at")
         newer = sql.SQL("t.updated_at > e.updated_at")
     return sql.SQL(

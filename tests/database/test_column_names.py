@@ -21,8 +21,10 @@ NAMES = [
     *("processed", "kept", "seconds", "missing", "rank", "stem", "place", "name", "judged", "holder", "base44"),
     *("b", "c", "d", "e", "f", "k", "m", "n", "p", "q", "r", "s", "t", "u", "w"),
 ]  # fmt: skip
-# A table may keep the id that its records had.
-COLUMNS = "  base44_id text,\n" + ",\n".join(f'  "{name}" text' for name in NAMES)
+# A table may keep the id that its records had, and have a time of change that no mapping gives.
+COLUMNS = "  base44_id text,\n  updated_at timestamptz default now(),\n" + ",\n".join(
+    f'  "{name}" text' for name in NAMES
+)
 # What a mapping's source has besides the fields: such a field has another name first.
 TAKEN = {"record", "record_checksum", "last_change"}
 FIELDS = ", ".join(f"{name}_of|{name}" if name in TAKEN else name for name in NAMES)
