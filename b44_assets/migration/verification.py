@@ -571,7 +571,7 @@ def accounts(session: Session) -> tuple[EntityAccount, ...]:
         DatabaseError: The database was migrated by an earlier version and not by this one since.
     """
     with session.connection("status") as conn:
-        if not has_plans(conn):
+        if not has_plans(conn) or scalar(conn, "select to_regclass('migration.accounting')") is None:
             return ()
         rows = {
             row[0]: row

@@ -183,8 +183,8 @@ def value(url: str, query: str | sql.SQL | sql.Composed, *parameters: object) ->
 _OF_THE_RUN = frozenset(
     {"run_id", "batch_number", "generation", "staged_at", "planned_at", "quarantined_at", "fingerprint"}
 )
-# Working tables, and books that `migration.accounting` sums up or that name batches: an interrupted run has other ones.
-_LEFT_OUT = re.compile(r"migration\.(?:\w+_plan|migration_log|plans|proofs)")
+# Working tables, and those that `migration.accounting` sums up or that name batches: an interrupted run has other ones.
+_LEFT_OUT = re.compile(r"migration\.(?:\w+_plan|migration_log|plans|verifications)")
 
 
 def state(url: str) -> dict[str, tuple[int, str]]:

@@ -202,7 +202,7 @@ def test_every_text_is_a_time_an_implausible_one_or_none(target_18: Target, text
     assert (
         target_18.all(
             "select created_at from migration.posts_plan where _action = 'insert'"
-            " and partition_key <> date_trunc('month', created_at at time zone 'UTC')::date"
+            " and _partition_key <> date_trunc('month', created_at at time zone 'UTC')::date"
         )
         == []
     )

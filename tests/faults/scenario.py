@@ -212,7 +212,7 @@ class Phase:
 PHASES: Mapping[str, Phase] = {
     FIRST: Phase(None, (), lambda session, folder: _migrate(session, folder / FIRST)),
     SECOND: Phase(FIRST, BETWEEN, lambda session, folder: _migrate(session, folder / SECOND)),
-    "undo": Phase(SECOND, (), _roll_back),
+    "rollback": Phase(SECOND, (), _roll_back),
     "schema": Phase(SECOND, (), _build),
 }
 
@@ -223,7 +223,7 @@ PROVOKED = frozenset({"batch: before retry", "batch: before failure is noted", "
 def phase_of(failpoint: str) -> str:
     """The phase in which a failpoint is passed, the one with most before it."""
     topic = failpoint.partition(":")[0]
-    return {"undo": "undo", "schema": "schema", "indexes": "schema", "view": "schema"}.get(topic, SECOND)
+    return {"rollback": "rollback", "schema": "schema", "indexes": "schema", "view": "schema"}.get(topic, SECOND)
 
 
 # -- what it leaves ----------------------------------------------------------------------------------------------------
