@@ -119,7 +119,7 @@ def roll_back_entity(session: Session, mapping: TableMapping, generation: int) -
     table = mapping.spec.name
 
     def work() -> RolledBackEntity:
-        with session.connection("undo") as conn, conn.transaction():
+        with session.connection("rollback") as conn, conn.transaction():
             batches = _batches(conn, "generation = %s and entity_type = %s", generation, table)
             return _take_back(session, conn, {table: batches.get(table, [])})[0]
 
@@ -128,7 +128,7 @@ def roll_back_entity(session: Session, mapping: TableMapping, generation: int) -
 
 def _roll_back(session: Session, find: Callable[[Connection], dict[str, list[int]]]) -> RolledBack:
     def work() -> RolledBack:
-        with session.connection("undo") as conn:
+        with session.connection("rollback") as conn:
             with conn.transaction():
                 batches = find(conn)
                 done = RolledBack(_take_back(session, conn, batches), _parts(conn, batches))
@@ -158,7 +158,7 @@ def _parts(conn: Connection, batches: Mapping[str, list[int]]) -> tuple[tuple[st
 
 
 def _unplanned(session: Session, table: str) -> bool:
-    with session.connection("undo") as conn:
+    with session.connection("rollback") as conn:
         return scalar(
             conn,
             "select exists (select from migration.plans s join migration.exports e using (entity)"
