@@ -101,7 +101,6 @@ end;
 
 comment on function b44.sha1(bytea) is 'The SHA-1 digest (20 bytes), for version 5 UUIDs';
 comment on function b44.name_uuid(text) is 'The UUID of an id that is no ObjectId and no UUID: version 5; null for white space';
-comment on function b44.to_uuid(text) is 'What base44_uuid returns; immutable, too, but made of functions that depend on the encoding by name';
 comment on function base44_uuid(text) is
   'The UUID that stands for a Base44 id: ObjectIds can be read back, UUIDs pass through, other text is hashed';
 comment on function b44.user_key(text) is 'The e-mail address in lower case, or else the UUID, by which a record names a user';
