@@ -93,6 +93,11 @@ class Catalog:
         return tuple(spec for spec in self.of(Kind.VIEW) if view_definition(spec).materialized)
 
     @property
+    def plain_views(self) -> tuple[Spec, ...]:
+        """The files of views without rows of their own, in order."""
+        return tuple(spec for spec in self.of(Kind.VIEW) if not view_definition(spec).materialized)
+
+    @property
     def checks(self) -> Mapping[str, RowCheck]:
         """Checks of rows by name, in order."""
         return {spec.name: row_check(spec) for spec in self.of(Kind.CHECK)}

@@ -48,20 +48,23 @@ def check_names(specs: list[Spec]) -> None:
                 f"{spec.path}:1: there is no table {spec.name}{meant(spec.name, tables)}: tables/{spec.name}.sql is missing"
             )
         for name in (*spec.depends, *names_of(spec.options.get("on", "")), *names_of(spec.options.get("prunes", ""))):
-            given = seen.get(name)
-            place = f"{spec.path}:{line_naming(spec.path, name)}"
-            if given is not None and given.kind in WITHOUT_OBJECT:
-                raise CatalogError(f"{place}: nothing can depend on {name}, which makes nothing: {given.path}")
-            if given is not None and name == spec.options.get("on") and given.kind not in _STOOD_ON.get(spec.kind, ()):
-                raise CatalogError(f"{place}: {name} is no table: {given.path}")
-            if given is not None and (given.kind is not Kind.RUNTIME or spec.kind is Kind.RUNTIME):
-                continue
-            if given is not None or any(f"{schema}/{name}" in seen for schema in ("b44", "migration")):
-                raise CatalogError(f"{place}: {name} comes with the program, and is there before any file of an app")
-            others = [one.name for one in specs if one.kind not in (Kind.RUNTIME, *WITHOUT_OBJECT)]
-            raise CatalogError(
-                f"{place}: depends on {name}, which no file of {spec.path.parent.parent} gives{meant(name, others)}"
-            )
+            if (reason := _unfit(spec, name, seen)) is not None:
+                raise CatalogError(f"{spec.path}:{line_naming(spec.path, name)}: {reason}")
+
+
+def _unfit(spec: Spec, name: str, seen: Mapping[str, Spec]) -> str | None:
+    """Why a file cannot depend on a name; None where it can."""
+    given = seen.get(name)
+    if given is not None and given.kind in WITHOUT_OBJECT:
+        return f"nothing can depend on {name}, which makes nothing: {given.path}"
+    if given is not None and name == spec.options.get("on") and given.kind not in _STOOD_ON.get(spec.kind, ()):
+        return f"{name} is no table: {given.path}"
+    if given is not None and (given.kind is not Kind.RUNTIME or spec.kind is Kind.RUNTIME):
+        return None
+    if given is not None or any(f"{schema}/{name}" in seen for schema in ("b44", "migration")):
+        return f"{name} comes with the program, and is there before any file of an app"
+    others = [one.name for one in seen.values() if one.kind not in (Kind.RUNTIME, *WITHOUT_OBJECT)]
+    return f"depends on {name}, which no file of {spec.path.parent.parent} gives{meant(name, others)}"
 
 
 def check_uses(specs: list[Spec]) -> None:

@@ -88,22 +88,24 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
     require_migration(session, "rollback")
     with exclusive_migration(settings) as lock:
         guarded = session.under(lock)
-        undone = roll_back_run(guarded, run_id or "") if month is None else roll_back_month(guarded, month)
-    if undone.parts:
+        rolled_back = roll_back_run(guarded, run_id or "") if month is None else roll_back_month(guarded, month)
+    if rolled_back.parts:
         from b44_assets.orchestration.migration.materialization_sync import report_what_was_taken_back
 
-        tell_dagster(settings, lambda instance: report_what_was_taken_back(instance, session, undone))
+        tell_dagster(settings, lambda instance: report_what_was_taken_back(instance, session, rolled_back))
     if as_json:
-        click.echo(json.dumps({"entities": {one.entity: asdict(one) for one in undone.entities}}, ensure_ascii=False))
+        click.echo(
+            json.dumps({"entities": {one.entity: asdict(one) for one in rolled_back.entities}}, ensure_ascii=False)
+        )
         return
     table = Table(
         "table",
         *(number_column(name) for name in ("deleted", "restored", "left: edited since", "left: others refer to it")),
     )
-    for one in undone.entities:
+    for one in rolled_back.entities:
         table.add_row(one.entity, *(f"{n:,}" for n in (one.deleted, one.restored, one.edited, one.in_use)))
     console = new_console()
-    if not undone.entities:
+    if not rolled_back.entities:
         console.print("Nothing was to be taken back.")
         return
     console.print(table)

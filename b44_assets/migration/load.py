@@ -279,7 +279,7 @@ class _Loader:
                         with self._undisturbed(part):
                             while (done := self._batch(conn, part, pacer, attempt)) is not None:
                                 inserted, seconds, attempt = inserted + done[0], seconds + done[1], 1
-                        self._swept(conn, part, inserted, pacer)
+                        self._vacuumed(conn, part, inserted, pacer)
                         loaded.append(LoadedPartition(part.key, inserted, part.records, seconds))
                         part = None
                     return loaded
@@ -303,7 +303,7 @@ class _Loader:
         else:
             yield
 
-    def _swept(self, conn: Connection, part: _Part, inserted: int, pacer: Pacer) -> None:
+    def _vacuumed(self, conn: Connection, part: _Part, inserted: int, pacer: Pacer) -> None:
         """Where an application is in use, vacuums what was written at once, by itself and with rests.
 
         After VACUUM all sessions plan their statements anew, and should have the processors for it.

@@ -121,8 +121,8 @@ def _make_plan(session: Session, mapping: TableMapping) -> LoadPlan:
         fingerprint = scalar(conn, "select migration.fingerprint_of(%s, %s)", (basis.made_of, list(basis.reads)))
         with conn.transaction():
             create_mapping_view(conn, mapping, session.catalog.table(table).period, session.plausible_years)
-        if (standing := _standing(conn, mapping, fingerprint)) is not None:
-            return standing
+        if (existing := _existing(conn, mapping, fingerprint)) is not None:
+            return existing
         session.progress(f"{table}: mapping", 0, 0)
         with conn.transaction():
             again = scalar(conn, "select exists (select from migration.migrated where entity = %s)", (table,))
@@ -311,7 +311,7 @@ def _basis(conn: Connection, session: Session, mapping: TableMapping) -> _Basis:
     return _Basis(made_of, tuple(name for name in mapping.spec.depends if name in catalog.mappings))
 
 
-def _standing(conn: Connection, mapping: TableMapping, fingerprint: str) -> LoadPlan | None:
+def _existing(conn: Connection, mapping: TableMapping, fingerprint: str) -> LoadPlan | None:
     table = mapping.spec.name
     row = conn.execute(
         "select read, to_migrate + unchanged from migration.plans where entity = %s and fingerprint = %s",

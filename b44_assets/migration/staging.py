@@ -111,8 +111,8 @@ def _stage(session: Session, mapping: TableMapping, directory: Path | None) -> S
             return reading_whole(session, lambda: _stage_recognised(session, conn, mapping, file))
         if scalar(conn, "select to_regclass(%s)", (f"base44_{table}",)) is not None:
             return _stage_table(session, conn, mapping, f"base44_{table}")
-        if directory is None and (standing := _standing(conn, mapping)) is not None:
-            return standing
+        if directory is None and (existing := _existing(conn, mapping)) is not None:
+            return existing
         return replace(_stage_nothing(session, conn, mapping), hint=file_hint(session.catalog, mapping, files))
 
 
@@ -272,7 +272,7 @@ def _staged_before(session: Session, conn: Connection, mapping: TableMapping, di
     known = conn.execute(
         "select digest, cleaning from migration.exports where entity = %s", (mapping.spec.name,)
     ).fetchone()
-    return _standing(conn, mapping) if known == (digest, _cleaning(session, mapping)) else None
+    return _existing(conn, mapping) if known == (digest, _cleaning(session, mapping)) else None
 
 
 def _cleaning(session: Session, mapping: TableMapping) -> str | None:
@@ -280,7 +280,7 @@ def _cleaning(session: Session, mapping: TableMapping) -> str | None:
     return f"{session.content_format} {CLEANING}" if mapping.html else None
 
 
-def _standing(conn: Connection, mapping: TableMapping) -> StagedExport | None:
+def _existing(conn: Connection, mapping: TableMapping) -> StagedExport | None:
     """What is staged now; None where that is nothing, or gone (the table is unlogged: a crash empties it)."""
     table = mapping.spec.name
     row = conn.execute(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import dagster as dg
 
 from b44_assets.catalog import Catalog, Spec
 from b44_assets.config.settings import Settings
-from b44_assets.migration.finish import CheckResult
+from b44_assets.migration.finish import CheckResult, note_checks
 from b44_assets.orchestration.metadata import Metadata, code_reference
+from b44_assets.session import Session, concurrently, with_retry
 
 OWNERS = ["team:database"]
 EXPORT_GROUP = "exports"
@@ -115,3 +117,20 @@ class Answer:
         """The answer as the database keeps it for `b44 finish`."""
         outcome = "passed" if self.passed else "warning" if self.warns else "failed"
         return CheckResult(asset.to_user_string(), name, outcome, self.message)
+
+
+def answered(
+    session: Session, questions: Sequence[tuple[dg.AssetCheckKey, Callable[[], Answer]]]
+) -> Iterator[dg.AssetCheckResult]:
+    """Yields the results of checks in their order, several looked into at a time, and notes them in the database.
+
+    Args:
+        session: The run.
+        questions: Each check with what answers it.
+    """
+    answers = concurrently(session, [partial(with_retry, session, ask) for _, ask in questions])
+    noted: list[CheckResult] = []
+    for (key, _), answer in zip(questions, answers, strict=True):
+        noted.append(answer.noted(key.asset_key, key.name))
+        yield answer.result(key.asset_key, key.name)
+    note_checks(session, noted)

@@ -321,7 +321,7 @@ def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, no
 
 def _tables_read(catalog: Catalog, view: Spec) -> tuple[str, ...]:
     """The tables that a view reads, also by way of plain views."""
-    plain = {spec.name: spec for spec in catalog.of(Kind.VIEW) if not view_definition(spec).materialized}
+    plain = {spec.name: spec for spec in catalog.plain_views}
     read = set(view.depends)
     todo = [*view.depends]
     while todo:

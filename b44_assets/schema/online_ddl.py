@@ -92,10 +92,10 @@ def retrying(work: Callable[Concatenate[Session, Spec, P], T]) -> Callable[Conca
     """Lets work on a file that changes nothing when it is done again be done again where a fault may pass by itself."""
 
     @functools.wraps(work)
-    def endured(session: Session, spec: Spec, *args: P.args, **named: P.kwargs) -> T:
+    def retried(session: Session, spec: Spec, *args: P.args, **named: P.kwargs) -> T:
         return with_retry(session, lambda: work(session, spec, *args, **named))
 
-    return endured
+    return retried
 
 
 @contextmanager

@@ -1,12 +1,11 @@
 """The checks of migrated records: every record accounted for, every row as its record, all of the newest export applied."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import dagster as dg
 
 from b44_assets.catalog import Catalog, TableMapping
-from b44_assets.migration.finish import CheckResult, migration_state, note_checks
+from b44_assets.migration.finish import migration_state
 from b44_assets.migration.verification import (
     Applied,
     ContentParity,
@@ -15,11 +14,10 @@ from b44_assets.migration.verification import (
     export_applied,
     row_parity,
 )
-from b44_assets.orchestration.common import VERIFY_ANEW_TAG, Answer, key_of
+from b44_assets.orchestration.common import VERIFY_ANEW_TAG, Answer, answered, key_of
 from b44_assets.orchestration.migration.jobs import DELTA_JOB, MIGRATE_JOB
 from b44_assets.orchestration.migration.metadata import of_content_parity, of_export_applied, of_row_parity
 from b44_assets.orchestration.resources import Migration
-from b44_assets.session import concurrently, with_retry
 
 
 def build_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
@@ -73,13 +71,9 @@ def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition
                 ),
                 "export_applied": lambda: _applied_answer(export_applied(session, mapping)),
             }
-            asked = [name for name in questions if name in selected]
-            answers = concurrently(session, [partial(with_retry, session, questions[name]) for name in asked])
-            noted: list[CheckResult] = []
-            for name, answer in zip(asked, answers, strict=True):
-                noted.append(answer.noted(key, name))
-                yield answer.result(key, name)
-            note_checks(session, noted)
+            yield from answered(
+                session, [(dg.AssetCheckKey(key, name), ask) for name, ask in questions.items() if name in selected]
+            )
 
     return parity
 

@@ -65,15 +65,17 @@ def report_what_is_in(instance: DagsterInstance, migration: Migration, runs: Seq
     return reported
 
 
-def report_what_was_taken_back(instance: DagsterInstance, session: Session, undone: RolledBack) -> None:
+def report_what_was_taken_back(instance: DagsterInstance, session: Session, rolled_back: RolledBack) -> None:
     """Reports how tables and months are after a rollback: Dagster would show the rows of before.
 
     Raises:
         DatabaseError: The target cannot be reached.
     """
     progress = load_progress(session)
-    deleted = {table: sum(one.deleted for one in undone.entities if one.entity == table) for table, _ in undone.parts}
-    for table, day in undone.parts:
+    deleted = {
+        table: sum(one.deleted for one in rolled_back.entities if one.entity == table) for table, _ in rolled_back.parts
+    }
+    for table, day in rolled_back.parts:
         if day is not None and is_monthly(session.catalog, table):
             month = key_of_month(day)
             instance.report_runless_asset_event(

@@ -37,7 +37,7 @@ def build_assets(catalog: Catalog) -> list[dg.AssetsDefinition]:
         *(_partition_set(spec) for spec in catalog.of(Kind.PARTITION)),
         *(_schema_of(catalog, table, schema_on(catalog, table)) for table in tables),
         *(_view(spec) for spec in catalog.materialized_views),
-        *(_plain_view(spec) for spec in catalog.of(Kind.VIEW) if spec not in catalog.materialized_views),
+        *(_plain_view(spec) for spec in catalog.plain_views),
         *([_roles(catalog, roles)] if (roles := catalog.of(Kind.ROLE)) else []),
     ]
 

@@ -9,8 +9,7 @@ import dagster as dg
 
 from b44_assets.catalog import Catalog, Kind, RowCheck, Spec
 from b44_assets.maintenance.query_plans import queries_of, query_plans
-from b44_assets.migration.finish import CheckResult, note_checks
-from b44_assets.orchestration.common import Answer, Verdict, key_of
+from b44_assets.orchestration.common import Answer, Verdict, answered, key_of
 from b44_assets.orchestration.maintenance import INDEX_USAGE
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.schema.assets import schema_on
@@ -36,7 +35,7 @@ from b44_assets.schema.health import (
 )
 from b44_assets.schema.partitions import check_bounds, check_global_ids
 from b44_assets.schema.row_checks import violations
-from b44_assets.session import Session, concurrently, with_retry
+from b44_assets.session import Session
 
 
 def build_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
@@ -77,6 +76,17 @@ class Check:
     warns: bool | Callable[[Any], bool] = False
     after: tuple[dg.AssetKey, ...] = field(default=())
 
+    @property
+    def key(self) -> dg.AssetCheckKey:
+        """Its name in the whole graph."""
+        return dg.AssetCheckKey(self.asset, self.name)
+
+    def answer(self, session: Session) -> Answer:
+        """Does it, and says what came of it."""
+        verdict = self.judge(session)
+        warns = self.warns(verdict) if callable(self.warns) else self.warns
+        return Answer.of(verdict, self.facts(verdict), warns=warns)
+
 
 def _together(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
     """Many checks in one step, which costs more than most of them. None blocks: nothing is built on what they look at."""
@@ -95,18 +105,10 @@ def _together(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.AssetCheckResult]:
         selected = context.selected_asset_check_keys
-        asked = [check for check in checks if dg.AssetCheckKey(check.asset, check.name) in selected]
         with migration.session(context) as session:
-            verdicts = concurrently(
-                session, [partial(with_retry, session, partial(check.judge, session)) for check in asked]
+            yield from answered(
+                session, [(check.key, partial(check.answer, session)) for check in checks if check.key in selected]
             )
-            noted: list[CheckResult] = []
-            for check, verdict in zip(asked, verdicts, strict=True):
-                warns = check.warns(verdict) if callable(check.warns) else check.warns
-                answer = Answer.of(verdict, check.facts(verdict), warns=warns)
-                noted.append(answer.noted(check.asset, check.name))
-                yield answer.result(check.asset, check.name)
-            note_checks(session, noted)
 
     return health
 

@@ -40,6 +40,8 @@ return case
   else migration.as_unusual_timestamp(value)
 end;
 
+-- As quick as a call can be: PL/pgSQL, without a search_path to set for each. The only names in it are qualified, and those of
+-- the SQL functions, which it puts in the place of their calls, were bound when these were made.
 create or replace function migration.as_timestamp(value text) returns timestamptz
 language plpgsql stable strict parallel safe
 as $$
@@ -244,6 +246,7 @@ return case
   else migration.id_key_of_other(base44_id)
 end;
 
+-- Without a search_path, as migration.as_timestamp.
 create or replace function migration.id_key(base44_id text) returns text
 language plpgsql immutable parallel safe
 as $$ begin return migration.to_id_key(base44_id); end $$;

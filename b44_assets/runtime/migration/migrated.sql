@@ -62,7 +62,7 @@ comment on column migration.migrated.record_checksum is '64-bit checksum of the 
 comment on column migration.migrated.batch_number is 'The batch of migration.migration_log that inserted it';
 comment on column migration.migrated.updated_batch is 'The batch that updated it last; null where none did';
 comment on table migration.following is 'Rows that the staged export may rewrite';
-comment on table migration.verifications is 'Entities whose rows were each compared with their record: until the next batch, a row as written is as proven';
+comment on table migration.verifications is 'Entities whose rows were each compared with their record: until the next batch, a row as written is as verified';
 comment on column migration.verifications.generation is 'The plan that the records were judged by';
 comment on column migration.verifications.last_batch is 'The last batch before';
 comment on table migration.undated is 'When records without any date came first';
