@@ -132,7 +132,7 @@ def scratch() -> Generator[Scratch]:
         raise BackupError(
             f"the account {account.name!r}, which runs PostgreSQL for root, cannot reach TMPDIR ({parent})"
         )
-    vacuum_changed(account)
+    remove_leftovers(account)
     lock = open_lock(new / "lock", account)
     folder = parent / new.name.replace(_NEW, _PREFIX)
     try:
@@ -145,7 +145,7 @@ def scratch() -> Generator[Scratch]:
         os.close(lock)
 
 
-def vacuum_changed(account: Account | None) -> None:
+def remove_leftovers(account: Account | None) -> None:
     """Removes the scratch folders of processes that were killed, and ends the servers that run in them.
 
     Args:

@@ -179,7 +179,7 @@ def differences_from(archive: Backup, conn: Connection[TupleRow]) -> list[str]:
 
     Args:
         archive: As of `archive_schemas`.
-        conn: To the database; its session is planned as for a backup.
+        conn: To the database; its session is configured as for a backup.
 
     Returns:
         Each difference in one line.

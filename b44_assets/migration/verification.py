@@ -271,7 +271,7 @@ def _compare(conn: Connection, mapping: TableMapping, *, verified_before: bool) 
 
 
 def _verified_before(conn: Connection, mapping: TableMapping, columns: list[str]) -> int | None:
-    """How many rows there are, where all are as they were when each was verified_before; None where that cannot be said."""
+    """How many rows there are, where all are as they were when each was verified; None where that cannot be said."""
     table = mapping.spec.name
     verified = scalar(
         conn,

@@ -54,7 +54,7 @@ def test_nothing_is_loaded_by_settling(target_18: Target) -> None:
     assert target_18.one("select pending from migration.accounting where entity = 'users'") == 1
 
 
-def test_an_entity_without_records_is_plan(target_18: Target) -> None:
+def test_an_entity_without_records_is_planned(target_18: Target) -> None:
     assert counts(planned(staged(target_18))) == (0, 0, 0, 0, 0)
 
 

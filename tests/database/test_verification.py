@@ -355,18 +355,18 @@ def test_numbers_after_a_name_are_no_difference(steady: Target) -> None:
     assert content(steady, "users").passed
 
 
-# -- what was verified_before before ---------------------------------------------------------------------------------------------
+# -- what was verified before ----------------------------------------------------------------------------------------------
 
 
-def verified_before(target: Target) -> ContentParity:
+def verified_again(target: Target) -> ContentParity:
     found = content_parity(target.session, target.session.catalog.mappings["posts"], verified_before=True)
     assert found is not None
     return found
 
 
 def test_rows_that_are_as_they_were_proven_are_not_mapped_again(good: Target) -> None:
-    assert not verified_before(good).verified_before
-    again = verified_before(good)
+    assert not verified_again(good).verified_before
+    again = verified_again(good)
     assert (again.verified_before, again.passed, again.compared) == (True, True, len(good.table("posts")))
 
 
@@ -380,18 +380,18 @@ def test_rows_that_are_as_they_were_proven_are_not_mapped_again(good: Target) ->
     ],
 )
 def test_a_row_changed_after_the_proof_is_found(good: Target, change: str) -> None:
-    verified_before(good)
+    verified_again(good)
     with good.conn.transaction():
         good.run("select set_config('b44.migrating', pg_current_xact_id()::text, true)")
         good.run(change)
-    found = verified_before(good)
+    found = verified_again(good)
     assert not found.verified_before and not found.passed
 
 
-def test_a_proof_ends_with_the_next_batch_and_the_next_plan(good: Target) -> None:
-    verified_before(good)
+def test_a_verification_ends_with_the_next_batch_and_the_next_plan(good: Target) -> None:
+    verified_again(good)
     good.run("insert into migration.migration_log (entity_type, status) values ('posts', 'completed')")
-    assert not verified_before(good).verified_before
-    assert verified_before(good).verified_before
+    assert not verified_again(good).verified_before
+    assert verified_again(good).verified_before
     good.run("update migration.plans set generation = default where entity = 'posts'")
-    assert not verified_before(good).verified_before
+    assert not verified_again(good).verified_before
