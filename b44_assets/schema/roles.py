@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 import psycopg
-from psycopg import errors
+from psycopg import IsolationLevel, errors
 
 from b44_assets.catalog import Spec, Statement, role_definition
 from b44_assets.errors import DatabaseError
@@ -109,7 +109,12 @@ def apply_role(session: Session, spec: Spec) -> SchemaChange:
     definition = role_definition(spec)
     made = make_roles(session, (*session.catalog.roles_of(spec), spec))
     with changing(session, spec, spec.name) as conn:
-        changed, failed = change(session, conn, lambda c: _run_all(c, spec, definition.statements))
+        # In one snapshot: what others do meanwhile to roles, which are the server's, is no change of this file's.
+        conn.isolation_level = IsolationLevel.REPEATABLE_READ
+        try:
+            changed, failed = change(session, conn, lambda c: _run_all(c, spec, definition.statements))
+        finally:
+            conn.isolation_level = None
     outcome = "created" if spec.name in made else "repaired" if changed else "unchanged"
     return SchemaChange.of(spec.name, {spec.name: outcome}, started, failed=failed)
 

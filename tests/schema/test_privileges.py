@@ -16,6 +16,7 @@ from psycopg import sql
 
 from b44_assets.catalog import Kind, load_catalog
 from b44_assets.errors import DatabaseError
+from b44_assets.schema import roles
 from b44_assets.schema.build import ON_A_TABLE, build
 from b44_assets.schema.drift import SchemaDrift, schema_drift
 from b44_assets.schema.online_ddl import SchemaChange
@@ -156,6 +157,25 @@ def test_what_is_migrated_is_what_the_files_say_and_doing_it_again_changes_nothi
     again = app.migrate()
     assert {name: change.changed for name, change in again.items()} == dict.fromkeys(again, False)
     assert everything(app.session.url) == before
+
+
+def test_what_others_do_to_their_roles_meanwhile_is_no_change_of_a_file(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = sql.Identifier(f"theirs_{uuid.uuid4().hex}")
+    granted = roles.run_grant
+    with psycopg.connect(app.session.url, autocommit=True) as conn:
+
+        def grant(*arguments: Any) -> str | None:
+            conn.execute(sql.SQL("drop role if exists {0}; create role {0}").format(theirs))
+            return granted(*arguments)
+
+        monkeypatch.setattr(roles, "run_grant", grant)
+        try:
+            again = app.migrate(Kind.ROLE)
+        finally:
+            conn.execute(sql.SQL("drop role if exists {}").format(theirs))
+    assert {name: change.changed for name, change in again.items()} == dict.fromkeys((app.reader, app.writer), False)
 
 
 def test_files_run_by_psql_twice_come_to_the_same(empty: App) -> None:
