@@ -296,7 +296,12 @@ def test_what_the_program_says_is_passed_on_and_nothing_counts(
 
 
 def waiting_slots(url: str) -> int:
-    with psycopg.connect(url) as conn:
+    """How many replication slots are left, once the server has ended the sessions whose clients are gone."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        for _ in range(300):
+            if conn.execute("select 1 from pg_stat_activity where backend_type = 'walsender'").fetchone() is None:
+                break
+            time.sleep(0.1)
         row = conn.execute("select count(*) from pg_replication_slots").fetchone()
     assert row is not None
     return row[0]
