@@ -11,6 +11,9 @@ records go to quarantine here, before anything is loaded. Its `_action` is one o
 - `not_newer`: another version, which is no newer by its own account; the row is left alone.
 - `refused`: the record has at least one reason against it.
 
+Its `_checksum` is that of all that the mapping gave for the target, taken where it was evaluated: what is stored can be
+compared with it, whatever became of the plan's columns on the way.
+
 What belongs here: verdicts that need the whole entity. What does not: the rules themselves, which are the mapping's.
 """
 
@@ -34,6 +37,7 @@ from b44_assets.migration.sources import (
     name_agrees,
     staged_is_gone,
     target_columns,
+    without_suffixed,
 )
 from b44_assets.session import (
     Connection,
@@ -99,6 +103,22 @@ def has_plans(conn: Connection) -> bool:
             " brings them up to date"
         )
     return now
+
+
+def is_current(conn: Connection, session: Session, mapping: TableMapping) -> bool:
+    """Tell whether a plan stands whose records would come to the same today, and which has a checksum of each.
+
+    Raises:
+        DatabaseError: Nothing is staged.
+    """
+    basis = _basis(conn, session, mapping)
+    current = scalar(
+        conn,
+        "select exists (select from migration.plans where entity = %s and fingerprint = migration.fingerprint_of(%s, %s))",
+        (mapping.spec.name, basis.made_of, list(basis.reads)),
+    )
+    # A plan of an earlier version has no checksums; after a crash of the server it is empty, and what is compared too few.
+    return current and "_checksum" in columns_of(conn, "migration", f"{mapping.spec.name}_plan")
 
 
 def make_plan(session: Session, mapping: TableMapping) -> LoadPlan:
@@ -432,7 +452,9 @@ def _evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, agai
 
 
 def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, again: bool) -> sql.Composed:
-    """The columns of the plan: the mapping's, the action, and whether an update changes what others may want."""
+    """The columns of the plan: the mapping's, their checksum, the action, and whether an update changes what others may want."""
+    filled = target_columns(conn, mapping)
+    mapped = checksum(without_suffixed(mapping, filled), "m")
     new = sql.SQL("known.id is null" if again else "true")
     # A key that a row of the new system has; among the migrated ones it is the record's own.
     taken = sql.SQL("({} and holder.{} is not null)").format(new, sql.Identifier(mapping.key))
@@ -443,8 +465,6 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
     if not again:
         action = sql.SQL("case when cardinality(m.reasons) > 0 or {} then 'refused' else 'insert' end").format(taken)
     else:
-        filled = target_columns(conn, mapping)
-        summed = [name for name in filled if mapping.unique_suffix is None or name != mapping.unique_suffix.column]
         edited = sql.SQL("({} <> known.row_checksum)").format(checksum(filled, "t"))
         agrees = sql.SQL("({} or {} and not {})").format(
             name_agrees(mapping, "t", "m"), made_of_the_same(mapping, "t", "m"), edited
@@ -452,7 +472,9 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
         parts = {
             "taken": taken,
             "edited": edited,
-            "same": sql.SQL("({} = {} and {})").format(checksum(summed, "m"), checksum(summed, "t"), agrees),
+            "same": sql.SQL("({} = {} and {})").format(
+                mapped, checksum(without_suffixed(mapping, filled), "t"), agrees
+            ),
             "newer": sql.SQL("coalesce(f.last_change > coalesce(known.updated_at, '-infinity'), false)"),
             "gone": sql.SQL("t.{} is null").format(sql.Identifier(mapping.key)),
         }
@@ -493,8 +515,8 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
         )
         for name in columns
     ]
-    return sql.SQL("{} as _action, {} as _contested, {} as _renamed, {}").format(
-        action, contested, renamed, sql.SQL(", ").join(shown)
+    return sql.SQL("{} as _action, {} as _contested, {} as _renamed, {} as _checksum, {}").format(
+        action, contested, renamed, mapped, sql.SQL(", ").join(shown)
     )
 
 

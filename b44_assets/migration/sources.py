@@ -248,6 +248,11 @@ def target_columns(conn: Connection, mapping: TableMapping) -> list[str]:
     return [name for name, generated in target.items() if name in given and not generated]
 
 
+def without_suffixed(mapping: TableMapping, columns: list[str]) -> list[str]:
+    """The columns that are stored as the mapping gives them: all but the one that is made unique."""
+    return [name for name in columns if mapping.unique_suffix is None or name != mapping.unique_suffix.column]
+
+
 def no_seed(table: Spec, alias: str) -> sql.Composable:
     """Whether a row of a table is none of those that the table's file puts into it."""
     if table.seed is None:

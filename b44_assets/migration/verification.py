@@ -1,7 +1,8 @@
 """Verification that nothing was lost and nothing was changed on the way: row parity and content parity.
 
 What belongs here: comparing the database with what was exported. What does not: repairing anything. Nothing here reads
-what the load itself computed: the expected rows come from the staged text through the mapping, evaluated anew.
+what the load itself computed: the expected rows come from the staged text through the mapping. Whoever asks for the check
+has it evaluated anew; a run that has just planned compares with the checksum that the mapping gave each record then.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from datetime import datetime
 from psycopg import sql
 
 from b44_assets.catalog import TableMapping
-from b44_assets.migration.plan import has_plans, open_conflicts
-from b44_assets.migration.sources import name_agrees, no_seed, target_columns
+from b44_assets.migration.plan import has_plans, is_current, open_conflicts
+from b44_assets.migration.sources import name_agrees, no_seed, target_columns, without_suffixed
 from b44_assets.session import Connection, Session, checksum, columns_of, identifiers, plan_for_bulk, scalar
 
 DIFFERENCES_SHOWN = 20
@@ -110,6 +111,7 @@ class ContentParity:
         conflicts: Rows that differ since the newer export was left out for their sake; see `migration.conflicts`.
         staged: False where the staged rows are gone, so that rows could be compared with how they were written only.
         verified_before: Whether the rows are as they were when each was compared with its record, and that was not done again.
+        planned: Whether the rows were compared with the checksums that the mapping gave their records when they were planned.
         differences: The first of the missing and differing ones.
     """
 
@@ -122,6 +124,7 @@ class ContentParity:
     touched: int = 0
     staged: bool = True
     verified_before: bool = False
+    planned: bool = False
     differences: tuple[Difference, ...] = field(default=())
 
     @property
@@ -157,6 +160,8 @@ class ContentParity:
             return f"{gone}; {self.missing} rows missing, {self.differing} rows are not as they were written"
         if self.verified_before:
             return f"{self.compared} rows are as they were when each was compared with its record"
+        if self.planned:
+            return f"{self.compared} rows equal what their records were mapped to"
         if self.passed:
             apart = {"edited since": self.edited, "left alone by a newer export": self.conflicts}
             return f"{self.compared} rows equal their records" + "".join(
@@ -214,18 +219,20 @@ def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
     return RowParity(table, *books, staged=staged, held=held, native=native, retained=retained, accepted=accepted)
 
 
-def content_parity(session: Session, mapping: TableMapping, *, verified_before: bool = False) -> ContentParity | None:
-    """Compares every stored row with its staged record, mapped anew; None where nothing was staged yet.
+def content_parity(session: Session, mapping: TableMapping, *, anew: bool = True) -> ContentParity | None:
+    """Compares every stored row with its staged record through the mapping; None where nothing was staged yet.
 
     Args:
         session: The run.
         mapping: The entity's mapping.
-        verified_before: Whether a comparison that found all rows equal counts still, where nothing was planned or written since: then
-            each row is read again and compared with its checksum of then, and only where one differs with its record.
+        anew: Whether every record is mapped once more. Otherwise each row is read all the same, and compared with its checksum of
+            when all were found equal to their records, where nothing was planned or written since, or with the checksum that the
+            mapping gave its record when it was planned, where it would give the same today. Only where a row differs from that, or
+            one is missing, is every record mapped once more.
     """
     table = mapping.spec.name
     with session.connection(f"check {table}") as conn:
-        found = _compare(conn, mapping, verified_before=verified_before)
+        found = _compare(conn, session, mapping, anew=anew)
         if found is not None and found.equal and not found.verified_before:
             conn.execute(
                 """
@@ -245,7 +252,7 @@ def content_parity(session: Session, mapping: TableMapping, *, verified_before: 
     return found
 
 
-def _compare(conn: Connection, mapping: TableMapping, *, verified_before: bool) -> ContentParity | None:
+def _compare(conn: Connection, session: Session, mapping: TableMapping, *, anew: bool) -> ContentParity | None:
     table = mapping.spec.name
     with conn.transaction():
         conn.execute("set transaction isolation level repeatable read read only")
@@ -256,10 +263,12 @@ def _compare(conn: Connection, mapping: TableMapping, *, verified_before: bool) 
         if export[0] and scalar(conn, sql.SQL("select 1 from base44.{} limit 1").format(sql.Identifier(table))) is None:
             return _as_written(conn, mapping, target_columns(conn, mapping))
         columns = target_columns(conn, mapping)
-        if verified_before and (rows := _verified_before(conn, mapping, columns)) is not None:
+        if not anew and (rows := _verified_before(conn, mapping, columns)) is not None:
             return ContentParity(table, rows, 0, 0, 0, verified_before=True)
+        if not anew and (rows := _as_planned(conn, session, mapping, columns)) is not None:
+            return ContentParity(table, rows, 0, 0, 0, planned=True)
         compared, missing, differing, edited, conflicts, touched, numbers = conn.execute(
-            _comparison(conn, mapping, columns)
+            _comparison(mapping, columns, _mapped_anew(mapping, columns))
         ).fetchone() or (0, 0, 0, 0, 0, 0, [])
         differences: tuple[Difference, ...] = ()
         if numbers:
@@ -299,6 +308,16 @@ def _verified_before(conn: Connection, mapping: TableMapping, columns: list[str]
     ).fetchone() or (1, 0)
     # Rows that the export has no more were not compared, and are counted here.
     return verified if rows == same >= verified else None
+
+
+def _as_planned(conn: Connection, session: Session, mapping: TableMapping, columns: list[str]) -> int | None:
+    """How many rows there are, where all are what their records were mapped to by the plan; None where that cannot be said."""
+    if not is_current(conn, session, mapping):
+        return None
+    compared, *apart, _ = conn.execute(_comparison(mapping, columns, _mapped_by_plan(mapping))).fetchone() or (0, 1, [])
+    # A plan that has lost records would have fewer compared.
+    migrated = scalar(conn, "select migrated from migration.accounting where entity = %s", (mapping.spec.name,))
+    return compared if not any(apart) and compared == migrated else None
 
 
 def _as_written(conn: Connection, mapping: TableMapping, columns: list[str]) -> ContentParity:
@@ -341,11 +360,24 @@ def _as_written(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
     return ContentParity(table, compared, missing, differing, edited, staged=False)
 
 
-def _summed(mapping: TableMapping, columns: list[str]) -> list[str]:
-    return [name for name in columns if mapping.unique_suffix is None or name != mapping.unique_suffix.column]
+def _mapped_anew(mapping: TableMapping, columns: list[str]) -> sql.Composed:
+    """Every sound record as the mapping gives it now, with its checksum."""
+    return sql.SQL(
+        "select e.*, {checksum} as _checksum from migration.{mapping} e where cardinality(e.reasons) = 0"
+    ).format(
+        checksum=checksum(without_suffixed(mapping, columns), "e"),
+        mapping=sql.Identifier(f"{mapping.spec.name}_mapping"),
+    )
 
 
-def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> sql.Composed:
+def _mapped_by_plan(mapping: TableMapping) -> sql.Composed:
+    """Every sound record as the mapping gave it to the plan, with its checksum of then."""
+    return sql.SQL("select e.* from migration.{plan} e where e._action <> 'refused'").format(
+        plan=sql.Identifier(f"{mapping.spec.name}_plan")
+    )
+
+
+def _comparison(mapping: TableMapping, columns: list[str], records: sql.Composed) -> sql.Composed:
     table = mapping.spec.name
     names = [mapping.key, *([mapping.unique_suffix.column] if mapping.unique_suffix is not None else [])]
     judged: list[str] = []
@@ -366,9 +398,7 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
     return sql.SQL(
         """
         with expected as materialized (
-          select e.record_number, {expected_names}, {expected_sum} as _checksum
-            from migration.{mapping} e
-           where cardinality(e.reasons) = 0
+          select e.record_number, {expected_names}, e._checksum from ({records}) e
         ),
         stored as materialized (
           select {stored_names}, {stored_sum} as _checksum, {row_sum} as _row_checksum from public.{table} t
@@ -401,10 +431,9 @@ def _comparison(conn: Connection, mapping: TableMapping, columns: list[str]) -> 
         """
     ).format(
         expected_names=identifiers([*names, *judged], "e"),
-        expected_sum=checksum(_summed(mapping, columns), "e"),
-        mapping=sql.Identifier(f"{table}_mapping"),
+        records=records,
         stored_names=identifiers(names, "t"),
-        stored_sum=checksum(_summed(mapping, columns), "t"),
+        stored_sum=checksum(without_suffixed(mapping, columns), "t"),
         row_sum=checksum(columns, "t"),
         table=sql.Identifier(table),
         key=sql.Identifier(mapping.key),
@@ -422,7 +451,7 @@ def _naming(mapping: TableMapping, columns: list[str]) -> sql.Composed:
         sql.SQL("case when e.{name} is distinct from t.{name} then {label} end").format(
             name=sql.Identifier(name), label=sql.Literal(name)
         )
-        for name in _summed(mapping, columns)
+        for name in without_suffixed(mapping, columns)
     ]
     if mapping.unique_suffix is not None:
         unequal.append(

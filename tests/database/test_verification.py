@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from b44_assets.catalog import Catalog
+from b44_assets.migration.plan import make_plan
 from b44_assets.migration.verification import ContentParity, RowParity, accounts, content_parity, row_parity
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.database.conftest import SYSTEM_USER, Record, Target, new_target, object_id, post, user, uuid_of
@@ -359,7 +360,7 @@ def test_numbers_after_a_name_are_no_difference(steady: Target) -> None:
 
 
 def verified_again(target: Target) -> ContentParity:
-    found = content_parity(target.session, target.session.catalog.mappings["posts"], verified_before=True)
+    found = content_parity(target.session, target.session.catalog.mappings["posts"], anew=False)
     assert found is not None
     return found
 
@@ -395,3 +396,62 @@ def test_a_verification_ends_with_the_next_batch_and_the_next_plan(good: Target)
     assert verified_again(good).verified_before
     good.run("update migration.plans set generation = default where entity = 'posts'")
     assert not verified_again(good).verified_before
+
+
+# -- what was planned ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_has_planned_compares_with_what_its_plan_mapped(good: Target) -> None:
+    for table in TABLES:
+        mapping = good.session.catalog.mappings[table]
+        found = content_parity(good.session, mapping, anew=False)
+        assert found is not None
+        assert (table, found.planned, found.passed, found.compared) == (table, True, True, len(good.table(table)))
+    assert verified_again(good).verified_before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # On the way from the plan to the table: the plan itself, what is read from the staged record, the table.
+        "update migration.posts_plan set title = 'Another' where _position = 1",
+        "update base44.posts set content = 'Another content', _clean_content = null where _record_number = 1",
+        "create function spoil() returns trigger language plpgsql as 'begin new.view_count := 8; return new; end';"
+        "create trigger spoil before insert on posts for each row execute function spoil()",
+    ],
+)
+def test_a_row_that_is_not_what_its_record_was_mapped_to_is_found(target_18: Target, change: str) -> None:
+    target_18.migrate({name: records for name, records in EXPORT.items() if name != "Post"})
+    target_18.write({"Post": EXPORT["Post"]})
+    target_18.stage("posts")
+    mapping = target_18.session.catalog.mappings["posts"]
+    make_plan(target_18.session, mapping)
+    target_18.run(change)
+    target_18.load("posts")
+    target_18.run("drop function if exists spoil() cascade")
+    found = verified_again(target_18)
+    assert not found.planned
+    # All records are mapped once more, from what is staged now.
+    assert found.passed == ("base44" in change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "delete from migration.posts_plan where _position = 1",
+        "truncate migration.posts_plan",
+        "alter table migration.posts_plan drop column _checksum",
+        "update migration.plans set fingerprint = 'of another day' where entity = 'posts'",
+    ],
+)
+def test_records_are_mapped_once_more_where_the_plan_cannot_tell(good: Target, change: str) -> None:
+    good.run(change)
+    found = verified_again(good)
+    assert (found.planned, found.passed, found.compared) == (False, True, len(good.table("posts")))
+
+
+def test_a_name_that_was_made_unique_otherwise_is_not_what_was_planned(good: Target) -> None:
+    with good.conn.transaction():
+        good.run("select set_config('b44.migrating', pg_current_xact_id()::text, true)")
+        good.run("update posts set slug = 'two-7' where slug = 'two-2'")
+    assert not verified_again(good).planned

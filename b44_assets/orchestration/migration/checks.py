@@ -55,7 +55,7 @@ def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition
         context: dg.AssetCheckExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.AssetCheckResult]:
         selected = {check.name for check in context.selected_asset_check_keys}
-        # A run that loads wants to know what it has changed; whoever asks for the check wants it from the records.
+        # A run that loads knows what its records were mapped to; whoever asks for the check wants it from the records.
         loads = context.run.job_name in (MIGRATE_JOB, DELTA_JOB) and VERIFY_ANEW_TAG not in context.run.tags
         with migration.session(context) as session:
             state = migration_state(session)
@@ -67,7 +67,7 @@ def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition
             questions: dict[str, Callable[[], Answer]] = {
                 "row_parity": lambda: _row_answer(row_parity(session, mapping), by_month=by_month),
                 "content_parity": lambda: _content_answer(
-                    content_parity(session, mapping, verified_before=loads), in_use=loads
+                    content_parity(session, mapping, anew=not loads), in_use=loads
                 ),
                 "export_applied": lambda: _applied_answer(export_applied(session, mapping)),
             }
