@@ -26,6 +26,8 @@ DEFAULT_MAX_LOCK_QUEUE = 20
 
 _UNITS_MS = {"ms": 1, "s": 1000, "min": 60_000}
 _UNITS_BYTES = {"kB": 1024, "MB": 1024**2, "GB": 1024**3}
+_UNITS_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS_LARGE = _UNITS_BYTES | {"TB": 1024**4}
 _LONGEST_SECONDS = 3600
 _LARGEST_MULTIPLE = 1000
 _LONGEST_REST_SECONDS = 30
@@ -342,6 +344,68 @@ def bytes_or_off(text: str) -> int | None:
     if match is None or int(match[1]) < 1:
         raise ValueError("an amount of WAL a second such as 50MB (kB, MB or GB), or off")
     return int(match[1]) * _UNITS_BYTES[match[2]]
+
+
+def percent(text: str) -> float:
+    """Reads `80%` or `0.5%` as a share, 0 to 1.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%", text)
+    if match is None or float(match[1]) > 100:
+        raise ValueError("a share such as 80%")
+    return float(match[1]) / 100
+
+
+def span(text: str) -> float:
+    """Reads a time with its unit, from `ms` to `d`, as seconds.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*(ms|s|min|h|d)", text)
+    if match is None:
+        raise ValueError("a time with its unit such as 30s, 5min, 2h or 14d")
+    return float(match[1]) * _UNITS_SECONDS[match[2]]
+
+
+def size(text: str) -> int:
+    """Reads a size with PostgreSQL's units (`500MB`) as bytes.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})\s*(kB|MB|GB|TB)", text)
+    if match is None:
+        raise ValueError("a size such as 500MB (kB, MB, GB or TB)")
+    return int(match[1]) * _UNITS_LARGE[match[2]]
+
+
+def count(text: str) -> int:
+    """Reads a number from 0 on.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ValueError("a whole number from 0 on")
+    return int(text)
+
+
+def minor_releases(text: str) -> dict[int, int]:
+    """Reads `15.20,18.6` as the newest minor release of each major version.
+
+    Raises:
+        ValueError: It is something else, or names a version twice.
+    """
+    newest: dict[int, int] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{2})\.([0-9]{1,3})\s*", part)
+        if match is None or int(match[1]) in newest:
+            raise ValueError("releases of PostgreSQL such as 15.20,18.6")
+        newest[int(match[1])] = int(match[2])
+    return newest
 
 
 def on_or_off(text: str) -> bool:

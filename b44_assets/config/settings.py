@@ -44,6 +44,7 @@ from b44_assets.config.quantities import (
     QuarantineLimit,
     month_text,
 )
+from b44_assets.config.thresholds import Thresholds
 from b44_assets.errors import SettingsError
 
 _MOST_PLAUSIBLE_YEARS = 1000
@@ -189,6 +190,14 @@ class Settings(BaseSettings):
     """Their sender; by default the first recipient."""
     keep_runs_days: _Whole = 90
     """Days after which the history of a run is forgotten."""
+    thresholds: Annotated[InstanceOf[Thresholds], _text(Thresholds.parse)] = Field(default_factory=Thresholds)
+    """What the figures of monitoring may be before a check fails."""
+    newest_postgres: Annotated[Mapping[int, int], _text(quantities.minor_releases)] = Field(
+        default_factory=lambda: {15: 20, 16: 16, 17: 12, 18: 6}
+    )
+    """The newest minor release of each major version of PostgreSQL."""
+    server_memory: Annotated[int | None, _text(quantities.size)] = None
+    """Bytes of memory of the target's machine; `None` is those of this one, where the target is on it."""
     backup_url: str | None = Field(default=None, repr=False)
     """Where backups go: the absolute path of a folder, or an fsspec URL such as `s3://bucket/folder`; `None` is a folder
     of `home`, see `backup_location`."""

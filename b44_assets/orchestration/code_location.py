@@ -10,7 +10,7 @@ import dagster as dg
 from b44_assets.catalog import Kind, load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
-from b44_assets.orchestration import backup, maintenance
+from b44_assets.orchestration import backup, maintenance, monitoring
 from b44_assets.orchestration.alerts import run_failures_sensor
 from b44_assets.orchestration.common import Location
 from b44_assets.orchestration.migration import pending_records
@@ -22,7 +22,7 @@ from b44_assets.orchestration.run_retention import FORGET_OLD_RUNS, build_forget
 from b44_assets.orchestration.schema.definitions import schema_definitions
 from b44_assets.session import Progress, silent
 
-OPERATIONS = (*pending_records.OPERATIONS, *maintenance.OPERATIONS, *backup.OPERATIONS)
+OPERATIONS = (*pending_records.OPERATIONS, *maintenance.OPERATIONS, *monitoring.OPERATIONS, *backup.OPERATIONS)
 
 
 def build_definitions(

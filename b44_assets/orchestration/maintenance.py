@@ -1,28 +1,24 @@
-"""What keeps a database in shape: statistics and dead rows, bloated indexes, sizes. Each is one object, listed in OPERATIONS."""
+"""What keeps a database in shape: statistics and dead rows, bloated indexes. Each is one object, listed in OPERATIONS."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 
 from b44_assets.catalog import Kind
 from b44_assets.config.settings import Settings
 from b44_assets.maintenance.index_maintenance import IndexUsage, index_usage, reindex_bloated
-from b44_assets.maintenance.size_metrics import Sizes, measure_sizes
 from b44_assets.maintenance.vacuum import Vacuumed, vacuum_changed
 from b44_assets.orchestration.common import Answer, key_of
-from b44_assets.orchestration.metadata import Metadata, bars, named_lists, table
+from b44_assets.orchestration.metadata import Metadata, named_lists, table
 from b44_assets.orchestration.operations import (
     AnyOperation,
     Measurement,
     Operation,
-    Previous,
     ScheduledJob,
     all_tables,
     in_session,
 )
-
-_SHORTEST_GROWTH_DAYS = 1 / 288
 
 NIGHTLY = ScheduledJob(
     "statistics",
@@ -37,13 +33,6 @@ WEEKLY = ScheduledJob(
     cron="0 4 * * 0",
     schedule="On Sundays: bloated indexes.",
     overdue_after=timedelta(days=8),
-)
-HOURLY = ScheduledJob(
-    "monitoring",
-    "Measures the database, for the plots of the assets in group monitoring.",
-    cron="0 * * * *",
-    schedule="Every hour: sizes and growth.",
-    overdue_after=timedelta(hours=2),
 )
 
 
@@ -62,31 +51,6 @@ def of_vacuum(done: Vacuumed) -> Metadata:
             [(one.name, one.dead_rows, one.changed_rows) for one in done.tables],
         )
     return facts | named_lists(busy=done.busy)
-
-
-def of_sizes(sizes: Sizes, before: Previous | None) -> Metadata:
-    """Sizes as numbers, a number a table, so that each is plotted; and growth since the last time."""
-    facts: Metadata = {
-        "database_bytes": sizes.database_bytes,
-        "tables_bytes": sum(one.bytes for one in sizes.tables),
-        "index_bytes": sum(one.index_bytes for one in sizes.tables),
-        **{f"{one.name}_bytes": one.bytes for one in sizes.tables},
-        **{f"{one.name}_rows": one.rows for one in sizes.tables},
-        "by_table": table(
-            ("table", "rows_estimated", "table_bytes", "index_bytes", "partitions"),
-            [(one.name, one.rows, one.table_bytes, one.index_bytes, one.partitions) for one in sizes.tables],
-        ),
-    }
-    if any(one.bytes for one in sizes.tables):
-        facts["by_size"] = bars([(one.name, one.bytes) for one in sizes.tables])
-    if before is not None and "database_bytes" in before.numbers:
-        growth = sizes.database_bytes - int(before.numbers["database_bytes"])
-        facts["growth_bytes"] = growth
-        days = (datetime.now(UTC) - before.at) / timedelta(days=1)
-        # Over less than some minutes it would be a wild guess.
-        if days > _SHORTEST_GROWTH_DAYS:
-            facts["growth_bytes_per_day"] = round(growth / days)
-    return facts
 
 
 def of_index_usage(usage: IndexUsage) -> Metadata:
@@ -163,13 +127,4 @@ REBUILT_INDEXES = Operation(
     job=WEEKLY,
 )
 
-TABLE_SIZES = Measurement(
-    dg.AssetKey(["monitoring", "table_sizes"]),
-    "Size of every table with its indexes, and how fast it grows: plotted over time.",
-    in_session(lambda _, session: measure_sizes(session)),
-    of_sizes,
-    upstream=all_tables,
-    job=HOURLY,
-)
-
-OPERATIONS: tuple[AnyOperation, ...] = (STATISTICS, INDEX_USAGE, REBUILT_INDEXES, TABLE_SIZES)
+OPERATIONS: tuple[AnyOperation, ...] = (STATISTICS, INDEX_USAGE, REBUILT_INDEXES)

@@ -1,6 +1,6 @@
 """An operation on a live database, declared as one object: its asset, its checks, its job, its schedule.
 
-An `Operation` changes something, a `Measurement` only looks. To add one, declare it in the module of its domain and name
+An `Operation` changes something, a `Measurement` only looks, a `Round` makes several measurements in one step. To add one, declare it in the module of its domain and name
 it in that module's OPERATIONS; nothing else lists it.
 """
 
@@ -91,6 +91,11 @@ class Operation:
     checks: Mapping[str, str] = field(default_factory=dict[str, str])
     judge: Callable[[Migration], Mapping[str, Answer]] | None = None
 
+    @property
+    def keys(self) -> tuple[dg.AssetKey, ...]:
+        """Its asset."""
+        return (self.key,)
+
     def assets(self, catalog: Catalog) -> dg.AssetsDefinition:
         """Its asset."""
 
@@ -153,6 +158,11 @@ class Measurement(Generic[Found]):
     checks: Mapping[str, str] = field(default_factory=dict[str, str])
     judge: Callable[[Found, Settings], Mapping[str, Answer]] | None = None
 
+    @property
+    def keys(self) -> tuple[dg.AssetKey, ...]:
+        """Its asset."""
+        return (self.key,)
+
     def assets(self, catalog: Catalog) -> dg.AssetsDefinition:
         """Its asset and its checks in one step, so that it is measured once; a check asked for alone measures anew."""
 
@@ -165,28 +175,86 @@ class Measurement(Generic[Found]):
         def of_measurement(
             context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
         ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-            measured = self.measure(context, migration)
-            if self.key in context.selected_asset_keys:
-                before = _previous(context.instance.get_latest_materialization_event(self.key))
-                yield dg.MaterializeResult(asset_key=self.key, metadata=self.metadata(measured, before))
-            if self.judge is None:
-                return
-            answers = self.judge(measured, migration.settings)
-            names = [key.name for key in context.selected_asset_check_keys]
-            for name in names:
-                yield answers[name].result(self.key, name)
-            if self.part_of_migration:
-                with migration.session(context) as session:
-                    note_checks(session, [answers[name].noted(self.key, name) for name in names])
+            yield from self.results(context, migration)
 
         return of_measurement
+
+    def results(
+        self, context: dg.AssetExecutionContext, migration: Migration
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        """Measures, and yields what a step was asked for: the asset, and the checks."""
+        measured = self.measure(context, migration)
+        if self.key in context.selected_asset_keys:
+            before = numbers_before(context, self.key)
+            yield dg.MaterializeResult(asset_key=self.key, metadata=self.metadata(measured, before))
+        if self.judge is None:
+            return
+        answers = self.judge(measured, migration.settings)
+        names = [key.name for key in context.selected_asset_check_keys if key.asset_key == self.key]
+        for name in names:
+            yield answers[name].result(self.key, name)
+        if self.part_of_migration:
+            with migration.session(context) as session:
+                note_checks(session, [answers[name].noted(self.key, name) for name in names])
 
     def asset_checks(self) -> list[dg.AssetChecksDefinition]:
         """None beside its asset."""
         return []
 
 
-AnyOperation: TypeAlias = Operation | Measurement[Any]
+@dataclass(frozen=True)
+class Round:
+    """Measurements that are made one after the other in one step, over one connection.
+
+    Attributes:
+        job: What makes them by its schedule, which is theirs.
+        measurements: What is measured; none is part of a migration.
+    """
+
+    job: ScheduledJob
+    measurements: tuple[Measurement[Any], ...]
+    part_of_migration: bool = False
+
+    @property
+    def keys(self) -> tuple[dg.AssetKey, ...]:
+        """Their assets."""
+        return tuple(one.key for one in self.measurements)
+
+    def assets(self, catalog: Catalog) -> dg.AssetsDefinition:
+        """All assets and checks in one step: a step for each would cost more than what it does."""
+
+        @dg.multi_asset(
+            name=self.job.name + "_round",
+            specs=[_asset_spec(one, catalog) for one in self.measurements],
+            check_specs=[spec for one in self.measurements for spec in _check_specs(one)],
+            can_subset=True,
+        )
+        def of_round(
+            context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+        ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+            wanted = {*context.selected_asset_keys, *(key.asset_key for key in context.selected_asset_check_keys)}
+            failures: list[dg.Failure] = []
+            with migration.sharing(context) as sharing:
+                for one in self.measurements:
+                    if one.key not in wanted:
+                        continue
+                    try:
+                        yield from one.results(context, sharing)
+                    except dg.Failure as failure:
+                        # One that cannot be made does not keep the others from being made.
+                        context.log.error(f"{one.key.to_user_string()}: {failure.description}")
+                        failures.append(failure)
+            if failures:
+                raise failures[0]
+
+        return of_round
+
+    def asset_checks(self) -> list[dg.AssetChecksDefinition]:
+        """None beside its assets."""
+        return []
+
+
+AnyOperation: TypeAlias = Operation | Measurement[Any] | Round
 
 
 def definitions_of_operations(operations: Sequence[AnyOperation], catalog: Catalog) -> dg.Definitions:
@@ -195,7 +263,10 @@ def definitions_of_operations(operations: Sequence[AnyOperation], catalog: Catal
     return dg.Definitions(
         assets=[operation.assets(catalog) for operation in operations],
         asset_checks=[check for operation in operations for check in operation.asset_checks()],
-        jobs=[job.of(operation.key for operation in operations if operation.job is job) for job in jobs.values()],
+        jobs=[
+            job.of(key for operation in operations if operation.job is job for key in operation.keys)
+            for job in jobs.values()
+        ],
         schedules=[job.schedule_definition() for job in jobs.values()],
     )
 
@@ -231,7 +302,7 @@ def _step(key: dg.AssetKey) -> str:
     return "__".join(key.path)
 
 
-def _asset_spec(operation: AnyOperation, catalog: Catalog) -> dg.AssetSpec:
+def _asset_spec(operation: Operation | Measurement[Any], catalog: Catalog) -> dg.AssetSpec:
     return dg.AssetSpec(
         operation.key,
         deps=list(operation.upstream(catalog)),
@@ -244,13 +315,15 @@ def _asset_spec(operation: AnyOperation, catalog: Catalog) -> dg.AssetSpec:
     )
 
 
-def _check_specs(operation: AnyOperation) -> list[dg.AssetCheckSpec]:
+def _check_specs(operation: Operation | Measurement[Any]) -> list[dg.AssetCheckSpec]:
     return [
         dg.AssetCheckSpec(name, asset=operation.key, description=meaning) for name, meaning in operation.checks.items()
     ]
 
 
-def _previous(event: dg.EventLogEntry | None) -> Previous | None:
+def numbers_before(context: Context, key: dg.AssetKey) -> Previous | None:
+    """The numbers of the latest materialization of an asset; None where there is none."""
+    event = context.instance.get_latest_materialization_event(key)
     if event is None or event.asset_materialization is None:
         return None
     values = {name: entry.value for name, entry in event.asset_materialization.metadata.items()}

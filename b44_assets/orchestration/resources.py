@@ -51,6 +51,7 @@ class Migration:
     _installed: set[str] = field(default_factory=set[str], repr=False)
     _held: dict[str, ExitStack] = field(default_factory=dict[str, ExitStack], repr=False)
     _locks: dict[str, HeldLock] = field(default_factory=dict[str, HeldLock], repr=False)
+    _shared: Session | None = field(default=None, repr=False)
 
     @property
     def export_dir(self) -> Path | None:
@@ -77,6 +78,10 @@ class Migration:
         Raises:
             Failure: The engine raised a `B44Error`.
         """
+        if self._shared is not None:
+            with self.failing_in_one_line():
+                yield self._shared
+            return
         last = time.monotonic()
 
         def report(what: str, done: int, total: int) -> None:
@@ -100,6 +105,16 @@ class Migration:
                 session = session.under(lock)
             with session.keeping() as keeping:
                 yield keeping
+
+    @contextmanager
+    def sharing(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Generator[Self]:
+        """The same resource, all of whose sessions are one until the end of the block.
+
+        Raises:
+            Failure: As of `session`.
+        """
+        with self.session(context) as session:
+            yield replace(self, _shared=session)
 
     @contextmanager
     def installed_session(self, context: dg.AssetExecutionContext) -> Generator[Session]:

@@ -26,7 +26,7 @@ def build_jobs(catalog: Catalog, operations: Sequence[AnyOperation]) -> dict[str
         catalog: The files of `sql/`.
         operations: Of all domains; those that are no part of a migration are left out of it.
     """
-    others = [operation.key for operation in operations if not operation.part_of_migration]
+    others = [key for operation in operations if not operation.part_of_migration for key in operation.keys]
     tables = [key_of(table) for table in catalog.mappings]
     jobs = (
         dg.define_asset_job(

@@ -1,0 +1,93 @@
+"""How figures are compared with thresholds, and how they are written in messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from b44_assets.config.settings import Settings
+from b44_assets.config.thresholds import Thresholds
+from b44_assets.maintenance.monitoring.model import Judge, Number, Reading, Verdict, not_measured
+
+Say = Callable[[Number], str]
+
+
+def at_most(figure: str, threshold: str, say: Say, what: str, remedy: str, *, absent: str | None = None) -> Judge:
+    """A judge that wants a figure to be no more than a threshold.
+
+    Args:
+        figure: Of the whole.
+        threshold: Its name.
+        say: Writes a number of the kind.
+        what: The figure in words, after which its value is put.
+        remedy: What to do where it is more.
+        absent: What to say where there is no such figure and nothing was unseen; None to say that it was not measured.
+    """
+    return _compared(figure, threshold, say, what, remedy, absent, lambda value, limit: value <= limit, "at most")
+
+
+def at_least(figure: str, threshold: str, say: Say, what: str, remedy: str, *, absent: str | None = None) -> Judge:
+    """As `at_most`, for a figure that is to be no less."""
+    return _compared(figure, threshold, say, what, remedy, absent, lambda value, limit: value >= limit, "at least")
+
+
+def _compared(
+    figure: str,
+    threshold: str,
+    say: Say,
+    what: str,
+    remedy: str,
+    absent: str | None,
+    holds: Callable[[Number, Number], bool],
+    bound: str,
+) -> Judge:
+    def judge(reading: Reading, settings: Settings) -> Verdict:
+        value = reading.numbers.get(figure)
+        if value is None:
+            return lacking(reading, absent)
+        limit = limit_of(settings, threshold)
+        if limit is None:
+            return Verdict(True, f"{what} {say(value)}; no limit is set")
+        if holds(value, limit):
+            return Verdict(True, f"{what} {say(value)}; {bound} {say(limit)} is wanted")
+        return Verdict(False, f"{what} {say(value)}, and {bound} {say(limit)} is wanted ({threshold}): {remedy}")
+
+    return judge
+
+
+def lacking(reading: Reading, absent: str | None = None) -> Verdict:
+    """The verdict where there is no figure: not measured, or, where nothing was unseen, what `absent` says."""
+    if reading.unseen or absent is None:
+        return not_measured("; ".join(reading.unseen) or "there is no earlier measurement to compare with yet")
+    return Verdict(True, "; ".join((absent, *reading.notes)))
+
+
+def limit_of(settings: Settings, threshold: str) -> Number | None:
+    """A threshold by its name; None where there is no limit."""
+    assert threshold in Thresholds.model_fields, threshold
+    return getattr(settings.thresholds, threshold)
+
+
+def percent(share: Number) -> str:
+    """A share, 0 to 1, in percent."""
+    return f"{share * 100:.3g}%" if share < 0.999 or share >= 1 else f"{share * 100:.2f}%"
+
+
+def span(seconds: Number) -> str:
+    """A time in its largest fitting unit."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def size(number: Number) -> str:
+    """Bytes in their largest fitting unit."""
+    for unit, name in ((1024**4, "TB"), (1024**3, "GB"), (1024**2, "MB"), (1024, "kB")):
+        if abs(number) >= unit:
+            return f"{number / unit:.3g} {name}"
+    return f"{number:.0f} bytes"
+
+
+def count(number: Number) -> str:
+    """A number with its thousands told apart."""
+    return f"{number:,.0f}"
