@@ -11,7 +11,7 @@ from b44_assets.config.settings import Settings
 from b44_assets.maintenance import monitoring
 from b44_assets.maintenance.monitoring import Earlier, Interval, Reading
 from b44_assets.orchestration.common import Answer
-from b44_assets.orchestration.metadata import Metadata, bars, named_lists, table
+from b44_assets.orchestration.metadata import Metadata, named_lists, table
 from b44_assets.orchestration.operations import (
     AnyOperation,
     Context,
@@ -48,7 +48,7 @@ def metadata_of(reading: Reading) -> Metadata:
             continue
         names = (*rows[0].labels, *dict.fromkeys(name for row in rows for name in row.numbers))
         facts[f"each_{part}"] = table(
-            names, [tuple(_cell(name, {**row.labels, **row.numbers}.get(name))  for name in names) for row in rows]
+            names, [tuple(_cell(name, {**row.labels, **row.numbers}.get(name)) for name in names) for row in rows]
         )
     return facts | named_lists(not_seen=reading.unseen, notes=reading.notes)
 

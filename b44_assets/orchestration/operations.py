@@ -1,7 +1,7 @@
 """An operation on a live database, declared as one object: its asset, its checks, its job, its schedule.
 
-An `Operation` changes something, a `Measurement` only looks, a `Round` makes several measurements in one step. To add one, declare it in the module of its domain and name
-it in that module's OPERATIONS; nothing else lists it.
+An `Operation` changes something, a `Measurement` only looks, a `Round` makes several measurements in one step. To
+add one, declare it in the module of its domain and name it in that module's OPERATIONS; nothing else lists it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

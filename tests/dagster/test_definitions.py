@@ -22,6 +22,7 @@ from dagster._utils.schedules import cron_string_iterator
 from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
+from b44_assets.maintenance.monitoring import MEASUREMENTS
 from b44_assets.migration.lineage import Origin, origins
 from b44_assets.orchestration.code_location import build_definitions
 from b44_assets.orchestration.migration.jobs import MIGRATE_JOB, VERIFY_JOB
@@ -196,7 +197,8 @@ def test_adding_an_index_group_is_adding_a_file(tmp_path: Path) -> None:
 def test_the_jobs_cover_everything(definitions: dg.Definitions) -> None:
     everything = definitions.resolve_job_def(MIGRATE_JOB)
     of_operation = {
-        *(f"monitoring/{name}" for name in ("rebuilt_indexes", "pending_work", "statistics", "table_sizes")),
+        *(f"monitoring/{name}" for name in ("rebuilt_indexes", "pending_work", "statistics")),
+        *(f"monitoring/{one.name}" for one in MEASUREMENTS),
         *(f"backup/{name}" for name in ("logical", "base", "incremental", "wal", "catalogue", "drill")),
     }
     assert {key.to_user_string() for key in everything.asset_layer.executable_asset_keys} == {
@@ -216,7 +218,7 @@ SCHEDULES = {
     "manage_partitions_schedule": ("manage_partitions", "0 2 1 * *"),
     "statistics_schedule": ("statistics", "30 3 * * *"),
     "maintenance_schedule": ("maintenance", "0 4 * * 0"),
-    "monitoring_schedule": ("monitoring", "0 * * * *"),
+    "monitoring_schedule": ("monitoring", "*/15 * * * *"),
     "forget_old_runs_schedule": ("forget_old_runs", "0 5 * * 0"),
     "logical_backup_schedule": ("logical_backup", "0 1 * * *"),
     "base_backup_schedule": ("base_backup", "30 1 * * 0"),

@@ -211,12 +211,15 @@ def test_sizes_are_numbers_by_table_and_growth_is_told_from_the_second_time_on(m
     migration = Migration(migrated, load_catalog(migrated.sql_dir))
     definitions = definitions_of(migration)
     assert migrated.database_url is not None
+    sizes = dg.AssetKey(["monitoring", "table_sizes"])
     with dg.DagsterInstance.ephemeral() as instance:
         facts: list[Any] = []
         for _ in range(2):
             done = definitions.resolve_job_def("monitoring").execute_in_process(instance=instance, run_config=QUIET)
-            [event] = done.get_asset_materialization_events()
-            facts.append(event.step_materialization_data.materialization.metadata)
+            assert done.success
+            made = done.asset_materializations_for_node("monitoring_round")
+            [event] = [one for one in made if one.asset_key == sizes]
+            facts.append(event.metadata)
             with psycopg.connect(migrated.database_url) as conn:
                 conn.execute(
                     "create table if not exists filler as select repeat(g::text, 100) as x from generate_series(1, 9999) g"

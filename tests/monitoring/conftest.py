@@ -42,8 +42,8 @@ class Watched:
         with self.connect() as conn:
             return conn.info.server_version // 10_000
 
-    def connect(self, name: str = "app", **options: Any) -> psycopg.Connection[Any]:
-        return psycopg.connect(self.url, application_name=name, **{"autocommit": True} | options)
+    def connect(self, name: str = "app", *, autocommit: bool = True) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.url, application_name=name, autocommit=autocommit)
 
     def execute(self, statement: str, *params: Any) -> list[Any]:
         with self.connect() as conn:
@@ -51,7 +51,9 @@ class Watched:
             return cursor.fetchall() if cursor.description else []
 
     def session(self, role: str | None = None) -> Session:
-        return Session(self.url.replace("postgresql://postgres@", f"postgresql://{role or self.watcher}@"), self.catalog)
+        return Session(
+            self.url.replace("postgresql://postgres@", f"postgresql://{role or self.watcher}@"), self.catalog
+        )
 
     def read(
         self,

@@ -92,7 +92,9 @@ def test_rolled_back_transactions_are_counted_as_a_share(watched: Watched) -> No
     transact("commit")
     second = watched.read("transactions", first)
     assert second.increases["commits_total"] >= 150
-    assert second.numbers["commits_per_second"] == pytest.approx(second.increases["commits_total"] / (second.seconds or 0))
+    assert second.numbers["commits_per_second"] == pytest.approx(
+        second.increases["commits_total"] / (second.seconds or 0)
+    )
     assert watched.verdict("few_rollbacks", second).passed
     transact("rollback")
     third = watched.read("transactions", second)

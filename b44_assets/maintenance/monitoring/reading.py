@@ -32,7 +32,7 @@ LOCK_TIMEOUT_MS = 100
 STATEMENT_TIMEOUT_MS = 10_000
 _TEXT_OIDS = frozenset({18, 19, 25, 1042, 1043})  # "char", name, text, char(n), varchar
 
-_FOLDER = files(__package__) / "sql"
+_FOLDER = files("b44_assets.maintenance.monitoring") / "sql"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class Monitor:
         seen = self._see(measurement)
         seconds = None if before is None else (at - before.at).total_seconds()
         increases = increase(seen.numbers, before) if seconds else {}
-        rates = {f"{name.removesuffix(COUNTER)}_per_second": grown / (seconds or 1) for name, grown in increases.items()}
+        rates = {
+            f"{name.removesuffix(COUNTER)}_per_second": grown / (seconds or 1) for name, grown in increases.items()
+        }
         derived = measurement.derive(seen, before, increases, seconds) if measurement.derive else {}
         return Reading(
             measurement.name,

@@ -33,4 +33,4 @@ select case when n.nspname = 'public' then r.relname::text else n.nspname || '.'
   join pg_class c on c.oid = l.oid
   left join busy b on b.oid = l.oid
  group by n.nspname, r.relname
- order by table_bytes + index_bytes desc, 1
+ order by 3 desc, 1
