@@ -24,14 +24,14 @@ from b44_assets.orchestration.operations import (
 from b44_assets.orchestration.resources import Migration
 
 _ROUND = ScheduledJob(
-    Interval.ROUND,
+    Interval.ROUND.value,
     "Measures the server and the database, for the plots and checks of the assets in group monitoring.",
     cron="*/15 * * * *",
     schedule="Every quarter of an hour: sessions, locks, disks, sizes and all else that costs little to look at.",
     overdue_after=timedelta(minutes=40),
 )
 _DAILY = ScheduledJob(
-    Interval.DAILY,
+    Interval.DAILY.value,
     "Measures what is read from the tables themselves, or changes seldom.",
     cron="15 5 * * *",
     schedule="Every morning: bloat, settings.",
