@@ -11,7 +11,7 @@ from b44_assets.catalog import Kind, load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.orchestration import backup, maintenance, monitoring
-from b44_assets.orchestration.alerts import run_failures_sensor
+from b44_assets.orchestration.alerts.failed_runs import run_failures_sensor
 from b44_assets.orchestration.common import Location
 from b44_assets.orchestration.migration import pending_records
 from b44_assets.orchestration.migration.definitions import migration_definitions

@@ -16,11 +16,16 @@ import pytest
 
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
-from b44_assets.orchestration import alerts
-from b44_assets.orchestration.alerts import Alert, AlertError, alert_of, send
+from b44_assets.orchestration.alerts import delivery
+from b44_assets.orchestration.alerts.delivery import Alert, AlertError, send
+from b44_assets.orchestration.alerts.failed_runs import alert_of
 from tests.support import free_port
 
-ALERT = Alert("r1", "delta", "Steps failed: posts.", {"posts": "the database said hunter22 and stopped"}, "2025-03")
+ALERT = Alert(
+    "b44: run of delta failed (2025-03)",
+    "Steps failed\n\nposts: the database said hunter22 and stopped",
+    {"run_id": "r1", "steps": {"posts": ["the database said hunter22 and stopped"]}},
+)
 
 
 @contextmanager
@@ -87,7 +92,7 @@ def test_a_webhook_is_told_what_failed_and_no_secret(tmp_path: Path, hook: Any) 
     address, got, _ = hook
     send(ALERT, settings(tmp_path, B44_ALERT_WEBHOOK=address))
     [body] = got
-    assert (body["run_id"], body["job"], body["months"]) == ("r1", "delta", "2025-03")
+    assert (body["run_id"], body["steps"]) == ("r1", {"posts": ["the database said ••• and stopped"]})
     assert "the database said ••• and stopped" in body["text"]
     assert "hunter22" not in json.dumps(body)
 
@@ -102,7 +107,7 @@ def test_an_e_mail_is_sent_to_each_address(tmp_path: Path, mailbox: Any) -> None
 
 
 def test_what_fails_for_a_moment_is_tried_again(tmp_path: Path, hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerts.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(delivery.time, "sleep", lambda seconds: None)
     address, got, answers = hook
     answers += [503, 500]
     send(ALERT, settings(tmp_path, B44_ALERT_WEBHOOK=address))
@@ -112,7 +117,7 @@ def test_what_fails_for_a_moment_is_tried_again(tmp_path: Path, hook: Any, monke
 def test_one_way_that_fails_does_not_stop_the_other_and_is_told_of_without_its_address(
     tmp_path: Path, hook: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alerts.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(delivery.time, "sleep", lambda seconds: None)
     address, got, _ = hook
     nobody = f"smtp://me:hunter33@127.0.0.1:{free_port()}"
     both = settings(tmp_path, B44_ALERT_WEBHOOK=address, B44_ALERT_EMAIL="ops@example.org", B44_SMTP_URL=nobody)
@@ -144,8 +149,15 @@ def test_the_alert_of_a_run_names_its_months_steps_and_reasons() -> None:
             dagster_event=result.get_run_failure_event(),
         ).for_run_failure()
         alert = alert_of(context)
-    assert (alert.run_id, alert.job, alert.months) == (result.run_id, "broken", "2025-01 to 2025-03")
-    assert alert.steps == {"breaks": "ValueError: no such luck"}
+    assert alert.subject == "b44: run of broken failed (2025-01 to 2025-03)"
+    told = {name: alert.details[name] for name in ("run_id", "job", "months", "steps")}
+    assert told == {
+        "run_id": result.run_id,
+        "job": "broken",
+        "months": "2025-01 to 2025-03",
+        "steps": {"breaks": "ValueError: no such luck"},
+    }
+    assert "breaks: ValueError: no such luck" in alert.text
 
 
 @pytest.mark.parametrize(
