@@ -76,7 +76,9 @@ def run_job(
     from sqlalchemy.exc import SQLAlchemyError
 
     from b44_assets.migration.verification import accounts
-    from b44_assets.orchestration.code_location import definitions_of
+    from b44_assets.orchestration.alerts.delivery import AlertError
+    from b44_assets.orchestration.alerts.failing_checks import tell_of_checks
+    from b44_assets.orchestration.code_location import check_specs, definitions_of
     from b44_assets.orchestration.common import CODE_LOCATION_TAGS, VERIFY_ANEW_TAG
     from b44_assets.orchestration.partitions import months_of
     from b44_assets.orchestration.resources import Migration
@@ -111,6 +113,11 @@ def run_job(
             )
             if _interrupted(result):
                 raise KeyboardInterrupt
+            try:
+                tell_of_checks(instance, check_specs(definitions), settings)
+            except AlertError as error:
+                # No fault of the run; the daemon's sensor, and the next command, try again.
+                click.echo(f"warning: {error}", err=True)
             evaluations = result.get_asset_check_evaluations()
             failed = [e for e in evaluations if not e.passed and e.severity.value == "ERROR"]
             faults = list(migration.faults)

@@ -12,6 +12,7 @@ from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.orchestration import backup, maintenance, monitoring
 from b44_assets.orchestration.alerts.failed_runs import run_failures_sensor
+from b44_assets.orchestration.alerts.failing_checks import failing_checks_sensor
 from b44_assets.orchestration.common import Location
 from b44_assets.orchestration.migration import pending_records
 from b44_assets.orchestration.migration.definitions import migration_definitions
@@ -58,12 +59,12 @@ def definitions_of(migration: Migration) -> dg.Definitions:
             migration_definitions(location, OPERATIONS),
             schema_definitions(location),
             definitions_of_operations(OPERATIONS, catalog),
-            dg.Definitions(sensors=[run_failures_sensor(settings)]),
+            dg.Definitions(sensors=[run_failures_sensor(settings), failing_checks_sensor(settings)]),
         )
     return dg.Definitions.merge(
         domains,
         dg.Definitions(
-            jobs=[build_forget_job(check_keys(domains))],
+            jobs=[build_forget_job([spec.key for spec in check_specs(domains)])],
             schedules=[FORGET_OLD_RUNS.schedule_definition()],
             resources={"migration": MigrationResource(base=migration)},
             # The database does the work; a process for each step would cost seconds a step.
@@ -72,7 +73,7 @@ def definitions_of(migration: Migration) -> dg.Definitions:
     )
 
 
-def check_keys(definitions: dg.Definitions) -> list[dg.AssetCheckKey]:
+def check_specs(definitions: dg.Definitions) -> list[dg.AssetCheckSpec]:
     """Every check of some definitions, those in the step of their asset included."""
     found = [*(definitions.assets or ()), *(definitions.asset_checks or ())]
-    return [spec.key for one in found if isinstance(one, dg.AssetsDefinition) for spec in one.check_specs]
+    return [spec for one in found if isinstance(one, dg.AssetsDefinition) for spec in one.check_specs]

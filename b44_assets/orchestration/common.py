@@ -24,6 +24,8 @@ MAINTENANCE_TAGS = {"b44/work": "maintenance"}
 BACKUP_TAGS = {"b44/work": "backup"}
 VERIFY_ANEW_TAG = "b44/verify_anew"
 """On a run that is to compare every row with its record, whatever was verified before."""
+ALERTS_ON_WARNING = "b44/alerts_on_warning"
+"""On a check's spec: it holds a figure against a threshold, and whoever is to be told of failing checks hears of a warning, too."""
 CODE_LOCATION_TAGS = {".dagster/repository": "__repository__@b44_assets"}
 """Of runs that no code location has launched: by these the UI shows them in the timeline and on the page of their job."""
 

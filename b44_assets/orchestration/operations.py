@@ -15,7 +15,7 @@ from b44_assets.backup.service import BackupContext
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.config.settings import Settings
 from b44_assets.migration.finish import note_checks
-from b44_assets.orchestration.common import MAINTENANCE_TAGS, OWNERS, Answer, key_of
+from b44_assets.orchestration.common import ALERTS_ON_WARNING, MAINTENANCE_TAGS, OWNERS, Answer, key_of
 from b44_assets.orchestration.metadata import Metadata
 from b44_assets.orchestration.resources import Migration
 from b44_assets.session import Session
@@ -317,7 +317,8 @@ def _asset_spec(operation: Operation | Measurement[Any], catalog: Catalog) -> dg
 
 def _check_specs(operation: Operation | Measurement[Any]) -> list[dg.AssetCheckSpec]:
     return [
-        dg.AssetCheckSpec(name, asset=operation.key, description=meaning) for name, meaning in operation.checks.items()
+        dg.AssetCheckSpec(name, asset=operation.key, description=meaning, metadata={ALERTS_ON_WARNING: True})
+        for name, meaning in operation.checks.items()
     ]
 
 

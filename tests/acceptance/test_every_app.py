@@ -12,6 +12,7 @@ from psycopg import sql
 from b44_assets.catalog import Catalog, TableMapping, load_catalog
 from tests.acceptance.conftest import App
 from tests.acceptance.support import rows, value, versions_of_rows
+from tests.support import webhook
 
 # What changes a value of a type for certain.
 CHANGES = {
@@ -103,12 +104,16 @@ def test_verify_names_record_and_column_of_planted_faults_in_any_table(app: App)
                     f"{table} content_parity: 0 rows missing, 1 rows differ;"
                     f" record {position} (id {base44_id}) differs in {column}"
                 ]
-    result = app.b44.on(url)("verify", "--json")
+    with webhook() as hook:
+        result = app.b44.on(url).having(B44_ALERT_WEBHOOK=hook.address)("verify", "--json")
     assert result.status == 1
     complaints = "\n".join(result.complaints)
     assert [line for line in expected if line not in complaints] == [], complaints
     # The last table is as it was, and so is the number of rows of those in which only a value was changed.
     assert complaints.count("content_parity: ") + complaints.count("row_parity: ") == len(expected)
+    # Without a daemon, too.
+    [alert] = hook.received
+    assert [line for line in expected if line not in alert["text"]] == [], alert["text"]
 
 
 def test_the_first_run_is_taken_back_by_the_id_that_status_shows_and_leaves_what_the_files_put_there(app: App) -> None:

@@ -1,25 +1,26 @@
-"""Failed runs told of: by webhook, by e-mail, by both, without secrets."""
+"""Failed runs and failing checks told of: by webhook, by e-mail, by both, without secrets."""
 
 from __future__ import annotations
 
 import json
 import socketserver
-import threading
 from collections.abc import Generator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.orchestration.alerts import delivery
 from b44_assets.orchestration.alerts.delivery import Alert, AlertError, send
 from b44_assets.orchestration.alerts.failed_runs import alert_of
-from tests.support import free_port
+from b44_assets.orchestration.alerts.failing_checks import failing_checks_sensor, tell_of_checks
+from b44_assets.orchestration.common import ALERTS_ON_WARNING
+from b44_assets.orchestration.resources import Migration, MigrationResource
+from tests.support import Webhook, free_port, serving, webhook
 
 ALERT = Alert(
     "b44: run of delta failed (2025-03)",
@@ -28,36 +29,10 @@ ALERT = Alert(
 )
 
 
-@contextmanager
-def serving(server: socketserver.BaseServer) -> Generator[None]:
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.fixture
-def hook() -> Generator[tuple[str, list[Any], list[int]]]:
-    """A webhook's address, what it got, and the statuses that it is to answer with before 200."""
-    got: list[Any] = []
-    answers: list[int] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(answers.pop(0) if answers else 200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    with serving(server):
-        yield f"http://127.0.0.1:{server.server_port}/hook/token", got, answers
+def hook() -> Generator[Webhook]:
+    with webhook() as received:
+        yield received
 
 
 @pytest.fixture
@@ -88,10 +63,9 @@ def settings(tmp_path: Path, **environ: str) -> Settings:
     )
 
 
-def test_a_webhook_is_told_what_failed_and_no_secret(tmp_path: Path, hook: Any) -> None:
-    address, got, _ = hook
-    send(ALERT, settings(tmp_path, B44_ALERT_WEBHOOK=address))
-    [body] = got
+def test_a_webhook_is_told_what_failed_and_no_secret(tmp_path: Path, hook: Webhook) -> None:
+    send(ALERT, settings(tmp_path, B44_ALERT_WEBHOOK=hook.address))
+    [body] = hook.received
     assert (body["run_id"], body["steps"]) == ("r1", {"posts": ["the database said ••• and stopped"]})
     assert "the database said ••• and stopped" in body["text"]
     assert "hunter22" not in json.dumps(body)
@@ -106,24 +80,22 @@ def test_an_e_mail_is_sent_to_each_address(tmp_path: Path, mailbox: Any) -> None
     assert "hunter22" not in letter
 
 
-def test_what_fails_for_a_moment_is_tried_again(tmp_path: Path, hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_for_a_moment_is_tried_again(tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery.time, "sleep", lambda seconds: None)
-    address, got, answers = hook
-    answers += [503, 500]
-    send(ALERT, settings(tmp_path, B44_ALERT_WEBHOOK=address))
-    assert len(got) == 3
+    hook.answers.extend([503, 500])
+    send(ALERT, settings(tmp_path, B44_ALERT_WEBHOOK=hook.address))
+    assert len(hook.received) == 3
 
 
 def test_one_way_that_fails_does_not_stop_the_other_and_is_told_of_without_its_address(
-    tmp_path: Path, hook: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery.time, "sleep", lambda seconds: None)
-    address, got, _ = hook
     nobody = f"smtp://me:hunter33@127.0.0.1:{free_port()}"
-    both = settings(tmp_path, B44_ALERT_WEBHOOK=address, B44_ALERT_EMAIL="ops@example.org", B44_SMTP_URL=nobody)
+    both = settings(tmp_path, B44_ALERT_WEBHOOK=hook.address, B44_ALERT_EMAIL="ops@example.org", B44_SMTP_URL=nobody)
     with pytest.raises(AlertError, match="the mail server of B44_SMTP_URL cannot be reached") as caught:
         send(ALERT, both)
-    assert len(got) == 1
+    assert len(hook.received) == 1
     assert "hunter33" not in str(caught.value)
 
 
@@ -158,6 +130,143 @@ def test_the_alert_of_a_run_names_its_months_steps_and_reasons() -> None:
         "steps": {"breaks": "ValueError: no such luck"},
     }
     assert "breaks: ValueError: no such luck" in alert.text
+
+
+# -- failing checks --------------------------------------------------------------------------------------------------------
+
+SOURCE = dg.AssetKey("source")
+
+
+class Checked:
+    """An asset with two checks whose answers can be changed: `plain`, and `figure`, which has a threshold."""
+
+    def __init__(self, instance: dg.DagsterInstance, settings: Settings, told: list[Any]) -> None:
+        self.instance, self.settings, self._told = instance, settings, told
+        self.specs = [
+            dg.AssetCheckSpec("plain", asset=SOURCE),
+            dg.AssetCheckSpec("figure", asset=SOURCE, metadata={ALERTS_ON_WARNING: True}),
+        ]
+
+    def answer(self, name: str, severity: str | None) -> None:
+        """A run answers a check: it fails with a severity, or passes."""
+
+        @dg.asset_check(asset=SOURCE, name=name)
+        def check() -> dg.AssetCheckResult:
+            return dg.AssetCheckResult(
+                passed=severity is None,
+                severity=dg.AssetCheckSeverity(severity or "ERROR"),
+                description="the database said hunter22",
+            )
+
+        dg.Definitions(
+            assets=[dg.AssetSpec(SOURCE)], asset_checks=[check]
+        ).resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=self.instance,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+
+    def tell(self) -> list[tuple[list[tuple[str, str]], list[str]]]:
+        """What is told now: of each alert the failing checks with their severity, and those that are well again."""
+        before = len(self._told)
+        tell_of_checks(self.instance, self.specs, self.settings)
+        return [
+            ([(check["name"], check["severity"]) for check in body["failing"]], body["well_again"])
+            for body in self._told[before:]
+        ]
+
+
+@pytest.fixture
+def checked(tmp_path: Path, hook: Webhook) -> Generator[Checked]:
+    environ = {"B44_ALERT_WEBHOOK": hook.address, "B44_HOME": str(tmp_path / "home")}
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Checked(instance, settings(tmp_path, **environ), hook.received)
+
+
+def test_a_check_is_told_of_once_when_it_begins_to_fail_and_once_when_it_is_well_again(
+    checked: Checked, hook: Webhook
+) -> None:
+    assert checked.tell() == []
+    checked.answer("plain", "ERROR")
+    assert checked.tell() == [([("source plain", "error")], [])]
+    assert "the database said •••" in hook.received[0]["text"]
+    checked.answer("plain", "ERROR")
+    assert checked.tell() == []
+    checked.answer("plain", None)
+    assert checked.tell() == [([], ["source plain"])]
+    assert checked.tell() == []
+    checked.answer("plain", "ERROR")
+    assert checked.tell() == [([("source plain", "error")], [])]
+
+
+def test_a_warning_is_told_of_where_it_is_about_a_threshold(checked: Checked) -> None:
+    checked.answer("plain", "WARN")
+    checked.answer("figure", "WARN")
+    assert checked.tell() == [([("source figure", "warning")], [])]
+
+
+def test_whoever_was_not_reached_is_told_the_next_time_and_nobody_twice(
+    checked: Checked, hook: Webhook, mailbox: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery.time, "sleep", lambda seconds: None)
+    address, letters = mailbox
+    mail = {"B44_ALERT_EMAIL": "ops@example.org", "B44_HOME": str(tmp_path), "B44_ALERT_WEBHOOK": hook.address}
+    checked.answer("plain", "ERROR")
+    checked.settings = settings(tmp_path, **mail, B44_SMTP_URL=f"smtp://127.0.0.1:{free_port()}")
+    for _ in range(2):
+        with pytest.raises(AlertError, match="the mail server of B44_SMTP_URL"):
+            checked.tell()
+    assert (len(hook.received), len(letters)) == (1, 0)
+    checked.settings = settings(tmp_path, **mail, B44_SMTP_URL=address)
+    checked.tell()
+    assert (len(hook.received), len(letters)) == (1, 1)
+    assert "Subject: b44: source plain fails" in letters[0]
+
+
+def test_a_new_address_is_told_of_all_that_fails(checked: Checked, tmp_path: Path) -> None:
+    checked.answer("plain", "ERROR")
+    checked.tell()
+    with webhook() as another:
+        checked.settings = settings(tmp_path, B44_ALERT_WEBHOOK=another.address, B44_HOME=str(tmp_path))
+        checked.tell()
+    assert [check["name"] for body in another.received for check in body["failing"]] == ["source plain"]
+
+
+def test_a_check_whose_run_ended_before_it_was_answered_is_neither_well_nor_told_of_again(checked: Checked) -> None:
+    checked.answer("plain", "ERROR")
+    checked.tell()
+
+    @dg.asset_check(asset=SOURCE, name="plain")
+    def plain() -> dg.AssetCheckResult:
+        raise ValueError
+
+    dg.Definitions(
+        assets=[dg.AssetSpec(SOURCE)], asset_checks=[plain]
+    ).resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=checked.instance,
+        raise_on_error=False,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+    assert checked.tell() == []
+    checked.answer("plain", None)
+    assert checked.tell() == [([], ["source plain"])]
+
+
+def test_the_sensor_tells_of_the_code_locations_checks(checked: Checked, hook: Webhook) -> None:
+    sensor = failing_checks_sensor(checked.settings)
+    migration = Migration(checked.settings, load_catalog(checked.settings.sql_dir))
+    definitions = dg.Definitions(
+        assets=[dg.AssetSpec(SOURCE)],
+        asset_checks=[dg.multi_asset_check(name="checks", specs=checked.specs)(lambda: [])],
+        sensors=[sensor],
+        resources={"migration": MigrationResource(base=migration)},
+    )
+    checked.answer("plain", "ERROR")
+    with dg.build_sensor_context(
+        instance=checked.instance, definitions=definitions, resources={"migration": migration}
+    ) as context:
+        said = [sensor.evaluate_tick(context).skip_message for _ in range(2)]
+    assert said == ["b44: source plain fails", "nothing has changed since the last alert"]
+    assert len(hook.received) == 1
 
 
 @pytest.mark.parametrize(

@@ -282,8 +282,9 @@ def test_only_sensors_that_start_nothing_are_on_by_themselves(definitions: dg.De
 
 def test_alerts_are_on_where_there_is_somebody_to_tell(tmp_path: Path) -> None:
     settings = Settings.load(environ={"B44_ALERT_WEBHOOK": "https://hooks.example.org/x"}, directory=tmp_path)
-    sensor = build_definitions(settings).resolve_sensor_def("run_failures")
-    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    definitions = build_definitions(settings)
+    for name in ("run_failures", "failing_checks"):
+        assert definitions.resolve_sensor_def(name).default_status is dg.DefaultSensorStatus.RUNNING
 
 
 def test_the_instance_is_set_up_for_production(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from dagster import DagsterRunStatus
 
-from b44_assets.orchestration.code_location import check_keys
+from b44_assets.orchestration.code_location import check_specs
 from b44_assets.orchestration.run_retention import is_gone, runs_to_forget, this_process
 from tests.dagster.conftest import Place, post, posts, write
 
@@ -209,7 +209,7 @@ def test_runs_that_hold_the_last_word_are_not_forgotten(migrated: Place) -> None
     first = migrated.job("delta", {**RANGE, "dagster/asset_partition_range_end": "2026-02"}, [POSTS])
     later = migrated.job("delta", {**RANGE, "dagster/asset_partition_range_start": "2026-02"}, [POSTS])
     again = migrated.job("delta", {**RANGE, "dagster/asset_partition_range_start": "2026-02"}, [POSTS])
-    checks = check_keys(migrated.definitions)
+    checks = [spec.key for spec in check_specs(migrated.definitions)]
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     assert runs_to_forget(migrated.instance, checks, datetime.now(UTC) - timedelta(days=1)) == []
     assert runs_to_forget(migrated.instance, checks, tomorrow) == [later.run_id]
