@@ -269,7 +269,7 @@ def test_what_schedules_refresh_has_a_policy_of_freshness_longer_than_their_inte
 
 def test_jobs_schedules_and_sensors_say_what_they_are_for(definitions: dg.Definitions) -> None:
     everything = [*(definitions.jobs or ()), *(definitions.schedules or ()), *(definitions.sensors or ())]
-    assert len(everything) == 35
+    assert len(everything) == 36
     assert [one.name for one in everything if not getattr(one, "description", None)] == []  # type: ignore[union-attr]
 
 
