@@ -29,8 +29,7 @@ from rich.table import Column, Table
 from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error
-from b44_assets.migration.load import load as load_records
-from b44_assets.migration.staging import stage
+from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.sample import write_sample
 from b44_assets.schema.build import build
 from b44_assets.schema.constraints import apply_constraints
@@ -124,8 +123,8 @@ def prepare(session: Session, catalog: Catalog, export: Path) -> None:
     for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
         build(session, spec)
     for mapping in catalog.mappings.values():
-        stage(session, mapping, export)
-        load_records(session, mapping)
+        stage_export(session, mapping, export)
+        load_table(session, mapping)
 
 
 def fill_default(url: str, rows: int) -> None:

@@ -27,9 +27,9 @@ from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.config.quantities import DEFAULT_BATCH_SIZE, DEFAULT_STREAMS, Pace
 from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error
-from b44_assets.migration.load import load as load_records
+from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.plan import make_plan
-from b44_assets.migration.staging import StagedExport, stage
+from b44_assets.migration.staging import StagedExport
 from b44_assets.migration.verification import content_parity, row_parity
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.schema.apply import apply
@@ -95,17 +95,17 @@ def measure(embedded: EmbeddedServer, options: argparse.Namespace) -> dict[str, 
 
     prepare(session, catalog, options.export)
     staged = StagedExport(TABLE, None, "", 0)
-    staged = take("stage", lambda: stage(session, mapping, options.export))
+    staged = take("stage", lambda: stage_export(session, mapping, options.export))
     stages["stage"]["rows_per_second"] = round(staged.records / stages["stage"]["seconds"])
     take(YARDSTICK, lambda: _copy_staged(url))
     plan = take("plan", lambda: make_plan(session, mapping))
     migrated = plan.to_migrate
-    take("load", lambda: load_records(session, mapping), migrated)
+    take("load", lambda: load_table(session, mapping), migrated)
     rows = take("row parity", lambda: row_parity(session, mapping), migrated)
     planned = take("content as planned", lambda: content_parity(session, mapping, anew=False), migrated)
     content = take("content mapped anew", lambda: content_parity(session, mapping), migrated)
-    take("load again", lambda: load_records(session, mapping))
-    take("stage again", lambda: stage(session, mapping, options.export))
+    take("load again", lambda: load_table(session, mapping))
+    take("stage again", lambda: stage_export(session, mapping, options.export))
     for parity in (rows, planned, content):
         if parity is None or not parity.passed:
             print(f"stages: {parity.message() if parity else 'nothing was migrated'}", file=sys.stderr)
@@ -118,8 +118,8 @@ def prepare(session: Session, catalog: Catalog, export: Path) -> None:
         apply(session, spec)
     for table, mapping in catalog.mappings.items():
         if table != TABLE:
-            stage(session, mapping, export)
-            load_records(session, mapping)
+            stage_export(session, mapping, export)
+            load_table(session, mapping)
 
 
 def _copy_staged(url: str) -> None:

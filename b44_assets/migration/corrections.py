@@ -20,10 +20,10 @@ from b44_assets.migration.sources import (
     SOURCE_FILE,
     column_names,
     create_source_view,
-    mark_versions,
     staged_is_gone,
     with_columns,
 )
+from b44_assets.migration.versions import resolve_versions
 from b44_assets.session import Connection, Session, columns_of, scalar, take_advisory_lock, with_retry
 
 _DIGEST = "md5(jsonb_strip_nulls({})::text)"
@@ -212,7 +212,7 @@ def apply_corrections(conn: Connection, mapping: TableMapping, form: ContentForm
         _take_in_refused(conn, table)
         _write_due(conn, mapping, form)
         create_source_view(conn, mapping)
-        mark_versions(conn, mapping, tuple(columns_of(conn, "base44", table)))
+        resolve_versions(conn, mapping)
     conn.execute("drop table due")
     return changed
 

@@ -1,34 +1,29 @@
-"""Planned records into the target, in batches; each batch and its books are one transaction.
+"""Planned records into the target, in batches; each batch and its notes are one transaction.
 
 What belongs here: moving rows, noting it, and what to do about an error. What does not: deciding anything about a record,
-but for one that the server refuses.
+but for one that the server refuses, and what comes before and after; see `pipeline`.
 """
 
 from __future__ import annotations
 
 import random
 import threading
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import date
-from functools import partial
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import psycopg
 from psycopg import errors, sql
 
 from b44_assets.catalog import TableMapping
-from b44_assets.config.quantities import month_text, period_text
-from b44_assets.errors import DatabaseError, SettingsError, ThresholdError, TransientDatabaseError
+from b44_assets.errors import DatabaseError, ThresholdError, TransientDatabaseError
 from b44_assets.failpoints import failpoint
-from b44_assets.maintenance.vacuum import analyze, is_analyzed_whole, kept_from_autovacuum, needs_vacuum, vacuum
-from b44_assets.migration.corrections import correct
-from b44_assets.migration.plan import LoadPlan, make_plan
-from b44_assets.migration.rollback import roll_back_entity
+from b44_assets.migration.parts import Part
+from b44_assets.migration.plan import LoadPlan
 from b44_assets.migration.throttling import Blindness, Pacer
 from b44_assets.postgres.error_classes import FaultClass, backoff, classify, condition_of
 from b44_assets.session import (
@@ -79,117 +74,48 @@ class Load:
         return sum(part.inserted for part in self.partitions)
 
 
-@dataclass(frozen=True)
-class Range:
-    """Partitions to load: from the first day of one to before the first day of another; None is open."""
+class Maintenance(Protocol):
+    """What a load lets be done for a partition, or a table without any, beside writing it."""
 
-    start: date | None = None
-    end: date | None = None
+    def undisturbed(self, table: str) -> AbstractContextManager[None]:
+        """Holds off, for a block, what would disturb the writing."""
+        ...
 
-    def __contains__(self, key: date) -> bool:
-        return (self.start is None or key >= self.start) and (self.end is None or key < self.end)
+    def after(self, conn: Connection, table: str, written: int, pacer: Pacer, stopped: Callable[[], bool]) -> None:
+        """Works on what was written.
+
+        Args:
+            conn: The connection that wrote it, with no transaction open.
+            table: The partition or table.
+            written: How many rows were written.
+            pacer: The pace of the load, to be kept.
+            stopped: Tells whether the load is to end.
+        """
+        ...
 
 
-def load(session: Session, mapping: TableMapping, wanted: Range = Range(), first_month: date | None = None) -> Load:
-    """Plans an entity if need be and loads what is not loaded yet, of all partitions or of some.
-
-    An interrupted load goes on after its last batch.
+def load(
+    session: Session,
+    mapping: TableMapping,
+    plan: LoadPlan,
+    parts: Sequence[Part],
+    maintenance: Maintenance | None = None,
+) -> Load:
+    """Loads what is not loaded yet of some parts of a plan; an interrupted load goes on after its last batch.
 
     Args:
         session: The run.
-        mapping: The entity's mapping; the target table must be there.
-        wanted: Which partitions; only for a table with periods.
-        first_month: The earliest partition that may be loaded, for a table with periods whose file names no first one.
+        mapping: The entity's mapping.
+        plan: What becomes of its records.
+        parts: What to load; their partitions must be there.
+        maintenance: What to let be done beside it.
 
     Raises:
         DatabaseError: A batch failed; names the records. Batches before it stay.
-        SettingsError: A record is older than the first period.
-        ThresholdError: Too many records are refused; nothing was loaded, or what was is taken back.
+        ThresholdError: Too many records are refused by the server; what was loaded stays for the caller to roll back.
     """
-    correct(session, mapping)
-    plan = make_plan(session, mapping)
-    parts = with_retry(session, lambda: _prepared(session, mapping, wanted, first_month))
-    try:
-        partitions = _Loader(session, mapping, plan).run(parts)
-    except ThresholdError:
-        roll_back_entity(session, mapping, plan.generation)
-        raise
+    partitions = _Loader(session, mapping, plan, maintenance).run(parts)
     return with_retry(session, lambda: _concluded(session, mapping, plan, partitions))
-
-
-class _Part(NamedTuple):
-    """A partition's records in the plan: the positions of those to write (None without any), and how many in all.
-
-    `table` is the partition, or the table where it has none.
-    """
-
-    key: date | None
-    first: int | None
-    last: int | None
-    records: int
-    table: str | None = None
-
-
-def _prepared(session: Session, mapping: TableMapping, wanted: Range, first_month: date | None) -> list[_Part]:
-    """The parts to load, with their partitions made."""
-    table = mapping.spec.name
-    with session.connection(f"load {table}") as conn:
-        failpoint("load: before batches", conn)
-        parts = [
-            _Part(*row)
-            for row in conn.execute(
-                "select partition_key, first_position, last_position, records from migration.parts"
-                " where entity = %s order by partition_key",
-                (table,),
-            ).fetchall()
-        ]
-        earliest = parts[0].key if parts else None
-        spec = session.catalog.table(table)
-        period = spec.period
-        first = first_month if period is None or period.first is None else period.first
-        if first is not None and earliest is not None and earliest < first:
-            oldest = conn.execute(
-                sql.SQL(
-                    "select record_number, base44_id from migration.{} where _partition_key = %s order by _position limit 1"
-                ).format(sql.Identifier(f"{table}_plan")),
-                (earliest,),
-            ).fetchone()
-            number, base44_id = oldest if oldest else ("?", "?")
-            record = f"{mapping.entity} record {number} (id {base44_id})"
-            if period is not None and period.first is not None:
-                was, begun = period_text(period.unit, earliest), period_text(period.unit, period.first)
-                raise SettingsError(
-                    f"{record} is of {was}, before '-- first: {begun}' of {spec.path};"
-                    f" write '-- first: {was}' there to migrate it"
-                )
-            raise SettingsError(
-                f"{record} is of {month_text(earliest)}, before B44_FIRST_MONTH={month_text(first)};"
-                f" set B44_FIRST_MONTH={month_text(earliest)} to migrate it"
-            )
-        parts = [part for part in parts if part.key is None or part.key in wanted]
-        if period is None:
-            return [part._replace(table=table) for part in parts]
-        names = _partitions(conn, table, period.unit, parts)
-        # All are asked for at once: most often none is missing, and each call reads all bounds.
-        if missing := [part.key for part in parts if part.key not in names]:
-            for day in missing:
-                conn.execute("select b44.create_partition(%s, %s, %s)", (table, period.unit, day))
-            names = _partitions(conn, table, period.unit, parts)
-        failpoint("load: partitions made", conn)
-    return [part._replace(table=names.get(part.key)) for part in parts]
-
-
-def _partitions(conn: Connection, table: str, unit: str, parts: Sequence[_Part]) -> dict[date | None, str]:
-    """The partitions, by key, that parts are written into; without those that are not there."""
-    return dict(
-        conn.execute(
-            "select day, c.relname from unnest(%s::date[]) day cross join b44.period(%s, day) p"
-            " join b44.partition_bounds(%s::regclass) b"
-            " on b.first_moment <= p.first_moment and p.next_moment <= b.next_moment"
-            " join pg_class c on c.oid = b.partition",
-            ([part.key for part in parts], unit, table),
-        ).fetchall()
-    )
 
 
 def _concluded(
@@ -229,10 +155,13 @@ class _Batch(NamedTuple):
 class _Loader:
     """Works off the parts of a plan with a few connections, each of which takes the next part."""
 
-    def __init__(self, session: Session, mapping: TableMapping, plan: LoadPlan) -> None:
+    def __init__(
+        self, session: Session, mapping: TableMapping, plan: LoadPlan, maintenance: Maintenance | None
+    ) -> None:
         self._session = session
         self._table = mapping.spec.name
         self._plan = plan
+        self._maintenance = maintenance
         self._load = sql.SQL("select processed, kept, seconds from migration.{}(%s, %s, %s, %s, %s, %s, %s)").format(
             sql.Identifier(f"load_{self._table}")
         )
@@ -242,11 +171,11 @@ class _Loader:
         self._done = 0
         self._blindness = Blindness()
 
-    def run(self, parts: Sequence[_Part]) -> tuple[LoadedPartition, ...]:
+    def run(self, parts: Sequence[Part]) -> tuple[LoadedPartition, ...]:
         if not parts:
             return ()
         # Largest first would balance better, but months in order keep the log readable and differ little.
-        todo: SimpleQueue[_Part] = SimpleQueue()
+        todo: SimpleQueue[Part] = SimpleQueue()
         for part in parts:
             todo.put(part)
         streams = min(self._session.pace.streams, len(parts))
@@ -263,11 +192,11 @@ class _Loader:
                 raise
         return tuple(sorted(loaded, key=lambda part: part.partition_key or date.min))
 
-    def _stream(self, number: int, todo: SimpleQueue[_Part]) -> list[LoadedPartition]:
+    def _stream(self, number: int, todo: SimpleQueue[Part]) -> list[LoadedPartition]:
         """Takes parts until there are none; a fault that may pass costs a connection, and no more."""
         pacer = Pacer(self._session.pace, blindness=self._blindness)
         loaded: list[LoadedPartition] = []
-        part: _Part | None = None
+        part: Part | None = None
         inserted, seconds, attempt = 0, 0.0, 1
         while True:
             try:
@@ -279,7 +208,8 @@ class _Loader:
                         with self._undisturbed(part):
                             while (done := self._batch(conn, part, pacer, attempt)) is not None:
                                 inserted, seconds, attempt = inserted + done[0], seconds + done[1], 1
-                        self._vacuumed(conn, part, inserted, pacer)
+                        if self._maintenance is not None and part.table is not None:
+                            self._maintenance.after(conn, part.table, inserted, pacer, self._stop.is_set)
                         loaded.append(LoadedPartition(part.key, inserted, part.records, seconds))
                         part = None
                     return loaded
@@ -294,32 +224,12 @@ class _Loader:
                 self._session.sleep(backoff(attempt, random.random))
                 attempt += 1
 
-    @contextmanager
-    def _undisturbed(self, part: _Part) -> Generator[None]:
-        """Where an application is in use, nothing else is at work on what is written."""
-        if self._session.throttled and part.table is not None and part.first is not None:
-            with kept_from_autovacuum(self._session, part.table):
-                yield
-        else:
-            yield
+    def _undisturbed(self, part: Part) -> AbstractContextManager[None]:
+        if self._maintenance is None or part.table is None or part.first is None:
+            return nullcontext()
+        return self._maintenance.undisturbed(part.table)
 
-    def _vacuumed(self, conn: Connection, part: _Part, inserted: int, pacer: Pacer) -> None:
-        """Where an application is in use, vacuums what was written at once, by itself and with rests.
-
-        After VACUUM all sessions plan their statements anew, and should have the processors for it.
-        """
-        if not self._session.throttled or part.table is None or not needs_vacuum(conn, part.table, inserted):
-            return
-        read_whole = is_analyzed_whole(conn, part.table)
-        for step in (partial(vacuum, analyze=False, read_whole=read_whole), analyze):
-            pacer.wait(conn, stopped=self._stop.is_set, told=self._session.notice)
-            if self._stop.is_set():
-                return
-            started = time.monotonic()
-            step(conn, part.table)
-            pacer.worked(time.monotonic() - started)
-
-    def _batch(self, conn: Connection, part: _Part, pacer: Pacer, attempt: int) -> tuple[int, float] | None:
+    def _batch(self, conn: Connection, part: Part, pacer: Pacer, attempt: int) -> tuple[int, float] | None:
         """Moves the records after the last committed batch of a partition; None where there are no more.
 
         A batch that holds a record which the server refuses is tried in halves, until that record stands alone.
@@ -382,14 +292,14 @@ class _Loader:
                 self._session.progress(self._table, self._done, self._plan.to_migrate)
             return written, seconds
 
-    def _begin(self, conn: Connection, part: _Part, size: int, *, together: bool = True) -> _Batch | None:
+    def _begin(self, conn: Connection, part: Part, size: int, *, together: bool = True) -> _Batch | None:
         row = conn.execute(
             "select first_position, last_position, batch_number from migration.begin_batch(%s, %s, %s, %s, %s)",
             (self._table, self._plan.generation, part.key, size, together),
         ).fetchone()
         return None if row is None or row[0] is None else _Batch(*row)
 
-    def _refuse(self, conn: Connection, part: _Part, batch: _Batch, error: psycopg.Error) -> None:
+    def _refuse(self, conn: Connection, part: Part, batch: _Batch, error: psycopg.Error) -> None:
         """Puts the one record of a batch into quarantine, since the server has something against it."""
         reason = f"refused:{error.diag.constraint_name or error.diag.column_name or condition_of(error)}"
         self._session.notice(

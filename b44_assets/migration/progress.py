@@ -1,26 +1,17 @@
 """What is still to be done, and what went wrong: the questions that whoever operates the migration asks.
 
-What belongs here: reading the books, and loading around months that fail. What does not: moving a record; see `loading`.
+What belongs here: reading the migration tables. What does not: doing anything about it; see `pipeline`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import date
 
 from psycopg import sql
 
-from b44_assets.catalog import Kind, TableMapping
-from b44_assets.errors import DatabaseError
-from b44_assets.migration.load import Load, LoadedPartition, Range, load
-from b44_assets.migration.plan import has_plans, make_plan
-from b44_assets.schema.apply import ensure_tables
-from b44_assets.schema.partitions import check_bounds
+from b44_assets.migration.plan import has_plans
 from b44_assets.session import Connection, Session, scalar
-
-FAILURES_MEANT_BY_MONTHS = 5
-"""From so many failed months on the fault is taken to be none of theirs, and the rest is not tried."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +81,6 @@ class LoadProgress:
         return partition_key not in waiting if partition_key is not None else not waiting
 
 
-@dataclass(frozen=True)
-class MonthsLoad:
-    """What came of loading a range of months.
-
-    Attributes:
-        load: What was done in all; None where nothing could be.
-        failed: The months that failed, with the reason of each in one line.
-    """
-
-    load: Load | None
-    failed: dict[date, str] = field(default_factory=dict[date, str])
-
-
 def migration_exists(session: Session) -> bool:
     """Whether anything was ever migrated into this database."""
     with session.connection("look at the books") as conn:
@@ -118,22 +96,6 @@ def staged_files(session: Session) -> dict[str, StagedFile]:
             "select entity, source_file, bytes, digest from migration.exports where source_file is not null"
         ).fetchall()
     return {row[0]: StagedFile(*row[1:]) for row in rows}
-
-
-def plan_again(session: Session) -> None:
-    """Judges the staged records of every table anew where their export, or what their mapping reads, has changed since.
-
-    Tables that nothing is staged for are left alone.
-
-    Raises:
-        DatabaseError: A mapping fails in the server.
-        ThresholdError: Too many records of a table are refused.
-    """
-    staged = staged_tables(session)
-    for table, mapping in session.catalog.mappings.items():
-        if table in staged:
-            ensure_tables(session, (table, *mapping.spec.depends))
-            make_plan(session, mapping)
 
 
 def staged_tables(session: Session) -> tuple[str, ...]:
@@ -228,62 +190,8 @@ def failed_parts(session: Session) -> tuple[FailedPart, ...]:
     return tuple(FailedPart(row[0], row[1], row[2], row[3], _first_line(row[4])) for row in rows)
 
 
-def rows_in_defaults(session: Session) -> dict[str, dict[str, int]]:
-    """Rows that have fallen into default partitions, by table and then by month or year; empty ones are left out."""
-    found: dict[str, dict[str, int]] = {}
-    for spec in session.catalog.of(Kind.PARTITION):
-        table = spec.options["on"]
-        if session.catalog.table(table).period is None:
-            continue
-        with session.connection("look at default partitions") as conn:
-            there = scalar(conn, "select to_regclass(%s) is not null", (f"public.{table}",))
-        if there and (rows := check_bounds(session, table).default_rows):
-            found[table] = rows
-    return found
-
-
-def load_months(session: Session, mapping: TableMapping, wanted: Range, first_month: date) -> MonthsLoad:
-    """Loads a range of months around those that fail, so that one bad month keeps no other from being loaded.
-
-    Args:
-        session: The run; its `run_id` tells its failures from those of others.
-        mapping: The mapping of a table by month.
-        wanted: The months.
-        first_month: The earliest month that may be loaded, where the table's file names none.
-
-    Raises:
-        DatabaseError: The fault is not that of a month: the server is gone, the mapping fails, or every month fails.
-        SettingsError: A record is older than the first month.
-        ThresholdError: Too many records are refused; nothing was loaded.
-    """
-    failed: dict[date, str] = {}
-    loads: list[Load] = []
-    todo = [wanted]
-    while todo:
-        part = todo.pop(0)
-        try:
-            loads.append(load(session, mapping, part, first_month))
-        except DatabaseError:
-            new = {
-                month: reason
-                for month, reason in _failed_in(session, mapping.spec.name).items()
-                if month in part and month not in failed
-            }
-            failed |= new
-            if not new or len(failed) >= FAILURES_MEANT_BY_MONTHS:
-                raise
-            todo = [*_around(part, sorted(new)), *todo]
-    if not loads:
-        return MonthsLoad(None, failed)
-    # Each load tells of the plan as a whole; what differs is what it moved.
-    done: dict[date | None, LoadedPartition] = {}
-    for one in loads:
-        done |= {loaded.partition_key: loaded for loaded in one.partitions}
-    partitions = tuple(sorted(done.values(), key=lambda loaded: loaded.partition_key or date.min))
-    return MonthsLoad(replace(loads[-1], partitions=partitions), failed)
-
-
-def _failed_in(session: Session, table: str) -> dict[date, str]:
+def failed_periods(session: Session, table: str) -> dict[date, str]:
+    """The months or years of a table that failed in this run, with the reason of each in one line."""
     with session.connection("look at the books") as conn:
         rows = conn.execute(
             "select partition_key, error_message from migration.migration_log"
@@ -292,19 +200,6 @@ def _failed_in(session: Session, table: str) -> dict[date, str]:
             (table, session.run_id),
         ).fetchall()
     return {month: _first_line(message) for month, message in rows}
-
-
-def _around(part: Range, months: Sequence[date]) -> list[Range]:
-    """What is left of a range without some of its months."""
-    left: list[Range] = []
-    start = part.start
-    for month in months:
-        if start is None or start < month:
-            left.append(Range(start, month))
-        start = date(month.year + month.month // 12, month.month % 12 + 1, 1)
-    if part.end is None or (start is not None and start < part.end):
-        left.append(Range(start, part.end))
-    return left
 
 
 def _first_line(message: str | None) -> str:

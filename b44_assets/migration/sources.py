@@ -77,53 +77,8 @@ def _value(item: Field, staged: dict[str, bool]) -> sql.Composable:
     return values[0] if len(values) == 1 else sql.SQL("coalesce({})").format(sql.SQL(", ").join(values))
 
 
-def mark_versions(conn: Connection, mapping: TableMapping, columns: tuple[str, ...]) -> None:
-    """Notes which of several records of one id are passed over: repeats equal in every field, and older versions.
-
-    The newest `updated_at` wins (contract, section 5); of equally new ones the last in the file.
-    """
-    table = mapping.spec.name
-    conn.execute("delete from migration.versions where entity = %s", (table,))
-    staged = dict.fromkeys(columns, False)
-    # Records without an id can be repeats all the same.
-    key = sql.SQL("migration.id_key(s.id)" if "id" in staged else "''")
-    exported = [name for name in columns if name not in (RECORD_NUMBER, SOURCE_FILE)]
-    conn.execute(
-        sql.SQL(
-            """
-            insert into migration.versions (entity, record_number, repeated)
-            with repeated_ids as (
-              select {key} as key from base44.{table} s group by 1 having count(*) > 1
-            ),
-            members as (
-              select s._record_number, r.key, md5(row({columns})::text) as digest, {newest} as newest
-                from base44.{table} s
-                join repeated_ids r on r.key = {key}
-            ),
-            copies as (
-              select m.*, row_number() over (partition by m.key, m.digest order by m._record_number) as copy from members m
-            ),
-            ages as (
-              select c.*, row_number() over (partition by c.key order by c.newest desc nulls last, c._record_number desc) as age
-                from copies c
-               where c.copy = 1
-            )
-            select {entity}, _record_number, true from copies where copy > 1
-            union all
-            select {entity}, _record_number, false from ages where age > 1 and key <> ''
-            """
-        ).format(
-            table=sql.Identifier(table),
-            key=key,
-            entity=sql.Literal(table),
-            columns=sql.SQL(", ").join(sql.Identifier("s", name) for name in exported),
-            newest=_last_change(mapping, staged),
-        )
-    )
-
-
-def _last_change(mapping: TableMapping, staged: dict[str, bool]) -> sql.Composable:
-    """When a record last changed, as it says itself; null where it does not."""
+def last_change(mapping: TableMapping, staged: dict[str, bool]) -> sql.Composable:
+    """When a record last changed by its own account, as SQL over the staged columns; null where it does not say."""
     fields = {item.name: item for item in mapping.fields}
     times = [
         sql.SQL("migration.as_timestamp({})").format(_value(fields[name], staged))
@@ -214,7 +169,7 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
             exported_at=sql.Literal(exported_at),
             entity=sql.Literal(table),
             shown=sql.SQL(", ").join(shown),
-            last_change=_last_change(mapping, staged),
+            last_change=last_change(mapping, staged),
             read=sql.SQL(", ").join(read),
             record=sql.SQL(" || ").join(record),
             unmapped=sql.SQL(" || ").join(unmapped) if unmapped else sql.SQL("'{}'::jsonb"),

@@ -15,7 +15,7 @@ from b44_assets.exports import ExportFile, survey
 from b44_assets.exports.names import matched
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.misspelt_entities import mapping_hint
-from b44_assets.migration.staging import opened_whole, reading_whole
+from b44_assets.migration.whole_files import opened_whole, reading_whole
 from b44_assets.session import Connection, Session, scalar, with_retry
 
 

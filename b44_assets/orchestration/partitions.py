@@ -8,7 +8,7 @@ import dagster as dg
 
 from b44_assets.catalog import Catalog
 from b44_assets.config.quantities import month_text
-from b44_assets.migration.load import Range
+from b44_assets.migration.parts import Range
 
 KEY_FORMAT = "%Y-%m"
 RANGE_START = "dagster/asset_partition_range_start"

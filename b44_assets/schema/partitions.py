@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from itertools import pairwise
@@ -17,7 +18,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from b44_assets.catalog import Period, Spec
+from b44_assets.catalog import Kind, Period, Spec
 from b44_assets.config.quantities import EARLIEST_MONTH
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.apply import apply
@@ -208,6 +209,42 @@ class GlobalIds:
         )
 
 
+def ensure_partitions(conn: Connection, table: str, unit: str, days: Sequence[date]) -> dict[date, str]:
+    """Makes the partitions of some periods that are not there.
+
+    Args:
+        conn: Autocommit.
+        table: The partitioned table, of schema public.
+        unit: `month` or `year`.
+        days: A day of each period.
+
+    Returns:
+        The partition of each day; the same one for several where it is wider than a period.
+
+    Raises:
+        psycopg.Error: One cannot be made.
+    """
+    names = _partitions_of_days(conn, table, unit, days)
+    # All are asked for at once: most often none is missing, and each call reads all bounds.
+    if missing := [day for day in days if day not in names]:
+        for day in missing:
+            conn.execute("select b44.create_partition(%s, %s, %s)", (table, unit, day))
+        names = _partitions_of_days(conn, table, unit, days)
+    return names
+
+
+def _partitions_of_days(conn: Connection, table: str, unit: str, days: Sequence[date]) -> dict[date, str]:
+    return dict(
+        conn.execute(
+            "select day, c.relname from unnest(%s::date[]) day cross join b44.period(%s, day) p"
+            " join b44.partition_bounds(%s::regclass) b"
+            " on b.first_moment <= p.first_moment and p.next_moment <= b.next_moment"
+            " join pg_class c on c.oid = b.partition",
+            (list(days), unit, table),
+        ).fetchall()
+    )
+
+
 @retrying
 def apply_partitions(session: Session, spec: Spec, *, keep_months: int | None = None) -> PartitionSet:
     """Brings the partitions of a table to what a file says.
@@ -293,6 +330,20 @@ def check_bounds(session: Session, table: str) -> BoundsCheck:
             detaching=detaching,
             unfinished=scalar(conn, "select to_regclass(%s) is not null", (f"public.{table}_drain",)),
         )
+
+
+def rows_in_defaults(session: Session) -> dict[str, dict[str, int]]:
+    """Rows that have fallen into default partitions, by table and then by month or year; empty ones are left out."""
+    found: dict[str, dict[str, int]] = {}
+    for spec in session.catalog.of(Kind.PARTITION):
+        table = spec.options["on"]
+        if session.catalog.table(table).period is None:
+            continue
+        with session.connection("look at default partitions") as conn:
+            there = scalar(conn, "select to_regclass(%s) is not null", (f"public.{table}",))
+        if there and (rows := check_bounds(session, table).default_rows):
+            found[table] = rows
+    return found
 
 
 def _horizon(session: Session, table: str) -> datetime:

@@ -17,8 +17,7 @@ from psycopg import sql
 
 from b44_assets.catalog import Kind, load_catalog
 from b44_assets.config.settings import Settings
-from b44_assets.migration.load import load
-from b44_assets.migration.staging import stage
+from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.orchestration.code_location import definitions_of
 from b44_assets.orchestration.resources import Migration
 from b44_assets.postgres.embedded import EmbeddedServer
@@ -152,8 +151,8 @@ def template(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
         for spec in session.catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
             build(session, spec)
         for mapping in session.catalog.mappings.values():
-            stage(session, mapping, made)
-            load(session, mapping)
+            stage_export(session, mapping, made)
+            load_table(session, mapping)
         shutil.copytree(made, folder)
         return "dagster_template"
 

@@ -19,8 +19,9 @@ from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.config.quantities import Pace
-from b44_assets.migration.load import Load, load
-from b44_assets.migration.staging import StagedExport, stage
+from b44_assets.migration.load import Load
+from b44_assets.migration.pipeline import load_table, stage_export
+from b44_assets.migration.staging import StagedExport
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.schema.apply import apply
@@ -166,11 +167,11 @@ class Target:
 
     def stage(self, table: str, directory: Path | None = None) -> StagedExport:
         """Stages the export of one table from the folder, or from another one."""
-        return stage(self.session, self.session.catalog.mappings[table], directory or self.export)
+        return stage_export(self.session, self.session.catalog.mappings[table], directory or self.export)
 
     def load(self, table: str, **options: Any) -> Load:
         """Plans and loads one table."""
-        return load(self.session, self.session.catalog.mappings[table], **options)
+        return load_table(self.session, self.session.catalog.mappings[table], **options)
 
     def migrate(
         self, records: Mapping[str, Iterable[Record]], *, exported_at: datetime | None = None

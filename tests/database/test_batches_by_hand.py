@@ -9,7 +9,7 @@ import pytest
 from psycopg import errors
 
 from b44_assets.config.quantities import QuarantineLimit
-from b44_assets.migration.progress import plan_again
+from b44_assets.migration.pipeline import plan_again
 from tests.database.conftest import Record, Target, object_id, post, user
 
 USERS = [

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from b44_assets.migration import sources
-from b44_assets.migration.load import Range
+from b44_assets.migration.parts import Range
 from b44_assets.migration.rollback import roll_back_month
 from b44_assets.migration.verification import content_parity, row_parity
 from b44_assets.schema.partitions import apply_partitions, check_bounds

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from b44_assets.errors import DatabaseError, SettingsError
 from b44_assets.failpoints import armed
-from b44_assets.migration.load import Range
+from b44_assets.migration.parts import Range
 from b44_assets.session import Connection, scalar
 from tests.database.conftest import Record, Target, object_id, post, user, uuid_of
 

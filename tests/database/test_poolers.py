@@ -7,8 +7,7 @@ import pytest
 
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.errors import DatabaseError
-from b44_assets.migration.load import load
-from b44_assets.migration.staging import stage
+from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.verification import content_parity
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.locks import advisory_lock, with_lock_retries
@@ -59,8 +58,8 @@ def test_a_migration_through_a_pooler_that_keeps_sessions_apart_is_like_any_othe
         for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
             build(session, spec)
         for mapping in catalog.mappings.values():
-            stage(session, mapping, folder / FIRST)
-            load(session, mapping)
+            stage_export(session, mapping, folder / FIRST)
+            load_table(session, mapping)
             verdict = content_parity(session, mapping)
             assert verdict is not None and verdict.passed
 

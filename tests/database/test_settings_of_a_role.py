@@ -15,8 +15,7 @@ from b44_assets.catalog import Catalog, Kind
 from b44_assets.config.quantities import Pace
 from b44_assets.errors import DatabaseError
 from b44_assets.maintenance.query_plans import query_plans
-from b44_assets.migration.load import load
-from b44_assets.migration.staging import stage
+from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.verification import content_parity, row_parity
 from b44_assets.postgres.connect import connect
 from b44_assets.schema.build import build
@@ -126,8 +125,8 @@ def migrate(url: str, catalog: Catalog, export: Path) -> list[str]:
         for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
             build(run, spec)
         for mapping in catalog.mappings.values():
-            stage(run, mapping, export)
-            load(run, mapping)
+            stage_export(run, mapping, export)
+            load_table(run, mapping)
         for spec in catalog.of(Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW):
             build(run, spec)
         verdicts: list[Any] = [schema_drift(run), violations(run, catalog.checks["slugs_registered"])]

@@ -425,10 +425,10 @@ def test_a_table_whose_ids_are_all_blank_is_refused(guide: Target) -> None:
 
 
 def stage_tables(target: Target) -> list[bool]:
-    from b44_assets.migration.staging import stage
+    from b44_assets.migration.pipeline import stage_export
 
     mappings = target.session.catalog.mappings
-    return [stage(target.session, mappings[table], None).changed for table in ("users", "posts")]
+    return [stage_export(target.session, mappings[table], None).changed for table in ("users", "posts")]
 
 
 def test_tables_of_the_guides_names_are_migrated(guide: Target) -> None:

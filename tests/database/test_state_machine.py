@@ -24,9 +24,8 @@ from hypothesis.stateful import (
 )
 
 from b44_assets.failpoints import armed
-from b44_assets.migration.load import load
+from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.rollback import roll_back_month, roll_back_run
-from b44_assets.migration.staging import stage
 from b44_assets.migration.verification import content_parity, row_parity
 from b44_assets.session import Connection
 from tests.database.conftest import Target, object_id, uuid_of
@@ -377,8 +376,8 @@ class Migrations(RuleBasedStateMachine):
         for entity in ENTITIES:
             mapping = session.catalog.mappings[entity]
             if staging:
-                stage(session, mapping, self.target.export)
-            load(session, mapping)
+                stage_export(session, mapping, self.target.export)
+            load_table(session, mapping)
 
     @initialize(users=_USERS, posts=_POSTS)
     def first_export(self, users: dict[int, Exported], posts: dict[int, Exported]) -> None:

@@ -311,7 +311,7 @@ def test_what_became_of_a_row_shows_without_the_staged_export(
 def test_records_that_wait_for_their_batch_do_not_pass(target_18: Target) -> None:
     from datetime import date
 
-    from b44_assets.migration.load import Range
+    from b44_assets.migration.parts import Range
 
     target_18.migrate({"User": EXPORT["User"]})
     target_18.write(EXPORT)

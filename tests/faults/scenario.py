@@ -19,9 +19,8 @@ from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.config.quantities import Pace
-from b44_assets.migration.load import load
+from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.rollback import roll_back_run
-from b44_assets.migration.staging import stage
 from b44_assets.migration.unmapped_entities import keep_unmapped
 from b44_assets.schema.build import build
 from b44_assets.schema.indexes import apply_indexes
@@ -171,15 +170,15 @@ def session_of(url: str, catalog: Catalog, **pace: Any) -> Session:
 def _migrate(session: Session, export: Path) -> None:
     with replace(session, run_id=RUN.format(export.name)).keeping() as run:
         for mapping in run.catalog.mappings.values():
-            stage(run, mapping, export)
-            load(run, mapping)
+            stage_export(run, mapping, export)
+            load_table(run, mapping)
         keep_unmapped(run, export)
 
 
 def _roll_back(session: Session, folder: Path) -> None:
     with session.keeping() as run:
         for mapping in run.catalog.mappings.values():
-            stage(run, mapping, folder / SECOND)
+            stage_export(run, mapping, folder / SECOND)
         roll_back_run(run, RUN.format(SECOND))
 
 

@@ -12,9 +12,8 @@ import pytest
 
 from b44_assets.errors import B44Error, LockLostError
 from b44_assets.failpoints import armed
-from b44_assets.migration.load import load
+from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.plan import make_plan
-from b44_assets.migration.staging import stage
 from b44_assets.session import Connection, migrating
 from tests.faults.conftest import Stage
 from tests.faults.scenario import FIRST, PHASES, SECOND
@@ -57,12 +56,12 @@ def test_a_run_that_another_export_overtakes_ends_with_one_line(scene: Stage) ->
             if name == "batch: after commit" and not overtaken:
                 overtaken.append(name)
                 other = replace(session, run_id="other")
-                stage(other, mapping, scene.folder / FIRST)
+                stage_export(other, mapping, scene.folder / FIRST)
                 make_plan(other, mapping)
 
-        stage(session, mapping, scene.folder / SECOND)
+        stage_export(session, mapping, scene.folder / SECOND)
         with armed(overtake):
-            (fault,) = at_once(lambda: (load(session, mapping), None)[1])
+            (fault,) = at_once(lambda: (load_table(session, mapping), None)[1])
         assert str(fault) == "users: another run has begun on another export meanwhile; migrate again"
         scene.work(url, SECOND)
         # Conflicts and the numbers of the batches tell of the detour; the app's tables do not.
@@ -77,8 +76,8 @@ def test_two_exports_at_once_are_not_mixed(scene: Stage, tmp_path: Path) -> None
         def work(name: str) -> None:
             run = replace(session, run_id=name)
             for mapping in run.catalog.mappings.values():
-                stage(run, mapping, scene.folder / name)
-                load(run, mapping)
+                stage_export(run, mapping, scene.folder / name)
+                load_table(run, mapping)
 
         at_once(lambda: work(FIRST), lambda: work(SECOND))
         # Whoever came last, the newer one can be migrated afterwards as if it had been alone.

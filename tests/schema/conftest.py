@@ -14,8 +14,7 @@ from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.config.settings import Settings
-from b44_assets.migration.load import load
-from b44_assets.migration.staging import stage
+from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.sample import write_sample
 from b44_assets.schema.build import ON_A_TABLE, build
 from b44_assets.session import Session
@@ -71,8 +70,8 @@ def _make(conn: psycopg.Connection[Any], names: Templates, catalog: Catalog, exp
     for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
         build(session, spec)
     for mapping in catalog.mappings.values():
-        stage(session, mapping, export)
-        load(session, mapping)
+        stage_export(session, mapping, export)
+        load_table(session, mapping)
     conn.execute(copy.format(sql.Identifier("unfinished"), sql.Identifier(names.loaded)))
     session = Session(database_url(names.server_url, "unfinished"), catalog)
     for spec in catalog.of(Kind.PARTITION, *ON_A_TABLE, Kind.VIEW):

@@ -8,9 +8,8 @@ import dagster as dg
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
 from b44_assets.maintenance.size_metrics import repairs_by_rule, staged_fields
 from b44_assets.migration.lineage import origins
-from b44_assets.migration.load import Load, load
-from b44_assets.migration.progress import load_months
-from b44_assets.migration.staging import stage
+from b44_assets.migration.load import Load
+from b44_assets.migration.pipeline import load_months, load_table, stage_export
 from b44_assets.migration.unmapped_entities import keep_unmapped
 from b44_assets.orchestration.common import EXPORT_GROUP, OWNERS, export_key, key_of, spec_of
 from b44_assets.orchestration.metadata import Metadata, counts_table, names_table, of_table
@@ -59,7 +58,7 @@ def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[Any]:
         migration.hold_migration_lock(context, stages=True)
         with migration.installed_session(context) as session:
-            staged = stage(session, mapping, migration.export_dir)
+            staged = stage_export(session, mapping, migration.export_dir)
         if staged.dialect == "absent":
             migration.warn(
                 context,
@@ -119,7 +118,7 @@ def _table(
         migration.hold_migration_lock(context, stages=False)
         with migration.installed_session(context) as session:
             apply(session, spec)
-            done = load(session, mapping)
+            done = load_table(session, mapping)
             facts = _facts(session, mapping, done)
         _log(context, done)
         return dg.MaterializeResult(metadata=facts)

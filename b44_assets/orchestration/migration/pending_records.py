@@ -4,7 +4,8 @@ import dagster as dg
 
 from b44_assets.catalog import Catalog
 from b44_assets.config.quantities import month_text
-from b44_assets.migration.progress import LoadProgress, load_progress, plan_again
+from b44_assets.migration.pipeline import plan_again
+from b44_assets.migration.progress import LoadProgress, load_progress
 from b44_assets.orchestration.common import export_key, key_of
 from b44_assets.orchestration.metadata import Metadata, table
 from b44_assets.orchestration.operations import Operation, in_session

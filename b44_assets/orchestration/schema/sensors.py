@@ -7,11 +7,11 @@ import dagster as dg
 from dagster import RunsFilter
 
 from b44_assets.catalog import Kind
-from b44_assets.migration.progress import rows_in_defaults
 from b44_assets.orchestration.common import key_of
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.run_retention import UNFINISHED
 from b44_assets.orchestration.schema.jobs import MANAGE_PARTITIONS
+from b44_assets.schema.partitions import rows_in_defaults
 
 _LONGEST_TAG = 200
 
