@@ -48,6 +48,7 @@ class Thresholds(BaseModel):
     exclusive_lock: Span = 300.0
     deadlocks: Count = 0
     replication_lag: Span = 60.0
+    replication_bytes: Size = 1024**3
     slot_wal: Size = 5 * 1024**3
     wal_rate: Size = 50 * 1024**2
     """Bytes of WAL a second."""

@@ -61,6 +61,16 @@ def lacking(reading: Reading, absent: str | None = None) -> Verdict:
     return Verdict(True, "; ".join((absent, *reading.notes)))
 
 
+def whole(judge: Judge) -> Judge:
+    """The same judge, for whom nothing is well where a part could not be seen."""
+
+    def judged(reading: Reading, settings: Settings) -> Verdict:
+        verdict = judge(reading, settings)
+        return not_measured("; ".join(reading.unseen)) if verdict.passed and reading.unseen else verdict
+
+    return judged
+
+
 def limit_of(settings: Settings, threshold: str) -> Number | None:
     """A threshold by its name; None where there is no limit."""
     assert threshold in Thresholds.model_fields, threshold

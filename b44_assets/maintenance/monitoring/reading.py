@@ -95,7 +95,12 @@ class Monitor:
         return measurement.look(self.server, seen, self.settings) if measurement.look else seen
 
     def _there(self, table: str) -> bool:
-        row = self.conn.execute("select to_regclass(%s) is not null", (table,)).fetchone()
+        # Not to_regclass, which is refused where the schema is closed to the role.
+        row = self.conn.execute(
+            "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+            " where n.nspname || '.' || c.relname = %s)",
+            (table,),
+        ).fetchone()
         return row is not None and row[0]
 
     def _read(self, name: str) -> tuple[Row, ...] | dict[str, Number]:
@@ -154,7 +159,8 @@ def increase(numbers: Mapping[str, Number], before: Earlier | None) -> dict[str,
 def _why(server: Server, error: psycopg.Error) -> str:
     said = error.diag.message_primary or str(error)
     if isinstance(error, errors.InsufficientPrivilege):
-        return f"role {server.role} may not see it ({said}): GRANT pg_monitor TO {server.role}, or let another role measure"
+        missing = "pg_monitor" if not server.monitors else "what is missing"
+        return f"role {server.role} may not see it ({said}): GRANT {missing} to {server.role}"
     if isinstance(error, errors.LockNotAvailable):
         return "others keep it locked; it is measured the next time"
     return f"the server took more than {STATEMENT_TIMEOUT_MS // 1000} s to answer"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from b44_assets.maintenance.monitoring import activity, storage
+from b44_assets.maintenance.monitoring import activity, server, storage
 from b44_assets.maintenance.monitoring.model import Measurement
 
 MEASUREMENTS: tuple[Measurement, ...] = (
@@ -10,5 +10,18 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     activity.TRANSACTIONS,
     activity.CACHE,
     activity.LOCKS,
+    server.SLOW_STATEMENTS,
+    server.REPLICATION,
+    server.WAL,
+    server.CHECKPOINTS,
+    server.TEMP_FILES,
+    server.WRAPAROUND,
+    server.SERVER_VERSION,
+    server.MACHINE,
     storage.TABLE_SIZES,
+    storage.DISK,
+    storage.DEAD_ROWS,
+    storage.TABLE_BLOAT,
+    storage.DEFAULT_PARTITIONS,
+    storage.QUARANTINE,
 )
