@@ -94,4 +94,4 @@ def _round(interval: Interval) -> Round:
     )
 
 
-OPERATIONS: tuple[AnyOperation, ...] = (_round(Interval.ROUND),)
+OPERATIONS: tuple[AnyOperation, ...] = (_round(Interval.ROUND), _round(Interval.DAILY))

@@ -219,6 +219,7 @@ SCHEDULES = {
     "statistics_schedule": ("statistics", "30 3 * * *"),
     "maintenance_schedule": ("maintenance", "0 4 * * 0"),
     "monitoring_schedule": ("monitoring", "*/15 * * * *"),
+    "monitoring_daily_schedule": ("monitoring_daily", "15 5 * * *"),
     "forget_old_runs_schedule": ("forget_old_runs", "0 5 * * 0"),
     "logical_backup_schedule": ("logical_backup", "0 1 * * *"),
     "base_backup_schedule": ("base_backup", "30 1 * * 0"),
@@ -269,7 +270,7 @@ def test_what_schedules_refresh_has_a_policy_of_freshness_longer_than_their_inte
 
 def test_jobs_schedules_and_sensors_say_what_they_are_for(definitions: dg.Definitions) -> None:
     everything = [*(definitions.jobs or ()), *(definitions.schedules or ()), *(definitions.sensors or ())]
-    assert len(everything) == 36
+    assert len(everything) == 38
     assert [one.name for one in everything if not getattr(one, "description", None)] == []  # type: ignore[union-attr]
 
 

@@ -21,6 +21,7 @@ JOBS = (
     "statistics",
     "maintenance",
     "monitoring",
+    "monitoring_daily",
     "verify",
     "logical_backup",
     "review_backups",
