@@ -16,7 +16,7 @@ tables as materialized (
 )
 select case when t.nspname = 'public' then t.relname::text else t.nspname || '.' || t.relname end as "table",
        p.table_len::float8 as bytes, (p.dead_tuple_len + p.approx_free_space)::float8 as free_bytes,
-       ((p.dead_tuple_len + p.approx_free_space) / nullif(p.table_len, 0))::float8 as bloat_ratio
+       (p.dead_tuple_len + p.approx_free_space)::float8 / nullif(p.table_len, 0) as bloat_ratio
   from tables t
   cross join lateral {extension}.pgstattuple_approx(t.oid::regclass) p
  order by 4 desc nulls last, 1
