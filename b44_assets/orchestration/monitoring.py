@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 import dagster as dg
 
+from b44_assets.backup import figures
 from b44_assets.config.settings import Settings
 from b44_assets.maintenance import monitoring
-from b44_assets.maintenance.monitoring import Earlier, Interval, Reading
+from b44_assets.maintenance.monitoring import Check, Earlier, Interval, Reading
+from b44_assets.orchestration import backup
 from b44_assets.orchestration.common import Answer
 from b44_assets.orchestration.metadata import Metadata, named_lists, table
 from b44_assets.orchestration.operations import (
@@ -20,6 +22,7 @@ from b44_assets.orchestration.operations import (
     ScheduledJob,
     all_tables,
     numbers_before,
+    with_backup_context,
 )
 from b44_assets.orchestration.resources import Migration
 
@@ -36,6 +39,13 @@ _DAILY = ScheduledJob(
     cron="15 5 * * *",
     schedule="Every morning: bloat, settings.",
     overdue_after=timedelta(hours=26),
+)
+_BACKUPS = ScheduledJob(
+    "monitoring_backups",
+    "Asks whether the newest good backup is new enough, also where there is none.",
+    cron="20 * * * *",
+    schedule="Every hour: the age of the backups.",
+    overdue_after=timedelta(hours=2),
 )
 _JOBS = {Interval.ROUND: _ROUND, Interval.DAILY: _DAILY}
 
@@ -60,6 +70,17 @@ def _cell(name: str, value: str | float | None) -> str | int:
     return f"{value:.3f}" if isinstance(value, float) else value
 
 
+def _judging(checks: Sequence[Check]) -> Callable[[Reading, Settings], Mapping[str, Answer]]:
+    def judge(reading: Reading, settings: Settings) -> Mapping[str, Answer]:
+        verdicts = {check.name: (check, check.judge(reading, settings)) for check in checks}
+        return {
+            name: Answer(verdict.passed, verdict.text, {}, check.warns or not verdict.measured)
+            for name, (check, verdict) in verdicts.items()
+        }
+
+    return judge
+
+
 def _measurement(one: monitoring.Measurement) -> Measurement[Reading]:
     key = dg.AssetKey(["monitoring", one.name])
 
@@ -67,13 +88,6 @@ def _measurement(one: monitoring.Measurement) -> Measurement[Reading]:
         before = numbers_before(context, key)
         with migration.session(context) as session, monitoring.monitoring(session, migration.settings) as monitor:
             return monitor.take(one, None if before is None else Earlier(before.at, before.numbers))
-
-    def judge(reading: Reading, settings: Settings) -> Mapping[str, Answer]:
-        verdicts = {check.name: (check, check.judge(reading, settings)) for check in one.checks}
-        return {
-            name: Answer(verdict.passed, verdict.text, {}, check.warns or not verdict.measured)
-            for name, (check, verdict) in verdicts.items()
-        }
 
     return Measurement(
         key,
@@ -83,7 +97,7 @@ def _measurement(one: monitoring.Measurement) -> Measurement[Reading]:
         upstream=all_tables,
         job=_JOBS[one.interval],
         checks={check.name: check.meaning for check in one.checks},
-        judge=judge if one.checks else None,
+        judge=_judging(one.checks),
     )
 
 
@@ -94,4 +108,15 @@ def _round(interval: Interval) -> Round:
     )
 
 
-OPERATIONS: tuple[AnyOperation, ...] = (_round(Interval.ROUND), _round(Interval.DAILY))
+BACKUPS = Measurement(
+    dg.AssetKey(["monitoring", figures.NAME]),
+    "How old the newest good backup is, what the store holds, and what the last rehearsal of a recovery has found (RPO, RTO).",
+    with_backup_context(lambda _, backup_context: figures.read_backups(backup_context)),
+    lambda reading, _: metadata_of(reading),
+    upstream=lambda _: [operation.key for operation in backup.OPERATIONS],
+    job=_BACKUPS,
+    checks={check.name: check.meaning for check in figures.CHECKS},
+    judge=_judging(figures.CHECKS),
+)
+
+OPERATIONS: tuple[AnyOperation, ...] = (_round(Interval.ROUND), _round(Interval.DAILY), BACKUPS)

@@ -55,9 +55,15 @@ def _compared(
 
 
 def lacking(reading: Reading, absent: str | None = None) -> Verdict:
-    """The verdict where there is no figure: not measured, or, where nothing was unseen, what `absent` says."""
-    if reading.unseen or absent is None:
-        return not_measured("; ".join(reading.unseen) or "there is no earlier measurement to compare with yet")
+    """The verdict where there is no figure: not measured where something was unseen, else what `absent` says.
+
+    A figure that compares with an earlier measurement is not there at first, nor where counters have begun anew; nothing is
+    wrong then, and nothing is known to be well.
+    """
+    if reading.unseen:
+        return not_measured("; ".join(reading.unseen))
+    if absent is None:
+        return Verdict(True, "told from the next measurement on: there is none yet to compare with", measured=False)
     return Verdict(True, "; ".join((absent, *reading.notes)))
 
 

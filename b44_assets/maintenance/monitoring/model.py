@@ -114,7 +114,7 @@ class Verdict:
     Attributes:
         passed: Whether all is well.
         text: In one line what was found and, where it is not well, what to do.
-        measured: False where it could not be seen; it has not passed then, and nothing is known to be wrong.
+        measured: False where it could not be seen, or there is nothing yet to compare with; nothing is known to be wrong then.
     """
 
     passed: bool

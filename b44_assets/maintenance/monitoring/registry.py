@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from b44_assets.maintenance.monitoring import activity, server, storage
+from b44_assets.maintenance.monitoring import activity, server, settings_advice, storage
 from b44_assets.maintenance.monitoring.model import Measurement
 
 MEASUREMENTS: tuple[Measurement, ...] = (
@@ -24,4 +24,5 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     storage.TABLE_BLOAT,
     storage.DEFAULT_PARTITIONS,
     storage.QUARANTINE,
+    settings_advice.SETTINGS_ADVICE,
 )

@@ -89,6 +89,9 @@ def configuration(memory: int, shared_memory: int, processors: int, socket_dir: 
         ("log_truncate_on_rotation", "on", "the file of a week ago is begun anew"),
         ("log_line_prefix", "'%m [%p] %a@%d '", "who: application and database"),
         ("log_lock_waits", "on", "monitoring counts them"),
+        ("log_min_duration_statement", "1s", "slow statements; what they do is known by their text"),
+        ("log_parameter_max_length", "0", "their values may be personal"),
+        ("track_io_timing", "on", "what waits for the disk is told apart"),
         ("log_min_error_statement", "panic", "the text of a failed statement may hold a password or exported data"),
     ]
     return (
