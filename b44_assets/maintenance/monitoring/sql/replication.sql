@@ -13,7 +13,7 @@ select here.standby as is_standby,
        (select max(pg_wal_lsn_diff(here.lsn, replay_lsn))::float8 from pg_stat_replication where state = 'streaming')
          as largest_lag_bytes,
        case when here.standby and pg_last_wal_receive_lsn() is distinct from pg_last_wal_replay_lsn()
-            then extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())::float8
+            then extract(epoch from clock_timestamp() - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time()))::float8
             when here.standby then 0 end as own_lag_seconds,
        (select count(*) from slots) as slots,
        (select count(*) from slots where not active) as slots_without_reader,
