@@ -10,7 +10,7 @@ from functools import partial
 
 import click
 
-from b44_assets.cli import backups, database, dev, finish, migration, status
+from b44_assets.cli import backups, database, dev, finish, metrics, migration, status
 from b44_assets.cli.group import Group
 from b44_assets.cli.output import show_progress
 from b44_assets.sample.command import sample_command
@@ -35,6 +35,7 @@ for _command in (
     status.verify,
     status.report,
     status.doctor,
+    metrics.metrics,
     backups.backup,
     backups.backups,
     backups.restore,

@@ -1,0 +1,129 @@
+"""The figures as Prometheus reads them: on standard output, in a file, at an endpoint."""
+
+from __future__ import annotations
+
+import socket
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from prometheus_client.parser import text_string_to_metric_families
+
+from b44_assets.cli import main
+from b44_assets.errors import SettingsError
+from b44_assets.maintenance.monitoring import MEASUREMENTS, monitoring
+from b44_assets.maintenance.monitoring.prometheus import Exporter, serve, text_of, write_textfile
+from tests.monitoring.conftest import Watched, settings_with
+
+
+def exporter_of(watched: Watched, thresholds: str = "", role: str | None = None) -> Exporter:
+    settings = settings_with(thresholds)
+    return Exporter(lambda: monitoring(watched.session(role), settings), settings)
+
+
+def samples(text: bytes) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """The values by name and labels."""
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+def test_every_figure_and_every_check_is_given_and_no_series_twice(watched: Watched) -> None:
+    text = text_of(exporter_of(watched))
+    found = samples(text)
+    assert found["b44_up"] == {(): 1}
+    expected = {figure.name for one in MEASUREMENTS for figure in watched.read(one).figures()}
+    # Rates come from earlier measurements, which Prometheus has itself.
+    assert expected - found.keys() == set()
+    checks = {(labels["measurement"], labels["check"]) for labels in map(dict, found["b44_check_passed"])}
+    assert checks <= {(one.name, check.name) for one in MEASUREMENTS for check in one.checks}
+    assert ("connections", "connections_left") in checks
+    lines = [line.rsplit(" ", 1)[0] for line in text.decode().splitlines() if not line.startswith("#")]
+    assert len(lines) == len(set(lines))
+
+
+def test_a_check_that_fails_is_a_zero_and_one_that_is_not_measured_is_none(watched: Watched) -> None:
+    failing = samples(text_of(exporter_of(watched, "connections=0%")))["b44_check_passed"]
+    key = (("check", "connections_left"), ("measurement", "connections"))
+    assert failing[key] == 0
+    hidden = samples(text_of(exporter_of(watched, role=watched.nobody)))
+    assert (("check", "no_long_transaction"), ("measurement", "connections")) not in hidden["b44_check_passed"]
+    assert hidden["b44_unseen"][(("measurement", "connections"),)] > 0
+
+
+def test_what_was_just_measured_is_given_once_more(watched: Watched) -> None:
+    opened = 0
+    settings = settings_with()
+
+    def connect() -> Any:
+        nonlocal opened
+        opened += 1
+        return monitoring(watched.session(), settings)
+
+    exporter = Exporter(connect, settings)
+    first, second = samples(text_of(exporter)), samples(text_of(exporter))
+    for one in (first, second):
+        del one["b44_measuring_seconds"]
+    assert (opened, first) == (1, second)
+
+
+def test_a_server_that_is_gone_is_down_and_its_old_figures_are_not_given(watched: Watched, tmp_path: Path) -> None:
+    session, settings = watched.session(), settings_with()
+    there = True
+    exporter = Exporter(
+        lambda: monitoring(session if there else replace(session, url="postgresql://nobody@127.0.0.1:1/x"), settings),
+        settings,
+        [replace(one) for one in MEASUREMENTS],
+    )
+    file = tmp_path / "b44.prom"
+    write_textfile(exporter, file)
+    assert samples(file.read_bytes())["b44_up"] == {(): 1} and exporter.fault is None
+    there = False
+    exporter.forget()
+    write_textfile(exporter, file)
+    found = samples(file.read_bytes())
+    assert (found["b44_up"], found.keys() & {"b44_connections_used"}) == ({(): 0}, set())
+    assert exporter.fault is not None
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in tmp_path.iterdir()] == ["b44.prom"]
+
+
+def test_a_file_that_cannot_be_written_is_named(watched: Watched, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="nowhere"):
+        write_textfile(exporter_of(watched), tmp_path / "nowhere" / "b44.prom")
+
+
+def test_the_endpoint_serves_the_figures_and_ends(watched: Watched) -> None:
+    port, end = serve(exporter_of(watched), "127.0.0.1", 0)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            found = samples(answer.read())
+    finally:
+        end()
+    assert found["b44_up"] == {(): 1}
+    with socket.socket() as again:
+        assert again.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_taken_port_and_a_wrong_address_are_one_line(watched: Watched) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=rf"127\.0\.0\.1:{port} cannot be listened on"):
+            serve(exporter_of(watched), "127.0.0.1", port)
+    for wrong in ("host", ":0", "1:70000"):
+        result = CliRunner().invoke(main, ["metrics", "--listen", wrong])
+        assert (result.exit_code, result.stdout) == (2, ""), wrong
+
+
+def test_the_command_prints_the_figures(watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["metrics", "--database-url", watched.session().url])
+    assert result.exit_code == 0, result.output
+    assert samples(result.stdout_bytes)["b44_up"] == {(): 1}
