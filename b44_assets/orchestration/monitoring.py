@@ -52,7 +52,7 @@ _JOBS = {Interval.ROUND: _ROUND, Interval.DAILY: _DAILY}
 
 def metadata_of(reading: Reading) -> Metadata:
     """Numbers of the whole as they are, those of single objects as a table a part, and what could not be seen."""
-    facts: Metadata = {name: round(value, 6) for name, value in reading.numbers.items()}
+    facts: Metadata = {name: round(value, 6) for name, value in {**reading.plotted, **reading.numbers}.items()}
     for part, rows in reading.rows.items():
         if not rows:
             continue

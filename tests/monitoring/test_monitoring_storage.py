@@ -28,10 +28,10 @@ def test_tables_are_summed_up_over_their_partitions_and_the_growth_is_told(watch
     before = watched.read("table_sizes")
     watched.execute("insert into visits select g, '2025-05-05' from generate_series(1, 20000) g")
     reading = watched.read("table_sizes", before, ago=86400)
-    [row] = [row for row in reading.rows["table_sizes"] if row.labels["table"] == "visits"]
+    [row] = [row for row in reading.rows["tables"] if row.labels["table"] == "visits"]
     [(table, index)] = watched.execute("select pg_table_size('visits_2025'), pg_indexes_size('visits_2025')")
     assert (row.numbers["table_bytes"], row.numbers["index_bytes"], row.numbers["partitions"]) == (table, index, 1)
-    assert reading.numbers["visits_bytes"] == table + index
+    assert reading.plotted["visits_bytes"] == table + index
     assert reading.numbers["growth_bytes"] > 500_000
     assert reading.numbers["database_bytes_per_day"] == pytest.approx(reading.numbers["growth_bytes"], rel=0.01)
     assert watched.verdict("grows_as_expected", reading).passed
@@ -40,7 +40,7 @@ def test_tables_are_summed_up_over_their_partitions_and_the_growth_is_told(watch
         conn.execute("lock table visits in access exclusive mode")
         locked = watched.read("table_sizes")
     assert locked.unseen == ()
-    assert "visits" in {row.labels["table"] for row in locked.rows["table_sizes"]}
+    assert "visits" in {row.labels["table"] for row in locked.rows["tables"]}
     watched.execute("drop table visits")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 import urllib.request
 from dataclasses import replace
@@ -17,6 +19,8 @@ from b44_assets.errors import SettingsError
 from b44_assets.maintenance.monitoring import MEASUREMENTS, monitoring
 from b44_assets.maintenance.monitoring.prometheus import Exporter, serve, text_of, write_textfile
 from tests.monitoring.conftest import Watched, settings_with
+
+DASHBOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana" / "b44.json"
 
 
 def exporter_of(watched: Watched, thresholds: str = "", role: str | None = None) -> Exporter:
@@ -43,6 +47,10 @@ def test_every_figure_and_every_check_is_given_and_no_series_twice(watched: Watc
     checks = {(labels["measurement"], labels["check"]) for labels in map(dict, found["b44_check_passed"])}
     assert checks <= {(one.name, check.name) for one in MEASUREMENTS for check in one.checks}
     assert ("connections", "connections_left") in checks
+    # A table's name is a label, not part of a name.
+    assert not [name for name in found if "items" in name]
+    with_labels = {name: {tuple(dict(labels)) for labels in values} for name, values in found.items()}
+    assert {name: kinds for name, kinds in with_labels.items() if len(kinds) > 1} == {}
     lines = [line.rsplit(" ", 1)[0] for line in text.decode().splitlines() if not line.startswith("#")]
     assert len(lines) == len(set(lines))
 
@@ -127,3 +135,24 @@ def test_the_command_prints_the_figures(watched: Watched, tmp_path: Path, monkey
     result = CliRunner().invoke(main, ["metrics", "--database-url", watched.session().url])
     assert result.exit_code == 0, result.output
     assert samples(result.stdout_bytes)["b44_up"] == {(): 1}
+
+
+def test_the_dashboard_asks_for_figures_that_there_are(watched: Watched) -> None:
+    there = {"b44_up", "b44_measuring_seconds", "b44_check_passed", "b44_unseen"}
+    watched.execute("create schema if not exists migration")
+    watched.execute("create table if not exists migration.quarantine (entity text, replayed_at timestamptz)")
+    watched.execute(f"grant usage on schema migration to {watched.watcher}")
+    watched.execute(f"grant select on migration.quarantine to {watched.watcher}")
+    with monitoring(watched.session(), settings_with()) as monitor:
+        for one in MEASUREMENTS:
+            there |= {figure.name for figure in watched.read(one).figures()}
+            # Of what this server has none of, such as standbys.
+            there |= {f"b44_each_{part}_{name}" for part in one.files for name in monitor.columns(part)}
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    asked = {name for query in queries for name in re.findall(r"\bb44_[a-z0-9_]+", query)}
+    assert len(asked) > 30
+    # What is told only where the server's files, or its extensions, are seen, is seen by the other server of this test.
+    assert sorted(asked - there) == []
+    positions = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
+    assert len(set(positions)) == len(positions)

@@ -86,6 +86,7 @@ class Reading:
         increases: By how much each counter has grown since the measurement before; none where there was none, or where
             counters have begun anew meanwhile.
         seconds: Since the measurement before; None where there was none.
+        plotted: Numbers of single objects, which stand in `rows`, as numbers of their own.
     """
 
     measurement: str
@@ -96,6 +97,7 @@ class Reading:
     notes: tuple[str, ...] = ()
     increases: Mapping[str, Number] = field(default_factory=dict[str, Number])
     seconds: float | None = None
+    plotted: Mapping[str, Number] = field(default_factory=dict[str, Number])
 
     def figures(self) -> Iterator[Figure]:
         """All of its numbers, with their stable names."""
@@ -104,7 +106,7 @@ class Reading:
         for part, rows in self.rows.items():
             for row in rows:
                 for name, value in row.numbers.items():
-                    yield Figure(f"b44_{part}_{name}", value, row.labels)
+                    yield Figure(f"b44_each_{part}_{name}", value, row.labels)
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ class Measurement:
         checks: What is judged.
         look: Sees what is no matter of SQL, in addition; given the settings and what the server says of itself.
         derive: Further numbers.
+        plots: Numbers of single objects as numbers of their own, since nothing else is plotted; outside they have labels.
         interval: How often.
         needs_table: A table without which there is nothing to measure, which is no fault.
     """
@@ -177,6 +180,7 @@ class Measurement:
     checks: Sequence[Check] = ()
     look: Callable[[Server, Seen, Settings], Seen] | None = None
     derive: Derive | None = None
+    plots: Callable[[Seen], Mapping[str, Number]] | None = None
     interval: Interval = Interval.ROUND
     needs_table: str | None = None
 

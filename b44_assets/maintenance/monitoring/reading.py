@@ -72,7 +72,15 @@ class Monitor:
             seen.notes,
             increases,
             seconds,
+            measurement.plots(seen) if measurement.plots else {},
         )
+
+    def columns(self, part: str) -> tuple[str, ...]:
+        """The figures and labels that a file of `sql/` gives on this server, whether or not there is an object to give them of."""
+        statement = sql.SQL("select * from ({}) nothing limit 0").format(
+            sql.SQL(cast(LiteralString, _statement(part, self.server).decode()))
+        )
+        return tuple(column.name for column in self.conn.execute(statement).description or ())
 
     def _see(self, measurement: Measurement) -> Seen:
         table = measurement.needs_table

@@ -58,14 +58,11 @@ def averaged(name: str, value: Number, before: Earlier | None, seconds: float | 
 
 
 def _sums(seen: Seen, before: Earlier | None, _: Mapping[str, Number], seconds: float | None) -> Mapping[str, Number]:
-    rows = seen.rows.get("table_sizes", ())
+    rows = seen.rows.get("tables", ())
     numbers: dict[str, Number] = {
         "tables_bytes": sum(row.numbers["table_bytes"] for row in rows),
         "index_bytes": sum(row.numbers["index_bytes"] for row in rows),
     }
-    for row in rows:
-        numbers[f"{row.labels['table']}_bytes"] = row.numbers["table_bytes"] + row.numbers["index_bytes"]
-        numbers[f"{row.labels['table']}_rows"] = row.numbers["rows"]
     database = seen.numbers.get("database_bytes")
     if database is not None and before is not None and "database_bytes" in before.numbers:
         numbers["growth_bytes"] = database - before.numbers["database_bytes"]
@@ -73,10 +70,18 @@ def _sums(seen: Seen, before: Earlier | None, _: Mapping[str, Number], seconds: 
     return numbers
 
 
+def _each_table(seen: Seen) -> Mapping[str, Number]:
+    numbers: dict[str, Number] = {}
+    for row in seen.rows.get("tables", ()):
+        numbers[f"{row.labels['table']}_bytes"] = row.numbers["table_bytes"] + row.numbers["index_bytes"]
+        numbers[f"{row.labels['table']}_rows"] = row.numbers["rows"]
+    return numbers
+
+
 TABLE_SIZES = Measurement(
     "table_sizes",
     "Size of the database and of every table with its indexes, and how fast it grows.",
-    ("database_size", "table_sizes"),
+    ("database_size", "tables"),
     (
         Check(
             "grows_as_expected",
@@ -93,6 +98,7 @@ TABLE_SIZES = Measurement(
         ),
     ),
     derive=_sums,
+    plots=_each_table,
 )
 
 
