@@ -87,7 +87,7 @@ class Exporter(Collector):
 def metrics_of(
     readings: Iterable[Reading], measurements: Mapping[str, Measurement], settings: Settings
 ) -> Iterator[Metric]:
-    """Figures as metrics: `b44_connections_used`, those of single objects as `b44_each_tables_rows` with labels; counters end in `_total`.
+    """Figures as metrics: `b44_connections_used`, `b44_each_tables_rows` with labels; counters end in `_total`.
 
     Args:
         readings: What was measured.
