@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.encryption import Key
 from b44_assets.backup.model import Backup, BackupKind
-from b44_assets.backup.restoring import restore_logical, restore_physical
+from b44_assets.backup.recovery import restore_physical
+from b44_assets.backup.restoring import restore_logical
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import take
 from b44_assets.backup.verification import verify

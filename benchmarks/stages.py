@@ -27,10 +27,11 @@ from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.config.quantities import DEFAULT_BATCH_SIZE, DEFAULT_STREAMS, Pace
 from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error
+from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.plan import make_plan
 from b44_assets.migration.staging import StagedExport
-from b44_assets.migration.verification import content_parity, row_parity
+from b44_assets.migration.verification import row_parity
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.schema.apply import apply
 from b44_assets.session import Session

@@ -11,7 +11,8 @@ from typing import Any
 from psycopg import sql
 
 from b44_assets.backup.catalogue import Catalogue
-from b44_assets.backup.restoring import LATEST, Tell, choose, recovering
+from b44_assets.backup.recovery import LATEST, choose, recovering
+from b44_assets.backup.restoring import Tell
 from b44_assets.backup.scratch import scratch
 from b44_assets.backup.state import tables
 from b44_assets.errors import BadBackupError

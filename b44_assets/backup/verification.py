@@ -14,7 +14,8 @@ from psycopg import sql
 from b44_assets.backup.access import access_of, database_grants
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.model import Backup, Verification
-from b44_assets.backup.restoring import RecoveryTarget, Tell, load, recovering, schemas_of, tables_only
+from b44_assets.backup.recovery import RecoveryTarget, recovering
+from b44_assets.backup.restoring import Tell, load, schemas_of, tables_only
 from b44_assets.backup.scratch import Scratch, scratch, serving
 from b44_assets.backup.state import capture, configure_session, differences, snapshot
 from b44_assets.backup.taking import DUMP, ROLES

@@ -19,7 +19,7 @@ from b44_assets.wording import plural
 
 if TYPE_CHECKING:
     from b44_assets.backup.model import Backup
-    from b44_assets.backup.restoring import RecoveryTarget
+    from b44_assets.backup.recovery import RecoveryTarget
     from b44_assets.backup.service import BackupContext
 
 _EXAMPLE_SPOOL = Path("/var/lib/b44/wal")
@@ -186,7 +186,8 @@ def restore(
     has the roles. A recovery from base, incremental and WAL goes into a
     new folder, which is a B44_HOME then: up to the end of the WAL, or to the point that is named.
     """
-    from b44_assets.backup.restoring import restore_logical, restore_physical
+    from b44_assets.backup.recovery import restore_physical
+    from b44_assets.backup.restoring import restore_logical
 
     target = _target(to_time, to_lsn, to_point)
     backup_context = _backup_context()
@@ -260,7 +261,7 @@ def archiving(switch: str | None, database_url: str | None) -> None:
 
 
 def _target(to_time: str | None, to_lsn: str | None, to_point: str | None) -> RecoveryTarget | None:
-    from b44_assets.backup.restoring import RecoveryTarget
+    from b44_assets.backup.recovery import RecoveryTarget
 
     given = [text for text in (to_time, to_lsn, to_point) if text is not None]
     if len(given) > 1:

@@ -75,7 +75,7 @@ def run_job(
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 
-    from b44_assets.migration.verification import accounts
+    from b44_assets.migration.accounts import accounts
     from b44_assets.orchestration.alerts.delivery import AlertError
     from b44_assets.orchestration.alerts.failing_checks import tell_of_checks
     from b44_assets.orchestration.code_location import check_specs, definitions_of

@@ -17,7 +17,7 @@ from rich.table import Column, Table
 if TYPE_CHECKING:
     from b44_assets.cli.outcome import Outcome
     from b44_assets.config.settings import Settings
-    from b44_assets.migration.verification import EntityAccount
+    from b44_assets.migration.accounts import EntityAccount
     from b44_assets.session import Session
 
 new_console = functools.partial(Console, highlight=False)

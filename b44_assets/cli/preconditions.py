@@ -61,7 +61,7 @@ def require_migration(session: Session, command: str) -> None:
         FinishedError: The migration is over.
         NothingMigratedError: It has not begun.
     """
-    from b44_assets.migration.verification import accounts
+    from b44_assets.migration.accounts import accounts
 
     refuse_if_finished(session, command)
 

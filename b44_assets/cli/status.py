@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def status(database_url: str | None, as_json: bool) -> None:
     """Show how far the migration is, and what became of every record."""
     settings = settings_with(database_url=database_url)
+    from b44_assets.migration.accounts import accounts, progress_of, recent_runs
     from b44_assets.migration.finish import migration_state
-    from b44_assets.migration.verification import accounts, progress_of, recent_runs
 
     session = session_of(settings)
     state = migration_state(session)
@@ -70,8 +70,8 @@ def status(database_url: str | None, as_json: bool) -> None:
 def verify(database_url: str | None, as_json: bool) -> None:
     """Run every check on what is in the database now."""
     settings = settings_with(database_url=database_url)
+    from b44_assets.migration.accounts import accounts
     from b44_assets.migration.finish import migration_state
-    from b44_assets.migration.verification import accounts
 
     session = session_of(settings)
     state = migration_state(session)

@@ -14,8 +14,8 @@ from psycopg import sql
 
 from b44_assets.errors import NotFinishedError
 from b44_assets.failpoints import failpoint
+from b44_assets.migration.accounts import accounts
 from b44_assets.migration.sources import no_seed
-from b44_assets.migration.verification import accounts
 from b44_assets.schema.online_ddl import change
 from b44_assets.schema.runtime import install_state
 from b44_assets.session import Connection, Session, scalar

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment
 from psycopg.rows import dict_row
 
-from b44_assets.migration.verification import EntityAccount, accounts
+from b44_assets.migration.accounts import EntityAccount, accounts
 from b44_assets.session import Connection, Session, scalar
 
 _LISTED = 200

@@ -17,6 +17,7 @@ from pathlib import Path
 _PRELOADED = [
     "b44_assets.cli",
     "b44_assets.definitions",
+    "b44_assets.migration.accounts",
     "b44_assets.migration.verification",
     "b44_assets.migration.report",
     "b44_assets.exports",

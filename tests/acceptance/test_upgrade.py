@@ -13,8 +13,8 @@ import pytest
 from b44_assets.catalog import Kind, load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import DatabaseError
+from b44_assets.migration.accounts import accounts
 from b44_assets.migration.progress import failed_parts, load_progress
-from b44_assets.migration.verification import accounts
 from b44_assets.postgres.embedded.binaries import install_dir
 from b44_assets.schema.runtime import install_runtime
 from b44_assets.session import Session

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from b44_assets.backup.archive_settings import archiving, instructions
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.model import BackupKind
-from b44_assets.backup.restoring import restore_physical
+from b44_assets.backup.recovery import restore_physical
 from b44_assets.backup.service import BackupContext, archive_wal, back_up, ship_wal
 from b44_assets.backup.taking import describe
 from b44_assets.backup.wal_archive import ship, wal_files

@@ -21,14 +21,8 @@ from b44_assets.backup.drill import drill, history
 from b44_assets.backup.encryption import Key
 from b44_assets.backup.lsn import lsn, position
 from b44_assets.backup.model import Backup, BackupKind, Verification
-from b44_assets.backup.restoring import (
-    PastEndError,
-    RecoveryTarget,
-    choose,
-    recovering,
-    restore_logical,
-    restore_physical,
-)
+from b44_assets.backup.recovery import PastEndError, RecoveryTarget, choose, recovering, restore_physical
+from b44_assets.backup.restoring import restore_logical
 from b44_assets.backup.scratch import scratch
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import take

@@ -14,9 +14,10 @@ from psycopg import sql
 from b44_assets.catalog import Kind, constraint_definitions
 from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.errors import ThresholdError
+from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.plan import make_plan
 from b44_assets.migration.sources import target_columns
-from b44_assets.migration.verification import content_parity, export_applied, row_parity
+from b44_assets.migration.verification import export_applied, row_parity
 from b44_assets.schema.apply import apply
 from tests.database.conftest import Record, Target, object_id, post, user, uuid_of
 

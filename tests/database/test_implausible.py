@@ -9,10 +9,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from b44_assets.migration import sources
+from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.parts import Range
 from b44_assets.migration.rollback import roll_back_month
-from b44_assets.migration.verification import content_parity, row_parity
-from b44_assets.schema.partitions import apply_partitions, check_bounds
+from b44_assets.migration.verification import row_parity
+from b44_assets.schema.partition_checks import check_bounds
+from b44_assets.schema.partitions import apply_partitions
 from tests.database.conftest import Target, object_id, post, user
 from tests.database.test_functions import timestamp
 

@@ -15,8 +15,9 @@ from b44_assets.catalog import Catalog, Kind
 from b44_assets.config.quantities import Pace
 from b44_assets.errors import DatabaseError
 from b44_assets.maintenance.query_plans import query_plans
+from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.pipeline import load_table, stage_export
-from b44_assets.migration.verification import content_parity, row_parity
+from b44_assets.migration.verification import row_parity
 from b44_assets.postgres.connect import connect
 from b44_assets.schema.build import build
 from b44_assets.schema.drift import schema_drift

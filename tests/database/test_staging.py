@@ -16,9 +16,9 @@ from psycopg import sql
 from b44_assets.config.quantities import ContentFormat
 from b44_assets.errors import ExportError
 from b44_assets.failpoints import armed
+from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.corrections import correct
 from b44_assets.migration.unmapped_entities import UnmappedEntity, keep_unmapped, unmapped_entities
-from b44_assets.migration.verification import content_parity
 from b44_assets.session import Connection
 from tests.database.conftest import Outcome, Record, Target, object_id, post, user, uuid_of
 

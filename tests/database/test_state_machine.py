@@ -24,9 +24,10 @@ from hypothesis.stateful import (
 )
 
 from b44_assets.failpoints import armed
+from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.rollback import roll_back_month, roll_back_run
-from b44_assets.migration.verification import content_parity, row_parity
+from b44_assets.migration.verification import row_parity
 from b44_assets.session import Connection
 from tests.database.conftest import Target, object_id, uuid_of
 

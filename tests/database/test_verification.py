@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import pytest
 
 from b44_assets.catalog import Catalog
+from b44_assets.migration.accounts import accounts
+from b44_assets.migration.content_parity import ContentParity, content_parity
 from b44_assets.migration.plan import make_plan
-from b44_assets.migration.verification import ContentParity, RowParity, accounts, content_parity, row_parity
+from b44_assets.migration.verification import RowParity, row_parity
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.database.conftest import SYSTEM_USER, Record, Target, new_target, object_id, post, user, uuid_of
 

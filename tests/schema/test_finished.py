@@ -13,6 +13,7 @@ from b44_assets.catalog import WITHOUT_OBJECT, Kind
 from b44_assets.errors import NotFinishedError
 from b44_assets.maintenance.index_maintenance import index_usage, reindex_bloated
 from b44_assets.maintenance.query_plans import queries_of, query_plans
+from b44_assets.migration.accounts import accounts
 from b44_assets.migration.finish import (
     DEPENDENTS,
     SCHEMAS,
@@ -22,7 +23,6 @@ from b44_assets.migration.finish import (
     note_checks,
     require_finishable,
 )
-from b44_assets.migration.verification import accounts
 from b44_assets.schema.build import build
 from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.health import (
@@ -32,7 +32,7 @@ from b44_assets.schema.health import (
     view_equals_query,
     view_fresh,
 )
-from b44_assets.schema.partitions import check_bounds, check_global_ids
+from b44_assets.schema.partition_checks import check_bounds, check_global_ids
 from b44_assets.schema.row_checks import violations
 from b44_assets.schema.runtime import install_runtime
 from b44_assets.session import Session

@@ -22,10 +22,9 @@ from psycopg.rows import TupleRow
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.drift import schema_drift
+from b44_assets.schema.partition_checks import check_bounds, check_global_ids
 from b44_assets.schema.partitions import (
     apply_partitions,
-    check_bounds,
-    check_global_ids,
     describe_partitions,
     detach_before,
     drain_default,

@@ -5,15 +5,9 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 
 from b44_assets.catalog import Catalog, TableMapping
+from b44_assets.migration.content_parity import ContentParity, content_parity
 from b44_assets.migration.finish import migration_state
-from b44_assets.migration.verification import (
-    Applied,
-    ContentParity,
-    RowParity,
-    content_parity,
-    export_applied,
-    row_parity,
-)
+from b44_assets.migration.verification import Applied, RowParity, export_applied, row_parity
 from b44_assets.orchestration.common import VERIFY_ANEW_TAG, Answer, answered, key_of
 from b44_assets.orchestration.migration.jobs import DELTA_JOB, MIGRATE_JOB
 from b44_assets.orchestration.migration.metadata import of_content_parity, of_export_applied, of_row_parity

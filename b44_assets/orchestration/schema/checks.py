@@ -33,7 +33,7 @@ from b44_assets.schema.health import (
     view_equals_query,
     view_fresh,
 )
-from b44_assets.schema.partitions import check_bounds, check_global_ids
+from b44_assets.schema.partition_checks import check_bounds, check_global_ids
 from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session
 

@@ -17,7 +17,8 @@ from b44_assets.schema.health import (
     ViewFresh,
 )
 from b44_assets.schema.online_ddl import SchemaChange
-from b44_assets.schema.partitions import BoundsCheck, GlobalIds, PartitionSet
+from b44_assets.schema.partition_checks import BoundsCheck, GlobalIds
+from b44_assets.schema.partitions import PartitionSet
 from b44_assets.schema.row_checks import Violations
 
 

@@ -11,7 +11,7 @@ from b44_assets.orchestration.common import key_of
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.run_retention import UNFINISHED
 from b44_assets.orchestration.schema.jobs import MANAGE_PARTITIONS
-from b44_assets.schema.partitions import rows_in_defaults
+from b44_assets.schema.partition_checks import rows_in_defaults
 
 _LONGEST_TAG = 200
 

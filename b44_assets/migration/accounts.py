@@ -1,0 +1,102 @@
+"""What the migration tables say of each entity in numbers: read, migrated, quarantined, how far, and by which runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from b44_assets.migration.plan import has_plans
+from b44_assets.session import Session, scalar
+
+
+@dataclass(frozen=True)
+class EntityAccount:
+    """One line of `migration.accounting`, with reasons and repairs."""
+
+    entity: str
+    read: int
+    migrated: int
+    deduplicated: int
+    quarantined: int
+    unaccounted: int
+    pending: int
+    vanished: int
+    conflicts: int
+    reasons: dict[str, int]
+    repairs: dict[str, int]
+
+
+@dataclass(frozen=True)
+class EntityProgress:
+    """How far an entity is: percent of its records, records a second of late, and when it should be done (UTC)."""
+
+    entity: str
+    percentage: float
+    records_per_second: float | None
+    expected_end: datetime | None
+
+
+@dataclass(frozen=True)
+class WritingRun:
+    """A run that wrote records: its id, when its first batch began (UTC), and its batches and records."""
+
+    run_id: str
+    began: datetime
+    batches: int
+    records: int
+
+
+def progress_of(session: Session) -> tuple[EntityProgress, ...]:
+    """How far every entity is that was planned."""
+    with session.connection("status") as conn:
+        rows = conn.execute(
+            "select entity_type, percentage::float8, records_per_second::float8, expected_end from migration.progress"
+        ).fetchall()
+    return tuple(EntityProgress(*row) for row in rows)
+
+
+def recent_runs(session: Session, most: int = 5) -> tuple[WritingRun, ...]:
+    """The last runs that wrote records and were not taken back, the newest first."""
+    with session.connection("status") as conn:
+        rows = conn.execute(
+            "select run_id, min(started_at), count(*), sum(records_processed)::bigint from migration.migration_log"
+            " where status = 'completed' and rolled_back_at is null and run_id is not null and records_processed > 0"
+            " group by 1 order by 2 desc limit %s",
+            (most,),
+        ).fetchall()
+    return tuple(WritingRun(*row) for row in rows)
+
+
+def accounts(session: Session) -> tuple[EntityAccount, ...]:
+    """Read what became of every record, by entity, in the order of the catalogue.
+
+    Raises:
+        DatabaseError: The database was migrated by an earlier version and not by this one since.
+    """
+    with session.connection("status") as conn:
+        if not has_plans(conn) or scalar(conn, "select to_regclass('migration.accounting')") is None:
+            return ()
+        rows = {
+            row[0]: row
+            for row in conn.execute(
+                "select entity, read, migrated, deduplicated, quarantined, unaccounted, pending, vanished, conflicts"
+                " from migration.accounting"
+            ).fetchall()
+        }
+        reasons: dict[str, dict[str, int]] = {}
+        for entity, reason, count in conn.execute(
+            "select q.entity, reason, count(*) from migration.quarantine q"
+            " join migration.plans s on s.entity = q.entity and s.generation = q.generation"
+            " cross join unnest(q.reasons) as reason where q.replayed_at is null group by 1, 2 order by 3 desc, 2"
+        ).fetchall():
+            reasons.setdefault(entity, {})[reason] = count
+        repairs: dict[str, dict[str, int]] = {}
+        for entity, column, count in conn.execute(
+            "select entity, column_name, count(*) from migration.repairs group by 1, 2 order by 3 desc, 2"
+        ).fetchall():
+            repairs.setdefault(entity, {})[column] = count
+    return tuple(
+        EntityAccount(*rows[table], reasons=reasons.get(table, {}), repairs=repairs.get(table, {}))
+        for table in session.catalog.mappings
+        if table in rows
+    )
