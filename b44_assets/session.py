@@ -90,7 +90,7 @@ class Session:
     Attributes:
         url: Connection string of the target database.
         catalog: The files of `sql/`.
-        run_id: The Dagster run, for the books; None outside of one.
+        run_id: The Dagster run, for the migration tables; None outside of one.
         pace: How hard a load may push.
         throttled: Whether the application is to have the server's other processors: no statement of ours takes a second one,
             a vacuum of ours rests as an autovacuum does, and what a load has written is vacuumed by it, one at a time.

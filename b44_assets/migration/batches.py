@@ -1,6 +1,6 @@
 """What a batch does, as functions in the database that a plan makes for the columns of its table.
 
-`migration.load_<table>` moves a range of positions, with all its books; `migration.complete_<table>` fills columns that
+`migration.load_<table>` moves a range of positions, with all that is noted of it; `migration.complete_<table>` fills columns that
 point into the table itself. The engine and `migrate_<table>_batch` call the same ones. What belongs here: their text. What
 does not: which positions, when, and what to do about an error.
 """
@@ -209,7 +209,7 @@ class _Writing:
         )
 
     def _replace(self, changing: list[str]) -> sql.Composed:
-        """The updates among the records, and their books. Repairs and fields of the version before go."""
+        """The updates among the records, and their entries in the migration tables. Repairs and fields of the version before go."""
         return self._format(
             """
             before as materialized (

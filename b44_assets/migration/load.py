@@ -255,7 +255,7 @@ class _Loader:
                     failpoint("batch: begun", conn)
                     if self._session.throttled and part.last is not None and batch.last < part.last:
                         # No commit of the application has to wait for ours to be on disk. A crash of the server may cost
-                        # the last few batches with their books; the last one of a partition puts all before it on disk.
+                        # the last few batches with their entries; the last one of a partition puts all before it on disk.
                         conn.execute("set local synchronous_commit = off")
                     row = conn.execute(
                         self._load,
@@ -277,7 +277,7 @@ class _Loader:
                 where = f"the batch of positions {batch.first} to {batch.last}" if batch else "a batch"
                 fault = explained(f"{self._table}: {where} failed", error)
                 if not self._stop.is_set():
-                    # Where the server is gone its books cannot be told; the fault is what counts.
+                    # Where the server is gone nothing can be noted; the fault is what counts.
                     with suppress(DatabaseError):
                         self._failed(batch, part.key, error, attempt)
                 if kind is FaultClass.TRANSIENT:
@@ -321,7 +321,7 @@ class _Loader:
                     self._session.run_id,
                 ),
             )
-            # As the books say: an attempt that failed is not in them, and what an earlier run refused is.
+            # As the migration tables say: an attempt that failed is not in them, and what an earlier run refused is.
             refused = scalar(
                 conn,
                 "select count(*) from migration.quarantine where entity = %s and generation = %s and replayed_at is null",

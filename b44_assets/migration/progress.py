@@ -83,13 +83,13 @@ class LoadProgress:
 
 def migration_exists(session: Session) -> bool:
     """Whether anything was ever migrated into this database."""
-    with session.connection("look at the books") as conn:
+    with session.connection("read the migration tables") as conn:
         return scalar(conn, "select to_regclass('migration.exports') is not null")
 
 
 def staged_files(session: Session) -> dict[str, StagedFile]:
     """What each table's export was staged from, in its present state; nothing where it was not from a file."""
-    with session.connection("look at the books") as conn:
+    with session.connection("read the migration tables") as conn:
         if scalar(conn, "select to_regclass('migration.exports')") is None:
             return {}
         rows = conn.execute(
@@ -100,7 +100,7 @@ def staged_files(session: Session) -> dict[str, StagedFile]:
 
 def staged_tables(session: Session) -> tuple[str, ...]:
     """Tables that an export is staged for, in the order of the catalogue."""
-    with session.connection("look at the books") as conn:
+    with session.connection("read the migration tables") as conn:
         if scalar(conn, "select to_regclass('migration.exports')") is None:
             return ()
         found = {row[0] for row in conn.execute("select entity from migration.exports").fetchall()}
@@ -108,14 +108,14 @@ def staged_tables(session: Session) -> tuple[str, ...]:
 
 
 def load_progress(session: Session) -> LoadProgress:
-    """Reads from the books how far each table is, and what waits; moves nothing.
+    """Reads from the migration tables how far each table is, and what waits; moves nothing.
 
     A table whose plan is gone (a crash of the server empties it) counts as not planned.
     """
     planned: list[str] = []
     pending: list[PendingPart] = []
     rows: dict[str, dict[date | None, int]] = {}
-    with session.connection("look at the books") as conn:
+    with session.connection("read the migration tables") as conn:
         if not has_plans(conn):
             return LoadProgress((), (), {})
         plans = conn.execute(
@@ -169,7 +169,7 @@ def _parts_of(conn: Connection, table: str, generation: int) -> list[tuple[date 
 
 def failed_parts(session: Session) -> tuple[FailedPart, ...]:
     """What has failed and was not made good since, of the exports that are planned now."""
-    with session.connection("look at the books") as conn:
+    with session.connection("read the migration tables") as conn:
         if not has_plans(conn):
             return ()
         rows = conn.execute(
@@ -192,7 +192,7 @@ def failed_parts(session: Session) -> tuple[FailedPart, ...]:
 
 def failed_periods(session: Session, table: str) -> dict[date, str]:
     """The months or years of a table that failed in this run, with the reason of each in one line."""
-    with session.connection("look at the books") as conn:
+    with session.connection("read the migration tables") as conn:
         rows = conn.execute(
             "select partition_key, error_message from migration.migration_log"
             " where entity_type = %s and run_id = %s and status = 'failed' and partition_key is not null"

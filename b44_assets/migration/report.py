@@ -87,7 +87,7 @@ class Report:
 
 
 def gather(session: Session, cutover: Cutover | None = None) -> Report:
-    """Reads what the page says from the books and the server.
+    """Reads what the page says from the migration tables and the server.
 
     Raises:
         DatabaseError: The target cannot be reached, or nothing was ever migrated into it.

@@ -137,7 +137,7 @@ def _roll_back(session: Session, find: Callable[[Connection], dict[str, list[int
         return done
 
     done = with_retry(session, work)
-    # So that books and tables agree from now on, not from the next load.
+    # So that the migration tables and the target agree from now on, not from the next load.
     for table in session.catalog.mappings:
         if _unplanned(session, table):
             # Records whose author is gone are orphans for the time being, which is no reason to stop.

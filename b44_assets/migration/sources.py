@@ -219,7 +219,7 @@ def no_seed(table: Spec, alias: str) -> sql.Composable:
 
 
 def name_agrees(mapping: TableMapping, stored: str, wanted: str) -> sql.Composable:
-    """Whether a stored name is the wanted one, or that with a number after it; true where no column is numbered.
+    """Whether a stored name is the wanted one, or that with a number after it; true where no column gets numbers.
 
     Args:
         mapping: The mapping.

@@ -40,7 +40,7 @@ class StagedExport:
     Attributes:
         entity: The target table.
         file: The file's name; None where the export has none.
-        dialect: How it was read; `absent` without a file, `table` where it came from a table of the guide's name.
+        dialect: How it was read; `absent` without a file, `table` where it came from a table `base44_<table>` of the database.
         records: Records in the file.
         refused: Records that could not be staged, by reason.
         oddities: What was strange about the file, with how often.
@@ -68,7 +68,7 @@ def stage(session: Session, mapping: TableMapping, directory: Path | None, resol
     Args:
         session: The run.
         mapping: The entity's mapping.
-        directory: The export's folder. None looks for a table of the guide's name (`base44_users`, …), and otherwise
+        directory: The export's folder. None looks for a table `base44_<table>` in the database, and otherwise
             leaves what was staged before: no folder is no order to forget one.
         resolve: What is to be done with newly staged records in the same transaction.
 
@@ -155,7 +155,7 @@ def _stage_file(
 def _stage_table(
     session: Session, conn: Connection, mapping: TableMapping, source: str, resolve: _Resolve
 ) -> StagedExport:
-    """From a table of the guide's name in the same database: every value as text."""
+    """From a table `base44_<table>` of the same database: every value as text."""
     table = mapping.spec.name
     # Read on a connection of its own, as the other one is copying meanwhile; digest and rows are of one moment.
     with session.connection(f"read {source}", idles=True) as reading, reading.transaction(), conn.transaction():
@@ -219,7 +219,7 @@ def _batches_of(rows: Cursor[TupleRow], fields: tuple[str, ...], watch: IdWatch)
 
 
 def _staged_before(session: Session, conn: Connection, mapping: TableMapping, digest: str) -> StagedExport | None:
-    """What stands in the books if it is this very export, cleaned by these rules, and the staged rows are still there."""
+    """What was staged before if it is this very export, cleaned by these rules, and the staged rows are still there."""
     known = conn.execute(
         "select digest, cleaning from migration.exports where entity = %s", (mapping.spec.name,)
     ).fetchone()

@@ -23,7 +23,7 @@ class RowParity:
     Attributes:
         entity: The target table.
         read: Records in the export.
-        migrated: Records that the books say are in the table.
+        migrated: Records that the migration tables say are in the table.
         deduplicated: Records equal to an earlier one.
         quarantined: Records in quarantine.
         pending: Records that no batch has taken yet.
@@ -55,7 +55,7 @@ class RowParity:
 
     @property
     def passed(self) -> bool:
-        """Every record is accounted for and where the books say it is."""
+        """Every record is accounted for and where the migration tables say it is."""
         return (
             self.unaccounted == 0
             and self.pending == 0
@@ -81,22 +81,22 @@ class RowParity:
 
 
 def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
-    """Compares the books of an entity with each other and with the table; None where nothing was planned yet."""
+    """Compares the counts of an entity with each other and with the table; None where nothing was planned yet."""
     table = mapping.spec.name
     with session.connection(f"check {table}") as conn, conn.transaction():
         conn.execute("set transaction isolation level repeatable read read only")
-        books = conn.execute(
+        counts = conn.execute(
             "select read, migrated, deduplicated, quarantined, pending, unaccounted"
             " from migration.accounting where entity = %s",
             (table,),
         ).fetchone()
-        if books is None:
+        if counts is None:
             return None
         refused = scalar(conn, "select count(*) from migration.refused where entity = %s", (table,))
         rows = 0
         if scalar(conn, "select to_regclass(%s)", (f"base44.{table}",)) is not None:
             rows = scalar(conn, sql.SQL("select count(*) from base44.{}").format(sql.Identifier(table)))
-        staged = None if rows == 0 and books[0] > refused else rows + refused
+        staged = None if rows == 0 and counts[0] > refused else rows + refused
         retained, accepted = conn.execute(
             """
             select (select count(*) from migration.retained r join migration.migrated using (entity, id) where r.entity = %(table)s),
@@ -120,7 +120,7 @@ def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
                 counted=no_seed(session.catalog.table(table), "t"),
             )
         ).fetchone() or (0, 0)
-    return RowParity(table, *books, staged=staged, held=held, native=native, retained=retained, accepted=accepted)
+    return RowParity(table, *counts, staged=staged, held=held, native=native, retained=retained, accepted=accepted)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def write_sample(
     progress: Callable[[int, int], None] | None = None,
     truth: bool = True,
 ) -> SampleReport:
-    """Writes a synthetic export of the guide's seven entities; the same arguments give the same bytes.
+    """Writes a synthetic export of the seven entities of the blog; the same arguments give the same bytes.
 
     Memory does not grow with the number of posts, but for the values in `truth.json`: those of all posts up to 50,000,
     and of the first 1,000 beyond. The files take their names only when all of them are whole.

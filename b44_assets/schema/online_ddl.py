@@ -1,7 +1,7 @@
 """What every change of the schema needs: a short wait for locks, a scratch schema to compare with, and tact.
 
 What belongs here: how a change is made without keeping others waiting. What does not: what indexes, constraints, triggers
-and views are; see `indexing`, `constraining`, `triggering` and `viewing`.
+and views are; see `indexes`, `constraints`, `triggers` and `views`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Partitions: what they are, made ahead and detached, and rows moved out of the default one in live use.
 
 What belongs here: driving what needs many transactions. What does not: whether all is as it should be (`partition_checks`), and
-how a partition is made or a row is moved; that is SQL, which psql can call as well (`partition_*` and `drain_*` of `b44_assets/runtime/b44/`).
+how a partition is made or a row is moved; that is SQL, which psql can call as well (`partition_*` and `drain_*` of
+`b44_assets/runtime/b44/`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows that make an index, a constraint or a view impossible: found, named, and kept until the object is built.
 
 What belongs here: telling such a fault from others, and finding the rows. What does not: building; see `indexing`,
-`constraining` and `viewing`.
+`constraints` and `views`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
--- Who did it; an entry outlives its user, and then has none. Ours: the guide has no foreign key here.
+-- Who did it; an entry outlives its user, and then has none.
 -- on: audit_logs
 -- depends: users
 

@@ -1,5 +1,5 @@
--- What every category must be. As in the guide, but with names for what it leaves unnamed, a slug that is not blank, and
--- without unique_active_slug, since categories_slug_key is unique among all categories, active or not.
+-- What every category must be. There is no
+-- unique_active_slug, since categories_slug_key is unique among all categories, active or not.
 -- on: categories
 -- depends: users
 

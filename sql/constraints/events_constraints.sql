@@ -1,4 +1,4 @@
--- One event a user and day, and whose it is. The guide's date_trunc on a date with time zone depends on the session's
+-- One event a user and day, and whose it is. A date_trunc on a date with time zone depends on the session's
 -- zone, which an index must not: days here are those of UTC. Equality is all that is compared, so a B-tree does, and no
 -- extension (btree_gist) is needed.
 -- on: events

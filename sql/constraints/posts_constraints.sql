@@ -1,5 +1,5 @@
--- What every post must be. As in the guide, but for chk_posts_publish_permissions: a CHECK must not read another table,
--- so it is a trigger (posts_triggers). And ours: an infinite time lies in no month and on no page, and a title's length is that
+-- What every post must be. chk_posts_publish_permissions is none of these: a CHECK must not read another table,
+-- so it is a trigger (posts_triggers). An infinite time lies in no month and on no page, and a title's length is that
 -- with the spaces around it. A tag is as long at most as those that are migrated: longer ones would fit into no index, and the
 -- application would be told of that rather than of the tag.
 -- on: posts

@@ -1,4 +1,4 @@
--- Whose preferences these are; they go with the user. Ours: the guide has the table's name only.
+-- Whose preferences these are; they go with the user.
 -- on: user_preferences
 -- depends: users
 

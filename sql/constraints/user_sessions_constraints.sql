@@ -1,4 +1,4 @@
--- Whose session it is; it goes with the user. Ours: the guide has no foreign key here.
+-- Whose session it is; it goes with the user.
 -- on: user_sessions
 -- depends: users
 

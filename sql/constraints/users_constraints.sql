@@ -1,5 +1,5 @@
--- What every user must be. As in the guide, but: an e-mail address is what the HTML standard calls a valid one and has a dot in its
--- domain (apostrophes, a plus, xn-- domains; mappings/users.sql judges by the same pattern); the guest role of the later of its two definitions; e-mail addresses in
+-- What every user must be. An e-mail address is what the HTML standard calls a valid one and has a dot in its
+-- domain (apostrophes, a plus, xn-- domains; mappings/users.sql judges by the same pattern); e-mail addresses in
 -- lower case, as users_email_key compares them; and no unique_active_email, since users_email_key is unique among all
 -- users, active or not.
 -- on: users

@@ -1,5 +1,5 @@
--- Rules for writes to posts by the application; the triggers that call them are in triggers/posts_triggers.sql. As in the
--- guide, but: the likes that count are those before the update, so that one statement cannot clear them and unpublish;
+-- Rules for writes to posts by the application; the triggers that call them are in triggers/posts_triggers.sql. The
+-- likes that count are those before the update, so that one statement cannot clear them and unpublish;
 -- unpublishing clears published_at, as chk_posts_published_at wants it; and publishing is bound to its author here,
 -- since a CHECK must not read another table.
 -- depends: slug_functions

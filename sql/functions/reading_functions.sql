@@ -1,5 +1,5 @@
--- Pages of published posts, newest first. The guide's cursor keeps milliseconds of created_at only, so that rows of the
--- same moment are skipped or shown twice; this one holds (created_at, id) in full: microseconds since 1970 and the id as
+-- Pages of published posts, newest first. A cursor that keeps milliseconds of created_at only skips rows of the
+-- same moment or shows them twice; this one holds (created_at, id) in full: microseconds since 1970 and the id as
 -- 24 bytes, in base64url. What 8 bytes do not hold (years from 294247 on, and infinity) stands as numbers that no time has:
 -- the constraints refuse infinity, but a row that is there already must not break the first page.
 

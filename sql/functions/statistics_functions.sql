@@ -1,4 +1,4 @@
--- Keeps the statistics of users fresh. As in the guide, but it fills a view that was never filled (CONCURRENTLY cannot),
+-- Keeps the statistics of users fresh. It fills a view that was never filled (CONCURRENTLY cannot),
 -- waits for a refresh under way, and notes in b44.view_refreshes when it was done, which PostgreSQL does not.
 
 create or replace function refresh_user_stats() returns void

@@ -1,4 +1,4 @@
--- The guide's conversions of Base44 values: roles and tags.
+-- Conversions of Base44 values: roles and tags.
 
 create or replace function transform_user_role(base44_role text) returns text
 language sql immutable parallel safe

@@ -1,4 +1,4 @@
--- Audit entries of a record and of a user, the latter for the foreign key. Ours: the guide has none for this table.
+-- Audit entries of a record and of a user, the latter for the foreign key.
 -- on: audit_logs
 
 create index if not exists idx_audit_logs_record on audit_logs (table_name, record_id, timestamp desc);

@@ -1,5 +1,5 @@
--- Categories in the order of lists, and by who made or changed them. The guide's idx_categories_slug_active is left out:
--- categories_slug_key is unique among all categories, not only active ones. These are ours, for the lists that
+-- Categories in the order of lists, and by who made or changed them. There is no idx_categories_slug_active:
+-- categories_slug_key is unique among all categories, not only active ones. These are for the lists that
 -- sort_order is there for and for the foreign keys.
 -- on: categories
 

@@ -1,5 +1,5 @@
--- Events of a user by date, and by who made or changed them, for the foreign keys. Ours: the guide has none for this
--- table, and unique_event_per_day knows only events that are not cancelled.
+-- Events of a user by date, and by who made or changed them, for the foreign keys.
+-- unique_event_per_day knows only events that are not cancelled.
 -- on: events
 
 create index if not exists idx_events_user_date on events (user_id, event_date desc);

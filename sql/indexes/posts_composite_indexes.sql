@@ -1,4 +1,4 @@
--- Posts of a user by time and state. The guide gives the name idx_posts_user_published to two definitions: this one, of
+-- Posts of a user by time and state. There are two by user and state: this one, of
 -- all rows, is idx_posts_user_published_state; the partial one keeps the name (posts_partial_indexes).
 -- on: posts
 

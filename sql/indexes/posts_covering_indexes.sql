@@ -1,6 +1,6 @@
--- Lists of posts out of an index alone. The guide makes title and excerpt part of the key, where they cost order and
+-- Lists of posts out of an index alone. As part of the key title and excerpt would cost order and
 -- room on every level of the tree; here they are included. Its key column published, always true in these rows, is left
--- out; id is added: the guide's query reads it, and pages are cut at (created_at, id).
+-- out; id is added: the query recent_posts reads it, and pages are cut at (created_at, id).
 -- on: posts
 
 create index if not exists idx_posts_list on posts (user_id, published_at desc) include (title, excerpt)

@@ -1,4 +1,4 @@
--- Posts by one column. The guide gives the name idx_posts_published to two definitions: the one of all rows keeps it,
+-- Posts by one column. idx_posts_published is the one of all rows,
 -- the partial one is idx_posts_published_true. idx_posts_user_id stays beside idx_posts_user_created, whose prefix it
 -- is, since equal keys are stored once and it is a fraction of the size.
 -- on: posts

@@ -1,5 +1,5 @@
--- Posts by what they point at, since PostgreSQL makes no index for a foreign key. The guide gives the name
--- idx_posts_category_id to two definitions: the one of all rows keeps it, the partial one is idx_posts_category_id_set.
+-- Posts by what they point at, since PostgreSQL makes no index for a foreign key.
+-- idx_posts_category_id is the one of all rows, the partial one is idx_posts_category_id_set.
 -- The last two are ours: without them the deletion of a user reads every partition. For user_id see
 -- posts_equality_indexes.
 -- on: posts

@@ -1,4 +1,4 @@
--- Posts by calendar month. The guide's form depends on the session's time zone, which an index must not, so PostgreSQL
+-- Posts by calendar month. A form without a zone depends on the session's time zone, which an index must not, so PostgreSQL
 -- refuses it; months here are those of UTC, as of the partitions.
 -- on: posts
 

@@ -1,5 +1,5 @@
--- Published posts and drafts, each with the rows of its own only. The guide's idx_posts_published_at is left out: its
--- definition is that of idx_posts_published_only.
+-- Published posts and drafts, each with the rows of its own only. There is no idx_posts_published_at: its
+-- definition would be that of idx_posts_published_only.
 -- on: posts
 
 create index if not exists idx_posts_published_only on posts (published_at desc) where published = true;

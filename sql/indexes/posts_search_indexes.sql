@@ -1,4 +1,4 @@
--- Full-text search in titles and bodies, as in the guide, but of what base44_search reads of them: to_tsvector fails on a text
+-- Full-text search in titles and bodies, in what base44_search reads of them: to_tsvector fails on a text
 -- with more than 1 MB of words. What is added: no statistics for the expressions, since ANALYZE would parse every sampled
 -- document again, for an estimate that GIN searches hardly use.
 -- on: posts

@@ -1,4 +1,4 @@
--- Sessions of a user, for the foreign key, and those that have ended. Ours: the guide has none for this table.
+-- Sessions of a user, for the foreign key, and those that have ended.
 -- on: user_sessions
 
 create index if not exists idx_user_sessions_user_id on user_sessions (user_id);

@@ -1,5 +1,5 @@
--- Users by age, by role and by who made or changed them. Of the guide's indexes, idx_users_email, idx_users_email_active
--- and idx_users_username are left out: users_email_key and users_username_key are unique among all users, not only
+-- Users by age, by role and by who made or changed them. There are no idx_users_email, idx_users_email_active
+-- and idx_users_username: users_email_key and users_username_key are unique among all users, not only
 -- active ones, and serve every look-up that these would. The last two are ours: without them the deletion of a user
 -- reads the whole table for each foreign key.
 -- on: users

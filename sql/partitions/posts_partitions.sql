@@ -1,5 +1,5 @@
--- A partition of posts for each month (UTC), from the earliest there is to twelve months ahead. As the guide's
--- manage_partitions, but gaps are closed, and rows that already lie in the default partition move to their month.
+-- A partition of posts for each month (UTC), from the earliest there is to twelve months ahead. Gaps are
+-- closed, and rows that already lie in the default partition move to their month.
 -- on: posts
 -- ahead: 12
 

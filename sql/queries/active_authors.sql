@@ -1,4 +1,4 @@
--- Authors of more than five published posts since a date. As in the guide. No index is meant: most rows of the months that
+-- Authors of more than five published posts since a date. No index is meant: most rows of the months that
 -- are left are read.
 -- depends: posts, users
 -- prunes: posts

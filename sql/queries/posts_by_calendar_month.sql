@@ -1,4 +1,4 @@
--- Posts of a calendar month, asked for by year and month as the guide's idx_posts_month does. No partition is left out:
+-- Posts of a calendar month, asked for by year and month as idx_posts_month is made. No partition is left out:
 -- the planner cannot tell what year and month say about created_at; prefer posts_of_month.
 -- depends: posts
 -- uses: idx_posts_month

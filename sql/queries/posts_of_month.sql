@@ -1,4 +1,4 @@
--- All posts of a month. The guide's example for pruning, with the columns named: one partition is read, whole.
+-- All posts of a month. One partition is read, whole.
 -- depends: posts
 -- prunes: posts
 -- since: 2024-01-01 00:00+00

@@ -1,4 +1,4 @@
--- The newest published posts with author and category. The guide's rewritten query; its covering index is
+-- The newest published posts with author and category. Its covering index is
 -- idx_posts_published_covering.
 -- depends: posts, users, categories
 -- uses: idx_posts_published_covering

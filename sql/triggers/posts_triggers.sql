@@ -1,5 +1,5 @@
--- Rules for writes to posts by the application, whether to the table or to one of its partitions. The guide has the first
--- one only. The migration's own load passes them by (b44.migrating): its rows were judged by the mapping, those that
+-- Rules for writes to posts by the application, whether to the table or to one of its partitions.
+-- The migration's own load passes them by (b44.migrating): its rows were judged by the mapping, those that
 -- break a rule for new writes are kept, and it registers slugs by statement, not by row.
 -- on: posts
 -- depends: post_functions, slug_functions, partition_functions, post_slugs, users

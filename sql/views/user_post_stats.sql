@@ -1,4 +1,4 @@
--- Posts of each user in numbers, kept by refresh_user_stats(). As in the guide, and with the unique index that a refresh
+-- Posts of each user in numbers, kept by refresh_user_stats(). With the unique index that a refresh
 -- without waiting readers (CONCURRENTLY) needs.
 -- depends: posts, statistics_functions
 

@@ -587,7 +587,7 @@ def dagster_url(settings: Settings) -> str:
 
     On the embedded server events do not wait for the disk, where they would get in the way of the application's commits.
     After a crash of that server the last ones may be missing, but for those before a commit in the target; what a run has
-    migrated stands in the books there.
+    migrated is noted there.
 
     Raises:
         DatabaseError: If the embedded server cannot be started.
