@@ -130,6 +130,12 @@ def check_columns(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> No
             raise CatalogError(
                 f"{mapping.spec.path}:{line}: {min(large)} cannot be one of 'large_columns': 'unique_suffix' reads it"
             )
+        beside = {f"{name}_{what}": name for name in mapping.html for what in ("exported", "changed")}
+        if taken := sorted({item.name for item in mapping.fields[1:]} & beside.keys()):
+            raise CatalogError(
+                f"{mapping.spec.path}:{line_of(mapping.spec.path, 'fields')}: the source has a {taken[0]} of its own, as"
+                f" {beside[taken[0]]} is html; write {taken[0]}_field|{taken[0]} and read {taken[0]}_field"
+            )
         if taken := sorted({item.name for item in mapping.fields[1:]} & _OF_SOURCE):
             raise CatalogError(
                 f"{mapping.spec.path}:{line_of(mapping.spec.path, 'fields')}: the source has a {taken[0]} of its own; write"

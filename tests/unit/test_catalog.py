@@ -504,6 +504,15 @@ def test_a_column_that_records_have_may_be_one_of_a_table_without_a_mapping_or_p
     assert "users" in load_catalog(tmp_path).mappings
 
 
+@pytest.mark.parametrize("field", ["bio_exported", "bio_changed"])
+def test_a_field_that_the_source_makes_of_an_html_one_is_read_by_another_name(tmp_path: Path, field: str) -> None:
+    plain = SMALL["mappings/users.sql"].replace("id, email", f"id, email, bio, {field}")
+    folder(tmp_path, mappings__users=plain)
+    assert field in [item.name for item in load_catalog(tmp_path).mappings["users"].fields]
+    folder(tmp_path, mappings__users=plain.replace("-- fields:", "-- html: bio\n-- fields:"))
+    assert f"the source has a {field} of its own, as bio is html; write {field}_field|{field}" in complaint(tmp_path)
+
+
 @pytest.mark.parametrize("field", ["record", "unmapped", "base44_id", "superseded"])
 def test_a_field_that_the_source_has_of_its_own_is_read_by_another_name(tmp_path: Path, field: str) -> None:
     text = SMALL["mappings/users.sql"]

@@ -171,6 +171,7 @@ begin
     language plpgsql security definer
     set search_path = pg_catalog, pg_temp
     as $body$
+    #variable_conflict use_column
     declare
       origin text;
     begin
@@ -397,16 +398,16 @@ declare
   gone jsonb;
   done bigint;
 begin
-  execute format('select array_agg(n.place), jsonb_agg(distinct to_jsonb(n.key)) from (select k.ctid as place, k as key from %s k limit %s) n',
+  execute format('select array_agg(n.place), jsonb_agg(distinct n.key) from (select k.ctid as place, to_jsonb(k.*) as key from %s k limit %s) n',
     target.noted, most) into places, keys;
   if places is null then
     return state || jsonb_build_object('done', 0, 'left', false);
   end if;
-  execute format('select jsonb_agg(to_jsonb(h)) from (select %s from jsonb_populate_recordset(null::%s, $1) k join only %s s on %s'
+  execute format('select jsonb_agg(to_jsonb(h.*)) from (select %s from jsonb_populate_recordset(null::%s, $1) k join only %s s on %s'
     ' for no key update of s skip locked) h',
     b44.listed(key_columns, 's.'), target.noted, target.default_partition, b44.same_key(target.relation, 's', 'k'))
     using keys into held;
-  execute format('select jsonb_agg(to_jsonb(h)) from (select %s from jsonb_populate_recordset(null::%s, $1) k join %s d on %s'
+  execute format('select jsonb_agg(to_jsonb(h.*)) from (select %s from jsonb_populate_recordset(null::%s, $1) k join %s d on %s'
     ' where not exists (select from only %s s where %s) for update of d skip locked) h',
     b44.listed(key_columns, 'd.'), target.noted, target.drain, b44.same_key(target.relation, 'd', 'k'),
     target.default_partition, b44.same_key(target.relation, 's', 'k'))

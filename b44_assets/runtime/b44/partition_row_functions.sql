@@ -58,7 +58,7 @@ declare
   noted constant text := 'b44_copied_' || copy::oid;
   taken bigint;
 begin
-  execute format('create temporary table %I on commit drop as select ctid as place, xmin as version, %s from only %s where %s limit %s',
+  execute format('create temporary table %I on commit drop as select ctid as b44_place, xmin as b44_version, %s from only %s where %s limit %s',
     noted, (select string_agg(quote_ident(k), ', ') from unnest(b44.key_of(source)) k), source, within, most_rows + 1);
   get diagnostics taken = row_count;
   if taken > most_rows then
@@ -68,7 +68,7 @@ begin
   execute format('analyze pg_temp.%I', noted);
   -- ATTACH believes it, and need not look.
   execute format('alter table %s add constraint b44_bounds check (%s)', copy, within);
-  execute format('insert into %s (%s) select %s from only %s s join pg_temp.%I n on n.place = s.ctid and n.version = s.xmin',
+  execute format('insert into %s (%s) select %s from only %s s join pg_temp.%I n on n.b44_place = s.ctid and n.b44_version = s.xmin',
     copy, b44.columns_of(source), b44.columns_of(source, 's.'), source, noted);
 end
 $$;
@@ -83,10 +83,10 @@ declare
   noted constant text := 'b44_copied_' || copy::oid;
 begin
   execute format('delete from %s c using pg_temp.%I n where %s and not exists ('
-    'select from only %s s where s.ctid = n.place and s.xmin = n.version)',
+    'select from only %s s where s.ctid = n.b44_place and s.xmin = n.b44_version)',
     copy, noted, b44.same_key(source, 'c', 'n'), source);
   execute format('insert into %s (%s) select %s from only %s s where %s and not exists ('
-    'select from pg_temp.%I n where n.place = s.ctid and n.version = s.xmin)',
+    'select from pg_temp.%I n where n.b44_place = s.ctid and n.b44_version = s.xmin)',
     copy, b44.columns_of(source), b44.columns_of(source, 's.'), source, within, noted);
   execute format('alter table %s drop constraint b44_bounds, add constraint b44_bounds check (%s)', copy, within);
 end
