@@ -16,13 +16,23 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.support import PG15_BIN, Pg15, database_url, locked, scratch_folder
+from tests.support import PG15_BIN, Pg15, create_database, database_url, locked, scratch_folder
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 _SERVERS = pytest.StashKey[Path]()
+_OF_A_TEST_SERVER = (
+    # Nothing here outlives the session, and no kill of a process tears a page.
+    "fsync = off",
+    "full_page_writes = off",
+    "summarize_wal = off",
+    # A hundred small databases that are gone in a moment: to go round them is a tenth of the server's work, and so is to
+    # look through gigabytes of buffers at each table that is dropped.
+    "autovacuum = off",
+    "shared_buffers = '128MB'",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -75,10 +85,10 @@ def embedded(pytestconfig: pytest.Config) -> EmbeddedServer:
         if not server.running():
             server.start()
             with psycopg.connect(server.url("postgres"), autocommit=True) as conn:
-                # Nothing here outlives the session, and no kill of a process tears a page.
-                for setting in ("fsync = off", "full_page_writes = off", "summarize_wal = off"):
+                for setting in _OF_A_TEST_SERVER:
                     conn.execute(f"ALTER SYSTEM SET {setting}".encode())
-                conn.execute("SELECT pg_reload_conf()")
+            server.stop()
+            server.start()
     return server
 
 
@@ -123,7 +133,7 @@ def embedded_database(embedded: EmbeddedServer) -> Generator[str]:
 def _fresh_database(server_url: str) -> Generator[str]:
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        create_database(conn, name)
         try:
             yield database_url(server_url, name)
         finally:

@@ -1,4 +1,4 @@
-"""The command run to its end in a process that was forked from one which has imported all that it needs.
+"""Work in a process of its own that was forked from one which has imported all that the command needs.
 
 To import Dagster and all it stands on takes longer than most commands themselves; the process is a new one all the same.
 """
@@ -10,7 +10,8 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 # What the command imports when it runs a job.
@@ -31,6 +32,23 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(_PRELOADED)
 
 
+def start_forked(
+    work: Callable[..., object], *arguments: object, directory: Path, environment: Mapping[str, str], output: Path
+) -> BaseProcess:
+    """Starts a function of a module in such a process, the leader of a process group.
+
+    Args:
+        work: The function.
+        arguments: Those of the function.
+        directory: Its working directory.
+        environment: All that it finds in its environment.
+        output: A folder for what it prints: `out` and `err`.
+    """
+    process = _CONTEXT.Process(target=_work, args=(work, arguments, directory, dict(environment), output))
+    process.start()
+    return process
+
+
 def run_forked(
     arguments: Sequence[str], directory: Path, environment: Mapping[str, str], output: Path, *, patience: float
 ) -> tuple[int, str, str]:
@@ -43,36 +61,43 @@ def run_forked(
         output: A folder for what it prints.
         patience: Seconds after which it is killed.
     """
-    out, err = output / "out", output / "err"
-    process = _CONTEXT.Process(target=_main, args=(tuple(arguments), directory, dict(environment), out, err))
-    process.start()
+    process = start_forked(_command, tuple(arguments), directory=directory, environment=environment, output=output)
     process.join(patience)
     if process.is_alive():
         process.kill()
         process.join()
-        raise TimeoutError(f"b44 {' '.join(arguments)} went on for {patience:g} s: {err.read_text()}")
+        raise TimeoutError(f"b44 {' '.join(arguments)} went on for {patience:g} s: {(output / 'err').read_text()}")
     assert process.exitcode is not None
-    return process.exitcode, out.read_text(), err.read_text()
+    return process.exitcode, (output / "out").read_text(), (output / "err").read_text()
 
 
-def _main(arguments: tuple[str, ...], directory: Path, environment: dict[str, str], out: Path, err: Path) -> None:
-    """Is the command."""
+def _command(arguments: tuple[str, ...]) -> None:
+    sys.argv = ["b44", *arguments]
+    from b44_assets.cli import main
+
+    main()
+
+
+def _work(
+    work: Callable[..., object],
+    arguments: tuple[object, ...],
+    directory: Path,
+    environment: dict[str, str],
+    output: Path,
+) -> None:
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(directory)
     tempfile.tempdir = None
-    for path, number in ((out, 1), (err, 2)):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for name, number in (("out", 1), ("err", 2)):
+        descriptor = os.open(output / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
-    sys.argv = ["b44", *arguments]
-    from b44_assets.cli import main
-
     try:
-        main()
+        work(*arguments)
     finally:
         # A process of multiprocessing's ends without them.
         atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  # there is no other way to

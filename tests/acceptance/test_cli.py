@@ -28,7 +28,7 @@ from tests.acceptance.support import (
     versions_of_rows,
     waiting,
 )
-from tests.support import PASSWORD, PG15_BIN, Pg15
+from tests.support import PASSWORD, PG15_BIN, Pg15, write_entries
 
 INTERRUPTED = "interrupted; run the same command again to go on"
 
@@ -244,16 +244,14 @@ def test_export_dir_of_the_environment_is_honoured(b44: Command, target: str, tm
     assert rows(target, "select name, slug from categories") == [("Only one", "only-one")]
 
 
-def test_entities_without_a_file_are_named_in_a_warning(lean: Command, target: str, tmp_path: Path) -> None:
-    export = tmp_path / "export"
-    export.mkdir()
-    (export / "Category.jsonl").write_text('{"id": "65c4e6bb5482e2ced37cf20a", "name": "Only one"}\n')
-    result = lean.on(target)("migrate", "--export", export, "--json")
+def test_entities_without_a_file_are_named_in_a_warning(small: Command, target: str, tmp_path: Path) -> None:
+    write_entries(tmp_path, 0, 1)
+    result = small.on(target)("migrate", "--export", tmp_path, "--json")
     assert result.status == 0
-    missing = ("AuditLog", "Event", "Post", "User", "UserPreference", "UserSession")
+    missing = ("Ledger01", "Ledger02")
     assert [line for line in result.complaints if not line.startswith("warning: ")] == []
     assert {name for name in missing if any(f" {name};" in line for line in result.complaints)} == set(missing)
-    assert "Category" not in result.err
+    assert "Ledger00" not in result.err
 
 
 COMMENTS = """\
@@ -461,12 +459,13 @@ def test_migration_that_loses_its_lock_stops_in_one_line_and_goes_on_when_run_ag
 
 
 def test_no_password_is_shown_or_written_anywhere(
-    lean: Command, migrated: Migrated, pg15: Pg15, dagster_storage: str
+    small: Command, tmp_path: Path, pg15: Pg15, dagster_storage: str
 ) -> None:
+    write_entries(tmp_path, 0, 3)
     url = pg15.tcp_url(database="owned")
     secrets = (PASSWORD, PASSWORD.replace(" ", "%20"), PASSWORD.replace(" ", "+"))
-    command = lean.on(url)
-    results = [command("migrate", "--export", migrated.export), command("status")]
+    command = small.on(url)
+    results = [command("migrate", "--export", tmp_path), command("status")]
     assert [result.status for result in results] == [0, 0], results
     # A run that fails writes more, such as the error and what led to it.
     with psycopg.connect(url, autocommit=True) as conn:
@@ -475,7 +474,7 @@ def test_no_password_is_shown_or_written_anywhere(
     assert results[-1].status == 1
     for result in results:
         assert not any(secret in result.out + result.err for secret in secrets)
-    files = [path for path in lean.directory.rglob("*") if path.is_file()]
+    files = [path for path in small.directory.rglob("*") if path.is_file()]
     assert files, "Dagster keeps a home"
     assert [path for path in files if any(secret.encode() in path.read_bytes() for secret in secrets)] == []
     with psycopg.connect(dagster_storage) as conn:

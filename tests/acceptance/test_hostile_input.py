@@ -235,12 +235,12 @@ def test_utf16_file_is_named_and_nothing_of_it_is_migrated(b44: Command, target:
     assert "Traceback" not in result.err
 
 
-def test_file_that_holds_no_export_is_named(lean: Command, target: str, tmp_path: Path) -> None:
+def test_file_that_holds_no_export_is_named(small: Command, target: str, tmp_path: Path) -> None:
     export = tmp_path / "export"
     export.mkdir()
-    file = export / "Post.json"
+    file = export / "Ledger00.json"
     file.write_bytes(b"%PDF-1.7 this is something else\n")
-    result = lean.on(target)("migrate", "--export", export, "--json")
+    result = small.on(target)("migrate", "--export", export, "--json")
     assert result.status == 2
     (line,) = [line for line in result.complaints if not line.startswith("warning: ")]
     assert line == f"b44: {file}: holds neither an array nor objects of JSON"
@@ -505,29 +505,29 @@ def test_disk_without_room_for_a_server_is_one_line(b44: Command, small_disk: Pa
 # -- entities without a table ------------------------------------------------------------------------------------------
 
 
-def test_an_export_none_of_whose_records_has_a_table_is_no_success(lean: Command, target: str, tmp_path: Path) -> None:
+def test_an_export_none_of_whose_records_has_a_table_is_no_success(small: Command, target: str, tmp_path: Path) -> None:
     (tmp_path / "Invoice.csv").write_text("id,total\n1,2\n3,4\n")
     (tmp_path / "Customer_export.csv").touch()
-    result = lean.on(target)("migrate", "--export", tmp_path, "--json")
+    result = small.on(target)("migrate", "--export", tmp_path, "--json")
     assert result.status == 1
     [line] = [line for line in result.complaints if line.startswith("b44: ")]
     assert "b44 init" in line and "Invoice 2" in line
     unmapped = {"Customer": {"read": 0, "file": "Customer_export.csv"}, "Invoice": {"read": 2, "file": "Invoice.csv"}}
     assert result.report["unmapped"] == unmapped
-    shown = lean.on(target)("status", "--json")
+    shown = small.on(target)("status", "--json")
     assert (shown.status, shown.report["unmapped"]) == (0, unmapped)
-    assert "Invoice (no table)" in lean.on(target)("status").out
+    assert "Invoice (no table)" in small.on(target)("status").out
 
 
-def test_files_that_are_not_read_are_named(lean: Command, target: str, tmp_path: Path) -> None:
-    (tmp_path / "user_export (1).csv").write_text("id,email\n65c4e6bb5482e2ced37cf301,a@example.org\n")
-    (tmp_path / "Post_export.csv.gz").write_bytes(b"\x1f\x8b")
+def test_files_that_are_not_read_are_named(small: Command, target: str, tmp_path: Path) -> None:
+    (tmp_path / "ledger00_export (1).csv").write_text("id,remark\n65c4e6bb5482e2ced37cf301,one\n")
+    (tmp_path / "Ledger01_export.csv.gz").write_bytes(b"\x1f\x8b")
     (tmp_path / "Comment.csv").write_text("id\n1\n")
     (tmp_path / "truth.json").write_text("{}")
-    result = lean.on(target)("migrate", "--export", tmp_path)
+    result = small.on(target)("migrate", "--export", tmp_path)
     assert result.status == 0, result
-    assert "User" in next(line for line in result.err.splitlines() if "user_export (1).csv" in line)
-    assert any(line.startswith("warning: ") and "Post_export.csv.gz" in line for line in result.complaints)
+    assert "Ledger00" in next(line for line in result.err.splitlines() if "ledger00_export (1).csv" in line)
+    assert any(line.startswith("warning: ") and "Ledger01_export.csv.gz" in line for line in result.complaints)
     assert any("no table in sql/ for Comment: its 1 records" in line for line in result.complaints)
     assert "notice: beside the export, and not read: truth.json" in result.err
     assert "Comment (no table)" in result.out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from b44_assets.orchestration.resources import Migration
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.schema.build import build
 from b44_assets.session import Session
-from tests.support import database_url, made_once
+from tests.support import create_database, template_once
 
 USERS = 6
 POST_MONTHS = ("2026-01", "2026-02", "2026-03", "2026-05")
@@ -127,36 +127,44 @@ class Place:
         return {month: rows for month, rows in found.items() if rows}
 
 
-def _session(settings: Settings) -> Session:
-    assert settings.database_url is not None
-    return Session(settings.database_url, load_catalog(settings.sql_dir), run_id="before")
+@dataclass(frozen=True)
+class Template:
+    """What copies are made of: the name of a database that nobody is connected to, and the folder of its export."""
+
+    database: str
+    export: Path
+
+
+def place_of(url: str, export: Path, instance: dg.DagsterInstance) -> Place:
+    """A code location over a database."""
+    environ = {"B44_DATABASE_URL": url, "B44_EXPORT_DIR": str(export), "B44_FIRST_MONTH": "2025-10"}
+    return Place(Settings.load(environ=environ, directory=export.parent), export, instance)
+
+
+def session_of(url: str, directory: Path) -> Session:
+    """A session of our own in a database, with the project's own `sql/`."""
+    settings = Settings.load(environ={"B44_DATABASE_URL": url}, directory=directory)
+    return Session(url, load_catalog(settings.sql_dir), run_id="before")
 
 
 @pytest.fixture(scope="session")
-def template(embedded: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """Name of a database that holds the migrated export, and the folder of that export."""
+def template(embedded: EmbeddedServer) -> Template:
+    """The migrated export."""
     # Workers share the server, and so the folder that the books of the database speak of.
     folder = embedded.home / "dagster-export"
 
-    def make() -> str:
-        made = tmp_path_factory.mktemp("made")
-        write(made / "User.jsonl", [user(n) for n in range(USERS)])
-        write(made / "Post.jsonl", posts())
-        with psycopg.connect(embedded.url("postgres"), autocommit=True) as conn:
-            conn.execute("create database dagster_template template template0")
-        settings = Settings.load(
-            environ={"B44_DATABASE_URL": database_url(embedded.url("postgres"), "dagster_template")}, directory=made
-        )
-        session = _session(settings)
+    def migrate(url: str) -> None:
+        folder.mkdir()
+        write(folder / "User.jsonl", [user(n) for n in range(USERS)])
+        write(folder / "Post.jsonl", posts())
+        session = session_of(url, folder)
         for spec in session.catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
             build(session, spec)
         for mapping in session.catalog.mappings.values():
-            stage_export(session, mapping, made)
+            stage_export(session, mapping, folder)
             load_table(session, mapping)
-        shutil.copytree(made, folder)
-        return "dagster_template"
 
-    return made_once(folder.with_suffix(".made"), make), folder
+    return Template(template_once(embedded.url("postgres"), "dagster_template", migrate), folder)
 
 
 @pytest.fixture
@@ -166,25 +174,31 @@ def instance() -> Generator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def migrated(
-    embedded: EmbeddedServer, template: tuple[str, Path], tmp_path: Path, instance: dg.DagsterInstance
-) -> Generator[Place]:
-    """All of the export is migrated."""
-    name, folder = f"copy_{os.urandom(8).hex()}", tmp_path / "export"
-    shutil.copytree(template[1], folder)
+def copied(embedded: EmbeddedServer, tmp_path: Path) -> Generator[Callable[[Template, dg.DagsterInstance], Place]]:
+    """Makes a code location over a copy of a template, gone after the test."""
+    made: list[str] = []
     with psycopg.connect(embedded.url("postgres"), autocommit=True) as conn:
-        conn.execute(
-            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template[0]))
-        )
+
+        def copy(template: Template, instance: dg.DagsterInstance) -> Place:
+            folder = tmp_path / "export"
+            shutil.copytree(template.export, folder)
+            made.append(f"copy_{os.urandom(8).hex()}")
+            create_database(conn, made[-1], template.database)
+            return place_of(embedded.url(made[-1]), folder, instance)
+
         try:
-            environ = {
-                "B44_DATABASE_URL": database_url(embedded.url("postgres"), name),
-                "B44_EXPORT_DIR": str(folder),
-                "B44_FIRST_MONTH": "2025-10",
-            }
-            yield Place(Settings.load(environ=environ, directory=tmp_path), folder, instance)
+            yield copy
         finally:
-            conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+            for name in made:
+                conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def migrated(
+    template: Template, instance: dg.DagsterInstance, copied: Callable[[Template, dg.DagsterInstance], Place]
+) -> Place:
+    """All of the export is migrated."""
+    return copied(template, instance)
 
 
 @pytest.fixture
@@ -194,9 +208,4 @@ def empty(embedded_database: str, tmp_path: Path, instance: dg.DagsterInstance) 
     folder.mkdir()
     write(folder / "User.jsonl", [user(n) for n in range(USERS)])
     write(folder / "Post.jsonl", posts())
-    environ = {
-        "B44_DATABASE_URL": embedded_database,
-        "B44_EXPORT_DIR": str(folder),
-        "B44_FIRST_MONTH": "2025-10",
-    }
-    return Place(Settings.load(environ=environ, directory=tmp_path), folder, instance)
+    return place_of(embedded_database, folder, instance)

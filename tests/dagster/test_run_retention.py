@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +19,22 @@ import psycopg
 import pytest
 from dagster import DagsterRunStatus
 
-from b44_assets.orchestration.code_location import check_specs
-from b44_assets.orchestration.run_retention import is_gone, runs_to_forget, this_process
+from b44_assets.config.settings import Settings
+from b44_assets.orchestration.code_location import build_definitions, check_specs
+from b44_assets.orchestration.run_retention import PROCESS_TAG, is_gone, runs_to_forget, this_process
+from tests.acceptance.forking import start_forked
 from tests.dagster.conftest import Place, post, posts, write
 
 POSTS = dg.AssetKey("posts")
-RUN_OF_ITS_OWN = """
-import sys
-import dagster as dg
-from b44_assets.orchestration.code_location import build_definitions
-from b44_assets.orchestration.run_retention import PROCESS_TAG, this_process
-from b44_assets.config.settings import Settings
+RANGE = {"dagster/asset_partition_range_start": "2026-01", "dagster/asset_partition_range_end": "2026-06"}
 
-with dg.DagsterInstance.local_temp(sys.argv[1]) as instance:
-    build_definitions(Settings.load()).resolve_job_def("delta").execute_in_process(
-        instance=instance,
-        asset_selection=[dg.AssetKey("posts")],
-        tags={
-            "dagster/asset_partition_range_start": "2026-01",
-            "dagster/asset_partition_range_end": "2026-06",
-            PROCESS_TAG: this_process(),
-        },
-    )
-"""
+
+def load_posts(home: str) -> None:
+    """Loads posts of all months; for a process of its own."""
+    with dg.DagsterInstance.local_temp(home) as instance:
+        build_definitions(Settings.load()).resolve_job_def("delta").execute_in_process(
+            instance=instance, asset_selection=[POSTS], tags={**RANGE, PROCESS_TAG: this_process()}
+        )
 
 
 def wait_for(what: Any, seconds: float = 60) -> None:
@@ -73,34 +67,33 @@ def held(place: Place, since: str) -> Generator[None]:
         yield
 
 
-def started(place: Place, home: Path) -> subprocess.Popen[bytes]:
+def started(place: Place, home: Path, name: str) -> BaseProcess:
     """A process of its own that loads posts of all months."""
-    home.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN_OF_ITS_OWN, str(home)],
-        env={
-            **os.environ,
-            "B44_DATABASE_URL": place.url,
-            "B44_FIRST_MONTH": "2025-10",
-            "B44_EXPORT_DIR": str(place.export),
-        },
-        cwd=home,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    output = home.with_name(name)
+    for folder in (home, output):
+        folder.mkdir(exist_ok=True)
+    environment = {
+        **os.environ,
+        "B44_DATABASE_URL": place.url,
+        "B44_FIRST_MONTH": "2025-10",
+        "B44_EXPORT_DIR": str(place.export),
+    }
+    return start_forked(load_posts, str(home), directory=home, environment=environment, output=output)
 
 
 def interrupted(place: Place, number: signal.Signals, home: Path) -> dg.DagsterInstance:
     """A process migrates posts and is sent a signal in May, while the months before it are in; returns its instance."""
     with held(place, "2026-05"):
-        process = started(place, home)
+        process = started(place, home, "interrupted")
         try:
             wait_for(lambda: len(place.months()) == 5 and place.execute(WAITING) == [(2,)])
-            process.send_signal(number)
-            process.wait(timeout=60)
+            assert process.pid is not None
+            os.kill(process.pid, number)
+            process.join(60)
+            assert not process.is_alive()
         finally:
             process.kill()
-            process.wait()
+            process.join()
     place.execute("drop trigger wait on posts")
     wait_for(lambda: place.execute(BUSY) == [(0,)])
     return dg.DagsterInstance.local_temp(str(home))
@@ -156,15 +149,12 @@ def test_after_a_termination_the_server_is_idle_and_the_months_that_are_in_are_t
         assert len(migrated.said()) == 6
 
 
-RANGE = {"dagster/asset_partition_range_start": "2026-01", "dagster/asset_partition_range_end": "2026-06"}
-
-
 def test_two_workers_share_the_months_of_a_backfill_and_do_none_twice(migrated: Place, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     with dg.DagsterInstance.local_temp(str(home)) as instance:
         with held(migrated, "2026-01"):
-            workers = [started(migrated, home) for _ in range(2)]
+            workers = [started(migrated, home, f"worker{number}") for number in range(2)]
             try:
                 # The first has begun two months, and the second has come to one of them, too.
                 wait_for(lambda: migrated.execute(LOCKED_OUT)[0][0] >= 3)
@@ -172,7 +162,9 @@ def test_two_workers_share_the_months_of_a_backfill_and_do_none_twice(migrated: 
                 for worker in workers:
                     worker.kill()
                 raise
-        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+        for worker in workers:
+            worker.join(120)
+        assert [worker.exitcode for worker in workers] == [0, 0]
         batches = migrated.execute(
             "select partition_key, count(*), sum(records_processed), count(*) filter (where run_id = 'before')"
             " from migration.migration_log where entity_type = 'posts' and status = 'completed' group by 1 order by 1"

@@ -20,7 +20,7 @@ from b44_assets.orchestration.migration.jobs import MIGRATE_JOB, VERIFY_JOB
 from b44_assets.orchestration.resources import Migration
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.sample import write_sample
-from tests.support import keep_posts
+from tests.support import create_database, keep_posts
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -32,21 +32,22 @@ def settings_for(url: str, home: Path, **environ: str) -> Settings:
     return Settings.load(environ={"B44_DATABASE_URL": url, "B44_FIRST_MONTH": WHOLE[0], **environ}, directory=home)
 
 
-def run(settings: Settings, job: str, first: str, last: str) -> tuple[Any, Migration]:
+def run(
+    settings: Settings, job: str, first: str, last: str, assets: dg.AssetSelection | None = None
+) -> tuple[Any, Migration]:
+    """A run of a job for a range of months, or the part of it for some assets."""
     migration = Migration(settings, load_catalog(settings.sql_dir))
+    definitions = definitions_of(migration)
     with dg.DagsterInstance.ephemeral() as instance:
-        result = (
-            definitions_of(migration)
-            .resolve_job_def(job)
-            .execute_in_process(
-                instance=instance,
-                raise_on_error=False,
-                run_config=QUIET,
-                tags={
-                    "dagster/asset_partition_range_start": first,
-                    "dagster/asset_partition_range_end": last,
-                },
-            )
+        result = definitions.resolve_job_def(job).execute_in_process(
+            instance=instance,
+            raise_on_error=False,
+            run_config=QUIET,
+            tags={
+                "dagster/asset_partition_range_start": first,
+                "dagster/asset_partition_range_end": last,
+            },
+            asset_selection=None if assets is None else sorted(assets.resolve(definitions.resolve_asset_graph())),
         )
     return result, migration
 
@@ -80,7 +81,7 @@ def first_run(
     """An export migrated as a whole: the database to make copies of, the export, and the metadata of every asset."""
     name, folder = f"runs_{uuid.uuid4().hex}", tmp_path_factory.mktemp("runs")
     with psycopg.connect(embedded.url("postgres"), autocommit=True) as conn:
-        conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        create_database(conn, name)
         try:
             result, _ = run(
                 settings_for(embedded.url(name), folder, B44_EXPORT_DIR=str(sample(folder / "export"))),
@@ -102,7 +103,7 @@ def migrated(
     name = f"test_{uuid.uuid4().hex}"
     shutil.copytree(export, tmp_path / "export")
     with psycopg.connect(embedded.url("postgres"), autocommit=True) as conn:
-        conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+        create_database(conn, name, template)
         try:
             yield settings_for(embedded.url(name), tmp_path, B44_EXPORT_DIR=str(tmp_path / "export"))
         finally:
@@ -126,7 +127,7 @@ def months_held(url: str) -> set[str]:
 
 
 def test_a_month_of_posts_can_be_migrated_by_itself_and_the_others_wait(settings: Settings) -> None:
-    result, _ = run(settings, MIGRATE_JOB, "2026-03", "2026-03")
+    result, _ = run(settings, MIGRATE_JOB, "2026-03", "2026-03", dg.AssetSelection.assets("posts").upstream())
     assert result.success
     assert settings.database_url is not None
     assert months_held(settings.database_url) == {"2026-03"}
@@ -252,8 +253,9 @@ def test_a_failed_check_blocks_what_stands_on_the_table(migrated: Settings) -> N
     assert migrated.database_url is not None
     with psycopg.connect(migrated.database_url, autocommit=True) as conn:
         conn.execute("delete from categories where id = (select id from categories limit 1)")
-    result, _ = run(migrated, MIGRATE_JOB, *WHOLE)
+    result, _ = run(migrated, MIGRATE_JOB, *WHOLE, dg.AssetSelection.assets("categories", "posts"))
     assert not result.success
+    assert failed_checks(result) == {("categories", "row_parity"), ("categories", "content_parity")}
     assert "posts" not in facts_of(result)
 
 
@@ -265,7 +267,7 @@ def test_what_an_application_changes_without_a_newer_date_blocks_no_load_and_no_
         conn.execute(
             "update posts set view_count = view_count + 1 where id in (select id from posts order by id limit 3)"
         )
-    loaded, _ = run(migrated, MIGRATE_JOB, *WHOLE)
+    loaded, _ = run(migrated, MIGRATE_JOB, *WHOLE, dg.AssetSelection.assets("posts"))
     assert loaded.success
     [parity] = [
         e

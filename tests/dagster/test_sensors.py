@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import dagster as dg
 import pytest
 
 from b44_assets.errors import ExportError
-from tests.dagster.conftest import USERS, Place, object_id, post, posts, user, write
+from b44_assets.postgres.embedded import EmbeddedServer
+from tests.dagster.conftest import USERS, Place, Template, object_id, place_of, post, posts, user, write
+from tests.support import template_once
 
 ALL_MONTHS = {"2026-01": 4, "2026-02": 4, "2026-03": 4, "2026-05": 4}
 
@@ -166,14 +170,35 @@ def load_posts(place: Place, first: str = "2026-01", last: str = "2026-06") -> A
     return place.job("delta", tags, [dg.AssetKey("posts")])
 
 
+@pytest.fixture(scope="session")
+def failed_once(embedded: EmbeddedServer, template: Template) -> tuple[Template, Path]:
+    """As `failed`, made once for all workers, with the folder of its Dagster instance."""
+    folder = embedded.home / "dagster-failed"
+    export, home = folder / "export", folder / "instance"
+
+    def fail(url: str) -> None:
+        home.mkdir(parents=True)
+        shutil.copytree(template.export, export)
+        with dg.DagsterInstance.local_temp(str(home)) as instance:
+            place = place_of(url, export, instance)
+            write(export / "Post.jsonl", [*posts(), *(post(90 + n, f"2026-0{n}") for n in range(1, 7))])
+            assert place.job("delta", assets=[dg.AssetKey(["base44", "posts"])]).success
+            plant_fault(place, "2026-03")
+            assert not load_posts(place).success
+
+    made = template_once(embedded.url("postgres"), "dagster_failed", fail, of=template.database)
+    return Template(made, export), home
+
+
 @pytest.fixture
-def failed(migrated: Place) -> Place:
+def failed(
+    failed_once: tuple[Template, Path], copied: Callable[[Template, dg.DagsterInstance], Place], tmp_path: Path
+) -> Generator[Place]:
     """March failed, the other months of the range did not."""
-    write(migrated.export / "Post.jsonl", [*posts(), *(post(90 + n, f"2026-0{n}") for n in range(1, 7))])
-    assert migrated.job("delta", assets=[dg.AssetKey(["base44", "posts"])]).success
-    plant_fault(migrated, "2026-03")
-    assert not load_posts(migrated).success
-    return migrated
+    template, home = failed_once
+    shutil.copytree(home, tmp_path / "instance")
+    with dg.DagsterInstance.local_temp(str(tmp_path / "instance")) as instance:
+        yield copied(template, instance)
 
 
 def statuses(place: Place) -> dict[str, str]:

@@ -10,9 +10,11 @@ import pytest
 
 from b44_assets.catalog import Kind
 from b44_assets.migration.finish import drop_migration_tables
+from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.schema.build import build
 from b44_assets.schema.runtime import install_runtime
-from tests.dagster.conftest import Place
+from tests.dagster.conftest import Place, Template, session_of
+from tests.support import template_once
 
 JOBS = (
     "schema_only",
@@ -43,15 +45,31 @@ def by_hand(place: Place) -> None:
     place.execute("drop schema base44 cascade")
 
 
+@pytest.fixture(scope="session")
+def built(embedded: EmbeddedServer, template: Template) -> Template:
+    """The template with the whole schema."""
+
+    def build_all(url: str) -> None:
+        session = session_of(url, template.export)
+        for spec in session.catalog.of(Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW):
+            build(session, spec)
+        install_runtime(session)
+
+    made = template_once(embedded.url("postgres"), "dagster_built", build_all, of=template.database)
+    return Template(made, template.export)
+
+
 @pytest.fixture(params=[by_finish, by_hand])
-def over(request: pytest.FixtureRequest, migrated: Place) -> Place:
-    session = migrated.migration.offline_session()
-    for spec in session.catalog.of(Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW):
-        build(session, spec)
-    install_runtime(session)
+def over(
+    request: pytest.FixtureRequest,
+    built: Template,
+    copied: Callable[[Template, dg.DagsterInstance], Place],
+    instance: dg.DagsterInstance,
+) -> Place:
+    place = copied(built, instance)
     drop: Callable[[Place], None] = request.param
-    drop(migrated)
-    return migrated
+    drop(place)
+    return place
 
 
 def test_every_job_of_the_upkeep_succeeds_and_every_sensor_ticks(over: Place) -> None:

@@ -26,12 +26,15 @@ from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.schema.apply import apply
 from b44_assets.session import Connection, Session
-from tests.support import database_url
+from tests.support import create_database, database_url, template_once
 
 SQL_DIR = Path(__file__).resolve().parents[2] / "sql"
 SYSTEM_USER = "00000000-0000-8000-8000-000000000b44"
 NAMESPACE = uuid.UUID("62617365-3434-8000-8000-00000000b044")
 FIRST_SECOND = 1_700_000_000  # 2023-11-14 22:13:20 UTC
+
+# When the files of a template were written, and those of its copies.
+_EXPORTED = datetime(2026, 6, 1, tzinfo=UTC)
 
 Record = Mapping[str, object]
 Row = dict[str, Any]
@@ -314,35 +317,77 @@ def catalog() -> Catalog:
 
 
 @contextmanager
-def new_database(server_url: str, options: LiteralString = "template template0") -> Generator[str]:
+def new_database(server_url: str, template: str = "template0", options: LiteralString = "") -> Generator[str]:
     """A database that is there for the block; its URL."""
     name = f"engine_{uuid.uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute(sql.SQL("create database {} ").format(sql.Identifier(name)) + sql.SQL(options))
+        create_database(conn, name, template, options)
         try:
             yield database_url(server_url, name)
         finally:
             conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
+def _session_on(url: str, catalog: Catalog) -> Session:
+    # One stream unless a test asks for more: what takes turns is easier to tell apart.
+    return Session(url=url, catalog=catalog, pace=Pace(streams=1), sleep=lambda seconds: None)
+
+
+def _apply_all(session: Session) -> None:
+    for spec in session.catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
+        apply(session, spec)
+
+
 @contextmanager
-def new_target(
-    server_url: str, catalog: Catalog, export: Path, options: LiteralString = "template template0"
-) -> Generator[Target]:
+def _target(url: str, catalog: Catalog, export: Path) -> Generator[Target]:
+    with connect(url, application_name="test", autocommit=True) as conn:
+        yield Target(_session_on(url, catalog), export, conn)
+
+
+@contextmanager
+def new_target(server_url: str, catalog: Catalog, export: Path, options: LiteralString = "") -> Generator[Target]:
     """A database of its own with the books, functions and tables of `sql/`, there for the block."""
-    with new_database(server_url, options) as url:
-        # One stream unless a test asks for more: what takes turns is easier to tell apart.
-        session = Session(url=url, catalog=catalog, pace=Pace(streams=1), sleep=lambda seconds: None)
-        for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
-            apply(session, spec)
-        with connect(url, application_name="test", autocommit=True) as conn:
-            yield Target(session, export, conn)
+    with new_database(server_url, options=options) as url:
+        _apply_all(_session_on(url, catalog))
+        with _target(url, catalog, export) as target:
+            yield target
+
+
+@contextmanager
+def copied_target(
+    server_url: str,
+    catalog: Catalog,
+    export: Path,
+    records: Mapping[str, Iterable[Record]] | None = None,
+    name: str = "",
+) -> Generator[Target]:
+    """As `new_target`, with the project's own `sql/`, but a copy of what the first of all workers has made.
+
+    Args:
+        server_url: The server.
+        catalog: The project's own `sql/`.
+        export: The folder of its exports.
+        records: What has been migrated into it, by entity.
+        name: Of the database that holds those records, which are always the same.
+    """
+    applied, migrated = "engine_applied", f"engine_migrated_{name}"
+
+    def migrate(url: str) -> None:
+        with _target(url, catalog, export) as target:
+            target.migrate(records or {}, exported_at=_EXPORTED)
+
+    template = template_once(server_url, applied, lambda url: _apply_all(_session_on(url, catalog)))
+    if records is not None:
+        template = template_once(server_url, migrated, migrate, of=applied)
+    with new_database(server_url, template) as url, _target(url, catalog, export) as target:
+        target.write(records or {}, exported_at=_EXPORTED)
+        yield target
 
 
 @pytest.fixture(scope="session")
 def shared_target(server_url: str, catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Generator[Target]:
     """A worker's database on either server. Whoever uses it resets it first."""
-    with new_target(server_url, catalog, tmp_path_factory.mktemp("export")) as target:
+    with copied_target(server_url, catalog, tmp_path_factory.mktemp("export")) as target:
         yield target
 
 
@@ -358,7 +403,7 @@ def shared_target_18(
     embedded: EmbeddedServer, catalog: Catalog, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[Target]:
     """A worker's database on the embedded server. Whoever uses it resets it first."""
-    with new_target(embedded.url("postgres"), catalog, tmp_path_factory.mktemp("export")) as target:
+    with copied_target(embedded.url("postgres"), catalog, tmp_path_factory.mktemp("export")) as target:
         yield target
 
 

@@ -427,7 +427,7 @@ def test_a_creator_made_in_the_new_system_is_a_user(target: Target) -> None:
 
 def test_case_and_digits_do_not_depend_on_the_databases_locale(pg15: Pg15, catalog: Catalog, tmp_path: Path) -> None:
     # In Turkish the small letter of I is a dotless one.
-    options = "template template0 encoding 'UTF8' locale 'C.UTF-8' locale_provider icu icu_locale 'tr-TR'"
+    options = "encoding 'UTF8' locale 'C.UTF-8' locale_provider icu icu_locale 'tr-TR'"
     with new_target(pg15.url(), catalog, tmp_path, options) as turkish:
         person = user(1, email="INFO@EXAMPLE.COM", username="IRIS", role="ADMIN", disabled="FALSE")
         article = {"id": object_id(2), "title": "INFO", "content": "Long enough.", "status": "PUBLISHED"}

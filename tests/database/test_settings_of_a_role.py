@@ -306,7 +306,16 @@ _SESSIONS: dict[str, dict[str, str]] = {
     "names": {"quote_all_identifiers": "on", "transform_null_equals": "on", "check_function_bodies": "off"},
     "serializable": {"default_transaction_isolation": "serializable", "default_transaction_deferrable": "on"},
     "row security": {"row_security": "off", "client_min_messages": "error", "plan_cache_mode": "force_generic_plan"},
-    "no plans": {"enable_seqscan": "off", "enable_nestloop": "off", "enable_hashjoin": "off", "jit": "on"},
+    # Compiled, but not made fast: that takes ten times as long as all the calls.
+    "no plans": {
+        "enable_seqscan": "off",
+        "enable_nestloop": "off",
+        "enable_hashjoin": "off",
+        "jit": "on",
+        "jit_above_cost": "0",
+        "jit_inline_above_cost": "-1",
+        "jit_optimize_above_cost": "-1",
+    },
     "full-text": {"default_text_search_config": "pg_catalog.german", "gin_fuzzy_search_limit": "1"},
 }
 

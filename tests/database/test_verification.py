@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from b44_assets.migration.content_parity import ContentParity, content_parity
 from b44_assets.migration.plan import make_plan
 from b44_assets.migration.verification import RowParity, row_parity
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.database.conftest import SYSTEM_USER, Record, Target, new_target, object_id, post, user, uuid_of
+from tests.database.conftest import SYSTEM_USER, Record, Target, copied_target, object_id, post, user, uuid_of
 
 EXPORT: dict[str, list[Record]] = {
     "User": [
@@ -54,17 +55,17 @@ def content(target: Target, table: str) -> ContentParity:
 
 
 @pytest.fixture
-def good(target_18: Target) -> Target:
+def good(embedded: EmbeddedServer, catalog: Catalog, tmp_path: Path) -> Generator[Target]:
     """All entities migrated."""
-    target_18.migrate(EXPORT)
-    return target_18
+    with copied_target(embedded.url("postgres"), catalog, tmp_path, EXPORT, "verification") as target:
+        yield target
 
 
 @pytest.fixture(scope="module")
 def steady(embedded: EmbeddedServer, catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Generator[Target]:
     """As `good`, migrated once; who changes a row of it restores it."""
-    with new_target(embedded.url("postgres"), catalog, tmp_path_factory.mktemp("export")) as target:
-        target.migrate(EXPORT)
+    export = tmp_path_factory.mktemp("export")
+    with copied_target(embedded.url("postgres"), catalog, export, EXPORT, "verification") as target:
         yield target
 
 

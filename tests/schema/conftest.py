@@ -6,7 +6,6 @@ import os
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -18,7 +17,7 @@ from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.sample import write_sample
 from b44_assets.schema.build import ON_A_TABLE, build
 from b44_assets.session import Session
-from tests.support import database_url, keep_posts
+from tests.support import create_database, database_url, keep_posts, template_once
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -52,31 +51,26 @@ def catalog() -> Catalog:
 @pytest.fixture(scope="session")
 def templates(server_url: str, catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Templates:
     """Made by whichever worker comes first."""
-    names = Templates(server_url, "template_loaded", "template_built")
-    with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute("select pg_advisory_lock(44)")
-        if conn.execute("select from pg_database where datname = %s", (names.built,)).fetchone() is None:
-            _make(conn, names, catalog, tmp_path_factory.mktemp("export"))
-    return names
 
+    def load_all(url: str) -> None:
+        export = tmp_path_factory.mktemp("export")
+        write_sample(export, users=24, posts=1_000, seed=7, dialect="jsonl", faults=0.03)
+        # Every test copies the database.
+        keep_posts(export, "2026-0[6-9]")
+        session = Session(url, catalog)
+        for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
+            build(session, spec)
+        for mapping in catalog.mappings.values():
+            stage_export(session, mapping, export)
+            load_table(session, mapping)
 
-def _make(conn: psycopg.Connection[Any], names: Templates, catalog: Catalog, export: Path) -> None:
-    write_sample(export, users=24, posts=1_000, seed=7, dialect="jsonl", faults=0.03)
-    # Every test copies the database.
-    keep_posts(export, "2026-0[6-9]")
-    copy = sql.SQL("create database {} template {}")
-    conn.execute(copy.format(sql.Identifier(names.loaded), sql.Identifier("template0")))
-    session = Session(database_url(names.server_url, names.loaded), catalog)
-    for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
-        build(session, spec)
-    for mapping in catalog.mappings.values():
-        stage_export(session, mapping, export)
-        load_table(session, mapping)
-    conn.execute(copy.format(sql.Identifier("unfinished"), sql.Identifier(names.loaded)))
-    session = Session(database_url(names.server_url, "unfinished"), catalog)
-    for spec in catalog.of(Kind.PARTITION, *ON_A_TABLE, Kind.VIEW):
-        build(session, spec)
-    conn.execute(sql.SQL("alter database unfinished rename to {}").format(sql.Identifier(names.built)))
+    def build_all(url: str) -> None:
+        session = Session(url, catalog)
+        for spec in catalog.of(Kind.PARTITION, *ON_A_TABLE, Kind.VIEW):
+            build(session, spec)
+
+    loaded = template_once(server_url, "template_loaded", load_all)
+    return Templates(server_url, loaded, template_once(server_url, "template_built", build_all, of=loaded))
 
 
 @pytest.fixture
@@ -100,7 +94,7 @@ def shared(templates: Templates, catalog: Catalog) -> Generator[Session]:
 def _copied(templates: Templates, template: str, catalog: Catalog) -> Generator[Session]:
     name = f"copy_{os.urandom(8).hex()}"
     with psycopg.connect(templates.server_url, autocommit=True) as conn:
-        conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+        create_database(conn, name, template)
         try:
             yield Session(database_url(templates.server_url, name), catalog)
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 import uuid
@@ -33,7 +32,7 @@ from b44_assets.schema.partitions import (
 )
 from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session
-from tests.support import database_url
+from tests.support import create_database, database_url, template_once
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -44,12 +43,11 @@ PHASES = ("built", "copying", "catching up", "constraining", "settling", "verify
 
 
 @pytest.fixture(scope="session")
-def template(server_url: str, catalog: Catalog) -> Generator[str]:
+def template(server_url: str, catalog: Catalog) -> str:
     """Name of a database with all tables, indexes, constraints and triggers, and two authors; it is only copied from."""
-    name = f"partitions_{os.getpid()}"
-    with psycopg.connect(server_url, autocommit=True) as server:
-        server.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
-        with psycopg.connect(database_url(server_url, name), autocommit=True) as conn:
+
+    def make(url: str) -> None:
+        with psycopg.connect(url, autocommit=True) as conn:
             conn.execute("create schema migration")
             hashed = catalog.partitions("user_sessions")
             assert hashed is not None
@@ -62,8 +60,8 @@ def template(server_url: str, catalog: Catalog) -> Generator[str]:
                 " values (%s, 'a@example.org', 'admin', true), (%s, 'b@example.org', 'admin', true)",
                 (AUTHOR, OTHER_AUTHOR),
             )
-        yield name
-        server.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+    return template_once(server_url, "template_partitions", make)
 
 
 @pytest.fixture
@@ -71,7 +69,7 @@ def session(server_url: str, template: str, catalog: Catalog) -> Generator[Sessi
     """A session on a copy of it."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as server:
-        server.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+        create_database(server, name, template)
         try:
             yield Session(database_url(server_url, name), catalog)
         finally:
