@@ -71,6 +71,10 @@ class Thresholds(BaseModel):
     bloat: Share = 0.5
     default_rows: Count = 0
     quarantine: Count = 0
+    query_blocks: Count = 10
+    """How many times the blocks a row that a query ever took it may take."""
+    query_estimates: Count = 100
+    """By what factor the planner may be wrong about the rows of a table."""
     backup_age: Span = 26 * 3600.0
     recovery_point: Span = 900.0
     recovery_time: Span = 4 * 3600.0

@@ -107,13 +107,13 @@ def _plan(session: Session, conn: Connection, query: Query) -> QueryPlan:
         ).fetchall()
     )
     plan = _explain(conn, query, statement)
-    natural = list(_nodes(plan))
+    natural = list(nodes_of(plan))
     chosen = _indexes(natural, roots, query)
     usable: tuple[str, ...] = ()
     if not chosen and query.uses:
         with conn.transaction():
             conn.execute("set local enable_seqscan = off")
-            usable = _indexes(list(_nodes(_explain(conn, query, statement))), roots, query)
+            usable = _indexes(list(nodes_of(_explain(conn, query, statement))), roots, query)
             conn.execute("set local enable_seqscan = on")
     too_small = not chosen and not usable and natural[0]["Total Cost"] < SMALL_COST and _there(conn, query.uses)
     partitions: dict[str, bool] = {}
@@ -131,6 +131,11 @@ def _plan(session: Session, conn: Connection, query: Query) -> QueryPlan:
         too_small,
         "\n".join(_lines(plan)),
     )
+
+
+def at_latest_month(session: Session, conn: Connection, query: Query) -> sql.Composable:
+    """The query, its range of time moved to the latest month with rows."""
+    return _moved(query, *_latest_month(session, conn, query))
 
 
 def _latest_month(session: Session, conn: Connection, query: Query) -> tuple[datetime | None, datetime | None]:
@@ -179,10 +184,11 @@ def _explain(conn: Connection, query: Query, statement: sql.Composable) -> dict[
     return row[0][0]["Plan"]
 
 
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The nodes of a plan as EXPLAIN gives it in JSON, each before those below it."""
     yield plan
     for child in plan.get("Plans", ()):
-        yield from _nodes(child)
+        yield from nodes_of(child)
 
 
 def _lines(plan: dict[str, Any], depth: int = 0) -> Iterator[str]:
