@@ -197,7 +197,7 @@ def test_adding_an_index_group_is_adding_a_file(tmp_path: Path) -> None:
 def test_the_jobs_cover_everything(definitions: dg.Definitions) -> None:
     everything = definitions.resolve_job_def(MIGRATE_JOB)
     of_operation = {
-        *(f"monitoring/{name}" for name in ("rebuilt_indexes", "pending_work", "statistics", "backups")),
+        *(f"monitoring/{name}" for name in ("rebuilt_indexes", "pending_work", "statistics", "backups", "queries")),
         *(f"monitoring/{one.name}" for one in MEASUREMENTS),
         *(f"backup/{name}" for name in ("logical", "base", "incremental", "wal", "catalogue", "drill")),
     }
@@ -221,6 +221,7 @@ SCHEDULES = {
     "monitoring_schedule": ("monitoring", "*/15 * * * *"),
     "monitoring_daily_schedule": ("monitoring_daily", "15 5 * * *"),
     "monitoring_backups_schedule": ("monitoring_backups", "20 * * * *"),
+    "query_history_schedule": ("query_history", "45 5 * * *"),
     "forget_old_runs_schedule": ("forget_old_runs", "0 5 * * 0"),
     "logical_backup_schedule": ("logical_backup", "0 1 * * *"),
     "base_backup_schedule": ("base_backup", "30 1 * * 0"),
@@ -271,7 +272,7 @@ def test_what_schedules_refresh_has_a_policy_of_freshness_longer_than_their_inte
 
 def test_jobs_schedules_and_sensors_say_what_they_are_for(definitions: dg.Definitions) -> None:
     everything = [*(definitions.jobs or ()), *(definitions.schedules or ()), *(definitions.sensors or ())]
-    assert len(everything) == 40
+    assert len(everything) == 42
     assert [one.name for one in everything if not getattr(one, "description", None)] == []  # type: ignore[union-attr]
 
 
