@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, Query, Spec, query_definition
+from b44_assets.errors import DatabaseError
 from b44_assets.schema.online_ddl import fault, trusted
 from b44_assets.session import Connection, Session, scalar
 
@@ -175,11 +176,16 @@ def _moved(query: Query, since: datetime | None, until: datetime | None) -> sql.
     return sql.Composed([trusted(part).format() if isinstance(part, str) else part for part in parts])
 
 
+def fault_of(query: Query, error: psycopg.Error) -> DatabaseError:
+    """What the server has against a query, with the file and line."""
+    return fault(query.spec, query.spec.statements[0].line, error)
+
+
 def _explain(conn: Connection, query: Query, statement: sql.Composable) -> dict[str, Any]:
     try:
         row = conn.execute(sql.SQL("explain (format json) {}").format(statement)).fetchone()
     except psycopg.Error as error:
-        raise fault(query.spec, query.spec.statements[0].line, error) from error
+        raise fault_of(query, error) from error
     assert row is not None
     return row[0][0]["Plan"]
 

@@ -14,8 +14,7 @@ import psycopg
 from psycopg import errors, sql
 
 from b44_assets.catalog import Kind, Query, query_definition
-from b44_assets.maintenance.query_plans import at_latest_month, nodes_of
-from b44_assets.schema.online_ddl import fault
+from b44_assets.maintenance.query_plans import at_latest_month, fault_of, nodes_of
 from b44_assets.session import Connection, Session
 
 STATEMENT_TIMEOUT_SECONDS = 30.0
@@ -143,7 +142,7 @@ def _run(session: Session, conn: Connection, query: Query) -> QueryRun:
     except errors.QueryCanceled:
         return QueryRun(name, timed_out=True)
     except psycopg.Error as error:
-        raise fault(query.spec, query.spec.statements[0].line, error) from error
+        raise fault_of(query, error) from error
     reading = [node for node in nodes_of(plan) if "Relation Name" in node and node.get("Actual Loops")]
     misjudged, of_table = max(((_factor(node), node["Relation Name"]) for node in reading), default=(1.0, ""))
     return QueryRun(
