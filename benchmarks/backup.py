@@ -92,7 +92,7 @@ def plain(embedded: EmbeddedServer, place: Path) -> dict[str, dict[str, float]]:
 
 
 def ours(embedded: EmbeddedServer, place: Path, key: Key | None) -> dict[str, dict[str, float]]:
-    """What backups take that are proven."""
+    """What backups take that are verified."""
     store = place / "store"
     shutil.rmtree(store, ignore_errors=True)
     catalogue = Catalogue(Store.at(str(store)), key)
@@ -101,12 +101,12 @@ def ours(embedded: EmbeddedServer, place: Path, key: Key | None) -> dict[str, di
         say(f"ours: {kind}")
         seconds, taken = timed(lambda kind=kind: take(kind, embedded.url(DATABASE), catalogue))
         say("  verification")
-        proving, proven = timed(lambda taken=taken: verify(catalogue, taken))
-        if not proven.good:
-            raise BenchmarkError(f"{proven.id} is not good: {proven.verification}")
+        verifying, verified = timed(lambda taken=taken: verify(catalogue, taken))
+        if not verified.good:
+            raise BenchmarkError(f"{verified.id} is not good: {verified.verification}")
         say("  restoring")
-        restoring = restore(embedded, place, catalogue, proven)
-        facts[kind.value] = {"seconds": seconds, "bytes": proven.size, "proof": proving, "restore": restoring}
+        restoring = restore(embedded, place, catalogue, verified)
+        facts[kind.value] = {"seconds": seconds, "bytes": verified.size, "verification": verifying, "restore": restoring}
     shutil.rmtree(store)
     return facts
 
@@ -135,7 +135,7 @@ def report(facts: dict[str, Any]) -> None:
                 f"{name} {kind}",
                 f"{found['seconds']:.1f}",
                 f"{found['bytes'] / MIB:.0f}",
-                f"{found['proof']:.1f}" if "proof" in found else "",
+                f"{found['verification']:.1f}" if "verification" in found else "",
                 f"{found['restore']:.1f}",
             )
     console.print(f"database of {facts['database_bytes'] / MIB:,.0f} MiB; {facts['machine']}")
@@ -144,7 +144,7 @@ def report(facts: dict[str, Any]) -> None:
         a, b = facts["ours"][kind], facts["plain"][kind]
         parts = ", ".join(f"{what} {a[what] / b[what]:.2f}" for what in ("seconds", "bytes", "restore"))
         console.print(
-            f"{kind}, ours to plain: {parts}; taken and proven {(a['seconds'] + a['proof']) / b['seconds']:.2f}"
+            f"{kind}, ours to plain: {parts}; taken and verified {(a['seconds'] + a['verification']) / b['seconds']:.2f}"
         )
     console.print(f"peak memory of our process: {facts['peak_rss'] / MIB:.0f} MiB")
 

@@ -1,5 +1,5 @@
 -- The same end state as `b44 migrate`, as a good engineer would write it once for psql: set-based, one session, PostgreSQL 17
--- or newer, only for exports of dialect 2026-06. It keeps no books, proves nothing, cannot go on after an interruption, and
+-- or newer, only for exports of dialect 2026-06. It notes nothing of what it does, verifies nothing, cannot go on after an interruption, and
 -- leaves HTML as it is, since nothing in the server can sanitize it.
 --
 --   psql "$URL" -v ON_ERROR_STOP=1 -v export=DIR -f by_hand.sql

@@ -3,7 +3,7 @@
     python benchmarks/migrate.py --posts 500000
 
 Both start from an empty database on the same embedded server; the server and Dagster's storage are set up before. The
-script sanitizes no HTML, keeps no books and proves nothing (see by_hand.sql): what those cost is within the ratio.
+script sanitizes no HTML, notes nothing of what it does and verifies nothing (see by_hand.sql): what those cost is within the ratio.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def measure(url: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepare(session: Session, catalog: Catalog, export: Path) -> None:
-    """Functions, books, and tables with their records."""
+    """Functions, migration tables, and tables with their records."""
     for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
         build(session, spec)
     for mapping in catalog.mappings.values():

@@ -114,7 +114,7 @@ def measure(embedded: EmbeddedServer, options: argparse.Namespace) -> dict[str, 
 
 
 def prepare(session: Session, catalog: Catalog, export: Path) -> None:
-    """All that posts stand on: functions, books, tables, users and categories; and the table of posts, empty."""
+    """All that posts stand on: functions, migration tables, tables, users and categories; and the table of posts, empty."""
     for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
         apply(session, spec)
     for table, mapping in catalog.mappings.items():
