@@ -106,7 +106,12 @@ def ours(embedded: EmbeddedServer, place: Path, key: Key | None) -> dict[str, di
             raise BenchmarkError(f"{verified.id} is not good: {verified.verification}")
         say("  restoring")
         restoring = restore(embedded, place, catalogue, verified)
-        facts[kind.value] = {"seconds": seconds, "bytes": verified.size, "verification": verifying, "restore": restoring}
+        facts[kind.value] = {
+            "seconds": seconds,
+            "bytes": verified.size,
+            "verification": verifying,
+            "restore": restoring,
+        }
     shutil.rmtree(store)
     return facts
 
