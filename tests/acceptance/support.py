@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tests.acceptance.forking import run_forked
+from tests.helpers.forking import run_forked
 
 COMMAND = Path(sys.executable).with_name("b44")
 REPOSITORY = Path(__file__).resolve().parents[2]

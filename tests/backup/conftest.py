@@ -15,7 +15,7 @@ from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.store import Store
 from b44_assets.backup.wal_archive import archive_command
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.backup.loading import clear
+from tests.helpers.loading import clear
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from b44_assets.backup.model import Backup, BackupKind
 from b44_assets.backup.service import BackupContext
 from b44_assets.config.settings import Settings
 from b44_assets.maintenance.monitoring import Verdict
-from tests.backup.making import BAD, NOW, a_backup, stored_backup
+from tests.helpers.making import BAD, NOW, a_backup, stored_backup
 
 
 def a_drill(days_ago: float, *, rpo: float = 60.0, rto: float = 120.0) -> Drill:

@@ -22,8 +22,8 @@ from b44_assets.backup.encryption import Key
 from b44_assets.backup.model import Backup, BackupKind, Verification
 from b44_assets.backup.store import Store
 from b44_assets.errors import BackupError, BadBackupError
-from tests.backup import disks
-from tests.backup.making import BAD, GOOD, NOW, a_backup, stored_backup
+from tests.helpers import disks
+from tests.helpers.making import BAD, GOOD, NOW, a_backup, stored_backup
 
 KEY = Key.generate()
 

@@ -30,8 +30,8 @@ from b44_assets.backup.verification import verify
 from b44_assets.errors import B44Error, BackupError, BadBackupError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.backup.loading import Commit, clear, commits, writing
-from tests.backup.making import WHOLE
+from tests.helpers.loading import Commit, clear, commits, writing
+from tests.helpers.making import WHOLE
 
 KEY = Key.generate()
 OTHER = Key.generate()

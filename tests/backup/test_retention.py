@@ -16,7 +16,7 @@ from b44_assets.backup.model import Backup, BackupKind, WalFile
 from b44_assets.backup.retention import Expiry, expire, plan
 from b44_assets.backup.store import Store
 from b44_assets.errors import B44Error
-from tests.backup.making import BAD, GOOD, NOW, SEGMENT_SIZE, SYSTEM, a_backup, archived, stored_backup
+from tests.helpers.making import BAD, GOOD, NOW, SEGMENT_SIZE, SYSTEM, a_backup, archived, stored_backup
 
 KEEP = 30
 LOGICAL, BASE, INCREMENTAL = BackupKind.LOGICAL, BackupKind.BASE, BackupKind.INCREMENTAL

@@ -24,7 +24,7 @@ from b44_assets.backup.taking import ManifestTap, take
 from b44_assets.backup.tools import Login, complaint, server_programs
 from b44_assets.errors import BackupError
 from b44_assets.postgres.clients import available
-from tests.backup.disks import small
+from tests.helpers.disks import small
 
 REPOSITORY = Path(__file__).parents[2]
 

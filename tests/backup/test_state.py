@@ -13,7 +13,7 @@ from b44_assets.errors import BackupError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.deadline import Deadline
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.backup.loading import ZOO
+from tests.helpers.loading import ZOO
 
 # What somebody might lose, and how it is named.
 CHANGES = {

@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from b44_assets.backup.store import Store
 from b44_assets.errors import BackupError
-from tests.backup import disks, sftp
+from tests.helpers import disks, sftp
 
 
 @pytest.fixture(scope="module")

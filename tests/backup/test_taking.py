@@ -27,8 +27,8 @@ from b44_assets.errors import BackupError
 from b44_assets.postgres.clients import shown
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.backup.loading import ZOO, commits, writing
-from tests.backup.making import WHOLE
+from tests.helpers.loading import ZOO, commits, writing
+from tests.helpers.making import WHOLE
 
 PHYSICAL = (BackupKind.BASE, BackupKind.INCREMENTAL)
 

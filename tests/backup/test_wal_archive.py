@@ -25,8 +25,8 @@ from b44_assets.backup.model import WalFile
 from b44_assets.backup.store import Store
 from b44_assets.backup.wal_archive import archive_command, fetch, gaps, histories, ship, systems, waiting, wal_files
 from b44_assets.errors import BackupError, BadBackupError
-from tests.backup import disks
-from tests.backup.making import SEGMENT_SIZE, SYSTEM, a_segment, archived
+from tests.helpers import disks
+from tests.helpers.making import SEGMENT_SIZE, SYSTEM, a_segment, archived
 
 KEY = Key.generate()
 

@@ -21,7 +21,7 @@ from b44_assets.catalog import Catalog
 from b44_assets.cli import main, migration
 from b44_assets.errors import DatabaseError, ExhaustedError, FullDiskError, free_at, said_with_remedy, why
 from b44_assets.session import Session, explained
-from tests.backup import disks
+from tests.helpers import disks
 
 AGAIN = "run the same command again: it goes on where it stopped"
 

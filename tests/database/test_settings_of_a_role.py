@@ -25,7 +25,7 @@ from b44_assets.schema.health import constraints_valid, foreign_keys_hold, index
 from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session
 from tests.database.conftest import new_database
-from tests.faults.scenario import FIRST, State, differences, state, write_exports
+from tests.helpers.scenario import FIRST, State, differences, state, write_exports
 
 # Of a setting whose values are none of an enumeration: what somebody may have set it to.
 _TEXTS = {

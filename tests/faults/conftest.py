@@ -18,8 +18,8 @@ from b44_assets.failpoints import armed
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.session import Connection, Session
 from tests.database.conftest import SQL_DIR
-from tests.faults.crashing import Crasher, Hits, crasher
-from tests.faults.scenario import PHASES, State, differences, prepare, session_of, state_at, write_exports
+from tests.helpers.crashing import Crasher, Hits, crasher
+from tests.helpers.scenario import PHASES, State, differences, prepare, session_of, state_at, write_exports
 from tests.support import locked
 
 

@@ -11,9 +11,9 @@ from b44_assets import session as engine_session
 from b44_assets.failpoints import armed
 from b44_assets.session import Connection
 from tests.faults.conftest import Stage
-from tests.faults.crashing import Hits
-from tests.faults.scenario import FIRST, SECOND
 from tests.faults.test_crashes import happening, middle
+from tests.helpers.crashing import Hits
+from tests.helpers.scenario import FIRST, SECOND
 
 
 @pytest.mark.parametrize(

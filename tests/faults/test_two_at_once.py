@@ -16,7 +16,7 @@ from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.plan import make_plan
 from b44_assets.session import Connection, migrating
 from tests.faults.conftest import Stage
-from tests.faults.scenario import FIRST, PHASES, SECOND
+from tests.helpers.scenario import FIRST, PHASES, SECOND
 
 
 def at_once(*works: Callable[[], None]) -> list[B44Error]:

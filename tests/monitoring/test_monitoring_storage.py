@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from b44_assets.maintenance.monitoring import Earlier, Reading
 from b44_assets.maintenance.monitoring.storage import averaged
-from tests.backup.disks import small
+from tests.helpers.disks import small
 from tests.monitoring.conftest import Watched, eventually
 
 

@@ -23,7 +23,7 @@ import psycopg
 from b44_assets.catalog import load_catalog
 from b44_assets.failpoints import Armed, armed
 from b44_assets.session import Connection
-from tests.faults.scenario import PHASES, PROVOKED, session_of
+from tests.helpers.scenario import PHASES, PROVOKED, session_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ANY = ""
@@ -111,7 +111,7 @@ class Crasher:
 @contextmanager
 def crasher() -> Generator[Crasher]:
     """Starts one, for the block."""
-    command = [sys.executable, "-m", "tests.faults.crashing"]
+    command = [sys.executable, "-m", "tests.helpers.crashing"]
     with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Crasher(process)

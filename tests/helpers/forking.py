@@ -26,7 +26,7 @@ _PRELOADED = [
     "b44_assets.orchestration.code_location",
     "b44_assets.orchestration.run_retention",
     "dagster_postgres",
-    "tests.acceptance.forking",
+    "tests.helpers.forking",
 ]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(_PRELOADED)
