@@ -319,6 +319,20 @@ def survey(backup_context: BackupContext) -> Survey:
     )
 
 
+def newest_good(backup_context: BackupContext, database: str) -> Backup | None:
+    """The newest backup that was restored and found equal to its source, of a database or of a whole cluster; None without one.
+
+    Raises:
+        BackupError: The store does not answer.
+    """
+    good = [
+        backup
+        for backup in backup_context.catalogue.listing().backups
+        if backup.good and (backup.database == database or backup.kind is not BackupKind.LOGICAL)
+    ]
+    return max(good, key=lambda backup: backup.ended_at, default=None)
+
+
 def newest_is_good(found: Survey, kind: BackupKind, within: timedelta) -> Health:
     """Whether the newest good backup of a kind is new enough."""
     return health.fresh(found.listing.backups, {kind: within}, found.at)

@@ -24,7 +24,7 @@ from b44_assets.cli.preconditions import (
     require_migration,
     session_of,
 )
-from b44_assets.cli.status import write_report
+from b44_assets.cli.status import newest_backup, write_report
 from b44_assets.config.quantities import month_from
 from b44_assets.errors import ExportError, SettingsError
 
@@ -128,7 +128,9 @@ def cutover(
     if settings.export_dir is None:
         raise ExportError("no export: name the folder of the last one with --export DIR or B44_EXPORT_DIR")
     check_export(settings.export_dir, settings)
-    refuse_if_finished(session_of(settings), "cutover")
+    session = session_of(settings)
+    refuse_if_finished(session, "cutover")
+    click.echo(f"notice: {newest_backup(session, settings)}", err=True)
     begun = datetime.now(UTC)
     target = output or Path.cwd() / f"cutover-{begun:%Y%m%dT%H%M%SZ}.html"
     with exclusive_migration(settings) as lock:

@@ -22,6 +22,8 @@ from b44_assets.wording import plural
 if TYPE_CHECKING:
     from b44_assets.cli.outcome import Outcome
     from b44_assets.config.settings import Settings
+    from b44_assets.migration.report import Measured
+    from b44_assets.session import Session
 
 
 @click.command()
@@ -141,8 +143,51 @@ def write_report(
             checks=tuple((check.asset, check.name, check.verdict, check.said) for check in outcome.checks),
             faults=tuple(str(fault) for fault in faults),
         )
-    page = render(gather(session_of(settings), done))
+    session = session_of(settings)
+    page = render(gather(session, done, measured=_measured(session, settings), backup=newest_backup(session, settings)))
     try:
         target.write_text(page, encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"{target}: cannot be written: {why(error, target)}") from error
+
+
+def newest_backup(session: Session, settings: Settings) -> str:
+    """The newest good backup of the target in one line, or that there is none."""
+    from b44_assets.backup.service import BackupContext, newest_good
+    from b44_assets.session import scalar
+
+    try:
+        with session.connection("look") as conn:
+            database = scalar(conn, "select current_database()")
+        found = newest_good(BackupContext.of(settings), database)
+    except B44Error as error:
+        return f"Whether there is a backup could not be found out: {error}"
+    if found is None:
+        return f"There is no backup of {database} that was restored and found equal to it: b44 backup makes one."
+    return f"The newest good backup of {database} is {found.id}, of {found.ended_at:%Y-%m-%d %H:%M} UTC."
+
+
+def _measured(session: Session, settings: Settings) -> tuple[Measured, ...]:
+    """What the monitoring measures at once; what cannot be measured is no fault of a report."""
+    from b44_assets.maintenance.monitoring import MEASUREMENTS, Interval, monitoring
+    from b44_assets.migration.report import Measured
+
+    found: list[Measured] = []
+    with monitoring(session, settings) as monitor:
+        for one in MEASUREMENTS:
+            if one.interval is not Interval.ROUND:
+                continue
+            reading = monitor.take(one)
+            checks: list[tuple[str, str, str]] = []
+            for check in one.checks:
+                verdict = check.judge(reading, settings)
+                state = "passed" if verdict.passed else "warning" if check.warns or not verdict.measured else "failed"
+                checks.append((check.name, state, verdict.text))
+            # Counters say nothing without the time in which they have grown.
+            shown = {
+                name: float(value)
+                for name, value in reading.numbers.items()
+                if not name.endswith(("_total", "_at", "_since"))
+            }
+            found.append(Measured(one.name, one.description, shown, tuple(checks)))
+    return tuple(found)

@@ -46,6 +46,23 @@ class Cutover:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What was measured of the server.
+
+    Attributes:
+        name: Of the measurement.
+        description: What it is.
+        figures: Its numbers; shares (0 to 1) have a name that ends in `_ratio`, sizes in `_bytes`, times in `_seconds`.
+        checks: `(name, verdict, what it says)`.
+    """
+
+    name: str
+    description: str
+    figures: dict[str, float]
+    checks: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """What a page says.
 
@@ -60,6 +77,9 @@ class Report:
         sizes: Rows and bytes of each table.
         server: Version of the server, and name and size of the database.
         sql_digest: SHA-256 over the files of `sql/` that the database was made from.
+        checks: What each check has found last: asset, name, outcome, what it said, and since when.
+        measured: What was measured of the server; empty where it could not be.
+        backup: The newest good backup in one line, or that there is none.
         cutover: What the cut-over came to; None for a page of the state alone.
     """
 
@@ -73,6 +93,9 @@ class Report:
     sizes: tuple[dict[str, Any], ...]
     server: dict[str, Any]
     sql_digest: str
+    checks: tuple[dict[str, Any], ...]
+    measured: tuple[Measured, ...]
+    backup: str
     cutover: Cutover | None
 
     @property
@@ -86,8 +109,16 @@ class Report:
         return hashlib.sha256(self.facts.encode()).hexdigest()
 
 
-def gather(session: Session, cutover: Cutover | None = None) -> Report:
+def gather(
+    session: Session, cutover: Cutover | None = None, *, measured: tuple[Measured, ...] = (), backup: str = ""
+) -> Report:
     """Reads what the page says from the migration tables and the server.
+
+    Args:
+        session: The run.
+        cutover: What a cut-over came to.
+        measured: What was measured of the server.
+        backup: The newest good backup in one line, or that there is none.
 
     Raises:
         DatabaseError: The target cannot be reached, or nothing was ever migrated into it.
@@ -140,6 +171,13 @@ def gather(session: Session, cutover: Cutover | None = None) -> Report:
             sql_digest=hashlib.sha256(
                 "".join(spec.digest for spec in sorted(session.catalog.specs, key=lambda spec: str(spec.path))).encode()
             ).hexdigest(),
+            checks=_rows(
+                conn,
+                "select asset, check_name as name, outcome, said, checked_at from b44.check_results"
+                " order by array_position('{failed,warning,passed}', outcome), 1, 2",
+            ),
+            measured=measured,
+            backup=backup,
             cutover=cutover,
         )
 
@@ -159,7 +197,18 @@ def render(report: Report) -> str:
     environment.filters["number"] = lambda value: f"{value:,}"
     environment.filters["size"] = _size
     text = files("b44_assets.migration").joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(text).render(report=report, cutover=report.cutover)
+    return environment.from_string(text).render(report=report, cutover=report.cutover, figure=_figure)
+
+
+def _figure(value: float, name: str) -> str:
+    """A number in the unit that its name tells."""
+    if name.endswith("_ratio"):
+        return f"{100 * value:.1f} %"
+    if name.endswith("_bytes"):
+        return _size(round(value))
+    if name.endswith("_seconds"):
+        return f"{value:,.1f} s"
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.2f}"
 
 
 def _size(size: int) -> str:

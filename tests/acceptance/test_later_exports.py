@@ -52,6 +52,7 @@ def test_a_cut_over_is_the_last_delta_and_a_page_to_sign(finished: str, newer: P
     result = b44.on(finished)("cutover", "--export", newer, "--by", "Ada <L>", "--output", page)
     assert result.status == 0, result
     assert f"Signed off: {page}" in result.out
+    assert "notice: There is no backup of" in result.err
     assert "Write freeze that this needed: " in result.out
     assert value(finished, "select count(*) from posts where title like 'Newer %'") >= 2
     text = page.read_text("utf-8")
@@ -82,6 +83,13 @@ def test_a_report_of_the_state_is_one_page(finished: str, b44: Command) -> None:
     text = (b44.directory / "report.html").read_text("utf-8")
     assert "What became of every record" in text
     assert not re.search(r'(?:src|href)="', text)
+    assert "There is no backup of" in text
+    facts = json.loads(re.search(r'id="facts">(.*?)</script>', text, re.S)[1].replace("\\u003c", "<"))  # type: ignore[index]
+    found = {(one["asset"], one["name"]): one["outcome"] for one in facts["checks"]}
+    assert found[("posts", "row_parity")] == "passed"
+    measured = {one["name"]: one for one in facts["measured"]}
+    assert measured["connections"]["figures"]["used_ratio"] >= 0
+    assert [name for name, _, _ in measured["connections"]["checks"]] != []
 
 
 @pytest.mark.parametrize(
