@@ -90,6 +90,10 @@ class Watched:
         return found.judge(reading, settings_with(thresholds, **environ))
 
 
+def waits(watched: Watched, pid: int) -> bool:
+    return watched.execute("select exists (select from pg_locks where pid = %s and not granted)", pid) == [(True,)]
+
+
 @pytest.fixture(scope="session")
 def catalog() -> Catalog:
     return load_catalog(SQL_DIR)

@@ -8,12 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from b44_assets.maintenance.monitoring import MEASUREMENTS
-from tests.monitoring.conftest import Watched, eventually
-
-
-def waits(watched: Watched, pid: int) -> bool:
-    return watched.execute("select exists (select from pg_locks where pid = %s and not granted)", pid) == [(True,)]
+from b44_assets.maintenance.monitoring import MEASUREMENTS, Verdict
+from tests.monitoring.conftest import Watched, eventually, waits
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,10 +32,12 @@ def test_nothing_waits_for_a_lock_that_an_application_holds(watched: Watched) ->
 
 
 def test_connections_are_counted_and_too_many_are_told(watched: Watched) -> None:
-    before = watched.read("connections")
     connections = [watched.connect() for _ in range(3)]
     reading = watched.read("connections")
-    assert reading.numbers["used"] >= before.numbers["used"] + 3 - 1
+    # Other tests come and go on this server, too.
+    here = [row for row in reading.rows["connections_by_state"] if row.labels["database"] in watched.url]
+    assert sum(row.numbers["sessions"] for row in here) >= 3
+    assert reading.numbers["used"] >= 3
     assert reading.numbers["used_ratio"] == pytest.approx(reading.numbers["used"] / reading.numbers["allowed"])
     assert watched.verdict("connections_left", reading, "connections=99%").passed
     red = watched.verdict("connections_left", reading, "connections=1%")
@@ -54,9 +52,14 @@ def test_a_long_transaction_is_told_with_its_process(watched: Watched) -> None:
         reading = watched.read("connections")
         assert reading.numbers["longest_transaction_seconds"] > 0
         assert watched.verdict("no_long_transaction", reading).passed
-        red = watched.verdict("no_long_transaction", reading, "transaction=0s")
-        assert not red.passed
-        assert f"process {conn.info.backend_pid} (importer)" in red.text
+
+        def red() -> str:
+            verdict = watched.verdict("no_long_transaction", watched.read("connections"), "transaction=0s")
+            assert not verdict.passed
+            return verdict.text
+
+        # Other tests have transactions on this server, too; they end.
+        eventually(lambda: f"process {conn.info.backend_pid} (importer)" in red())
 
 
 def test_a_session_idle_in_a_transaction_is_told(watched: Watched) -> None:
@@ -65,9 +68,15 @@ def test_a_session_idle_in_a_transaction_is_told(watched: Watched) -> None:
         reading = watched.read("connections")
         assert reading.numbers["idle_in_transaction"] >= 1
         assert watched.verdict("no_idle_transaction", reading).passed
-        assert "(sleeper)" in watched.verdict("no_idle_transaction", reading, "idle_in_transaction=0s").text
-    green = watched.verdict("no_idle_transaction", watched.read("connections"), "idle_in_transaction=0s")
-    assert green.passed
+
+    def strictly() -> Verdict:
+        return watched.verdict("no_idle_transaction", watched.read("connections"), "idle_in_transaction=0s")
+
+    with watched.connect("sleeper", autocommit=False) as conn:
+        conn.execute("select 1")
+        # Other tests have such sessions on this server, too; they end.
+        eventually(lambda: not strictly().passed and "(sleeper)" in strictly().text)
+    eventually(lambda: strictly().passed)
 
 
 def test_rolled_back_transactions_are_counted_as_a_share(watched: Watched) -> None:
@@ -130,15 +139,20 @@ def test_who_waits_for_a_lock_and_who_blocks_is_told(watched: Watched) -> None:
         assert row.labels["blocked_by"] == str(holder.info.backend_pid)
         assert (row.labels["blocking_application"], row.labels["object"]) == ("holder", "items")
         assert watched.verdict("no_long_wait", reading).passed
-        red = watched.verdict("no_long_wait", reading, "lock_wait=0s")
-        assert not red.passed and f"process {holder.info.backend_pid} (holder, idle in transaction)" in red.text
         assert watched.verdict("no_long_lock", reading).passed
-        red = watched.verdict("no_long_lock", reading, "exclusive_lock=0s")
-        assert not red.passed and "keeps items locked" in red.text
+
+        def red(check: str, threshold: str) -> str:
+            verdict = watched.verdict(check, watched.read("locks"), threshold)
+            assert not verdict.passed
+            return verdict.text
+
+        # Other tests wait and lock on this server, too; they end.
+        blocker = f"process {holder.info.backend_pid} (holder, idle in transaction)"
+        eventually(lambda: blocker in red("no_long_wait", "lock_wait=0s"))
+        eventually(lambda: "keeps items locked" in red("no_long_lock", "exclusive_lock=0s"))
         holder.rollback()
         thread.join()
-    green = watched.read("locks")
-    assert watched.verdict("no_long_wait", green, "lock_wait=0s").passed
+    eventually(lambda: watched.verdict("no_long_wait", watched.read("locks"), "lock_wait=0s").passed)
 
 
 def test_a_deadlock_is_counted(watched: Watched) -> None:

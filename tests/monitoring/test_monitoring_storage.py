@@ -162,7 +162,8 @@ def test_dead_and_changed_rows_are_told(watched: Watched) -> None:
     assert watched.verdict("vacuumed", green).passed
     assert watched.verdict("analyzed", green).passed
     watched.execute("update busy set id = id + 1")
-    eventually(lambda: watched.read("dead_rows").numbers["largest_dead_ratio"] > 0.4)
+    # A half; a third where the server hears of the insertion only after VACUUM has counted.
+    eventually(lambda: watched.read("dead_rows").numbers["largest_dead_ratio"] > 0.3)
     reading = watched.read("dead_rows")
     red = watched.verdict("vacuumed", reading)
     assert not red.passed and "VACUUM busy" in red.text

@@ -20,9 +20,8 @@ from b44_assets.maintenance.monitoring.model import COUNTER, Earlier, Interval, 
 from b44_assets.maintenance.monitoring.reading import Monitor
 from b44_assets.maintenance.monitoring.registry import MEASUREMENTS
 
-FRESH_SECONDS = 15.0
+FRESH = {Interval.ROUND: timedelta(seconds=15), Interval.DAILY: timedelta(hours=24)}
 """How old figures may be that are given out again: several servers may scrape one endpoint."""
-_EACH = {Interval.ROUND: timedelta(seconds=FRESH_SECONDS), Interval.DAILY: timedelta(hours=24)}
 
 
 class Exporter(Collector):
@@ -73,7 +72,7 @@ class Exporter(Collector):
         due = [
             one
             for one in self._measurements
-            if (last := self._read(one)) is None or now - last.at >= _EACH[one.interval]
+            if (last := self._read(one)) is None or now - last.at >= FRESH[one.interval]
         ]
         if not due:
             return
