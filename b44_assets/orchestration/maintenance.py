@@ -132,7 +132,7 @@ INDEX_USAGE = Measurement(
     dg.AssetKey(["monitoring", "index_usage"]),
     "Size, use and bloat of every index.",
     in_session(lambda _, session: index_usage(session)),
-    lambda usage, _: of_index_usage(usage),
+    of_index_usage,
     upstream=lambda catalog: [key_of(spec.name) for spec in catalog.of(Kind.INDEX, Kind.CONSTRAINT, Kind.VIEW)],
     job=WEEKLY,
     part_of_migration=True,
@@ -236,7 +236,7 @@ QUERIES = Measurement(
     _QUERIES_KEY,
     "What the queries of sql/queries/ read when they are run: rows and blocks, kept over time, with their plans.",
     _measure_queries,
-    lambda found, _: of_queries(found),
+    of_queries,
     upstream=lambda catalog: [
         key_of(name) for name in dict.fromkeys(name for spec in catalog.of(Kind.QUERY) for name in spec.depends)
     ],

@@ -10,7 +10,7 @@ import dagster as dg
 from b44_assets.backup import figures
 from b44_assets.config.settings import Settings
 from b44_assets.maintenance import monitoring
-from b44_assets.maintenance.monitoring import Check, Earlier, Interval, Reading
+from b44_assets.maintenance.monitoring import Check, Interval, Reading
 from b44_assets.orchestration import backup
 from b44_assets.orchestration.common import Answer
 from b44_assets.orchestration.metadata import Metadata, named_lists, table
@@ -87,13 +87,13 @@ def _measurement(one: monitoring.Measurement) -> Measurement[Reading]:
     def measure(context: Context, migration: Migration) -> Reading:
         before = numbers_before(context, key)
         with migration.session(context) as session, monitoring.monitoring(session, migration.settings) as monitor:
-            return monitor.take(one, None if before is None else Earlier(before.at, before.numbers))
+            return monitor.take(one, before)
 
     return Measurement(
         key,
         one.description,
         measure,
-        lambda reading, _: metadata_of(reading),
+        metadata_of,
         upstream=all_tables,
         job=_JOBS[one.interval],
         checks={check.name: check.meaning for check in one.checks},
@@ -112,7 +112,7 @@ BACKUPS = Measurement(
     dg.AssetKey(["monitoring", figures.NAME]),
     "How old the newest good backup is, what the store holds, and what the last rehearsal of a recovery has found (RPO, RTO).",
     with_backup_context(lambda _, backup_context: figures.read_backups(backup_context)),
-    lambda reading, _: metadata_of(reading),
+    metadata_of,
     upstream=lambda _: [operation.key for operation in backup.OPERATIONS],
     job=_BACKUPS,
     checks={check.name: check.meaning for check in figures.CHECKS},

@@ -14,6 +14,7 @@ import dagster as dg
 from b44_assets.backup.service import BackupContext
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.config.settings import Settings
+from b44_assets.maintenance.monitoring import Earlier
 from b44_assets.migration.finish import note_checks
 from b44_assets.orchestration.common import ALERTS_ON_WARNING, MAINTENANCE_TAGS, OWNERS, Answer, key_of
 from b44_assets.orchestration.metadata import Metadata
@@ -125,14 +126,6 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Previous:
-    """The numbers of the measurement before this one, and when it was made (UTC)."""
-
-    at: datetime
-    numbers: Mapping[str, int | float]
-
-
-@dataclass(frozen=True)
 class Measurement(Generic[Found]):
     """A look at the database whose numbers are plotted over time, with checks of what was seen.
 
@@ -140,7 +133,7 @@ class Measurement(Generic[Found]):
         key: Its asset; the first part is the group.
         description: What is measured.
         measure: Looks, and changes nothing.
-        metadata: The numbers, told of the ones before for growth and rates.
+        metadata: The numbers.
         upstream: What it looks at.
         job: What measures it by its schedule; several may share one.
         part_of_migration: Whether `migrate_everything` measures it, too, and `verify` asks for its checks.
@@ -151,7 +144,7 @@ class Measurement(Generic[Found]):
     key: dg.AssetKey
     description: str
     measure: Callable[[Context, Migration], Found]
-    metadata: Callable[[Found, Previous | None], Metadata]
+    metadata: Callable[[Found], Metadata]
     upstream: Upstream
     job: ScheduledJob | None = None
     part_of_migration: bool = False
@@ -185,8 +178,7 @@ class Measurement(Generic[Found]):
         """Measures, and yields what a step was asked for: the asset, and the checks."""
         measured = self.measure(context, migration)
         if self.key in context.selected_asset_keys:
-            before = numbers_before(context, self.key)
-            yield dg.MaterializeResult(asset_key=self.key, metadata=self.metadata(measured, before))
+            yield dg.MaterializeResult(asset_key=self.key, metadata=self.metadata(measured))
         if self.judge is None:
             return
         answers = self.judge(measured, migration.settings)
@@ -322,7 +314,7 @@ def _check_specs(operation: Operation | Measurement[Any]) -> list[dg.AssetCheckS
     ]
 
 
-def numbers_before(context: Context, key: dg.AssetKey) -> Previous | None:
+def numbers_before(context: Context, key: dg.AssetKey) -> Earlier | None:
     """The numbers of the latest materialization of an asset; None where there is none."""
     event = context.instance.get_latest_materialization_event(key)
     if event is None or event.asset_materialization is None:
@@ -331,4 +323,4 @@ def numbers_before(context: Context, key: dg.AssetKey) -> Previous | None:
     numbers = {
         name: value for name, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    return Previous(datetime.fromtimestamp(event.timestamp, UTC), numbers)
+    return Earlier(datetime.fromtimestamp(event.timestamp, UTC), numbers)

@@ -14,13 +14,15 @@ from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
 from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
+from b44_assets.maintenance.monitoring import Earlier
 from b44_assets.orchestration.common import Answer
 from b44_assets.orchestration.operations import (
+    Context,
     Measurement,
     Operation,
-    Previous,
     ScheduledJob,
     definitions_of_operations,
+    numbers_before,
 )
 from b44_assets.orchestration.resources import Migration
 
@@ -37,7 +39,7 @@ class Server:
 
     connected: int = 10
     looks: int = 0
-    before: list[Previous | None] = field(default_factory=list[Previous | None])
+    before: list[Earlier | None] = field(default_factory=list[Earlier | None])
 
 
 def judge(connected: int, settings: Settings) -> Mapping[str, Answer]:
@@ -47,12 +49,12 @@ def judge(connected: int, settings: Settings) -> Mapping[str, Answer]:
 
 
 def measurement(server: Server) -> Measurement[int]:
-    def measure(*_: object) -> int:
+    def measure(context: Context, _: Migration) -> int:
+        server.before.append(numbers_before(context, KEY))
         server.looks += 1
         return server.connected
 
-    def numbers(connected: int, before: Previous | None) -> dict[str, Any]:
-        server.before.append(before)
+    def numbers(connected: int) -> dict[str, Any]:
         return {"connected": connected}
 
     return Measurement(
@@ -120,7 +122,7 @@ def test_a_measurement_brings_its_asset_check_job_and_schedule(
 
 
 @pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
-def test_a_measurement_is_told_of_the_numbers_before(
+def test_a_measurement_can_ask_for_the_numbers_before(
     server: Server, migration: Migration, instance: dg.DagsterInstance
 ) -> None:
     job = definitions_over(migration, measurement(server)).resolve_job_def("connections")
