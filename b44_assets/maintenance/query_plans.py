@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -197,14 +197,20 @@ def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes_of(child)
 
 
-def _lines(plan: dict[str, Any], depth: int = 0) -> Iterator[str]:
-    index, relation = plan.get("Index Name"), plan.get("Relation Name")
-    yield (
+def head_of(node: Mapping[str, Any], depth: int) -> str:
+    """A node and what it reads, as EXPLAIN begins its line."""
+    index, relation = node.get("Index Name"), node.get("Relation Name")
+    return (
         "  " * depth
-        + plan["Node Type"]
+        + node["Node Type"]
         + (f" using {index}" if index else "")
         + (f" on {relation}" if relation else "")
-        + f"  (cost={plan['Startup Cost']:.2f}..{plan['Total Cost']:.2f} rows={plan['Plan Rows']})"
+    )
+
+
+def _lines(plan: dict[str, Any], depth: int = 0) -> Iterator[str]:
+    yield (
+        head_of(plan, depth) + f"  (cost={plan['Startup Cost']:.2f}..{plan['Total Cost']:.2f} rows={plan['Plan Rows']})"
     )
     for child in plan.get("Plans", ()):
         yield from _lines(child, depth + 1)

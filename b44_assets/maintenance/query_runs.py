@@ -14,7 +14,7 @@ import psycopg
 from psycopg import errors, sql
 
 from b44_assets.catalog import Kind, Query, query_definition
-from b44_assets.maintenance.query_plans import at_latest_month, fault_of, nodes_of
+from b44_assets.maintenance.query_plans import at_latest_month, fault_of, head_of, nodes_of
 from b44_assets.session import Connection, Session
 
 STATEMENT_TIMEOUT_SECONDS = 30.0
@@ -113,13 +113,19 @@ def run_queries(session: Session, best: Mapping[str, float]) -> QueryRuns:
     """
     runs: list[QueryRun] = []
     with session.connection("run queries") as conn:
+        roots = dict(
+            conn.execute(
+                "select relname, pg_partition_root(oid)::regclass::text from pg_class"
+                " where relispartition and relkind in ('r', 'p')"
+            ).fetchall()
+        )
         for spec in session.catalog.of(Kind.QUERY):
-            runs.append(_run(session, conn, query_definition(spec)))
+            runs.append(_run(session, conn, query_definition(spec), roots))
     now = {run.name: run.buffers_a_row for run in runs if not run.timed_out}
     return QueryRuns(tuple(runs), {**best, **{name: min(best.get(name, a_row), a_row) for name, a_row in now.items()}})
 
 
-def _run(session: Session, conn: Connection, query: Query) -> QueryRun:
+def _run(session: Session, conn: Connection, query: Query, roots: Mapping[str, str]) -> QueryRun:
     name = query.spec.name
     try:
         with conn.transaction():
@@ -133,12 +139,6 @@ def _run(session: Session, conn: Connection, query: Query) -> QueryRun:
                 sql.SQL("explain (analyze, buffers, timing off, format json) {}").format(statement)
             ).fetchall()
             plan: dict[str, Any] = found[0]["Plan"]
-            roots = dict(
-                conn.execute(
-                    "select relname, pg_partition_root(oid)::regclass::text from pg_class"
-                    " where relispartition and relkind in ('r', 'p')"
-                ).fetchall()
-            )
     except errors.QueryCanceled:
         return QueryRun(name, timed_out=True)
     except psycopg.Error as error:
@@ -185,11 +185,8 @@ def _scans(reading: list[dict[str, Any]], roots: Mapping[str, str]) -> tuple[Sca
 
 
 def _lines(plan: Mapping[str, Any], depth: int = 0) -> list[str]:
-    index, relation = plan.get("Index Name"), plan.get("Relation Name")
     line = (
-        f"{'  ' * depth}{plan['Node Type']}"
-        + (f" using {index}" if index else "")
-        + (f" on {relation}" if relation else "")
+        head_of(plan, depth)
         + f"  (rows {plan['Plan Rows']} estimated, {plan['Actual Rows']:g} x {plan['Actual Loops']}"
         + f"; buffers {plan.get('Shared Hit Blocks', 0)} hit, {plan.get('Shared Read Blocks', 0)} read)"
     )
