@@ -251,7 +251,7 @@ class Catalogue:
         """
         listing = self.listing()
         kinds: Mapping[str, Sequence[BackupKind]] = {
-            "latest": tuple(kind for kind in BackupKind if kind is not BackupKind.MIGRATION)
+            "latest": tuple(kind for kind in BackupKind if kind.of_database)
         } | {f"{kind}/latest": (kind,) for kind in BackupKind}
         if wanted := kinds.get(text):
             good = [backup for backup in listing.backups if backup.kind in wanted and backup.good]

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from b44_assets.backup.drill import Drill, history
-from b44_assets.backup.model import Backup, BackupKind
+from b44_assets.backup.model import Backup
 from b44_assets.backup.service import BackupContext, survey
 from b44_assets.config.settings import Settings
 from b44_assets.maintenance.monitoring.judging import at_most, span
 from b44_assets.maintenance.monitoring.model import Check, Number, Reading, Row, Verdict
 
 NAME = "backups"
-_OF_DATA = frozenset({BackupKind.LOGICAL, BackupKind.BASE, BackupKind.INCREMENTAL})
-"""Of those the database can be restored; an archive of the migration's tables is none."""
 
 
 def read_backups(backup_context: BackupContext) -> Reading:
@@ -35,7 +33,7 @@ def figures_of(backups: Sequence[Backup], drills: Sequence[Drill], at: datetime)
         drills: By time.
         at: Now, with its zone.
     """
-    of_data = [backup for backup in backups if backup.kind in _OF_DATA]
+    of_data = [backup for backup in backups if backup.kind.of_database]
     ages = {
         kind: min((at - backup.ended_at).total_seconds() for backup in of_data if backup.kind is kind and backup.good)
         for kind in {backup.kind for backup in of_data if backup.good}

@@ -27,6 +27,11 @@ class BackupKind(StrEnum):
         """Whether it is of the whole cluster's files, and not a dump."""
         return self in (BackupKind.BASE, BackupKind.INCREMENTAL)
 
+    @property
+    def of_database(self) -> bool:
+        """Whether the database can be restored from it; the archive of a finished migration's tables is none."""
+        return self is not BackupKind.MIGRATION
+
 
 @dataclass(frozen=True)
 class StoredFile:

@@ -328,7 +328,7 @@ def newest_good(backup_context: BackupContext, database: str) -> Backup | None:
     good = [
         backup
         for backup in backup_context.catalogue.listing().backups
-        if backup.good and (backup.database == database or backup.kind is not BackupKind.LOGICAL)
+        if backup.good and backup.kind.of_database and (backup.kind.physical or backup.database == database)
     ]
     return max(good, key=lambda backup: backup.ended_at, default=None)
 
