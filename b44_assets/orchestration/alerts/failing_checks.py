@@ -6,14 +6,10 @@ do not tell the same twice.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterInstance
@@ -22,6 +18,7 @@ from b44_assets.config.settings import Settings
 from b44_assets.orchestration.alerts.delivery import Alert, AlertError, Channel, channels, send
 from b44_assets.orchestration.common import ALERTS_ON_WARNING
 from b44_assets.orchestration.resources import Migration
+from b44_assets.postgres.embedded.accounts import locked
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,9 @@ def tell_of_checks(instance: DagsterInstance, specs: Iterable[dg.AssetCheckSpec]
     said: str | None = None
     specs = list(specs)
     names = {_name_of(spec.key) for spec in specs}
-    with _alone(settings.home):
+    settings.home.mkdir(parents=True, exist_ok=True)
+    # A command and the daemon do not tell the same at once.
+    with locked(settings.home / "alerts.lock", None):
         states = states_of_checks(instance, specs)
         for channel in channels(settings):
             told = _Told.read(instance, channel, settings)
@@ -175,15 +174,3 @@ class _Told:
         if failing != self.failing:
             noted = json.dumps({"to": self.to, "failing": sorted(failing)})
             instance.daemon_cursor_storage.set_cursor_values({self.key: noted})
-
-
-@contextmanager
-def _alone(home: Path) -> Generator[None]:
-    """Keeps a command and the daemon from telling the same at once."""
-    home.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(home / "alerts.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
