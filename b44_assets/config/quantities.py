@@ -235,6 +235,11 @@ def month_text(month: date) -> str:
     return f"{month.year:04}-{month.month:02}"
 
 
+def next_month(month: date) -> date:
+    """The first day of the month after."""
+    return date(month.year + month.month // 12, month.month % 12 + 1, 1)
+
+
 def period_from(unit: str, text: str) -> date:
     """Reads `2020-01` as the first day of a month, or `2020` as that of a year.
 

@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 
 from b44_assets.catalog import TableMapping
+from b44_assets.config.quantities import next_month
 from b44_assets.errors import DatabaseError, ThresholdError
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.corrections import apply_corrections, correct, note_corrections
@@ -173,7 +174,7 @@ def _around(part: Range, months: Sequence[date]) -> list[Range]:
     for month in months:
         if start is None or start < month:
             left.append(Range(start, month))
-        start = date(month.year + month.month // 12, month.month % 12 + 1, 1)
+        start = next_month(month)
     if part.end is None or (start is not None and start < part.end):
         left.append(Range(start, part.end))
     return left

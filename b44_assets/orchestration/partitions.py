@@ -7,7 +7,7 @@ from datetime import date
 import dagster as dg
 
 from b44_assets.catalog import Catalog
-from b44_assets.config.quantities import month_text
+from b44_assets.config.quantities import month_text, next_month
 from b44_assets.migration.parts import Range
 
 KEY_FORMAT = "%Y-%m"
@@ -47,11 +47,6 @@ def is_monthly(catalog: Catalog, table: str) -> bool:
     """Whether a table is loaded month by month."""
     period = catalog.table(table).period
     return period is not None and period.unit == "month"
-
-
-def next_month(month: date) -> date:
-    """The first day of the month after."""
-    return date(month.year + month.month // 12, month.month % 12 + 1, 1)
 
 
 def range_of(months: dg.MonthlyPartitionsDefinition, keys: list[str]) -> Range:

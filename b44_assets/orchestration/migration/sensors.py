@@ -30,7 +30,7 @@ from b44_assets.orchestration.migration.assets import UNMAPPED_KEY
 from b44_assets.orchestration.migration.jobs import DELTA_JOB, MIGRATE_JOB
 from b44_assets.orchestration.migration.materialization_sync import report_what_is_in
 from b44_assets.orchestration.migration.pending_records import PENDING_RECORDS
-from b44_assets.orchestration.partitions import is_monthly, key_of_month, next_month, range_tags
+from b44_assets.orchestration.partitions import is_monthly, key_of_month, range_tags
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.run_retention import UNFINISHED, end_abandoned_runs
 
