@@ -16,6 +16,7 @@ import dagster as dg
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from b44_assets.catalog import Catalog
+from b44_assets.config.quantities import next_month
 from b44_assets.exports import discover
 from b44_assets.migration.finish import migration_state
 from b44_assets.migration.progress import (
