@@ -33,17 +33,8 @@ from b44_assets.migration.plan_basis import basis_of
 from b44_assets.migration.plan_evaluation import evaluate
 from b44_assets.migration.plan_function import create_plan_function
 from b44_assets.migration.plan_notes import write_notes
-from b44_assets.migration.sources import (
-    create_mapping_view,
-)
-from b44_assets.session import (
-    Connection,
-    Session,
-    columns_of,
-    scalar,
-    take_advisory_lock,
-    with_retry,
-)
+from b44_assets.migration.sources import create_mapping_view
+from b44_assets.session import Connection, Session, columns_of, scalar, take_advisory_lock, with_retry
 
 
 @dataclass(frozen=True)
@@ -100,14 +91,11 @@ def is_current(conn: Connection, session: Session, mapping: TableMapping) -> boo
     Raises:
         DatabaseError: Nothing is staged.
     """
-    basis = basis_of(conn, session, mapping)
-    current = scalar(
-        conn,
-        "select exists (select from migration.plans where entity = %s and fingerprint = migration.fingerprint_of(%s, %s))",
-        (mapping.spec.name, basis.made_of, list(basis.reads)),
+    fingerprint = basis_of(conn, session, mapping).fingerprint(conn)
+    # A plan of an earlier version has no checksums.
+    return _stands(conn, mapping, fingerprint) and "_checksum" in columns_of(
+        conn, "migration", f"{mapping.spec.name}_plan"
     )
-    # A plan of an earlier version has no checksums; after a crash of the server it is empty, and what is compared too few.
-    return current and "_checksum" in columns_of(conn, "migration", f"{mapping.spec.name}_plan")
 
 
 def make_plan(session: Session, mapping: TableMapping) -> LoadPlan:
@@ -127,11 +115,11 @@ def _make_plan(session: Session, mapping: TableMapping) -> LoadPlan:
     with session.connection(f"plan {table}") as conn:
         take_advisory_lock(conn, f"plan {table}")
         basis = basis_of(conn, session, mapping)
-        fingerprint = scalar(conn, "select migration.fingerprint_of(%s, %s)", (basis.made_of, list(basis.reads)))
+        fingerprint = basis.fingerprint(conn)
         with conn.transaction():
             create_mapping_view(conn, mapping, session.catalog.table(table).period, session.plausible_years)
-        if (existing := _existing(conn, mapping, fingerprint)) is not None:
-            return existing
+        if _stands(conn, mapping, fingerprint):
+            return _read(conn, table, changed=False)
         session.progress(f"{table}: mapping", 0, 0)
         with conn.transaction():
             again = scalar(conn, "select exists (select from migration.migrated where entity = %s)", (table,))
@@ -172,18 +160,17 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def _existing(conn: Connection, mapping: TableMapping, fingerprint: str) -> LoadPlan | None:
+def _stands(conn: Connection, mapping: TableMapping, fingerprint: str) -> bool:
+    """Whether there is a plan of what it would be made of now."""
     table = mapping.spec.name
     row = conn.execute(
-        "select read, to_migrate + unchanged from migration.plans where entity = %s and fingerprint = %s",
+        "select to_migrate + unchanged from migration.plans where entity = %s and fingerprint = %s",
         (table, fingerprint),
     ).fetchone()
     if row is None or scalar(conn, "select to_regclass(%s)", (f"migration.{table}_plan",)) is None:
-        return None
+        return False
     # Unlogged: after a crash of the server it is there and empty.
-    if row[1] and not _exists(conn, mapping, "true"):
-        return None
-    return _read(conn, table, changed=False)
+    return not row[0] or _exists(conn, mapping, "true")
 
 
 def _read(conn: Connection, table: str, *, changed: bool) -> LoadPlan:

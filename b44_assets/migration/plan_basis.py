@@ -7,14 +7,8 @@ from dataclasses import dataclass
 
 from b44_assets.catalog import Kind, TableMapping
 from b44_assets.errors import DatabaseError
-from b44_assets.migration.sources import (
-    staged_is_gone,
-)
-from b44_assets.session import (
-    Connection,
-    Session,
-    scalar,
-)
+from b44_assets.migration.sources import staged_is_gone
+from b44_assets.session import Connection, Session, scalar
 
 _CONVERSIONS = frozenset(
     {"b44/identifier_functions", "b44/parser_functions", "b44/text_functions", "migration/conversion_functions"}
@@ -33,6 +27,10 @@ class Basis:
 
     made_of: str
     reads: tuple[str, ...]
+
+    def fingerprint(self, conn: Connection) -> str:
+        """Digest of it all, with what the tables that are read hold now."""
+        return scalar(conn, "select migration.fingerprint_of(%s, %s)", (self.made_of, list(self.reads)))
 
 
 def basis_of(conn: Connection, session: Session, mapping: TableMapping) -> Basis:

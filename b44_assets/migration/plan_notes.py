@@ -7,9 +7,7 @@ from psycopg import sql
 from b44_assets.catalog import Catalog, TableMapping
 from b44_assets.migration.corrections import note_corrections, show_corrected
 from b44_assets.migration.plan_basis import Basis
-from b44_assets.migration.sources import (
-    target_columns,
-)
+from b44_assets.migration.sources import target_columns
 from b44_assets.migration.unique_names import add_suffixes
 from b44_assets.session import (
     Connection,

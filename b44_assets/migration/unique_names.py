@@ -5,9 +5,7 @@ from __future__ import annotations
 from psycopg import sql
 
 from b44_assets.catalog import TableMapping, UniqueSuffix
-from b44_assets.session import (
-    Connection,
-)
+from b44_assets.session import Connection
 
 
 def add_suffixes(conn: Connection, mapping: TableMapping, suffix: UniqueSuffix) -> None:
