@@ -83,7 +83,9 @@ def test_what_was_just_measured_is_given_once_more(watched: Watched, monkeypatch
     assert (opened, first) == (1, second)
 
 
-def test_a_server_that_is_gone_is_down_and_its_old_figures_are_not_given(watched: Watched, tmp_path: Path) -> None:
+def test_a_server_that_is_gone_is_down_and_its_old_figures_are_not_given(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session, settings = watched.session(), settings_with()
     there = True
     exporter = Exporter(
@@ -95,7 +97,7 @@ def test_a_server_that_is_gone_is_down_and_its_old_figures_are_not_given(watched
     write_textfile(exporter, file)
     assert samples(file.read_bytes())["b44_up"] == {(): 1} and exporter.fault is None
     there = False
-    exporter.forget()
+    monkeypatch.setitem(prometheus.FRESH, Interval.ROUND, timedelta(0))
     write_textfile(exporter, file)
     found = samples(file.read_bytes())
     assert (found["b44_up"], found.keys() & {"b44_connections_used"}) == ({(): 0}, set())

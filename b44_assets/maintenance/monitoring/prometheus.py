@@ -61,10 +61,6 @@ class Exporter(Collector):
         yield GaugeMetricFamily("b44_measuring_seconds", "How long measuring took", took)
         yield from metrics_of(readings, {one.name: one for one in self._measurements}, self._settings)
 
-    def forget(self) -> None:
-        """Measures everything anew the next time."""
-        self._readings.clear()
-
     def _read(self, measurement: Measurement) -> Reading | None:
         return self._readings.get(measurement.name)
 
