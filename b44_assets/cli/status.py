@@ -181,7 +181,7 @@ def _measured(session: Session, settings: Settings) -> tuple[Measured, ...]:
             checks: list[tuple[str, str, str]] = []
             for check in one.checks:
                 verdict = check.judge(reading, settings)
-                state = "passed" if verdict.passed else "warning" if check.warns or not verdict.measured else "failed"
+                state = "passed" if verdict.passed else "warning" if check.warns_of(verdict) else "failed"
                 checks.append((check.name, state, verdict.text))
             # Counters say nothing without the time in which they have grown.
             shown = {

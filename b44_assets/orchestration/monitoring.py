@@ -74,7 +74,7 @@ def _judging(checks: Sequence[Check]) -> Callable[[Reading, Settings], Mapping[s
     def judge(reading: Reading, settings: Settings) -> Mapping[str, Answer]:
         verdicts = {check.name: (check, check.judge(reading, settings)) for check in checks}
         return {
-            name: Answer(verdict.passed, verdict.text, {}, check.warns or not verdict.measured)
+            name: Answer(verdict.passed, verdict.text, {}, check.warns_of(verdict))
             for name, (check, verdict) in verdicts.items()
         }
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from b44_assets.config.settings import Settings
-from b44_assets.maintenance.monitoring.judging import at_least, at_most, count, lacking, limit_of, percent, span
+from b44_assets.maintenance.monitoring.judging import (
+    at_least,
+    at_most,
+    count,
+    lacking,
+    limit_of,
+    percent,
+    share_of_increase,
+    span,
+)
 from b44_assets.maintenance.monitoring.model import (
     Check,
-    Earlier,
     Measurement,
-    Number,
     Reading,
     Seen,
     Server,
@@ -93,16 +98,6 @@ CONNECTIONS = Measurement(
 )
 
 
-def _rollback_share(
-    seen: Seen, before: Earlier | None, increases: Mapping[str, Number], seconds: float | None
-) -> Mapping[str, Number]:
-    if "commits_total" not in increases:
-        return {}
-    ended = increases["commits_total"] + increases["rollbacks_total"]
-    # One failed statement of a handful is no pattern.
-    return {"rollback_ratio": increases["rollbacks_total"] / ended if ended >= _FEW_TRANSACTIONS else 0.0}
-
-
 TRANSACTIONS = Measurement(
     "transactions",
     "Transactions a second, how many of them were rolled back, rows read and written, sessions that broke off.",
@@ -121,17 +116,11 @@ TRANSACTIONS = Measurement(
             warns=True,
         ),
     ),
-    derive=_rollback_share,
+    # One failed statement of a handful is no pattern.
+    derive=share_of_increase(
+        "rollback_ratio", "rollbacks_total", "commits_total", fewest=_FEW_TRANSACTIONS, otherwise=0.0
+    ),
 )
-
-
-def _hit_share(
-    seen: Seen, before: Earlier | None, increases: Mapping[str, Number], seconds: float | None
-) -> Mapping[str, Number]:
-    if "hits_total" not in increases:
-        return {}
-    asked = increases["hits_total"] + increases["reads_total"]
-    return {"hit_ratio": increases["hits_total"] / asked if asked >= _FEW_BLOCKS else 1.0}
 
 
 CACHE = Measurement(
@@ -152,7 +141,7 @@ CACHE = Measurement(
             warns=True,
         ),
     ),
-    derive=_hit_share,
+    derive=share_of_increase("hit_ratio", "hits_total", "reads_total", fewest=_FEW_BLOCKS, otherwise=1.0),
 )
 
 

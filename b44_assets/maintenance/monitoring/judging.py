@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from b44_assets.config.settings import Settings
 from b44_assets.config.thresholds import Thresholds
-from b44_assets.maintenance.monitoring.model import Judge, Number, Reading, Verdict, not_measured
+from b44_assets.maintenance.monitoring.model import Derive, Earlier, Judge, Number, Reading, Seen, Verdict, not_measured
 
 Say = Callable[[Number], str]
 
@@ -75,6 +75,26 @@ def whole(judge: Judge) -> Judge:
         return not_measured("; ".join(reading.unseen)) if verdict.passed and reading.unseen else verdict
 
     return judged
+
+
+def share_of_increase(name: str, part: str, rest: str, *, fewest: Number, otherwise: float) -> Derive:
+    """A further number: the share of one counter's increase in that of two.
+
+    Args:
+        name: Of the number, 0 to 1.
+        part: The counter.
+        rest: The other one.
+        fewest: Of both together below which the share says nothing.
+        otherwise: What is given then.
+    """
+
+    def derive(_: Seen, __: Earlier | None, increases: Mapping[str, Number], ___: float | None) -> Mapping[str, Number]:
+        if part not in increases or rest not in increases:
+            return {}
+        both = increases[part] + increases[rest]
+        return {name: increases[part] / both if both >= fewest else otherwise}
+
+    return derive
 
 
 def limit_of(settings: Settings, threshold: str) -> Number | None:

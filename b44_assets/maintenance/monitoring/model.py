@@ -152,6 +152,10 @@ class Check:
     judge: Judge
     warns: bool = False
 
+    def warns_of(self, verdict: Verdict) -> bool:
+        """Whether a verdict that has not passed is a warning: nothing is known to be wrong where it was not measured."""
+        return self.warns or not verdict.measured
+
 
 Derive: TypeAlias = Callable[[Seen, "Earlier | None", Mapping[str, Number], float | None], Mapping[str, Number]]
 """Further numbers, of what was seen, the numbers before, the increases of the counters and the seconds since then."""

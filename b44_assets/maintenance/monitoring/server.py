@@ -11,7 +11,7 @@ import psutil
 
 from b44_assets.config.settings import Settings
 from b44_assets.maintenance.monitoring.activity import sessions_hidden
-from b44_assets.maintenance.monitoring.judging import at_most, count, lacking, percent, size, span
+from b44_assets.maintenance.monitoring.judging import at_most, count, lacking, percent, share_of_increase, size, span
 from b44_assets.maintenance.monitoring.model import (
     Check,
     Earlier,
@@ -172,15 +172,6 @@ WAL = Measurement(
 )
 
 
-def _requested(
-    seen: Seen, before: Earlier | None, increases: Mapping[str, Number], seconds: float | None
-) -> Mapping[str, Number]:
-    if "timed_total" not in increases:
-        return {}
-    done = increases["timed_total"] + increases["requested_total"]
-    return {"requested_ratio": increases["requested_total"] / done if done >= _FEW_CHECKPOINTS else 0.0}
-
-
 CHECKPOINTS = Measurement(
     "checkpoints",
     "Checkpoints that came in time, and those that came before since much was written.",
@@ -199,7 +190,9 @@ CHECKPOINTS = Measurement(
             warns=True,
         ),
     ),
-    derive=_requested,
+    derive=share_of_increase(
+        "requested_ratio", "requested_total", "timed_total", fewest=_FEW_CHECKPOINTS, otherwise=0.0
+    ),
 )
 
 
