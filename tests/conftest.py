@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.support import PG15_BIN, Pg15, create_database, database_url, locked, scratch_folder
+from tests.support import Pg15, create_database, database_url, locked, scratch_folder, skip_without_pg15
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -95,8 +95,7 @@ def embedded(pytestconfig: pytest.Config) -> EmbeddedServer:
 @pytest.fixture(scope="session")
 def pg15(pytestconfig: pytest.Config) -> Pg15:
     """PostgreSQL 15 of the operating system, running."""
-    if not (PG15_BIN / "postgres").exists():
-        pytest.skip(f"there is no PostgreSQL 15 in {PG15_BIN}")
+    skip_without_pg15()
     server = Pg15(pytestconfig.stash[_SERVERS])
     server.start()
     return server

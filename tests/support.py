@@ -12,6 +12,7 @@ import socket
 import socketserver
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
+import pytest
 from psycopg import sql
 
 PG15_BIN = Path("/usr/lib/postgresql/15/bin")
@@ -298,3 +300,17 @@ def write_entries(export: Path, ledger: int, count: int) -> None:
     entry = {"remark": "x", "created_date": "2026-01-01T00:00:00"}
     entries = [{"id": f"65c4e6bb5482e2ced37c{number:04x}", **entry} for number in range(1, count + 1)]
     (export / f"Ledger{ledger:02}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def eventually(true: Callable[[], object], seconds: float = 20) -> None:
+    """Waits until something is so, such as what a server counts with a delay; fails where it never is."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+def skip_without_pg15() -> None:
+    """Skips a test where the operating system has no PostgreSQL 15; CI installs it."""
+    if not (PG15_BIN / "postgres").exists():
+        pytest.skip(f"there is no PostgreSQL 15 in {PG15_BIN}")

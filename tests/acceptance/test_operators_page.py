@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from b44_assets.backup.encryption import Key
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.acceptance.support import Command, environment, rows, value
-from tests.support import made_once
+from tests.support import eventually, made_once
 
 ORDERS = [(n, f"order {n}") for n in range(1, 6)]
 
@@ -77,16 +76,10 @@ def make_shop(command: Command) -> datetime:
         conn.execute("drop table orders")
         last = conn.execute("select pg_walfile_name(pg_switch_wal())").fetchone()
     assert last is not None
-    wait_for(lambda: any(file.name.startswith(last[0]) for file in server.spool.iterdir()))
+    eventually(lambda: any(file.name.startswith(last[0]) for file in server.spool.iterdir()), seconds=60)
     shipped = command("backup", "--kind", "wal", "--json")
     assert (shipped.status, shipped.report["files"] > 0) == (0, True), shipped
     return good
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = datetime.now(UTC).timestamp() + 60
-    while not condition():
-        assert datetime.now(UTC).timestamp() < deadline, "waited in vain"
 
 
 def orders_in(folder: Path) -> list[tuple[object, ...]]:

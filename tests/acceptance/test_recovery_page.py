@@ -17,8 +17,7 @@ from psycopg import sql
 from b44_assets.backup.encryption import Key
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.acceptance.support import COMMAND, EXPORTS, PATIENCE, REPOSITORY, Command, Result, environment, rows, value
-from tests.acceptance.test_operators_page import wait_for
-from tests.support import made_once
+from tests.support import eventually, made_once
 
 DROPPED, THINNED = "audit_logs", "events"
 
@@ -106,7 +105,9 @@ def make(command: Command) -> datetime:
 
     def archived() -> None:
         last = value(server.url(), "select pg_walfile_name(pg_switch_wal())")
-        wait_for(lambda: last <= (value(server.url(), "select last_archived_wal from pg_stat_archiver") or ""))
+        eventually(
+            lambda: last <= (value(server.url(), "select last_archived_wal from pg_stat_archiver") or ""), seconds=60
+        )
 
     archived()
     shipped = command.having(B44_BACKUP_URL=str(folder / "store"), B44_BACKUP_KEY=str(folder / "etc" / "backup.key"))(

@@ -6,13 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import psycopg
@@ -24,6 +22,7 @@ from b44_assets.orchestration.code_location import build_definitions, check_spec
 from b44_assets.orchestration.run_retention import PROCESS_TAG, is_gone, runs_to_forget, this_process
 from tests.dagster.conftest import Place, post, posts, write
 from tests.helpers.forking import start_forked
+from tests.support import eventually
 
 POSTS = dg.AssetKey("posts")
 RANGE = {"dagster/asset_partition_range_start": "2026-01", "dagster/asset_partition_range_end": "2026-06"}
@@ -35,14 +34,6 @@ def load_posts(home: str) -> None:
         build_definitions(Settings.load()).resolve_job_def("delta").execute_in_process(
             instance=instance, asset_selection=[POSTS], tags={**RANGE, PROCESS_TAG: this_process()}
         )
-
-
-def wait_for(what: Any, seconds: float = 60) -> None:
-    """Waits until something is so; fails where it never is."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @contextmanager
@@ -86,7 +77,7 @@ def interrupted(place: Place, number: signal.Signals, home: Path) -> dg.DagsterI
     with held(place, "2026-05"):
         process = started(place, home, "interrupted")
         try:
-            wait_for(lambda: len(place.months()) == 5 and place.execute(WAITING) == [(2,)])
+            eventually(lambda: len(place.months()) == 5 and place.execute(WAITING) == [(2,)], seconds=60)
             assert process.pid is not None
             os.kill(process.pid, number)
             process.join(60)
@@ -95,7 +86,7 @@ def interrupted(place: Place, number: signal.Signals, home: Path) -> dg.DagsterI
             process.kill()
             process.join()
     place.execute("drop trigger wait on posts")
-    wait_for(lambda: place.execute(BUSY) == [(0,)])
+    eventually(lambda: place.execute(BUSY) == [(0,)], seconds=60)
     return dg.DagsterInstance.local_temp(str(home))
 
 
@@ -157,7 +148,7 @@ def test_two_workers_share_the_months_of_a_backfill_and_do_none_twice(migrated: 
             workers = [started(migrated, home, f"worker{number}") for number in range(2)]
             try:
                 # The first has begun two months, and the second has come to one of them, too.
-                wait_for(lambda: migrated.execute(LOCKED_OUT)[0][0] >= 3)
+                eventually(lambda: migrated.execute(LOCKED_OUT)[0][0] >= 3, seconds=60)
             except AssertionError:
                 for worker in workers:
                     worker.kill()

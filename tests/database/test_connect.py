@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 from urllib.parse import quote
@@ -23,7 +23,7 @@ from b44_assets.postgres import connect as module
 from b44_assets.postgres.connect import cancelling, connect, redact
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.postgres.locks import LockRetry, Session, advisory_key, advisory_lock, watched, with_lock_retries
-from tests.support import Pg15, free_port
+from tests.support import Pg15, eventually, free_port
 
 SECRET = "Geheim7Secret"
 
@@ -38,13 +38,6 @@ def one(conn: Connection, statement: str, *arguments: object) -> object:
     row = conn.execute(statement.encode(), arguments or None).fetchone()
     assert row is not None
     return row[0]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
 
 
 @contextmanager
@@ -394,7 +387,7 @@ def test_an_interruption_ends_the_sql_in_the_server(database: str, exception: Ba
                     conn.execute("SELECT pg_sleep(600)")
             conn.execute("SELECT pg_sleep(600)")
 
-        wait_until(lambda: not runs(watcher, pid))
+        eventually(lambda: not runs(watcher, pid))
 
 
 def test_an_interruption_rolls_back(database: str) -> None:
@@ -827,7 +820,7 @@ def test_whoever_watches_a_lock_is_told_once_that_it_is_lost(database: str) -> N
         watched(lock, lambda: told.append(lock.lost), every=0.01),
     ):
         other.execute("SELECT pg_terminate_backend(%s, 5000)", (conn.info.backend_pid,))
-        wait_until(lambda: bool(told))
+        eventually(lambda: bool(told))
     assert told == [True]
 
 

@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -26,7 +25,7 @@ from b44_assets.errors import DatabaseError
 from b44_assets.postgres.embedded import EmbeddedServer, accounts, binaries, dagster_url, target_url
 from b44_assets.postgres.embedded import server as server_module
 from b44_assets.postgres.embedded.configuration import configuration
-from tests.support import ordinary_account
+from tests.support import eventually, ordinary_account
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who may become other accounts")
@@ -103,7 +102,7 @@ def alive(pid: int) -> bool:
 def kill(pid: int) -> None:
     """Kills a process and waits until it is dead."""
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not alive(pid))
+    eventually(lambda: not alive(pid), seconds=30)
 
 
 def starter(home: Path, then: str) -> list[str]:
@@ -149,13 +148,6 @@ def in_child_of(account: pwd.struct_passwd, call: Callable[[], object]) -> str |
         said = pipe.read()
     os.waitpid(child, 0)
     return said or None
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
 
 
 # -- what one gets -----------------------------------------------------------------------------------------------------
@@ -238,10 +230,10 @@ def test_archiving_is_turned_on_and_off_while_it_runs_and_stays_so(server: Embed
     assert (ask(server.url(), "SHOW archive_mode"), command(), server.archives()) == ("on", "/bin/true", None)
 
     server.archive("test ! -f '../archive/%f' && cp %p '../archive/%f'")
-    wait_until(lambda: command() == "test ! -f '../archive/%f' && cp %p '../archive/%f'")
+    eventually(lambda: command() == "test ! -f '../archive/%f' && cp %p '../archive/%f'", seconds=30)
     ask(server.url(), "SELECT pg_logical_emit_message(true, 'test', '')")
     segment = str(ask(server.url(), "SELECT pg_walfile_name(pg_switch_wal())"))
-    wait_until((server.spool / segment).exists)
+    eventually((server.spool / segment).exists, seconds=30)
 
     assert server.archives()
     server.stop()
@@ -249,7 +241,7 @@ def test_archiving_is_turned_on_and_off_while_it_runs_and_stays_so(server: Embed
     assert command() == "test ! -f '../archive/%f' && cp %p '../archive/%f'"
 
     server.archive(None)
-    wait_until(lambda: command() == "/bin/true")
+    eventually(lambda: command() == "/bin/true", seconds=30)
     assert (server.archives(), (server.spool / segment).exists()) == (False, True)
 
 
@@ -268,7 +260,7 @@ def test_the_log_is_found_and_holds_no_text_of_a_failed_statement(embedded: Embe
         conn.execute("CREATE ROLE postgres PASSWORD 'not-for-the-log'")
 
     # Written by a process of its own, a little later; other tests fill the log as well.
-    wait_until(lambda: b'role "postgres" already exists' in embedded.log_file.read_bytes()[before:])
+    eventually(lambda: b'role "postgres" already exists' in embedded.log_file.read_bytes()[before:], seconds=30)
     text = embedded.log_file.read_text()
     assert "ready to accept connections" in text
     assert "not-for-the-log" not in text
@@ -424,7 +416,7 @@ def test_an_initialization_that_was_killed_is_begun_anew(tmp_path: Path) -> None
     server = EmbeddedServer(tmp_path / "home")
     process = subprocess.Popen(starter(server.home, ""), env=environment(), start_new_session=True)
     try:
-        wait_until((server.directory / "data.new" / "PG_VERSION").exists)
+        eventually((server.directory / "data.new" / "PG_VERSION").exists, seconds=30)
         process.kill()
         process.wait()
         assert not server.data_dir.exists()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,17 +26,6 @@ SQL_DIR = Path(__file__).resolve().parents[2] / "sql"
 def settings_with(thresholds: str = "", **environ: str) -> Settings:
     given = {"B44_THRESHOLDS": thresholds} | environ
     return Settings.load({name: value for name, value in given.items() if value}, Path("/nonexistent"))
-
-
-WAIT_SECONDS = 20.0
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    """Waits until something is so, such as what a server counts with a delay."""
-    end = time.monotonic() + WAIT_SECONDS
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @dataclass

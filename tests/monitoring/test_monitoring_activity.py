@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from b44_assets.maintenance.monitoring import MEASUREMENTS, Verdict
-from tests.monitoring.conftest import Watched, eventually, waits
+from tests.monitoring.conftest import Watched, waits
+from tests.support import eventually
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from b44_assets.catalog import Catalog
-from tests.monitoring.conftest import Watched, eventually
-from tests.support import PG15_BIN, Pg15, free_port, ordinary_account, run_as
+from tests.monitoring.conftest import Watched
+from tests.support import PG15_BIN, Pg15, eventually, free_port, ordinary_account, run_as, skip_without_pg15
 
 ARCHIVES = "archive_mode = on\narchive_command = '/bin/true'\nshared_preload_libraries = 'pg_stat_statements'\n"
 
@@ -25,8 +25,7 @@ def control(server: Pg15, *arguments: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def own(catalog: Catalog) -> Generator[Watched]:
-    if not (PG15_BIN / "postgres").exists():
-        pytest.skip(f"there is no PostgreSQL 15 in {PG15_BIN}")
+    skip_without_pg15()
     folder = Path(tempfile.mkdtemp(prefix="b44-own-"))
     folder.chmod(0o1777)
     server = Pg15(folder)

@@ -7,7 +7,8 @@ from threading import Thread
 
 import pytest
 
-from tests.monitoring.conftest import Watched, eventually, settings_with, waits
+from tests.monitoring.conftest import Watched, settings_with, waits
+from tests.support import eventually
 
 
 def test_a_statement_that_runs_long_is_told(watched: Watched) -> None:
