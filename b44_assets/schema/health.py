@@ -1,7 +1,7 @@
 """Whether what `sql/` promises holds in the database: constraints, indexes, foreign keys, views.
 
 What belongs here: looking, and saying what is wrong. What does not: putting it right (the executors do), or comparing
-definitions (`drift`), plans (`plans`) and sizes (`size_metrics`), or rules of an app's own (`row_checks`).
+definitions (`drift`), plans (`query_plans`) and sizes (`monitoring`), or rules of an app's own (`row_checks`).
 """
 
 from __future__ import annotations

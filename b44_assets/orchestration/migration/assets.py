@@ -6,10 +6,10 @@ from typing import Any
 import dagster as dg
 
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
-from b44_assets.maintenance.size_metrics import repairs_by_rule, staged_fields
 from b44_assets.migration.lineage import origins
 from b44_assets.migration.load import Load
 from b44_assets.migration.pipeline import load_months, load_table, stage_export
+from b44_assets.migration.table_facts import repairs_by_rule, staged_fields
 from b44_assets.migration.unmapped_entities import keep_unmapped
 from b44_assets.orchestration.common import EXPORT_GROUP, OWNERS, export_key, key_of, spec_of
 from b44_assets.orchestration.metadata import Metadata, counts_table, names_table, of_table

@@ -8,11 +8,11 @@ from typing import Any
 import dagster as dg
 
 from b44_assets.config.quantities import month_text
-from b44_assets.maintenance.size_metrics import Repaired
 from b44_assets.migration.content_parity import ContentParity
 from b44_assets.migration.lineage import Origin
 from b44_assets.migration.load import Load
 from b44_assets.migration.staging import StagedExport
+from b44_assets.migration.table_facts import Repaired
 from b44_assets.migration.verification import Applied, RowParity
 from b44_assets.orchestration.metadata import bars, counts_table, table
 
