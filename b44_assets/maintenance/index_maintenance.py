@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import psycopg
 from psycopg import sql
@@ -47,12 +48,16 @@ class IndexUsage:
         duplicates: Groups of indexes that say the same.
         threshold: Share of bloat from which on an index counts as bloated.
         minimum_bytes: Size from which on it is looked at.
+        since: When the statistics of this database were last reset, from when on use is counted; None if they never were.
+        statistics_hidden: Whether the role is shown the planner's statistics of none of the tables, and so no bloat.
     """
 
     indexes: tuple[IndexFacts, ...]
     duplicates: tuple[tuple[str, ...], ...]
     threshold: float
     minimum_bytes: int
+    since: datetime | None = None
+    statistics_hidden: bool = False
 
     @property
     def unused(self) -> tuple[IndexFacts, ...]:
@@ -80,7 +85,17 @@ class IndexUsage:
         if self.bloated:
             worst = max(self.bloated, key=lambda index: index.bloat or 0)
             return f"{len(self.bloated)} indexes are bloated, {worst.name} by {worst.bloat:.0%}"
-        return f"{len(self.indexes)} indexes, {len(self.unused)} never read since statistics were reset"
+        since = (
+            "the database was made"
+            if self.since is None
+            else f"{self.since:%Y-%m-%d %H:%M} UTC, when statistics were reset"
+        )
+        hidden = (
+            "; bloat is not known: the planner's statistics are not shown to this role"
+            if self.statistics_hidden
+            else ""
+        )
+        return f"{len(self.indexes)} indexes, {len(self.unused)} never read since {since}{hidden}"
 
 
 _SIZES = """
@@ -91,9 +106,17 @@ _SIZES = """
       select h.inhrelid, l.root, p.indrelid from leaves l join pg_inherits h on h.inhparent = l.indexrelid
         join pg_index p on p.indexrelid = h.inhrelid
     ),
+    -- Asking for the size of what is locked would wait.
+    locked as materialized (
+      select distinct relation from pg_locks
+       where locktype = 'relation' and mode = 'AccessExclusiveLock'
+         and database = (select oid from pg_database where datname = current_database())
+    ),
     -- An entry: tuple header and line pointer (12 bytes), then its columns, aligned; pages are filled to nine tenths.
     sizes as (
-      select l.root, l.indexrelid, l.indrelid, pg_relation_size(l.indexrelid) as bytes,
+      select l.root, l.indexrelid, l.indrelid,
+             case when l.indexrelid in (select relation from locked) then x.relpages::bigint * 8192
+                  else pg_relation_size(l.indexrelid) end as bytes,
              case when a.amname = 'btree' and not i.indisexclusion and x.reltuples > 0 and w.known = i.indnatts then
                greatest(2, ceil(x.reltuples * (12 + ceil(w.width / 8.0) * 8) / (8192 * 0.9) * 1.01) + 1) * 8192
              end as expected
@@ -158,8 +181,20 @@ def index_usage(
              order by 1
             """
         ).fetchall()
+        since, hidden = conn.execute(
+            """
+            select (select stats_reset from pg_stat_database where datname = current_database()),
+                   count(*) > 0 and not bool_or(has_table_privilege(oid, 'select') or has_any_column_privilege(oid, 'select'))
+              from pg_class where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace
+            """
+        ).fetchone() or (None, False)
     return IndexUsage(
-        tuple(IndexFacts(*row) for row in rows), tuple(tuple(row[0]) for row in duplicates), threshold, minimum_bytes
+        tuple(IndexFacts(*row) for row in rows),
+        tuple(tuple(row[0]) for row in duplicates),
+        threshold,
+        minimum_bytes,
+        since,
+        hidden is True,
     )
 
 

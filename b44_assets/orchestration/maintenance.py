@@ -81,6 +81,7 @@ def of_index_usage(usage: IndexUsage) -> Metadata:
         "size_bytes": sum(index.size for index in usage.indexes),
         "unused": len(usage.unused),
         "unused_bytes": sum(index.size for index in usage.unused),
+        "counted_since": "never reset" if usage.since is None else usage.since.isoformat(timespec="seconds"),
         **_faulty_indexes(usage),
         "by_index": table(
             ("table", "index", "size_bytes", "scans", "bloat_percent"),

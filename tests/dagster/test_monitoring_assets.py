@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import dagster as dg
@@ -89,3 +90,20 @@ def test_an_empty_store_of_backups_is_an_error(empty: Place) -> None:
         dg.AssetCheckSeverity.ERROR,
     )
     assert answers["recovery_rehearsed"].severity is dg.AssetCheckSeverity.WARN
+
+
+def test_a_role_with_nothing_but_pg_monitor_makes_the_rounds(empty: Place) -> None:
+    role = f"watcher_{os.urandom(6).hex()}"
+    empty.execute(f"create role {role} login")
+    empty.execute(f"grant pg_monitor to {role}")
+    try:
+        url = empty.url.replace("postgresql://postgres@", f"postgresql://{role}@")
+        place = Place(empty.settings.changed(database_url=url), empty.export, empty.instance)
+        for job in ("monitoring", "monitoring_daily"):
+            result = place.job(job)
+            assert result.success
+            assert not [
+                one for one in answers_of(result).values() if (one.description or "").startswith("not measured")
+            ]
+    finally:
+        empty.execute(f"drop role {role}")
