@@ -172,11 +172,16 @@ def index_usage(
         ).fetchall()
         duplicates = conn.execute(
             """
+            -- By the catalogue, since pg_get_indexdef waits for an index that is locked. Where in its statement an expression
+            -- stood makes no difference.
             select array_agg(c.relname order by c.relname)
               from pg_index i
               join pg_class c on c.oid = i.indexrelid
              where c.relnamespace = 'public'::regnamespace and not c.relispartition
-             group by i.indrelid, substr(pg_get_indexdef(i.indexrelid), strpos(pg_get_indexdef(i.indexrelid), ' USING '))
+             group by i.indrelid, c.relam, i.indnkeyatts, i.indkey::text, i.indclass::text, i.indcollation::text,
+                      i.indoption::text, i.indnullsnotdistinct, c.reloptions,
+                      regexp_replace(i.indexprs::text, ':location -?[0-9]+', '', 'g'),
+                      regexp_replace(i.indpred::text, ':location -?[0-9]+', '', 'g')
             having count(*) > 1
              order by 1
             """
