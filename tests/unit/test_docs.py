@@ -14,6 +14,7 @@ import yaml
 from b44_assets.catalog.headers import HEADER_KEYS
 from b44_assets.cli import main
 from b44_assets.config.settings import Settings
+from b44_assets.orchestration.code_location import build_definitions
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
@@ -179,6 +180,18 @@ def examples() -> dict[str, str]:
 def test_the_example_has_every_variable_with_a_value_that_can_be_used(tmp_path: Path) -> None:
     assert examples().keys() == VARIABLES.keys()
     Settings.load(examples(), tmp_path)
+
+
+# -- checklists --------------------------------------------------------------------------------------------------------
+
+
+def test_every_asset_and_check_that_a_checklist_names_is_there() -> None:
+    definitions = build_definitions(Settings.load({}, Path("/nonexistent")))
+    text = (DOCS / "checklists.md").read_text(encoding="utf-8")
+    assets = {spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()}
+    checks = {key.name for key in definitions.resolve_asset_graph().asset_check_keys}
+    assert set(re.findall(r"`((?:monitoring|backup)/\w+)`", text)) <= assets
+    assert {name for row in rows(text.split("## Performance")[0]) for name in re.findall(r"`(\w+)`", row[-1])} <= checks
 
 
 # -- SQL files ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from b44_assets.backup import figures
 from b44_assets.config.settings import Settings
 from b44_assets.config.thresholds import Thresholds
 from b44_assets.errors import SettingsError
@@ -29,8 +30,10 @@ def test_the_page_has_every_threshold_with_its_default() -> None:
 
 def test_the_page_has_every_measurement_with_its_checks() -> None:
     rows = dict(re.findall(r"^\| `monitoring/(\w+)` \| (.+) \|$", PAGE, re.MULTILINE))
-    for one in MEASUREMENTS:
-        assert {check.name for check in one.checks} <= set(re.findall(r"`(\w+)`", rows[one.name])), one.name
+    checks = {one.name: one.checks for one in MEASUREMENTS} | {figures.NAME: figures.CHECKS}
+    assert rows.keys() == checks.keys()
+    for name, of_it in checks.items():
+        assert {check.name for check in of_it} <= set(re.findall(r"`(\w+)`", rows[name])), name
 
 
 def test_what_is_not_named_keeps_its_default() -> None:
