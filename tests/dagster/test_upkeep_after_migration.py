@@ -76,6 +76,8 @@ def test_every_job_of_the_upkeep_succeeds_and_every_sensor_ticks(over: Place) ->
     for sensor in SENSORS:
         assert not over.tick(sensor).run_requests, sensor
     finished = over.execute("select finished_at is not null from b44.migration_state") == [(True,)]
+    # How full the machine's disk and memory are is no matter of the migration.
+    over = Place(over.settings.changed(thresholds="disk_free=off,memory=off"), over.export, over.instance)
     failed: dict[str, list[str]] = {}
     for job in JOBS:
         # Where nobody finished the migration, the job makes its tables anew, empty.
