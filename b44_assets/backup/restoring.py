@@ -18,14 +18,16 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from psycopg import sql
+from psycopg import Connection, errors, sql
+from psycopg.rows import TupleRow
 
 from b44_assets.backup.access import access_of, database_grants, refusal
 from b44_assets.backup.catalogue import Catalogue
-from b44_assets.backup.model import Backup, BackupKind
+from b44_assets.backup.model import Access, Backup, BackupKind
 from b44_assets.backup.scratch import scratch
 from b44_assets.backup.taking import DUMP, Tell
 from b44_assets.backup.tools import Login, complaint, run, streaming, transaction
+from b44_assets.catalog import STANDARD_ROLES
 from b44_assets.errors import BackupError, why
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer
@@ -135,7 +137,7 @@ def restore_logical(
         catalogue: That has it.
         backup: Which one.
         into_url: libpq URL of the database.
-        privileges: Whether owners and privileges are restored, too; the roles must be there then.
+        privileges: Whether owners and privileges are restored, too; the roles must be there then, but for the program's own.
         pg_bin: `B44_PG_BIN`, if set.
         tell: Told what is done, and what is not as it was in the source.
 
@@ -154,6 +156,8 @@ def restore_logical(
             raise BackupError(f"database {name!r} is not empty, it has {held[0]}: restore into a new one")
         access, owner, grants = backup.state.access, "", list[sql.Composed]()
         if access is not None:
+            if privileges:
+                _make_standard_roles(conn, access)
             if fault := refusal(conn, access, privileges=privileges):
                 raise BackupError(f"{backup.id} cannot be restored into database {name!r}: {fault}")
             there = access_of(conn)
@@ -176,6 +180,15 @@ def restore_logical(
         tell(
             "notice: all belongs to the role that restored it, and what was revoked, such as EXECUTE on a function, is not"
         )
+
+
+def _make_standard_roles(conn: Connection[TupleRow], access: Access) -> None:
+    """Makes the program's own group roles that a backup needs and the server lacks, without members; what is refused is told later."""
+    for role in STANDARD_ROLES:
+        if role in access.roles:
+            # Roles are the server's: another restoration may just make the same.
+            with suppress(errors.DuplicateObject, errors.UniqueViolation, errors.InsufficientPrivilege):
+                conn.execute(sql.SQL("create role {} nologin").format(sql.Identifier(role)))
 
 
 def _load_at_once(

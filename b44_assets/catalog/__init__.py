@@ -24,7 +24,8 @@ from b44_assets.catalog.definitions import (
     trigger_definitions,
     view_definition,
 )
-from b44_assets.catalog.loader import Catalog, load_catalog
+from b44_assets.catalog.headers import STANDARD_ROLES
+from b44_assets.catalog.loader import Access, Catalog, load_catalog
 from b44_assets.catalog.model import (
     WITHOUT_OBJECT,
     ConstraintDefinition,
@@ -50,7 +51,9 @@ from b44_assets.catalog.statements import split_statements
 
 __all__ = [
     "FOREIGN_KEY",
+    "STANDARD_ROLES",
     "WITHOUT_OBJECT",
+    "Access",
     "Catalog",
     "ConstraintDefinition",
     "ExchangeableUnique",

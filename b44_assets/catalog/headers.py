@@ -11,7 +11,8 @@ from b44_assets.catalog.model import ExchangeableUnique, Field, Kind, Spec, Tabl
 from b44_assets.errors import CatalogError
 
 HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
-    Kind.TABLE: frozenset({"depends", "partitions", "first", "seed"}),
+    Kind.FUNCTION: frozenset({"depends", "execute"}),
+    Kind.TABLE: frozenset({"depends", "partitions", "first", "seed", "access"}),
     Kind.MAPPING: frozenset(
         {"depends", "entity", "fields", "key", "html"}
         | {"large_columns", "unique_suffix", "deferred_fk", "exchangeable_unique"}
@@ -21,10 +22,15 @@ HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.CONSTRAINT: frozenset({"depends", "on"}),
     Kind.TRIGGER: frozenset({"depends", "on"}),
     Kind.POLICY: frozenset({"depends", "on"}),
+    Kind.VIEW: frozenset({"depends", "access"}),
     Kind.CHECK: frozenset({"depends", "on", "severity"}),
     Kind.QUERY: frozenset({"depends", "uses", "prunes", "since", "until"}),
 }
 COMMON_KEYS = frozenset({"depends"})
+STANDARD_ROLES = ("b44_owner", "b44_migrator", "b44_readwrite", "b44_readonly", "b44_monitor")
+"""Group roles that the program makes in every app's database."""
+ACCESS = ("write", "append", "read", "none")
+"""What the application's group role may do with a table or view; those that read may read it, too, unless it is `none`."""
 _ORDER_OF_CLAIMS = "created_at"
 RENAMED_KEYS: Mapping[str, str] = {
     "wide": "large_columns",

@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
 from b44_assets.catalog.definitions import FORMS, row_check, view_definition
-from b44_assets.catalog.headers import COMMON_KEYS, HEADER_KEYS, HEADER_LINE, RENAMED_KEYS, mapping_of, meant, names_of
+from b44_assets.catalog.headers import (
+    ACCESS,
+    COMMON_KEYS,
+    HEADER_KEYS,
+    HEADER_LINE,
+    RENAMED_KEYS,
+    STANDARD_ROLES,
+    mapping_of,
+    meant,
+    names_of,
+)
 from b44_assets.catalog.model import SEED, Kind, RowCheck, Spec, TableMapping
 from b44_assets.catalog.references import (
     check_columns,
@@ -23,6 +33,7 @@ from b44_assets.catalog.references import (
     check_uses,
     granted_on_all,
     in_order,
+    routines_of,
 )
 from b44_assets.catalog.statements import split_statements
 from b44_assets.config.quantities import EARLIEST_MONTH, period_from, period_text
@@ -33,6 +44,19 @@ _OF_PROGRAM = frozenset({Kind.RUNTIME.value, "books", "migration", "b44"})
 """Folders that held the program's own SQL in version 0.1, and what one may take for its place now."""
 _RUNTIME = Path(__file__).parents[1] / "runtime"
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*$")
+
+
+@dataclass(frozen=True)
+class Access:
+    """What the program's own group roles may do with objects of an app, as `b44.standard_access` takes it.
+
+    Attributes:
+        relations: Tables and views with `name`, `access`, and whether they are `secured` by policies.
+        routines: Functions with `name` and `role_name`.
+    """
+
+    relations: tuple[Mapping[str, str | bool], ...]
+    routines: tuple[Mapping[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -82,6 +106,31 @@ class Catalog:
         if spec.kind is Kind.ROLE:
             named += tuple(one.name for one in self.of(Kind.POLICY) if one.options["on"] in named)
         return tuple(dict.fromkeys(named))
+
+    def access_of(self, names: Iterable[str] | None = None) -> Access:
+        """What the program's own group roles may do with objects of the folder.
+
+        Args:
+            names: Files, also those of policies on a table; by default all.
+        """
+        wanted = None if names is None else set(names)
+        secured = {one.options["on"] for one in self.of(Kind.POLICY)}
+        chosen = [
+            spec for spec in self.of(Kind.FUNCTION, Kind.TABLE, Kind.VIEW) if wanted is None or spec.name in wanted
+        ]
+        return Access(
+            tuple(
+                {"name": spec.name, "access": spec.options.get("access", "write"), "secured": spec.name in secured}
+                for spec in chosen
+                if spec.kind is not Kind.FUNCTION
+            ),
+            tuple(
+                {"name": routine, "role_name": role}
+                for spec in chosen
+                for role in names_of(spec.options.get("execute", ""))
+                for routine in routines_of(spec)
+            ),
+        )
 
     def roles_of(self, spec: Spec) -> tuple[Spec, ...]:
         """The files of the roles that a file depends on, in order."""
@@ -244,6 +293,20 @@ def _read(path: Path, kind: Kind, name: str) -> Spec:
         _check_first(f"{path}:{lines['first']}", spec.options.get("partitions"), first)
     if "seed" in options and not SEED.fullmatch(options["seed"]):
         raise CatalogError(f"{path}:{lines['seed']}: expected '<column> = '<value>'[, '<value>' …]'")
+    if (access := options.get("access", "write")) not in ACCESS:
+        raise CatalogError(
+            f"{path}:{lines['access']}: expected {', '.join(ACCESS)}, not '{access}'{meant(access, ACCESS)}"
+        )
+    for role in names_of(options.get("execute", "")):
+        if role not in STANDARD_ROLES:
+            raise CatalogError(
+                f"{path}:{lines['execute']}: 'execute' names one of {', '.join(STANDARD_ROLES)}, not {role}"
+                f"{meant(role, STANDARD_ROLES)}"
+            )
+    if kind is Kind.ROLE and name in STANDARD_ROLES:
+        raise CatalogError(
+            f"{path}:1: {name} comes with the program: give the role of another file to it, or headers to tables"
+        )
     if "ahead" in options and not re.fullmatch(r"[0-9]{1,3}", options["ahead"]):
         raise CatalogError(
             f"{path}:{lines['ahead']}: expected how many periods after the current one shall have a partition"

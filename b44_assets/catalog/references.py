@@ -201,6 +201,11 @@ _ROUTINE = re.compile(
 )
 
 
+def routines_of(spec: Spec) -> tuple[str, ...]:
+    """The names of the functions and procedures that a file makes."""
+    return tuple(dict.fromkeys(match["name"] for one in spec.statements for match in _ROUTINE.finditer(one.text)))
+
+
 def granted_on_all(specs: list[Spec]) -> list[Spec]:
     """The same files; those of roles with rights on all objects of the schema depend on every file that makes some."""
     objects = tuple(spec.name for spec in specs if spec.kind in (Kind.FUNCTION, Kind.TABLE, Kind.VIEW))
@@ -218,7 +223,7 @@ def check_grants(specs: list[Spec]) -> None:
     known = {spec.name: spec.name for spec in specs if spec.kind in (Kind.TABLE, Kind.VIEW, Kind.ROLE)}
     for spec in specs:
         if spec.kind is Kind.FUNCTION:
-            known |= {match["name"]: spec.name for one in spec.statements for match in _ROUTINE.finditer(one.text)}
+            known |= dict.fromkeys(routines_of(spec), spec.name)
     for spec in specs:
         if spec.kind not in (Kind.ROLE, Kind.POLICY):
             continue

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psycopg
+from psycopg import sql
 
 from b44_assets.catalog import Kind, Spec
 from b44_assets.schema.online_ddl import change, fault, of_migration_tables, retrying
+from b44_assets.schema.standard_roles import grant_access, needs_grants
 from b44_assets.session import Connection, Session, scalar
 
 
@@ -34,17 +36,37 @@ _ROUTINES = """
 def apply(session: Session, spec: Spec) -> Applied:
     """Runs the statements of a file in one transaction; running them again changes nothing.
 
-    A table that is not partitioned by time gets its partitions along with it, since no row could be written without.
+    A table that is not partitioned by time gets its partitions along with it, since no row could be written without. One that has
+    policies has row security from the first moment: nobody reads it before they are there.
 
     Raises:
         DatabaseError: A statement fails, naming file and line; or no lock was to be had, naming who stood in the way.
     """
     partitions = session.catalog.partitions(spec.name) if spec.kind is Kind.TABLE and spec.period is None else None
     with session.connection(f"apply {spec.name}") as conn:
-        applied = change(session, conn, lambda c: apply_on(c, spec))
+        secured = spec.kind is Kind.TABLE and bool(session.catalog.on(spec.name, Kind.POLICY))
+        applied = change(session, conn, lambda c: _apply_secured(c, spec) if secured else apply_on(c, spec))
         if partitions is not None:
             change(session, conn, lambda c: apply_on(c, partitions))
+        if needs_grants(session, spec):
+            grant_access(session, conn, [spec.options.get("on", spec.name)])
         return applied
+
+
+def _apply_secured(conn: Connection, spec: Spec) -> Applied:
+    relation = f"public.{spec.name}"
+    with conn.transaction():
+        new = scalar(conn, "select to_regclass(%s) is null", (relation,))
+        applied = apply_on(conn, spec)
+        if new:
+            tables: list[tuple[str, str]] = conn.execute(
+                "select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+                " where c.oid = to_regclass(%(name)s) or c.oid in (select relid from pg_partition_tree(to_regclass(%(name)s)))",
+                {"name": relation},
+            ).fetchall()
+            for table in tables:
+                conn.execute(sql.SQL("alter table {} enable row level security").format(sql.Identifier(*table)))
+    return applied
 
 
 def apply_on(conn: Connection, spec: Spec) -> Applied:

@@ -14,6 +14,7 @@ from b44_assets.schema.access_drift import DeclaredAccess, access_drift, declare
 from b44_assets.schema.online_ddl import in_scratch_schema, of_migration_tables, run
 from b44_assets.schema.privileges import roles_found
 from b44_assets.schema.runtime import public_functions, runtime_drift
+from b44_assets.schema.standard_roles import standard_drift
 from b44_assets.schema.views import NOTED_IN_COMMENT
 from b44_assets.session import Connection, Session
 
@@ -99,6 +100,7 @@ def schema_drift(session: Session) -> SchemaDrift:
             found = _facts(conn, "public")
             of_program = runtime_drift(conn, session)
             access = access_drift(conn, session, declared, roles)
+            of_groups = standard_drift(conn, session)
     for spec in left_out:
         if spec.kind is Kind.POLICY:
             _forget_policies(spec.options["on"], wanted, found)
@@ -113,6 +115,7 @@ def schema_drift(session: Session) -> SchemaDrift:
             *(f"role {name} is missing (b44 migrate makes it)" for name in sorted(absent)),
             *_differences(found, wanted),
             *access.differences,
+            *of_groups,
             *(f"{name} is not in sql/, and is not null without a default" for name in needed),
         ),
         restricting,

@@ -20,6 +20,7 @@ from b44_assets.schema.online_ddl import (
     run,
     trusted,
 )
+from b44_assets.schema.standard_roles import grant_access
 from b44_assets.schema.views import comments_on, reconcile_comments
 from b44_assets.session import Connection, Session
 
@@ -57,6 +58,7 @@ def apply_plain_view(session: Session, spec: Spec) -> SchemaChange:
         else:
             outcome = "unchanged"
         reconcile_comments(session, conn, spec, definition, comments)
+        grant_access(session, conn, [name])
     return SchemaChange.of(spec.name, {name: outcome}, started)
 
 

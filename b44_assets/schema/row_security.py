@@ -23,6 +23,7 @@ from b44_assets.schema.online_ddl import (
     shadow,
 )
 from b44_assets.schema.roles import make_roles
+from b44_assets.schema.standard_roles import grant_access
 from b44_assets.session import Connection, Session
 
 _SWITCHES = "select relrowsecurity, relforcerowsecurity from pg_class where oid = to_regclass(%s)"
@@ -85,6 +86,8 @@ def apply_policies(session: Session, spec: Spec) -> SchemaChange:
         outcomes |= _outcomes(found, wanted)
         if any(outcome != "unchanged" for outcome in outcomes.values()):
             change(session, conn, lambda c: _reconcile(c, spec, definition, found, wanted))
+            # Of an earlier version, which had no policies, it was not opened to the group roles.
+            grant_access(session, conn, [table])
     return SchemaChange.of(spec.name, outcomes, started)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from b44_assets.catalog import Catalog, Kind, Spec
 from b44_assets.schema.apply import apply_on, hold_schema_lock, is_finished
 from b44_assets.schema.online_ddl import change
+from b44_assets.schema.standard_roles import install_standard_roles
 from b44_assets.session import Connection, Session, scalar, with_retry
 
 STAYING = "b44/"
@@ -33,6 +34,8 @@ def install_runtime(session: Session, *, over: bool = False) -> bool:
     All in one transaction. What an earlier version has made is changed in place: then the functions of the app are made anew
     in the same transaction, since those of the earlier version call what is no longer there under its old name.
 
+    Afterwards the group roles are there, with their rights on what is there of the app.
+
     Args:
         session: The run.
         over: Whether the migration is over, and its tables, dropped by hand perhaps, are not to come back.
@@ -52,7 +55,9 @@ def install_runtime(session: Session, *, over: bool = False) -> bool:
             change(session, conn, lambda c: _install(c, session, wanted, over))
             return True
 
-    return with_retry(session, install)
+    done = with_retry(session, install)
+    with_retry(session, lambda: install_standard_roles(session))
+    return done
 
 
 def runtime_digest(catalog: Catalog) -> str:
@@ -132,7 +137,9 @@ def _digest_of_objects(conn: Connection, specs: Iterable[Spec]) -> str:
         """
         select md5(concat(
           (select string_agg(concat_ws(' ', pg_get_functiondef(p.oid), obj_description(p.oid, 'pg_proc'),
-                    (select string_agg(a::text, ',' order by a::text) from unnest(p.proacl) a)), ' ' order by p.oid::regprocedure::text)
+                    (select string_agg(a::text, ',' order by a::text) from unnest(p.proacl) a
+                      -- Group roles may be missing on another server.
+                      where a::text !~ '^b44_(owner|migrator|readwrite|readonly|monitor)=')), ' ' order by p.oid::regprocedure::text)
              from pg_proc p
              join pg_namespace n on n.oid = p.pronamespace and format('%%s.%%s', n.nspname, p.proname) = any(%(routines)s)
             where p.prokind in ('f', 'p')),

@@ -31,6 +31,7 @@ from b44_assets.schema.online_ddl import (
     temporary_name,
     trusted,
 )
+from b44_assets.schema.standard_roles import grant_access
 from b44_assets.schema.unbuilt import Obstacle, attempt, note_obstacles, without_rows
 from b44_assets.session import Connection, Session, explained, scalar
 
@@ -112,6 +113,7 @@ def _apply(session: Session, conn: Connection, spec: Spec, definition: ViewDefin
         if differs:
             refresh_on(conn, name)
             refreshed = True
+    grant_access(session, conn, [name])
     return replace(ViewChange.of(spec.name, outcomes, started), refreshed=refreshed)
 
 

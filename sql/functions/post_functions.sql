@@ -1,7 +1,8 @@
 -- Rules for writes to posts by the application; the triggers that call them are in triggers/posts_triggers.sql. The
 -- likes that count are those before the update, so that one statement cannot clear them and unpublish;
 -- unpublishing clears published_at, as chk_posts_published_at wants it; and publishing is bound to its author here,
--- since a CHECK must not read another table.
+-- since a CHECK must not read another table. What reads users or keeps the registry of slugs acts with the owner's rights: whoever
+-- writes a post has none on these.
 -- depends: slug_functions
 
 create or replace function validate_post_update() returns trigger
@@ -23,7 +24,7 @@ end
 $$;
 
 create or replace function check_publish_permissions() returns trigger
-language plpgsql
+language plpgsql security definer
 set search_path = public, pg_temp
 as $$
 begin
@@ -39,7 +40,7 @@ $$;
 -- comes at the same time with the same words waits at the registry's primary key, and takes the next number then. No lock
 -- is taken besides: an insert of a hundred thousand titles would need as many, more than the server has.
 create or replace function claim_post_slug() returns trigger
-language plpgsql
+language plpgsql security definer
 set search_path = public, pg_temp
 as $$
 declare
@@ -90,7 +91,7 @@ end
 $$;
 
 create or replace function release_post_slug() returns trigger
-language plpgsql
+language plpgsql security definer
 set search_path = public, pg_temp
 as $$
 begin
@@ -101,7 +102,7 @@ $$;
 
 -- Of the table, or of one of its partitions; the slugs of detached ones stay taken.
 create or replace function release_all_post_slugs() returns trigger
-language plpgsql
+language plpgsql security definer
 set search_path = public, pg_temp
 as $$
 begin

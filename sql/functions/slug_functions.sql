@@ -1,9 +1,10 @@
 -- Unique web addresses for posts, kept by the registry post_slugs (bound when they are called, so it may come later).
+-- execute: b44_readwrite
 
 -- The first free one of base, base-2, base-3 …; the registry's primary key has the last word, so a caller that loses a
 -- race asks again.
 create or replace function generate_post_slug(title text, user_id uuid default null) returns text
-language plpgsql stable
+language plpgsql stable security definer
 set search_path = public, pg_temp
 as $$
 declare
@@ -22,7 +23,7 @@ $$;
 -- Kept by statement, not by row: a batch of thousands costs one insert. Writes that are not the migration's come after
 -- the triggers by row (triggers/posts_triggers.sql), which see writes to a partition, too; then nothing is left to do.
 create or replace function register_post_slugs() returns trigger
-language plpgsql
+language plpgsql security definer
 set search_path = public, pg_temp
 as $$
 begin
@@ -54,7 +55,8 @@ $$;
 comment on function register_post_slugs() is 'Keeps post_slugs equal to what posts holds';
 comment on function generate_post_slug(text, uuid) is 'A slug that no post has yet, made from a title; user_id is kept for callers of the old signature';
 
--- For the owner of the tables, who needs no grant, and for whom the owner lets.
+-- For the owner of the tables, who needs no grant, and for members of b44_readwrite: whether a slug is taken tells of drafts, too.
 revoke all on routine
+  generate_post_slug(text, uuid),
   register_post_slugs()
 from public;

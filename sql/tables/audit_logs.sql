@@ -1,5 +1,6 @@
 -- Who changed what, a partition for each year (UTC).
 -- partitions: year of timestamp
+-- access: append
 
 create table if not exists audit_logs (
   id uuid not null default gen_random_uuid(),

@@ -1,4 +1,5 @@
 -- The registry that keeps slugs and ids of posts unique across the partitions of posts, which no index of posts itself can.
+-- access: none
 
 create table if not exists post_slugs (
   slug text primary key,

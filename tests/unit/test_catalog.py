@@ -718,6 +718,12 @@ ENABLED = "alter table posts enable row level security;\n"
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
+        ("roles__b44_readonly", f"-- R.\n{CREATED}", "roles/b44_readonly.sql:1: b44_readonly comes with the program"),
+        ("tables__users", "-- U.\n-- access: apend\nselect 1;",
+         "tables/users.sql:2: expected write, append, read, none, not 'apend' (did you mean append?)"),
+        ("views__users", "-- U.\n-- access: all\nselect 1;", "views/users.sql:2: expected write, append, read, none, not 'all'"),
+        ("functions__other_functions", "-- T.\n-- execute: b44_writer\nselect 1;",
+         "functions/other_functions.sql:2: 'execute' names one of"),
         ("roles__clerk", "-- R.\ncreate role clerk;", "roles/clerk.sql:2: expected 'do $$ begin if not exists"),
         ("roles__other", f"-- R.\n{CREATED}", "roles/other.sql:2: the role is clerk, the file other"),
         ("roles__clerk", "-- R.\n" + CREATED.replace("'clerk'", "'x'"), "roles/clerk.sql:2: the condition must be"),

@@ -1,5 +1,5 @@
 -- Tables that are to become partitions: built, given what the others have, renamed, attached.
--- depends: b44/partition_period_functions, b44/partition_lock_functions
+-- depends: b44/partition_period_functions, b44/partition_lock_functions, b44/role_functions
 
 -- What an index is, without its name and table.
 create or replace function b44.index_form(index_id oid) returns text
@@ -131,6 +131,11 @@ begin
     select format('alter table %s %s row level security', partition, s.switch)
       from pg_class p, lateral (values ('enable', p.relrowsecurity), ('force', p.relforcerowsecurity)) s(switch, is_on)
      where p.oid = parent and s.is_on
+    union all
+    -- What default privileges gave: rows are read and written through the table.
+    select format('revoke all on table %s from %I', partition, g.role_name)
+      from b44.group_roles() g join pg_class t on t.oid = partition
+     where exists (select from aclexplode(t.relacl) a where a.grantee = g.role_oid and a.grantee <> t.relowner)
     union all
     select format('alter table %s set (%s)', partition,
                   string_agg(o.prefix || format('%I = %L', o.option_name, o.option_value), ', '))
