@@ -1,6 +1,6 @@
 -- Authors of more than five published posts since a date. No index is meant: most rows of the months that
 -- are left are read.
--- depends: posts, users
+-- depends: posts, user_names
 -- prunes: posts
 -- since: 2024-01-01 00:00+00
 
@@ -17,5 +17,5 @@ with post_stats as (
 )
 select u.display_name, s.post_count, s.avg_content_length, s.last_post_date
   from post_stats s
-  join users u on u.id = s.user_id
+  join user_names u on u.id = s.user_id
  order by s.post_count desc;
