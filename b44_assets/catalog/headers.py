@@ -12,7 +12,7 @@ from b44_assets.errors import CatalogError
 
 HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.FUNCTION: frozenset({"depends", "execute"}),
-    Kind.TABLE: frozenset({"depends", "partitions", "first", "seed", "access"}),
+    Kind.TABLE: frozenset({"depends", "partitions", "first", "seed", "access", "audited"}),
     Kind.MAPPING: frozenset(
         {"depends", "entity", "fields", "key", "html"}
         | {"large_columns", "unique_suffix", "deferred_fk", "exchangeable_unique"}

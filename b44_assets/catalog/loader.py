@@ -25,6 +25,7 @@ from b44_assets.catalog.headers import (
 )
 from b44_assets.catalog.model import SEED, Kind, RowCheck, Spec, TableMapping
 from b44_assets.catalog.references import (
+    check_audited,
     check_columns,
     check_exchangeable,
     check_grants,
@@ -191,6 +192,7 @@ def load_catalog(root: Path) -> Catalog:
     check_columns(specs, mappings)
     check_reads(specs)
     check_grants(specs)
+    check_audited(specs)
     return Catalog(
         root, ordered, MappingProxyType({s.name: mappings[s.name] for s in ordered if s.kind is Kind.MAPPING})
     )
@@ -297,6 +299,8 @@ def _read(path: Path, kind: Kind, name: str) -> Spec:
         raise CatalogError(
             f"{path}:{lines['access']}: expected {', '.join(ACCESS)}, not '{access}'{meant(access, ACCESS)}"
         )
+    if options.get("audited", "yes") != "yes":
+        raise CatalogError(f"{path}:{lines['audited']}: expected 'audited: yes', or no such header")
     for role in names_of(options.get("execute", "")):
         if role not in STANDARD_ROLES:
             raise CatalogError(

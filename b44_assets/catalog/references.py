@@ -246,6 +246,35 @@ def check_grants(specs: list[Spec]) -> None:
                 )
 
 
+_AUDIT = re.compile(
+    r"\bafter\s+(?P<event>insert|update|delete)\s+on\b.*\bfor\s+each\s+statement\b.*\bexecute\s+function\s+b44\.audit\s*\(",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def check_audited(specs: list[Spec]) -> None:
+    """A table whose header says that it is audited has the triggers that do it, and no other has."""
+    noted: dict[str, dict[str, Spec]] = {}
+    for spec in specs:
+        if spec.kind is Kind.TRIGGER:
+            for statement in spec.statements:
+                if match := _AUDIT.search(statement.text):
+                    noted.setdefault(spec.options["on"], {})[match["event"].lower()] = spec
+    for spec in specs:
+        if spec.kind is not Kind.TABLE:
+            continue
+        found = noted.get(spec.name, {})
+        missing = [event for event in ("insert", "update", "delete") if event not in found]
+        if "audited" in spec.options and missing:
+            raise CatalogError(
+                f"{spec.path}:{line_of(spec.path, 'audited')}: an audited table needs a trigger after"
+                f" {missing[0]} on {spec.name} for each statement that executes function b44.audit, in a file of triggers/"
+            )
+        if found and "audited" not in spec.options:
+            path = next(iter(found.values())).path
+            raise CatalogError(f"{path}:1: notes changes of {spec.name}, whose file lacks the header 'audited: yes'")
+
+
 _WORD = re.compile(r"[a-z_][a-z0-9_]*")
 
 

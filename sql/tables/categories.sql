@@ -1,4 +1,5 @@
 -- Categories of posts.
+-- audited: yes
 
 create table if not exists categories (
   id uuid primary key default gen_random_uuid(),

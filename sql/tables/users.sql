@@ -1,4 +1,5 @@
 -- User accounts and profiles.
+-- audited: yes
 -- seed: id = '00000000-0000-8000-8000-000000000b44'
 
 create table if not exists users (

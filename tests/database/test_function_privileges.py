@@ -13,6 +13,8 @@ from psycopg import errors, sql
 
 from b44_assets.catalog import Kind
 from b44_assets.schema.apply import apply
+from b44_assets.schema.row_security import apply_policies
+from b44_assets.schema.standard_roles import install_standard_roles
 from tests.database.conftest import Target, post, user
 
 _OURS = """
@@ -114,12 +116,13 @@ def test_whoever_may_write_rows_needs_no_right_on_functions(
     migrated_target: Target, stranger: psycopg.Connection[Any]
 ) -> None:
     (name,) = stranger.execute("select session_user").fetchone() or ("",)
-    migrated_target.run(
-        sql.SQL("grant select, insert, update, delete on posts, post_slugs, users, user_preferences to {}").format(
-            sql.Identifier(name)
-        )
-    )
+    session = migrated_target.session
+    install_standard_roles(session)
+    for spec in session.catalog.on("posts", Kind.POLICY):
+        apply_policies(session, spec)
+    migrated_target.run(sql.SQL("grant b44_readwrite to {}").format(sql.Identifier(name)))
     author = migrated_target.one("select id from users where email = 'user1@example.com'")
+    stranger.execute("select set_config('b44.user_id', %s, false)", (str(author),))
     for _ in range(2):
         stranger.execute(
             "insert into public.posts (user_id, title, content, slug, created_by) values (%s, 'Mine', 'Long enough.', %s, %s)",

@@ -21,6 +21,7 @@ from psycopg import errors
 from b44_assets.catalog import WITHOUT_OBJECT, Catalog, Kind, constraint_definitions, index_definitions, load_catalog
 from b44_assets.errors import CatalogError
 from b44_assets.schema.build import build
+from b44_assets.schema.standard_roles import install_standard_roles
 from b44_assets.session import Session
 
 Db = psycopg.Connection[Any]
@@ -510,6 +511,8 @@ ROUTINES = """
 
 
 def test_functions_that_are_as_the_files_say_are_left_alone(built: Session, own: Db) -> None:
+    # Other tests may have made the group roles of the server meanwhile.
+    install_standard_roles(built)
     before = own.execute(ROUTINES).fetchall()
     assert len(before) > 50
     for spec in built.catalog.of(Kind.RUNTIME, Kind.FUNCTION):

@@ -129,7 +129,7 @@ def test_a_batch_leaves_the_rest_of_its_transaction_to_the_rules(db: Db, author:
 
 def test_triggers_of_an_earlier_version_are_brought_up_to_date(built: Session) -> None:
     old = "current_setting('b44.migrating', true) is distinct from 'on'"
-    (triggers,) = built.catalog.of(Kind.TRIGGER)
+    (triggers,) = built.catalog.on("posts", Kind.TRIGGER)
     author = uuid.uuid4()
     with psycopg.connect(built.url, autocommit=True) as conn:
         conn.execute("insert into users (id, email, username) values (%s, 'new@example.com', 'new')", (author,))

@@ -722,6 +722,11 @@ ENABLED = "alter table posts enable row level security;\n"
         ("tables__users", "-- U.\n-- access: apend\nselect 1;",
          "tables/users.sql:2: expected write, append, read, none, not 'apend' (did you mean append?)"),
         ("views__users", "-- U.\n-- access: all\nselect 1;", "views/users.sql:2: expected write, append, read, none, not 'all'"),
+        ("tables__users", "-- U.\n-- audited: yes\nselect 1;", "tables/users.sql:2: an audited table needs a trigger after insert on"),
+        ("tables__users", "-- U.\n-- audited: no\nselect 1;", "tables/users.sql:2: expected 'audited: yes'"),
+        ("triggers__posts_triggers", "-- T.\n-- on: posts\ncreate or replace trigger t after insert on posts"
+         " referencing new table as added for each statement execute function b44.audit('id');",
+         "triggers/posts_triggers.sql:1: notes changes of posts, whose file"),
         ("functions__other_functions", "-- T.\n-- execute: b44_writer\nselect 1;",
          "functions/other_functions.sql:2: 'execute' names one of"),
         ("roles__clerk", "-- R.\ncreate role clerk;", "roles/clerk.sql:2: expected 'do $$ begin if not exists"),
