@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -98,7 +98,7 @@ def write_post(conn: Db, author: uuid.UUID, *, published: bool) -> None:
 
 
 @contextmanager
-def acting(conn: Db, session: Session, group: str, **settings: object) -> Iterator[None]:
+def acting(conn: Db, session: Session, group: str, **settings: object) -> Generator[None]:
     """Acts as a member of a group role, with settings `b44.<name>`; ends with a roll back."""
     with conn.transaction(force_rollback=True):
         for name, value in settings.items():
