@@ -282,6 +282,20 @@ def test_a_role_that_is_somebody_s_is_named_and_given_nothing(bare: str) -> None
         assert conn.execute("select b44.is_member('b44_migrator', 'b44_migrator')").fetchone() == (False,)
 
 
+def test_a_table_with_policies_is_closed_from_the_first_moment(bare: str) -> None:
+    session = Session(bare, load_catalog(SHOP))
+    install_runtime(session)
+    for spec in session.catalog.of(Kind.FUNCTION, Kind.TABLE):
+        build(session, spec)
+    with psycopg.connect(bare) as conn:
+        secured = conn.execute(
+            "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')"
+            " and relrowsecurity order by 1"
+        ).fetchall()
+        assert secured == [("purchases",), ("purchases_default",)]
+        assert rights(conn, "b44_readonly", "purchases") == {"SELECT"}
+
+
 def test_a_role_that_was_dropped_is_drift_and_made_again(bare: str) -> None:
     session, said = shop_of(bare)
     install_runtime(session)
