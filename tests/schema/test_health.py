@@ -281,11 +281,11 @@ def test_a_month_is_read_from_its_partition_and_the_default_one_only(shared: Ses
             "function validate_post_update(): body is",
         ),
         (
-            "alter function refresh_user_stats() security definer",
-            "function refresh_user_stats(): security definer is true, sql/ says false",
+            "alter function refresh_user_stats() security invoker",
+            "function refresh_user_stats(): security definer is false, sql/ says true",
         ),
         ("drop function refresh_user_stats()", "function refresh_user_stats() is missing"),
-        ("alter table users enable row level security", "table users: row-level security is true, sql/ says false"),
+        ("alter table users disable row level security", "table users: row-level security is false, sql/ says true"),
     ],
 )  # fmt: skip
 def test_a_difference_from_the_files_is_named(built: Session, statement: str, difference: str) -> None:

@@ -839,6 +839,8 @@ def test_more_periods_than_fit_one_swap_are_drained_in_turns(session: Session, c
 
 
 def test_years_are_drained_too(session: Session, conn: Connection) -> None:
+    # What was noted of the making of users.
+    conn.execute("delete from audit_logs")
     for moment in ("2023-12-31 23:59:59.999999+00", "2024-01-01 00:00+00"):
         conn.execute(
             "insert into audit_logs (table_name, record_id, action, timestamp) values ('x', %s, 'insert', %s)",

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from b44_assets.catalog import Kind, Spec, load_catalog
+from b44_assets.catalog import Spec, load_catalog
 from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.health import view_fresh
 from b44_assets.schema.runtime import install_runtime
@@ -41,7 +41,7 @@ def two_views(built: Session, tmp_path: Path) -> Session:
 
 
 def views(session: Session) -> tuple[Spec, ...]:
-    return session.catalog.of(Kind.VIEW)
+    return session.catalog.materialized_views
 
 
 def all_is_well(session: Session) -> None:
@@ -149,6 +149,8 @@ def test_statistics_are_refreshed_by_whoever_owns_the_view_and_where_there_is_no
                 f"grant select on posts to {role}",
                 f"grant execute on all functions in schema public, b44 to {role}",
                 f"alter materialized view user_post_stats owner to {role}",
+                # It acts with its owner's rights.
+                f"alter function refresh_user_stats() owner to {role}",
                 f"grant usage on schema b44 to {role}",
                 f"set role {role}",
                 "select refresh_user_stats()",

@@ -123,13 +123,13 @@ as $$
            ('b44_migrator', 'none', '{SELECT,INSERT,UPDATE,DELETE}')
   ),
   of_program (relation, role_name) as (
-    select to_regclass(t.name), t.role_name
-      from (values ('migration.accounting', 'b44_monitor'), ('migration.migration_log', 'b44_monitor'),
-                   ('migration.accounting', 'b44_migrator'), ('migration.migration_log', 'b44_migrator'),
-                   ('migration.quarantine', 'b44_migrator'), ('migration.repairs', 'b44_migrator'),
-                   ('migration.unmapped', 'b44_migrator'), ('migration.conflicts', 'b44_migrator'),
-                   ('b44.migration_state', 'b44_monitor'), ('b44.check_results', 'b44_monitor'),
-                   ('b44.view_refreshes', 'b44_monitor'), ('b44.runtime_version', 'b44_monitor')) t (name, role_name)
+    -- The migration's own tables may be gone.
+    values (to_regclass('migration.accounting'), 'b44_monitor'), (to_regclass('migration.migration_log'), 'b44_monitor'),
+           (to_regclass('migration.accounting'), 'b44_migrator'), (to_regclass('migration.migration_log'), 'b44_migrator'),
+           (to_regclass('migration.quarantine'), 'b44_migrator'), (to_regclass('migration.repairs'), 'b44_migrator'),
+           (to_regclass('migration.unmapped'), 'b44_migrator'), (to_regclass('migration.conflicts'), 'b44_migrator'),
+           (to_regclass('b44.migration_state'), 'b44_monitor'), (to_regclass('b44.check_results'), 'b44_monitor'),
+           (to_regclass('b44.view_refreshes'), 'b44_monitor'), (to_regclass('b44.runtime_version'), 'b44_monitor')
   ),
   objects (kind, oid, shown, owner, acl, exact) as (
     select 'TABLE', c.oid, format('%I.%I', n.nspname, c.relname), c.relowner, c.relacl, true
