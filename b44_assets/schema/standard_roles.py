@@ -55,8 +55,11 @@ def grant_access(session: Session, conn: Connection, names: Iterable[str] | None
     Args:
         session: The run.
         conn: To the database, with no transaction open.
-        names: Files of tables, views and functions; by default all.
+        names: Files of tables, views and functions; by default all. Nothing is given one by one in a database that was never given
+            anything: that begins with all of it.
     """
+    if names is not None and not _is_governed(conn):
+        return
     access = session.catalog.access_of(names)
     if not needed_grants(conn, access):
         return
@@ -74,6 +77,11 @@ def grant_access(session: Session, conn: Connection, names: Iterable[str] | None
                 raise
         else:
             return
+
+
+def _is_governed(conn: Connection) -> bool:
+    """Whether a migration has given the group roles anything in this database, so that they are to have all."""
+    return bool(scalar(conn, _INSTALLED)) and bool(scalar(conn, _GIVEN))
 
 
 def needed_grants(conn: Connection, access: Access, *, partitions: bool = True) -> list[str]:
@@ -99,7 +107,7 @@ def standard_drift(conn: Connection, session: Session) -> list[str]:
     migrated with these roles, such as one whose files were run by psql: nothing in it names one of them. Rights on a partition that was
     made by hand show nothing, since it has row security where its table has.
     """
-    if not scalar(conn, _INSTALLED) or not scalar(conn, _GIVEN):
+    if not _is_governed(conn):
         return []
     makes_roles = scalar(conn, "select rolsuper or rolcreaterole from pg_roles where rolname = current_user")
     there = {

@@ -71,8 +71,8 @@ def test_each_file_runs_twice_in_an_empty_database_and_the_second_time_changes_n
     assert {line.partition(" is without the row security of ")[0] for line in lines} == {
         f"partition {name}" for (name,) in partitions
     }
-    for spec in catalog.of(Kind.POLICY):
-        apply_policies(session, spec)
+    for policies in catalog.of(Kind.POLICY):
+        apply_policies(session, policies)
     assert schema_drift(session).passed
 
 
