@@ -1,6 +1,5 @@
 -- Names and pictures of users, for all who may read posts. It reads with its owner's rights: of accounts one sees one's own only.
 -- depends: users
--- access: read
 
 create or replace view user_names as
 select u.id, u.username, u.display_name, u.avatar_url

@@ -259,6 +259,10 @@ def test_an_author_writes_with_slug_and_permission_though_registry_and_accounts_
         assert db.execute("delete from posts where user_id = %s", (mine.user,)).rowcount == 4
         assert refused(db, "select from post_slugs")
         assert db.execute("select count(*) from get_posts_paginated(5)").fetchone() == (5,)
+    # Whoever sees no account but his own publishes for others, too, if he may.
+    with acting(db, guarded, "b44_readwrite", user_id=mine.user, role="moderator"):
+        publish = "update posts set published = true where user_id = %s and not published"
+        assert db.execute(publish, (mine.other,)).rowcount == 1
     db.execute("update users set email_verified = false where id = %s", (mine.user,))
     with acting(db, guarded, "b44_readwrite", user_id=mine.user), pytest.raises(errors.CheckViolation):
         write_post(db, mine.user, published=True)
