@@ -157,10 +157,11 @@ _ROLES = (
 )
 _HBA = """\
 local    all,replication          all                trust
-hostssl  secure                   all  127.0.0.1/32  scram-sha-256
+hostssl  secure,managed           all  127.0.0.1/32  scram-sha-256
 host     closed                   all  127.0.0.1/32  reject
 host     postgres,nowhere,latin   all  127.0.0.1/32  scram-sha-256
 host     owned                    all  127.0.0.1/32  scram-sha-256
+host     all                      app  samehost      scram-sha-256
 """
 
 
@@ -208,7 +209,7 @@ class Pg15:
             (self.data_dir / "pg_hba.conf").write_text(_HBA)
             with (self.data_dir / "postgresql.conf").open("a") as conf:
                 conf.write(
-                    f"\nlisten_addresses = '127.0.0.1'\nport = {free_port()}\nssl = on\n"
+                    f"\nlisten_addresses = '*'\nport = {free_port()}\nssl = on\n"
                     f"unix_socket_directories = '{self.data_dir}'\nfsync = off\nfull_page_writes = off\n"
                     "autovacuum = off\nmax_connections = 50\n"
                 )
@@ -252,6 +253,14 @@ def write_app(folder: Path, tables: int) -> list[str]:
             "  from source f\n"
         )
     return names
+
+
+def own_address() -> str:
+    """An address of this machine by which it reaches itself as another machine would."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # Nothing is sent.
+        probe.connect(("192.0.2.1", 9))
+        return probe.getsockname()[0]
 
 
 @contextmanager

@@ -29,7 +29,7 @@ found (class, oid, part, identity, owner, privileges, kind, ours) as (
   select 'pg_namespace'::regclass, oid, 0, 'schema ' || quote_ident(nspname), nspowner, nspacl, 'n',
     nspname !~ '^pg_' and nspname <> 'information_schema'
   from pg_namespace
-  where nspname !~ '^pg_(toast|temp)'
+  where nspname !~ '^pg_(toast|temp)' and nspname <> all(%(left_out)s)
   union all
   select 'pg_class'::regclass, c.oid, 0,
     format('%%s %%I.%%I', case c.relkind when 'v' then 'view' when 'm' then 'materialized view' when 'f' then 'foreign table'
@@ -38,11 +38,12 @@ found (class, oid, part, identity, owner, privileges, kind, ours) as (
     n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and c.relpersistence <> 't' and n.nspname !~ '^pg_(toast|temp)'
+    and n.nspname <> all(%(left_out)s)
   union all
   select 'pg_class'::regclass, c.oid, a.attnum, format('column %%I of %%I.%%I', a.attname, n.nspname, c.relname), c.relowner,
     a.attacl, 'c', n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
-  where a.attacl is not null and not a.attisdropped and c.relpersistence <> 't'
+  where a.attacl is not null and not a.attisdropped and c.relpersistence <> 't' and n.nspname <> all(%(left_out)s)
   union all
   select 'pg_proc'::regclass, p.oid, 0,
     format('function %%I.%%I(%%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), p.proowner, p.proacl, 'f',
@@ -50,11 +51,13 @@ found (class, oid, part, identity, owner, privileges, kind, ours) as (
   from pg_proc p join pg_namespace n on n.oid = p.pronamespace
   where not exists (
     select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'i')
+    and n.nspname <> all(%(left_out)s)
   union all
   select 'pg_type'::regclass, t.oid, 0, format('type %%I.%%I', n.nspname, t.typname), t.typowner, t.typacl, 'T',
     n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   from pg_type t join pg_namespace n on n.oid = t.typnamespace left join pg_class c on c.oid = t.typrelid
   where t.typtype in ('b', 'c', 'd', 'e', 'r') and t.typcategory <> 'A' and (t.typrelid = 0 or c.relkind = 'c')
+    and n.nspname <> all(%(left_out)s)
   union all
   select 'pg_language'::regclass, oid, 0, 'language ' || quote_ident(lanname), lanowner, lanacl, 'l', true
   from pg_language where lanispl
@@ -67,6 +70,7 @@ found (class, oid, part, identity, owner, privileges, kind, ours) as (
   union all
   select 'pg_statistic_ext'::regclass, x.oid, 0, format('statistics %%I.%%I', n.nspname, x.stxname), x.stxowner, null, '', true
   from pg_statistic_ext x join pg_namespace n on n.oid = x.stxnamespace
+  where n.nspname <> all(%(left_out)s)
   union all
   select 'pg_event_trigger'::regclass, oid, 0, 'event trigger ' || quote_ident(evtname), evtowner, null, '', true
   from pg_event_trigger
@@ -81,6 +85,7 @@ found (class, oid, part, identity, owner, privileges, kind, ours) as (
       case when n.oid is not null then format(' in schema %%I', n.nspname) end),
     d.defaclrole, d.defaclacl, '', true
   from pg_default_acl d left join pg_namespace n on n.oid = d.defaclnamespace
+  where n.nspname is null or n.nspname <> all(%(left_out)s)
 ),
 noted as (
   select f.*, f.ours and m.objid is null as whole
@@ -118,7 +123,10 @@ group by o.lomowner, o.lomacl, o.number
 """)
 
 _POLICIES = """\
-select distinct r.rolname from pg_policy p cross join unnest(p.polroles) k (oid) join pg_roles r on r.oid = k.oid
+select distinct r.rolname
+from pg_policy p cross join unnest(p.polroles) k (oid) join pg_roles r on r.oid = k.oid
+join pg_class c on c.oid = p.polrelid join pg_namespace n on n.oid = c.relnamespace
+where n.nspname <> all(%(left_out)s)
 """
 
 _SELF = """\
@@ -140,17 +148,22 @@ from pg_database d where d.datname = current_database()
 """
 
 
-def access_of(conn: Connection[TupleRow], version: int | None = None) -> Access:
+def access_of(conn: Connection[TupleRow], version: int | None = None, *, left_out: Sequence[str] = ()) -> Access:
     """Reads who owns what, and who may do what.
 
     Args:
         conn: To the database.
         version: Of the source, as in `server_version_num`, if this is what was restored: what it could not know is left out.
+        left_out: Schemas of which nothing is read.
     """
     objects: dict[str, str] = {}
     owners: set[str] = set()
     grantees: set[str] = set()
-    parameters = {"maintain": (version or conn.info.server_version) >= _WITH_MAINTAIN, "public": _PUBLIC}
+    parameters = {
+        "maintain": (version or conn.info.server_version) >= _WITH_MAINTAIN,
+        "public": _PUBLIC,
+        "left_out": list(left_out),
+    }
     for identity, owner, granted, roles in conn.execute(_OBJECTS, parameters):
         objects[identity] = _line(owner, granted)
         owners |= {owner} - {None}
@@ -162,7 +175,7 @@ def access_of(conn: Connection[TupleRow], version: int | None = None) -> Access:
         grantees |= set(roles or ())
     if large:
         objects[LARGE_OBJECTS] = " | ".join(f"{number} of: {line}" for line, number in sorted(large.items()))
-    named = {name for (name,) in conn.execute(_POLICIES)}
+    named = {name for (name,) in conn.execute(_POLICIES, parameters)}
     row = conn.execute(_DATABASE).fetchone()
     assert row is not None
     database_owner, database = row

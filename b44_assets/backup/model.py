@@ -164,6 +164,7 @@ class Backup:
         locale: What the database sorts and compares text by, as `pg_database` has it: `provider`, `collate`, `ctype`,
             `locale`.
         client: The programs that took it, with version and place; None where an earlier version of ours took it.
+        left_out: Schemas of somebody else that the role which took it may not read, as those of a host; nothing of them is in it.
         verification: The newest verification; None before the first.
     """
 
@@ -185,6 +186,7 @@ class Backup:
     superuser: str | None = None
     locale: Mapping[str, str] = field(default_factory=dict[str, str])
     client: str | None = None
+    left_out: tuple[str, ...] = ()
     verification: Verification | None = field(default=None)
 
     @property

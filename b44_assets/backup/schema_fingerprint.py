@@ -11,7 +11,7 @@ schemas as (
   select n.oid, n.nspname, n.nspowner, n.nspacl
   from pg_namespace n
   where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-    and (%(schemas)s::text[] is null or n.nspname = any(%(schemas)s))
+    and (%(schemas)s::text[] is null or n.nspname = any(%(schemas)s)) and n.nspname <> all(%(left_out)s)
     and not exists (
       select from pg_depend d where d.classid = 'pg_namespace'::regclass and d.objid = n.oid and d.deptype = 'e')
 ),

@@ -52,6 +52,9 @@ def from_backup(backup: Backup) -> dict[str, Any]:
     """Returns a backup as a record; its verification has records of its own."""
     record = asdict(replace(backup, verification=None))
     del record["verification"]
+    # An earlier version knows no such field.
+    if not backup.left_out:
+        del record["left_out"]
     for name in ("began_at", "ended_at"):
         record[name] = _time(record[name])
     record["state"]["taken_at"] = _time(record["state"]["taken_at"])
@@ -71,6 +74,7 @@ def to_backup(record: dict[str, Any], label: str) -> Backup:
             "began_at": datetime.fromisoformat(record["began_at"]),
             "ended_at": datetime.fromisoformat(record["ended_at"]),
             "files": tuple(_file(file) for file in record["files"]),
+            "left_out": tuple(record.get("left_out", ())),
             "state": SourceState(
                 taken_at=datetime.fromisoformat(state["taken_at"]),
                 lsn=state["lsn"],

@@ -43,11 +43,27 @@ select n.nspname, c.relname
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = any(%(kinds)s::"char"[]) and c.relpersistence = any(%(persistence)s::"char"[])
   and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-  and (%(schemas)s::text[] is null or n.nspname = any(%(schemas)s))
+  and (%(schemas)s::text[] is null or n.nspname = any(%(schemas)s)) and n.nspname <> all(%(left_out)s)
   and (c.relkind <> 'm' or c.relispopulated)
   and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
 order by 1, 2
 """)
+
+# The owner of a schema or of anything in it has not been locked out by somebody else: that table is to be read.
+_UNREADABLE = """\
+select n.nspname::text
+from pg_namespace n
+where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'public')
+  and not pg_has_role(n.nspowner, 'USAGE')
+  and not exists (select from pg_class c where c.relnamespace = n.oid and pg_has_role(c.relowner, 'USAGE'))
+  and (not has_schema_privilege(n.oid, 'USAGE') or exists (
+    select from pg_class c
+    where c.relnamespace = n.oid and c.relkind in ('r', 'p', 'm', 'S') and not case c.relkind
+        when 'S' then has_sequence_privilege(c.oid, 'SELECT') else has_table_privilege(c.oid, 'SELECT') end
+      and not exists (
+        select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')))
+order by 1
+"""
 
 _REFRESHED = sql.SQL("""\
 select n.nspname, c.relname
@@ -59,7 +75,7 @@ _SEQUENCES = sql.SQL("""\
 select n.nspname, c.relname, s.seqstart, s.seqincrement
 from pg_sequence s join pg_class c on c.oid = s.seqrelid join pg_namespace n on n.oid = c.relnamespace
 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and c.relpersistence = any(%(persistence)s::"char"[])
-  and (%(schemas)s::text[] is null or n.nspname = any(%(schemas)s))
+  and (%(schemas)s::text[] is null or n.nspname = any(%(schemas)s)) and n.nspname <> all(%(left_out)s)
   and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
 order by 1, 2
 """)
@@ -81,6 +97,14 @@ def configure_session(conn: Connection[TupleRow]) -> None:
         conn.execute("select set_config(%s, %s, false)", (name, value))
 
 
+def unreadable_schemas(conn: Connection[TupleRow]) -> list[str]:
+    """Returns the schemas that are somebody else's and not all of which this role may read, such as a host's own.
+
+    Nothing in them belongs to this role, so they are no part of the app's database; a backup leaves them out.
+    """
+    return [name for (name,) in conn.execute(_UNREADABLE)]
+
+
 @contextmanager
 def snapshot(
     conn: Connection[TupleRow],
@@ -88,6 +112,7 @@ def snapshot(
     without_writers: bool = False,
     deadline: Deadline | None = None,
     schemas: Sequence[str] | None = None,
+    left_out: Sequence[str] = (),
 ) -> Generator[None]:
     """Opens a transaction in which all tables are locked; its snapshot is taken by the first statement in it.
 
@@ -99,6 +124,7 @@ def snapshot(
             not ended.
         deadline: When all locks have to be had; by default each is waited for as long as the session's lock timeout says.
         schemas: Only the tables of these; by default all.
+        left_out: Not the tables of these.
 
     Raises:
         BackupError: A table cannot be read by this role.
@@ -106,7 +132,7 @@ def snapshot(
     """
     mode = sql.SQL("share" if without_writers else "access share")
     for attempt in range(_LISTINGS):
-        listed = _listed(conn, "rp", "pu", schemas)
+        listed = _listed(conn, "rp", "pu", schemas, left_out)
         conn.execute("begin isolation level repeatable read")
         try:
             for names in _portions(listed):
@@ -143,6 +169,7 @@ def capture(
     sequences: Mapping[str, int] | None = None,
     version: int | None = None,
     schemas: Sequence[str] | None = None,
+    left_out: Sequence[str] = (),
 ) -> SourceState:
     """Reads what the database holds, in the snapshot of the open transaction.
 
@@ -153,6 +180,7 @@ def capture(
         sequences: As `sequences` gave them before the snapshot, for they do not obey it; by default they are read now.
         version: Of the source, as in `server_version_num`, if this is what was restored.
         schemas: Only the tables of these, with what is on them; by default all that the database holds.
+        left_out: Nothing of these.
 
     Raises:
         BackupError: A table cannot be read by this role.
@@ -161,9 +189,9 @@ def capture(
     try:
         row = conn.execute("select now()").fetchone()
         assert row is not None
-        digests = _objects(conn, physical, schemas)
+        digests = _objects(conn, physical, schemas, left_out)
         # A dump makes materialized views anew from what they select from, which may have gone on since.
-        listed = _listed(conn, "rm" if physical else "r", "p" if physical else "pu", schemas)
+        listed = _listed(conn, "rm" if physical else "r", "p" if physical else "pu", schemas, left_out)
         states = {".".join(name): _table(conn, name) for name in listed}
         count, checksum = (0, "0") if schemas else conn.execute(_LARGE_OBJECTS).fetchone() or (0, "0")
         if count:
@@ -173,8 +201,8 @@ def capture(
             for name in conn.execute(_REFRESHED):
                 states.pop(".".join(name), None)
         if sequences is None:
-            sequences = read_sequences(conn, physical=physical, schemas=schemas)
-        access = None if physical or schemas else access_of(conn, version)
+            sequences = read_sequences(conn, physical=physical, schemas=schemas, left_out=left_out)
+        access = None if physical or schemas else access_of(conn, version, left_out=left_out)
     except errors.InsufficientPrivilege as error:
         raise BackupError(f"this role cannot back up all of the database: {_said(error)}") from error
     return SourceState(row[0], lsn, digests, states, sequences, access)
@@ -186,11 +214,11 @@ def tables(conn: Connection[TupleRow]) -> list[tuple[str, str]]:
     Args:
         conn: To the database.
     """
-    return [(schema, name) for schema, name in _listed(conn, "r", "pu", None)]
+    return [(schema, name) for schema, name in _listed(conn, "r", "pu", None, ())]
 
 
 def read_sequences(
-    conn: Connection[TupleRow], *, physical: bool, schemas: Sequence[str] | None = None
+    conn: Connection[TupleRow], *, physical: bool, schemas: Sequence[str] | None = None, left_out: Sequence[str] = ()
 ) -> dict[str, int]:
     """Returns how many steps each sequence is past its start, by qualified name; -1 and below for one set back further.
 
@@ -198,8 +226,13 @@ def read_sequences(
         conn: Made so by `configure_session`.
         physical: As in `capture`: whether unlogged ones are left out.
         schemas: Only those of these; by default all.
+        left_out: Not those of these.
     """
-    parameters = {"persistence": list("p" if physical else "pu"), "schemas": _array(schemas)}
+    parameters = {
+        "persistence": list("p" if physical else "pu"),
+        "schemas": _array(schemas),
+        "left_out": list(left_out),
+    }
     listed = conn.execute(_SEQUENCES, parameters).fetchall()
     found: dict[str, int] = {}
     for schema, name, start, increment in listed:
@@ -263,11 +296,12 @@ def differences(expected: SourceState, found: SourceState) -> list[str]:
     return lines
 
 
-def _objects(conn: Connection[TupleRow], physical: bool, schemas: Sequence[str] | None) -> dict[str, str]:
+def _objects(
+    conn: Connection[TupleRow], physical: bool, schemas: Sequence[str] | None, left_out: Sequence[str]
+) -> dict[str, str]:
     found: dict[str, str] = {}
-    for identity, structure, exact in conn.execute(
-        OBJECTS.encode(), {"physical": physical, "schemas": _array(schemas)}
-    ):
+    parameters = {"physical": physical, "schemas": _array(schemas), "left_out": list(left_out)}
+    for identity, structure, exact in conn.execute(OBJECTS.encode(), parameters):
         # Functions and views of a part of a database may need the rest of it.
         if schemas and identity.partition(" ")[0] not in _OF_TABLES:
             continue
@@ -279,9 +313,14 @@ def _objects(conn: Connection[TupleRow], physical: bool, schemas: Sequence[str] 
 
 
 def _listed(
-    conn: Connection[TupleRow], kinds: str, persistence: str, schemas: Sequence[str] | None
+    conn: Connection[TupleRow], kinds: str, persistence: str, schemas: Sequence[str] | None, left_out: Sequence[str]
 ) -> list[tuple[Any, ...]]:
-    parameters = {"kinds": list(kinds), "persistence": list(persistence), "schemas": _array(schemas)}
+    parameters = {
+        "kinds": list(kinds),
+        "persistence": list(persistence),
+        "schemas": _array(schemas),
+        "left_out": list(left_out),
+    }
     return conn.execute(_TABLES, parameters).fetchall()
 
 

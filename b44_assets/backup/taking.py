@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 from b44_assets.backup.catalogue import Catalogue
@@ -29,7 +29,14 @@ from b44_assets.backup.manifest import MANIFEST, wal_range
 from b44_assets.backup.model import Backup, BackupKind, SourceState, StoredFile
 from b44_assets.backup.receiving import receiving
 from b44_assets.backup.scratch import scratch
-from b44_assets.backup.state import capture, configure_session, not_set_back, read_sequences, snapshot
+from b44_assets.backup.state import (
+    capture,
+    configure_session,
+    not_set_back,
+    read_sequences,
+    snapshot,
+    unreadable_schemas,
+)
 from b44_assets.backup.tools import Login, run, streaming
 from b44_assets.errors import BackupError
 from b44_assets.postgres.clients import shown
@@ -173,6 +180,13 @@ def _login(
     return login
 
 
+class _Part(TypedDict):
+    """Which schemas of a database are looked at, as `snapshot` and `capture` take it."""
+
+    schemas: Sequence[str] | None
+    left_out: Sequence[str]
+
+
 def take_logical(
     url: str,
     catalogue: Catalogue,
@@ -201,24 +215,30 @@ def take_logical(
         login = _login(url, conn, pg_bin, tell, to_dump=True)
         configure_session(conn)
         server = describe(conn)
+        left_out = tuple(unreadable_schemas(conn)) if schemas is None else ()
+        if left_out and tell is not None:
+            named = ", ".join(left_out)
+            tell(f"notice: not in it, since they are somebody else's and this role may not read all of them: {named}")
+        part: _Part = {"schemas": schemas, "left_out": left_out}
         with (
             _attempt(catalogue, kind, server.now) as backup_id,
             _plainly(server),
-            snapshot(conn, schemas=schemas),
+            snapshot(conn, **part),
         ):
             row = conn.execute("select pg_export_snapshot()").fetchone()
             assert row is not None
-            before = read_sequences(conn, physical=False, schemas=schemas)
+            before = read_sequences(conn, physical=False, **part)
             command = [login.program("pg_dump"), f"--dbname={login.conninfo}", "--no-password", f"--snapshot={row[0]}"]
             command += ["--format=custom", "--compress=0", f"--lock-wait-timeout={_LOCK_WAIT_MS}"]
             command += [f"--schema={schema}" for schema in schemas or ()]
+            command += [f"--exclude-schema={sql.Identifier(schema).as_string()}" for schema in left_out]
             with (
-                _meanwhile(conn, lambda: capture(conn, sequences=before, schemas=schemas)) as state,
+                _meanwhile(conn, lambda: capture(conn, sequences=before, **part)) as state,
                 streaming(command, f"{server.database} cannot be dumped", login.environment) as dump,
             ):
                 files = [catalogue.add_file(backup_id, DUMP, dump, progress)]
             found = state.result()
-            after = read_sequences(conn, physical=False, schemas=schemas)
+            after = read_sequences(conn, physical=False, **part)
             if schemas is None:
                 files += _roles(catalogue, backup_id, server, login)
             ended = _now(conn)
@@ -235,6 +255,7 @@ def take_logical(
                 encrypted=catalogue.key is not None,
                 locale=server.locale,
                 client=str(login.clients),
+                left_out=left_out,
             )
             catalogue.record(backup)
     return backup

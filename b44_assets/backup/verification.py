@@ -153,7 +153,9 @@ def _compared(conn: psycopg.Connection[tuple[object, ...]], backup: Backup) -> l
     configure_session(conn)
     schemas = schemas_of(backup)
     with snapshot(conn, schemas=schemas):
-        found = capture(conn, lsn=backup.state.lsn, version=backup.server_version, schemas=schemas)
+        found = capture(
+            conn, lsn=backup.state.lsn, version=backup.server_version, schemas=schemas, left_out=backup.left_out
+        )
         return differences(backup.state, found)
 
 

@@ -37,6 +37,8 @@ class Thresholds(BaseModel):
     """Of the connections that an application may have, how many may be in use."""
     idle_in_transaction: Span = 300.0
     transaction: Span = 3600.0
+    unencrypted: Count = 0
+    """Sessions from other machines without TLS."""
     rollbacks: Share = 0.1
     cache_hits: Share = 0.9
     """At least so many of the blocks asked for were in shared_buffers."""

@@ -7,7 +7,8 @@ from collections.abc import Generator
 import pytest
 
 from b44_assets.maintenance.index_maintenance import IndexUsage, index_usage
-from tests.monitoring.conftest import Watched, eventually
+from tests.monitoring.conftest import Watched
+from tests.support import eventually
 
 
 @pytest.fixture(autouse=True)

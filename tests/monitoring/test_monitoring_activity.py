@@ -10,7 +10,7 @@ import pytest
 
 from b44_assets.maintenance.monitoring import MEASUREMENTS, Verdict
 from tests.monitoring.conftest import Watched, waits
-from tests.support import eventually
+from tests.support import Pg15, eventually, own_address
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -197,3 +197,19 @@ def test_what_a_lesser_role_cannot_see_is_neither_well_nor_an_error(
     verdict = watched.verdict(check, reading)
     assert (verdict.passed, verdict.measured) == (False, False)
     assert f"GRANT pg_monitor TO {watched.nobody}" in verdict.text
+
+
+def test_a_session_from_another_machine_without_tls_is_told(watched: Watched, pg15: Pg15) -> None:
+    """The server is this machine's, reached by an address that is not the loopback's."""
+    plain = pg15.tcp_url().replace("@127.0.0.1:", f"@{own_address()}:")
+    there = Watched(pg15.url(), "postgres", "postgres", watched.catalog)
+    with psycopg.connect(plain, sslmode="require", application_name="shop"):
+        reading = there.read("connections")
+        assert reading.numbers["remote"] == 1
+        assert there.verdict("sessions_encrypted", reading).passed
+    with psycopg.connect(plain, sslmode="disable", application_name="shop"):
+        reading = there.read("connections")
+        assert [row.labels["application"] for row in reading.rows["unencrypted_sessions"]] == ["shop"]
+        red = there.verdict("sessions_encrypted", reading)
+        assert (red.passed, red.measured) == (False, True) and "shop" in red.text
+        assert there.verdict("sessions_encrypted", reading, "unencrypted=off").passed

@@ -75,10 +75,26 @@ def _idle(reading: Reading, settings: Settings) -> Verdict:
     )(reading, settings)
 
 
+def _encrypted(reading: Reading, settings: Settings) -> Verdict:
+    named = reading.rows.get("unencrypted_sessions", ())
+    who = (
+        f", {named[0].labels['application'] or named[0].labels['role']} from {named[0].labels['address']} among them"
+        if named
+        else ""
+    )
+    return at_most(
+        "unencrypted",
+        "unencrypted",
+        count,
+        "sessions from other machines without TLS are",
+        f"have clients connect with sslmode=verify-full{who}, and the server refuse others (hostssl in pg_hba.conf)",
+    )(reading, settings)
+
+
 CONNECTIONS = Measurement(
     "connections",
-    "Connections in use of those that there may be, by state; idle and long transactions.",
-    ("connections", "connections_by_state", "oldest_transactions"),
+    "Connections in use of those that there may be, by state; idle and long transactions; sessions that are not encrypted.",
+    ("connections", "connections_by_state", "oldest_transactions", "unencrypted_sessions"),
     (
         Check(
             "connections_left",
@@ -93,6 +109,7 @@ CONNECTIONS = Measurement(
         ),
         Check("no_long_transaction", "No transaction holds back vacuum for long.", _transaction),
         Check("no_idle_transaction", "No session sits idle in a transaction.", _idle),
+        Check("sessions_encrypted", "Nobody between two machines can read along.", _encrypted, warns=True),
     ),
     look=_hide_states,
 )

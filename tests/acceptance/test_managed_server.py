@@ -1,0 +1,233 @@
+"""A server as hosting companies give it: no superuser, schemas of theirs, TLS, a pooler; and no secret is seen anywhere."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from b44_assets.backup.encryption import Key
+from tests.acceptance.conftest import NEWEST
+from tests.acceptance.support import EXPORTS, Command, Result, environment, rows, value
+from tests.helpers.pooler import PGBOUNCER, pooled_with_tls
+from tests.support import Pg15, made_once, webhook
+
+OWNER, DATABASE = "tenant", "managed"
+# A colon, an at and a percent sign are written otherwise in a URL.
+PASSWORD, WEBHOOK, MAIL = "marked:pass@word%1", "marked-webhook", "marked:mail@2"
+
+_SERVER = (
+    "create role {owner} login createrole createdb password {password}",
+    "create database {database} owner {owner}",
+)
+# What stands in a database of such a server from the beginning, and is not its owner's.
+_DATABASE = (
+    "create schema auth",
+    "create schema storage",
+    "create schema extensions",
+    "create extension pgcrypto schema extensions",
+    "create table auth.users (id uuid primary key, email text, role text)",
+    "create table storage.objects (id uuid primary key)",
+    "grant usage on schema auth, storage, extensions to {owner}",
+    "create function extensions.watch_ddl() returns event_trigger language plpgsql as $$ begin"
+    "  perform count(*) from pg_event_trigger_ddl_commands(); notify changed_schema; end $$",
+    "create event trigger watch_ddl on ddl_command_end execute function extensions.watch_ddl()",
+    'alter role {owner} in database {database} set search_path = "$user", public, extensions',
+    "alter role {owner} in database {database} set statement_timeout = '2min'",
+    "alter role {owner} in database {database} set idle_in_transaction_session_timeout = '1min'",
+)
+
+
+@dataclass
+class CommandLines:
+    """Those of every process of the machine while something runs."""
+
+    seen: set[str] = field(default_factory=set[str])
+
+    @contextmanager
+    def watched(self) -> Generator[None]:
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.05):
+                for process in Path("/proc").glob("[0-9]*"):
+                    # It may end meanwhile.
+                    try:
+                        self.seen.add((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+                    except OSError:
+                        continue
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+
+@dataclass(frozen=True)
+class Managed:
+    """What commands came to on such a server.
+
+    Attributes:
+        url: Of the database, as a superuser.
+        dagster: Of Dagster's storage.
+        folder: Where all files are that the commands have written.
+        log: What the server has logged.
+        results: By command.
+        secrets: What must stand nowhere.
+        command_lines: Of all processes meanwhile.
+        told: What the webhook got.
+    """
+
+    url: str
+    dagster: str
+    folder: str
+    log: str
+    results: dict[str, Result]
+    secrets: list[str]
+    command_lines: list[str]
+    told: str
+
+    @property
+    def written(self) -> Iterator[tuple[str, bytes]]:
+        """All that was written, printed, sent or shown, and where."""
+        for command, result in self.results.items():
+            yield f"standard output of {command}", result.out.encode()
+            yield f"standard error of {command}", result.err.encode()
+        for path in Path(self.folder).rglob("*"):
+            if path.is_file():
+                yield str(path), path.read_bytes()
+        yield "the server's log", Path(self.log).read_bytes()
+        yield "command lines", "\n".join(self.command_lines).encode()
+        yield "the webhook", self.told.encode()
+        for url in (self.url, self.dagster):
+            for table in rows(url, _TABLES):
+                for (row,) in rows(url, sql.SQL("select t::text from {} t").format(sql.Identifier(*table))):
+                    yield ".".join(table), row.encode()
+        for (snapshot,) in rows(self.dagster, "select snapshot_body from snapshots"):
+            yield "a snapshot of Dagster's", zlib.decompress(snapshot)
+
+
+_TABLES = """
+select n.nspname::text, c.relname::text
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where c.relkind = 'r' and n.nspname !~ '^(pg_|information_schema)'
+"""
+_COMMANDS = {
+    "doctor": ("doctor", "--json"),
+    "migrate": ("migrate", "--json"),
+    "verify": ("verify", "--json"),
+    "status": ("status", "--json"),
+    "metrics": ("metrics",),
+    "backup": ("backup", "--kind", "logical"),
+    "report": ("report",),
+    "base backup": ("backup", "--kind", "base"),
+}
+
+
+@pytest.fixture
+def managed(pg15: Pg15, dagster_storage: str, tmp_path_factory: pytest.TempPathFactory) -> Managed:
+    if not PGBOUNCER.exists():
+        pytest.skip(f"there is no PgBouncer in {PGBOUNCER}")
+
+    def make() -> str:
+        folder = tmp_path_factory.mktemp("managed")
+        words = {
+            "owner": sql.Identifier(OWNER),
+            "database": sql.Identifier(DATABASE),
+            "password": sql.Literal(PASSWORD),
+        }
+        for database, statements in (("postgres", _SERVER), (DATABASE, _DATABASE)):
+            with psycopg.connect(pg15.url(database), autocommit=True) as conn:
+                # The password of a statement of ours is no secret of the program's.
+                conn.execute("set log_statement = none; set log_min_duration_statement = -1")
+                for statement in statements:
+                    conn.execute(sql.SQL(statement).format(**words))
+        key = Key.generate().secret
+        lines = CommandLines()
+        with (
+            pooled_with_tls(pg15.tcp_url(OWNER, quote(PASSWORD, safe=""), DATABASE)) as url,
+            webhook() as hook,
+            lines.watched(),
+        ):
+            b44 = Command(
+                folder,
+                environment(
+                    B44_DATABASE_URL=url,
+                    B44_EXPORT_DIR=str(EXPORTS / NEWEST),
+                    B44_BACKUP_KEY=key,
+                    B44_ALERT_WEBHOOK=f"{hook.address}/{WEBHOOK}",
+                    B44_ALERT_EMAIL="ops@example.com",
+                    B44_SMTP_URL=f"smtp://mailer:{quote(MAIL, safe='')}@127.0.0.1:1",
+                    DAGSTER_PG_URL=dagster_storage.replace("postgres@", f"postgres:{quote(PASSWORD, safe='')}@"),
+                ),
+            )
+            results = {name: b44(*arguments) for name, arguments in _COMMANDS.items()}
+        secrets = [PASSWORD, quote(PASSWORD, safe=""), WEBHOOK, MAIL, quote(MAIL, safe=""), key]
+        return json.dumps(
+            asdict(
+                Managed(
+                    url=pg15.url(DATABASE),
+                    dagster=dagster_storage,
+                    folder=str(folder),
+                    log=str(pg15.data_dir / "log"),
+                    results=results,
+                    secrets=secrets,
+                    command_lines=sorted(lines.seen),
+                    told=json.dumps(hook.received),
+                )
+            )
+        )
+
+    made = json.loads(made_once(pg15.directory / "managed.json", make))
+    made["results"] = {name: Result(**result) for name, result in made["results"].items()}
+    return Managed(**made)
+
+
+def test_an_owner_without_further_rights_migrates_verifies_and_backs_up(managed: Managed) -> None:
+    assert {name: result.status for name, result in managed.results.items() if result.status} == {"base backup": 2}
+    assert all(unaccounted == 0 for (unaccounted,) in rows(managed.url, "select unaccounted from migration.accounting"))
+    assert value(managed.url, "select count(*) from posts") > 100
+    assert value(managed.url, "select not rolsuper from pg_roles where rolname = %s", OWNER)
+
+
+def test_what_such_a_server_does_not_give_is_said_in_one_line(managed: Managed) -> None:
+    base = managed.results["base backup"]
+    assert [line for line in base.err.splitlines() if line.startswith("b44: ")] == [base.err.splitlines()[-1]]
+    assert "REPLICATION" in base.err and "logical backups work" in base.err
+    assert "notice: not in it" in managed.results["backup"].err and "auth, storage" in managed.results["backup"].err
+
+
+def test_what_is_the_hosts_stays_as_it_was(managed: Managed) -> None:
+    theirs = (
+        "select nspname::text from pg_namespace where nspowner = 10 and nspname in ('auth', 'storage', 'extensions')"
+    )
+    assert len(rows(managed.url, theirs)) == 3
+    assert value(managed.url, "select count(*) from auth.users") == 0
+    ours = "select distinct relowner::regrole::text from pg_class where relnamespace = 'public'::regnamespace"
+    assert rows(managed.url, ours) == [(OWNER,)]
+
+
+def test_no_secret_is_written_printed_sent_or_shown(managed: Managed) -> None:
+    secrets = [secret.encode() for secret in managed.secrets]
+    found = {place: secret for place, text in managed.written for secret in secrets if secret in text}
+    assert found == {}
+
+
+def test_what_is_written_is_looked_at(managed: Managed) -> None:
+    places = dict(managed.written)
+    assert b"postgresql" in places["standard output of doctor"]
+    assert any(place.endswith(".html") for place in places) and "public.event_logs" in places
+    assert b"pg_dump" in places["command lines"] and len(places["the webhook"]) > 20
+    assert b"posts" in places["a snapshot of Dagster's"]
