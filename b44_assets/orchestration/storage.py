@@ -10,6 +10,7 @@ from typing import Any
 from dagster import Field, StringSource
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
+from sqlalchemy import make_url
 
 from b44_assets.config.settings import Settings
 from b44_assets.postgres.embedded import dagster_url
@@ -75,5 +76,7 @@ class PostgresStorage(DagsterPostgresStorage):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> DagsterPostgresStorage:
         """Called by Dagster for the `storage` section of `dagster.yaml`."""
-        url = config_value.get("postgres_url") or dagster_url(Settings.load())
-        return cls(url, inst_data)
+        url = make_url(config_value.get("postgres_url") or dagster_url(Settings.load()))
+        if "application_name" not in url.query:
+            url = url.update_query_dict({"application_name": "b44 dagster"})
+        return cls(url.render_as_string(hide_password=False), inst_data)

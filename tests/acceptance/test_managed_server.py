@@ -174,6 +174,10 @@ def managed(pg15: Pg15, dagster_storage: str, tmp_path_factory: pytest.TempPathF
                 ),
             )
             results = {name: b44(*arguments) for name, arguments in _COMMANDS.items()}
+            with psycopg.connect(pg15.url(DATABASE), autocommit=True) as conn:
+                conn.execute("drop index idx_users_role")
+            # Somebody is told; the mail's server does not answer.
+            results["failing"] = b44("verify")
         secrets = [PASSWORD, quote(PASSWORD, safe=""), WEBHOOK, MAIL, quote(MAIL, safe=""), key]
         return json.dumps(
             asdict(
@@ -196,7 +200,10 @@ def managed(pg15: Pg15, dagster_storage: str, tmp_path_factory: pytest.TempPathF
 
 
 def test_an_owner_without_further_rights_migrates_verifies_and_backs_up(managed: Managed) -> None:
-    assert {name: result.status for name, result in managed.results.items() if result.status} == {"base backup": 2}
+    assert {name: result.status for name, result in managed.results.items() if result.status} == {
+        "base backup": 2,
+        "failing": 1,
+    }
     assert all(unaccounted == 0 for (unaccounted,) in rows(managed.url, "select unaccounted from migration.accounting"))
     assert value(managed.url, "select count(*) from posts") > 100
     assert value(managed.url, "select not rolsuper from pg_roles where rolname = %s", OWNER)
@@ -229,5 +236,5 @@ def test_what_is_written_is_looked_at(managed: Managed) -> None:
     places = dict(managed.written)
     assert b"postgresql" in places["standard output of doctor"]
     assert any(place.endswith(".html") for place in places) and "public.event_logs" in places
-    assert b"pg_dump" in places["command lines"] and len(places["the webhook"]) > 20
+    assert b"pg_dump" in places["command lines"] and b"idx_users_role" in places["the webhook"]
     assert b"posts" in places["a snapshot of Dagster's"]
