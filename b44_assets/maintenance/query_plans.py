@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -64,9 +64,15 @@ class QueryPlan:
 
 @dataclass(frozen=True)
 class QueryPlans:
-    """How the queries of `sql/queries/` are planned."""
+    """How the queries of `sql/queries/` are planned.
+
+    Attributes:
+        plans: Of those that could be planned.
+        waiting: By query, what it reads and is not there yet: the part of a graph that was not made.
+    """
 
     plans: tuple[QueryPlan, ...]
+    waiting: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def passed(self) -> bool:
@@ -78,7 +84,8 @@ class QueryPlans:
         wrong = [plan.message() for plan in self.plans if not plan.passed]
         if wrong:
             return "; ".join(wrong)
-        return f"{len(self.plans)} queries prune partitions and can use the indexes meant for them"
+        waiting = "".join(f"; {query} waits for {relation}" for query, relation in self.waiting.items())
+        return f"{len(self.plans)} queries prune partitions and can use the indexes meant for them{waiting}"
 
 
 def queries_of(catalog: Catalog, table: str) -> tuple[Spec, ...]:
@@ -93,9 +100,24 @@ def query_plans(session: Session, table: str) -> QueryPlans:
         DatabaseError: A query cannot be planned; names the file.
     """
     with session.connection("check query plans") as conn, conn.transaction():
-        return QueryPlans(
-            tuple(_plan(session, conn, query_definition(spec)) for spec in queries_of(session.catalog, table))
-        )
+        waiting: dict[str, str] = {}
+        plans: list[QueryPlan] = []
+        for spec in queries_of(session.catalog, table):
+            if missing := _missing(session, conn, spec):
+                waiting[spec.name] = missing
+            else:
+                plans.append(_plan(session, conn, query_definition(spec)))
+        return QueryPlans(tuple(plans), waiting)
+
+
+def _missing(session: Session, conn: Connection, spec: Spec) -> str | None:
+    """A table or view that a query reads beside its own and that is not there; None where all are."""
+    relations = [one.name for one in session.catalog.of(Kind.TABLE, Kind.VIEW) if one.name in spec.depends[1:]]
+    return scalar(
+        conn,
+        "select name from unnest(%s::text[]) name where to_regclass(quote_ident(name)) is null limit 1",
+        (relations,),
+    )
 
 
 def _plan(session: Session, conn: Connection, query: Query) -> QueryPlan:

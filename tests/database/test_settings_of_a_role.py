@@ -128,7 +128,7 @@ def migrate(url: str, catalog: Catalog, export: Path) -> list[str]:
         for mapping in catalog.mappings.values():
             stage_export(run, mapping, export)
             load_table(run, mapping)
-        for spec in catalog.of(Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.VIEW):
+        for spec in catalog.of(Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.POLICY, Kind.VIEW):
             build(run, spec)
         verdicts: list[Any] = [schema_drift(run), violations(run, catalog.checks["slugs_registered"])]
         for table, mapping in catalog.mappings.items():

@@ -229,6 +229,14 @@ def test_a_month_is_read_from_its_partition_and_the_default_one_only(shared: Ses
     assert plan.read <= 2 < plan.partitions
 
 
+def test_a_query_that_reads_what_is_not_made_yet_waits_for_it(built: Session) -> None:
+    plant(built, "drop view user_names")
+    verdict = query_plans(built, "posts")
+    assert verdict.passed and set(verdict.waiting) == {"active_authors", "recent_posts"}
+    assert set(verdict.waiting.values()) == {"user_names"}
+    assert not set(verdict.waiting) & {plan.name for plan in verdict.plans}
+
+
 # Drift
 
 

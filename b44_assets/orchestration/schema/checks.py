@@ -154,7 +154,8 @@ def _health(catalog: Catalog, table: str) -> list[Check]:
                 of_global_ids,
             )
         )
-    if queries_of(catalog, table):
+    if queries := queries_of(catalog, table):
+        read = {name for query in queries for name in query.depends}
         checks.append(
             Check(
                 "query_plans",
@@ -162,7 +163,11 @@ def _health(catalog: Catalog, table: str) -> list[Check]:
                 "The queries of sql/queries/ leave out partitions and can use the indexes meant for them.",
                 lambda session: query_plans(session, table),
                 of_query_plans,
-                after=(*after, *(key_of(spec.name) for spec in catalog.of(Kind.INDEX) if spec.options["on"] != table)),
+                after=(
+                    *after,
+                    *(key_of(spec.name) for spec in catalog.of(Kind.INDEX) if spec.options["on"] != table),
+                    *(key_of(spec.name) for spec in catalog.of(Kind.VIEW) if spec.name in read),
+                ),
             )
         )
     return checks

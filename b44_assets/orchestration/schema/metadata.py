@@ -131,6 +131,7 @@ def of_query_plans(verdict: QueryPlans) -> dict[str, Any]:
     """Each query, the index that serves it, and the partitions that it reads."""
     return {
         "queries": len(verdict.plans),
+        "waiting": len(verdict.waiting),
         "index_chosen": sum(bool(plan.chosen) for plan in verdict.plans),
         "plans": table(
             ("query", "passed", "index", "chosen", "partitions_read", "partitions"),
