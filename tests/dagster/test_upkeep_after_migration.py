@@ -51,7 +51,9 @@ def built(embedded: EmbeddedServer, template: Template) -> Template:
 
     def build_all(url: str) -> None:
         session = session_of(url, template.export)
-        for spec in session.catalog.of(Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.POLICY, Kind.VIEW):
+        for spec in session.catalog.of(
+            Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.POLICY, Kind.VIEW
+        ):
             build(session, spec)
         install_runtime(session)
 
