@@ -21,6 +21,15 @@ _GIVEN = """
                     where d.refclassid = 'pg_authid'::regclass
                       and d.dbid = (select oid from pg_database where datname = current_database()))
 """
+_GIVEN_BY_DEFAULT = """
+    select distinct case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end
+      from pg_default_acl d
+      left join pg_namespace n on n.oid = d.defaclnamespace
+     cross join aclexplode(d.defaclacl) a
+     where d.defaclrole = current_user::regrole and d.defaclobjtype = 'r' and coalesce(n.nspname, 'public') = 'public'
+       and a.grantee <> d.defaclrole and pg_get_userbyid(a.grantee) <> all (%s)
+     order by 1
+"""
 _ATTEMPTS = 3
 """How often rights are given that another database's migration is just giving, too."""
 
@@ -33,6 +42,7 @@ def install_standard_roles(session: Session) -> None:
         refused, foreign = row
         grant_access(session, conn)
         user: str = scalar(conn, "select quote_ident(current_user)")
+        others = [name for (name,) in conn.execute(_GIVEN_BY_DEFAULT, ([*STANDARD_ROLES],))]
     said: list[str] = []
     if missing := [role for role in refused if role != "pg_monitor"]:
         said.append(
@@ -44,6 +54,14 @@ def install_standard_roles(session: Session) -> None:
     if foreign:
         said.append(
             f"{', '.join(foreign)} can log in or has powers of its own, so it is given nothing: rename it, and migrate again"
+        )
+    if others:
+        names = ", ".join(others)
+        said.append(
+            f"all tables that {user} makes in schema public are given to {names}, by default privileges that were there before: who"
+            " has such a role, as everybody where your host's API acts as it, reads and changes what no policy hides. To end it: ALTER"
+            f" DEFAULT PRIVILEGES IN SCHEMA public REVOKE ALL ON TABLES FROM {names}; REVOKE ALL ON ALL TABLES IN SCHEMA public FROM"
+            f" {names}"
         )
     if said:
         session.notice("; ".join(said))

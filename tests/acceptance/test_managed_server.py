@@ -28,6 +28,7 @@ PASSWORD, WEBHOOK, MAIL = "marked:pass@word%1", "marked-webhook", "marked:mail@2
 _SERVER = (
     "create role {owner} login createrole createdb password {password}",
     "create database {database} owner {owner}",
+    "create role anon nologin",
 )
 # What stands in a database of such a server from the beginning, and is not its owner's.
 _DATABASE = (
@@ -41,6 +42,7 @@ _DATABASE = (
     "create function extensions.watch_ddl() returns event_trigger language plpgsql as $$ begin"
     "  perform count(*) from pg_event_trigger_ddl_commands(); notify changed_schema; end $$",
     "create event trigger watch_ddl on ddl_command_end execute function extensions.watch_ddl()",
+    "alter default privileges for role {owner} in schema public grant select on tables to anon",
     'alter role {owner} in database {database} set search_path = "$user", public, extensions',
     "alter role {owner} in database {database} set statement_timeout = '2min'",
     "alter role {owner} in database {database} set idle_in_transaction_session_timeout = '1min'",
@@ -213,6 +215,7 @@ def test_what_such_a_server_does_not_give_is_said_in_one_line(managed: Managed) 
     base = managed.results["base backup"]
     assert [line for line in base.err.splitlines() if line.startswith("b44: ")] == [base.err.splitlines()[-1]]
     assert "REPLICATION" in base.err and "logical backups work" in base.err
+    assert "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM anon" in managed.results["migrate"].err
     assert "notice: not in it" in managed.results["backup"].err and "auth, storage" in managed.results["backup"].err
 
 
