@@ -16,6 +16,7 @@ from jinja2 import Environment
 from psycopg.rows import dict_row
 
 from b44_assets.migration.accounts import EntityAccount, accounts
+from b44_assets.migration.checklists import Evidence, evidence
 from b44_assets.session import Connection, Session, scalar
 
 _LISTED = 200
@@ -97,6 +98,16 @@ class Report:
     measured: tuple[Measured, ...]
     backup: str
     cutover: Cutover | None
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What is known of each line of the checklists: by what was asked just now, else by what each check has found last."""
+        now = [(name, verdict, said) for one in self.measured for name, verdict, said in one.checks]
+        if self.cutover:
+            now += [(name, verdict, said) for _, name, verdict, said in self.cutover.checks]
+        asked = {name for name, *_ in now}
+        last = [(one["name"], one["outcome"], one["said"]) for one in self.checks if one["name"] not in asked]
+        return evidence([*now, *last])
 
     @property
     def facts(self) -> str:

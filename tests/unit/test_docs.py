@@ -14,6 +14,7 @@ import yaml
 from b44_assets.catalog.headers import HEADER_KEYS
 from b44_assets.cli import main
 from b44_assets.config.settings import Settings
+from b44_assets.migration.checklists import CHECKLISTS
 from b44_assets.orchestration.code_location import build_definitions
 
 REPOSITORY = Path(__file__).parents[2]
@@ -185,13 +186,23 @@ def test_the_example_has_every_variable_with_a_value_that_can_be_used(tmp_path: 
 # -- checklists --------------------------------------------------------------------------------------------------------
 
 
+def test_the_page_has_every_line_of_the_checklists_with_what_stands_for_it() -> None:
+    said = [
+        [line.text, ", ".join(f"`{name}`" for name in line.checks), line.stands]
+        for lines in CHECKLISTS.values()
+        for line in lines
+    ]
+    assert [list(row) for row in rows((DOCS / "checklists.md").read_text(encoding="utf-8"))] == said
+
+
 def test_every_asset_and_check_that_a_checklist_names_is_there() -> None:
     definitions = build_definitions(Settings.load({}, Path("/nonexistent")))
-    text = (DOCS / "checklists.md").read_text(encoding="utf-8")
     assets = {spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()}
     checks = {key.name for key in definitions.resolve_asset_graph().asset_check_keys}
-    assert set(re.findall(r"`((?:monitoring|backup)/\w+)`", text)) <= assets
-    assert {name for row in rows(text.split("## Performance")[0]) for name in re.findall(r"`(\w+)`", row[-1])} <= checks
+    lines = [line for lines in CHECKLISTS.values() for line in lines]
+    assert {name for line in lines for name in re.findall(r"(?:monitoring|backup)/\w+", line.stands)} <= assets
+    assert {name for line in lines for name in line.checks} <= checks
+    assert all(line.checks or line.stands for line in lines)
 
 
 # -- SQL files ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,218 @@
+"""Lines of the usual checklists for a database in production, and what stands for each: checks with their verdict, or a fact.
+
+`docs/checklists.md` has the same lines; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What is known of a line, the worst first; NO_CHECK stands apart."""
+
+    FAILED = "failed"
+    WARNING = "warning"
+    NOT_MEASURED = "not measured"
+    PASSED = "passed"
+    NO_CHECK = "not by a check"
+
+
+_ANSWERS = (Verdict.FAILED, Verdict.WARNING, Verdict.PASSED)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a checklist.
+
+    Attributes:
+        text: What is to be so.
+        checks: Names of the checks that stand for it, all of which are asked.
+        stands: What stands for it: where a check is not all, or there is none.
+    """
+
+    text: str
+    checks: tuple[str, ...] = ()
+    stands: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A line of a checklist with what is known of it.
+
+    Attributes:
+        list: The checklist.
+        text: As of `Line`.
+        verdict: The worst of its checks; `not measured` where one was never answered, `not by a check` where it has none.
+        said: What failing checks say; else which have passed, and what else stands for it.
+    """
+
+    list: str
+    text: str
+    verdict: Verdict
+    said: str
+
+
+CHECKLISTS: Mapping[str, tuple[Line, ...]] = {
+    "Schema": (
+        Line("entities and their relations are known", stands="headers `entity` and `depends` of sql/mappings"),
+        Line("columns have fitting types", ("content_parity", "schema_drift")),
+        Line("primary and foreign keys", ("constraints_valid", "foreign_keys_hold")),
+        Line("rules of values are constraints", ("constraints_valid",)),
+        Line("rules of uniqueness hold", ("constraints_valid", "indexes_valid")),
+        Line("tables and columns have comments", stands="a table's file without them does not pass the tests"),
+        Line("indexes follow the queries", ("query_plans",)),
+        Line("large tables are partitioned", ("partition_bounds", "default_partitions_empty")),
+        Line("the application's developers have reviewed the schema", stands="sql/ is there to be read; people's work"),
+        Line("decisions are written down", stands="docs/decisions.md; the first comment of each file"),
+    ),
+    "Indexes": (
+        Line("the application's queries are known", stands="files of sql/queries/"),
+        Line("indexes of one, of several columns, partial and covering ones", ("indexes_valid", "query_plans")),
+        Line("the kind of index suits what is asked", ("query_plans",)),
+        Line("use of indexes is watched", ("indexes_worth_having",)),
+        Line("indexes that nobody uses, or that repeat another, are named", ("indexes_worth_having",)),
+        Line("missing indexes are named", ("indexes_suggested",)),
+        Line("indexes are kept in shape", ("indexes_valid",), "job index_maintenance, each week"),
+    ),
+    "Data migration": (
+        Line(
+            "the data of Base44 is kept", stands="the export is never changed; its digest stands in migration.exports"
+        ),
+        Line("values are transformed by rules", ("content_parity",)),
+        Line("it can be done in steps, and goes on where it stopped", ("export_applied",)),
+        Line("it is tried before", stands="b44 sample; another target"),
+        Line("every record is accounted for", ("row_parity",)),
+        Line("every value is what the rules make of the exported one", ("content_parity",)),
+        Line(
+            "errors are handled and tried again",
+            ("quarantine_empty",),
+            "migration.quarantine names each refused record",
+        ),
+        Line("progress is shown", stands="b44 status; migration.migration_log"),
+        Line("it can be undone", stands="b44 rollback by run or month"),
+    ),
+    "Performance": (
+        Line("slow queries are known", ("statements_fast",)),
+        Line(
+            "plans of the application's queries are looked at", ("query_plans", "blocks_as_before", "rows_as_estimated")
+        ),
+        Line("results that cost much are kept", ("view_fresh", "view_equals_query"), "materialized views"),
+        Line("what is read stays in memory", ("mostly_cached",)),
+        Line("settings of the server fit the database", ("settings_fit",), "monitoring/settings_advice"),
+        Line("statistics are up to date", ("analyzed",)),
+        Line("connections are pooled where there are many", ("connections_left",)),
+        Line("growth is foreseen", ("grows_as_expected", "not_full_soon")),
+    ),
+    "Backup and recovery": (
+        Line("backups are taken by a schedule", ("backup_new_enough",)),
+        Line("there are several kinds of them", ("newest_is_good",)),
+        Line("the WAL is archived without a gap", ("no_gap", "archiving_works")),
+        Line("each is restored and compared", ("backups_verified", "newest_is_good")),
+        Line("they are encrypted and safe to read", ("records_readable",), "B44_BACKUP_KEY"),
+        Line("whoever is responsible is told", ("backup_new_enough",), "B44_ALERT_WEBHOOK, B44_ALERT_EMAIL"),
+        Line("recovery is rehearsed", ("recovery_rehearsed",)),
+        Line("old ones go, the last good ones stay", ("chains_whole",), "B44_KEEP_BACKUPS_DAYS"),
+        Line("the procedures are written down", stands="docs/recovery.md, whose commands a test runs"),
+        Line("people are trained", stands="people's work: b44 drill is the exercise"),
+    ),
+    "Monitoring": (
+        Line(
+            "connections",
+            ("connections_left", "no_long_transaction", "no_idle_transaction", "sessions_encrypted"),
+            "monitoring/connections",
+        ),
+        Line(
+            "slow queries",
+            ("statements_fast",),
+            "monitoring/slow_statements, monitoring/cache, monitoring/temp_files, monitoring/queries",
+        ),
+        Line("sizes and growth of tables", ("grows_as_expected",), "monitoring/table_sizes"),
+        Line(
+            "processors, memory, disk",
+            ("processors_left", "memory_left", "disk_free"),
+            "monitoring/machine, monitoring/disk",
+        ),
+        Line("lag of replication", ("standbys_follow", "slots_read"), "monitoring/replication"),
+        Line(
+            "success of backups and time to restore",
+            ("backup_new_enough", "recovery_time"),
+            "monitoring/backups, backup/logical, backup/base, backup/incremental, backup/wal, backup/drill",
+        ),
+        Line("waits for locks, deadlocks", ("no_long_wait", "no_long_lock", "no_deadlock"), "monitoring/locks"),
+        Line("unusual rates of errors", ("few_rollbacks",), "monitoring/transactions"),
+        Line(
+            "use and bloat of indexes and tables",
+            ("indexes_worth_having", "no_bloated_table"),
+            "monitoring/index_usage, monitoring/table_bloat",
+        ),
+        Line(
+            "rate of transactions and WAL",
+            ("wal_rate", "checkpoints_in_time"),
+            "monitoring/transactions, monitoring/wal, monitoring/checkpoints",
+        ),
+        Line(
+            "vacuum, and age of transaction ids",
+            ("vacuumed", "transaction_ids_young", "multixacts_young"),
+            "monitoring/dead_rows, monitoring/wraparound",
+        ),
+    ),
+    "Security": (
+        Line("roles with the least rights, row-level security, audit", ("schema_drift",)),
+        Line("connections between machines are encrypted", ("sessions_encrypted",)),
+        Line("PostgreSQL is up to date", ("newest_minor_release",)),
+        Line("encryption at rest", stands="of backups: B44_BACKUP_KEY; of the data directory: its disk"),
+        Line("logins and passwords", stands="the server's: pg_hba.conf"),
+    ),
+    "Success": (
+        Line("all data is there, unharmed", ("row_parity", "content_parity")),
+        Line("queries are as fast as wanted", ("statements_fast", "blocks_as_before")),
+        Line("backups succeed", ("backup_new_enough", "newest_is_good")),
+        Line("recovery takes no longer than it may", ("recovery_time", "recovery_point")),
+        Line("the application hardly stands still", stands="freeze of the cut-over, on its page"),
+        Line("storage is used well", ("no_bloated_table", "indexes_worth_having")),
+        Line("what matters is measured", ("disk_free", "backup_new_enough", "connections_left")),
+    ),
+}
+
+
+def evidence(answers: Iterable[tuple[str, str, str]]) -> tuple[Evidence, ...]:
+    """What is known of each line.
+
+    Args:
+        answers: Name of a check, its outcome (`passed`, `warning`, `failed`, or another word where it could not be answered), and
+            what it said; a check of several tables has several.
+    """
+    known: dict[str, list[tuple[str, str]]] = {}
+    for name, outcome, said in answers:
+        known.setdefault(name, []).append((outcome, said))
+    return tuple(_judged(title, line, known) for title, lines in CHECKLISTS.items() for line in lines)
+
+
+def _judged(title: str, line: Line, known: Mapping[str, list[tuple[str, str]]]) -> Evidence:
+    if not line.checks:
+        return Evidence(title, line.text, Verdict.NO_CHECK, line.stands)
+    verdicts: list[Verdict] = []
+    said: list[str] = []
+    for name in line.checks:
+        found = [_verdict(outcome) for outcome, _ in known.get(name, ())]
+        worst = _worst(found)
+        verdicts.append(worst)
+        wrong = [
+            text for outcome, text in known.get(name, ()) if _verdict(outcome) in (Verdict.FAILED, Verdict.WARNING)
+        ]
+        said.append(f"{name}: {wrong[0]}" if wrong else name if worst is Verdict.PASSED else f"{name}: {worst}")
+    if line.stands:
+        said.append(line.stands)
+    return Evidence(title, line.text, _worst(verdicts), "; ".join(said))
+
+
+def _worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst of some; NOT_MEASURED where there is none."""
+    return min(verdicts, key=list(Verdict).index, default=Verdict.NOT_MEASURED)
+
+
+def _verdict(outcome: str) -> Verdict:
+    return Verdict(outcome) if outcome in _ANSWERS else Verdict.NOT_MEASURED
