@@ -181,8 +181,8 @@ class Column:
     """A column of a table.
 
     Attributes:
-        name: In PostgreSQL, not quoted.
-        field: The field that it comes from.
+        name: In PostgreSQL, not quoted; `names.quoted` gives it as SQL has it.
+        field: The field that it comes from; `created_date` is the field of when a record was made, whatever its column's name.
         type: Of the column.
         reference: Where it points to, or None.
         counts: Of the export's cells; None without an export.
@@ -241,6 +241,67 @@ class Table:
     after: tuple[str, ...] = ()
 
 
+class Access(StrEnum):
+    """Whom a rule lets do something, from the most to the least open."""
+
+    EVERYONE = "everyone"
+    SOME = "some"
+    NOBODY = "nobody"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What Base44 says of who may do one thing with an entity's records.
+
+    Attributes:
+        entity: As Base44 spells it.
+        operation: `create`, `read`, `update`, `delete`, or another word that the schema has, such as `write`.
+        field: The field whose own rule it is; empty for the record's.
+        access: EVERYONE also means visitors who are not signed in. UNKNOWN is a rule in no dialect that Base44 documents: its effect
+            there is not known, and nothing is opened by it.
+        who: In words, such as `the role admin; whose user_id is the caller's id`.
+        source: The rule as JSON has it; ABSENT where there is none.
+    """
+
+    entity: str
+    operation: str
+    field: str
+    access: Access
+    who: str
+    source: Any = ABSENT
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the owner of the app wants otherwise than inferred; entities and fields are named as Base44 spells them.
+
+    What it names that the app does not have is a notice, and has no effect.
+
+    Attributes:
+        app: Its name; empty for the folder's.
+        tables: Entity to the name of its table.
+        columns: Entity and field to the name of the column.
+        types: Entity and field to the type of the column.
+        references: Entity and field to what it points at: an entity, by id (by ids where the field is an array); `User.email` for an
+            e-mail address; empty for nothing.
+        left_out: Entities without a table; their records go to `migration.unmapped`.
+        first_periods: Entity to the first month that its records are migrated for, which makes its table a partitioned one.
+        not_partitioned: Entities whose tables are not partitioned, whatever their size.
+        strict: Whether records that break what is declared are refused instead of listed.
+    """
+
+    app: str = ""
+    tables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    columns: Mapping[tuple[str, str], str] = field(default_factory=lambda: MappingProxyType({}))
+    types: Mapping[tuple[str, str], ColumnType] = field(default_factory=lambda: MappingProxyType({}))
+    references: Mapping[tuple[str, str], str] = field(default_factory=lambda: MappingProxyType({}))
+    left_out: frozenset[str] = frozenset()
+    first_periods: Mapping[str, date] = field(default_factory=lambda: MappingProxyType({}))
+    not_partitioned: frozenset[str] = frozenset()
+    strict: bool = False
+
+
 @dataclass(frozen=True)
 class App:
     """An app as its folder describes it.
@@ -250,6 +311,8 @@ class App:
         tables: In the order in which they are loaded.
         decisions: What was inferred, with its evidence.
         notices: What was to be told while reading.
+        rules: Who may do what in Base44: first what is open to everyone, then by entity.
+        left_out: Names of entities without a table, as the overrides say.
         strict: Whether records that break what is declared are refused instead of listed.
     """
 
@@ -257,4 +320,6 @@ class App:
     tables: tuple[Table, ...]
     decisions: tuple[Decision, ...] = ()
     notices: tuple[Notice, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    left_out: tuple[str, ...] = ()
     strict: bool = False
