@@ -12,7 +12,7 @@ import click
 from rich.table import Column, Table
 
 from b44_assets.cli.instance import tell_dagster
-from b44_assets.cli.options import database_option, json_option, settings_with
+from b44_assets.cli.options import app_option, database_option, json_option, settings_with
 from b44_assets.cli.output import new_console, number_column, size_text
 from b44_assets.errors import BackupError, BadBackupError
 from b44_assets.wording import plural
@@ -40,6 +40,7 @@ def _backup_context(**overrides: Any) -> BackupContext:
 @click.option("--kind", type=click.Choice(KINDS), default="logical", show_default=True, help="What to take.")
 @database_option
 @json_option
+@app_option
 def backup(kind: str, database_url: str | None, as_json: bool) -> None:
     """Take a backup and verify it: it is restored into a scratch server and compared with what the source held.
 
@@ -85,6 +86,7 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="With --expire: only say what would go.")
 @click.option("--remove", "remove_id", metavar="ID", help="Remove the archive of a migration, which never expires.")
 @json_option
+@app_option
 def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str | None, as_json: bool) -> None:
     """List the backups: kind, time, size, what each needs, when it was verified, when it expires."""
     from b44_assets.backup.service import expire as expire_backups
@@ -172,6 +174,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
 @click.option("--to-lsn", metavar="LSN", help="Recover to this position in the WAL.")
 @click.option("--to-point", metavar="NAME", help="Recover to this restore point (pg_create_restore_point).")
 @click.option("--no-privileges", is_flag=True, help="Into a database: leave out owners, GRANTs and REVOKEs.")
+@app_option
 def restore(
     backup_id: str | None,
     into: str,
@@ -223,6 +226,7 @@ def restore(
 
 @click.command()
 @json_option
+@app_option
 def drill(as_json: bool) -> None:
     """Recover as if the server were lost, from the store alone, and measure what would be lost and how long it takes."""
     from b44_assets.backup.service import rehearse
@@ -240,6 +244,7 @@ def drill(as_json: bool) -> None:
 @click.command()
 @click.argument("switch", type=click.Choice(["on", "off"]), required=False)
 @database_option
+@app_option
 def archiving(switch: str | None, database_url: str | None) -> None:
     """Tell whether the server archives its WAL; turn it on or off on the embedded one."""
     from b44_assets.backup.archive_settings import instructions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from b44_assets.cli.backups import archiving
-from b44_assets.cli.options import settings_with
+from b44_assets.cli.options import app_option, settings_with
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer, target_url
 
@@ -16,12 +16,14 @@ def db() -> None:
 
 
 @db.command()
+@app_option
 def url() -> None:
     """Print the target's connection string; starts the embedded server if need be."""
     click.echo(target_url(settings_with()))
 
 
 @db.command()
+@app_option
 def stop() -> None:
     """Stop the embedded server."""
     settings = settings_with()
@@ -30,6 +32,7 @@ def stop() -> None:
 
 
 @db.command("bin")
+@app_option
 def programs() -> None:
     """Print the folder of the PostgreSQL programs (psql, pg_dump, pg_restore, …) that suit the target's server."""
     settings = settings_with()

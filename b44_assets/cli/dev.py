@@ -12,7 +12,7 @@ import click
 
 from b44_assets.cli.group import INTERRUPTED
 from b44_assets.cli.instance import packaged, prepare_dagster
-from b44_assets.cli.options import database_option, export_option, settings_with
+from b44_assets.cli.options import app_option, chosen_app, database_option, export_option, settings_with
 from b44_assets.postgres.embedded import target_url
 
 
@@ -26,6 +26,7 @@ from b44_assets.postgres.embedded import target_url
     show_default=True,
     help="Where the web server listens, on 127.0.0.1.",
 )
+@app_option
 def dev(export: Path | None, database_url: str | None, port: int) -> None:
     """Start the Dagster web server and daemon on this machine, over the same runs and database."""
     settings = settings_with(export_dir=export, database_url=database_url)
@@ -49,6 +50,8 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
             "-p",
             str(port),
         ],
+        # Where its processes find the app folder that this one was given.
+        cwd=chosen_app(),
         # Signals reach it through us, once, whether they come from the terminal or from a service manager.
         start_new_session=True,
         # A shell starts background jobs with SIGINT ignored, and Dagster would never end.

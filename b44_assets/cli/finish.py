@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from b44_assets.cli.options import database_option, json_option, settings_with
+from b44_assets.cli.options import app_option, database_option, json_option, settings_with
 from b44_assets.errors import BadBackupError, FinishedError, NotFinishedError, SettingsError
 from b44_assets.postgres.locks import Session as Holder
 from b44_assets.wording import plural
@@ -19,6 +19,7 @@ from b44_assets.wording import plural
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @database_option
 @json_option
+@app_option
 def finish(
     accept_quarantine: bool, accept_failed_checks: bool, yes: bool, database_url: str | None, as_json: bool
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from b44_assets.cli.options import database_option, settings_with
+from b44_assets.cli.options import app_option, database_option, settings_with
 from b44_assets.cli.preconditions import session_of
 
 DEFAULT_HOST = "127.0.0.1"
@@ -42,6 +42,7 @@ class Address(click.ParamType[tuple[str, int]]):
     metavar="[HOST:]PORT",
     help=f"Serve them at /metrics until Ctrl-C; HOST is {DEFAULT_HOST}.",
 )
+@app_option
 def metrics(database_url: str | None, textfile: Path | None, listen: tuple[str, int] | None) -> None:
     """Print the monitoring's figures as Prometheus reads them, write them to a file, or serve them."""
     if textfile is not None and listen is not None:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from b44_assets.cli.instance import tell_dagster
 from b44_assets.cli.job import run_job
-from b44_assets.cli.options import database_option, export_option, json_option, settings_with
+from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with
 from b44_assets.cli.outcome import conclude, faults_of_run
 from b44_assets.cli.output import new_console, number_column
 from b44_assets.cli.preconditions import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @export_option
 @database_option
 @json_option
+@app_option
 def migrate(export: Path | None, database_url: str | None, as_json: bool) -> None:
     """Migrate a folder of Base44 exports: stage, map, load, check, all in one run."""
     settings = settings_with(export_dir=export, database_url=database_url)
@@ -53,6 +54,7 @@ def migrate(export: Path | None, database_url: str | None, as_json: bool) -> Non
 @click.option("--entity", metavar="TABLE", help="Only the records of this table.")
 @database_option
 @json_option
+@app_option
 def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
     """Migrate the records that were corrected in migration.quarantine, once."""
     settings = settings_with(database_url=database_url)
@@ -73,6 +75,7 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
 )
 @database_option
 @json_option
+@app_option
 def rollback(run_id: str | None, partition: str | None, database_url: str | None, as_json: bool) -> None:
     """Take back what a run, or a month's load, has inserted and changed.
 
@@ -120,6 +123,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
     "--output", type=click.Path(path_type=Path), metavar="FILE", help="The report; default cutover-<time>.html here."
 )
 @json_option
+@app_option
 def cutover(
     export: Path | None, database_url: str | None, signed_by: str | None, output: Path | None, as_json: bool
 ) -> None:

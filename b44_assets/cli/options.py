@@ -12,6 +12,31 @@ if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
 
 
+_APP = "b44.app"
+
+
+def app_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--app`, which `settings_with` and `chosen_app` read."""
+
+    def keep(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+        context.meta[_APP] = value
+
+    return click.option(
+        "--app",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        expose_value=False,
+        callback=keep,
+        help="The app folder; default this one or the nearest above it with a b44.toml.",
+    )(command)
+
+
+def chosen_app() -> Path | None:
+    """What `--app` was given."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_APP)
+
+
 def export_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--export`."""
     return click.option(
@@ -40,4 +65,4 @@ def settings_with(**overrides: Any) -> Settings:
     # Late: pydantic takes a third of a second, which `--help` need not wait for.
     from b44_assets.config.settings import Settings
 
-    return Settings.load(**overrides)
+    return Settings.load(app=chosen_app(), **overrides)

@@ -12,7 +12,7 @@ import click
 from rich.table import Column, Table
 
 from b44_assets.cli.job import run_job
-from b44_assets.cli.options import database_option, json_option, settings_with
+from b44_assets.cli.options import app_option, database_option, json_option, settings_with
 from b44_assets.cli.outcome import conclude
 from b44_assets.cli.output import accounts_by_table, new_console, number_column, print_accounts, unmapped_entities_of
 from b44_assets.cli.preconditions import NothingMigratedError, require_migration, session_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.command()
 @database_option
 @json_option
+@app_option
 def status(database_url: str | None, as_json: bool) -> None:
     """Show how far the migration is, and what became of every record."""
     settings = settings_with(database_url=database_url)
@@ -69,6 +70,7 @@ def status(database_url: str | None, as_json: bool) -> None:
 @click.command()
 @database_option
 @json_option
+@app_option
 def verify(database_url: str | None, as_json: bool) -> None:
     """Run every check on what is in the database now."""
     settings = settings_with(database_url=database_url)
@@ -88,6 +90,7 @@ def verify(database_url: str | None, as_json: bool) -> None:
 @click.command()
 @database_option
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Default report.html here.")
+@app_option
 def report(database_url: str | None, output: Path | None) -> None:
     """Write the state of migration and database as one self-contained page."""
     settings = settings_with(database_url=database_url)
@@ -100,6 +103,7 @@ def report(database_url: str | None, output: Path | None) -> None:
 @click.command()
 @database_option
 @json_option
+@app_option
 def doctor(database_url: str | None, as_json: bool) -> None:
     """Say what the target is, of which PostgreSQL it is, and which programs serve it; nothing is made or changed."""
     from b44_assets.doctor import diagnose

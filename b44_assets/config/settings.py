@@ -1,6 +1,7 @@
 """The settings of one process, read once from the environment into one frozen object.
 
-Every variable may also stand in a `.env` file in the working directory; where both have it, the real environment wins.
+Every variable may also stand in a `.env` file in the app folder, or in the working directory where there is none; where both
+have it, the real environment wins.
 A variable that is set but blank counts as not set. Nothing here opens a connection or creates a folder.
 
 Importing pydantic takes a third of a second, so what the command line imports at its start imports this module when it
@@ -31,6 +32,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from b44_assets.config import quantities
+from b44_assets.config.app_folder import find_app_folder
 from b44_assets.config.quantities import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_MAX_LOCK_QUEUE,
@@ -254,12 +256,23 @@ class Settings(BaseSettings):
         return str(cls.model_fields[name].validation_alias)
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None, directory: Path | None = None, **overrides: object) -> Self:
-        """Reads the environment, the `.env` file and the command line's options, which win in the reverse order.
+    def load(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        *,
+        app: Path | None = None,
+        **overrides: object,
+    ) -> Self:
+        """Reads the environment, the `.env` file, the app folder and the command line's options.
+
+        Options stand above the environment, that above `.env`, that above `b44.toml`, that above defaults; only a folder that
+        is named by `app` brings its `sql/` along whatever the environment says.
 
         Args:
             environ: The environment; by default that of the process.
-            directory: Where `.env` is looked for and what relative paths start from; by default the working directory.
+            directory: Where the app folder is looked for, and what relative paths start from; by default the working directory.
+            app: The app folder; by default the nearest of `directory` and the folders above it.
             overrides: Values that stand above the environment; `None` is as if not given.
 
         Raises:
@@ -268,25 +281,38 @@ class Settings(BaseSettings):
         if unknown := overrides.keys() - cls.model_fields.keys():
             raise TypeError(f"there is no setting named {min(unknown)!r}")
         directory = (Path.cwd() if directory is None else directory).absolute()
-        found = _dotenv(directory / ".env") | dict(os.environ if environ is None else environ)
-        source = EnvSettingsSource(cls)
-        source.env_vars = {name: value.strip() for name, value in found.items() if value is not None and value.strip()}
-        given: dict[str, Any] = source()
+        folder = find_app_folder(directory, app)
+        base = directory if folder is None else folder.path
+        given = cls._read(_dotenv(base / ".env"), base) | cls._read(
+            os.environ if environ is None else environ, directory
+        )
         for name, value in overrides.items():
             if value is not None:
                 given.pop(cls.variable(name), None)
-                given[name] = value
-        for name, default in (("sql_dir", _default_sql_dir()), ("home", Path(".b44"))):
+                given[name] = _placed(name, name, value, directory)
+        if folder is not None:
+            if app is not None:
+                given.pop(cls.variable("sql_dir"), None)
+            if folder.export_dir is not None and "export_dir" not in given:
+                given.setdefault(cls.variable("export_dir"), folder.export_dir)
+        sql_dir = _default_sql_dir() if folder is None else folder.sql_dir
+        for name, default in (("sql_dir", sql_dir), ("home", base / ".b44")):
             if name not in given:
                 given.setdefault(cls.variable(name), default)
-        for name in (*_FOLDERS, "backup_url", "backup_key"):
-            for key in {name, cls.variable(name)} & given.keys():
-                given[key] = _place(name, key, given[key], directory)
         try:
             return cls(**given)
         except ValidationError as error:
             # Not chained: pydantic's error holds what was found, which may be a secret.
             raise SettingsError(cls._line(error)) from None
+
+    @classmethod
+    def _read(cls, found: Mapping[str, str | None], directory: Path) -> dict[str, Any]:
+        """The settings among some variables, by variable, with paths that start from a folder."""
+        source = EnvSettingsSource(cls)
+        source.env_vars = {name: value.strip() for name, value in found.items() if value is not None and value.strip()}
+        given: dict[str, Any] = source()
+        names = {cls.variable(name): name for name in cls.model_fields}
+        return {key: _placed(names.get(key, key), key, value, directory) for key, value in given.items()}
 
     def changed(self, **values: Any) -> Self:
         """The same settings with other values for some of them, which are named in errors as they are named here.
@@ -329,8 +355,10 @@ def _dotenv(path: Path) -> dict[str, str | None]:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _place(name: str, key: str, value: str | Path, directory: Path) -> str | Path:
-    """Returns a folder or file as an absolute path; links stay, so that one moved to a newer export is followed each time.
+def _placed(name: str, key: str, value: Any, directory: Path) -> Any:
+    """Returns a folder or file as an absolute path, other settings as they are.
+
+    Links stay, so that one moved to a newer export is followed each time.
 
     Args:
         name: The setting.
@@ -341,6 +369,8 @@ def _place(name: str, key: str, value: str | Path, directory: Path) -> str | Pat
     Raises:
         SettingsError: It starts with the home directory of nobody.
     """
+    if name not in (*_FOLDERS, "backup_url", "backup_key"):
+        return value
     if (name == "backup_url" and "://" in str(value)) or (
         name == "backup_key" and str(value).upper().startswith("AGE-")
     ):
