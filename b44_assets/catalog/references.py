@@ -95,13 +95,13 @@ def check_exchangeable(specs: list[Spec], mappings: Mapping[str, TableMapping]) 
 
 _OF_RECORDS = frozenset({"record_number", "base44_id", "reasons", "repairs", "unmapped"})
 """What every mapping gives, besides its table's columns."""
-_OF_MIGRATION = (
+COLUMNS_OF_MIGRATION = (
     _OF_RECORDS - {"base44_id"}
     | {"name_given", "_position", "_action", "_partition_key", "_contested", "_renamed"}
     | {"_record_checksum", "_last_change", "_left_over", "_checksum", "_row_checksum"}
 )
 """What stands beside a table's columns while its records are migrated. A column base44_id keeps what the mapping gives as such."""
-_OF_SOURCE = frozenset(
+FIELDS_OF_SOURCE = frozenset(
     {"record_number", "source_file", "base44_id", "superseded", "exported_at"}
     | {"last_change", "record_checksum", "record", "unmapped"}
 )
@@ -136,13 +136,13 @@ def check_columns(specs: list[Spec], mappings: Mapping[str, TableMapping]) -> No
                 f"{mapping.spec.path}:{line_of(mapping.spec.path, 'fields')}: the source has a {taken[0]} of its own, as"
                 f" {beside[taken[0]]} is html; write {taken[0]}_field|{taken[0]} and read {taken[0]}_field"
             )
-        if taken := sorted({item.name for item in mapping.fields[1:]} & _OF_SOURCE):
+        if taken := sorted({item.name for item in mapping.fields[1:]} & FIELDS_OF_SOURCE):
             raise CatalogError(
                 f"{mapping.spec.path}:{line_of(mapping.spec.path, 'fields')}: the source has a {taken[0]} of its own; write"
                 f" {taken[0]}_field|{taken[0]} and read {taken[0]}_field"
             )
         for made in tables[name].statements:
-            if taken := sorted(columns_made(made.text, _OF_MIGRATION)):
+            if taken := sorted(columns_made(made.text, COLUMNS_OF_MIGRATION)):
                 number = made.line + _lines_before(made.text, taken[0])
                 raise CatalogError(
                     f"{tables[name].path}:{number}: {name} cannot have a column {taken[0]}: the migration has one of that name"

@@ -44,7 +44,7 @@ class ColumnType(StrEnum):
 
 @dataclass(frozen=True)
 class Field:
-    """A field of an entity, as its schema declares it.
+    """A field of an entity, as its schema declares it; numbers in it are `int` or `Decimal`, which lose no digit.
 
     Attributes:
         name: As Base44 spells it.
@@ -60,6 +60,7 @@ class Field:
         required: Whether the schema's `required` names it.
         unique: Whether the schema calls it unique.
         description: In the schema's words; empty where there is none.
+        target: The entity that the schema itself says it points at; empty where it says none.
         rls: The field's own rules, as JSON has them.
     """
 
@@ -76,6 +77,7 @@ class Field:
     required: bool = False
     unique: bool = False
     description: str = ""
+    target: str = ""
     rls: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -103,6 +105,7 @@ class Entity:
         path: The file of the schema, or None.
         description: In the schema's words.
         rls: The entity's rules as JSON has them: an object, None where the schema says null, ABSENT where it has none.
+        other_rules: What the schema says of access in keys that Base44 does not document, such as `security`.
         indexes: The schema's own `indexes`: fields of each, and whether it is unique.
     """
 
@@ -112,6 +115,7 @@ class Entity:
     path: Path | None = None
     description: str = ""
     rls: Any = ABSENT
+    other_rules: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     indexes: tuple[tuple[tuple[str, ...], bool], ...] = ()
 
 
