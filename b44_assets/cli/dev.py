@@ -11,8 +11,9 @@ from pathlib import Path
 import click
 
 from b44_assets.cli.group import INTERRUPTED
-from b44_assets.cli.instance import packaged, prepare_dagster
+from b44_assets.cli.instance import prepare_dagster
 from b44_assets.cli.options import app_option, chosen_app, database_option, export_option, settings_with
+from b44_assets.config.packaged import packaged
 from b44_assets.postgres.embedded import target_url
 
 

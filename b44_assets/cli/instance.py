@@ -5,26 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from b44_assets.config.packaged import packaged
 from b44_assets.errors import B44Error
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
     from b44_assets.config.settings import Settings
-
-
-_PACKAGE = Path(__file__).parents[1]
-
-
-def packaged(name: str) -> Path:
-    """A file that stands in the repository's root, or within the installed package."""
-    inside = _PACKAGE / name
-    return inside if inside.exists() else _PACKAGE.parent / name
 
 
 def prepare_dagster(settings: Settings) -> None:

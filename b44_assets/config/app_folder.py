@@ -61,7 +61,7 @@ class FieldOverride(_Part):
     ) = None
     """The type of its column."""
     references: _Text | Literal[False] | None = None
-    """The entity whose records it names; `false` where it names none."""
+    """The entity whose records it names, `User.email` for an e-mail address; `false` where it names none."""
 
 
 class EntityOverride(_Part):
@@ -69,8 +69,8 @@ class EntityOverride(_Part):
 
     table: _Identifier | None = None
     """The name of its table."""
-    first: Annotated[str, AfterValidator(_month)] | None = None
-    """The first month that records are migrated for; the table is partitioned by month."""
+    first: Annotated[str, AfterValidator(_month)] | Literal[False] | None = None
+    """The first month that records are migrated for, by which the table is partitioned; `false` where it is not."""
     leave_out: bool = False
     """Whether it gets no table; its records are kept in `migration.unmapped`."""
     fields: Mapping[str, FieldOverride] = Field(default_factory=dict[str, FieldOverride])
@@ -86,6 +86,8 @@ class AppPart(_Part):
     """Folder of the entity schemas, from the app folder."""
     export: _Text | None = None
     """Folder of exports, from the app folder."""
+    example: Literal["blog"] | None = None
+    """The bundled example that the folder is a copy of."""
     strict: bool = False
     """Whether records that break what their schema declares are refused."""
 
@@ -206,8 +208,9 @@ def _said(path: Path, text: str, found: Mapping[str, Any], error: ValidationErro
         if re.match(r"(?i)b44_|dagster_|.*(url|key|password|secret|token)$", where[-1]):
             said += "; settings stand in .env or the environment"
         return said
-    if where and where[-1] == "references":
-        return f"{place}: {_written(where)} must be the name of an entity, or false"
+    if where and where[-1] in ("references", "first"):
+        wanted = "the name of an entity" if where[-1] == "references" else "a month such as 2020-01"
+        return f"{place}: {_written(where)} must be {wanted}, or false"
     if first["type"] in ("model_type", "dict_type", "mapping_type"):
         return f"{place}: {_written(where)} must be a table of keys"
     wanted = str(first.get("ctx", {}).get("error", "")) or first["msg"].partition("should be ")[2] or first["msg"]

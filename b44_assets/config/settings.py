@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -33,6 +32,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from b44_assets.config import quantities
 from b44_assets.config.app_folder import find_app_folder
+from b44_assets.config.packaged import packaged
 from b44_assets.config.quantities import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_MAX_LOCK_QUEUE,
@@ -295,7 +295,7 @@ class Settings(BaseSettings):
                 given.pop(cls.variable("sql_dir"), None)
             if folder.export_dir is not None and "export_dir" not in given:
                 given.setdefault(cls.variable("export_dir"), folder.export_dir)
-        sql_dir = _default_sql_dir() if folder is None else folder.sql_dir
+        sql_dir = packaged("sql") if folder is None else folder.sql_dir
         for name, default in (("sql_dir", sql_dir), ("home", base / ".b44")):
             if name not in given:
                 given.setdefault(cls.variable(name), default)
@@ -382,10 +382,3 @@ def _placed(name: str, key: str, value: Any, directory: Path) -> Any:
             f"{_OPTIONS.get(key, key)} must be a path; the home directory in {str(value)!r} is unknown"
         ) from error
     return path if name in _FOLDERS else str(path)
-
-
-def _default_sql_dir() -> Path:
-    """Returns the catalogue inside the installed package, or that of the repository the package stands in."""
-    package = Path(str(files("b44_assets")))
-    packaged = package / "sql"
-    return packaged if packaged.is_dir() else package.parent / "sql"

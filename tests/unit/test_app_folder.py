@@ -124,14 +124,14 @@ def test_all_that_may_stand_in_the_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[app]\nname = 'x'\ncolour = 'red'\n", ":3: unknown key app.colour; there are name, entities, export, strict"),
+        ("[app]\nname = 'x'\ncolour = 'red'\n", ":3: unknown key app.colour; there are name, entities, export, example, strict"),
         ("[tables]\n", ":1: unknown key tables; there are app, entities"),
-        ("[app]\nB44_HOME = 'x'\n", ":2: unknown key app.B44_HOME; there are name, entities, export, strict; settings stand in"
+        ("[app]\nB44_HOME = 'x'\n", ":2: unknown key app.B44_HOME; there are name, entities, export, example, strict; settings stand in"
          " .env or the environment"),
         ("\n[entities.Post]\ntabel = 'x'\n", ":3: unknown key entities.Post.tabel; there are table, first, leave_out, fields"),
         ("[entities.P.fields.x]\nname = 'y'\n", ":2: unknown key entities.P.fields.x.name; there are column, type, references"),
         ("[entities.Post]\ntable = 'Posts'\n", ":2: entities.Post.table must be a name in lower case"),
-        ("[entities.Post]\n\nfirst = '2023'\n", ":3: entities.Post.first must be a month such as 2020-01"),
+        ("[entities.Post]\n\nfirst = '2023'\n", ":3: entities.Post.first must be a month such as 2020-01, or false"),
         ("[entities.Post]\nleave_out = 'yes'\n", ":2: entities.Post.leave_out must be a valid boolean"),
         ("[entities.P.fields.x]\ntype = 'varchar'\n", ":2: entities.P.fields.x.type must be 'text', 'text[]'"),
         ("[entities.P.fields.x]\nreferences = true\n", ":2: entities.P.fields.x.references must be the name of an entity, or"),

@@ -1,0 +1,177 @@
+"""The command that makes the folder of an app: `b44 init`."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import click
+
+from b44_assets.errors import SettingsError
+from b44_assets.wording import plural
+
+if TYPE_CHECKING:
+    from b44_assets.scaffold.files import Change, Changes
+    from b44_assets.scaffold.model import App, Notice
+
+_MOST_NOTICES = 10
+_MOST_DIFF_LINES = 200
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "--entities",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The folder of the entity schemas, or the app's own repository; default as b44.toml says.",
+)
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="An export, on which the schemas are checked; alone, all is read from it. Default as b44.toml says.",
+)
+@click.option("--name", metavar="NAME", help="What the app is called; default the folder's name.")
+@click.option(
+    "--strict", is_flag=True, help="Refuse records that break what their schema declares, instead of listing them."
+)
+@click.option("--example", type=click.Choice(["blog"]), help="Copy a bundled example instead.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
+def init(
+    directory: Path,
+    entities: Path | None,
+    export: Path | None,
+    name: str | None,
+    strict: bool,
+    example: str | None,
+    dry_run: bool,
+) -> None:
+    """Make the folder of an app from its entity schemas, checked against an export.
+
+    Run again, it writes what is new and shows what is different; a file that you have edited is kept, and what is generated
+    otherwise now is written beside it as FILE.new.
+    """
+    # Late: pydantic and jinja2 take longer to import than --help takes.
+    from b44_assets.scaffold.files import Action
+    from b44_assets.scaffold.folder import (
+        Project,
+        example_files,
+        project_files,
+        require_usable,
+        write_folder,
+        written_path,
+    )
+
+    if example is not None and (entities is not None or export is not None or strict):
+        raise SettingsError("--example goes without --entities, --export and --strict: it brings all it needs")
+    folder = directory.expanduser().absolute()
+    there = require_usable(folder)
+    app_part = None if there is None else there.file.app
+    if app_part is not None and entities is None and export is None:
+        example = example or app_part.example
+    entities_text = written_path(entities, folder) if entities is not None else app_part and app_part.entities
+    export_text = written_path(export, folder) if export is not None else app_part and app_part.export
+    if example is None and entities_text is None and export_text is None:
+        raise SettingsError(
+            "init needs the app's schemas or an export: --entities PATH, --export DIR; or --example blog to try it"
+        )
+    project = Project(
+        name=name or (app_part and app_part.name) or folder.name,
+        entities=entities_text,
+        export="export" if example is not None else export_text,
+        strict=strict or bool(app_part and app_part.strict),
+        example=example,
+    )
+    files = project_files(project)
+    app: App | None = None
+    if example is not None:
+        files |= example_files(example)
+    else:
+        from b44_assets.config.app_folder import AppFile, AppFolder
+        from b44_assets.scaffold.generation import generate
+        from b44_assets.scaffold.overrides import overrides_of
+
+        overrides = replace(
+            overrides_of(there or AppFolder(folder, AppFile())), app=project.name, strict=project.strict
+        )
+        app, generated = generate(
+            None if project.entities is None else folder / Path(project.entities).expanduser(),
+            None if project.export is None else folder / Path(project.export).expanduser(),
+            overrides,
+        )
+        files |= generated
+    changes = write_folder(folder, files, dry_run=dry_run)
+    _show(changes, dry_run=dry_run)
+    if app is not None:
+        _show_notices(app.notices)
+    for change in changes.of(Action.DIFFERS):
+        click.echo(f"notice: {change.path} was edited and is kept; merge {change.path}.new into it", err=True)
+    steps = [f"cd {shlex.quote(str(directory))}"] if folder != Path.cwd() else []
+    steps += ["b44 sample export"] if example is not None else []
+    steps += ["b44 migrate" if project.export else "b44 migrate --export DIR"]
+    tables = sum(path.parts[:2] == ("sql", "tables") for path in files)
+    click.echo(f"{_verdict(app, tables)}; next: {' && '.join(steps)}")
+
+
+def _show(changes: Changes, *, dry_run: bool) -> None:
+    """Prints what becomes of the files: new ones by folder, all others by name, and what is different in them."""
+    from b44_assets.scaffold.files import Action
+
+    if dry_run:
+        click.echo("Nothing is written (--dry-run).")
+    elif not changes.any:
+        click.echo("Nothing has changed: every file is as it was generated last, or as you have edited it.")
+    written = changes.of(Action.WRITTEN)
+    by_folder = Counter(str(change.path.parent) for change in written)
+    for parent, count in by_folder.items():
+        names = ", ".join(change.path.name for change in written if change.path.parent == PurePosixPath("."))
+        said = names if parent == "." else f"{parent}/ ({count} {plural(count, 'file')})"
+        click.echo(f"{Action.WRITTEN.value}: {said}")
+    for action in Action:
+        if action is not Action.WRITTEN and action is not Action.UNCHANGED:
+            for change in changes.of(action):
+                click.echo(f"{action.value}: {change.path}")
+    if same := len(changes.of(Action.UNCHANGED)):
+        click.echo(f"{Action.UNCHANGED.value}: {same} {plural(same, 'file')}")
+    _show_diffs(changes.of(Action.UPDATED, Action.DIFFERS))
+
+
+def _show_diffs(changes: tuple[Change, ...]) -> None:
+    left = _MOST_DIFF_LINES
+    for change in changes:
+        lines = change.diff.splitlines()
+        for line in lines[: max(left, 0)]:
+            click.echo(line)
+        if len(lines) > left:
+            click.echo(f"… {len(lines) - max(left, 0)} more lines of {change.path}")
+        left -= len(lines)
+
+
+def _show_notices(notices: tuple[Notice, ...]) -> None:
+    for one in notices[:_MOST_NOTICES]:
+        place = f"{one.path}: " if one.path is not None else ""
+        click.echo(f"notice: {place}{one.text}", err=True)
+    if more := len(notices[_MOST_NOTICES:]):
+        click.echo(f"notice: and {more} more, in DECISIONS.md", err=True)
+
+
+def _verdict(app: App | None, tables: int) -> str:
+    """The last line: what there is, and what it needs."""
+    if app is None:
+        return f"{tables} {plural(tables, 'table')}"
+    from b44_assets.scaffold.decisions import open_entities, reference_count
+
+    references, opened = reference_count(app), len(open_entities(app))
+    parts = [
+        f"{tables} {plural(tables, 'table')}",
+        f"{references} {plural(references, 'reference')}",
+        f"{opened} open {plural(opened, 'entity', 'entities')}",
+    ]
+    notices = len(app.notices)
+    return f"{', '.join(parts)}; {notices} {plural(notices, 'notice')}" + (
+        " (DECISIONS.md)" if notices or opened else ""
+    )

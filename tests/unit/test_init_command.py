@@ -1,0 +1,293 @@
+"""`b44 init`: which folders it takes, what it writes and prints, and that what it writes works."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path, PurePath, PurePosixPath
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from b44_assets.catalog import load_catalog
+from b44_assets.cli import main
+from b44_assets.config.app_folder import find_app_folder
+from b44_assets.scaffold import generation
+from b44_assets.scaffold.decisions import decisions_page
+from b44_assets.scaffold.folder import written_path
+from b44_assets.scaffold.model import (
+    Access,
+    App,
+    Column,
+    ColumnType,
+    Decision,
+    Entity,
+    Field,
+    Notice,
+    Origin,
+    Overrides,
+    Reference,
+    ReferenceBy,
+    Rule,
+    Table,
+)
+from b44_assets.scaffold.overrides import overrides_of
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run(*arguments: str | Path, at: Path) -> Result:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(at)
+        return CliRunner().invoke(main, ["init", *map(str, arguments)], catch_exceptions=False)
+
+
+def refused(*arguments: str | Path, at: Path) -> str:
+    before = sorted(at.rglob("*"))
+    result = run(*arguments, at=at)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("b44: ") and result.stderr.count("\n") == 1
+    assert sorted(at.rglob("*")) == before
+    return result.stderr
+
+
+def replies(name: str = "replies", decisions: tuple[Decision, ...] = ()) -> App:
+    """An app of one entity, open to everyone, with a reference."""
+    discussion = Field("discussion_id", types=("string",))
+    reference = Reference("discussions", ReferenceBy.ID, "name matches", constrained=True)
+    columns = (Column("discussion_id", discussion, ColumnType.UUID, reference),)
+    return App(
+        name="forum",
+        tables=(Table(name, Entity("Reply", Origin.SCHEMA, (discussion,)), columns),),
+        decisions=decisions,
+        notices=(Notice(Path("entities/Odd.json"), "no JSON: left out"),),
+        rules=(
+            Rule("Admin", "read", "", Access.SOME, "the role admin"),
+            Rule("Reply", "read", "", Access.EVERYONE, "everyone"),
+            Rule("Reply", "delete", "", Access.NOBODY, ""),
+        ),
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path | None, Path | None, Overrides]]:
+    """What the generation was asked for, which gives the file of one table."""
+    asked: list[tuple[Path | None, Path | None, Overrides]] = []
+
+    def generate(
+        entities: Path | None, export: Path | None, overrides: Overrides
+    ) -> tuple[App, Mapping[PurePath, str]]:
+        asked.append((entities, export, overrides))
+        name = overrides.tables.get("Reply", "replies")
+        return replies(name), {PurePosixPath(f"sql/tables/{name}.sql"): f"-- {overrides.app}\n"}
+
+    monkeypatch.setattr(generation, "generate", generate)
+    return asked
+
+
+# -- the folder --------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_is_an_app_that_works(tmp_path: Path) -> None:
+    result = run("my blog", "--example", "blog", at=tmp_path)
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "8 tables; next: cd 'my blog' && b44 sample export && b44 migrate"
+    app = find_app_folder(tmp_path / "my blog")
+    assert app is not None and (app.name, app.export_dir) == ("my blog", tmp_path / "my blog" / "export")
+    there, bundled = load_catalog(app.sql_dir), load_catalog(REPOSITORY / "sql")
+    assert list(there.mappings) == list(bundled.mappings)
+    again = run("my blog", "--example", "blog", at=tmp_path)
+    assert again.stdout.startswith("Nothing has changed")
+    # By its own file, it is known what it is a copy of.
+    assert run(".", at=app.path).stdout.startswith("Nothing has changed")
+
+
+def test_its_dagster_project_loads_by_itself(tmp_path: Path) -> None:
+    run("blog", "--example", "blog", at=tmp_path)
+    folder = tmp_path / "blog"
+    [location] = yaml.safe_load((folder / "workspace.yaml").read_text())["load_from"]
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    assert location["python_file"]["location_name"] == project["code_location_name"] == "b44_assets"
+    # As a file, as Dagster loads it, and from elsewhere.
+    code = (
+        "import runpy, sys; defs = runpy.run_path(sys.argv[1])['defs'];"
+        " print(defs.resources['migration'].base.settings.sql_dir);"
+        " print(len(defs.resolve_asset_graph().get_all_asset_keys()))"
+    )
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("B44_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder / location["python_file"]["relative_path"]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sql_dir, assets = done.stdout.splitlines()
+    assert (sql_dir, int(assets) > 50) == (str(folder / "sql"), True)
+    assert not (tmp_path / ".b44").exists()
+
+
+@pytest.mark.parametrize("arguments", [["new"], ["new", "--strict"], ["."]])
+def test_without_schemas_and_export_nothing_can_be_made(tmp_path: Path, arguments: list[str]) -> None:
+    assert "--entities PATH, --export DIR" in refused(*arguments, at=tmp_path)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    said = refused(".", "--example", "blog", at=tmp_path)
+    assert f"{tmp_path} is not empty (src) and has no b44.toml" in said
+    (tmp_path / "file").write_text("")
+    assert "is no folder" in refused("file", "--example", "blog", at=tmp_path)
+
+
+def test_a_folder_of_a_new_repository_is_taken(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    assert run(".", "--example", "blog", at=tmp_path).exit_code == 0
+
+
+def test_a_file_of_the_app_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "b44.toml").write_text("[app]\nnom = 'x'\n")
+    assert "b44.toml:2: unknown key app.nom" in refused(".", "--example", "blog", at=tmp_path)
+
+
+def test_an_example_takes_no_schemas(tmp_path: Path) -> None:
+    assert "--example goes without" in refused("new", "--example", "blog", "--entities", "x", at=tmp_path)
+
+
+# -- schemas and export ------------------------------------------------------------------------------------------------
+
+
+def test_what_was_given_stands_in_the_file_and_need_not_be_given_again(
+    tmp_path: Path, asked: list[tuple[Path | None, Path | None, Overrides]]
+) -> None:
+    first = run("app", "--entities", "entities", "--export", "data/x", "--name", 'Fo"rum', "--strict", at=tmp_path)
+    assert first.exit_code == 0
+    folder = tmp_path / "app"
+    app = tomllib.loads((folder / "b44.toml").read_text())["app"]
+    assert app == {"name": 'Fo"rum', "entities": "../entities", "export": "../data/x", "strict": True}
+    again = run(".", at=folder)
+    assert again.stdout.startswith("Nothing has changed")
+    for entities, export, overrides in asked:
+        assert (entities, export) == (folder / "../entities", folder / "../data/x")
+        assert (overrides.app, overrides.strict) == ('Fo"rum', True)
+
+
+def test_the_last_line_says_what_there_is_and_what_is_next(
+    tmp_path: Path, asked: list[tuple[Path | None, Path | None, Overrides]]
+) -> None:
+    result = run("app", "--entities", "entities", at=tmp_path)
+    assert result.stdout.splitlines()[-1] == (
+        "1 table, 1 reference, 1 open entity; 1 notice (DECISIONS.md); next: cd app && b44 migrate --export DIR"
+    )
+    assert result.stderr == "notice: entities/Odd.json: no JSON: left out\n"
+    assert run(".", at=tmp_path / "app").stdout.endswith("next: b44 migrate --export DIR\n")
+
+
+def test_an_override_changes_what_is_generated_and_the_file_itself_is_kept(
+    tmp_path: Path, asked: list[tuple[Path | None, Path | None, Overrides]]
+) -> None:
+    run("app", "--entities", "entities", at=tmp_path)
+    folder = tmp_path / "app"
+    with (folder / "b44.toml").open("a") as file:
+        file.write('[entities.Reply]\ntable = "answers"\n')
+
+    shown = run(".", "--dry-run", at=folder)
+    assert (folder / "sql/tables/replies.sql").exists()
+    result = run(".", at=folder)
+
+    for one in (shown, result):
+        assert "removed: sql/tables/replies.sql" in one.stdout
+        assert "written: sql/tables/ (1 file)" in one.stdout
+        assert "kept: b44.toml" in one.stdout
+    assert "Nothing is written (--dry-run)." in shown.stdout
+    assert [path.name for path in (folder / "sql/tables").iterdir()] == ["answers.sql"]
+    assert 'table = "answers"' in (folder / "b44.toml").read_text()
+
+
+def test_an_edited_file_is_kept_and_the_difference_is_shown(
+    tmp_path: Path, asked: list[tuple[Path | None, Path | None, Overrides]]
+) -> None:
+    run("app", "--entities", "entities", at=tmp_path)
+    file = tmp_path / "app" / "sql" / "tables" / "replies.sql"
+    file.write_text("-- mine\n")
+
+    result = run("app", "--name", "other", at=tmp_path)
+
+    assert file.read_text() == "-- mine\n"
+    assert file.with_name("replies.sql.new").read_text() == "-- other\n"
+    assert (
+        "--- sql/tables/replies.sql\n+++ sql/tables/replies.sql.new\n@@ -1 +1 @@\n--- mine\n+-- other\n"
+        in result.stdout
+    )
+    assert "merge sql/tables/replies.sql.new into it" in result.stderr
+    assert run(".", at=tmp_path / "app").stdout.startswith("Nothing has changed")
+
+
+def test_overrides_are_those_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "b44.toml").write_text(
+        "[app]\nname = 'forum'\nstrict = true\n"
+        "[entities.Reply]\ntable = 'answers'\nfirst = '2023-05'\n"
+        "[entities.Reply.fields.topic]\ncolumn = 'discussion_id'\ntype = 'uuid'\nreferences = 'Discussion'\n"
+        "[entities.Reply.fields.ref]\nreferences = false\n"
+        "[entities.Draft]\nleave_out = true\nfirst = false\n"
+    )
+    folder = find_app_folder(tmp_path)
+    assert folder is not None
+    found = overrides_of(folder)
+    assert (found.app, found.strict, found.left_out) == ("forum", True, {"Draft"})
+    assert (found.tables, found.not_partitioned) == ({"Reply": "answers"}, {"Draft"})
+    assert {entity: str(month) for entity, month in found.first_periods.items()} == {"Reply": "2023-05-01"}
+    topic = ("Reply", "topic")
+    assert (found.columns, found.types) == ({topic: "discussion_id"}, {topic: ColumnType.UUID})
+    assert found.references == {topic: "Discussion", ("Reply", "ref"): ""}
+
+
+def test_a_path_is_written_from_the_folder_unless_that_goes_by_way_of_the_root(tmp_path: Path) -> None:
+    folder = tmp_path / "app"
+    assert written_path(tmp_path / "x" / "export", folder) == "../x/export"
+    assert written_path(folder / "export", folder) == "export"
+    assert written_path(Path("/elsewhere/export"), folder) == "/elsewhere/export"
+
+
+# -- DECISIONS.md ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_open_to_everyone_comes_first_and_each_topic_has_a_table() -> None:
+    page = decisions_page(
+        replies(
+            decisions=(
+                Decision("replies.count", "type", "numeric", "number in the schema"),
+                Decision(
+                    "replies.discussion_id", "reference", "→ discussions", "name matches, 4 of 15 | values\nfound"
+                ),
+                Decision("replies.x", "guess", "something", "else"),
+            )
+        )
+    )
+    headings = [line.lstrip("# ") for line in page.splitlines() if line.startswith("#")]
+    assert headings == [
+        "Decisions: forum",
+        "Rules: who may do what in Base44",
+        "Restricted",
+        "References",
+        "Types",
+        "Guess",
+        "Notices",
+    ]
+    assert page.index("**everyone**") < page.index("the role admin")
+    assert "| `replies.discussion_id` | → discussions | name matches, 4 of 15 \\| values found |" in page
+    assert "- `Odd.json`: no JSON: left out" in page
+
+
+def test_what_is_not_understood_opens_nothing_and_is_shown() -> None:
+    rule = Rule("Reply", "read", "", Access.UNKNOWN, "", source="created_by = `current_user`")
+    page = decisions_page(App("x", (), rules=(rule,), left_out=("Draft",)))
+    assert "| `Reply` | read | `` created_by = `current_user` `` |" in page
+    assert "**everyone**" not in page
+    assert "- `Draft`" in page
