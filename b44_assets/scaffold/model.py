@@ -234,6 +234,7 @@ class Table:
         partitioned: Whether it is partitioned by month of `created_at`'s column.
         first: The first month that records are migrated for, where it is partitioned.
         after: Tables that are loaded before it.
+        repeated: Unique keys of the schema, as fields, that records of the export repeat, and how many do.
     """
 
     name: str
@@ -243,6 +244,7 @@ class Table:
     partitioned: bool = False
     first: date | None = None
     after: tuple[str, ...] = ()
+    repeated: tuple[tuple[tuple[str, ...], int], ...] = ()
 
 
 class Access(StrEnum):

@@ -116,6 +116,13 @@ def column_name(field: str) -> str:
     return shortened(f"{name}_field" if name in _NO_COLUMNS else name)
 
 
+def is_usable(name: str, *, is_table: bool) -> bool:
+    """Whether somebody may give a table or a column this name."""
+    if not _SIMPLE.fullmatch(name) or len(name) > (LONGEST_TABLE if is_table else LONGEST):
+        return False
+    return not name.startswith("pg_") if is_table else name not in _NO_COLUMNS
+
+
 def name_tables(entities: Iterable[Entity], overrides: Overrides) -> tuple[dict[str, str], tuple[Decision, ...]]:
     """Name the tables of all entities, each otherwise.
 

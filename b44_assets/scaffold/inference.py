@@ -1,0 +1,566 @@
+"""Makes the tables of an app out of its entity schemas and an export, each inference with its evidence."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from b44_assets.errors import B44Error
+from b44_assets.scaffold.columns import FITS, MOST_UNFIT, candidate_types, confirmed_type, is_allowed
+from b44_assets.scaffold.export_profile import (
+    EntityProbes,
+    EntityProfile,
+    ExportProfile,
+    FieldProfile,
+    Probe,
+    profile_export,
+)
+from b44_assets.scaffold.model import (
+    App,
+    Column,
+    ColumnType,
+    Counts,
+    Decision,
+    Entity,
+    Field,
+    Notice,
+    Origin,
+    Overrides,
+    Reading,
+    Reference,
+    ReferenceBy,
+    Table,
+)
+from b44_assets.scaffold.names import is_usable, name_columns, name_tables
+from b44_assets.scaffold.references import USER, Finding, Names, find, load_order, may_refer
+from b44_assets.scaffold.rules import read_rules
+from b44_assets.scaffold.sensitive import MOST_PROSE, is_prose, is_secret
+from b44_assets.wording import plural
+
+PARTITIONED_FROM: Final = 1_000_000
+"""Records from which a table is partitioned by month.
+
+Below, an index of the whole table is some tens of megabytes, and a vacuum of it takes seconds. Partitions would cost more than they
+give: the key would have to hold the time of creation, no foreign key could point at the table, and no field be unique across months.
+"""
+
+MOST_COLUMNS: Final = 1_000
+"""Columns of a table, of which PostgreSQL takes 1,600; further fields of the export stay in `migration.unmapped`."""
+
+_BUILT_IN: Final = ("id", "created_date", "updated_date", "created_by_id", "created_by", "is_sample")
+_OF_USER: Final = ("id", "email", "full_name", "role", "is_verified", "disabled", "created_date", "updated_date")
+_INTERNAL: Final = ("is_deleted", "deleted_date", "entity_name", "app_id", "environment")
+_INTERNAL_OF_USER: Final = ("_app_role", "app_id", "is_service", "created_by_id", "created_by", "is_sample", *_INTERNAL)
+# A User's other built-in fields may be declared with an enum or a default of the app's own.
+_OF_USER_AGAIN: Final = ("id", "created_date", "updated_date")
+_CREATORS: Final = ("created_by_id", "created_by")
+# What the reader makes of a key that a record of JSON has twice.
+_AGAIN: Final = re.compile(r".*#\d+")
+_MONTH: Final = re.compile(r"(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])")
+_EPOCH: Final = 1970
+
+
+def infer(
+    reading: Reading | None,
+    export: Path | None = None,
+    overrides: Overrides | None = None,
+    *,
+    name: str = "app",
+) -> App:
+    """Make the tables of an app.
+
+    Args:
+        reading: Its schemas; None where there is an export alone.
+        export: The folder of an export, or None.
+        overrides: What its owner wants otherwise.
+        name: Of the app, where the overrides have none.
+
+    Raises:
+        B44Error: There is neither schema nor export, the folder of the export holds none, or an override cannot be followed.
+    """
+    schemas = reading or Reading(())
+    if not schemas.entities and export is None:
+        raise B44Error("there is neither an entity schema nor an export to make tables of")
+    return _Inference(schemas, export, overrides or Overrides()).app(name)
+
+
+@dataclass
+class _Draft:
+    """An entity on its way to a table."""
+
+    entity: Entity
+    built_in: tuple[Field, ...]
+    profile: EntityProfile | None = None
+    columns: list[Column] = field(default_factory=lambda: list[Column]())
+    partitioned: bool = False
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """`id`, the entity's own ones, the other built-in ones."""
+        return (self.built_in[0], *self.entity.fields, *self.built_in[1:])
+
+
+class _Inference:
+    def __init__(self, reading: Reading, export: Path | None, overrides: Overrides) -> None:
+        self._overrides = overrides
+        self._without_schemas = not reading.entities
+        self._notices = list(reading.notices)
+        self._decisions: list[Decision] = []
+        entities = {entity.name: entity for entity in reading.entities}
+        if USER not in entities:
+            entities[USER] = Entity(USER, Origin.BUILT_IN, ())
+        self._left_out = tuple(sorted(overrides.left_out))
+        self._drafts = {
+            one.name: _Draft(_without_built_in(one), _built_in(one))
+            for one in entities.values()
+            if one.name not in overrides.left_out
+        }
+        self._profile = self._profiled(export) if export is not None else ExportProfile({})
+        self._notices += self._profile.notices
+        self._known = {*entities, *self._profile.entities}
+        self._add_export()
+        self._entities = [draft.entity for draft in self._drafts.values()]
+        self._check_overrides()
+        self._tables, decisions = name_tables(self._entities, overrides)
+        self._decisions += decisions
+        self._names = Names(self._drafts)
+        self._creators: Counter[str] = Counter()
+
+    # -- the export ----------------------------------------------------------------------------------------------------
+
+    def _profiled(self, export: Path) -> ExportProfile:
+        probes = {
+            name: EntityProbes(
+                {one.name: self._probe(draft.entity, one) for one in draft.fields},
+                lambda field, entity=draft.entity: self._probe(entity, Field(field, Origin.EXPORT)),
+                _unique_keys(draft.entity),
+            )
+            for name, draft in self._drafts.items()
+        }
+        return profile_export(export, probes, self._unknown)
+
+    def _unknown(self, entity: str) -> EntityProbes:
+        of = Entity(entity, Origin.EXPORT, ())
+        known = {one.name: self._probe(of, one) for one in _built_in(of)}
+        return EntityProbes(known, lambda field: self._probe(of, Field(field, Origin.EXPORT)))
+
+    def _probe(self, entity: Entity, one: Field) -> Probe:
+        given = self._overrides.types.get((entity.name, one.name))
+        types = (given,) if given is not None else candidate_types(one, without_schemas=self._without_schemas)
+        sampled = one.name in _CREATORS or may_refer(one) or (entity.name, one.name) in self._overrides.references
+        pattern = one.limits.get("pattern") if one.types == ("string",) else None
+        return Probe(types, is_allowed(one), pattern, sampled)
+
+    def _add_export(self) -> None:
+        """Add the entities and the fields that only the export has."""
+        for name, profile in self._profile.entities.items():
+            if name in self._overrides.left_out:
+                continue
+            if name not in self._drafts:
+                entity = Entity(name, Origin.EXPORT, ())
+                self._drafts[name] = _Draft(entity, _built_in(entity))
+                self._decide(name, "entity", "has a table made from the export alone", "no schema declares it")
+            draft = self._drafts[name]
+            draft.profile = profile
+            known = {one.name for one in draft.fields}
+            internal = _INTERNAL_OF_USER if name == USER else _INTERNAL
+            built_in = [
+                Field(one, Origin.BUILT_IN)
+                for one in dict.fromkeys(internal)
+                if one in profile.fields and one not in known
+            ]
+            draft.built_in += tuple(built_in)
+            known |= {one.name for one in built_in}
+            has_schema = draft.entity.origin is not Origin.EXPORT
+            further = [
+                Field(one, Origin.EXPORT)
+                for one, cells in profile.fields.items()
+                if one not in known and not _AGAIN.fullmatch(one) and (cells.filled or not has_schema)
+            ]
+            room = MOST_COLUMNS - len(known)
+            if further[room:]:
+                text = f"{len(further) - room:,} fields of {name} have no column, and stay in migration.unmapped"
+                self._notices.append(Notice(None, f"{text}: a table has {MOST_COLUMNS:,} at most"))
+            draft.entity = replace(draft.entity, fields=(*draft.entity.fields, *further[:room]))
+        self._drafts = dict(sorted(self._drafts.items()))
+
+    # -- overrides -----------------------------------------------------------------------------------------------------
+
+    def _check_overrides(self) -> None:
+        """Refuse names that cannot be; say of what there is not."""
+        given = self._overrides
+        fields = {name: {one.name for one in draft.fields} for name, draft in self._drafts.items()}
+        for entity in sorted(given.left_out - self._known):
+            self._notices.append(Notice(None, f"there is no entity {entity} to leave out"))
+        for entity in sorted(
+            {*given.tables, *given.first_periods, *given.not_partitioned} - fields.keys() - given.left_out
+        ):
+            self._notices.append(Notice(None, f"an override names the entity {entity}, which there is not"))
+        pairs = {*given.columns, *given.types, *given.references}
+        for entity, one in sorted(pairs):
+            if entity not in given.left_out and one not in fields.get(entity, set()):
+                self._notices.append(Notice(None, f"an override names the field {entity}.{one}, which there is not"))
+        for (entity, one), target in sorted(given.references.items()):
+            of = target.removesuffix(".email")
+            if target and of not in fields:
+                raise B44Error(f"b44.toml: {entity}.{one} cannot point at {of}: there is no such entity with a table")
+        for subject, name, is_table in (
+            *((entity, name, True) for entity, name in given.tables.items()),
+            *((f"{entity}.{one}", name, False) for (entity, one), name in given.columns.items()),
+        ):
+            if not is_usable(name, is_table=is_table):
+                raise B44Error(
+                    f"b44.toml: {subject} cannot be named {name!r}: a name has letters a to z, digits and _, and is free"
+                )
+        _refuse_doubled(given.tables.items())
+        for entity in sorted({entity for entity, _ in given.columns}):
+            _refuse_doubled((f"{entity}.{one}", name) for (of, one), name in given.columns.items() if of == entity)
+
+    # -- tables --------------------------------------------------------------------------------------------------------
+
+    def app(self, name: str) -> App:
+        for draft in self._drafts.values():
+            self._partition(draft)
+        for draft in self._drafts.values():
+            self._add_columns(draft)
+        self._decide_creators()
+        order, late = load_order(list(self._tables.values()), self._pointing())
+        tables = {self._tables[draft.entity.name]: self._table(draft, late) for draft in self._drafts.values()}
+        return App(
+            self._overrides.app or name,
+            tuple(tables[one] for one in order),
+            tuple(self._decisions),
+            tuple(self._notices),
+            read_rules(self._entities),
+            self._left_out,
+            self._overrides.strict,
+        )
+
+    def _decide(self, subject: str, topic: str, text: str, evidence: str) -> None:
+        self._decisions.append(Decision(subject, topic, text, evidence))
+
+    def _partition(self, draft: _Draft) -> None:
+        entity = draft.entity.name
+        records = draft.profile.records if draft.profile is not None else 0
+        if entity in self._overrides.not_partitioned:
+            return
+        if entity in self._overrides.first_periods:
+            why = "an override gives its first month"
+        elif records >= PARTITIONED_FROM:
+            why = f"{records:,} records, and from {PARTITIONED_FROM:,} on the upkeep of one table takes minutes"
+        else:
+            return
+        draft.partitioned = True
+        self._decide(
+            self._tables[entity],
+            "partition",
+            "is partitioned by month of its creation; no foreign key can point at it",
+            why,
+        )
+
+    def _first(self, draft: _Draft) -> date | None:
+        """The first month of a partitioned table."""
+        if not draft.partitioned:
+            return None
+        if (given := self._overrides.first_periods.get(draft.entity.name)) is not None:
+            return given.replace(day=1)
+        match = _MONTH.match(draft.profile.first or "") if draft.profile is not None else None
+        return date(int(match["year"]), int(match["month"]), 1) if match and int(match["year"]) >= _EPOCH else None
+
+    def _pointing(self) -> dict[str, frozenset[str]]:
+        return {
+            self._tables[entity]: frozenset(
+                column.reference.table
+                for column in draft.columns
+                if column.reference is not None
+                and column.reference.constrained
+                and column.reference.table != self._tables[entity]
+            )
+            for entity, draft in self._drafts.items()
+        }
+
+    def _table(self, draft: _Draft, late: frozenset[tuple[str, str]]) -> Table:
+        table = self._tables[draft.entity.name]
+        columns: list[Column] = []
+        after: set[str] = set()
+        for column in draft.columns:
+            reference = column.reference
+            if reference is not None and reference.constrained:
+                cyclic = reference.table == table or (table, reference.table) in late
+                if not cyclic:
+                    after.add(reference.table)
+                column = replace(column, reference=replace(reference, cyclic=cyclic))
+            columns.append(column)
+        profile = draft.profile
+        repeated = tuple(sorted(profile.repeated.items())) if profile is not None else ()
+        for key, number in repeated:
+            self._decide(
+                f"{table} ({', '.join(key)})",
+                "index",
+                "is not unique in the data, so the unique index fails until these records are mended, and all else is built",
+                f"{number:,} {plural(number, 'record')} repeat the key of an earlier one",
+            )
+        return Table(
+            table,
+            draft.entity,
+            tuple(columns),
+            profile.records if profile is not None else None,
+            draft.partitioned,
+            self._first(draft),
+            tuple(sorted(after)),
+            repeated,
+        )
+
+    # -- columns -------------------------------------------------------------------------------------------------------
+
+    def _add_columns(self, draft: _Draft) -> None:
+        entity = draft.entity
+        names, decisions = name_columns(entity, draft.fields, self._overrides)
+        self._decisions += decisions
+        prose = 0
+        for one in draft.fields:
+            column = self._column(draft, one, names[one.name])
+            if column.prose:
+                prose += 1
+                column = replace(column, prose=prose <= MOST_PROSE)
+            draft.columns.append(column)
+        table = self._tables[entity.name]
+        only = [one.name for one in entity.fields if one.origin is Origin.EXPORT]
+        if only and entity.origin is not Origin.EXPORT:
+            self._decide(
+                table,
+                "field",
+                f"has columns of text for fields that only the export has: {', '.join(only)}",
+                "no schema declares them",
+            )
+        searched = [column.name for column in draft.columns if column.prose]
+        if searched:
+            self._decide(
+                table,
+                "index",
+                f"has full-text search over {', '.join(searched)}",
+                "running text by name, format or description",
+            )
+
+    def _column(self, draft: _Draft, one: Field, name: str) -> Column:
+        entity, table = draft.entity, self._tables[draft.entity.name]
+        subject = f"{table}.{name}"
+        if one.origin is Origin.BUILT_IN and one.name == "id":
+            return Column(name, one, ColumnType.UUID, counts=self._counts(draft, one, ColumnType.UUID))
+        given = self._overrides.types.get((entity.name, one.name))
+        kind = given or self._type(draft, one, subject)
+        reference, counts = self._reference(draft, one, subject, kind, given)
+        if reference is not None and reference.by is not ReferenceBy.EMAIL:
+            kind = ColumnType.UUID_ARRAY if reference.by is ReferenceBy.IDS else ColumnType.UUID
+        counts = counts or self._counts(draft, one, kind)
+        secret = is_secret(one, kind)
+        if secret:
+            self._decide(subject, "secret", "is in no preview, report or page", "by its name")
+        if given is not None:
+            self._decide(subject, "type", f"is {given.value}", "an override says so")
+        fits = self._fits(subject, one, counts, reference)
+        return Column(
+            name, one, kind, reference, counts, fits, secret, reference is None and not secret and is_prose(one, kind)
+        )
+
+    def _cells(self, draft: _Draft, one: Field) -> FieldProfile | None:
+        if draft.profile is None:
+            return None
+        return draft.profile.fields.get(one.name) or FieldProfile()
+
+    def _counts(self, draft: _Draft, one: Field, kind: ColumnType) -> Counts | None:
+        cells = self._cells(draft, one)
+        if cells is None or draft.profile is None:
+            return None
+        fitting = cells.fitting.get(kind, 0) if kind in FITS else cells.filled
+        return Counts(
+            filled=cells.filled,
+            unfit=cells.filled - fitting,
+            outside=cells.outside,
+            missing=draft.profile.records - cells.filled,
+        )
+
+    def _type(self, draft: _Draft, one: Field, subject: str) -> ColumnType:
+        candidates = candidate_types(one, without_schemas=self._without_schemas)
+        cells = self._cells(draft, one)
+        recognised = one.origin is Origin.EXPORT
+        if cells is None or not cells.filled:
+            kind = confirmed_type(candidates, 0, {}, all_fit=recognised)
+            if len(one.types) > 1:
+                self._decide(subject, "type", f"is {kind.value}", f"the schema allows {_listed(one.types)}")
+            return kind
+        kind = confirmed_type(candidates, cells.filled, cells.fitting, all_fit=recognised)
+        declared = candidates[0]
+        unfit = cells.filled - cells.fitting.get(declared, 0)
+        if recognised and kind is not ColumnType.TEXT:
+            self._decide(subject, "type", f"is {kind.value}", f"all {cells.filled:,} values are in its form")
+        elif recognised or declared is ColumnType.TEXT:
+            if len(one.types) > 1:
+                self._decide(subject, "type", f"is {kind.value}", f"the schema allows {_listed(one.types)}")
+        elif kind is not declared:
+            asked = "Base44 has" if one.origin is Origin.BUILT_IN else "the schema says"
+            self._decide(
+                subject,
+                "type",
+                f"is {kind.value}",
+                f"{asked} {declared.value}, which {unfit:,} of {cells.filled:,} values do not fit",
+            )
+        elif unfit:
+            self._decide(
+                subject,
+                "type",
+                f"is {kind.value}; what does not fit is null, and kept in migration.repairs",
+                f"{unfit:,} of {cells.filled:,} values do not fit",
+            )
+        return kind
+
+    def _reference(
+        self, draft: _Draft, one: Field, subject: str, kind: ColumnType, given: ColumnType | None
+    ) -> tuple[Reference | None, Counts | None]:
+        """What a column points at, and the counts of its cells where it does."""
+        override = self._overrides.references.get((draft.entity.name, one.name))
+        if override is None and given is not None and given not in (ColumnType.UUID, ColumnType.UUID_ARRAY):
+            return None, None
+        if override is None and kind not in (ColumnType.TEXT, ColumnType.TEXT_ARRAY):
+            return None, None
+        if one.origin is Origin.BUILT_IN and one.name in _CREATORS and override is None:
+            return self._creator(draft, one)
+        if one.origin is Origin.BUILT_IN and override is None:
+            return None, None
+        if draft.entity.name == USER and one.name == "email":
+            return None, None
+        finding = find(draft.entity, one, self._names, self._profile.entities, override)
+        candidate = finding.candidate
+        if candidate is None:
+            if finding.evidence:
+                self._decide(subject, "reference", "is no reference", finding.evidence)
+            return None, None
+        found = finding.counts
+        if found is not None and override is None and found.unfit > MOST_UNFIT * found.filled:
+            why = f"{finding.evidence}, but {found.unfit:,} of {found.filled:,} values are no ids"
+            self._decide(subject, "reference", f"stays {kind.value}, and is no reference", why)
+            return None, None
+        target = self._drafts[candidate.entity]
+        constrained = candidate.by is ReferenceBy.ID and not target.partitioned
+        table = self._tables[candidate.entity]
+        self._decide(subject, "reference", f"→ {table}{_bound(candidate.by, constrained, finding)}", finding.evidence)
+        counts = self._counts(draft, one, ColumnType.TEXT)
+        if counts is not None and found is not None:
+            unfit = found.unfit if candidate.by is ReferenceBy.ID else 0
+            counts = replace(
+                counts,
+                found=min(found.found, counts.filled) if candidate.by is not ReferenceBy.IDS else found.found,
+                unfit=unfit,
+            )
+        return Reference(table, candidate.by, candidate.rule, constrained), counts
+
+    def _creator(self, draft: _Draft, one: Field) -> tuple[Reference | None, Counts | None]:
+        """The user who made a record: an id or an e-mail address, or text where Base44 names what is no user."""
+        if USER not in self._drafts:
+            return None, None
+        users, by_id = self._drafts[USER], one.name == "created_by_id"
+        table = self._tables[USER]
+        cells = self._cells(draft, one)
+        counts = self._counts(draft, one, ColumnType.TEXT)
+        found = 0
+        if cells is not None and cells.values is not None and cells.filled:
+            finding = find(draft.entity, one, self._names, self._profile.entities, USER if by_id else f"{USER}.email")
+            found = finding.counts.found if finding.counts is not None else 0
+            self._creators[f"{one.name} filled"] += cells.filled
+            self._creators[f"{one.name} found"] += found
+            if by_id and finding.counts is not None and finding.counts.unfit:
+                self._decide(
+                    f"{self._tables[draft.entity.name]}.{one.name}",
+                    "reference",
+                    "stays text, as exported, and is no reference",
+                    f"{finding.counts.unfit:,} of {cells.filled:,} values are no ids, such as services and anonymous visitors have",
+                )
+                return None, None
+        if counts is not None:
+            counts = replace(counts, found=found)
+        by = ReferenceBy.ID if by_id else ReferenceBy.EMAIL
+        return Reference(table, by, "built in", by_id and not users.partitioned), counts
+
+    def _decide_creators(self) -> None:
+        """One line for what is the same of every entity."""
+        if USER not in self._drafts:
+            return
+        table = self._tables[USER]
+        for one, by in (("created_by_id", "by id"), ("created_by", "by e-mail address")):
+            filled, found = self._creators[f"{one} filled"], self._creators[f"{one} found"]
+            evidence = f"built in; {found:,} of {filled:,} values found, in all entities" if filled else "built in"
+            self._decide(f"*.{one}", "reference", f"→ {table}, {by}", evidence)
+
+    def _fits(self, subject: str, one: Field, counts: Counts | None, reference: Reference | None) -> bool:
+        """Whether the export honours what is declared; each breach is a decision."""
+        if counts is None:
+            return True
+        breaches: list[str] = []
+        if one.required and counts.missing:
+            breaches.append(f"required, and blank in {counts.missing:,} of {counts.missing + counts.filled:,} records")
+        if counts.outside:
+            breaches.append(f"{counts.outside:,} of {counts.filled:,} values outside {_outside_what(one)}")
+        if breaches:
+            text = (
+                "records that break it are refused, as b44.toml says"
+                if self._overrides.strict
+                else "NOT VALID: it holds for what is written from now on; a check lists the records that break it"
+            )
+            self._decide(subject, "constraint", text, "; ".join(breaches))
+        dangling = reference is not None and reference.constrained and counts.found < counts.filled
+        return not breaches and not dangling
+
+
+def _without_built_in(entity: Entity) -> Entity:
+    """An entity without the fields that Base44 fills in all entities, which its schema may declare again."""
+    again = _OF_USER_AGAIN if entity.name == USER else _BUILT_IN
+    return replace(entity, fields=tuple(one for one in entity.fields if one.name not in again))
+
+
+def _built_in(entity: Entity) -> tuple[Field, ...]:
+    """Fields that every record has, `id` first, without those that the schema declares as its own."""
+    names = _OF_USER if entity.name == USER else _BUILT_IN
+    own = {one.name for one in _without_built_in(entity).fields}
+    return tuple(Field(name, Origin.BUILT_IN) for name in names if name not in own)
+
+
+def _unique_keys(entity: Entity) -> tuple[tuple[str, ...], ...]:
+    keys = [(one.name,) for one in entity.fields if one.unique]
+    keys += [names for names, unique in entity.indexes if unique]
+    return tuple(dict.fromkeys(keys))
+
+
+def _refuse_doubled(given: Iterable[tuple[str, str]]) -> None:
+    by_name: dict[str, str] = {}
+    for subject, name in given:
+        if (other := by_name.setdefault(name, subject)) != subject:
+            raise B44Error(f"b44.toml: {other} and {subject} cannot both be named {name}")
+
+
+def _listed(words: Iterable[str]) -> str:
+    return " and ".join(words)
+
+
+def _outside_what(one: Field) -> str:
+    what = [*(["the enum"] if one.enum is not None else []), *sorted(one.limits)]
+    return ", ".join(what) or "the limits"
+
+
+def _bound(by: ReferenceBy, constrained: bool, finding: Finding) -> str:
+    """How a reference is held, for its decision."""
+    if by is ReferenceBy.EMAIL:
+        return ", by e-mail address; it stays text, without a foreign key"
+    if by is ReferenceBy.IDS:
+        return ", an array of ids, for which there are no foreign keys"
+    if not constrained:
+        return ", without a foreign key, as that table is partitioned"
+    counts = finding.counts
+    if counts is None or counts.found >= counts.filled:
+        return ", foreign key"
+    missing = counts.filled - counts.found
+    return f", foreign key NOT VALID: {missing:,} that {plural(missing, 'name')} no record are listed by a check"

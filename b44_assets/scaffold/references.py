@@ -1,0 +1,398 @@
+"""Which columns point at records of other tables: by their names, confirmed on the export.
+
+The rules, in their order, where `x` is a field's name without `_id` or `_ids`:
+
+1. `override`: the app's owner says so. `declared`: the schema says so itself.
+2. `name matches`: `x` is the name of an entity, or of one whose name begins with the same plugin's.
+3. `own parent`: `parent_id` points at the entity itself.
+4. `prefix dropped`: `x` ends in the name of an entity, as `primary_contact` in `Contact`; of several in the longest one. A word of
+   another system before it, as in `stripe_customer_id`, makes it that system's id.
+5. `word for a person`: `x` ends in `author`, `owner`, …, and the entity is `User`.
+6. `ending of a name`: `x` is what the name of exactly one entity ends in, as `board` of `ProjectBoard`.
+7. `by a person`: `…_by`, `…_to`, `…_email` of a word for a person, whose values or whose description say that they are ids or e-mail
+   addresses of users.
+
+A field beside one that tells its type, as `target_id` beside `target_type`, may point at several tables, and is left alone, unless its
+own name is an entity's. With an export, a rule holds if some value names a record of the target, and 2, 3 and 4 also without one if the
+values are ids. Where e-mail addresses and ids stand in one column, it stays text. Values alone never make a reference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from b44_assets.scaffold.export_profile import EntityProfile, FieldProfile, Sample, is_id
+from b44_assets.scaffold.model import Counts, Entity, Field, Origin, ReferenceBy
+from b44_assets.scaffold.names import singular, snake_case
+
+MIXED: Final = 0.1
+"""Share of the values from which on e-mail addresses among ids, or ids among e-mail addresses, make a column a mixed one."""
+
+USER: Final = "User"
+_FEW: Final = 5
+"""Values of which none need be found for a reference by the weaker rules."""
+PERSONS: Final = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    user author owner creator assignee member sender receiver recipient reviewer approver moderator admin host organizer
+    organiser manager uploader editor follower following followed liker voter participant requester invitee inviter referrer
+    referred seller buyer instructor teacher student mentor mentee tutor coach commenter subscriber responder operator
+    submitter blocker reporter attendee worker employee performer winner initiator actor agent person profile_user
+    """,
+    )
+)
+"""Words that stand for a user, where no entity is named so."""
+_DEEDS: Final = re.compile(
+    r"(?:^|_)(?:[a-z]+ed|made|sent|written|given|taken|done|paid|shown|led|held|known|by)_(?:by|to)$"
+)
+_SYSTEMS: Final = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    stripe paypal google facebook meta apple twilio github gitlab slack zoom hubspot salesforce linkedin twitter instagram
+    discord telegram whatsapp mailchimp resend sendgrid postmark quickbooks xero shopify amazon aws azure firebase openai
+    anthropic external ext remote klarna mollie adyen square plaid airtable notion trello asana jira zapier ringcentral
+    youtube tiktok spotify vimeo mux calendly legacy wordpress woocommerce sap oauth sso saml
+    """,
+    )
+)
+"""Words that say that an id is another system's."""
+_IDS: Final = re.compile(r"(?P<base>.+?)_(?P<ending>ids?|uuid)")
+_PARENTS: Final = frozenset({"parent", "root"})
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An entity that a field may point at.
+
+    Attributes:
+        entity: Which.
+        by: What stands in the field.
+        rule: Of the names.
+        strong: Whether the name says enough where no value is found.
+    """
+
+    entity: str
+    by: ReferenceBy
+    rule: str
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a field that may be a reference.
+
+    Attributes:
+        candidate: What it points at, or None.
+        evidence: Why, with counts where there is an export; empty where nothing speaks for a reference.
+        counts: Its values, those of them that are found, and those that could be no id.
+    """
+
+    candidate: Candidate | None
+    evidence: str = ""
+    counts: Counts | None = None
+
+
+class Names:
+    """The entities of an app by their names, in the singular of snake_case."""
+
+    def __init__(self, entities: Iterable[str]) -> None:
+        """Take in all entities."""
+        self._by_name: dict[str, list[str]] = {}
+        self._forms: dict[str, str] = {}
+        for entity in sorted(entities):
+            plain = singular(snake_case(entity))
+            self._by_name.setdefault(plain, []).append(entity)
+            self._forms[entity] = plain
+        # A plugin's entities name each other without the plugin's name.
+        self._by_last: dict[str, list[str]] = {}
+        for entity in self._forms:
+            if "." in entity:
+                last = singular(snake_case(entity.rpartition(".")[2]))
+                self._by_last.setdefault(last, []).append(entity)
+
+    def exact(self, name: str, near: str) -> str | None:
+        """The entity of a name; of a plugin's own ones before others where `near` is one of them."""
+        plain = singular(name)
+        space = near.rpartition(".")[0]
+        of_plugin = self._by_last.get(plain, [])
+        own = [entity for entity in of_plugin if entity.rpartition(".")[0] == space]
+        for found in (own if space else [], self._by_name.get(plain, []), of_plugin):
+            if len(found) == 1:
+                return found[0]
+        return None
+
+    def ending_in(self, name: str) -> list[str]:
+        """Entities whose names end in a name, and are longer."""
+        plain = f"_{singular(name)}"
+        return [entity for entity, form in self._forms.items() if form.endswith(plain)]
+
+
+def may_refer(field: Field) -> bool:
+    """Whether a field's name allows that it is a reference, so that its values are to be looked at."""
+    if field.target or field.format == "email":
+        return True
+    name = snake_case(field.name)
+    if not _is_textual(field):
+        return False
+    return (
+        _IDS.fullmatch(name) is not None
+        or name.endswith(("_by", "_to", "_email", "_emails", "_by_id"))
+        or name == "email"
+        or singular(name) in PERSONS
+        or any(word in PERSONS for word in (name.rpartition("_")[2], singular(name.rpartition("_")[2])))
+    )
+
+
+def _is_textual(field: Field) -> bool:
+    types = set(field.types)
+    if types == {"array"}:
+        return field.items is None or field.items.types in ((), ("string",))
+    return not types or "string" in types
+
+
+def _is_array(field: Field) -> bool:
+    return field.types == ("array",)
+
+
+def candidates(entity: Entity, field: Field, names: Names) -> tuple[list[Candidate], str]:
+    """What a field may point at by its name, the best first, and why there is none where something speaks against it."""
+    by = ReferenceBy.IDS if _is_array(field) else ReferenceBy.ID
+    if field.target:
+        target = names.exact(snake_case(field.target), entity.name)
+        if target is not None:
+            return [Candidate(target, by, "declared", strong=True)], ""
+    if not _is_textual(field):
+        return [], ""
+    name = snake_case(field.name)
+    words = field.description.lower()
+    match = _IDS.fullmatch(name)
+    if match is None:
+        return _of_persons(name, field, words), ""
+    base = match["base"]
+    if (target := names.exact(base, entity.name)) is not None:
+        return [Candidate(target, by, "name matches", strong=True)], ""
+    spelt = {snake_case(one.name) for one in entity.fields}
+    kinds = sorted(spelt & {f"{base}_type", f"{base}_kind", f"{base}_entity", f"{base}_entity_type", f"{base}_model"})
+    if kinds:
+        return [], f"{kinds[0]} tells what it points at, which may be records of several entities"
+    if singular(base) in _PARENTS:
+        return [Candidate(entity.name, by, "own parent", strong=True)], ""
+    parts = base.split("_")
+    if foreign := [part for part in parts if part in _SYSTEMS]:
+        return [], f"{foreign[0]} is another system"
+    found: list[Candidate] = []
+    for start in range(1, len(parts)):
+        if (target := names.exact("_".join(parts[start:]), entity.name)) is not None:
+            found.append(Candidate(target, by, "prefix dropped", strong=True))
+            break
+    if parts[-1] in PERSONS or singular(parts[-1]) in PERSONS or _DEEDS.search(base):
+        found.append(Candidate(USER, by, "word for a person"))
+    endings = names.ending_in(base)
+    if len(endings) == 1:
+        found.append(Candidate(endings[0], by, "ending of a name"))
+    elif endings and not found:
+        return (
+            [Candidate(ending, by, "ending of a name") for ending in endings],
+            f"several entities' names end so: {', '.join(endings)}",
+        )
+    return found, ""
+
+
+def _of_persons(name: str, field: Field, words: str) -> list[Candidate]:
+    """Users, of a field that is named after a person or a deed of one."""
+    if _is_array(field):
+        last = singular(name.rpartition("_")[2])
+        return [Candidate(USER, ReferenceBy.IDS, "by a person")] if last in PERSONS else []
+    last = name.rpartition("_")[2]
+    if last == "email" or field.format == "email":
+        who = name.removesuffix("_email").rpartition("_")[2]
+        return [Candidate(USER, ReferenceBy.EMAIL, "by a person", strong=who in PERSONS or who == "by")]
+    if _DEEDS.search(name) or last in PERSONS:
+        says_email = "email" in words or "e-mail" in words
+        says_id = bool(re.search(r"\bids?\b", words))
+        kinds = [ReferenceBy.EMAIL, ReferenceBy.ID] if says_email else [ReferenceBy.ID, ReferenceBy.EMAIL]
+        return [
+            Candidate(
+                USER,
+                kind,
+                "by a person",
+                strong=says_email if kind is ReferenceBy.EMAIL else says_id and not says_email,
+            )
+            for kind in kinds
+        ]
+    return []
+
+
+def find(
+    entity: Entity,
+    field: Field,
+    names: Names,
+    profiles: Mapping[str, EntityProfile],
+    override: str | None,
+) -> Finding:
+    """What a field points at.
+
+    Args:
+        entity: Whose field it is.
+        field: Which.
+        names: Of all entities that have a table.
+        profiles: Of the export's entities; empty without an export.
+        override: As `Overrides.references` has it; None where it says nothing.
+    """
+    profile = profiles[entity.name].fields.get(field.name) if entity.name in profiles else None
+    if override is not None:
+        return _overridden(entity, field, names, profiles, profile, override)
+    found, against = candidates(entity, field, names)
+    if profile is None or not profile.filled or profile.values is None:
+        if len({one.entity for one in found}) > 1 and not found[0].strong:
+            return Finding(None, against or "several entities may be meant")
+        first = found[0] if found else None
+        if first is None or not (first.strong or first.rule in ("word for a person", "ending of a name")):
+            return Finding(None, against)
+        return Finding(first, f"{_said(first, field)}; no value to look at")
+    emails = profile.values.share_where(lambda text: "@" in text)
+    if found and MIXED < emails < 1 - MIXED:
+        shares = f"{_percent(emails)} of its {profile.named:,} values are e-mail addresses"
+        return Finding(None, f"{shares}, the others are not: it stays text")
+    is_email = emails >= 0.5
+    found = [one for one in found if (one.by is ReferenceBy.EMAIL) == is_email]
+    if not found:
+        return Finding(None, against or _elsewhere(profile.values, profiles))
+    scores = [(_found(one, profile, profiles), one) for one in found]
+    known = [(number, one) for number, one in scores if number]
+    if len({one.entity for _, one in known}) > 1 and known[0][1].rule == known[1][1].rule:
+        who = ", ".join(f"{one.entity} ({number:,})" for number, one in known)
+        return Finding(None, f"its {profile.named:,} values are found in several: {who}")
+    if known:
+        number, one = known[0]
+        return _judged(one, number, profile, field)
+    first = found[0]
+    looked = _has_records(first, profiles)
+    if against and len(found) > 1:
+        return Finding(None, f"{against}, and none of its {profile.named:,} values is found")
+    shaped = is_email or profile.values.share_where(is_id) >= 0.5
+    weak = not first.strong and looked and profile.named >= _FEW
+    if not shaped or weak or (is_email and not (first.strong and looked)):
+        if elsewhere := _elsewhere(profile.values, profiles):
+            return Finding(None, elsewhere)
+        none = f"none of its {profile.named:,} values is found in {first.entity}"
+        return Finding(
+            None, none if looked else f"{first.entity} has no records in the export, and its values are no ids"
+        )
+    if looked and (elsewhere := _elsewhere(profile.values, profiles)):
+        return Finding(None, f"{_said(first, field)}, but {elsewhere}")
+    return _judged(first, 0, profile, field, looked=looked)
+
+
+def _judged(one: Candidate, number: int, profile: FieldProfile, field: Field, *, looked: bool = True) -> Finding:
+    assert profile.values is not None
+    unfit = 0
+    if one.by is not ReferenceBy.EMAIL:
+        # What is found is an id, whatever its form.
+        share = profile.values.share_where(is_id)
+        unfit = max(0, profile.named - max(number, round(profile.named * share)))
+    counts = Counts(filled=profile.named, unfit=unfit, found=number)
+    what = f"{number:,} of {profile.named:,} values found" if looked else f"{one.entity} has no records in the export"
+    return Finding(one, f"{_said(one, field)}, {what}", counts)
+
+
+def _said(one: Candidate, field: Field) -> str:
+    if one.rule == "by a person":
+        return f"{field.name} names a person"
+    return one.rule
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"
+
+
+def _sample(one: Candidate, profiles: Mapping[str, EntityProfile]) -> Sample | None:
+    target = profiles.get(one.entity)
+    if target is None:
+        return None
+    return target.emails if one.by is ReferenceBy.EMAIL else target.ids
+
+
+def _has_records(one: Candidate, profiles: Mapping[str, EntityProfile]) -> bool:
+    sample = _sample(one, profiles)
+    return sample is not None and bool(sample.counts)
+
+
+def _found(one: Candidate, profile: FieldProfile, profiles: Mapping[str, EntityProfile]) -> int:
+    """How many values name a record of the candidate; at least one where any does."""
+    sample = _sample(one, profiles)
+    if sample is None or profile.values is None:
+        return 0
+    share = profile.values.share_in(sample)
+    return max(1, round(profile.named * share)) if share else 0
+
+
+def _elsewhere(values: Sample, profiles: Mapping[str, EntityProfile]) -> str:
+    """What is said where the values are the ids of an entity of another name: nothing is inferred from it."""
+    for entity, profile in profiles.items():
+        if profile.ids.counts and sum(values.counts.values()) > 2 and values.share_in(profile.ids) >= 0.5:
+            share = _percent(values.share_in(profile.ids))
+            return f"{share} of its values are ids of {entity}: if it points there, say so in b44.toml"
+    return ""
+
+
+def _overridden(
+    entity: Entity,
+    field: Field,
+    names: Names,
+    profiles: Mapping[str, EntityProfile],
+    profile: FieldProfile | None,
+    override: str,
+) -> Finding:
+    if not override:
+        return Finding(None, "an override says so")
+    target, _, of = override.rpartition(".")
+    is_email = of == "email" and bool(target)
+    target = target if is_email else override
+    by = ReferenceBy.EMAIL if is_email else ReferenceBy.IDS if _is_array(field) else ReferenceBy.ID
+    one = Candidate(target, by, "override", strong=True)
+    if profile is None or profile.values is None or not profile.named:
+        return Finding(one, "an override says so")
+    finding = _judged(one, _found(one, profile, profiles), profile, field, looked=_has_records(one, profiles))
+    return Finding(one, f"an override says so; {finding.evidence.removeprefix('override, ')}", finding.counts)
+
+
+def load_order(
+    tables: Sequence[str], pointing: Mapping[str, frozenset[str]]
+) -> tuple[list[str], frozenset[tuple[str, str]]]:
+    """An order in which every table comes after those that it points at, as far as there is one.
+
+    Args:
+        tables: All of them.
+        pointing: Table to those that it points at by a constraint, itself left out.
+
+    Returns:
+        The order, and the pairs of a table and one that it points at which comes later.
+    """
+    left = {table: set(pointing.get(table, frozenset())) & set(tables) for table in tables}
+    order: list[str] = []
+    late: set[tuple[str, str]] = set()
+    while left:
+        free = sorted(table for table, targets in left.items() if not targets)
+        if not free:
+            # Of a circle, the table that waits for the fewest others and is waited for by the most comes first.
+            waited = {table: sum(table in targets for targets in left.values()) for table in left}
+            first = min(left, key=lambda table: (len(left[table]), -waited[table], table))
+            late |= {(first, target) for target in left[first]}
+            free = [first]
+        for table in free:
+            del left[table]
+            order.append(table)
+        for targets in left.values():
+            targets.difference_update(free)
+    return order, frozenset(late)
+
+
+def is_built_in_creator(field: Field) -> bool:
+    """Whether a field is the one by which Base44 says who made a record."""
+    return field.origin is Origin.BUILT_IN and field.name in ("created_by", "created_by_id")
