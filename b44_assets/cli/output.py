@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from b44_assets.wording import plural
+
 if TYPE_CHECKING:
     from b44_assets.cli.outcome import Outcome
     from b44_assets.config.settings import Settings
@@ -108,6 +110,11 @@ def _print_unmapped(console: Console, unmapped: dict[str, dict[str, Any]]) -> No
     for entity, counts in unmapped.items():
         table.add_row(f"{entity} (no table)", f"{counts['read']:,}")
     console.print(table)
+    if records := sum(counts["read"] for counts in unmapped.values()):
+        console.print(
+            f"{records:,} {plural(records, 'record')} without a table {plural(records, 'is', 'are')} kept in migration.unmapped;"
+            " b44 init makes tables from the entities' schemas."
+        )
 
 
 def _own_command() -> str:

@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 
 from b44_assets.migration.accounts import EntityAccount, accounts
 from b44_assets.migration.checklists import Evidence, evidence
+from b44_assets.migration.unmapped_entities import unmapped_entities
 from b44_assets.session import Connection, Session, scalar
 
 _LISTED = 200
@@ -71,6 +72,7 @@ class Report:
         at: When it was made (UTC).
         accounts: What became of every record, by entity.
         exports: What was read: entity, file, dialect, records, bytes and SHA-256.
+        entities_without_table: Entities of the export that have no table: entity, file, records.
         unmapped: Fields without a column, with how many records have them, by entity.
         conflicts: Rows that a newer export could not change, the first of them.
         retained: Rows whose record the export does not have any more or that is refused, by entity and reason.
@@ -87,6 +89,7 @@ class Report:
     at: datetime
     accounts: tuple[EntityAccount, ...]
     exports: tuple[dict[str, Any], ...]
+    entities_without_table: tuple[dict[str, Any], ...]
     unmapped: tuple[dict[str, Any], ...]
     conflicts: tuple[dict[str, Any], ...]
     retained: tuple[dict[str, Any], ...]
@@ -134,7 +137,7 @@ def gather(
     Raises:
         DatabaseError: The target cannot be reached, or nothing was ever migrated into it.
     """
-    found = accounts(session)
+    found, without_table = accounts(session), unmapped_entities(session)
     with session.connection("report") as conn:
         return Report(
             at=datetime.now(UTC),
@@ -142,6 +145,9 @@ def gather(
             exports=_rows(
                 conn,
                 "select entity, source_file, dialect, records, bytes, digest, exported_at from migration.exports order by 1",
+            ),
+            entities_without_table=tuple(
+                {"entity": one.entity, "file": one.file, "records": one.records} for one in without_table
             ),
             unmapped=_rows(
                 conn,

@@ -22,6 +22,7 @@ from b44_assets.exports import Batch, ExportFile, IdWatch, Refused, discover
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.html import CLEANING
 from b44_assets.migration.misspelt_entities import file_hint
+from b44_assets.migration.other_apps import of_another_app
 from b44_assets.migration.sources import (
     create_source_view,
     staged_is_gone,
@@ -46,7 +47,8 @@ class StagedExport:
         oddities: What was strange about the file, with how often.
         fields: The exported fields.
         changed: False where the same file had been staged before and nothing was done.
-        hint: Where the export has no file: what to add about a file whose name may be the misspelt one.
+        hint: Where the export has no file: what to add about a file whose name may be the misspelt one, or that is of another
+            app.
     """
 
     entity: str
@@ -82,6 +84,9 @@ def _stage(session: Session, mapping: TableMapping, directory: Path | None, reso
     table = mapping.spec.name
     files = discover(directory, session.catalog.entities) if directory else ()
     file = next((one for one in files if one.entity == mapping.entity), None)
+    hint = ""
+    if file is not None and (other := of_another_app(mapping, file)) is not None:
+        file, hint = None, f"; {other.message()}"
     with session.connection(f"stage {table}", idles=True) as conn:
         take_advisory_lock(conn, f"stage {table}")
         if file is not None:
@@ -90,7 +95,8 @@ def _stage(session: Session, mapping: TableMapping, directory: Path | None, reso
             return _stage_table(session, conn, mapping, f"base44_{table}", resolve)
         if directory is None and (existing := _existing(conn, mapping)) is not None:
             return existing
-        return replace(_stage_nothing(session, conn, mapping, resolve), hint=file_hint(session.catalog, mapping, files))
+        hint = hint or file_hint(session.catalog, mapping, files)
+        return replace(_stage_nothing(session, conn, mapping, resolve), hint=hint)
 
 
 def _stage_recognized(

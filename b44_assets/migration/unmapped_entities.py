@@ -1,10 +1,10 @@
-"""Exported entities that `sql/` has no table for: kept whole in `migration.unmapped`, so that nothing is lost."""
+"""Exported entities without a table, or of another app than the table: kept whole in `migration.unmapped`, so that nothing is lost."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from b44_assets.exports import ExportFile, survey
 from b44_assets.exports.names import matched
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.misspelt_entities import mapping_hint
+from b44_assets.migration.other_apps import files_of_other_apps
 from b44_assets.migration.whole_files import opened_whole, reading_whole
 from b44_assets.session import Connection, Session, scalar, with_retry
 
@@ -27,7 +28,8 @@ class UnmappedEntity:
         entity: As Base44 names it.
         file: Its file's name.
         records: Records in it, all of them in `migration.unmapped`.
-        hint: While the export is read: what to add about a mapping whose entity may be the misspelt one.
+        hint: While the export is read: what to add about a mapping whose entity may be the misspelt one, or that is of another
+            app.
     """
 
     entity: str
@@ -66,7 +68,8 @@ def keep_unmapped(session: Session, directory: Path | None) -> UnmappedEntities:
         return UnmappedEntities(unmapped_entities(session))
     known = session.catalog.entities
     found = survey(directory, known)
-    files = [file for file in found.files if file.entity not in known]
+    others = files_of_other_apps(session.catalog, found.files)
+    files = [file for file in found.files if file.entity not in known or file.entity in others]
     present = frozenset(file.entity for file in found.files)
     for line in found.notices:
         session.notice(line)
@@ -75,6 +78,10 @@ def keep_unmapped(session: Session, directory: Path | None) -> UnmappedEntities:
         with session.connection("keep unmapped", idles=True) as conn:
             _forget(session, conn, [file.entity for file in files])
             kept = [reading_whole(session, partial(_keep, session, conn, file, present)) for file in files]
+        kept = [
+            replace(one, hint=f"; {others[one.entity].message()}") if one.records and one.entity in others else one
+            for one in kept
+        ]
         return UnmappedEntities(tuple(kept), found.passed_over)
 
     return with_retry(session, work)

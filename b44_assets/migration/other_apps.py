@@ -1,0 +1,89 @@
+"""An export's file with the name of an entity that has a table, but of another app: told by its fields, before a record is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from b44_assets.catalog import Catalog, TableMapping
+from b44_assets.errors import ExportError
+from b44_assets.exports import ExportFile, open_export
+from b44_assets.exports.names import loosely, matched
+
+BUILT_IN: Final = (
+    "id",
+    "created_date",
+    "created_at",
+    "updated_date",
+    "updated_at",
+    "created_by",
+    "created_by_id",
+    "is_sample",
+    "is_deleted",
+    "deleted_date",
+    "entity_name",
+    "app_id",
+    "environment",
+)
+"""Fields that records of every app have."""
+_EVERY_APP_HAS: Final = "User"
+_LOOK_BYTES: Final = 1 << 18
+_FEWEST: Final = 2
+"""Of so many fields at least the lack says something: one alone may have been renamed."""
+_NAMED: Final = 4
+
+
+@dataclass(frozen=True)
+class OtherApp:
+    """A file that has nothing of what the mapping of its entity reads.
+
+    Attributes:
+        file: The file.
+        lacking: Fields that the mapping reads, as it names them.
+        mapping: The mapping's file, as it is named to people.
+    """
+
+    file: ExportFile
+    lacking: tuple[str, ...]
+    mapping: str
+
+    def message(self) -> str:
+        """What is wrong, in one line without its end."""
+        named = ", ".join(self.lacking[:_NAMED]) + (", …" if len(self.lacking) > _NAMED else "")
+        return f"{self.file.path.name} has none of the fields {named} that {self.mapping} reads: is it of another app?"
+
+
+def of_another_app(mapping: TableMapping, file: ExportFile) -> OtherApp | None:
+    """Tells whether a file has none of the fields that its mapping reads, and others instead; None where it may be the mapping's.
+
+    Built-in fields say nothing, and so does a file without records. A file that cannot be read is left to whoever reads it.
+    """
+    own = [
+        item for item in mapping.fields if all(matched(name, BUILT_IN) is None for name in (item.name, *item.spellings))
+    ]
+    if mapping.entity == _EVERY_APP_HAS or len(own) < _FEWEST:
+        return None
+    fields = [name for name in _first_fields(file) if matched(name, BUILT_IN) is None]
+    known = {loosely(name) for item in own for name in item.spellings}
+    if not fields or any(loosely(name) in known for name in fields):
+        return None
+    return OtherApp(file, tuple(item.name for item in own), str(mapping.spec.path))
+
+
+def files_of_other_apps(catalog: Catalog, files: Sequence[ExportFile]) -> dict[str, OtherApp]:
+    """Those files of an export that are of another app, by entity."""
+    mappings = {mapping.entity: mapping for mapping in catalog.mappings.values()}
+    found = [(file.entity, of_another_app(mappings[file.entity], file)) for file in files if file.entity in mappings]
+    return {entity: other for entity, other in found if other is not None}
+
+
+def _first_fields(file: ExportFile) -> tuple[str, ...]:
+    """The fields of the file's first records; those of CSV stand in its header."""
+    try:
+        with open_export(file, block_size=_LOOK_BYTES) as reader:
+            if not reader.fields:
+                next(iter(reader.batches()), None)
+            return reader.fields
+    except ExportError:
+        return ()
