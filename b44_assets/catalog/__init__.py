@@ -23,6 +23,7 @@ from b44_assets.catalog.definitions import (
     row_security,
     trigger_definitions,
     view_definition,
+    view_schema,
 )
 from b44_assets.catalog.headers import STANDARD_ROLES
 from b44_assets.catalog.loader import Access, Catalog, load_catalog
@@ -46,6 +47,8 @@ from b44_assets.catalog.model import (
     TriggerDefinition,
     UniqueSuffix,
     ViewDefinition,
+    ViewOfSchema,
+    ViewSchema,
 )
 from b44_assets.catalog.statements import split_statements
 
@@ -73,6 +76,8 @@ __all__ = [
     "TriggerDefinition",
     "UniqueSuffix",
     "ViewDefinition",
+    "ViewOfSchema",
+    "ViewSchema",
     "constraint_definitions",
     "index_definitions",
     "load_catalog",
@@ -83,4 +88,5 @@ __all__ = [
     "split_statements",
     "trigger_definitions",
     "view_definition",
+    "view_schema",
 ]

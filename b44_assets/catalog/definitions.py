@@ -20,6 +20,8 @@ from b44_assets.catalog.model import (
     Statement,
     TriggerDefinition,
     ViewDefinition,
+    ViewOfSchema,
+    ViewSchema,
 )
 from b44_assets.errors import CatalogError
 
@@ -44,7 +46,8 @@ _UNLESS_THERE = re.compile(
 )
 _LITERAL = re.compile(r"'([^']*)'")
 FOREIGN_KEY = re.compile(
-    r"foreign\s+key\s*\((?P<columns>[\w\s,]+)\)\s*references\s+(?P<table>\w+)\s*\((?P<keys>[\w\s,]+)\)", re.IGNORECASE
+    r"foreign\s+key\s*\((?P<columns>[\w\s,\"]+)\)\s*references\s+(?P<table>\w+)\s*\((?P<keys>[\w\s,\"]+)\)",
+    re.IGNORECASE,
 )
 _TRIGGER = re.compile(
     r"create\s+or\s+replace\s+trigger\s+(?P<name>[a-z_]\w*)\s+(?:before|after|instead\s+of)\s.*?\son\s+(?P<table>[a-z_]\w*)\s.*",
@@ -56,6 +59,16 @@ _VIEW = re.compile(
     r"create\s+(?:materialized\s+view\s+(?:if\s+not\s+exists\s+)?(?P<materialized>[a-z_]\w*)"
     r"|(?:or\s+replace\s+)?view\s+(?P<plain>[a-z_]\w*)(?P<head>\s*(?:\([^()]*\)\s*)?(?:with\s*\([^()]*\))?))"
     r"\s*\bas\s+(?P<query>(?:select|with)\b.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_VIEW_OF_SCHEMA = re.compile(
+    r"create\s+or\s+replace\s+view\s+(?P<schema>[a-z_]\w*)\.(?P<name>[a-z_]\w*|\"(?:[^\"]|\"\")+\")"
+    r"(?P<head>\s*(?:with\s*\([^()]*\))?)\s*\bas\s+(?P<query>(?:select|with)\b.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_SCHEMA = re.compile(r"create\s+schema\s+if\s+not\s+exists\s+(?P<name>[a-z_]\w*)", re.IGNORECASE)
+_COMMENT_IN_SCHEMA = re.compile(
+    r"comment\s+on\s+(?:schema\s+(?P<schema>[a-z_]\w*)\s|(?:view|column)\s+(?P<of>[a-z_]\w*)\.).*",
     re.IGNORECASE | re.DOTALL,
 )
 _ROW_SECURITY = re.compile(
@@ -79,6 +92,7 @@ _OF_ROLE = re.compile(
     r"(?:grant|revoke|comment\s+on\s+role|do|alter\s+(?:role|default\s+privileges|[a-z\s]+?\s\S+(?:\s*\([^()]*\))?\s+owner\s+to))\b.*",
     re.IGNORECASE | re.DOTALL,
 )
+_SCHEMAS_OF_OTHERS = frozenset({"public", "b44", "migration", "base44", "pg_catalog", "information_schema"})
 _PASSWORD = re.compile(r"\bpassword\s+[^\s;]", re.IGNORECASE)
 _COMMENT = re.compile(r"comment\s+on\s", re.IGNORECASE)
 _SELECT = re.compile(r"(?:select|with)\b", re.IGNORECASE)
@@ -236,6 +250,42 @@ def view_definition(spec: Spec) -> ViewDefinition:
     return ViewDefinition(spec.name, materialized, head, match["query"], indexes, comments, first)
 
 
+def view_schema(spec: Spec) -> ViewSchema:
+    """The schema of a file, with its views.
+
+    Raises:
+        CatalogError: A statement is of another form, or about another schema; names the line.
+    """
+    first = spec.statements[0]
+    created = _SCHEMA.fullmatch(first.text)
+    if created is None or created["name"] != spec.name or spec.name in _SCHEMAS_OF_OTHERS:
+        raise fault_at(
+            spec, first, "expected 'create schema if not exists <the file's name>' first, of no other schema's name"
+        )
+    views: dict[str, ViewOfSchema] = {}
+    comments: list[Statement] = []
+    for statement in spec.statements[1:]:
+        if match := _VIEW_OF_SCHEMA.fullmatch(statement.text):
+            quoted = match["name"].startswith('"')
+            name = match["name"][1:-1].replace('""', '"') if quoted else match["name"].lower()
+            if name in views:
+                raise fault_at(spec, statement, f"{name} stands there twice")
+            views[name] = ViewOfSchema(name, " ".join((match["head"] or "").split()), match["query"], statement)
+            schema = match["schema"]
+        elif match := _COMMENT_IN_SCHEMA.fullmatch(statement.text):
+            comments.append(statement)
+            schema = match["schema"] or match["of"]
+        else:
+            raise fault_at(
+                spec,
+                statement,
+                "expected 'create or replace view <schema>.<name> [with (<options>)] as <query>' or 'comment on …'",
+            )
+        if schema != spec.name:
+            raise fault_at(spec, statement, f"is about schema {schema}, the file about {spec.name}")
+    return ViewSchema(spec.name, first, tuple(views.values()), tuple(comments))
+
+
 def row_security(spec: Spec) -> RowSecurity:
     """The row security of a file.
 
@@ -352,6 +402,7 @@ FORMS: Mapping[Kind, Callable[[Spec], object]] = {
     Kind.TRIGGER: trigger_definitions,
     Kind.POLICY: row_security,
     Kind.VIEW: view_definition,
+    Kind.VIEW_SCHEMA: view_schema,
     Kind.ROLE: role_definition,
     Kind.CHECK: row_check,
     Kind.QUERY: query_definition,

@@ -18,8 +18,8 @@ HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
         | {"large_columns", "unique_suffix", "deferred_fk", "exchangeable_unique"}
     ),
     Kind.PARTITION: frozenset({"depends", "on", "ahead"}),
-    Kind.INDEX: frozenset({"depends", "on"}),
-    Kind.CONSTRAINT: frozenset({"depends", "on"}),
+    Kind.INDEX: frozenset({"depends", "on", "unfit_rows"}),
+    Kind.CONSTRAINT: frozenset({"depends", "on", "unfit_rows"}),
     Kind.TRIGGER: frozenset({"depends", "on"}),
     Kind.POLICY: frozenset({"depends", "on"}),
     Kind.VIEW: frozenset({"depends", "access"}),

@@ -11,7 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from b44_assets.catalog.definitions import FORMS, row_check, view_definition
+from b44_assets.catalog.definitions import (
+    FORMS,
+    constraint_definitions,
+    index_definitions,
+    row_check,
+    view_definition,
+)
 from b44_assets.catalog.headers import (
     ACCESS,
     COMMON_KEYS,
@@ -136,6 +142,17 @@ class Catalog:
     def roles_of(self, spec: Spec) -> tuple[Spec, ...]:
         """The files of the roles that a file depends on, in order."""
         return tuple(one for one in self.of(Kind.ROLE) if one.name in spec.depends)
+
+    def listed(self, table: str) -> frozenset[str]:
+        """The constraints and unique indexes of a table that rows of the migration may break: those rows are listed."""
+        specs = [spec for spec in self.on(table, Kind.CONSTRAINT) if spec.lists_unfit_rows]
+        indexes = [spec for spec in self.on(table, Kind.INDEX) if spec.lists_unfit_rows]
+        return frozenset(
+            (
+                *(one.name for spec in specs for one in constraint_definitions(spec)),
+                *(one.name for spec in indexes for one in index_definitions(spec) if one.unique),
+            )
+        )
 
     @property
     def materialized_views(self) -> tuple[Spec, ...]:
@@ -310,6 +327,10 @@ def _read(path: Path, kind: Kind, name: str) -> Spec:
     if kind is Kind.ROLE and name in STANDARD_ROLES:
         raise CatalogError(
             f"{path}:1: {name} comes with the program: give the role of another file to it, or headers to tables"
+        )
+    if options.get("unfit_rows", "listed") != "listed":
+        raise CatalogError(
+            f"{path}:{lines['unfit_rows']}: expected 'unfit_rows: listed', not '{options['unfit_rows']}'"
         )
     if "ahead" in options and not re.fullmatch(r"[0-9]{1,3}", options["ahead"]):
         raise CatalogError(

@@ -29,6 +29,7 @@ class Kind(StrEnum):
     TRIGGER = "triggers"
     POLICY = "policies"
     VIEW = "views"
+    VIEW_SCHEMA = "schemas"
     ROLE = "roles"
     CHECK = "checks"
     QUERY = "queries"
@@ -153,6 +154,11 @@ class Spec:
         return Period(unit, column, None if first is None else period_from(unit, first))
 
     @property
+    def lists_unfit_rows(self) -> bool:
+        """Whether rows of the migration may break what the file makes, and are listed."""
+        return "unfit_rows" in self.options
+
+    @property
     def seed(self) -> Seed | None:
         """The rows that the table's own file puts into it, or None."""
         if (match := SEED.fullmatch(self.options.get("seed", ""))) is None:
@@ -274,6 +280,40 @@ class ViewDefinition:
     indexes: tuple[IndexDefinition, ...]
     comments: tuple[Statement, ...]
     statement: Statement
+
+
+@dataclass(frozen=True)
+class ViewOfSchema:
+    """`create or replace view <schema>.<name> … as <query>`, taken apart.
+
+    Attributes:
+        name: The view, without quotes.
+        head: What stands between the name and `as`.
+        query: What follows `as`.
+        statement: As written.
+    """
+
+    name: str
+    head: str
+    query: str
+    statement: Statement
+
+
+@dataclass(frozen=True)
+class ViewSchema:
+    """A schema that holds plain views.
+
+    Attributes:
+        name: The schema.
+        creation: The statement that makes it.
+        views: Its views.
+        comments: `comment on …` statements.
+    """
+
+    name: str
+    creation: Statement
+    views: tuple[ViewOfSchema, ...]
+    comments: tuple[Statement, ...]
 
 
 @dataclass(frozen=True)

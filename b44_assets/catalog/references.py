@@ -176,7 +176,7 @@ def check_reads(specs: list[Spec]) -> None:
     relations = {spec.name for spec in specs if spec.kind in (Kind.TABLE, Kind.VIEW)}
     of_table = {spec.name: spec.depends for spec in specs if spec.kind is Kind.TABLE}
     for spec in specs:
-        if spec.kind not in (Kind.MAPPING, Kind.VIEW, Kind.CHECK):
+        if spec.kind not in (Kind.MAPPING, Kind.VIEW, Kind.VIEW_SCHEMA, Kind.CHECK):
             continue
         said = {spec.name, *spec.depends, *names_of(spec.options.get("on", ""))}
         if spec.kind is Kind.MAPPING:

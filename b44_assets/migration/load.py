@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import psycopg
 from psycopg import errors, sql
@@ -25,6 +26,7 @@ from b44_assets.failpoints import failpoint
 from b44_assets.migration.parts import Part
 from b44_assets.migration.plan import LoadPlan
 from b44_assets.migration.throttling import Blindness, Pacer
+from b44_assets.migration.unfit_rows import despite_unfit_rows
 from b44_assets.postgres.error_classes import FaultClass, backoff, classify, condition_of
 from b44_assets.session import (
     Connection,
@@ -127,7 +129,8 @@ def _concluded(
         if mapping.deferred_fk:
             with conn.transaction():
                 pass_rules(conn)
-                conn.execute(sql.SQL("select migration.{}()").format(sql.Identifier(f"complete_{table}")))
+                complete = sql.SQL("select migration.{}()").format(sql.Identifier(f"complete_{table}"))
+                despite_unfit_rows(conn, table, session.catalog.listed(table), partial(conn.execute, complete))
                 failpoint("complete: before commit", conn)
             failpoint("complete: after commit", conn)
         repairs = dict(
@@ -165,6 +168,7 @@ class _Loader:
         self._load = sql.SQL("select processed, kept, seconds from migration.{}(%s, %s, %s, %s, %s, %s, %s)").format(
             sql.Identifier(f"load_{self._table}")
         )
+        self._listed = session.catalog.listed(self._table)
         self._stop = threading.Event()
         self._connections: dict[int, Connection] = {}
         self._lock = threading.Lock()
@@ -257,10 +261,8 @@ class _Loader:
                         # No commit of the application has to wait for ours to be on disk. A crash of the server may cost
                         # the last few batches with their entries; the last one of a partition puts all before it on disk.
                         conn.execute("set local synchronous_commit = off")
-                    row = conn.execute(
-                        self._load,
-                        (*batch, self._plan.generation, part.key, self._session.run_id, attempt),
-                    ).fetchone()
+                    values = (*batch, self._plan.generation, part.key, self._session.run_id, attempt)
+                    row = despite_unfit_rows(conn, self._table, self._listed, partial(self._write, conn, values))
                     failpoint("batch: before commit", conn)
                 failpoint("batch: after commit", conn)
             except errors.ObjectNotInPrerequisiteState as error:
@@ -291,6 +293,9 @@ class _Loader:
                 self._done += written + kept
                 self._session.progress(self._table, self._done, self._plan.to_migrate)
             return written, seconds
+
+    def _write(self, conn: Connection, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return conn.execute(self._load, values).fetchone()
 
     def _begin(self, conn: Connection, part: Part, size: int, *, together: bool = True) -> _Batch | None:
         row = conn.execute(

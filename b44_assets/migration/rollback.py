@@ -20,6 +20,7 @@ from b44_assets.failpoints import failpoint
 from b44_assets.migration.corrections import note_corrections
 from b44_assets.migration.plan import make_plan
 from b44_assets.migration.sources import create_mapping_view, target_columns
+from b44_assets.migration.unfit_rows import despite_unfit_rows
 from b44_assets.session import (
     Connection,
     Session,
@@ -202,6 +203,7 @@ class _Rollback:
         # Staging drops the view, and what was loaded can be taken back before the newer export is planned.
         create_mapping_view(conn, mapping, period, session.plausible_years)
         self._columns = target_columns(conn, mapping)
+        self._listed = session.catalog.listed(self._table)
         self._names: dict[str, sql.Composable] = {
             "entity": sql.Literal(self._table),
             "table": sql.Identifier(self._table),
@@ -320,18 +322,8 @@ class _Rollback:
                 expression=sql.SQL(exchangeable.expression),  # pyright: ignore[reportArgumentType]
             )
         before = [name for name, generated in columns_of(self._conn, "public", self._table).items() if not generated]
-        restored = self._run(
-            """
-            update public.{table} t set ({columns}) = (
-              select {columns} from jsonb_populate_record(null::public.{table}, p.row_before))
-              from undone u
-              join migration.replaced p on p.entity = {entity} and p.id = u.id and p.batch_number = %s
-              join migration.migrated m on m.entity = {entity} and m.id = u.id
-             where {moved}
-            """,
-            batch,
-            columns=identifiers(before),
-            moved=self._names["same_row"],
+        restored = despite_unfit_rows(
+            self._conn, self._table, self._listed, lambda: self._put_back(batch, identifiers(before))
         )
         self._run(
             "delete from migration.repairs c using undone u, migration.migrated m"
@@ -364,6 +356,22 @@ class _Rollback:
         )
         self._conn.execute("drop table undone")
         return restored, noted - restored
+
+    def _put_back(self, batch: int, columns: sql.Composable) -> int:
+        """Gives the rows that a batch updated the values that they had; returns how many."""
+        return self._run(
+            """
+            update public.{table} t set ({columns}) = (
+              select {columns} from jsonb_populate_record(null::public.{table}, p.row_before))
+              from undone u
+              join migration.replaced p on p.entity = {entity} and p.id = u.id and p.batch_number = %s
+              join migration.migrated m on m.entity = {entity} and m.id = u.id
+             where {moved}
+            """,
+            batch,
+            columns=columns,
+            moved=self._names["same_row"],
+        )
 
     def _run(self, statement: LiteralString, *values: object, **more: sql.Composable) -> int:
         """Runs a statement of this file with the table's names in it; the number of rows it changed."""

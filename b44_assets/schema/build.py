@@ -14,6 +14,7 @@ from b44_assets.schema.plain_views import apply_plain_view
 from b44_assets.schema.roles import apply_role
 from b44_assets.schema.row_security import apply_policies
 from b44_assets.schema.triggers import apply_triggers
+from b44_assets.schema.view_schemas import apply_view_schema
 from b44_assets.schema.views import apply_view
 from b44_assets.session import Session
 
@@ -37,6 +38,7 @@ _EXECUTORS: Mapping[Kind, Callable[[Session, Spec], Applied | PartitionSet | Sch
     Kind.PARTITION: apply_partitions,
     **ON_A_TABLE,
     Kind.VIEW: _apply_view,
+    Kind.VIEW_SCHEMA: apply_view_schema,
     Kind.ROLE: apply_role,
 }
 

@@ -33,11 +33,12 @@ _STANDING = """
      order by s.depth desc, c.relname
 """
 _GRANTED = """
-    select format('grant %%s%%s on public.%%I to %%s%%s', g.privilege_type,
-                  case when a.part is not null then format(' (%%I)', a.part) end, c.relname,
+    select format('grant %%s%%s on %%I.%%I to %%s%%s', g.privilege_type,
+                  case when a.part is not null then format(' (%%I)', a.part) end, n.nspname, c.relname,
                   case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end,
                   case when g.is_grantable then ' with grant option' else '' end), a.part
       from pg_class c
+      join pg_namespace n on n.oid = c.relnamespace
      cross join lateral (
        select null::name as part, c.relacl as acl
         union all
@@ -46,9 +47,10 @@ _GRANTED = """
      cross join aclexplode(a.acl) g
      where c.oid = to_regclass(%(name)s) and g.grantee <> c.relowner
      union all
-    select format('alter %%s public.%%I owner to %%I', case c.relkind when 'm' then 'materialized view' else 'view' end,
-                  c.relname, pg_get_userbyid(c.relowner)), null
+    select format('alter %%s %%I.%%I owner to %%I', case c.relkind when 'm' then 'materialized view' else 'view' end,
+                  n.nspname, c.relname, pg_get_userbyid(c.relowner)), null
       from pg_class c
+      join pg_namespace n on n.oid = c.relnamespace
      where c.oid = to_regclass(%(name)s) and pg_get_userbyid(c.relowner) <> current_user
 """
 _COLUMNS = """
@@ -62,20 +64,24 @@ class Access:
 
     Attributes:
         name: The view.
+        schema: Its schema.
         statements: What gives it back to one that was made anew, each with the column that it is about.
     """
 
     name: str
+    schema: str
     statements: tuple[tuple[str, str | None], ...]
 
     @classmethod
-    def of(cls, conn: Connection, name: str) -> Access:
+    def of(cls, conn: Connection, name: str, *, schema: str = "public") -> Access:
         """As it is now."""
-        return cls(name, tuple(conn.execute(_GRANTED, {"name": f"public.{name}"}).fetchall()))
+        relation = {"name": sql.Identifier(schema, name).as_string(conn)}
+        return cls(name, schema, tuple(conn.execute(_GRANTED, relation).fetchall()))
 
     def give_back(self, conn: Connection) -> None:
         """Grants all of it again, but for columns that are gone."""
-        columns = {row[0] for row in conn.execute(_COLUMNS, {"name": f"public.{self.name}"})}
+        relation = {"name": sql.Identifier(self.schema, self.name).as_string(conn)}
+        columns = {row[0] for row in conn.execute(_COLUMNS, relation)}
         for statement, column in self.statements:
             if column is None or column in columns:
                 conn.execute(trusted(statement))

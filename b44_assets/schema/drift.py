@@ -15,6 +15,8 @@ from b44_assets.schema.online_ddl import in_scratch_schema, of_migration_tables,
 from b44_assets.schema.privileges import roles_found
 from b44_assets.schema.runtime import public_functions, runtime_drift
 from b44_assets.schema.standard_roles import standard_drift
+from b44_assets.schema.unbuilt import rows_in_the_way_of
+from b44_assets.schema.view_schemas import view_schema_differences
 from b44_assets.schema.views import NOTED_IN_COMMENT
 from b44_assets.session import Connection, Session
 
@@ -95,9 +97,15 @@ def schema_drift(session: Session) -> SchemaDrift:
             return facts, declared_access(conn, schema, roles)
 
         wanted, declared = in_scratch_schema(session, conn, build)
+        of_views = [
+            said
+            for spec in session.catalog.of(Kind.VIEW_SCHEMA)
+            for said in view_schema_differences(session, conn, spec)
+        ]
         with conn.transaction():
             conn.execute("set transaction isolation level repeatable read read only")
             found = _facts(conn, "public")
+            _pass_listed(conn, session, wanted, found)
             of_program = runtime_drift(conn, session)
             access = access_drift(conn, session, declared, roles)
             of_groups = standard_drift(conn, session)
@@ -114,6 +122,7 @@ def schema_drift(session: Session) -> SchemaDrift:
             *([of_program] if of_program else ()),
             *(f"role {name} is missing (b44 migrate makes it)" for name in sorted(absent)),
             *_differences(found, wanted),
+            *of_views,
             *access.differences,
             *of_groups,
             *(f"{name} is not in sql/, and is not null without a default" for name in needed),
@@ -122,6 +131,22 @@ def schema_drift(session: Session) -> SchemaDrift:
         access.excess,
         foreign,
     )
+
+
+def _pass_listed(conn: Connection, session: Session, wanted: Facts, found: Facts) -> None:
+    """Takes a constraint that rows may break for what the files say, validated or not; and one that rows make impossible, too."""
+    for table in {
+        spec.options["on"] for spec in session.catalog.of(Kind.CONSTRAINT, Kind.INDEX) if spec.lists_unfit_rows
+    }:
+        listed = session.catalog.listed(table)
+        impossible = rows_in_the_way_of(conn, listed)
+        for name in listed:
+            for fact in (f"constraint {table}.{name}", f"index {table}.{name}"):
+                if fact in found:
+                    definition = found[fact].get("definition") or ""
+                    found[fact]["definition"] = definition.removesuffix(" NOT VALID")
+                elif name in impossible:
+                    wanted.pop(fact, None)
 
 
 def _forget_policies(table: str, *of_both: Facts) -> None:

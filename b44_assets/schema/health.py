@@ -6,6 +6,7 @@ definitions (`drift`), plans (`query_plans`) and sizes (`monitoring`), or rules 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,7 +24,7 @@ from b44_assets.catalog import (
     view_definition,
 )
 from b44_assets.schema.online_ddl import trusted
-from b44_assets.schema.unbuilt import cause_in_rows, noted_obstacles
+from b44_assets.schema.unbuilt import cause_in_rows, noted_obstacles, rows_in_the_way_of
 from b44_assets.schema.views import differences, last_refresh
 from b44_assets.session import Connection, Session, columns_of, reason_of, scalar
 
@@ -49,6 +50,7 @@ class ConstraintsValid:
         missing: Constraints that `sql/constraints/` gives and the table lacks.
         not_validated: Constraints added NOT VALID and never validated, as `table.constraint`.
         obstacles: Which rows make some of these impossible, each in one line.
+        only_listed: Whether rows may break all of these, by their files, and those that do are named.
     """
 
     table: str
@@ -56,6 +58,7 @@ class ConstraintsValid:
     missing: tuple[str, ...]
     not_validated: tuple[str, ...]
     obstacles: tuple[str, ...] = ()
+    only_listed: bool = False
 
     @property
     def passed(self) -> bool:
@@ -82,6 +85,7 @@ class IndexesValid:
         invalid: Indexes that an interrupted build left.
         incomplete: Indexes that some partition has no part of.
         obstacles: Which rows make some of these impossible, each in one line.
+        only_listed: Whether rows may break all of these, by their files, and those that do are named.
     """
 
     table: str
@@ -90,6 +94,7 @@ class IndexesValid:
     invalid: tuple[str, ...]
     incomplete: tuple[str, ...]
     obstacles: tuple[str, ...] = ()
+    only_listed: bool = False
 
     @property
     def passed(self) -> bool:
@@ -115,11 +120,13 @@ class ForeignKeysHold:
         table: The table.
         rows: Rows looked at.
         orphans: Rows whose reference has no row, by foreign key; with 0 for those that hold.
+        only_listed: Whether rows may break all of those that do not hold, by their files.
     """
 
     table: str
     rows: int
     orphans: dict[str, int]
+    only_listed: bool = False
 
     @property
     def passed(self) -> bool:
@@ -230,6 +237,7 @@ def constraints_valid(session: Session, table: str) -> ConstraintsValid:
             missing,
             tuple(f"{relation}.{name}" for _, relation, name, validated in rows if not validated),
             noted_obstacles(conn, [*missing, *unvalidated]),
+            only_listed=_only_listed(conn, session, table, missing, unvalidated),
         )
 
 
@@ -255,8 +263,22 @@ def indexes_valid(session: Session, table: str) -> IndexesValid:
         invalid = tuple(name for _, name, valid, _ in rows if not valid)
         incomplete = tuple(name for _, name, _, complete in rows if not complete)
         return IndexesValid(
-            table, len(rows), missing, invalid, incomplete, noted_obstacles(conn, [*missing, *invalid, *incomplete])
+            table,
+            len(rows),
+            missing,
+            invalid,
+            incomplete,
+            noted_obstacles(conn, [*missing, *invalid, *incomplete]),
+            only_listed=_only_listed(conn, session, table, (*missing, *invalid), incomplete),
         )
+
+
+def _only_listed(
+    conn: Connection, session: Session, table: str, missing: Iterable[str], not_in_force: Iterable[str]
+) -> bool:
+    """Whether nothing is wrong with a table's constraints, or indexes, but what rows may break by their files."""
+    listed = session.catalog.listed(table)
+    return set(not_in_force) <= listed and set(missing) <= listed & rows_in_the_way_of(conn, listed)
 
 
 def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
@@ -275,8 +297,8 @@ def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
     joins: list[sql.Composable] = []
     for number, match in enumerate(references.values()):
         alias = f"r{number}"
-        columns = [sql.Identifier("t", name.strip()) for name in match["columns"].split(",")]
-        keys = [sql.Identifier(alias, name.strip()) for name in match["keys"].split(",")]
+        columns = [sql.Identifier("t", name.strip(' "\n')) for name in match["columns"].split(",")]
+        keys = [sql.Identifier(alias, name.strip(' "\n')) for name in match["keys"].split(",")]
         given = sql.SQL(" and ").join(sql.SQL("{} is not null").format(column) for column in columns)
         counts.append(sql.SQL("count(*) filter (where {} and {} is null)").format(given, keys[0]))
         equal = sql.SQL(" and ").join(
@@ -291,7 +313,9 @@ def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
     with session.connection(f"check {table}") as conn:
         row = conn.execute(query).fetchone()
     assert row is not None
-    return ForeignKeysHold(table, row[0], dict(zip(references, row[1:], strict=True)))
+    orphans = dict(zip(references, row[1:], strict=True))
+    broken = {name for name, count in orphans.items() if count}
+    return ForeignKeysHold(table, row[0], orphans, only_listed=broken <= session.catalog.listed(table))
 
 
 def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, now: datetime | None = None) -> ViewFresh:

@@ -6,7 +6,7 @@ What belongs here: telling such a fault from others, and finding the rows. What 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -161,6 +161,14 @@ def noted_obstacles(conn: Connection, objects: Sequence[str], *, since: datetime
         Obstacle(name, relation, tuple(columns), reason, count, tuple(examples)).message()
         for name, relation, columns, reason, count, examples in rows
     )
+
+
+def rows_in_the_way_of(conn: Connection, objects: Iterable[str]) -> frozenset[str]:
+    """Those of some objects that rows make impossible, as `migration.unbuilt` says; all of them once a finished migration took it."""
+    if scalar(conn, "select to_regclass('migration.unbuilt')") is None:
+        return frozenset(objects)
+    found = conn.execute("select object from migration.unbuilt where object = any(%s)", (list(objects),)).fetchall()
+    return frozenset(name for (name,) in found)
 
 
 def rows_against_index(

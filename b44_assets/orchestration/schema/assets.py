@@ -21,6 +21,7 @@ from b44_assets.schema.partitions import apply_partitions
 from b44_assets.schema.plain_views import apply_plain_view
 from b44_assets.schema.roles import apply_role
 from b44_assets.schema.runtime import runtime_digest
+from b44_assets.schema.view_schemas import apply_view_schema
 from b44_assets.schema.views import apply_view, refresh
 
 MIGRATION_SCHEMA_KEY = dg.AssetKey("migration")
@@ -38,6 +39,7 @@ def build_assets(catalog: Catalog) -> list[dg.AssetsDefinition]:
         *(_schema_of(catalog, table, schema_on(catalog, table)) for table in tables),
         *(_view(spec) for spec in catalog.materialized_views),
         *(_plain_view(spec) for spec in catalog.plain_views),
+        *(_view_schema(spec) for spec in catalog.of(Kind.VIEW_SCHEMA)),
         *([_roles(catalog, roles)] if (roles := catalog.of(Kind.ROLE)) else []),
     ]
 
@@ -177,6 +179,21 @@ def _plain_view(spec: Spec) -> dg.AssetsDefinition:
         return dg.MaterializeResult(metadata=facts)
 
     return dg.asset(**spec_of(spec))(view)
+
+
+def _view_schema(spec: Spec) -> dg.AssetsDefinition:
+    """A schema of plain views, all in one step."""
+
+    def view_schema(
+        context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
+    ) -> dg.MaterializeResult[Any]:
+        with migration.installed_session(context) as session:
+            ensure_tables(session, spec.depends)
+            done = apply_view_schema(session, spec)
+        _log_change(context, migration, done)
+        return dg.MaterializeResult(metadata=of_change(done))
+
+    return dg.asset(**spec_of(spec))(view_schema)
 
 
 def _roles(catalog: Catalog, specs: Sequence[Spec]) -> dg.AssetsDefinition:

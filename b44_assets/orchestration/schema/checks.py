@@ -124,6 +124,7 @@ def _health(catalog: Catalog, table: str) -> list[Check]:
             "Every constraint of sql/ is there, and validated for every row.",
             lambda session: constraints_valid(session, table),
             of_constraints,
+            warns=lambda verdict: verdict.only_listed,
             after=after,
         ),
         Check(
@@ -132,6 +133,7 @@ def _health(catalog: Catalog, table: str) -> list[Check]:
             "Every index of sql/ is there, on every partition, and valid.",
             lambda session: indexes_valid(session, table),
             of_indexes,
+            warns=lambda verdict: verdict.only_listed,
             after=after,
         ),
         Check(
@@ -140,6 +142,7 @@ def _health(catalog: Catalog, table: str) -> list[Check]:
             "No reference is without its row, counted anew whatever the server says of its constraints.",
             lambda session: foreign_keys_hold(session, table),
             of_foreign_keys,
+            warns=lambda verdict: verdict.only_listed,
             after=after,
         ),
     ]
@@ -221,7 +224,8 @@ def _rows(catalog: Catalog, check: RowCheck) -> Check:
 
 def _whole_schema(catalog: Catalog) -> list[Check]:
     built = tuple(
-        key_of(spec.name) for spec in catalog.of(Kind.CONSTRAINT, Kind.TRIGGER, Kind.POLICY, Kind.VIEW, Kind.ROLE)
+        key_of(spec.name)
+        for spec in catalog.of(Kind.CONSTRAINT, Kind.TRIGGER, Kind.POLICY, Kind.VIEW, Kind.VIEW_SCHEMA, Kind.ROLE)
     )
     return [
         Check(

@@ -99,6 +99,18 @@ return case
     translate(substr(id::text, 1, 13) || substr(id::text, 16, 3) || substr(id::text, 21, 10), '-', '')
 end;
 
+-- For views that show ids as they were. What cannot be read back from a UUID stands in a column beside it, by UUID, so that it
+-- stays true where a reference is changed.
+create or replace function b44.original_id(id uuid, others jsonb) returns text
+language sql immutable parallel safe
+return coalesce(others ->> id::text, base44_object_id(id), id::text);
+
+create or replace function b44.original_ids(ids uuid[], others jsonb) returns text[]
+language sql immutable parallel safe
+return case when ids is not null then
+  array(select b44.original_id(i.id, others) from unnest(ids) with ordinality as i (id, place) order by i.place)
+end;
+
 comment on function b44.sha1(bytea) is 'The SHA-1 digest (20 bytes), for version 5 UUIDs';
 comment on function b44.name_uuid(text) is 'The UUID of an id that is no ObjectId and no UUID: version 5; null for white space';
 comment on function base44_uuid(text) is
@@ -106,3 +118,6 @@ comment on function base44_uuid(text) is
 comment on function b44.user_key(text) is 'The e-mail address in lower case, or else the UUID, by which a record names a user';
 comment on function base44_object_id(uuid) is
   'The 24 hex digits of the Base44 ObjectId that a UUID was made from; null for other UUIDs';
+comment on function b44.original_id(uuid, jsonb) is
+  'The Base44 id that a UUID was made from, by what is kept of those that cannot be read back; another UUID as it is';
+comment on function b44.original_ids(uuid[], jsonb) is 'The same of each element';

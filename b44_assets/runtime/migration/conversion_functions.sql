@@ -152,6 +152,43 @@ begin
 end
 $$;
 
+-- From a JSON array of ids.
+create or replace function migration.as_uuid_array(value text) returns uuid[]
+language plpgsql immutable strict parallel safe
+set search_path = public, pg_temp
+as $$
+declare
+  ids constant text[] := migration.as_text_array(value);
+begin
+  if ids is null then
+    return null;
+  end if;
+  return array(select base44_uuid(i.id) from unnest(ids) with ordinality as i (id, place) order by i.place);
+end
+$$;
+
+-- Hardly a record has one: ObjectIds in lower case and UUIDs are told from others first.
+create or replace function migration.other_ids(ids text[]) returns jsonb
+language plpgsql immutable parallel safe
+set search_path = public, pg_temp
+as $$
+declare
+  id text;
+  made uuid;
+  others jsonb;
+begin
+  foreach id in array coalesce(ids, '{}') loop
+    if length(id) <> 24 or ltrim(convert_to(id, 'UTF8'), '0123456789abcdef'::bytea) <> '' then
+      made := base44_uuid(id);
+      if made is not null and made::text <> id then
+        others := coalesce(others, '{}') || jsonb_build_object(made::text, id);
+      end if;
+    end if;
+  end loop;
+  return others;
+end
+$$;
+
 create or replace function migration.as_boolean(value text) returns boolean
 language sql immutable parallel safe
 return case
@@ -270,6 +307,7 @@ begin
     alter function migration.as_unusual_timestamp(text) parallel unsafe;
     alter function migration.as_jsonb(text) parallel unsafe;
     alter function migration.as_text_array(text) parallel unsafe;
+    alter function migration.as_uuid_array(text) parallel unsafe;
   end if;
 end
 $$;
@@ -297,6 +335,9 @@ comment on function migration.as_numeric(text) is 'A number of any precision fro
 comment on function migration.as_date(text) is 'A day from ISO 8601 text, also as its midnight; null where it is none';
 comment on function migration.as_time(text) is 'A time of day (HH:MM, seconds and their fraction may follow) from text; null where it is none';
 comment on function migration.as_text_array(text) is 'Texts from a JSON array of texts, numbers and booleans; null where it is none';
+comment on function migration.as_uuid_array(text) is 'The identifiers of the Base44 ids in a JSON array; null where it is none';
+comment on function migration.other_ids(text[]) is
+  'Those of some Base44 ids that cannot be read back from their UUIDs, by UUID; null where all can';
 comment on function migration.as_boolean(text) is 'true/t/yes/1 and false/f/no/0 in any case; null otherwise';
 comment on function migration.as_jsonb(text) is 'JSON from text; null where it is none';
 comment on function migration.repeats_keys(text, jsonb) is 'Whether a key stands more than once in an object of a JSON text';
@@ -321,6 +362,8 @@ revoke all on routine
   migration.as_date(text),
   migration.as_time(text),
   migration.as_text_array(text),
+  migration.as_uuid_array(text),
+  migration.other_ids(text[]),
   migration.as_boolean(text),
   migration.as_jsonb(text),
   migration.repeats_keys(text, jsonb),

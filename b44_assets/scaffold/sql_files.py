@@ -1,0 +1,565 @@
+"""The folder `sql/` of an app: its tables, mappings, constraints, indexes, lists of unfit rows, and its views for old code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cache, cached_property
+from pathlib import PurePath
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from b44_assets.scaffold.declared_rules import DeclaredRule, RuleKind, number, rules_of
+from b44_assets.scaffold.model import ABSENT, App, Column, ColumnType, Field, Origin, ReferenceBy, Table
+from b44_assets.scaffold.patterns import posix_pattern
+from b44_assets.scaffold.sql_text import (
+    fitting,
+    free,
+    identifier,
+    identifiers,
+    line,
+    literal,
+    quoted_block,
+    wrapped,
+)
+
+COMPAT: Final = "base44_compat"
+"""The schema of the views for code that was written for Base44."""
+_CREATED, _UPDATED = "created_date", "updated_date"
+_OF_SOURCE = frozenset(
+    ["record_number", "source_file", "base44_id", "superseded", "exported_at", "last_change", "record_checksum", "record", "unmapped"]
+)
+"""What a mapping's source has besides the fields."""
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """How the text of a field becomes a value: the function, and the rule of the repair where it cannot."""
+
+    function: str
+    fault: str
+
+
+_CONVERSIONS: Mapping[ColumnType, _Conversion] = {
+    ColumnType.UUID_ARRAY: _Conversion("migration.as_uuid_array", "no_list_of_ids"),
+    ColumnType.TEXT_ARRAY: _Conversion("migration.as_text_array", "no_list_of_texts"),
+    ColumnType.NUMERIC: _Conversion("migration.as_numeric", "no_number"),
+    ColumnType.BIGINT: _Conversion("migration.as_bigint", "no_integer"),
+    ColumnType.BOOLEAN: _Conversion("migration.as_boolean", "no_boolean"),
+    ColumnType.TIMESTAMPTZ: _Conversion("migration.as_timestamp", "no_timestamp"),
+    ColumnType.DATE: _Conversion("migration.as_date", "no_date"),
+    ColumnType.TIME: _Conversion("migration.as_time", "no_time"),
+    ColumnType.JSONB: _Conversion("migration.as_jsonb", "no_json"),
+}
+"""Text and ids are as they are: any text is one."""
+
+
+def files_of(app: App) -> Mapping[PurePath, str]:
+    """The files of an app's `sql/`, by their path within it.
+
+    The order is that of the kinds and, within one, that of the app's tables; the same app gives the same text.
+    """
+    tables = [_TableFiles(app, table) for table in app.tables]
+    files: dict[PurePath, str] = {}
+    for kind, name, text in (
+        *(("tables", one.name, one.table_file()) for one in tables),
+        *(("mappings", one.name, one.mapping_file()) for one in tables),
+        *(("partitions", f"{one.name}_partitions", one.partitions_file()) for one in tables),
+        *(("indexes", f"{one.name}_lookup_indexes", one.indexes_file()) for one in tables),
+        *(("constraints", f"{one.name}_constraints", one.constraints_file()) for one in tables),
+        *(("checks", f"{one.name}_unfit_rows", one.check_file()) for one in tables),
+        ("schemas", COMPAT, _compat_file(app, tables) if tables else None),
+    ):
+        if text is not None:
+            files[PurePath(kind, f"{name}.sql")] = text
+    return files
+
+
+@cache
+def _environment() -> Environment:
+    # What is written is SQL: names and constants are quoted where they are put in.
+    environment = Environment(
+        loader=PackageLoader("b44_assets.scaffold"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=False,
+        autoescape=False,
+    )
+    environment.globals["list_of"] = _list_of
+    return environment
+
+
+def _rendered(template: str, **values: Any) -> str:
+    return _environment().get_template(f"{template}.sql.j2").render(**values).rstrip("\n") + "\n"
+
+
+def _list_of(items: Sequence[str], empty: str) -> str:
+    """Values of which the null ones are left out."""
+    if not items:
+        return empty
+    joined = ",\n         ".join(items)
+    return f"array_remove(array[\n         {joined}\n       ], null)"
+
+
+def _depends(names: Iterable[str]) -> str:
+    """Names for a header, on as many lines as they need."""
+    return wrapped(names, first=12, indent=0).replace("\n", "\n--   ")
+
+
+class _TableFiles:
+    """The files of one table."""
+
+    def __init__(self, app: App, table: Table) -> None:
+        self.name = table.name
+        self.sql_name = identifier(table.name)
+        self.entity = table.entity.name
+        self._app = app
+        self._table = table
+        # The header `fields` has no way to write such a name; what it holds goes to migration.unmapped.
+        self.columns = [one for one in table.columns if _can_be_named(one.field.name)]
+        self.rules = [rule for rule in rules_of(app, table) if rule.column in self.columns]
+        self.other_ids = free("base44_ids", (one.name for one in self.columns))
+        self._sources = _sources(self.columns)
+
+    # -- table -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def moment(self) -> str | None:
+        """The column of when a record was made."""
+        return next((one.name for one in self.columns if one.field.name == _CREATED), None)
+
+    @property
+    def _partitioned(self) -> bool:
+        return self._table.partitioned and self.moment is not None
+
+    def table_file(self) -> str:
+        """Columns, defaults and comments."""
+        lines = [self._column(one) for one in self.columns]
+        lines.append(f"{identifier(self.other_ids)} jsonb")
+        if self._partitioned:
+            lines.append(f"primary key (id, {identifier(self.moment or '')})")
+        said = line(self._table.entity.description, 200)
+        about = line(self._table.entity.description, 90)
+        partition = ", a partition for each month (UTC)" if self._partitioned else ""
+        return _rendered(
+            "table",
+            about=f"Records of {self.entity}{partition}{': ' + about if about else ''}{'' if about.endswith('.') else '.'}",
+            partitioned=self._partitioned,
+            moment=identifier(self.moment or ""),
+            first=None if self._table.first is None else f"{self._table.first:%Y-%m}",
+            depends=_depends(name for name in self._table.after if name != self.name),
+            table=self.sql_name,
+            default_partition=identifier(f"{self.name}_default"),
+            lines=lines,
+            comment=literal(f"{said} (Base44: {self.entity})" if said else f"Base44: {self.entity}"),
+            comments=[
+                *((identifier(one.name), literal(_comment(one))) for one in self.columns),
+                (identifier(self.other_ids), literal(_OTHER_IDS)),
+            ],
+        )
+
+    def _column(self, column: Column) -> str:
+        text = f"{identifier(column.name)} {column.type.value}"
+        if column.name == "id":
+            return f"{text} {'not null' if self._partitioned else 'primary key'} default gen_random_uuid()"
+        if column.field.name in (_CREATED, _UPDATED) and column.type is ColumnType.TIMESTAMPTZ:
+            return f"{text} not null default now()"
+        default = _default(column)
+        return text if default is None else f"{text} default {default}"
+
+    # -- mapping ---------------------------------------------------------------------------------------------------
+
+    def mapping_file(self) -> str:
+        """What becomes of a record."""
+        strict = self._strict_rules()
+        made = self.moment is not None
+        return _rendered(
+            "mapping",
+            article="an" if self.entity[:1].lower() in "aeiou" else "a",
+            entity=self.entity,
+            depends=_depends(
+                dict.fromkeys(rule.target for rule in strict if rule.target is not None and rule.target != self.name)
+            ),
+            fields=wrapped([self._sources[one.name].header for one in self.columns], first=11, indent=0).replace(
+                "\n", "\n--   "
+            ),
+            columns=[
+                "f.record_number",
+                "f.base44_id",
+                *(self._mapped(one) for one in self.columns),
+                f"{self._ids()} as {identifier(self.other_ids)}",
+            ],
+            reasons=[
+                "case when f.base44_id is null then 'missing_id' end",
+                "case when f.superseded then 'duplicate_id' end",
+                *self._refusals(strict),
+            ],
+            repairs=[] if self._app.strict else [*self._repairs()],
+            conversions=[
+                f"{_CONVERSIONS[one.type].function}({self._field(one)}) as {identifier(one.name)}"
+                for one in self.columns
+                if one.type in _CONVERSIONS
+            ],
+            made_at=self._made_at() if made else None,
+            joins=[
+                f"{identifier(rule.target or '')} {self._row_of(rule)}"
+                f" on {self._row_of(rule)}.id = base44_uuid({self._field(rule.column)})"
+                for rule in strict
+                if rule.kind is RuleKind.REFERENCE
+            ],
+        )
+
+    def _field(self, column: Column) -> str:
+        return f"f.{identifier(self._sources[column.name].read_as)}"
+
+    def _value(self, column: Column) -> str:
+        """What stands in the target, in the words of the mapping."""
+        if column.name == "id":
+            return "base44_uuid(f.base44_id)"
+        if column.field.name == _CREATED and column.type is ColumnType.TIMESTAMPTZ:
+            return "c.made_at"
+        if column.field.name == _UPDATED and column.type is ColumnType.TIMESTAMPTZ:
+            otherwise = "c.made_at" if self.moment is not None else "f.exported_at"
+            return f"coalesce(v.{identifier(column.name)}, {otherwise})"
+        if column.type is ColumnType.UUID:
+            return f"base44_uuid({self._field(column)})"
+        return f"v.{identifier(column.name)}" if column.type in _CONVERSIONS else self._field(column)
+
+    def _mapped(self, column: Column) -> str:
+        value, name = self._value(column), identifier(column.name)
+        return value if value.rpartition(".")[2] == name else f"{value} as {name}"
+
+    def _made_at(self) -> str:
+        times = {
+            one.field.name: f"v.{identifier(one.name)}" for one in self.columns if one.type is ColumnType.TIMESTAMPTZ
+        }
+        given = [
+            *([times[_CREATED]] if _CREATED in times else []),
+            "migration.object_id_time(f.base44_id)",
+            *([times[_UPDATED]] if _UPDATED in times else []),
+            "f.exported_at",
+        ]
+        return f"coalesce({', '.join(given)})"
+
+    def _ids(self) -> str:
+        """The ids of a record that cannot be read back from their UUIDs."""
+        single = [
+            "f.base44_id",
+            *(self._field(one) for one in self.columns if one.type is ColumnType.UUID and one.name != "id"),
+        ]
+        several = [
+            f"migration.as_text_array({self._field(one)})" for one in self.columns if one.type is ColumnType.UUID_ARRAY
+        ]
+        listed = f"array[{', '.join(single)}]"
+        return f"migration.other_ids({' || '.join([listed, *several])})"
+
+    def _repairs(self) -> Iterator[str]:
+        """Values that their types cannot hold, and what jsonb does not keep of a text."""
+        for column in self.columns:
+            if column.type not in _CONVERSIONS:
+                continue
+            field, value, name = self._field(column), f"v.{identifier(column.name)}", literal(column.name)
+            stored = self._value(column)
+            replaced = "null" if stored == value else f"{stored}::text"
+            fault = literal(_CONVERSIONS[column.type].fault)
+            yield f"migration.repair({field} is not null and {value} is null, {name}, {fault}, {field}, {replaced})"
+            if column.type is ColumnType.JSONB:
+                yield f"migration.repair(migration.repeats_keys({field}, {value}), {name}, 'repeated_key', {field}, {value}::text)"
+
+    def _strict_rules(self) -> list[DeclaredRule]:
+        """The rules that records are refused by, where that is asked for: all but references to what is loaded later."""
+        if not self._app.strict:
+            return []
+        return [
+            rule
+            for rule in self.rules
+            if rule.kind is not RuleKind.REFERENCE
+            or (rule.column.reference is not None and not rule.column.reference.cyclic and rule.target != self.name)
+        ]
+
+    def _row_of(self, rule: DeclaredRule) -> str:
+        return identifier(f"{rule.column.name}_row")
+
+    def _refusals(self, strict: Sequence[DeclaredRule]) -> Iterator[str]:
+        if not self._app.strict:
+            return
+        for column in self.columns:
+            name = column.name
+            if column.type in _CONVERSIONS:
+                field = self._field(column)
+                yield f"case when {field} is not null and v.{identifier(name)} is null then {literal(f'invalid:{name}')} end"
+            for rule in (rule for rule in strict if rule.column is column):
+                value = self._value(column)
+                if rule.kind is RuleKind.REQUIRED:
+                    yield f"case when {self._field(column)} is null then {literal(f'missing_{name}')} end"
+                elif rule.kind is RuleKind.REFERENCE:
+                    row = self._row_of(rule)
+                    yield f"case when {self._field(column)} is not null and {row}.id is null then {literal(f'orphan_{name}')} end"
+                else:
+                    yield f"case when {rule.broken(value)} then {literal(f'invalid:{name}')} end"
+
+    # -- what stands on the table ----------------------------------------------------------------------------------
+
+    def partitions_file(self) -> str | None:
+        """What makes the partitions."""
+        return _rendered("partitions", name=self.name) if self._partitioned else None
+
+    def constraints_file(self) -> str | None:
+        """What new rows must be."""
+        if not self.rules:
+            return None
+        constraints: list[dict[str, str]] = []
+        for rule in self.rules:
+            held = rule.holds(identifier(rule.column.name))
+            rest = held if rule.kind is RuleKind.REFERENCE else f"check ({held})"
+            constraints.append({"name": rule.name, "rest": rest, "quote": quoted_block(rest)})
+        return _rendered(
+            "constraints",
+            entity=self.entity,
+            name=self.name,
+            table=self.sql_name,
+            depends=_depends(dict.fromkeys(rule.target for rule in self.rules if rule.target not in (None, self.name))),
+            listed=not self._app.strict,
+            constraints=constraints,
+        )
+
+    def check_file(self) -> str | None:
+        """The rows that are not what is declared; None where all are known to be."""
+        unsure = [] if self._app.strict else [rule for rule in self.rules if not _known_to_hold(rule)]
+        if not unsure:
+            return None
+        return _rendered(
+            "check",
+            name=self.name,
+            table=self.sql_name,
+            key=self._original("id"),
+            depends=_depends(dict.fromkeys(rule.target for rule in unsure if rule.target not in (None, self.name))),
+            rules=[
+                f"({literal(rule.column.name)}, {self._shown(rule)}, {literal(rule.said)},\n"
+                f"     {rule.broken('t.' + identifier(rule.column.name))})"
+                for rule in unsure
+            ],
+        )
+
+    def _shown(self, rule: DeclaredRule) -> str:
+        if rule.kind is RuleKind.REQUIRED or rule.column.secret:
+            return "null"
+        if rule.kind is RuleKind.REFERENCE:
+            return self._original(rule.column.name)
+        name = f"t.{identifier(rule.column.name)}"
+        return name if rule.column.type is ColumnType.TEXT else f"{name}::text"
+
+    def _original(self, column: str) -> str:
+        return f"b44.original_id(t.{identifier(column)}, t.{identifier(self.other_ids)})"
+
+    def indexes_file(self) -> str | None:
+        """What rows are found by."""
+        indexes = [*self._indexes()]
+        if not indexes:
+            return None
+        listed = not self._app.strict and any(one["unique"] for one in indexes)
+        return _rendered("indexes", name=self.name, table=self.sql_name, listed=listed, indexes=indexes)
+
+    def _indexes(self) -> Iterator[dict[str, Any]]:
+        seen: set[tuple[str, ...]] = {("id",)}
+
+        def index(names: tuple[str, ...], *, unique: bool = False) -> dict[str, Any] | None:
+            if names in seen or not names:
+                return None
+            seen.add(names)
+            array = len(names) == 1 and by_name[names[0]].type in (ColumnType.UUID_ARRAY, ColumnType.TEXT_ARRAY)
+            rest = f"{'using gin ' if array else ''}({identifiers(names)})"
+            return {
+                "name": fitting(f"idx_{self.name}_{'_'.join(names)}"),
+                # A unique index of a partitioned table would have to hold the month as well.
+                "unique": unique and not array and not self._partitioned,
+                "rest": rest,
+                "search": False,
+            }
+
+        by_name = {one.name: one for one in self.columns}
+        by_field = {one.field.name: one for one in self.columns}
+        wanted: list[dict[str, Any] | None] = []
+        for column in self.columns:
+            if column.field.unique and column.type is not ColumnType.JSONB:
+                wanted.append(index((column.name,), unique=column.fits))
+        for fields, unique in self._table.entity.indexes:
+            if all(name in by_field and by_field[name].type is not ColumnType.JSONB for name in fields):
+                columns = [by_field[name] for name in fields]
+                arrays = any(one.type in (ColumnType.UUID_ARRAY, ColumnType.TEXT_ARRAY) for one in columns)
+                if len(columns) == 1 or not arrays:
+                    fits = all(one.fits for one in columns)
+                    wanted.append(index(tuple(one.name for one in columns), unique=unique and fits))
+        for column in self.columns:
+            if column.reference is not None:
+                wanted.append(index((column.name,)))
+        if self.moment is not None:
+            wanted.append(index((self.moment,)))
+        yield from (one for one in wanted if one is not None)
+        for column in self.columns:
+            if column.prose and column.type is ColumnType.TEXT:
+                yield {
+                    "name": fitting(f"idx_{self.name}_{column.name}_search"),
+                    "unique": False,
+                    "rest": f"using gin (base44_search({identifier(column.name)}))",
+                    "search": True,
+                }
+
+    # -- for old code ----------------------------------------------------------------------------------------------
+
+    def view(self) -> dict[str, Any]:
+        """The view of the entity as it was."""
+        others = f"t.{identifier(self.other_ids)}"
+        shown: dict[str, str] = {}
+        for column in self.columns:
+            name = identifier(column.name)
+            value = {
+                ColumnType.UUID: f"b44.original_id(t.{name}, {others})",
+                ColumnType.UUID_ARRAY: f"b44.original_ids(t.{name}, {others})",
+            }.get(column.type, f"t.{name}")
+            alias = free(fitting(column.field.name), shown)
+            shown[alias] = value if value == f"t.{identifier(alias)}" else f"{value} as {identifier(alias)}"
+        return {
+            "name": identifier(fitting(self.entity)),
+            "columns": [*shown.values()],
+            "table": self.sql_name,
+            "comment": literal(f"{self.entity} of Base44; its rows are those of {self.name}"),
+        }
+
+
+_OTHER_IDS = "Ids of this row that cannot be read back from their UUIDs, by UUID; null for most rows"
+
+
+def _compat_file(app: App, tables: Sequence[_TableFiles]) -> str:
+    return _rendered(
+        "compat",
+        app=line(app.name, 40),
+        depends=_depends(one.name for one in tables),
+        views=[one.view() for one in sorted(tables, key=lambda one: one.entity)],
+    )
+
+
+def _known_to_hold(rule: DeclaredRule) -> bool:
+    """Whether the export was looked at, and every record in it honours a rule."""
+    column, counts = rule.column, rule.column.counts
+    if counts is None:
+        return False
+    if column.fits:
+        return True
+    if rule.kind is RuleKind.REQUIRED:
+        # A value that the type cannot hold is null in the table.
+        return counts.missing + counts.unfit == 0
+    return counts.found >= counts.filled if rule.kind is RuleKind.REFERENCE else counts.outside == 0
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A field in a mapping: how the header `fields` names it, and under which name the mapping reads it."""
+
+    header: str
+    read_as: str
+
+
+def _sources(columns: Sequence[Column]) -> dict[str, _Source]:
+    """By column. A field whose name needs quotes is read under that of its column, where no other field has that."""
+    exported = {one.field.name for one in columns}
+    taken = exported | _OF_SOURCE
+    found: dict[str, _Source] = {}
+    for column in columns:
+        name = column.field.name
+        if column.name == "id":
+            found[column.name] = _Source("id", "base44_id")
+        elif name not in _OF_SOURCE and (
+            identifier(name) == name or name in (_CREATED, _UPDATED) or name == column.name
+        ):
+            found[column.name] = _Source(name, name)
+        else:
+            alias = column.name if column.name not in taken else free(f"{column.name}_field", taken)
+            taken.add(alias)
+            found[column.name] = _Source(f"{alias}|{name}", alias)
+    return found
+
+
+def _can_be_named(field: str) -> bool:
+    return bool(field) and not set(field) & set(",|\n\r\0") and field == " ".join(field.split())
+
+
+def _comment(column: Column) -> str:
+    """What a column is, and the field that it comes from."""
+    field = f"Base44: {line(column.field.name)}"
+    if column.name == "id":
+        return "Identifier; made from the Base44 id for migrated records"
+    said = line(column.field.description, 300) or _BUILT_IN.get(column.field.name, "")
+    if column.reference is not None and not said:
+        said = {
+            ReferenceBy.ID: f"{column.reference.table}.id",
+            ReferenceBy.IDS: f"Each one of {column.reference.table}.id",
+            ReferenceBy.EMAIL: f"E-mail address of one of {column.reference.table}",
+        }[column.reference.by]
+    if column.field.origin is Origin.EXPORT:
+        field += ", in no schema"
+    return f"{said.rstrip('.')} ({field})" if said else field
+
+
+_BUILT_IN: Mapping[str, str] = {
+    _CREATED: "When the record was made",
+    _UPDATED: "When the record last changed",
+    "created_by": "Who made it: an e-mail address as a rule",
+    "created_by_id": "Who made it: the id of a user, a service or a visitor",
+    "is_sample": "Whether Base44 made it up as an example",
+}
+
+
+def _default(column: Column) -> str | None:
+    """The schema's default as SQL; None where there is none, or it is none of the column's type or of its values."""
+    default = column.field.default
+    if default is ABSENT or default is None or not _allowed(column.field, default):
+        return None
+    kind = column.type
+    if kind in (ColumnType.TEXT, ColumnType.DATE, ColumnType.TIMESTAMPTZ) and isinstance(default, str):
+        if "\0" in default or (kind is not ColumnType.TEXT and not _is_moment(default, kind)):
+            return None
+        return literal(default)
+    if kind is ColumnType.BOOLEAN and isinstance(default, bool):
+        return str(default).lower()
+    if kind in (ColumnType.NUMERIC, ColumnType.BIGINT):
+        given = number(default)
+        return None if given is None or (kind is ColumnType.BIGINT and not given.lstrip("-").isdigit()) else given
+    if kind is ColumnType.TEXT_ARRAY and isinstance(default, list):
+        items: list[Any] = default
+        if any(not isinstance(item, str) or "\0" in item for item in items):
+            return None
+        return f"array[{', '.join(map(literal, items))}]" if items else "'{}'"
+    if kind is ColumnType.JSONB and isinstance(default, list | dict):
+        text = json.dumps(default, ensure_ascii=False)
+        return None if "\\u0000" in text else literal(text)
+    return None
+
+
+def _allowed(field: Field, value: Any) -> bool:
+    """Whether a default honours what is declared beside it: a new row would be refused for it otherwise."""
+    if field.enum is not None and value not in field.enum:
+        return False
+    limits = field.limits
+    if isinstance(value, str):
+        pattern = limits.get("pattern")
+        held = isinstance(pattern, str) and posix_pattern(pattern) is not None
+        return not held and limits.get("minLength", 0) <= len(value) <= limits.get("maxLength", len(value))
+    return not any(key.lower().endswith(("minimum", "maximum")) for key in limits) or _within(value, limits)
+
+
+def _within(value: Any, limits: Mapping[str, Any]) -> bool:
+    if number(value) is None or any(number(bound) is None for key, bound in limits.items() if "imum" in key):
+        return False
+    return limits.get("minimum", value) <= value <= limits.get("maximum", value) and not any(
+        key.startswith("exclusive") for key in limits
+    )
+
+
+def _is_moment(text: str, kind: ColumnType) -> bool:
+    try:
+        return bool(date.fromisoformat(text) if kind is ColumnType.DATE else datetime.fromisoformat(text).tzinfo)
+    except ValueError:
+        return False
