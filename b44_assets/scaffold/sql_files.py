@@ -30,7 +30,17 @@ COMPAT: Final = "base44_compat"
 """The schema of the views for code that was written for Base44."""
 _CREATED, _UPDATED = "created_date", "updated_date"
 _OF_SOURCE = frozenset(
-    ["record_number", "source_file", "base44_id", "superseded", "exported_at", "last_change", "record_checksum", "record", "unmapped"]
+    [
+        "record_number",
+        "source_file",
+        "base44_id",
+        "superseded",
+        "exported_at",
+        "last_change",
+        "record_checksum",
+        "record",
+        "unmapped",
+    ]
 )
 """What a mapping's source has besides the fields."""
 
@@ -174,10 +184,8 @@ class _TableFiles:
     def mapping_file(self) -> str:
         """What becomes of a record."""
         strict = self._strict_rules()
-        made = self.moment is not None
         return _rendered(
             "mapping",
-            article="an" if self.entity[:1].lower() in "aeiou" else "a",
             entity=self.entity,
             depends=_depends(
                 dict.fromkeys(rule.target for rule in strict if rule.target is not None and rule.target != self.name)
@@ -202,7 +210,7 @@ class _TableFiles:
                 for one in self.columns
                 if one.type in _CONVERSIONS
             ],
-            made_at=self._made_at() if made else None,
+            made_at=self._made_at() if {_CREATED, _UPDATED} & {one.field.name for one in self.columns} else None,
             joins=[
                 f"{identifier(rule.target or '')} {self._row_of(rule)}"
                 f" on {self._row_of(rule)}.id = base44_uuid({self._field(rule.column)})"
@@ -221,8 +229,7 @@ class _TableFiles:
         if column.field.name == _CREATED and column.type is ColumnType.TIMESTAMPTZ:
             return "c.made_at"
         if column.field.name == _UPDATED and column.type is ColumnType.TIMESTAMPTZ:
-            otherwise = "c.made_at" if self.moment is not None else "f.exported_at"
-            return f"coalesce(v.{identifier(column.name)}, {otherwise})"
+            return f"coalesce(v.{identifier(column.name)}, c.made_at)"
         if column.type is ColumnType.UUID:
             return f"base44_uuid({self._field(column)})"
         return f"v.{identifier(column.name)}" if column.type in _CONVERSIONS else self._field(column)
@@ -262,7 +269,8 @@ class _TableFiles:
                 continue
             field, value, name = self._field(column), f"v.{identifier(column.name)}", literal(column.name)
             stored = self._value(column)
-            replaced = "null" if stored == value else f"{stored}::text"
+            # The times that every row has are made of others then.
+            replaced = "null" if stored == value else "c.made_at::text"
             fault = literal(_CONVERSIONS[column.type].fault)
             yield f"migration.repair({field} is not null and {value} is null, {name}, {fault}, {field}, {replaced})"
             if column.type is ColumnType.JSONB:
@@ -471,9 +479,7 @@ def _sources(columns: Sequence[Column]) -> dict[str, _Source]:
         name = column.field.name
         if column.name == "id":
             found[column.name] = _Source("id", "base44_id")
-        elif name not in _OF_SOURCE and (
-            identifier(name) == name or name in (_CREATED, _UPDATED) or name == column.name
-        ):
+        elif name not in _OF_SOURCE and fitting(name) == name and name in (identifier(name), column.name):
             found[column.name] = _Source(name, name)
         else:
             alias = column.name if column.name not in taken else free(f"{column.name}_field", taken)

@@ -6,8 +6,8 @@ definitions (`drift`), plans (`query_plans`) and sizes (`monitoring`), or rules 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -24,9 +24,10 @@ from b44_assets.catalog import (
     view_definition,
 )
 from b44_assets.schema.online_ddl import trusted
-from b44_assets.schema.unbuilt import cause_in_rows, noted_obstacles, rows_in_the_way_of
+from b44_assets.schema.unbuilt import cause_in_rows, counts_in_the_way_of, noted_obstacles, rows_in_the_way_of
 from b44_assets.schema.views import differences, last_refresh
 from b44_assets.session import Connection, Session, columns_of, reason_of, scalar
+from b44_assets.wording import plural
 
 SHOWN = 5
 """How many of what is wrong a sentence names."""
@@ -50,7 +51,8 @@ class ConstraintsValid:
         missing: Constraints that `sql/constraints/` gives and the table lacks.
         not_validated: Constraints added NOT VALID and never validated, as `table.constraint`.
         obstacles: Which rows make some of these impossible, each in one line.
-        only_listed: Whether rows may break all of these, by their files, and those that do are named.
+        only_listed: Whether rows may break all of these, by their files, and are known.
+        unfit: How many rows break each of these.
     """
 
     table: str
@@ -59,6 +61,7 @@ class ConstraintsValid:
     not_validated: tuple[str, ...]
     obstacles: tuple[str, ...] = ()
     only_listed: bool = False
+    unfit: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def passed(self) -> bool:
@@ -67,6 +70,8 @@ class ConstraintsValid:
 
     def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
+        if self.only_listed and not self.passed:
+            return f"rows that came from Base44 break {_counted(self.unfit)}; new rows may not"
         if self.missing:
             return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
         if self.not_validated:
@@ -85,7 +90,8 @@ class IndexesValid:
         invalid: Indexes that an interrupted build left.
         incomplete: Indexes that some partition has no part of.
         obstacles: Which rows make some of these impossible, each in one line.
-        only_listed: Whether rows may break all of these, by their files, and those that do are named.
+        only_listed: Whether rows may break all of these, by their files, and are known.
+        unfit: How many rows break each of these.
     """
 
     table: str
@@ -95,6 +101,7 @@ class IndexesValid:
     incomplete: tuple[str, ...]
     obstacles: tuple[str, ...] = ()
     only_listed: bool = False
+    unfit: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def passed(self) -> bool:
@@ -103,6 +110,8 @@ class IndexesValid:
 
     def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
+        if self.only_listed and not self.passed:
+            return f"rows that came from Base44 leave no room for {_counted(self.unfit)}"
         if self.missing:
             return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
         if self.invalid:
@@ -238,6 +247,7 @@ def constraints_valid(session: Session, table: str) -> ConstraintsValid:
             tuple(f"{relation}.{name}" for _, relation, name, validated in rows if not validated),
             noted_obstacles(conn, [*missing, *unvalidated]),
             only_listed=_only_listed(conn, session, table, missing, unvalidated),
+            unfit=counts_in_the_way_of(conn, {*missing, *unvalidated}),
         )
 
 
@@ -270,7 +280,12 @@ def indexes_valid(session: Session, table: str) -> IndexesValid:
             incomplete,
             noted_obstacles(conn, [*missing, *invalid, *incomplete]),
             only_listed=_only_listed(conn, session, table, (*missing, *invalid), incomplete),
+            unfit=counts_in_the_way_of(conn, {*missing, *invalid}),
         )
+
+
+def _counted(unfit: Mapping[str, int]) -> str:
+    return listed(tuple(f"{name} ({count} {plural(count, 'row')})" for name, count in unfit.items()))
 
 
 def _only_listed(

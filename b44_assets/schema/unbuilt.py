@@ -163,12 +163,19 @@ def noted_obstacles(conn: Connection, objects: Sequence[str], *, since: datetime
     )
 
 
+def counts_in_the_way_of(conn: Connection, objects: Iterable[str]) -> dict[str, int]:
+    """How many rows make each of some objects impossible, as far as `migration.unbuilt` says."""
+    if scalar(conn, "select to_regclass('migration.unbuilt')") is None:
+        return {}
+    query = "select object, rows from migration.unbuilt where object = any(%s) order by 1"
+    return dict(conn.execute(query, (list(objects),)).fetchall())
+
+
 def rows_in_the_way_of(conn: Connection, objects: Iterable[str]) -> frozenset[str]:
     """Those of some objects that rows make impossible, as `migration.unbuilt` says; all of them once a finished migration took it."""
     if scalar(conn, "select to_regclass('migration.unbuilt')") is None:
         return frozenset(objects)
-    found = conn.execute("select object from migration.unbuilt where object = any(%s)", (list(objects),)).fetchall()
-    return frozenset(name for (name,) in found)
+    return frozenset(counts_in_the_way_of(conn, objects))
 
 
 def rows_against_index(

@@ -117,7 +117,7 @@ def _schema_of(catalog: Catalog, table: str, specs: Sequence[Spec]) -> dg.Assets
             for spec in chosen:
                 done = ON_A_TABLE[spec.kind](session, spec)
                 indexed |= spec.kind is Kind.INDEX and done.changed
-                _log_change(context, migration, done)
+                _log_change(context, migration, done, listed=spec.lists_unfit_rows)
                 yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata=of_change(done))
             if indexed:
                 # Expressions have statistics only once they are indexed, and after a first load nothing has any.
@@ -228,10 +228,15 @@ def _plain_table(spec: Spec) -> dg.AssetsDefinition:
     return dg.asset(**spec_of(spec))(plain_table)
 
 
-def _log_change(context: dg.AssetExecutionContext, migration: Migration, done: SchemaChange) -> None:
+def _log_change(
+    context: dg.AssetExecutionContext, migration: Migration, done: SchemaChange, *, listed: bool = False
+) -> None:
     for why in done.failed.values():
         # The checks of the table fail for it, too; nothing stands on it, and all else goes on.
-        migration.warn(context, why)
+        if listed:
+            context.log.info(why)
+        else:
+            migration.warn(context, why)
     for what in ("created", "replaced", "repaired"):
         if names := getattr(done, what):
             context.log.info(f"{done.name}: {what} {', '.join(names)}")
