@@ -43,6 +43,11 @@ def column_names(fields: Iterable[str]) -> dict[str, str]:
     return names
 
 
+def _columns(item: Field, staged: Iterable[str]) -> dict[str, str]:
+    """The staged columns of a field, by spelling, the preferred one first."""
+    return {name: column for name, column in column_names(item.spellings).items() if column in staged}
+
+
 def with_columns(fields: Iterable[str], mapping: TableMapping) -> set[str]:
     """The fields that get a staged column of their own: those that the mapping reads, and the first of the others.
 
@@ -66,7 +71,8 @@ def drop_source_view(conn: Connection, table: str) -> None:
 
 
 def _exported(item: Field, staged: dict[str, bool]) -> list[sql.Composable]:
-    return [sql.SQL("b44.present(s.{})").format(sql.Identifier(name)) for name in item.spellings if name in staged]
+    columns = _columns(item, staged).values()
+    return [sql.SQL("b44.present(s.{})").format(sql.Identifier(column)) for column in columns]
 
 
 def _value(item: Field, staged: dict[str, bool]) -> sql.Composable:
@@ -104,7 +110,7 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
             ]
         else:
             shown.append(sql.SQL("{} as {}").format(value, sql.Identifier(item.name)))
-    known = {name for item in mapping.fields for name in item.spellings}
+    known = {column for item in mapping.fields for column in column_names(item.spellings).values()}
     own = {RECORD_NUMBER, SOURCE_FILE, MORE_FIELDS, *(CLEAN_PREFIX + name for name in mapping.html)}
     fields, exported_at = conn.execute(
         "select fields, exported_at from migration.exports where entity = %s", (table,)
@@ -119,9 +125,9 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
         # Of several spellings of one field one is read; the others are kept where they say something else.
         rest += [
             sql.SQL("{}, nullif(b44.present(s.{}), {})").format(
-                sql.Literal(name), sql.Identifier(name), _value(item, staged)
+                sql.Literal(name), sql.Identifier(column), _value(item, staged)
             )
-            for name in [name for name in item.spellings if name in staged][1:]
+            for name, column in [*_columns(item, staged).items()][1:]
         ]
     unmapped = [sql.SQL("jsonb_strip_nulls({})").format(piece) for piece in _objects(rest)]
     # Only where there is such a field: most exports have none, and the function is called for every record.

@@ -77,17 +77,24 @@ def app(*, strict: bool = False, counts: Counts | None = BROKEN) -> App:
     orders = table(
         "orders",
         "Order",
-        column("order", ColumnType.BIGINT, field("order", "integer", description="Place in the list; it's from 1"), **broken),
+        column(
+            "order",
+            ColumnType.BIGINT,
+            field("order", "integer", description="Place in the list; it's from 1"),
+            **broken,
+        ),
         column("group", ColumnType.UUID, field("group"), reference=to("teams"), **broken),
         column("parent_id", ColumnType.UUID, field("parentId"), reference=to("orders", cyclic=True), **broken),
-        column("member_ids", ColumnType.UUID_ARRAY, field("memberIds", "array"), reference=to("teams", ReferenceBy.IDS)),
+        column(
+            "member_ids", ColumnType.UUID_ARRAY, field("memberIds", "array"), reference=to("teams", ReferenceBy.IDS)
+        ),
         column(
             "state",
             ColumnType.TEXT,
             field(
                 "state",
-                enum=("it's \"new\"", "done; $$ not {0}", None, ""),
-                default="it's \"new\"",
+                enum=('it\'s "new"', "done; $$ not {0}", None, ""),
+                default='it\'s "new"',
                 description="Where it\nstands: 100 %",
             ),
             **broken,
@@ -151,7 +158,7 @@ EXPORT: Mapping[str, list[dict[str, Any]]] = {
             "group": "team-of-one",
             "parentId": object_id(34),
             "memberIds": [object_id(17), "team-of-one", "nobody"],
-            "state": "it's \"new\"",
+            "state": 'it\'s "new"',
             "code": "AB12",
             "total": "123456789012345678901234.567890",
             "dueDate": "2026-01-31",
