@@ -266,7 +266,7 @@ class Rule:
         field: The field whose own rule it is; empty for the record's.
         access: EVERYONE also means visitors who are not signed in. UNKNOWN is a rule in no dialect that Base44 documents: its effect
             there is not known, and nothing is opened by it.
-        who: In words, such as `the role admin; whose user_id is the caller's id`.
+        who: In words, such as `the role admin; whose owner_id is the caller's id`.
         source: The rule as JSON has it; ABSENT where there is none.
     """
 
