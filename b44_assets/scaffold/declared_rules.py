@@ -10,8 +10,9 @@ from enum import StrEnum
 from typing import Any
 
 from b44_assets.scaffold.model import App, Column, ColumnType, Decision, ReferenceBy, Table
+from b44_assets.scaffold.names import quoted
 from b44_assets.scaffold.patterns import posix_pattern
-from b44_assets.scaffold.sql_text import fitting, identifier, literal, wrapped
+from b44_assets.scaffold.sql_text import fitting, literal, wrapped
 
 _NUMBERS = frozenset({ColumnType.NUMERIC, ColumnType.BIGINT})
 _ARRAYS = frozenset({ColumnType.TEXT_ARRAY, ColumnType.UUID_ARRAY})
@@ -60,7 +61,7 @@ class DeclaredRule:
             return f"{value} is null"
         if self.kind is RuleKind.REFERENCE:
             assert self.target is not None
-            table = identifier(self.target)
+            table = quoted(self.target)
             return (
                 f"{value} is not null and not exists (select from {table} {target_row} where {target_row}.id = {value})"
             )
@@ -95,7 +96,7 @@ def rules_of(app: App, table: Table) -> tuple[DeclaredRule, ...]:
                     fitting(f"fk_{table.name}_{column.name}"),
                     column,
                     f"no such row in {target}",
-                    lambda name, target=target: f"foreign key ({name}) references {identifier(target)} (id)",
+                    lambda name, target=target: f"foreign key ({name}) references {quoted(target)} (id)",
                     target,
                 )
             )

@@ -14,11 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from b44_assets.scaffold.declared_rules import DeclaredRule, RuleKind, number, rules_of
 from b44_assets.scaffold.model import ABSENT, App, Column, ColumnType, Field, Origin, ReferenceBy, Table
+from b44_assets.scaffold.names import quoted
 from b44_assets.scaffold.patterns import posix_pattern
 from b44_assets.scaffold.sql_text import (
     fitting,
     free,
-    identifier,
     identifiers,
     line,
     literal,
@@ -97,7 +97,7 @@ def _environment() -> Environment:
         keep_trailing_newline=False,
         autoescape=False,
     )
-    environment.globals["list_of"] = _list_of
+    environment.globals.update(list_of=_list_of)
     return environment
 
 
@@ -123,7 +123,7 @@ class _TableFiles:
 
     def __init__(self, app: App, table: Table) -> None:
         self.name = table.name
-        self.sql_name = identifier(table.name)
+        self.sql_name = quoted(table.name)
         self.entity = table.entity.name
         self._app = app
         self._table = table
@@ -147,9 +147,9 @@ class _TableFiles:
     def table_file(self) -> str:
         """Columns, defaults and comments."""
         lines = [self._column(one) for one in self.columns]
-        lines.append(f"{identifier(self.other_ids)} jsonb")
+        lines.append(f"{quoted(self.other_ids)} jsonb")
         if self._partitioned:
-            lines.append(f"primary key (id, {identifier(self.moment or '')})")
+            lines.append(f"primary key (id, {quoted(self.moment or '')})")
         said = line(self._table.entity.description, 200)
         about = line(self._table.entity.description, 90)
         partition = ", a partition for each month (UTC)" if self._partitioned else ""
@@ -157,21 +157,21 @@ class _TableFiles:
             "table",
             about=f"Records of {self.entity}{partition}{': ' + about if about else ''}{'' if about.endswith('.') else '.'}",
             partitioned=self._partitioned,
-            moment=identifier(self.moment or ""),
+            moment=quoted(self.moment or ""),
             first=None if self._table.first is None else f"{self._table.first:%Y-%m}",
             depends=_depends(name for name in self._table.after if name != self.name),
             table=self.sql_name,
-            default_partition=identifier(f"{self.name}_default"),
+            default_partition=quoted(f"{self.name}_default"),
             lines=lines,
             comment=literal(f"{said} (Base44: {self.entity})" if said else f"Base44: {self.entity}"),
             comments=[
-                *((identifier(one.name), literal(_comment(one))) for one in self.columns),
-                (identifier(self.other_ids), literal(_OTHER_IDS)),
+                *((quoted(one.name), literal(_comment(one))) for one in self.columns),
+                (quoted(self.other_ids), literal(_OTHER_IDS)),
             ],
         )
 
     def _column(self, column: Column) -> str:
-        text = f"{identifier(column.name)} {column.type.value}"
+        text = f"{quoted(column.name)} {column.type.value}"
         if column.name == "id":
             return f"{text} {'not null' if self._partitioned else 'primary key'} default gen_random_uuid()"
         if column.field.name in (_CREATED, _UPDATED) and column.type is ColumnType.TIMESTAMPTZ:
@@ -197,7 +197,7 @@ class _TableFiles:
                 "f.record_number",
                 "f.base44_id",
                 *(self._mapped(one) for one in self.columns),
-                f"{self._ids()} as {identifier(self.other_ids)}",
+                f"{self._ids()} as {quoted(self.other_ids)}",
             ],
             reasons=[
                 "case when f.base44_id is null then 'missing_id' end",
@@ -206,13 +206,13 @@ class _TableFiles:
             ],
             repairs=[] if self._app.strict else [*self._repairs()],
             conversions=[
-                f"{_CONVERSIONS[one.type].function}({self._field(one)}) as {identifier(one.name)}"
+                f"{_CONVERSIONS[one.type].function}({self._field(one)}) as {quoted(one.name)}"
                 for one in self.columns
                 if one.type in _CONVERSIONS
             ],
             made_at=self._made_at() if {_CREATED, _UPDATED} & {one.field.name for one in self.columns} else None,
             joins=[
-                f"{identifier(rule.target or '')} {self._row_of(rule)}"
+                f"{quoted(rule.target or '')} {self._row_of(rule)}"
                 f" on {self._row_of(rule)}.id = base44_uuid({self._field(rule.column)})"
                 for rule in strict
                 if rule.kind is RuleKind.REFERENCE
@@ -220,7 +220,7 @@ class _TableFiles:
         )
 
     def _field(self, column: Column) -> str:
-        return f"f.{identifier(self._sources[column.name].read_as)}"
+        return f"f.{quoted(self._sources[column.name].read_as)}"
 
     def _value(self, column: Column) -> str:
         """What stands in the target, in the words of the mapping."""
@@ -229,19 +229,17 @@ class _TableFiles:
         if column.field.name == _CREATED and column.type is ColumnType.TIMESTAMPTZ:
             return "c.made_at"
         if column.field.name == _UPDATED and column.type is ColumnType.TIMESTAMPTZ:
-            return f"coalesce(v.{identifier(column.name)}, c.made_at)"
+            return f"coalesce(v.{quoted(column.name)}, c.made_at)"
         if column.type is ColumnType.UUID:
             return f"base44_uuid({self._field(column)})"
-        return f"v.{identifier(column.name)}" if column.type in _CONVERSIONS else self._field(column)
+        return f"v.{quoted(column.name)}" if column.type in _CONVERSIONS else self._field(column)
 
     def _mapped(self, column: Column) -> str:
-        value, name = self._value(column), identifier(column.name)
+        value, name = self._value(column), quoted(column.name)
         return value if value.rpartition(".")[2] == name else f"{value} as {name}"
 
     def _made_at(self) -> str:
-        times = {
-            one.field.name: f"v.{identifier(one.name)}" for one in self.columns if one.type is ColumnType.TIMESTAMPTZ
-        }
+        times = {one.field.name: f"v.{quoted(one.name)}" for one in self.columns if one.type is ColumnType.TIMESTAMPTZ}
         given = [
             *([times[_CREATED]] if _CREATED in times else []),
             "migration.object_id_time(f.base44_id)",
@@ -267,7 +265,7 @@ class _TableFiles:
         for column in self.columns:
             if column.type not in _CONVERSIONS:
                 continue
-            field, value, name = self._field(column), f"v.{identifier(column.name)}", literal(column.name)
+            field, value, name = self._field(column), f"v.{quoted(column.name)}", literal(column.name)
             stored = self._value(column)
             # The times that every row has are made of others then.
             replaced = "null" if stored == value else "c.made_at::text"
@@ -288,7 +286,7 @@ class _TableFiles:
         ]
 
     def _row_of(self, rule: DeclaredRule) -> str:
-        return identifier(f"{rule.column.name}_row")
+        return quoted(f"{rule.column.name}_row")
 
     def _refusals(self, strict: Sequence[DeclaredRule]) -> Iterator[str]:
         if not self._app.strict:
@@ -297,7 +295,7 @@ class _TableFiles:
             name = column.name
             if column.type in _CONVERSIONS:
                 field = self._field(column)
-                yield f"case when {field} is not null and v.{identifier(name)} is null then {literal(f'invalid:{name}')} end"
+                yield f"case when {field} is not null and v.{quoted(name)} is null then {literal(f'invalid:{name}')} end"
             for rule in (rule for rule in strict if rule.column is column):
                 value = self._value(column)
                 if rule.kind is RuleKind.REQUIRED:
@@ -320,7 +318,7 @@ class _TableFiles:
             return None
         constraints: list[dict[str, str]] = []
         for rule in self.rules:
-            held = rule.holds(identifier(rule.column.name))
+            held = rule.holds(quoted(rule.column.name))
             rest = held if rule.kind is RuleKind.REFERENCE else f"check ({held})"
             constraints.append({"name": rule.name, "rest": rest, "quote": quoted_block(rest)})
         return _rendered(
@@ -346,7 +344,7 @@ class _TableFiles:
             depends=_depends(dict.fromkeys(rule.target for rule in unsure if rule.target not in (None, self.name))),
             rules=[
                 f"({literal(rule.column.name)}, {self._shown(rule)}, {literal(rule.said)},\n"
-                f"     {rule.broken('t.' + identifier(rule.column.name))})"
+                f"     {rule.broken('t.' + quoted(rule.column.name))})"
                 for rule in unsure
             ],
         )
@@ -356,11 +354,11 @@ class _TableFiles:
             return "null"
         if rule.kind is RuleKind.REFERENCE:
             return self._original(rule.column.name)
-        name = f"t.{identifier(rule.column.name)}"
+        name = f"t.{quoted(rule.column.name)}"
         return name if rule.column.type is ColumnType.TEXT else f"{name}::text"
 
     def _original(self, column: str) -> str:
-        return f"b44.original_id(t.{identifier(column)}, t.{identifier(self.other_ids)})"
+        return f"b44.original_id(t.{quoted(column)}, t.{quoted(self.other_ids)})"
 
     def indexes_file(self) -> str | None:
         """What rows are found by."""
@@ -411,7 +409,7 @@ class _TableFiles:
                 yield {
                     "name": fitting(f"idx_{self.name}_{column.name}_search"),
                     "unique": False,
-                    "rest": f"using gin (base44_search({identifier(column.name)}))",
+                    "rest": f"using gin (base44_search({quoted(column.name)}))",
                     "search": True,
                 }
 
@@ -419,18 +417,18 @@ class _TableFiles:
 
     def view(self) -> dict[str, Any]:
         """The view of the entity as it was."""
-        others = f"t.{identifier(self.other_ids)}"
+        others = f"t.{quoted(self.other_ids)}"
         shown: dict[str, str] = {}
         for column in self.columns:
-            name = identifier(column.name)
+            name = quoted(column.name)
             value = {
                 ColumnType.UUID: f"b44.original_id(t.{name}, {others})",
                 ColumnType.UUID_ARRAY: f"b44.original_ids(t.{name}, {others})",
             }.get(column.type, f"t.{name}")
             alias = free(fitting(column.field.name), shown)
-            shown[alias] = value if value == f"t.{identifier(alias)}" else f"{value} as {identifier(alias)}"
+            shown[alias] = value if value == f"t.{quoted(alias)}" else f"{value} as {quoted(alias)}"
         return {
-            "name": identifier(fitting(self.entity)),
+            "name": quoted(fitting(self.entity)),
             "columns": [*shown.values()],
             "table": self.sql_name,
             "comment": literal(f"{self.entity} of Base44; its rows are those of {self.name}"),
@@ -479,7 +477,7 @@ def _sources(columns: Sequence[Column]) -> dict[str, _Source]:
         name = column.field.name
         if column.name == "id":
             found[column.name] = _Source("id", "base44_id")
-        elif name not in _OF_SOURCE and fitting(name) == name and name in (identifier(name), column.name):
+        elif name not in _OF_SOURCE and fitting(name) == name and name in (quoted(name), column.name):
             found[column.name] = _Source(name, name)
         else:
             alias = column.name if column.name not in taken else free(f"{column.name}_field", taken)

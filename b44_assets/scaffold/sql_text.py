@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import unicodedata
 from collections.abc import Iterable
 
-NAME_BYTES = 63
-"""PostgreSQL cuts longer names."""
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
-_KEYWORDS = """
-    all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both case cast char
-    character check coalesce collate collation column concurrently constraint create cross current_catalog current_date
-    current_role current_schema current_time current_timestamp current_user dec decimal default deferrable desc distinct do else
-    end except exists extract false fetch float for foreign freeze from full grant greatest group grouping having ilike in
-    initially inner inout int integer intersect interval into is isnull join json json_array json_arrayagg json_exists json_object
-    json_objectagg json_query json_scalar json_serialize json_table json_value lateral leading least left like limit localtime
-    localtimestamp merge_action national natural nchar none normalize not notnull null nullif numeric offset on only or order out
-    outer overlaps overlay placing position precision primary real references returning right row select session_user setof
-    similar smallint some substring symmetric system_user table tablesample then time timestamp to trailing treat trim true union
-    unique user using values varchar variadic verbose when where window with xmlattributes xmlconcat xmlelement xmlexists
-    xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable
-    """
-KEYWORDS = frozenset(_KEYWORDS.split())
-"""Words that PostgreSQL 15 to 18 do not take for a name everywhere."""
-
-
-def identifier(name: str) -> str:
-    """A name, in double quotes where it is a word of SQL's or has other signs than lower case letters, digits and `_`."""
-    if _PLAIN.fullmatch(name) and name not in KEYWORDS:
-        return name
-    return '"' + name.replace('"', '""') + '"'
+from b44_assets.scaffold.names import LONGEST, quoted
 
 
 def identifiers(names: Iterable[str]) -> str:
     """Names with commas between them."""
-    return ", ".join(map(identifier, names))
+    return ", ".join(map(quoted, names))
 
 
 def literal(text: str) -> str:
@@ -46,10 +21,10 @@ def literal(text: str) -> str:
 
 def fitting(name: str) -> str:
     """A name that PostgreSQL keeps whole: a longer one is cut, and ends in a digest of all of it."""
-    if len(name.encode()) <= NAME_BYTES:
+    if len(name.encode()) <= LONGEST:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name.encode()[: NAME_BYTES - 9].decode(errors='ignore')}_{digest}"
+    return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}_{digest}"
 
 
 def free(name: str, taken: Iterable[str]) -> str:
