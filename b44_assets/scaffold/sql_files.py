@@ -91,18 +91,11 @@ def files_of(app: App) -> Mapping[PurePath, str]:
 @cache
 def _environment() -> Environment:
     # What is written is SQL: names and constants are quoted where they are put in.
-    environment = Environment(
-        loader=PackageLoader("b44_assets.scaffold"),
-        undefined=StrictUndefined,
-        keep_trailing_newline=False,
-        autoescape=False,
-    )
-    environment.globals.update(list_of=_list_of)
-    return environment
+    return Environment(loader=PackageLoader("b44_assets.scaffold"), undefined=StrictUndefined, autoescape=False)
 
 
 def _rendered(template: str, **values: Any) -> str:
-    return _environment().get_template(f"{template}.sql.j2").render(**values).rstrip("\n") + "\n"
+    return _environment().get_template(f"{template}.sql.j2").render(list_of=_list_of, **values).rstrip("\n") + "\n"
 
 
 def _list_of(items: Sequence[str], empty: str) -> str:
