@@ -35,7 +35,7 @@ LONGEST_TABLE: Final = 48
 """Bytes of a table's name, which leaves room for `_2026_01`, `_default` or `_created_at_idx` behind it."""
 
 RENAMED_BUILT_IN: Final = {"created_date": "created_at", "updated_date": "updated_at"}
-"""Built-in fields whose columns are named as PostgreSQL's users expect."""
+"""Built-in fields whose columns are named as is usual in PostgreSQL."""
 
 RESERVED: Final = frozenset(
     re.findall(
