@@ -128,7 +128,7 @@ class _Inference:
         self._check_overrides()
         self._tables, decisions = name_tables(self._entities, overrides)
         self._decisions += decisions
-        self._names = Names(self._drafts)
+        self._names = Names(self._entities)
         self._creators: Counter[str] = Counter()
 
     # -- the export ----------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class _Inference:
         probes = {
             name: EntityProbes(
                 {one.name: self._probe(draft.entity, one) for one in draft.fields},
-                lambda field, entity=draft.entity: self._probe(entity, Field(field, Origin.EXPORT)),
+                lambda field, entity=draft.entity: self._probe(entity, _undeclared(entity, field)),
                 _unique_keys(draft.entity),
             )
             for name, draft in self._drafts.items()
@@ -147,12 +147,14 @@ class _Inference:
     def _unknown(self, entity: str) -> EntityProbes:
         of = Entity(entity, Origin.EXPORT, ())
         known = {one.name: self._probe(of, one) for one in _built_in(of)}
-        return EntityProbes(known, lambda field: self._probe(of, Field(field, Origin.EXPORT)))
+        return EntityProbes(known, lambda field: self._probe(of, _undeclared(of, field)))
 
     def _probe(self, entity: Entity, one: Field) -> Probe:
         given = self._overrides.types.get((entity.name, one.name))
         types = (given,) if given is not None else candidate_types(one, without_schemas=self._without_schemas)
-        sampled = one.name in _CREATORS or may_refer(one) or (entity.name, one.name) in self._overrides.references
+        sampled = (
+            one.name in _CREATORS or may_refer(entity, one) or (entity.name, one.name) in self._overrides.references
+        )
         pattern = one.limits.get("pattern") if one.types == ("string",) else None
         return Probe(types, is_allowed(one), pattern, sampled)
 
@@ -529,6 +531,12 @@ def _built_in(entity: Entity) -> tuple[Field, ...]:
     return tuple(Field(name, Origin.BUILT_IN) for name in names if name not in own)
 
 
+def _undeclared(entity: Entity, name: str) -> Field:
+    """A field of the export that no schema declares: one that Base44 fills, or another."""
+    internal = _INTERNAL_OF_USER if entity.name == USER else _INTERNAL
+    return Field(name, Origin.BUILT_IN if name in internal else Origin.EXPORT)
+
+
 def _unique_keys(entity: Entity) -> tuple[tuple[str, ...], ...]:
     keys = [(one.name,) for one in entity.fields if one.unique]
     keys += [names for names, unique in entity.indexes if unique]
@@ -563,4 +571,4 @@ def _bound(by: ReferenceBy, constrained: bool, finding: Finding) -> str:
     if counts is None or counts.found >= counts.filled:
         return ", foreign key"
     missing = counts.filled - counts.found
-    return f", foreign key NOT VALID: {missing:,} that {plural(missing, 'name')} no record are listed by a check"
+    return f", foreign key NOT VALID: {missing:,} {plural(missing, 'value names', 'values name')} no record, as a check lists"

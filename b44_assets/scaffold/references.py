@@ -3,29 +3,32 @@
 The rules, in their order, where `x` is a field's name without `_id` or `_ids`:
 
 1. `override`: the app's owner says so. `declared`: the schema says so itself.
-2. `name matches`: `x` is the name of an entity, or of one whose name begins with the same plugin's.
-3. `own parent`: `parent_id` points at the entity itself.
-4. `prefix dropped`: `x` ends in the name of an entity, as `primary_contact` in `Contact`; of several in the longest one. A word of
+2. `compared with the caller`: a rule of the entity compares the field with the caller's id or e-mail address.
+3. `name matches`: `x` is the name of an entity, or of one whose name begins with the same plugin's.
+4. `own parent`: `parent_id` points at the entity itself, and so does `parent_page_id` of `SitePage`.
+5. `prefix dropped`: `x` ends in the name of an entity, as `primary_contact` in `Contact`; of several in the longest one. A word of
    another system before it, as in `stripe_customer_id`, makes it that system's id.
-5. `word for a person`: `x` ends in `author`, `owner`, …, and the entity is `User`.
-6. `ending of a name`: `x` is what the name of exactly one entity ends in, as `board` of `ProjectBoard`.
-7. `by a person`: `…_by`, `…_to`, `…_email` of a word for a person, whose values or whose description say that they are ids or e-mail
+6. `named in its description`: the description has the name of exactly one entity.
+7. `word for a person`: `x` ends in `author`, `owner`, …, and the entity is `User`.
+8. `ending of a name`: `x` is what the name of exactly one other entity ends in, as `board` of `ProjectBoard`.
+9. `by a person`: `…_by`, `…_to`, `…_email` of a word for a person, whose values or whose description say that they are ids or e-mail
    addresses of users.
 
 A field beside one that tells its type, as `target_id` beside `target_type`, may point at several tables, and is left alone, unless its
-own name is an entity's. With an export, a rule holds if some value names a record of the target, and 2, 3 and 4 also without one if the
-values are ids. Where e-mail addresses and ids stand in one column, it stays text. Values alone never make a reference.
+own name is an entity's. With an export, a rule holds if some value names a record of the target, and the first six also without one if
+the values are ids. `session_id` and the like, and a field with the name of its own entity, need such a value. Where e-mail addresses
+and ids stand in one column, it stays text. Values alone never make a reference.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from b44_assets.scaffold.export_profile import EntityProfile, FieldProfile, Sample, is_id
-from b44_assets.scaffold.model import Counts, Entity, Field, Origin, ReferenceBy
+from b44_assets.scaffold.model import Counts, Entity, Field, ReferenceBy
 from b44_assets.scaffold.names import singular, snake_case
 
 MIXED: Final = 0.1
@@ -41,7 +44,7 @@ PERSONS: Final = frozenset(
     user author owner creator assignee member sender receiver recipient reviewer approver moderator admin host organizer
     organiser manager uploader editor follower following followed liker voter participant requester invitee inviter referrer
     referred seller buyer instructor teacher student mentor mentee tutor coach commenter subscriber responder operator
-    submitter blocker reporter attendee worker employee performer winner initiator actor agent person profile_user
+    submitter blocker reporter attendee worker employee performer winner initiator actor person profile_user
     """,
     )
 )
@@ -63,6 +66,16 @@ _SYSTEMS: Final = frozenset(
 """Words that say that an id is another system's."""
 _IDS: Final = re.compile(r"(?P<base>.+?)_(?P<ending>ids?|uuid)")
 _PARENTS: Final = frozenset({"parent", "root"})
+_OF_ANYTHING: Final = frozenset(
+    {"session", "request", "transaction", "trace", "device", "tracking", "call", "record", "object", "item"}
+)
+"""Words that are the ending of a name as often as they are not meant for it."""
+_OF_NAMES: Final = frozenset({"name matches", "prefix dropped", "ending of a name"})
+"""Rules by which a field is taken to hold the key of an entity of its name."""
+_PROVIDERS: Final = frozenset({"provider", "gateway", "merchant"})
+"""Words that make what comes after them another system's."""
+_EMAIL_WORDS: Final = ("email", "e-mail", "courriel", "correo", "メール")
+_CALLER: Final = re.compile(r"\s*\{\{\s*user\.(?P<what>id|email)\s*\}\}\s*")
 
 
 @dataclass(frozen=True)
@@ -74,12 +87,14 @@ class Candidate:
         by: What stands in the field.
         rule: Of the names.
         strong: Whether the name says enough where no value is found.
+        alone: Whether it says enough where there is no value to look at.
     """
 
     entity: str
     by: ReferenceBy
     rule: str
     strong: bool = False
+    alone: bool = True
 
 
 @dataclass(frozen=True)
@@ -100,11 +115,13 @@ class Finding:
 class Names:
     """The entities of an app by their names, in the singular of snake_case."""
 
-    def __init__(self, entities: Iterable[str]) -> None:
+    def __init__(self, entities: Iterable[Entity]) -> None:
         """Take in all entities."""
         self._by_name: dict[str, list[str]] = {}
         self._forms: dict[str, str] = {}
-        for entity in sorted(entities):
+        self._fields = {entity.name: {snake_case(field.name) for field in entity.fields} for entity in entities}
+        self.spelt = frozenset(self._fields)
+        for entity in sorted(self._fields):
             plain = singular(snake_case(entity))
             self._by_name.setdefault(plain, []).append(entity)
             self._forms[entity] = plain
@@ -114,6 +131,10 @@ class Names:
             if "." in entity:
                 last = singular(snake_case(entity.rpartition(".")[2]))
                 self._by_last.setdefault(last, []).append(entity)
+
+    def has_own(self, one: Candidate, name: str) -> bool:
+        """Whether the entity that a field may point at has a field of the same name, and no parent of it is meant."""
+        return one.rule in _OF_NAMES and name in self._fields[one.entity]
 
     def exact(self, name: str, near: str) -> str | None:
         """The entity of a name; of a plugin's own ones before others where `near` is one of them."""
@@ -132,9 +153,9 @@ class Names:
         return [entity for entity, form in self._forms.items() if form.endswith(plain)]
 
 
-def may_refer(field: Field) -> bool:
-    """Whether a field's name allows that it is a reference, so that its values are to be looked at."""
-    if field.target or field.format == "email":
+def may_refer(entity: Entity, field: Field) -> bool:
+    """Whether a field's name, or a rule, allows that it is a reference, so that its values are to be looked at."""
+    if field.target or field.format == "email" or any(name == field.name for name, _ in _callers(entity.rls)):
         return True
     name = snake_case(field.name)
     if not _is_textual(field):
@@ -161,6 +182,13 @@ def _is_array(field: Field) -> bool:
 
 def candidates(entity: Entity, field: Field, names: Names) -> tuple[list[Candidate], str]:
     """What a field may point at by its name, the best first, and why there is none where something speaks against it."""
+    found, against = _by_name(entity, field, names)
+    # A plan that has a `plan_id` of its own is known by that one, and not by its id.
+    name = snake_case(field.name)
+    return [replace(one, strong=False, alone=False) if names.has_own(one, name) else one for one in found], against
+
+
+def _by_name(entity: Entity, field: Field, names: Names) -> tuple[list[Candidate], str]:
     by = ReferenceBy.IDS if _is_array(field) else ReferenceBy.ID
     if field.target:
         target = names.exact(snake_case(field.target), entity.name)
@@ -169,62 +197,93 @@ def candidates(entity: Entity, field: Field, names: Names) -> tuple[list[Candida
     if not _is_textual(field):
         return [], ""
     name = snake_case(field.name)
-    words = field.description.lower()
+    found = _compared(entity, field, by)
     match = _IDS.fullmatch(name)
     if match is None:
-        return _of_persons(name, field, words), ""
+        return [*found, *_of_persons(name, field)], ""
     base = match["base"]
+    named = singular(snake_case(entity.name))
     if (target := names.exact(base, entity.name)) is not None:
-        return [Candidate(target, by, "name matches", strong=True)], ""
+        other = target != entity.name
+        return [*found, Candidate(target, by, "name matches", strong=other, alone=other)], ""
+    parts = base.split("_")
+    rest = singular("_".join(parts[1:]))
+    if singular(base) in _PARENTS or (parts[0] in _PARENTS and rest and f"_{rest}_" in f"_{named}_"):
+        return [*found, Candidate(entity.name, by, "own parent", strong=True)], ""
+    if (described := _described(field, names)) is not None:
+        found.append(Candidate(described, by, "named in its description", strong=True))
     spelt = {snake_case(one.name) for one in entity.fields}
     kinds = sorted(spelt & {f"{base}_type", f"{base}_kind", f"{base}_entity", f"{base}_entity_type", f"{base}_model"})
     if kinds:
-        return [], f"{kinds[0]} tells what it points at, which may be records of several entities"
-    if singular(base) in _PARENTS:
-        return [Candidate(entity.name, by, "own parent", strong=True)], ""
-    parts = base.split("_")
-    if foreign := [part for part in parts if part in _SYSTEMS]:
-        return [], f"{foreign[0]} is another system"
-    found: list[Candidate] = []
+        return found, f"{kinds[0]} tells what it points at, which may be records of several entities"
+    foreign = [part for part in parts if part in _SYSTEMS] + [part for part in parts[:-1] if part in _PROVIDERS]
+    if foreign:
+        return found, f"{foreign[0]} is another system"
     for start in range(1, len(parts)):
         if (target := names.exact("_".join(parts[start:]), entity.name)) is not None:
             found.append(Candidate(target, by, "prefix dropped", strong=True))
             break
     if parts[-1] in PERSONS or singular(parts[-1]) in PERSONS or _DEEDS.search(base):
         found.append(Candidate(USER, by, "word for a person"))
-    endings = names.ending_in(base)
+    endings = [one for one in names.ending_in(base) if one != entity.name]
     if len(endings) == 1:
-        found.append(Candidate(endings[0], by, "ending of a name"))
+        # Where its own entity's name ends so as well, it may be a key of the app's own making.
+        alone = singular(base) not in _OF_ANYTHING and entity.name not in names.ending_in(base)
+        found.append(Candidate(endings[0], by, "ending of a name", alone=alone))
     elif endings and not found:
         return (
-            [Candidate(ending, by, "ending of a name") for ending in endings],
+            [Candidate(ending, by, "ending of a name", alone=False) for ending in endings],
             f"several entities' names end so: {', '.join(endings)}",
         )
     return found, ""
 
 
-def _of_persons(name: str, field: Field, words: str) -> list[Candidate]:
+def _compared(entity: Entity, field: Field, by: ReferenceBy) -> list[Candidate]:
+    """Users, of a field that a rule compares with what the caller is."""
+    kinds = {what for name, what in _callers(entity.rls) if name == field.name}
+    if len(kinds) != 1:
+        return []
+    kind = ReferenceBy.EMAIL if "email" in kinds else by
+    return [Candidate(USER, kind, "compared with the caller", strong=True)]
+
+
+def _callers(rule: Any) -> Iterator[tuple[str, str]]:
+    """Fields that a rule compares with the caller's `id` or `email`."""
+    if isinstance(rule, dict):
+        for key, value in rule.items():
+            if isinstance(value, str) and (match := _CALLER.fullmatch(value)) is not None:
+                yield key.removeprefix("data."), match["what"]
+            else:
+                yield from _callers(value)
+    elif isinstance(rule, list):
+        for one in rule:
+            yield from _callers(one)
+
+
+def _described(field: Field, names: Names) -> str | None:
+    """The one entity whose name the description of a field has."""
+    words = set(re.findall(r"[A-Za-z][A-Za-z0-9_]*(?:\.(?!id\b)[A-Za-z][A-Za-z0-9_]*)*", field.description))
+    named = sorted(words & names.spelt)
+    return named[0] if len(named) == 1 else None
+
+
+def _of_persons(name: str, field: Field) -> list[Candidate]:
     """Users, of a field that is named after a person or a deed of one."""
-    if _is_array(field):
-        last = singular(name.rpartition("_")[2])
-        return [Candidate(USER, ReferenceBy.IDS, "by a person")] if last in PERSONS else []
+    words = field.description.lower()
+    says_email = any(word in words for word in _EMAIL_WORDS)
+    says_id = bool(re.search(r"\bids?\b", words)) and not says_email
     last = name.rpartition("_")[2]
+    if _is_array(field):
+        is_person = singular(last) in PERSONS or _DEEDS.search(name)
+        return [Candidate(USER, ReferenceBy.IDS, "by a person", says_id, says_id)] if is_person else []
     if last == "email" or field.format == "email":
         who = name.removesuffix("_email").rpartition("_")[2]
-        return [Candidate(USER, ReferenceBy.EMAIL, "by a person", strong=who in PERSONS or who == "by")]
+        is_user = who in PERSONS or who == "by"
+        return [Candidate(USER, ReferenceBy.EMAIL, "by a person", is_user, is_user)]
     if _DEEDS.search(name) or last in PERSONS:
-        says_email = "email" in words or "e-mail" in words
-        says_id = bool(re.search(r"\bids?\b", words))
-        kinds = [ReferenceBy.EMAIL, ReferenceBy.ID] if says_email else [ReferenceBy.ID, ReferenceBy.EMAIL]
-        return [
-            Candidate(
-                USER,
-                kind,
-                "by a person",
-                strong=says_email if kind is ReferenceBy.EMAIL else says_id and not says_email,
-            )
-            for kind in kinds
-        ]
+        says = {ReferenceBy.EMAIL: says_email, ReferenceBy.ID: says_id}
+        kinds = sorted(says, key=lambda kind: not says[kind])
+        return [Candidate(USER, kind, "by a person", says[kind], says[kind]) for kind in kinds]
     return []
 
 
@@ -249,12 +308,12 @@ def find(
         return _overridden(entity, field, names, profiles, profile, override)
     found, against = candidates(entity, field, names)
     if profile is None or not profile.filled or profile.values is None:
-        if len({one.entity for one in found}) > 1 and not found[0].strong:
-            return Finding(None, against or "several entities may be meant")
-        first = found[0] if found else None
-        if first is None or not (first.strong or first.rule in ("word for a person", "ending of a name")):
+        alone = [one for one in found if one.alone]
+        if not alone:
             return Finding(None, against)
-        return Finding(first, f"{_said(first, field)}; no value to look at")
+        if len({one.entity for one in alone}) > 1 and not alone[0].strong:
+            return Finding(None, f"it may point at {' or at '.join(dict.fromkeys(one.entity for one in alone))}")
+        return Finding(alone[0], f"{_said(alone[0], field)}; no value to look at")
     emails = profile.values.share_where(lambda text: "@" in text)
     if found and MIXED < emails < 1 - MIXED:
         shares = f"{_percent(emails)} of its {profile.named:,} values are e-mail addresses"
@@ -264,7 +323,9 @@ def find(
     if not found:
         return Finding(None, against or _elsewhere(profile.values, profiles))
     scores = [(_found(one, profile, profiles), one) for one in found]
-    known = [(number, one) for number, one in scores if number]
+    known = [
+        (number, one) for number, one in scores if number and (one.strong or number >= _least(one) * profile.named)
+    ]
     if len({one.entity for _, one in known}) > 1 and known[0][1].rule == known[1][1].rule:
         who = ", ".join(f"{one.entity} ({number:,})" for number, one in known)
         return Finding(None, f"its {profile.named:,} values are found in several: {who}")
@@ -287,6 +348,11 @@ def find(
     if looked and (elsewhere := _elsewhere(profile.values, profiles)):
         return Finding(None, f"{_said(first, field)}, but {elsewhere}")
     return _judged(first, 0, profile, field, looked=looked)
+
+
+def _least(one: Candidate) -> float:
+    """The share of the values that has to be found for a name that says little: an address may be a customer's as well."""
+    return 0.5 if one.by is ReferenceBy.EMAIL else 0.1
 
 
 def _judged(one: Candidate, number: int, profile: FieldProfile, field: Field, *, looked: bool = True) -> Finding:
@@ -391,8 +457,3 @@ def load_order(
         for targets in left.values():
             targets.difference_update(free)
     return order, frozenset(late)
-
-
-def is_built_in_creator(field: Field) -> bool:
-    """Whether a field is the one by which Base44 says who made a record."""
-    return field.origin is Origin.BUILT_IN and field.name in ("created_by", "created_by_id")
