@@ -11,7 +11,7 @@ from b44_assets.scaffold.names import snake_case
 _SECRET: Final = re.compile(
     r"(?:^|_)(?:password|passwd|passphrase|passcode|secrets?|private_key|api_?keys?|access_keys?|auth_keys?|signing_key"
     r"|encryption_key|credentials?|totp|otp|mfa|two_factor_code|recovery_codes?|backup_codes?|tokens?|jwt|cvv|cvc|ssn|iban"
-    r"|pin|pin_code|verification_code)(?:_(?:hash|hashed|encrypted|value|enc))?"
+    r"|pin|pin_code|verification_code)(?:_(?:hash|hashed|encrypted|value|enc))?\Z"
 )
 _HELD: Final = frozenset(
     {ColumnType.TEXT, ColumnType.TEXT_ARRAY, ColumnType.JSONB, ColumnType.BIGINT, ColumnType.NUMERIC}
@@ -47,8 +47,7 @@ MOST_PROSE: Final = 4
 def is_secret(field: Field, kind: ColumnType) -> bool:
     """Whether a field's name says that its values are secrets."""
     name = snake_case(field.name)
-    match = _SECRET.search(name)
-    if match is None or match.end() != len(name) or kind not in _HELD or field.enum is not None:
+    if not _SECRET.search(name) or kind not in _HELD or field.enum is not None:
         return False
     is_number = kind in (ColumnType.BIGINT, ColumnType.NUMERIC)
     return not (is_number and name.rpartition("_")[2] in _COUNTED)
