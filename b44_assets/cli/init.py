@@ -14,7 +14,7 @@ from b44_assets.errors import SettingsError
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
-    from b44_assets.scaffold.files import Change, Changes
+    from b44_assets.scaffold.files import Changes
     from b44_assets.scaffold.model import App, Notice
 
 _MOST_NOTICES = 10
@@ -35,6 +35,12 @@ _MOST_DIFF_LINES = 200
     metavar="DIR",
     help="An export, on which the schemas are checked; alone, all is read from it. Default as b44.toml says.",
 )
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The app's own source: what it calls is counted in DECISIONS.md. Default as b44.toml says.",
+)
 @click.option("--name", metavar="NAME", help="What the app is called; default the folder's name.")
 @click.option(
     "--strict", is_flag=True, help="Refuse records that break what their schema declares, instead of listing them."
@@ -45,6 +51,7 @@ def init(
     directory: Path,
     entities: Path | None,
     export: Path | None,
+    source: Path | None,
     name: str | None,
     strict: bool,
     example: str | None,
@@ -66,8 +73,10 @@ def init(
         written_path,
     )
 
-    if example is not None and (entities is not None or export is not None or strict):
-        raise SettingsError("--example goes without --entities, --export and --strict: it brings all it needs")
+    if example is not None and (entities, export, source, strict) != (None, None, None, False):
+        raise SettingsError(
+            "--example goes without --entities, --export, --source and --strict: it brings all it needs"
+        )
     folder = directory.expanduser().absolute()
     there = require_usable(folder)
     app_part = None if there is None else there.file.app
@@ -75,6 +84,7 @@ def init(
         example = example or app_part.example
     entities_text = written_path(entities, folder) if entities is not None else app_part and app_part.entities
     export_text = written_path(export, folder) if export is not None else app_part and app_part.export
+    source_text = written_path(source, folder) if source is not None else app_part and app_part.source
     if example is None and entities_text is None and export_text is None:
         raise SettingsError(
             "init needs the app's schemas or an export: --entities PATH, --export DIR; or --example blog to try it"
@@ -83,6 +93,7 @@ def init(
         name=name or (app_part and app_part.name) or folder.name,
         entities=entities_text,
         export="export" if example is not None else export_text,
+        source=source_text,
         strict=strict or bool(app_part and app_part.strict),
         example=example,
     )
@@ -98,11 +109,11 @@ def init(
         overrides = replace(
             overrides_of(there or AppFolder(folder, AppFile())), app=project.name, strict=project.strict
         )
-        app, generated = generate(
-            None if project.entities is None else folder / Path(project.entities).expanduser(),
-            None if project.export is None else folder / Path(project.export).expanduser(),
-            overrides,
+        entities_dir, export_dir, source_dir = (
+            None if text is None else folder / Path(text).expanduser()
+            for text in (project.entities, project.export, project.source)
         )
+        app, generated = generate(entities_dir, export_dir, source_dir, overrides)
         files |= generated
     changes = write_folder(folder, files, dry_run=dry_run)
     _show(changes, dry_run=dry_run)
@@ -137,18 +148,26 @@ def _show(changes: Changes, *, dry_run: bool) -> None:
                 click.echo(f"{action.value}: {change.path}")
     if same := len(changes.of(Action.UNCHANGED)):
         click.echo(f"{Action.UNCHANGED.value}: {same} {plural(same, 'file')}")
-    _show_diffs(changes.of(Action.UPDATED, Action.DIFFERS))
+    _show_diffs(changes)
 
 
-def _show_diffs(changes: tuple[Change, ...]) -> None:
-    left = _MOST_DIFF_LINES
-    for change in changes:
-        lines = change.diff.splitlines()
-        for line in lines[: max(left, 0)]:
-            click.echo(line)
-        if len(lines) > left:
-            click.echo(f"… {len(lines) - max(left, 0)} more lines of {change.path}")
-        left -= len(lines)
+def _show_diffs(changes: Changes) -> None:
+    """Prints what is different: of edited files all of it, of others as much as one may want to read."""
+    from b44_assets.scaffold.files import Action
+
+    for change in changes.of(Action.DIFFERS):
+        click.echo(change.diff, nl=False)
+    shown = left_out = 0
+    for change in changes.of(Action.UPDATED):
+        lines = change.diff.count("\n")
+        if shown and shown + lines > _MOST_DIFF_LINES:
+            left_out += 1
+            continue
+        shown += lines
+        click.echo(change.diff, nl=False)
+    if left_out:
+        files = plural(left_out, "updated file differs", "updated files differ")
+        click.echo(f"… and {left_out} more {files}, none of them edited by hand")
 
 
 def _show_notices(notices: tuple[Notice, ...]) -> None:

@@ -30,6 +30,11 @@ def number_column(name: str) -> Column:
     return Column(name, justify="right", no_wrap=True)
 
 
+def name_column(name: str) -> Column:
+    """A column of names, none of which is cut off: two tables may begin alike."""
+    return Column(name, overflow="fold")
+
+
 def accounts_by_table(found: tuple[EntityAccount, ...]) -> dict[str, dict[str, Any]]:
     """The accounts as `--json` prints them."""
     return {
@@ -56,7 +61,8 @@ def print_outcome(settings: Settings, outcome: Outcome) -> None:
     """Prints what became of the records of a run, by table and reason, its checks, and where to look next."""
     console = new_console()
     table = Table(
-        "table", *(number_column(name) for name in ("read", "migrated", "deduplicated", "quarantined", "repaired"))
+        name_column("table"),
+        *(number_column(name) for name in ("read", "migrated", "deduplicated", "quarantined", "repaired")),
     )
     for entity, counts in outcome.entities.items():
         table.add_row(
@@ -67,7 +73,7 @@ def print_outcome(settings: Settings, outcome: Outcome) -> None:
     if outcome.entities:
         console.print(table)
     _print_unmapped(console, outcome.unmapped)
-    reasons = Table("table", "reason", number_column("records"))
+    reasons = Table(name_column("table"), name_column("reason"), number_column("records"))
     for entity, counts in outcome.entities.items():
         for reason, count in counts["reasons"].items():
             reasons.add_row(entity, reason, f"{count:,}")
@@ -89,7 +95,7 @@ def print_accounts(console: Console, found: tuple[EntityAccount, ...], unmapped:
     names = ["read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted"]
     # After a newer export only, as the width of a terminal is scarce.
     names += [name for name in ("vanished", "conflicts") if any(getattr(account, name) for account in found)]
-    table = Table("table", *(number_column(name) for name in names))
+    table = Table(name_column("table"), *(number_column(name) for name in names))
     for account in found:
         table.add_row(
             account.entity,

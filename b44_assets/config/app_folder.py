@@ -86,6 +86,8 @@ class AppPart(_Part):
     """Folder of the entity schemas, from the app folder."""
     export: _Text | None = None
     """Folder of exports, from the app folder."""
+    source: _Text | None = None
+    """Folder of the app's own source, from the app folder."""
     example: Literal["blog"] | None = None
     """The bundled example that the folder is a copy of."""
     strict: bool = False

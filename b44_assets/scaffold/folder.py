@@ -27,6 +27,7 @@ class Project:
         name: Of the app.
         entities: Folder of the schemas, from the app folder or absolute; None without one.
         export: Folder of exports, likewise.
+        source: Folder of the app's own source, likewise.
         strict: Whether records that break what is declared are refused.
         example: The bundled example that the folder is a copy of, or None.
     """
@@ -34,6 +35,7 @@ class Project:
     name: str
     entities: str | None = None
     export: str | None = None
+    source: str | None = None
     strict: bool = False
     example: str | None = None
 
@@ -94,6 +96,7 @@ def project_files(project: Project) -> dict[PurePath, str]:
         "distribution": re.sub(r"[^a-z0-9]+", "-", project.name.lower()).strip("-") or "app",
         "entities": project.entities,
         "export": project.export,
+        "source": project.source,
         "strict": project.strict,
         "example": project.example,
     }

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from dataclasses import replace
+from pathlib import Path, PurePath, PurePosixPath
 
-from b44_assets.scaffold.files import FolderError
+from b44_assets.scaffold.decisions import decisions_page
+from b44_assets.scaffold.declared_rules import not_held
+from b44_assets.scaffold.entity_schemas import read_schemas
+from b44_assets.scaffold.inference import infer
 from b44_assets.scaffold.model import App, Overrides
+from b44_assets.scaffold.source_calls import calls_section, count_calls
+from b44_assets.scaffold.sql_files import files_of
 
 
-def generate(entities: Path | None, export: Path | None, overrides: Overrides) -> tuple[App, Mapping[PurePath, str]]:
+def generate(
+    entities: Path | None, export: Path | None, source: Path | None, overrides: Overrides
+) -> tuple[App, Mapping[PurePath, str]]:
     """Reads an app and gives its files.
 
     Args:
         entities: Folder of the schemas, or None for an export alone.
         export: Folder of exports, or None.
+        source: Folder of the app's own source, of which calls are counted; or None.
         overrides: What its owner wants otherwise.
 
     Returns:
@@ -23,4 +32,10 @@ def generate(entities: Path | None, export: Path | None, overrides: Overrides) -
     Raises:
         B44Error: Something cannot be read.
     """
-    raise FolderError("schemas cannot be read yet")
+    reading = None if entities is None else read_schemas(entities)
+    app = infer(reading, export, overrides)
+    app = replace(app, decisions=(*app.decisions, *not_held(app)))
+    calls = "" if source is None else calls_section(count_calls(source))
+    files: dict[PurePath, str] = {PurePosixPath("sql") / path: text for path, text in files_of(app).items()}
+    files[PurePosixPath("DECISIONS.md")] = decisions_page(app, calls)
+    return app, files

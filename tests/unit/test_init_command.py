@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path | None, Path | Non
     asked: list[tuple[Path | None, Path | None, Overrides]] = []
 
     def generate(
-        entities: Path | None, export: Path | None, overrides: Overrides
+        entities: Path | None, export: Path | None, source: Path | None, overrides: Overrides
     ) -> tuple[App, Mapping[PurePath, str]]:
         asked.append((entities, export, overrides))
         name = overrides.tables.get("Reply", "replies")
@@ -229,6 +230,26 @@ def test_an_edited_file_is_kept_and_the_difference_is_shown(
     assert run(".", at=tmp_path / "app").stdout.startswith("Nothing has changed")
 
 
+def test_of_many_differences_those_of_edited_files_are_all_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "".join(f"{number}\n" for number in range(150))
+
+    def generate(*_: object) -> tuple[App, Mapping[PurePath, str]]:
+        return replies(), {PurePosixPath(f"sql/{name}.sql"): text for name in "abc"}
+
+    monkeypatch.setattr(generation, "generate", generate)
+    run("app", "--entities", "entities", at=tmp_path)
+    (tmp_path / "app" / "sql" / "c.sql").write_text("mine\n")
+    text = text.replace("1", "one")
+
+    lines = run("app", at=tmp_path).stdout.splitlines()
+
+    assert [line for line in lines if line.startswith("+++ ")] == ["+++ sql/c.sql.new", "+++ sql/a.sql"]
+    assert "+one49" in lines[lines.index("+++ sql/c.sql.new") : lines.index("--- sql/a.sql")]
+    assert "… and 1 more updated file differs, none of them edited by hand" in lines
+
+
 def test_overrides_are_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "b44.toml").write_text(
         "[app]\nname = 'forum'\nstrict = true\n"
@@ -253,6 +274,101 @@ def test_a_path_is_written_from_the_folder_unless_that_goes_by_way_of_the_root(t
     assert written_path(tmp_path / "x" / "export", folder) == "../x/export"
     assert written_path(folder / "export", folder) == "export"
     assert written_path(Path("/elsewhere/export"), folder) == "/elsewhere/export"
+
+
+# -- with what reads schemas and writes SQL -----------------------------------------------------------------------------
+
+DISCUSSION = {
+    "name": "Discussion",
+    "type": "object",
+    "properties": {"title": {"type": "string"}},
+    "required": ["title"],
+}
+REPLY = {
+    "name": "Reply",
+    "type": "object",
+    "properties": {
+        "discussion_id": {"type": "string"},
+        "stars": {"type": "integer"},
+        "mood": {"type": "string", "enum": ["good", "bad"]},
+    },
+    "rls": {"read": {"user_condition": {"role": "admin"}}},
+}
+
+
+@pytest.fixture
+def forum(tmp_path: Path) -> Path:
+    """A folder with the schemas, the source and an export of an app."""
+    for name, text in {
+        "base44/entities/Discussion.jsonc": json.dumps(DISCUSSION),
+        "base44/entities/Reply.jsonc": json.dumps(REPLY),
+        "base44/entities/Odd.jsonc": "{",
+        "src/App.jsx": "base44.functions.invoke('mail'); base44.entities.Reply.list()",
+        "export/Discussion_export.csv": '"id","title"\n"0123456789abcdef01234567","x"',
+        "export/Reply_export.csv": '"id","discussion_id","stars","mood","extra"\n'
+        '"1123456789abcdef01234567","0123456789abcdef01234567","5","good","e"\n'
+        '"2123456789abcdef01234567","ffffffffffffffffffffffff","7","odd","e"',
+        "export/Visit.json": '[{"id": "3123456789abcdef01234567", "page": "/"}]',
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_a_folder_is_made_of_schemas_and_an_export_and_again_without_a_difference(forum: Path) -> None:
+    given = ("--entities", "base44/entities", "--export", "export", "--source", "src")
+    first = run("app", *given, at=forum)
+
+    assert first.exit_code == 0
+    folder = forum / "app"
+    catalog = load_catalog(folder / "sql")
+    assert set(catalog.entities) == {"Discussion", "Reply", "Visit"}
+    assert [line for line in first.stderr.splitlines() if "Odd.jsonc" in line]
+    page = (folder / "DECISIONS.md").read_text()
+    for said in ("`replies.discussion_id`", "**everyone**", "| `functions.invoke` | 1 | 1 | `mail` 1 |", "Odd.jsonc"):
+        assert said in page
+    again = run(".", at=folder)
+    assert again.stdout.startswith("Nothing has changed")
+    assert again.stdout.splitlines()[-1].startswith("3 tables, ")
+    assert again.stdout.splitlines()[-1].endswith("; next: b44 migrate")
+
+
+def test_an_override_is_followed_through_to_the_sql_files(forum: Path) -> None:
+    run("app", "--entities", "base44/entities", "--export", "export", at=forum)
+    folder = forum / "app"
+    with (folder / "b44.toml").open("a") as file:
+        file.write(
+            "[entities.Reply]\ntable = 'answers'\n[entities.Visit]\nleave_out = true\n"
+            "[entities.Reply.fields.discussion_id]\nreferences = false\n"
+        )
+    result = run(".", at=folder)
+
+    assert "removed: sql/tables/replies.sql" in result.stdout
+    catalog = load_catalog(folder / "sql")
+    assert catalog.entities == {"Discussion": "discussions", "Reply": "answers"}
+    assert "references discussions" not in "".join(path.read_text() for path in (folder / "sql").rglob("*answers*.sql"))
+    assert "- `Visit`" in (folder / "DECISIONS.md").read_text()
+    assert run(".", at=folder).stdout.startswith("Nothing has changed")
+
+
+def test_an_export_alone_makes_an_app(forum: Path) -> None:
+    result = run("alone", "--export", "export", at=forum)
+    assert result.exit_code == 0
+    catalog = load_catalog(forum / "alone" / "sql")
+    assert set(catalog.entities) == {"Discussion", "Reply", "Visit"}
+    assert run(".", at=forum / "alone").stdout.startswith("Nothing has changed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--entities", "nowhere"], "nowhere"),
+        (["--entities", "base44/entities", "--export", "nowhere"], "there is no such export folder"),
+        (["--entities", "base44/entities", "--source", "nowhere"], "no such folder of source"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line_and_nothing_is_written(forum: Path, arguments: list[str], said: str) -> None:
+    assert said in refused("app", *arguments, at=forum)
 
 
 # -- DECISIONS.md ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,153 @@
+"""What an app's own source asks of Base44, counted: what a database alone does not replace."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from b44_assets.scaffold.files import FolderError
+from b44_assets.wording import plural
+
+_ENDINGS: Final = frozenset({".js", ".jsx", ".ts", ".tsx", ".mjs", ".cjs", ".mts", ".cts"})
+_PASSED_OVER: Final = frozenset({"node_modules", "dist", "build", "coverage", "out"})
+_MOST_BYTES: Final = 4 << 20
+"""A file beyond that was made by a program."""
+# Texts are kept, so that what looks like a comment in them (`https://…`) is none.
+_COMMENT: Final = re.compile(
+    r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)|//[^\n]*|/\*.*?\*/""", re.DOTALL
+)
+_DOT: Final = r"\s*\??\.\s*"
+_CALL: Final = r"\s*\??\.?\s*(?:<[^<>()]*>\s*)?\("
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of call.
+
+    Attributes:
+        name: As the page shows it.
+        pattern: Finds one; its first group, if it has one, says which.
+        instead: What takes its place.
+    """
+
+    name: str
+    pattern: re.Pattern[str]
+    instead: str
+
+
+KINDS: Final = (
+    Kind(
+        "entities.….subscribe",
+        re.compile(rf"\bentities{_DOT}(\w+){_DOT}subscribe{_CALL}"),
+        "LISTEN/NOTIFY, logical replication, or a service on top of them",
+    ),
+    Kind(
+        "entities",
+        re.compile(rf"\bentities{_DOT}\w+{_DOT}(?!subscribe\b)(\w+){_CALL}"),
+        "SQL, or an API over the tables; the views in base44_compat have the old names",
+    ),
+    Kind(
+        "asServiceRole",
+        re.compile(r"\basServiceRole\b()"),
+        "a backend with a role of its own, which passes by the rules",
+    ),
+    Kind(
+        "functions.invoke",
+        re.compile(rf"\bfunctions{_DOT}invoke{_CALL}\s*(?:[\"'`]([\w./-]+)[\"'`])?"),
+        "the same functions in a backend of yours",
+    ),
+    Kind(
+        "integrations",
+        re.compile(rf"\bintegrations{_DOT}(\w+{_DOT}\w+){_CALL}"),
+        "the services behind them; uploaded files need a store",
+    ),
+    Kind("auth", re.compile(rf"\bbase44{_DOT}auth{_DOT}(\w+){_CALL}"), "an identity provider; no export has a password"),
+    Kind("agents", re.compile(rf"\bbase44{_DOT}agents{_DOT}(\w+){_CALL}"), "a model's API, called by a backend of yours"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What was counted.
+
+    Attributes:
+        files: Source files that were read.
+        counts: Calls by kind, and within it by what they name.
+        places: Files with a call, by kind.
+    """
+
+    files: int
+    counts: dict[str, Counter[str]]
+    places: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """All calls."""
+        return sum(counter.total() for counter in self.counts.values())
+
+
+def count_calls(source: Path) -> Calls:
+    """Reads an app's source, JavaScript and TypeScript.
+
+    Args:
+        source: A folder; folders of packages, of what is built, and hidden ones are passed over.
+
+    Raises:
+        FolderError: It is no folder, or holds no source.
+    """
+    if not source.is_dir():
+        raise FolderError(f"{source}: there is no such folder of source (--source)")
+    files = 0
+    counts = {kind.name: Counter[str]() for kind in KINDS}
+    places = dict.fromkeys(counts, 0)
+    for path in _source_files(source):
+        text = _COMMENT.sub(lambda match: match[1] or " ", path.read_text(encoding="utf-8", errors="replace"))
+        files += 1
+        for kind in KINDS:
+            found = [re.sub(r"[\s?]", "", name) for name in kind.pattern.findall(text)]
+            counts[kind.name].update(found)
+            places[kind.name] += bool(found)
+    if not files:
+        raise FolderError(f"{source}: holds no JavaScript or TypeScript (--source)")
+    return Calls(files, counts, places)
+
+
+def calls_section(calls: Calls) -> str:
+    """What was counted, as a section of a page in Markdown."""
+    lines = [
+        "## What the app's source calls",
+        "",
+        f"In {calls.files:,} {plural(calls.files, 'file')}: {calls.total:,} {plural(calls.total, 'call')}."
+        " A database answers those on entities; all others need something else.",
+        "",
+        "| call | times | files | which | instead |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for kind in KINDS:
+        counter = calls.counts[kind.name]
+        if counter:
+            # By name where they are as frequent, so that the page stays the same.
+            which = sorted(
+                ((name, count) for name, count in counter.items() if name), key=lambda one: (-one[1], one[0])
+            )
+            named = ", ".join(f"`{name}` {count:,}" for name, count in which[:12])
+            more = f" and {len(which) - 12} more" if len(which) > 12 else ""
+            lines.append(
+                f"| `{kind.name}` | {counter.total():,} | {calls.places[kind.name]:,} | {named}{more} | {kind.instead} |"
+            )
+    return "\n".join(lines)
+
+
+def _source_files(source: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(source):
+        folders[:] = sorted(name for name in folders if name not in _PASSED_OVER and not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            is_source = path.suffix in _ENDINGS and not name.endswith((".min.js", ".d.ts")) and path.is_file()
+            if is_source and path.stat().st_size <= _MOST_BYTES:
+                yield path
