@@ -102,7 +102,7 @@ def init(
     if example is not None:
         files |= example_files(example)
     else:
-        from b44_assets.config.app_folder import AppFile, AppFolder
+        from b44_assets.config.app_folder import AppFile, AppFolder, place_of
         from b44_assets.scaffold.generation import generate
         from b44_assets.scaffold.overrides import overrides_of
 
@@ -110,8 +110,7 @@ def init(
             overrides_of(there or AppFolder(folder, AppFile())), app=project.name, strict=project.strict
         )
         entities_dir, export_dir, source_dir = (
-            None if text is None else folder / Path(text).expanduser()
-            for text in (project.entities, project.export, project.source)
+            place_of(folder, text) for text in (project.entities, project.export, project.source)
         )
         app, generated = generate(entities_dir, export_dir, source_dir, overrides)
         files |= generated

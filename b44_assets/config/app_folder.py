@@ -5,6 +5,7 @@ The file is kept by hand and goes into version control, so that no secret may st
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -127,15 +128,22 @@ class AppFolder:
     @property
     def export_dir(self) -> Path | None:
         """Its folder of exports, absolute; None where the file names none."""
-        return self._within(self.file.app.export)
+        return place_of(self.path, self.file.app.export)
 
     @property
     def entities_dir(self) -> Path | None:
         """Its folder of entity schemas, absolute; None where the file names none."""
-        return self._within(self.file.app.entities)
+        return place_of(self.path, self.file.app.entities)
 
-    def _within(self, written: str | None) -> Path | None:
-        return None if written is None else self.path / Path(written).expanduser()
+
+def place_of(folder: Path, written: str | None) -> Path | None:
+    """A path of `b44.toml` as an absolute one, without `..`: the folder need not be there yet.
+
+    Args:
+        folder: Of the app, absolute.
+        written: As the file has it; None gives None.
+    """
+    return None if written is None else Path(os.path.normpath(folder / Path(written).expanduser()))
 
 
 def find_app_folder(directory: Path, given: Path | None = None) -> AppFolder | None:

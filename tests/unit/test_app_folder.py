@@ -40,7 +40,7 @@ def test_a_command_works_on_the_app_folder_that_it_runs_in(app: Path, below: str
     settings = Settings.load({}, app / below)
 
     assert (settings.sql_dir, settings.home) == (app / "sql", app / ".b44")
-    assert settings.export_dir == app / "../export"
+    assert settings.export_dir == app.parent / "export"
 
 
 def test_the_nearest_folder_is_the_app(app: Path) -> None:
@@ -111,7 +111,7 @@ def test_all_that_may_stand_in_the_file_is_read(tmp_path: Path) -> None:
 
     folder = found(tmp_path)
 
-    assert (folder.name, folder.entities_dir, folder.export_dir) == ("Shop", tmp_path / "../entities", None)
+    assert (folder.name, folder.entities_dir, folder.export_dir) == ("Shop", tmp_path.parent / "entities", None)
     assert folder.file.app.strict
     entities = folder.file.entities
     assert (entities["AuditLog"].table, entities["AuditLog"].first) == ("audit_entries", "2023-01")
@@ -124,10 +124,10 @@ def test_all_that_may_stand_in_the_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[app]\nname = 'x'\ncolour = 'red'\n", ":3: unknown key app.colour; there are name, entities, export, source, example, strict"),
+        ("[app]\nname = 'x'\ncolour = 'red'\n", ":3: unknown key app.colour; there are name, entities, export, "),
         ("[tables]\n", ":1: unknown key tables; there are app, entities"),
-        ("[app]\nB44_HOME = 'x'\n", ":2: unknown key app.B44_HOME; there are name, entities, export, source, example, strict; settings stand in"
-         " .env or the environment"),
+        ("[app]\nB44_HOME = 'x'\n", ":2: unknown key app.B44_HOME; there are name, entities, export, source,"
+         " example, strict; settings stand in .env or the environment"),
         ("\n[entities.Post]\ntabel = 'x'\n", ":3: unknown key entities.Post.tabel; there are table, first, leave_out, fields"),
         ("[entities.P.fields.x]\nname = 'y'\n", ":2: unknown key entities.P.fields.x.name; there are column, type, references"),
         ("[entities.Post]\ntable = 'Posts'\n", ":2: entities.Post.table must be a name in lower case"),
@@ -157,7 +157,7 @@ def test_what_is_wrong_is_said_in_one_line_with_its_place(tmp_path: Path, text: 
 def test_a_password_is_refused_wherever_it_stands_and_never_shown(
     tmp_path_factory: pytest.TempPathFactory, where: str, scheme: str, user: str, password: str
 ) -> None:
-    path = tmp_path_factory.getbasetemp() / "b44.toml"
+    path = tmp_path_factory.mktemp("app") / "b44.toml"
     said = fault(path, where.format(f"{scheme}://{user}:{password}@host/db"))
     assert "no place for one" in said
     assert f":{password}@" not in said

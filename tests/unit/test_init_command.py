@@ -175,7 +175,7 @@ def test_what_was_given_stands_in_the_file_and_need_not_be_given_again(
     again = run(".", at=folder)
     assert again.stdout.startswith("Nothing has changed")
     for entities, export, overrides in asked:
-        assert (entities, export) == (folder / "../entities", folder / "../data/x")
+        assert (entities, export) == (tmp_path / "entities", tmp_path / "data" / "x")
         assert (overrides.app, overrides.strict) == ('Fo"rum', True)
 
 
@@ -322,14 +322,14 @@ def test_a_folder_is_made_of_schemas_and_an_export_and_again_without_a_differenc
     assert first.exit_code == 0
     folder = forum / "app"
     catalog = load_catalog(folder / "sql")
-    assert set(catalog.entities) == {"Discussion", "Reply", "Visit"}
+    assert set(catalog.entities) == {"Discussion", "Reply", "User", "Visit"}
     assert [line for line in first.stderr.splitlines() if "Odd.jsonc" in line]
     page = (folder / "DECISIONS.md").read_text()
     for said in ("`replies.discussion_id`", "**everyone**", "| `functions.invoke` | 1 | 1 | `mail` 1 |", "Odd.jsonc"):
         assert said in page
     again = run(".", at=folder)
     assert again.stdout.startswith("Nothing has changed")
-    assert again.stdout.splitlines()[-1].startswith("3 tables, ")
+    assert again.stdout.splitlines()[-1].startswith("4 tables, ")
     assert again.stdout.splitlines()[-1].endswith("; next: b44 migrate")
 
 
@@ -345,7 +345,7 @@ def test_an_override_is_followed_through_to_the_sql_files(forum: Path) -> None:
 
     assert "removed: sql/tables/replies.sql" in result.stdout
     catalog = load_catalog(folder / "sql")
-    assert catalog.entities == {"Discussion": "discussions", "Reply": "answers"}
+    assert catalog.entities == {"User": "users", "Discussion": "discussions", "Reply": "answers"}
     assert "references discussions" not in "".join(path.read_text() for path in (folder / "sql").rglob("*answers*.sql"))
     assert "- `Visit`" in (folder / "DECISIONS.md").read_text()
     assert run(".", at=folder).stdout.startswith("Nothing has changed")
@@ -355,7 +355,7 @@ def test_an_export_alone_makes_an_app(forum: Path) -> None:
     result = run("alone", "--export", "export", at=forum)
     assert result.exit_code == 0
     catalog = load_catalog(forum / "alone" / "sql")
-    assert set(catalog.entities) == {"Discussion", "Reply", "Visit"}
+    assert set(catalog.entities) == {"Discussion", "Reply", "User", "Visit"}
     assert run(".", at=forum / "alone").stdout.startswith("Nothing has changed")
 
 
