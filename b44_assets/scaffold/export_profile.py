@@ -25,6 +25,7 @@ from b44_assets.scaffold.model import ColumnType, Notice
 
 SAMPLED: Final = 20_000
 _BLOCK_BYTES: Final = 2 << 20
+_WHITE_SPACE: Final = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff"
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 
 # Its functions are made when it is imported, so a type checker knows none of them.
@@ -233,8 +234,9 @@ def _profile(file: ExportFile, asked: EntityProbes) -> EntityProfile:
 
 
 def _filled(cells: pa.Array) -> pa.Array:
+    """Cells that are neither null nor white space, as the database's `b44.trim` sees it."""
     present = cells.drop_null()
-    return present.filter(pc.not_equal(pc.utf8_length(pc.utf8_trim_whitespace(present)), 0))
+    return present.filter(pc.not_equal(pc.utf8_trim(present, characters=_WHITE_SPACE), ""))
 
 
 def _add_cells(profile: FieldProfile, probe: Probe, cells: pa.Array) -> None:
