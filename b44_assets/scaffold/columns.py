@@ -28,7 +28,7 @@ from typing import Any, Final, NoReturn
 from b44_assets.exports.text import UNSTORABLE
 from b44_assets.scaffold.model import ColumnType, Field, Origin
 
-MOST_UNFIT: Final = 0.1
+MOST_UNFIT: Final = 0.25
 """Share of the filled cells that may not fit a column's type."""
 
 _SPACE: Final = " \t\r\n"
