@@ -20,7 +20,7 @@ _TOKEN = re.compile(
   | (?P<word>[A-Za-z_][A-Za-z0-9_$]*)
   | (?P<end>;)
   | (?P<open>['"])
-  | (?P<other>.)
+  | (?P<other>\s+|.)
     """,
     re.VERBOSE | re.DOTALL,
 )

@@ -148,7 +148,7 @@ class _TableFiles:
         partition = ", a partition for each month (UTC)" if self._partitioned else ""
         return _rendered(
             "table",
-            about=f"Records of {self.entity}{partition}{': ' + about if about else ''}{'' if about.endswith('.') else '.'}",
+            about=f"Records of {self.entity}{partition}{': ' + about if about else ''}{'' if about.endswith(('.', '…')) else '.'}",
             partitioned=self._partitioned,
             moment=quoted(self.moment or ""),
             first=None if self._table.first is None else f"{self._table.first:%Y-%m}",
@@ -260,10 +260,12 @@ class _TableFiles:
                 continue
             field, value, name = self._field(column), f"v.{quoted(column.name)}", literal(column.name)
             stored = self._value(column)
-            # The times that every row has are made of others then.
-            replaced = "null" if stored == value else "c.made_at::text"
             fault = literal(_CONVERSIONS[column.type].fault)
-            yield f"migration.repair({field} is not null and {value} is null, {name}, {fault}, {field}, {replaced})"
+            if stored == value:
+                yield f"migration.unfit({field}, {value} is null, {name}, {fault})"
+            else:
+                # The times that every row has are made of others then.
+                yield f"migration.repair({field} is not null and {value} is null, {name}, {fault}, {field}, c.made_at::text)"
             if column.type is ColumnType.JSONB:
                 yield f"migration.repair(migration.repeats_keys({field}, {value}), {name}, 'repeated_key', {field}, {value}::text)"
 

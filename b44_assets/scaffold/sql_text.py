@@ -43,7 +43,7 @@ def line(text: str, length: int | None = None) -> str:
     whole = " ".join(seen.split())
     if length is None or len(whole) <= length:
         return whole
-    return f"{whole[:length].rsplit(' ', 1)[0].rstrip(' ,;:')} …"
+    return f"{whole[:length].rsplit(' ', 1)[0].rstrip(' ,;:.')} …"
 
 
 def quoted_block(body: str) -> str:

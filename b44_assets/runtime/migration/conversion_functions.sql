@@ -312,6 +312,14 @@ begin
 end
 $$;
 
+-- The same for a value that its type cannot hold, which is null then.
+create or replace function migration.unfit(original text, became_null boolean, column_name text, rule text) returns jsonb
+language sql stable parallel safe
+return case
+  when original is not null and became_null then jsonb_build_object(
+    'column_name', column_name, 'rule', rule, 'original', original, 'replacement', null)
+end;
+
 -- A B-tree takes keys of 2,704 bytes, less what else is in the key. Whether a longer text still fits after compression is not
 -- asked: it is the same for every record, whichever indexes there are.
 create or replace function migration.too_long(value text, column_name text) returns text
@@ -349,6 +357,8 @@ comment on function migration.too_long(text, text) is 'The reason why a text doe
 comment on function migration.present_fields(jsonb) is 'The members of an object that are not blank text, as text';
 comment on function migration.repair(boolean, text, text, text, text) is 'A value that was changed rather than carried over, as migration.repairs keeps it';
 
+comment on function migration.unfit(text, boolean, text, text) is 'A value that its column''s type cannot hold, as migration.repairs keeps it';
+
 -- For the owner of the tables, who needs no grant, and for whom the owner lets.
 revoke all on routine
   migration.as_timestamp(text),
@@ -371,5 +381,6 @@ revoke all on routine
   migration.id_key(text),
   migration.to_id_key(text),
   migration.id_key_of_other(text),
-  migration.repair(boolean, text, text, text, text)
+  migration.repair(boolean, text, text, text, text),
+  migration.unfit(text, boolean, text, text)
 from public;
