@@ -12,7 +12,7 @@ import click
 
 from b44_assets.cli.group import INTERRUPTED
 from b44_assets.cli.instance import prepare_dagster
-from b44_assets.cli.options import app_option, chosen_app, database_option, export_option, settings_with
+from b44_assets.cli.options import app_option, app_sql_dir, database_option, export_option, settings_with
 from b44_assets.config.packaged import packaged
 from b44_assets.postgres.embedded import target_url
 
@@ -51,8 +51,8 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
             "-p",
             str(port),
         ],
-        # Where its processes find the app folder that this one was given.
-        cwd=chosen_app(),
+        # Where its processes find the app folder. In the folder itself, Dagster warns of a dagster.yaml besides that of DAGSTER_HOME.
+        cwd=app_sql_dir(),
         # Signals reach it through us, once, whether they come from the terminal or from a service manager.
         start_new_session=True,
         # A shell starts background jobs with SIGINT ignored, and Dagster would never end.

@@ -37,6 +37,15 @@ def prepare_dagster(settings: Settings) -> None:
     ):
         if value is not None:
             os.environ[name] = str(value)
+    # Of those that are in a file, the processes read the file; they need not start from the folder that we were started in.
+    for name, value in (
+        ("B44_WAL_DIR", settings.wal_dir),
+        ("B44_PG_BIN", settings.pg_bin),
+        ("B44_BACKUP_URL", settings.backup_url),
+        ("B44_BACKUP_KEY", settings.backup_key),
+    ):
+        if value is not None and name in os.environ:
+            os.environ[name] = str(value)
 
 
 def dagster_instance() -> DagsterInstance:

@@ -37,6 +37,18 @@ def chosen_app() -> Path | None:
     return None if context is None else context.meta.get(_APP)
 
 
+def app_sql_dir() -> Path | None:
+    """The SQL files of the app folder that a command works on; None where there is no such folder.
+
+    Raises:
+        SettingsError: As of `settings_with`.
+    """
+    from b44_assets.config.app_folder import find_app_folder
+
+    folder = find_app_folder(Path.cwd(), chosen_app())
+    return None if folder is None else folder.sql_dir
+
+
 def export_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--export`."""
     return click.option(

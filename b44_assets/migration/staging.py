@@ -47,8 +47,8 @@ class StagedExport:
         oddities: What was strange about the file, with how often.
         fields: The exported fields.
         changed: False where the same file had been staged before and nothing was done.
-        hint: Where the export has no file: what to add about a file whose name may be the misspelt one, or that is of another
-            app.
+        hint: Where the export has no file: what to add about a file whose name may be the misspelt one.
+        other_app: Where its file is taken for that of another app, and left out: why, in one line.
     """
 
     entity: str
@@ -60,6 +60,7 @@ class StagedExport:
     fields: tuple[str, ...] = ()
     changed: bool = True
     hint: str = ""
+    other_app: str = ""
 
 
 def stage(session: Session, mapping: TableMapping, directory: Path | None, resolve: _Resolve) -> StagedExport:
@@ -84,9 +85,9 @@ def _stage(session: Session, mapping: TableMapping, directory: Path | None, reso
     table = mapping.spec.name
     files = discover(directory, session.catalog.entities) if directory else ()
     file = next((one for one in files if one.entity == mapping.entity), None)
-    hint = ""
+    other_app = ""
     if file is not None and (other := of_another_app(mapping, file)) is not None:
-        file, hint = None, f"; {other.message()}"
+        file, other_app = None, other.message()
     with session.connection(f"stage {table}", idles=True) as conn:
         take_advisory_lock(conn, f"stage {table}")
         if file is not None:
@@ -95,8 +96,8 @@ def _stage(session: Session, mapping: TableMapping, directory: Path | None, reso
             return _stage_table(session, conn, mapping, f"base44_{table}", resolve)
         if directory is None and (existing := _existing(conn, mapping)) is not None:
             return existing
-        hint = hint or file_hint(session.catalog, mapping, files)
-        return replace(_stage_nothing(session, conn, mapping, resolve), hint=hint)
+        hint = "" if other_app else file_hint(session.catalog, mapping, files)
+        return replace(_stage_nothing(session, conn, mapping, resolve), hint=hint, other_app=other_app)
 
 
 def _stage_recognized(

@@ -28,14 +28,15 @@ class UnmappedEntity:
         entity: As Base44 names it.
         file: Its file's name.
         records: Records in it, all of them in `migration.unmapped`.
-        hint: While the export is read: what to add about a mapping whose entity may be the misspelt one, or that is of another
-            app.
+        hint: While the export is read: what to add about a mapping whose entity may be the misspelt one.
+        other_app: While the export is read: why its file is taken for that of another app than the table of this name is of.
     """
 
     entity: str
     file: str
     records: int
     hint: str = ""
+    other_app: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,7 @@ def keep_unmapped(session: Session, directory: Path | None) -> UnmappedEntities:
         with session.connection("keep unmapped", idles=True) as conn:
             _forget(session, conn, [file.entity for file in files])
             kept = [reading_whole(session, partial(_keep, session, conn, file, present)) for file in files]
-        kept = [
-            replace(one, hint=f"; {others[one.entity].message()}") if one.records and one.entity in others else one
-            for one in kept
-        ]
+        kept = [replace(one, other_app=others[one.entity].message()) if one.entity in others else one for one in kept]
         return UnmappedEntities(tuple(kept), found.passed_over)
 
     return with_retry(session, work)

@@ -103,9 +103,9 @@ def test_its_records_are_kept_whole_and_none_is_judged(target_18: Target) -> Non
     kept = keep_unmapped(target_18.session, target_18.export)
 
     assert (staged.dialect, staged.records) == ("absent", 0)
-    assert "AuditLog.jsonl has none of the fields" in staged.hint
+    assert "AuditLog.jsonl has none of the fields" in staged.other_app
     assert kept.records == {"AuditLog": 2}
-    assert "is it of another app?" in kept.entities[0].hint
+    assert "is it of another app?" in kept.entities[0].other_app
     assert target_18.all("select data from migration.unmapped where entity = 'AuditLog' order by base44_id") == [
         (one,) for one in records
     ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from b44_assets.cli.instance import prepare_dagster
 from b44_assets.config.app_folder import AppFolder, find_app_folder, read_app_file
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
@@ -172,3 +174,20 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "b44.toml").write_bytes(b"[app]\nname = '\xff'\n")
     with pytest.raises(SettingsError, match=r"b44\.toml: not UTF-8 text at byte 14"):
         find_app_folder(tmp_path)
+
+
+def test_dagster_s_processes_find_the_same_paths_wherever_they_start(
+    app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (app / ".env").write_text("B44_PG_BIN=bin\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        os, "environ", {"DAGSTER_HOME": str(tmp_path), "B44_WAL_DIR": "wal", "B44_BACKUP_URL": "s3://b/f"}
+    )
+    settings = Settings.load(app=Path("app"))
+    prepare_dagster(settings)
+
+    there = Settings.load(directory=app / "sql")
+    names = ("wal_dir", "pg_bin", "backup_url", "home", "sql_dir", "export_dir")
+    assert {name: getattr(there, name) for name in names} == {name: getattr(settings, name) for name in names}
+    assert (there.wal_dir, there.pg_bin) == (tmp_path / "wal", app / "bin")

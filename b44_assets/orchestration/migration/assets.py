@@ -59,7 +59,9 @@ def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
         migration.hold_migration_lock(context, stages=True)
         with migration.installed_session(context) as session:
             staged = stage_export(session, mapping, migration.export_dir)
-        if staged.dialect == "absent":
+        if staged.other_app:
+            migration.warn(context, f"{staged.other_app} {table} stays without migrated rows")
+        elif staged.dialect == "absent":
             migration.warn(
                 context,
                 f"the export has no file for {mapping.entity}; {table} stays without migrated rows{staged.hint}",
@@ -85,7 +87,13 @@ def _other_entities() -> dg.AssetsDefinition:
         with migration.installed_session(context) as session:
             kept = keep_unmapped(session, migration.export_dir)
         for one in kept.entities:
-            if one.records:
+            if one.other_app:
+                migration.warn(
+                    context,
+                    f"{one.file} may be of another app: its {one.records:,} records are kept in migration.unmapped,"
+                    " and b44 init makes tables for them",
+                )
+            elif one.records:
                 migration.warn(
                     context,
                     f"no table in sql/ for {one.entity}: its {one.records:,} records are kept in migration.unmapped"
