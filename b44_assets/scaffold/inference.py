@@ -465,7 +465,7 @@ class _Inference:
         """The user who made a record: an id or an e-mail address, or text where Base44 names what is no user."""
         if USER not in self._drafts:
             return None, None
-        users, by_id = self._drafts[USER], one.name == "created_by_id"
+        people, by_id = self._drafts[USER], one.name == "created_by_id"
         table = self._tables[USER]
         cells = self._cells(draft, one)
         counts = self._counts(draft, one, ColumnType.TEXT)
@@ -486,7 +486,7 @@ class _Inference:
         if counts is not None:
             counts = replace(counts, found=found)
         by = ReferenceBy.ID if by_id else ReferenceBy.EMAIL
-        return Reference(table, by, "built in", by_id and not users.partitioned), counts
+        return Reference(table, by, "built in", by_id and not people.partitioned), counts
 
     def _decide_creators(self) -> None:
         """One line for what is the same of every entity."""

@@ -12,7 +12,7 @@ The rules, in their order, where `x` is a field's name without `_id` or `_ids`:
 7. `word for a person`: `x` ends in `author`, `owner`, …, and the entity is `User`.
 8. `ending of a name`: `x` is what the name of exactly one other entity ends in, as `board` of `ProjectBoard`.
 9. `by a person`: `…_by`, `…_to`, `…_email` of a word for a person, whose values or whose description say that they are ids or e-mail
-   addresses of users.
+   addresses of people.
 
 A field beside one that tells its type, as `target_id` beside `target_type`, may point at several tables, and is left alone, unless its
 own name is an entity's. With an export, a rule holds if some value names a record of the target, and the first six also without one if

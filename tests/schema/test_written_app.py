@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import uuid
 from collections.abc import Callable, Generator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -86,7 +87,7 @@ def written(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Genera
         newest = conn.info.server_version >= 160000
     export = write_export(folder / "export") if newest else write_csv(folder / "export")
     made = template_once(server_url, "written_app", lambda url: migrate(Session(url, catalog), export))
-    names = [f"written_app_{number}" for number in range(8)]
+    names = [f"written_app_{uuid.uuid4().hex}" for _ in range(8)]
     unused = iter(names)
 
     def copy() -> str:
