@@ -115,13 +115,13 @@ def confirmed_type(
     Args:
         candidates: As `candidate_types` gives them.
         filled: Cells of the export that are not blank.
-        fitting: Of them, those that fit each type.
+        fitting: Of them, those that fit each type; of text, which all fit, nothing.
         all_fit: No cell at all may be without a fit, and there has to be one: nothing but the data speaks for the type.
     """
     if not filled:
         return candidates[-1] if all_fit else candidates[0]
     for kind in candidates:
-        if fitting.get(kind, 0) == filled and kind is not ColumnType.TEXT:
+        if fitting.get(kind, 0) == filled:
             return kind
     if not all_fit and filled - fitting.get(candidates[0], 0) <= MOST_UNFIT * filled:
         return candidates[0]

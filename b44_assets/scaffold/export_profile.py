@@ -251,8 +251,8 @@ def _add_cells(profile: FieldProfile, probe: Probe, cells: pa.Array) -> None:
         return
     if probe.sampled and profile.values is None:
         profile.values = Sample()
-    for one in pc.value_counts(filled):
-        text, times = one["values"].as_py(), one["counts"].as_py()
+    counted = pc.value_counts(filled)
+    for text, times in zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True):
         fitting = [kind for kind, test in tests if test(text)]
         for kind in fitting:
             profile.fitting[kind] += times

@@ -132,11 +132,22 @@ def test_an_override_names_a_table_and_a_column_and_others_give_way() -> None:
     assert columns == {"title": "label", "label": "label_2"}
 
 
+def test_a_table_has_room_behind_its_name_for_those_of_its_partitions() -> None:
+    assert len(table_name("AVeryLongName" * 8)) == LONGEST_TABLE < LONGEST - len("_2026_01")
+
+
+@pytest.mark.parametrize("length", [LONGEST - 1, LONGEST, LONGEST + 1, LONGEST + 20])
+def test_a_name_is_cut_only_where_postgresql_would_cut_it(length: int) -> None:
+    names, decisions = name_columns(entity("Thing"), [Field("a" * length)], Overrides())
+    assert len(names["a" * length]) == min(length, LONGEST)
+    assert len(decisions) == (length > LONGEST)
+
+
 def test_a_long_name_keeps_its_beginning_and_is_stable() -> None:
     long = "a_very_long_name_" * 8
     names, decisions = name_columns(entity("Thing"), [Field(long), Field(f"{long}x")], Overrides())
     assert len(set(names.values())) == 2
-    assert all(name.startswith("a_very_long_name_") for name in names.values())
+    assert all(name.startswith("a_very_long_name_") and len(name) == LONGEST for name in names.values())
     assert len(decisions) == 2
 
 

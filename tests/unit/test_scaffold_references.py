@@ -92,6 +92,11 @@ def test_by_name_alone(field: Field, expected: tuple[str, str] | None) -> None:
     assert found(field) == expected
 
 
+def test_an_entity_with_a_key_of_its_own_of_that_name_is_meant_by_it_and_not_by_its_id() -> None:
+    crew, boat = entity("Crew", text("boat_id")), entity("Boat", text("boat_id"))
+    assert find(crew, crew.fields[0], Names([crew, boat]), {}, None).candidate is None
+
+
 def test_a_page_of_the_same_kind_is_its_parent() -> None:
     assert found(text("parent_page_id"), of="SitePage") == ("SitePage", "own parent")
 

@@ -177,6 +177,7 @@ def test_references_within_the_file_are_followed_round_a_circle_as_well(tmp_path
     port = {"type": "object", "properties": {"name": TEXT, "next": {"$ref": "#/$defs/port"}}}
     field, reading = field_of(tmp_path, {"$ref": "#/$defs/port"}, **{"$defs": {"port": port}})
     assert [(one.name, one.types) for one in field.properties] == [("name", ("string",)), ("next", ("object",))]
+    assert field.properties[1].properties == ()
     assert reading.notices == ()
 
 
