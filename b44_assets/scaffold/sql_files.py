@@ -125,6 +125,7 @@ class _TableFiles:
         self.rules = [rule for rule in rules_of(app, table) if rule.column in self.columns]
         self.other_ids = free("base44_ids", (one.name for one in self.columns))
         self._sources = _sources(self.columns)
+        self._repeated = {fields: None for fields, _ in table.repeated}
 
     # -- table -----------------------------------------------------------------------------------------------------
 
@@ -329,7 +330,8 @@ class _TableFiles:
     def check_file(self) -> str | None:
         """The rows that are not what is declared; None where all are known to be."""
         unsure = [] if self._app.strict else [rule for rule in self.rules if not _known_to_hold(rule)]
-        if not unsure:
+        repeated = [] if self._app.strict else [*self._repetitions()]
+        if not unsure and not repeated:
             return None
         return _rendered(
             "check",
@@ -341,8 +343,30 @@ class _TableFiles:
                 f"({literal(rule.column.name)}, {self._shown(rule)}, {literal(rule.said)},\n"
                 f"     {rule.broken('t.' + quoted(rule.column.name))})"
                 for rule in unsure
-            ],
+            ]
+            + repeated,
         )
+
+    def _repetitions(self) -> Iterator[str]:
+        """What lists the rows that have a key which the schema calls unique, and others have, too."""
+        by_field = {one.field.name: one for one in self.columns}
+        for fields in self._repeated:
+            columns = [by_field[name] for name in fields if name in by_field]
+            if len(columns) == len(fields):
+                names = [quoted(one.name) for one in columns]
+                same = " and ".join(f"r.{name} = t.{name}" for name in names)
+                shown = [f"t.{name}" for name, one in zip(names, columns, strict=True) if not one.secret]
+                value = (
+                    f"concat_ws(', ', {', '.join(shown)})"
+                    if len(shown) > 1
+                    else f"{shown[0]}::text"
+                    if shown
+                    else "null"
+                )
+                yield (
+                    f"({literal(', '.join(one.name for one in columns))}, {value}, 'not unique',\n"
+                    f"     exists (select from {self.sql_name} r where {same} and r.id <> t.id))"
+                )
 
     def _shown(self, rule: DeclaredRule) -> str:
         if rule.kind is RuleKind.REQUIRED or rule.column.secret:
@@ -385,14 +409,14 @@ class _TableFiles:
         wanted: list[dict[str, Any] | None] = []
         for column in self.columns:
             if column.field.unique and column.type is not ColumnType.JSONB:
-                wanted.append(index((column.name,), unique=column.fits))
+                wanted.append(index((column.name,), unique=(column.field.name,) not in self._repeated))
         for fields, unique in self._table.entity.indexes:
             if all(name in by_field and by_field[name].type is not ColumnType.JSONB for name in fields):
                 columns = [by_field[name] for name in fields]
                 arrays = any(one.type in (ColumnType.UUID_ARRAY, ColumnType.TEXT_ARRAY) for one in columns)
                 if len(columns) == 1 or not arrays:
-                    fits = all(one.fits for one in columns)
-                    wanted.append(index(tuple(one.name for one in columns), unique=unique and fits))
+                    sole = unique and fields not in self._repeated
+                    wanted.append(index(tuple(one.name for one in columns), unique=sole))
         for column in self.columns:
             if column.reference is not None:
                 wanted.append(index((column.name,)))

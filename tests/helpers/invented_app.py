@@ -73,6 +73,7 @@ def app(*, strict: bool = False, counts: Counts | None = BROKEN) -> App:
         column("name", ColumnType.TEXT, field("name", required=True, unique=True), **broken),
         column("last_order_id", ColumnType.UUID, field("lastOrderId"), reference=to("orders", cyclic=True), **broken),
         records=3,
+        repeated=((("name",), 2),),
     )
     orders = table(
         "orders",

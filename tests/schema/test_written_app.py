@@ -222,7 +222,12 @@ def test_the_checks_warn_and_list_the_rows(written: Written, table: str) -> None
     assert not found.fault
     assert {(row["id"], row["column_name"]) for row in found.sample} == {
         "orders": {(object_id(34), name) for name in ("state", "code", "total", "tags", "group")},
-        "teams": {(object_id(18), "name"), (object_id(18), "last_order_id")},
+        "teams": {
+            (object_id(18), "name"),
+            (object_id(18), "last_order_id"),
+            (object_id(17), "name"),
+            ("team-of-one", "name"),
+        },
     }[table]
     values = {row["column_name"]: row["value"] for row in found.sample}
     assert values.get("group", "GONE") == "GONE"
