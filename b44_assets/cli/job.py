@@ -83,6 +83,7 @@ def run_job(
     from b44_assets.orchestration.partitions import months_of
     from b44_assets.orchestration.resources import Migration
     from b44_assets.orchestration.run_retention import PROCESS_TAG, end_abandoned_runs, this_process
+    from b44_assets.orchestration.storage import holding_events
 
     migration = Migration(
         settings, session.catalog, notice=lambda line: click.echo(f"notice: {line}", err=True), lock=lock
@@ -98,19 +99,20 @@ def run_job(
             instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
             end_abandoned_runs(instance)
             definitions = definitions_of(replace(migration, progress=progress))
-            result = definitions.resolve_job_def(job).execute_in_process(
-                instance=instance,
-                raise_on_error=False,
-                asset_selection=None if tables is None else [AssetKey(table) for table in tables],
-                tags={
-                    "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
-                    "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
-                    **CODE_LOCATION_TAGS,
-                    PROCESS_TAG: this_process(),
-                    **({VERIFY_ANEW_TAG: "true"} if verify_anew else {}),
-                },
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            )
+            with holding_events(instance):
+                result = definitions.resolve_job_def(job).execute_in_process(
+                    instance=instance,
+                    raise_on_error=False,
+                    asset_selection=None if tables is None else [AssetKey(table) for table in tables],
+                    tags={
+                        "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
+                        "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
+                        **CODE_LOCATION_TAGS,
+                        PROCESS_TAG: this_process(),
+                        **({VERIFY_ANEW_TAG: "true"} if verify_anew else {}),
+                    },
+                    run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                )
             if _interrupted(result):
                 raise KeyboardInterrupt
             try:

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import groupby
 from typing import Any
 
-from dagster import Field, StringSource
+from dagster import DagsterInstance, EventLogEntry, Field, StringSource
+from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
+from dagster._core.storage.event_log.migration import ASSET_KEY_INDEX_COLS
+from dagster._core.storage.event_log.schema import AssetKeyTable, SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
-from sqlalchemy import make_url
+from dagster_postgres.utils import DagsterPostgresException
+from sqlalchemy import Connection, make_url
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import SQLAlchemyError
 
 from b44_assets.config.settings import Settings
 from b44_assets.postgres.embedded import dagster_url
+
+_SHOWN_WITHIN_SECONDS = 0.5
+_AT_MOST_HELD = 500
 
 
 class EventLogStorage(PostgresEventLogStorage):
     """As `dagster-postgres` has it, but for what makes a run of many assets slow.
 
-    It asks with many an event which tables and columns are there, and stores what is planned in a transaction or two for
-    each asset and check.
+    It asks with many an event which tables and columns are there, stores each event of a run in two or three transactions, and
+    what is planned in one or two for each asset and check. Here those that come together are stored together.
     """
 
     def __init__(self, *args: Any, **named: Any) -> None:
@@ -28,6 +38,9 @@ class EventLogStorage(PostgresEventLogStorage):
         self._tables: set[str] = set()
         self._columns: set[str] = set()
         self._batch = threading.local()
+        self._holding = False
+        self._held: list[EventLogEntry] = []
+        self._lock = threading.RLock()
         super().__init__(*args, **named)
 
     def has_table(self, table_name: str) -> bool:
@@ -41,18 +54,115 @@ class EventLogStorage(PostgresEventLogStorage):
             self._columns.add(column_name)
         return column_name in self._columns
 
-    def store_event_batch(self, events: Sequence[Any]) -> None:
-        """Stores events in one transaction; where it fails Dagster stores them one by one."""
-        with self.index_transaction() as conn:
-            self._batch.conn = conn
-            try:
-                super().store_event_batch(events)
-            finally:
-                del self._batch.conn
+    @contextmanager
+    def holding(self) -> Generator[None]:
+        """Lets the events of the run in this process wait for each other until the end of the block.
+
+        They are stored in their order, together: when there are many, when half a second has passed, before anything is read,
+        and with each event that changes the state of the run. What cannot be stored is held on to, and fails the next such
+        occasion. A killed process loses what it held, as it loses what it was about to say.
+        """
+        ended = threading.Event()
+
+        def store_now_and_then() -> None:
+            while not ended.wait(_SHOWN_WITHIN_SECONDS):
+                # What cannot be stored stays held; whoever stores or reads next meets with the fault, in the run's thread.
+                with suppress(SQLAlchemyError, DagsterPostgresException):
+                    self._store_held()
+
+        thread = threading.Thread(target=store_now_and_then, name="events", daemon=True)
+        self._holding = True
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self._holding = False
+            self._store_held()
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Stores an event, or holds it until others have come."""
+        self.store_event_batch([event])
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Stores events in one transaction, or holds them until others have come."""
+        with self._lock:
+            changes_state = any(
+                event.dagster_event is not None and event.dagster_event.is_job_event for event in events
+            )
+            if self._holding and not changes_state and len(self._held) + len(events) < _AT_MOST_HELD:
+                self._held += events
+            else:
+                self._store_held(events)
+
+    def _store_held(self, events: Sequence[EventLogEntry] = ()) -> None:
+        """Stores what is held, and these events after it. What was held stays so where that fails."""
+        with self._lock:
+            if together := [*self._held, *events]:
+                self._store(together)
+                self._held.clear()
 
     def _connect(self) -> Any:
         conn = getattr(self._batch, "conn", None)
-        return super()._connect() if conn is None else nullcontext(conn)
+        if conn is not None:
+            return nullcontext(conn)
+        self._store_held()
+        return super()._connect()
+
+    def _store(self, events: Sequence[EventLogEntry]) -> None:
+        with super()._connect() as connected:
+            conn = connected.execution_options(isolation_level="READ COMMITTED")
+            with conn.begin():
+                # What Dagster's own methods do for an event, they do in this transaction.
+                self._batch.conn = conn
+                try:
+                    self._store_on(conn, events)
+                finally:
+                    del self._batch.conn
+
+    def _store_on(self, conn: Connection, events: Sequence[EventLogEntry]) -> None:
+        number = SqlEventLogStorageTable.c.id
+        stored = conn.execute(
+            SqlEventLogStorageTable.insert().returning(number, sort_by_parameter_order=True),
+            [self._event_to_row(event) for event in events],
+        )
+        numbered = list(zip(events, (int(row[0]) for row in stored), strict=True))
+        self._store_on_assets(
+            conn,
+            [
+                (event, number)
+                for event, number in numbered
+                if event.dagster_event_type in ASSET_EVENTS and event.get_dagster_event().asset_key
+            ],
+        )
+        for event, number in numbered:
+            if event.dagster_event_type in ASSET_CHECK_EVENTS:
+                self.store_asset_check_event(event, number)
+
+    def _store_on_assets(self, conn: Connection, numbered: Sequence[tuple[EventLogEntry, int]]) -> None:
+        """Stores the tags of events of assets, and with each asset what is newest of it."""
+        if not numbered:
+            return
+        self._store_asset_event_tags(conn, [event for event, _ in numbered], [number for _, number in numbered])
+        newest: dict[str, dict[str, Any]] = {}
+        for event, number in numbered:
+            key = event.get_dagster_event().asset_key
+            assert key is not None
+            values = self._get_asset_entry_values(event, number, self.has_secondary_index(ASSET_KEY_INDEX_COLS))
+            newest.setdefault(key.to_string(), {}).update(values)
+        # In the order of the keys, so that two runs that store events of the same assets cannot wait for each other.
+        for columns, entries in groupby(sorted(newest.items()), key=lambda entry: sorted(entry[1])):
+            insert = postgresql.insert(AssetKeyTable)
+            on_conflict = (
+                insert.on_conflict_do_update(
+                    index_elements=[AssetKeyTable.c.asset_key],
+                    set_={column: insert.excluded[column] for column in columns},
+                )
+                if columns
+                else insert.on_conflict_do_nothing()
+            )
+            conn.execute(on_conflict, [{"asset_key": key, **values} for key, values in entries])
 
 
 class PostgresStorage(DagsterPostgresStorage):
@@ -80,3 +190,11 @@ class PostgresStorage(DagsterPostgresStorage):
         if "application_name" not in url.query:
             url = url.update_query_dict({"application_name": "b44 dagster"})
         return cls(url.render_as_string(hide_password=False), inst_data)
+
+
+@contextmanager
+def holding_events(instance: DagsterInstance) -> Generator[None]:
+    """Stores the events of a run in this process together (`EventLogStorage.holding`), where the instance has such a storage."""
+    storage = instance.event_log_storage
+    with storage.holding() if isinstance(storage, EventLogStorage) else nullcontext():
+        yield
