@@ -65,7 +65,8 @@ def write_script(script: Path, app: Path, export: Path, tables: list[str]) -> No
             f"\\i {app}/tables/{table}.sql",
             "create temporary table source (id text, remark text, created_date text);",
             f"\\copy source from '{export}/Ledger{number:02}_export.csv' (format csv, header)",
-            f"insert into {table} select md5(id)::uuid, remark, created_date::timestamptz from source;",
+            # A script for psql, over names that were made here.
+            f"insert into {table} select md5(id)::uuid, remark, created_date::timestamptz from source;",  # noqa: S608
             f"analyze {table};",
             "drop table source;",
         ]

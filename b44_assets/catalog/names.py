@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 _PIECE = re.compile(
@@ -25,8 +26,12 @@ _PIECE = re.compile(
 _OPENING, _CLOSING = frozenset("(["), frozenset(")]")
 
 
+@lru_cache(maxsize=4096)
 def parsed(text: str) -> Any:
-    """A statement as sqlglot's tree, or None where it does not understand it."""
+    """A statement as sqlglot's tree, which nobody changes, or None where it does not understand it.
+
+    A command asks for the same statements several times: the catalogue, and what looks whether there is room for its objects.
+    """
     # Not at the head of the file: it takes as long to import as many a command takes to run, and a sound folder never needs it.
     from sqlglot import exp, parse_one
     from sqlglot.errors import SqlglotError

@@ -18,7 +18,7 @@ from b44_assets.postgres.locks import HeldLock
 from b44_assets.postgres.locks import watched as lock_watched
 from b44_assets.schema.preflight import need_room
 from b44_assets.schema.runtime import install_runtime
-from b44_assets.session import Progress, Session, migrating, silent, unsaid
+from b44_assets.session import Kept, Progress, Session, migrating, silent, unsaid
 
 LOG_EVERY_SECONDS = 5.0
 
@@ -52,6 +52,7 @@ class Migration:
     _held: dict[str, ExitStack] = field(default_factory=dict[str, ExitStack], repr=False)
     _locks: dict[str, HeldLock] = field(default_factory=dict[str, HeldLock], repr=False)
     _shared: Session | None = field(default=None, repr=False)
+    _kept: Kept | None = field(default=None, repr=False)
 
     @property
     def export_dir(self) -> Path | None:
@@ -103,7 +104,8 @@ class Migration:
                 # Whatever this step does, no other migration is under way.
                 lock.check()
                 session = session.under(lock)
-            with session.keeping() as keeping:
+            # What a connection knows of the tables serves all steps of a run; to gather it takes longer than most of them.
+            with session.keeping(self._kept) as keeping:
                 yield keeping
 
     @contextmanager
@@ -184,8 +186,14 @@ class Migration:
             self._locks[run_id] = lock
             self._held[run_id] = stack.pop_all()
 
-    def release_locks(self) -> None:
-        """Ends what `hold_migration_lock` began."""
+    def of_a_run(self) -> Self:
+        """The same resource, whose sessions use each other's connections until `release`."""
+        return replace(self, _kept=Kept())
+
+    def release(self) -> None:
+        """Closes the connections that are kept for a run, and ends what `hold_migration_lock` began."""
+        if self._kept is not None:
+            self._kept.close()
         for stack in self._held.values():
             stack.close()
         self._held.clear()
@@ -248,8 +256,10 @@ class MigrationResource(dg.ConfigurableResource[Migration]):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Migration]:
         """The resource of a run; what it holds for the run is given back when the run ends."""
         chosen = {name: getattr(self, name) for name in type(self).model_fields if name != "base"}
-        migration = self.base.with_settings({name: value for name, value in chosen.items() if value is not None})
+        migration = self.base.with_settings(
+            {name: value for name, value in chosen.items() if value is not None}
+        ).of_a_run()
         try:
             yield migration
         finally:
-            migration.release_locks()
+            migration.release()

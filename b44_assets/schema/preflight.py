@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import psycopg
 from psycopg import errors
@@ -22,6 +23,7 @@ from b44_assets.catalog import (
     row_security,
     view_definition,
 )
+from b44_assets.catalog.names import parsed
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.apply import is_finished
 from b44_assets.session import Connection, Session, reason_of
@@ -154,7 +156,7 @@ def _relations(specs: Iterable[Spec]) -> list[_Relation]:
 def _made_by(spec: Spec) -> Iterator[_Relation]:
     kind = spec.kind
     if kind in (Kind.RUNTIME, Kind.TABLE, Kind.PARTITION):
-        changed = {match["name"] for s in spec.statements for match in _CHANGED_COLUMN.finditer(s.text)}
+        changed = frozenset(match["name"] for s in spec.statements for match in _CHANGED_COLUMN.finditer(s.text))
         for statement in spec.statements:
             if _TABLE.match(statement.text) and (table := _table(statement.text, changed)) is not None:
                 yield table
@@ -179,17 +181,14 @@ def _indexes(definitions: Iterable[IndexDefinition]) -> list[_Relation]:
     return [_Relation("public", index.name, "iI", index.table) for index in definitions]
 
 
-def _table(text: str, changed: set[str]) -> _Relation | None:
+# Asked for by a command, and again by the first step of its run.
+@lru_cache(maxsize=1024)
+def _table(text: str, changed: frozenset[str]) -> _Relation | None:
     """A CREATE TABLE taken apart; None where the parser does not know what it says, and the server is left to complain."""
-    from sqlglot import exp, parse_one
-    from sqlglot.errors import ParseError
+    from sqlglot import exp
 
-    try:
-        created = parse_one(text, dialect="postgres")
-    except ParseError:
-        return None
-    name = created.find(exp.Table)
-    if not isinstance(created, exp.Create) or name is None:
+    created = parsed(text)
+    if not isinstance(created, exp.Create) or (name := created.find(exp.Table)) is None:
         return None
     columns = tuple(
         (column.name, column.kind.sql("postgres"))

@@ -15,7 +15,7 @@ import pytest
 from b44_assets.catalog import Catalog
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.online_ddl import raise_memory
-from b44_assets.session import Connection, Session, concurrently, scalar
+from b44_assets.session import Connection, Kept, Session, concurrently, scalar
 from tests.database.conftest import Target
 
 STATE = """
@@ -73,6 +73,31 @@ def test_a_connection_that_was_ended_meanwhile_is_replaced(session: Session) -> 
             other.execute("select pg_terminate_backend(%s, 5000)", (first,))
         with keeping.connection("second") as conn:
             assert state(conn)[0] != first
+
+
+def test_connections_that_outlive_a_session_serve_the_next_and_hold_no_lock_meanwhile(session: Session) -> None:
+    kept = Kept()
+    with session.keeping(kept) as one, one.connection("first") as conn:
+        first = state(conn)[0]
+        conn.execute("select pg_advisory_lock(1)")
+    [resting] = kept.free
+    assert resting.execute(
+        "select count(*) from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'"
+    ).fetchone() == (0,)
+    with session.keeping(kept) as next_one, next_one.connection("second") as conn:
+        assert state(conn)[0] == first
+    kept.close()
+    assert resting.closed
+
+
+def test_a_connection_that_is_lost_while_it_rests_is_kept_no_longer(session: Session) -> None:
+    kept = Kept()
+    with session.keeping(kept) as keeping:
+        with keeping.connection("first") as conn:
+            pid = state(conn)[0]
+        with psycopg.connect(session.url, autocommit=True) as other:
+            other.execute("select pg_terminate_backend(%s, 5000)", (pid,))
+    assert kept.free == []
 
 
 def test_all_are_closed_at_the_end(session: Session) -> None:
