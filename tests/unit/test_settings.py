@@ -284,7 +284,8 @@ SECRETS = {
 def test_no_error_shows_what_may_be_a_password(tmp_path: Path, name: str, as_option: bool) -> None:
     with pytest.raises(SettingsError) as caught:
         if as_option:
-            Settings.load({}, tmp_path, **{name: SECRETS[name]})
+            option: dict[str, Any] = {name: SECRETS[name]}
+            Settings.load({}, tmp_path, **option)
         else:
             load(tmp_path, **{Settings.variable(name): SECRETS[name]})
 
