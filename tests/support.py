@@ -161,7 +161,7 @@ hostssl  secure,managed           all  127.0.0.1/32  scram-sha-256
 host     closed                   all  127.0.0.1/32  reject
 host     postgres,nowhere,latin   all  127.0.0.1/32  scram-sha-256
 host     owned                    all  127.0.0.1/32  scram-sha-256
-host     all                      app  samehost      scram-sha-256
+host     postgres                 app  samehost      scram-sha-256
 """
 
 

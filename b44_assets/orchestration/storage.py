@@ -70,7 +70,7 @@ class EventLogStorage(PostgresEventLogStorage):
                 with suppress(SQLAlchemyError, DagsterPostgresException):
                     self._store_held()
 
-        thread = threading.Thread(target=store_now_and_then, name="events", daemon=True)
+        thread = threading.Thread(target=store_now_and_then, name="store", daemon=True)
         self._holding = True
         thread.start()
         try:

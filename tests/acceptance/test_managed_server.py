@@ -240,4 +240,4 @@ def test_what_is_written_is_looked_at(managed: Managed) -> None:
     assert b"postgresql" in places["standard output of doctor"]
     assert any(place.endswith(".html") for place in places) and "public.event_logs" in places
     assert b"pg_dump" in places["command lines"] and b"idx_users_role" in places["the webhook"]
-    assert b"posts" in places["a snapshot of Dagster's"]
+    assert any(place == "a snapshot of Dagster's" and b"posts" in text for place, text in managed.written)

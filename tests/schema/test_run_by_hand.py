@@ -43,7 +43,9 @@ def run_by_hand(url: str, files: Iterable[Path]) -> None:
 def everything(url: str) -> set[tuple[Any, ...]]:
     """Every object of the database, by its definition, comment, owner and rights, and by its identity."""
     with psycopg.connect(url) as conn:
-        described = conn.execute(OBJECTS.encode(), {"schemas": None, "physical": True}).fetchall()
+        described = conn.execute(
+            OBJECTS.encode(), {"schemas": None, "left_out": list[str](), "physical": True}
+        ).fetchall()
         return {*described, *conn.execute(IDENTITIES.encode()).fetchall()}
 
 

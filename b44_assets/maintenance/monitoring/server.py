@@ -336,7 +336,8 @@ def _busy(
     seen: Seen, before: Earlier | None, increases: Mapping[str, Number], seconds: float | None
 ) -> Mapping[str, Number]:
     passed = increases.get("cpu_seconds_total", 0)
-    return {"cpu_ratio": increases["cpu_busy_seconds_total"] / passed} if passed else {}
+    # Sums of fractions may be a hair apart.
+    return {"cpu_ratio": min(1.0, increases["cpu_busy_seconds_total"] / passed)} if passed else {}
 
 
 MACHINE = Measurement(
