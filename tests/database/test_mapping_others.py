@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from b44_assets.catalog import TableMapping
+from b44_assets.migration.other_apps import BUILT_IN
 from tests.database.conftest import (
     SYSTEM_USER,
     Case,
@@ -631,11 +632,11 @@ def records_of(draw: st.DrawFn, table: str) -> Record:
 
 def of_this_app(table: str, records: list[Record]) -> list[Record]:
     """The same records in a file that is told to be of this app: one with nothing that the mapping reads is of another one."""
-    own = FIELDS[table]
+    own = [name for name in FIELDS[table] if name not in BUILT_IN]
     return (
         records
-        if any(own.keys() & record.keys() for record in records)
-        else [{**record, next(iter(own)): None} for record in records]
+        if any(record.keys() & set(own) for record in records)
+        else [{**record, own[0]: None} for record in records]
     )
 
 
