@@ -25,6 +25,7 @@ from b44_assets.backup.access import access_of, database_grants, refusal
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.model import Access, Backup, BackupKind
 from b44_assets.backup.scratch import scratch
+from b44_assets.backup.state import Schemas
 from b44_assets.backup.taking import DUMP, Tell
 from b44_assets.backup.tools import Login, complaint, run, streaming, transaction
 from b44_assets.catalog import STANDARD_ROLES
@@ -227,7 +228,7 @@ def _only_tables(command: Sequence[str], dump: Path, login: Login, what: str) ->
 
 def _in_the_way(backup: Backup) -> str:
     """Return the query for what a database may not hold that a backup is restored into."""
-    if (schemas := schemas_of(backup)) is None:
+    if (schemas := schemas_of(backup).only) is None:
         return _HELD
     query = sql.SQL("select format('the schema %I', nspname) from pg_namespace where nspname = any({})")
     return query.format(sql.Literal(list(schemas))).as_string()
@@ -244,12 +245,12 @@ def _with_remedy(error: BackupError, *, privileges: bool) -> BackupError:
     return error
 
 
-def schemas_of(backup: Backup) -> tuple[str, ...] | None:
-    """Return the schemas of which a backup is; None for one of the whole database."""
+def schemas_of(backup: Backup) -> Schemas:
+    """Return the schemas of which a backup is."""
     if backup.kind is not BackupKind.MIGRATION:
-        return None
+        return Schemas(left_out=backup.left_out)
     word = "schema "
-    return tuple(name.removeprefix(word) for name in sorted(backup.state.schema) if name.startswith(word))
+    return Schemas(tuple(name.removeprefix(word) for name in sorted(backup.state.schema) if name.startswith(word)))
 
 
 def tables_only(backup: Backup) -> bool:

@@ -24,7 +24,7 @@ from b44_assets.backup.health import Health
 from b44_assets.backup.model import Backup, BackupKind
 from b44_assets.backup.restoring import schemas_of
 from b44_assets.backup.retention import Expiry
-from b44_assets.backup.state import capture, configure_session, differences, snapshot
+from b44_assets.backup.state import Schemas, capture, configure_session, differences, snapshot
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import check, describe, take, take_logical
 from b44_assets.backup.verification import verify
@@ -169,8 +169,9 @@ def _same_archive(backup_context: BackupContext, schemas: Sequence[str]) -> Back
         ]
         if not known:
             return None
-        with snapshot(conn, schemas=schemas):
-            now = capture(conn, schemas=schemas)
+        looked_at = Schemas(tuple(schemas))
+        with snapshot(conn, schemas=looked_at):
+            now = capture(conn, schemas=looked_at)
     return next((backup for backup in reversed(known) if not differences(backup.state, now)), None)
 
 

@@ -9,8 +9,9 @@ there nothing may differ.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import Connection, errors, sql
@@ -86,6 +87,27 @@ from pg_largeobject_metadata
 """)
 
 
+@dataclass(frozen=True)
+class Schemas:
+    """Which schemas of a database are looked at.
+
+    Attributes:
+        only: These; None for all.
+        left_out: But not these.
+    """
+
+    only: tuple[str, ...] | None = None
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> dict[str, list[str] | None]:
+        """As the queries here, and that of `schema_fingerprint`, take them."""
+        return {"schemas": None if self.only is None else list(self.only), "left_out": list(self.left_out)}
+
+
+ALL = Schemas()
+
+
 def configure_session(conn: Connection[TupleRow]) -> None:
     """Makes a session as `snapshot` and `capture` need it, for as long as it lasts.
 
@@ -111,8 +133,7 @@ def snapshot(
     *,
     without_writers: bool = False,
     deadline: Deadline | None = None,
-    schemas: Sequence[str] | None = None,
-    left_out: Sequence[str] = (),
+    schemas: Schemas = ALL,
 ) -> Generator[None]:
     """Opens a transaction in which all tables are locked; its snapshot is taken by the first statement in it.
 
@@ -123,8 +144,7 @@ def snapshot(
         without_writers: The locks keep out writers, too; there is no transaction then that has written to a table and has
             not ended.
         deadline: When all locks have to be had; by default each is waited for as long as the session's lock timeout says.
-        schemas: Only the tables of these; by default all.
-        left_out: Not the tables of these.
+        schemas: Whose tables; by default all.
 
     Raises:
         BackupError: A table cannot be read by this role.
@@ -132,7 +152,7 @@ def snapshot(
     """
     mode = sql.SQL("share" if without_writers else "access share")
     for attempt in range(_LISTINGS):
-        listed = _listed(conn, "rp", "pu", schemas, left_out)
+        listed = _listed(conn, "rp", "pu", schemas)
         conn.execute("begin isolation level repeatable read")
         try:
             for names in _portions(listed):
@@ -168,8 +188,7 @@ def capture(
     lsn: str | None = None,
     sequences: Mapping[str, int] | None = None,
     version: int | None = None,
-    schemas: Sequence[str] | None = None,
-    left_out: Sequence[str] = (),
+    schemas: Schemas = ALL,
 ) -> SourceState:
     """Reads what the database holds, in the snapshot of the open transaction.
 
@@ -179,8 +198,7 @@ def capture(
             What a physical backup does not hold is left out: the rows of unlogged tables.
         sequences: As `sequences` gave them before the snapshot, for they do not obey it; by default they are read now.
         version: Of the source, as in `server_version_num`, if this is what was restored.
-        schemas: Only the tables of these, with what is on them; by default all that the database holds.
-        left_out: Nothing of these.
+        schemas: Of these; where only some are named, their tables alone, with what is on them. By default all that the database holds.
 
     Raises:
         BackupError: A table cannot be read by this role.
@@ -189,11 +207,11 @@ def capture(
     try:
         row = conn.execute("select now()").fetchone()
         assert row is not None
-        digests = _objects(conn, physical, schemas, left_out)
+        digests = _objects(conn, physical, schemas)
         # A dump makes materialized views anew from what they select from, which may have gone on since.
-        listed = _listed(conn, "rm" if physical else "r", "p" if physical else "pu", schemas, left_out)
+        listed = _listed(conn, "rm" if physical else "r", "p" if physical else "pu", schemas)
         states = {".".join(name): _table(conn, name) for name in listed}
-        count, checksum = (0, "0") if schemas else conn.execute(_LARGE_OBJECTS).fetchone() or (0, "0")
+        count, checksum = (0, "0") if schemas.only else conn.execute(_LARGE_OBJECTS).fetchone() or (0, "0")
         if count:
             states[LARGE_OBJECTS] = TableState(count, checksum)
         if physical:
@@ -201,8 +219,8 @@ def capture(
             for name in conn.execute(_REFRESHED):
                 states.pop(".".join(name), None)
         if sequences is None:
-            sequences = read_sequences(conn, physical=physical, schemas=schemas, left_out=left_out)
-        access = None if physical or schemas else access_of(conn, version, left_out=left_out)
+            sequences = read_sequences(conn, physical=physical, schemas=schemas)
+        access = None if physical or schemas.only else access_of(conn, version, left_out=schemas.left_out)
     except errors.InsufficientPrivilege as error:
         raise BackupError(f"this role cannot back up all of the database: {_said(error)}") from error
     return SourceState(row[0], lsn, digests, states, sequences, access)
@@ -214,25 +232,18 @@ def tables(conn: Connection[TupleRow]) -> list[tuple[str, str]]:
     Args:
         conn: To the database.
     """
-    return [(schema, name) for schema, name in _listed(conn, "r", "pu", None, ())]
+    return [(schema, name) for schema, name in _listed(conn, "r", "pu", ALL)]
 
 
-def read_sequences(
-    conn: Connection[TupleRow], *, physical: bool, schemas: Sequence[str] | None = None, left_out: Sequence[str] = ()
-) -> dict[str, int]:
+def read_sequences(conn: Connection[TupleRow], *, physical: bool, schemas: Schemas = ALL) -> dict[str, int]:
     """Returns how many steps each sequence is past its start, by qualified name; -1 and below for one set back further.
 
     Args:
         conn: Made so by `configure_session`.
         physical: As in `capture`: whether unlogged ones are left out.
         schemas: Only those of these; by default all.
-        left_out: Not those of these.
     """
-    parameters = {
-        "persistence": list("p" if physical else "pu"),
-        "schemas": _array(schemas),
-        "left_out": list(left_out),
-    }
+    parameters = {"persistence": list("p" if physical else "pu"), **schemas.parameters}
     listed = conn.execute(_SEQUENCES, parameters).fetchall()
     found: dict[str, int] = {}
     for schema, name, start, increment in listed:
@@ -296,14 +307,12 @@ def differences(expected: SourceState, found: SourceState) -> list[str]:
     return lines
 
 
-def _objects(
-    conn: Connection[TupleRow], physical: bool, schemas: Sequence[str] | None, left_out: Sequence[str]
-) -> dict[str, str]:
+def _objects(conn: Connection[TupleRow], physical: bool, schemas: Schemas) -> dict[str, str]:
     found: dict[str, str] = {}
-    parameters = {"physical": physical, "schemas": _array(schemas), "left_out": list(left_out)}
+    parameters = {"physical": physical, **schemas.parameters}
     for identity, structure, exact in conn.execute(OBJECTS.encode(), parameters):
         # Functions and views of a part of a database may need the rest of it.
-        if schemas and identity.partition(" ")[0] not in _OF_TABLES:
+        if schemas.only and identity.partition(" ")[0] not in _OF_TABLES:
             continue
         # Every database has it, and a dump leaves it out.
         if physical or identity != _PUBLIC_SCHEMA:
@@ -312,20 +321,9 @@ def _objects(
     return found
 
 
-def _listed(
-    conn: Connection[TupleRow], kinds: str, persistence: str, schemas: Sequence[str] | None, left_out: Sequence[str]
-) -> list[tuple[Any, ...]]:
-    parameters = {
-        "kinds": list(kinds),
-        "persistence": list(persistence),
-        "schemas": _array(schemas),
-        "left_out": list(left_out),
-    }
+def _listed(conn: Connection[TupleRow], kinds: str, persistence: str, schemas: Schemas) -> list[tuple[Any, ...]]:
+    parameters = {"kinds": list(kinds), "persistence": list(persistence), **schemas.parameters}
     return conn.execute(_TABLES, parameters).fetchall()
-
-
-def _array(schemas: Sequence[str] | None) -> list[str] | None:
-    return None if schemas is None else list(schemas)
 
 
 def _table(conn: Connection[TupleRow], name: tuple[Any, ...]) -> TableState:

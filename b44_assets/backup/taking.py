@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import psycopg
 from psycopg import Connection, sql
@@ -30,6 +30,7 @@ from b44_assets.backup.model import Backup, BackupKind, SourceState, StoredFile
 from b44_assets.backup.receiving import receiving
 from b44_assets.backup.scratch import scratch
 from b44_assets.backup.state import (
+    Schemas,
     capture,
     configure_session,
     not_set_back,
@@ -180,13 +181,6 @@ def _login(
     return login
 
 
-class _Part(TypedDict):
-    """Which schemas of a database are looked at, as `snapshot` and `capture` take it."""
-
-    schemas: Sequence[str] | None
-    left_out: Sequence[str]
-
-
 def take_logical(
     url: str,
     catalogue: Catalogue,
@@ -219,26 +213,26 @@ def take_logical(
         if left_out and tell is not None:
             named = ", ".join(left_out)
             tell(f"notice: not in it, since they are somebody else's and this role may not read all of them: {named}")
-        part: _Part = {"schemas": schemas, "left_out": left_out}
+        looked_at = Schemas(None if schemas is None else tuple(schemas), left_out)
         with (
             _attempt(catalogue, kind, server.now) as backup_id,
             _plainly(server),
-            snapshot(conn, **part),
+            snapshot(conn, schemas=looked_at),
         ):
             row = conn.execute("select pg_export_snapshot()").fetchone()
             assert row is not None
-            before = read_sequences(conn, physical=False, **part)
+            before = read_sequences(conn, physical=False, schemas=looked_at)
             command = [login.program("pg_dump"), f"--dbname={login.conninfo}", "--no-password", f"--snapshot={row[0]}"]
             command += ["--format=custom", "--compress=0", f"--lock-wait-timeout={_LOCK_WAIT_MS}"]
             command += [f"--schema={schema}" for schema in schemas or ()]
             command += [f"--exclude-schema={sql.Identifier(schema).as_string()}" for schema in left_out]
             with (
-                _meanwhile(conn, lambda: capture(conn, sequences=before, **part)) as state,
+                _meanwhile(conn, lambda: capture(conn, sequences=before, schemas=looked_at)) as state,
                 streaming(command, f"{server.database} cannot be dumped", login.environment) as dump,
             ):
                 files = [catalogue.add_file(backup_id, DUMP, dump, progress)]
             found = state.result()
-            after = read_sequences(conn, physical=False, **part)
+            after = read_sequences(conn, physical=False, schemas=looked_at)
             if schemas is None:
                 files += _roles(catalogue, backup_id, server, login)
             ended = _now(conn)

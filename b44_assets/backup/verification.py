@@ -153,9 +153,7 @@ def _compared(conn: psycopg.Connection[tuple[object, ...]], backup: Backup) -> l
     configure_session(conn)
     schemas = schemas_of(backup)
     with snapshot(conn, schemas=schemas):
-        found = capture(
-            conn, lsn=backup.state.lsn, version=backup.server_version, schemas=schemas, left_out=backup.left_out
-        )
+        found = capture(conn, lsn=backup.state.lsn, version=backup.server_version, schemas=schemas)
         return differences(backup.state, found)
 
 
