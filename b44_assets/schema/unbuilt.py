@@ -165,10 +165,11 @@ def noted_obstacles(conn: Connection, objects: Sequence[str], *, since: datetime
 
 def counts_in_the_way_of(conn: Connection, objects: Iterable[str]) -> dict[str, int]:
     """How many rows make each of some objects impossible, as far as `migration.unbuilt` says."""
-    if scalar(conn, "select to_regclass('migration.unbuilt')") is None:
+    wanted = list(objects)
+    if not wanted or scalar(conn, "select to_regclass('migration.unbuilt')") is None:
         return {}
     query = "select object, rows from migration.unbuilt where object = any(%s) order by 1"
-    return dict(conn.execute(query, (list(objects),)).fetchall())
+    return dict(conn.execute(query, (wanted,)).fetchall())
 
 
 def rows_in_the_way_of(conn: Connection, objects: Iterable[str]) -> frozenset[str]:
