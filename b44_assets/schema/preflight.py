@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import psycopg
 from psycopg import errors
@@ -156,7 +155,7 @@ def _relations(specs: Iterable[Spec]) -> list[_Relation]:
 def _made_by(spec: Spec) -> Iterator[_Relation]:
     kind = spec.kind
     if kind in (Kind.RUNTIME, Kind.TABLE, Kind.PARTITION):
-        changed = frozenset(match["name"] for s in spec.statements for match in _CHANGED_COLUMN.finditer(s.text))
+        changed = {match["name"] for s in spec.statements for match in _CHANGED_COLUMN.finditer(s.text)}
         for statement in spec.statements:
             if _TABLE.match(statement.text) and (table := _table(statement.text, changed)) is not None:
                 yield table
@@ -181,9 +180,7 @@ def _indexes(definitions: Iterable[IndexDefinition]) -> list[_Relation]:
     return [_Relation("public", index.name, "iI", index.table) for index in definitions]
 
 
-# Asked for by a command, and again by the first step of its run.
-@lru_cache(maxsize=1024)
-def _table(text: str, changed: frozenset[str]) -> _Relation | None:
+def _table(text: str, changed: set[str]) -> _Relation | None:
     """A CREATE TABLE taken apart; None where the parser does not know what it says, and the server is left to complain."""
     from sqlglot import exp
 
