@@ -15,6 +15,12 @@ import pyarrow as pa
 from b44_assets.exports.names import IdWatch
 from b44_assets.exports.stream import ExportStream
 
+BUILT_IN_FIELDS = ("id", "created_date", "updated_date", "created_by_id", "created_by", "is_sample")
+"""What records of every entity have, whatever its schema says."""
+
+INTERNAL_FIELDS = ("is_deleted", "deleted_date", "entity_name", "app_id", "environment")
+"""What Base44 keeps with a record for itself, and exports sometimes."""
+
 MAX_FIELDS = 100_000
 """Most fields a file may have; more are no fields, but data in the place of their names."""
 

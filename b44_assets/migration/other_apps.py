@@ -9,24 +9,11 @@ from typing import Final
 from b44_assets.catalog import Catalog, TableMapping
 from b44_assets.errors import ExportError
 from b44_assets.exports import ExportFile, open_export
+from b44_assets.exports.model import BUILT_IN_FIELDS, INTERNAL_FIELDS
 from b44_assets.exports.names import loosely, matched
 
-BUILT_IN: Final = (
-    "id",
-    "created_date",
-    "created_at",
-    "updated_date",
-    "updated_at",
-    "created_by",
-    "created_by_id",
-    "is_sample",
-    "is_deleted",
-    "deleted_date",
-    "entity_name",
-    "app_id",
-    "environment",
-)
-"""Fields that records of every app have."""
+BUILT_IN: Final = (*BUILT_IN_FIELDS, "created_at", "updated_at", *INTERNAL_FIELDS)
+"""Fields that records of every app have, under either name."""
 _EVERY_APP_HAS: Final = "User"
 _LOOK_BYTES: Final = 1 << 18
 _FEWEST: Final = 2

@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn
 import json5
 
 from b44_assets.errors import B44Error
+from b44_assets.exports.model import BUILT_IN_FIELDS
 from b44_assets.scaffold.field_schemas import read_fields
 from b44_assets.scaffold.model import ABSENT, Entity, Field, Notice, Origin, Reading
 
@@ -35,8 +36,6 @@ _UNDERSTOOD: Final = frozenset(
     | {"$schema", "$id", "id", "$comment", "$defs", "definitions", "additionalProperties", "version"}
 )
 _OTHER_RULES: Final = ("security", "permissions", "policies", "access", "row_level_security")
-BUILT_IN_FIELDS: Final = frozenset({"id", "created_date", "updated_date", "created_by", "created_by_id", "is_sample"})
-"""Of every entity, whatever its schema says."""
 
 
 class _Unreadable(Exception):
@@ -332,7 +331,7 @@ def _required(path: Path, fields: tuple[Field, ...], required: Any, found: _Foun
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
         found.tell(path, "required is no list of fields, and has no effect")
         return fields
-    unknown = sorted(set(required) - {one.name for one in fields} - BUILT_IN_FIELDS)
+    unknown = sorted(set(required) - {one.name for one in fields} - set(BUILT_IN_FIELDS))
     if unknown:
         found.tell(path, f"required names what is no field: {', '.join(unknown)}")
     return tuple(replace(one, required=True) if one.name in required else one for one in fields)
@@ -343,7 +342,7 @@ def _indexes(
 ) -> tuple[tuple[tuple[str, ...], bool], ...]:
     if indexes is None:
         return ()
-    known = {one.name for one in fields} | BUILT_IN_FIELDS
+    known = {one.name for one in fields} | set(BUILT_IN_FIELDS)
     read: list[tuple[tuple[str, ...], bool]] = []
     for index in indexes if isinstance(indexes, list) else [indexes]:
         given = index.get("fields", index.get("columns")) if isinstance(index, dict) else index

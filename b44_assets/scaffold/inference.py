@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from b44_assets.errors import B44Error
+from b44_assets.exports.model import BUILT_IN_FIELDS, INTERNAL_FIELDS
 from b44_assets.scaffold.columns import FITS, MOST_UNFIT, candidate_types, confirmed_type, is_allowed
 from b44_assets.scaffold.export_profile import (
     EntityProbes,
@@ -52,10 +53,11 @@ give: the key would have to hold the time of creation, no foreign key could poin
 MOST_COLUMNS: Final = 1_000
 """Columns of a table, of which PostgreSQL takes 1,600; further fields of the export stay in `migration.unmapped`."""
 
-_BUILT_IN: Final = ("id", "created_date", "updated_date", "created_by_id", "created_by", "is_sample")
 _OF_USER: Final = ("id", "email", "full_name", "role", "is_verified", "disabled", "created_date", "updated_date")
-_INTERNAL: Final = ("is_deleted", "deleted_date", "entity_name", "app_id", "environment")
-_INTERNAL_OF_USER: Final = ("_app_role", "app_id", "is_service", "created_by_id", "created_by", "is_sample", *_INTERNAL)
+_INTERNAL_OF_USER: Final = (
+    *("_app_role", "app_id", "is_service", "created_by_id", "created_by", "is_sample"),
+    *INTERNAL_FIELDS,
+)
 # A User's other built-in fields may be declared with an enum or a default of the app's own.
 _OF_USER_AGAIN: Final = ("id", "created_date", "updated_date")
 _CREATORS: Final = ("created_by_id", "created_by")
@@ -170,7 +172,7 @@ class _Inference:
             draft = self._drafts[name]
             draft.profile = profile
             known = {one.name for one in draft.fields}
-            internal = _INTERNAL_OF_USER if name == USER else _INTERNAL
+            internal = _INTERNAL_OF_USER if name == USER else INTERNAL_FIELDS
             built_in = [
                 Field(one, Origin.BUILT_IN)
                 for one in dict.fromkeys(internal)
@@ -520,20 +522,20 @@ class _Inference:
 
 def _without_built_in(entity: Entity) -> Entity:
     """An entity without the fields that Base44 fills in all entities, which its schema may declare again."""
-    again = _OF_USER_AGAIN if entity.name == USER else _BUILT_IN
+    again = _OF_USER_AGAIN if entity.name == USER else BUILT_IN_FIELDS
     return replace(entity, fields=tuple(one for one in entity.fields if one.name not in again))
 
 
 def _built_in(entity: Entity) -> tuple[Field, ...]:
     """Fields that every record has, `id` first, without those that the schema declares as its own."""
-    names = _OF_USER if entity.name == USER else _BUILT_IN
+    names = _OF_USER if entity.name == USER else BUILT_IN_FIELDS
     own = {one.name for one in _without_built_in(entity).fields}
     return tuple(Field(name, Origin.BUILT_IN) for name in names if name not in own)
 
 
 def _undeclared(entity: Entity, name: str) -> Field:
     """A field of the export that no schema declares: one that Base44 fills, or another."""
-    internal = _INTERNAL_OF_USER if entity.name == USER else _INTERNAL
+    internal = _INTERNAL_OF_USER if entity.name == USER else INTERNAL_FIELDS
     return Field(name, Origin.BUILT_IN if name in internal else Origin.EXPORT)
 
 

@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from b44_assets.exports.model import BUILT_IN_FIELDS
 from b44_assets.scaffold.model import ABSENT, Access, Entity, Rule
 
 OPERATIONS: Final = ("create", "read", "update", "delete")
 _EVERYONE: Final = "everyone, without signing in as well"
-_BUILT_IN: Final = frozenset({"id", "created_by", "created_by_id", "created_date", "updated_date", "is_sample"})
 _USER: Final = re.compile(r"\{\{\s*user\.(?P<path>[\w.]+?)\s*\}\}")
 _LONGEST: Final = 160
 
@@ -156,7 +156,7 @@ def _caller(value: Any) -> str:
 def _compared(key: str, value: Any) -> str:
     field = key.removeprefix("data.")
     # A bare name other than a built-in field's is not documented.
-    if key.startswith("$") or (field == key and key not in _BUILT_IN):
+    if key.startswith("$") or (field == key and key not in BUILT_IN_FIELDS):
         raise _Unknown(key)
     subject = f"records whose {field}"
     if not isinstance(value, dict):

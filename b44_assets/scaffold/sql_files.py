@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from b44_assets.catalog.references import FIELDS_OF_SOURCE
+from b44_assets.exports.names import free_name
 from b44_assets.scaffold.declared_rules import DeclaredRule, RuleKind, number, rules_of
 from b44_assets.scaffold.model import ABSENT, App, Column, ColumnType, Field, Origin, ReferenceBy, Table
 from b44_assets.scaffold.names import quoted
 from b44_assets.scaffold.patterns import posix_pattern
 from b44_assets.scaffold.sql_text import (
     fitting,
-    free,
     identifiers,
     line,
     literal,
@@ -29,20 +30,6 @@ from b44_assets.scaffold.sql_text import (
 COMPAT: Final = "base44_compat"
 """The schema of the views for code that was written for Base44."""
 _CREATED, _UPDATED = "created_date", "updated_date"
-_OF_SOURCE = frozenset(
-    [
-        "record_number",
-        "source_file",
-        "base44_id",
-        "superseded",
-        "exported_at",
-        "last_change",
-        "record_checksum",
-        "record",
-        "unmapped",
-    ]
-)
-"""What a mapping's source has besides the fields."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +110,7 @@ class _TableFiles:
         # The header `fields` has no way to write such a name; what it holds goes to migration.unmapped.
         self.columns = [one for one in table.columns if _can_be_named(one.field.name)]
         self.rules = [rule for rule in rules_of(app, table) if rule.column in self.columns]
-        self.other_ids = free("base44_ids", (one.name for one in self.columns))
+        self.other_ids = free_name("base44_ids", {one.name for one in self.columns})
         self._sources = _sources(self.columns)
         self._repeated = {fields: None for fields, _ in table.repeated}
 
@@ -444,7 +431,7 @@ class _TableFiles:
                 ColumnType.UUID: f"b44.original_id(t.{name}, {others})",
                 ColumnType.UUID_ARRAY: f"b44.original_ids(t.{name}, {others})",
             }.get(column.type, f"t.{name}")
-            alias = free(fitting(column.field.name), shown)
+            alias = free_name(fitting(column.field.name), shown)
             shown[alias] = value if value == f"t.{quoted(alias)}" else f"{value} as {quoted(alias)}"
         return {
             "name": quoted(fitting(self.entity)),
@@ -490,16 +477,16 @@ class _Source:
 def _sources(columns: Sequence[Column]) -> dict[str, _Source]:
     """By column. A field whose name needs quotes is read under that of its column, where no other field has that."""
     exported = {one.field.name for one in columns}
-    taken = exported | _OF_SOURCE
+    taken = exported | FIELDS_OF_SOURCE
     found: dict[str, _Source] = {}
     for column in columns:
         name = column.field.name
         if column.name == "id":
             found[column.name] = _Source("id", "base44_id")
-        elif name not in _OF_SOURCE and fitting(name) == name and name in (quoted(name), column.name):
+        elif name not in FIELDS_OF_SOURCE and fitting(name) == name and name in (quoted(name), column.name):
             found[column.name] = _Source(name, name)
         else:
-            alias = column.name if column.name not in taken else free(f"{column.name}_field", taken)
+            alias = column.name if column.name not in taken else free_name(f"{column.name}_field", taken)
             taken.add(alias)
             found[column.name] = _Source(f"{alias}|{name}", alias)
     return found

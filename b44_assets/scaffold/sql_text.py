@@ -27,16 +27,6 @@ def fitting(name: str) -> str:
     return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}_{digest}"
 
 
-def free(name: str, taken: Iterable[str]) -> str:
-    """A name, with a number behind it where others have it."""
-    others = set(taken)
-    number, wanted = 1, name
-    while wanted in others:
-        number += 1
-        wanted = f"{name}_{number}"
-    return wanted
-
-
 def line(text: str, length: int | None = None) -> str:
     """Text on one line, without signs that cannot be seen; where it is longer than wanted, cut at a word."""
     seen = "".join(" " if unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") else sign for sign in text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, cast
 
+from b44_assets.exports.model import BUILT_IN_FIELDS
 from b44_assets.sample.dialects import Record, file_name, form_of
 from b44_assets.scaffold.model import Entity, Field, Origin
 
@@ -33,7 +34,6 @@ _WORDS: Final = (
     "港",
     "émoi",
 )
-_BUILT_IN: Final = ("id", "created_date", "updated_date", "created_by_id", "created_by", "is_sample")
 
 
 class Wrong(StrEnum):
@@ -170,7 +170,7 @@ class _Maker:
     def _record(self, entity: Entity, place: int, key: str) -> dict[str, Any]:
         record: dict[str, Any] = {}
         for one in entity.fields:
-            if one.name not in _BUILT_IN:
+            if one.name not in BUILT_IN_FIELDS:
                 record[one.name] = self._cell(entity, one, key)
         if entity.name == "User":
             record |= {
