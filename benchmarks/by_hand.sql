@@ -59,7 +59,9 @@ return case when t ~ '^''[=+@-]' then substr(t, 2) else t end;
 \ir ../b44_assets/runtime/b44/parser_functions.sql
 \ir ../b44_assets/runtime/b44/identifier_functions.sql
 \ir ../b44_assets/runtime/b44/search_functions.sql
+\ir ../b44_assets/runtime/b44/role_functions.sql
 \ir ../b44_assets/runtime/b44/trigger_functions.sql
+\ir ../b44_assets/runtime/b44/audit_functions.sql
 \ir ../b44_assets/runtime/b44/view_functions.sql
 \ir ../b44_assets/runtime/b44/partition_period_functions.sql
 \ir ../b44_assets/runtime/b44/partition_lock_functions.sql
@@ -224,6 +226,14 @@ select distinct on (a.id) to_id(a.id), table_name, to_id(record_id), action, old
 \ir ../sql/constraints/user_preferences_constraints.sql
 \ir ../sql/constraints/user_sessions_constraints.sql
 \ir ../sql/constraints/users_constraints.sql
+\ir ../sql/triggers/categories_triggers.sql
 \ir ../sql/triggers/posts_triggers.sql
+\ir ../sql/triggers/users_triggers.sql
+\ir ../sql/policies/audit_logs_policies.sql
+\ir ../sql/policies/posts_policies.sql
+\ir ../sql/policies/user_preferences_policies.sql
+\ir ../sql/policies/user_sessions_policies.sql
+\ir ../sql/policies/users_policies.sql
+\ir ../sql/views/user_names.sql
 \ir ../sql/views/user_post_stats.sql
 analyze;
