@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.orchestration.code_location import build_definitions
-from tests.support import write_app
+from tests.helpers.ledger_app import write_app
 
 TRIES = 5
 

@@ -26,7 +26,7 @@ from b44_assets.errors import B44Error
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.sample import write_sample
 from benchmarks.measuring import BenchmarkError, fresh_database, load, run, server, server_cpu, workplace
-from tests.support import write_app
+from tests.helpers.ledger_app import write_app
 
 B44 = (sys.executable, "-c", "from b44_assets.cli import main; main()")
 

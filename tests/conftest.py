@@ -16,7 +16,12 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.support import Pg15, create_database, database_url, locked, scratch_folder, skip_without_pg15
+from tests.helpers.databases import create_database, database_url
+from tests.helpers.servers import Pg15, skip_without_pg15
+from tests.helpers.workers import locked, scratch_folder
+
+# It compares, as a test does.
+pytest.register_assert_rewrite("tests.helpers.mapping_cases")
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -7,83 +7,17 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.acceptance.support import EXPORTS, REPOSITORY, Command, Result, environment
-from tests.support import Pg15, create_database, database_url, made_once, write_app
-
-MakeDatabase = Callable[[], str]
-NEWEST = "2026-06"
-SHOP = REPOSITORY / "examples" / "shop"
-# Each dialect on one of the servers.
-SHOPS = [("embedded", "csv"), ("pg15", "json")]
-
-
-@dataclass(frozen=True)
-class Migrated:
-    """A database that an export was migrated into.
-
-    Attributes:
-        template: Name of a copy that is never connected to: more copies are made of it.
-        url: Of a copy to read only.
-        export: The folder that was migrated.
-        result: What the command came to.
-    """
-
-    template: str
-    url: str
-    export: Path
-    result: Result
-
-
-@dataclass(frozen=True)
-class App:
-    """An app, migrated.
-
-    Attributes:
-        name: `blog` or `shop`.
-        b44: The command, with the app's folder and no target.
-        sql: The app's folder.
-        export: What was migrated.
-        url: A database to look at only.
-        result: What the migration came to.
-        copy: Makes a copy to change and returns its URL.
-        empty: Makes an empty database and returns its URL.
-    """
-
-    name: str
-    b44: Command
-    sql: Path
-    export: Path
-    url: str
-    result: Result
-    copy: Callable[[], str]
-    empty: Callable[[], str]
-
-
-@dataclass(frozen=True)
-class Databases:
-    """Databases on the shared server."""
-
-    server: EmbeddedServer
-
-    def create(self, name: str, template: str = "template0") -> str:
-        """Makes one and returns its URL."""
-        with psycopg.connect(self.server.url("postgres"), autocommit=True) as conn:
-            create_database(conn, name, template)
-        return self.server.url(name)
-
-    def drop(self, name: str) -> None:
-        """Drops one, whoever uses it."""
-        with psycopg.connect(self.server.url("postgres"), autocommit=True) as conn:
-            conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+from tests.helpers.command import Command, Result, environment
+from tests.helpers.ledger_app import write_app
+from tests.helpers.migrated_apps import NEWEST, SHOP, SHOPS, App, Databases, Migrated, migrated_shop
+from tests.helpers.paths import EXPORTS, REPOSITORY
+from tests.helpers.workers import made_once
 
 
 @pytest.fixture(scope="session")
@@ -199,47 +133,6 @@ def finished(migrated: Migrated, new_database: Callable[[str], str]) -> str:
 def shop_command(dagster_storage: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
     known = {"B44_SQL_DIR": str(SHOP / "sql"), "DAGSTER_PG_URL": dagster_storage}
     return Command(tmp_path_factory.mktemp("shop"), environment(**known))
-
-
-@contextmanager
-def migrated_shop(server: EmbeddedServer | Pg15, dialect: str, folder: Path, command: Command) -> Generator[App]:
-    """The export of one dialect, migrated into a server once for all workers; copies go with the test."""
-    administration = server.url("postgres")
-    name, template = f"shop_{dialect}", f"shop_{dialect}_template"
-    made: list[str] = []
-
-    def drop(one: str) -> None:
-        with psycopg.connect(administration, autocommit=True) as conn:
-            conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(one)))
-
-    def copy(one: str, of: str) -> str:
-        with psycopg.connect(administration, autocommit=True) as conn:
-            create_database(conn, one, of)
-        return database_url(administration, one)
-
-    def migrate() -> str:
-        drop(name)
-        drop(template)
-        result = command.on(copy(name, "template0"))("migrate", "--export", SHOP / "export" / dialect, "--json")
-        copy(template, name)
-        return json.dumps(asdict(result))
-
-    def create(of: str) -> str:
-        made.append(f"shop_{uuid.uuid4().hex}")
-        return copy(made[-1], of)
-
-    yield App(
-        name="shop",
-        b44=command,
-        sql=SHOP / "sql",
-        export=SHOP / "export" / dialect,
-        result=Result(**json.loads(made_once(folder / f"{name}.json", migrate))),
-        url=database_url(administration, name),
-        copy=lambda: create(template),
-        empty=lambda: create("template0"),
-    )
-    for one in made:
-        drop(one)
 
 
 @pytest.fixture(params=SHOPS, ids=["pg18", "pg15"])

@@ -7,7 +7,8 @@ import psycopg
 from b44_assets.catalog import load_catalog
 from b44_assets.schema.drift import schema_drift
 from b44_assets.session import Session
-from tests.acceptance.support import REPOSITORY, Command
+from tests.helpers.command import Command
+from tests.helpers.paths import REPOSITORY
 
 DRIFT = "monitoring/index_usage schema_drift"
 

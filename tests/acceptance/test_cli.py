@@ -17,18 +17,13 @@ from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from psycopg import sql
 
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.acceptance.conftest import Migrated
-from tests.acceptance.support import (
-    REPOSITORY,
-    Command,
-    rows,
-    state,
-    stopped_at,
-    value,
-    versions_of_rows,
-    waiting,
-)
-from tests.support import PASSWORD, PG15_BIN, Pg15, write_entries
+from tests.helpers.command import Command
+from tests.helpers.database_contents import rows, state, value, versions_of_rows
+from tests.helpers.ledger_app import write_entries
+from tests.helpers.lock_waits import stopped_at, waiting
+from tests.helpers.migrated_apps import Migrated
+from tests.helpers.paths import REPOSITORY
+from tests.helpers.servers import PASSWORD, PG15_BIN, Pg15
 
 INTERRUPTED = "interrupted; run the same command again to go on"
 

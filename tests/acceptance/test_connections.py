@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.acceptance.conftest import Databases
-from tests.acceptance.support import Command, value
-from tests.support import eventually, write_entries
+from tests.helpers.command import Command
+from tests.helpers.database_contents import value
+from tests.helpers.ledger_app import write_entries
+from tests.helpers.migrated_apps import Databases
+from tests.helpers.waiting import eventually
 
 # As the embedded server's log has it: application@database.
 _ENDED = re.compile(r"\] (?P<name>[^@]*)@(?P<database>\S+) LOG:  disconnection: ")

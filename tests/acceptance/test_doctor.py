@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from b44_assets.cli import main
 from b44_assets.postgres.clients import available, shown
-from tests.support import Pg15
+from tests.helpers.servers import Pg15
 
 Doctor = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
 

@@ -10,9 +10,9 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, TableMapping, load_catalog
-from tests.acceptance.conftest import App
-from tests.acceptance.support import rows, value, versions_of_rows
-from tests.support import webhook
+from tests.helpers.database_contents import rows, value, versions_of_rows
+from tests.helpers.migrated_apps import App
+from tests.helpers.webhooks import webhook
 
 # What changes a value of a type for certain.
 CHANGES = {

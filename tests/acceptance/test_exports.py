@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from b44_assets.sample import write_sample
-from tests.acceptance.conftest import Migrated
-from tests.acceptance.support import DIALECTS, EXPORTS, Command, Result, rows, table_of, value
+from tests.helpers.command import Command, Result
+from tests.helpers.database_contents import rows, value
+from tests.helpers.migrated_apps import Migrated
+from tests.helpers.paths import DIALECTS, EXPORTS
+from tests.helpers.sample_exports import table_of
 
 # Not in the truth of the exports beside the tests: what an HTML sanitizer makes of a text, and who loses a name.
 UNTOLD_REPAIRS = {"content", "username"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import psycopg
 
 from b44_assets.catalog import Kind, load_catalog
-from tests.acceptance.conftest import Migrated
-from tests.acceptance.support import REPOSITORY, Command
+from tests.helpers.command import Command
+from tests.helpers.migrated_apps import Migrated
+from tests.helpers.paths import REPOSITORY
 from tests.schema.test_run_by_hand import run_by_hand
 
 

@@ -14,9 +14,10 @@ import pytest
 
 from b44_assets.backup.encryption import Key
 from b44_assets.postgres.locks import advisory_key
-from tests.acceptance.conftest import Databases, Migrated
-from tests.acceptance.support import Command, environment, rows, state, value
-from tests.support import made_once
+from tests.helpers.command import Command, environment
+from tests.helpers.database_contents import rows, state, value
+from tests.helpers.migrated_apps import Databases, Migrated
+from tests.helpers.workers import made_once
 
 ACCEPTED = ("--accept-quarantine", "--yes")
 PUBLIC = "public."

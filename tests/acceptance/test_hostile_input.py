@@ -20,18 +20,13 @@ import pytest
 from psycopg import sql
 
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.acceptance.conftest import Databases, Migrated
-from tests.acceptance.support import (
-    EXPORTS,
-    Command,
-    Result,
-    environment,
-    rows,
-    state,
-    stopped_at,
-    value,
-)
-from tests.support import Pg15, free_port, made_once
+from tests.helpers.command import Command, Result, environment
+from tests.helpers.database_contents import rows, state, value
+from tests.helpers.lock_waits import stopped_at
+from tests.helpers.migrated_apps import Databases, Migrated
+from tests.helpers.paths import EXPORTS
+from tests.helpers.servers import Pg15, free_port
+from tests.helpers.workers import made_once
 
 SECRET = "Geheim7Secret"
 

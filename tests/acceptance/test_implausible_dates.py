@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.acceptance.support import Command, rows, value
-from tests.database.conftest import object_id, post, user
+from tests.helpers.command import Command
+from tests.helpers.database_contents import rows, value
+from tests.helpers.records import object_id, post, user
 
 DAYS = ("9999-12-31T23:59:59.9999999Z", "9999-12-31", "0001-01-01T00:00:00Z", "0202-05-06", "1900-01-01")
 # What an older version has made on its way to them, or a person by hand.

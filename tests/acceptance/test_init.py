@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from tests.acceptance.support import Command, rows, state, value
+from tests.helpers.command import Command
+from tests.helpers.database_contents import rows, state, value
 
 DISCUSSION = {
     "name": "Discussion",

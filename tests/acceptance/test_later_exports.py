@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from b44_assets.postgres.connect import connect
-from tests.acceptance.conftest import Migrated
-from tests.acceptance.support import Command, rows, value
+from tests.helpers.command import Command
+from tests.helpers.database_contents import rows, value
+from tests.helpers.migrated_apps import Migrated
 
 NEWER = "2099-01-01T00:00:00.000000"
 

@@ -16,10 +16,14 @@ import pytest
 from psycopg import sql
 
 from b44_assets.backup.encryption import Key
-from tests.acceptance.conftest import NEWEST
-from tests.acceptance.support import EXPORTS, Command, Result, environment, rows, value
+from tests.helpers.command import Command, Result, environment
+from tests.helpers.database_contents import rows, value
+from tests.helpers.migrated_apps import NEWEST
+from tests.helpers.paths import EXPORTS
 from tests.helpers.pooler import PGBOUNCER, pooled_with_tls
-from tests.support import Pg15, made_once, webhook
+from tests.helpers.servers import Pg15
+from tests.helpers.webhooks import webhook
+from tests.helpers.workers import made_once
 
 OWNER, DATABASE = "tenant", "managed"
 # A colon, an at and a percent sign are written otherwise in a URL.

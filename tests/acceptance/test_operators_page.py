@@ -12,8 +12,10 @@ import pytest
 
 from b44_assets.backup.encryption import Key
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.acceptance.support import Command, environment, rows, value
-from tests.support import eventually, made_once
+from tests.helpers.command import Command, environment
+from tests.helpers.database_contents import rows, value
+from tests.helpers.waiting import eventually
+from tests.helpers.workers import made_once
 
 ORDERS = [(n, f"order {n}") for n in range(1, 6)]
 

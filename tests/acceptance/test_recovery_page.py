@@ -16,8 +16,11 @@ from psycopg import sql
 
 from b44_assets.backup.encryption import Key
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.acceptance.support import COMMAND, EXPORTS, PATIENCE, REPOSITORY, Command, Result, environment, rows, value
-from tests.support import eventually, made_once
+from tests.helpers.command import COMMAND, PATIENCE, Command, Result, environment
+from tests.helpers.database_contents import rows, value
+from tests.helpers.paths import EXPORTS, REPOSITORY
+from tests.helpers.waiting import eventually
+from tests.helpers.workers import made_once
 
 DROPPED, THINNED = "audit_logs", "events"
 

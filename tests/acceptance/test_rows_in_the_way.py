@@ -11,7 +11,9 @@ from typing import Any
 
 import psycopg
 
-from tests.acceptance.support import REPOSITORY, Command, Result, rows, value
+from tests.helpers.command import Command, Result
+from tests.helpers.database_contents import rows, value
+from tests.helpers.paths import REPOSITORY
 
 ANN = "65c4e6bb5482e2ced37cf201"
 MONTH = "2026-03-05T10:20:30.000000"

@@ -19,10 +19,12 @@ from b44_assets.config.settings import Settings
 from b44_assets.orchestration.code_location import build_definitions
 from b44_assets.schema.drift import schema_drift
 from b44_assets.session import Session
-from tests.acceptance.conftest import SHOP as APP
-from tests.acceptance.conftest import App as Shop
-from tests.acceptance.support import REPOSITORY, Command, rows, value
-from tests.support import write_app
+from tests.helpers.command import Command
+from tests.helpers.database_contents import rows, value
+from tests.helpers.ledger_app import write_app
+from tests.helpers.migrated_apps import SHOP as APP
+from tests.helpers.migrated_apps import App as Shop
+from tests.helpers.paths import REPOSITORY
 
 TRUTH: dict[str, Any] = json.loads((APP / "export" / "truth.json").read_text(encoding="utf-8"))
 TABLES = ("customers", "products", "purchases", "reviews", "order_lines")

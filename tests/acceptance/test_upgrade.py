@@ -18,7 +18,7 @@ from b44_assets.migration.progress import failed_parts, load_progress
 from b44_assets.postgres.embedded.binaries import install_dir
 from b44_assets.schema.runtime import install_runtime
 from b44_assets.session import Session
-from tests.acceptance.support import Command
+from tests.helpers.command import Command
 
 HERE = Path(__file__).parent / "version_0_1"
 EXPORT = HERE / "export"

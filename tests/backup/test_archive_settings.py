@@ -26,7 +26,7 @@ from b44_assets.errors import BackupError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.postgres.embedded.configuration import quoted_setting
-from tests.support import PG15_BIN, Pg15, ordinary_account, run_as
+from tests.helpers.servers import PG15_BIN, Pg15, ordinary_account, run_as
 
 
 @pytest.fixture

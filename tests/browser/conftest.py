@@ -1,5 +1,5 @@
 """The migrated database of the tests of the graph."""
 
-from tests.dagster.conftest import copied, instance, migrated, template
+from tests.helpers.code_locations import copied, instance, migrated, template
 
 __all__ = ["copied", "instance", "migrated", "template"]

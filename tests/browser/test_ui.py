@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tests.dagster.conftest import Place, post, posts, write
-from tests.support import free_port
+from tests.helpers.code_locations import Place, post, posts, write
+from tests.helpers.servers import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

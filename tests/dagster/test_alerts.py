@@ -20,7 +20,8 @@ from b44_assets.orchestration.alerts.failed_runs import alert_of
 from b44_assets.orchestration.alerts.failing_checks import failing_checks_sensor, tell_of_checks
 from b44_assets.orchestration.common import ALERTS_ON_WARNING
 from b44_assets.orchestration.resources import Migration, MigrationResource
-from tests.support import Webhook, free_port, serving, webhook
+from tests.helpers.servers import free_port
+from tests.helpers.webhooks import Webhook, serving, webhook
 
 ALERT = Alert(
     "b44: run of delta failed (2025-03)",

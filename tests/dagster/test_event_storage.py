@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from b44_assets.orchestration.storage import EventLogStorage
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.support import create_database
+from tests.helpers.databases import create_database
 
 
 @dg.asset

@@ -12,7 +12,7 @@ import pytest
 from b44_assets.maintenance import monitoring
 from b44_assets.maintenance.monitoring import MEASUREMENTS, Interval
 from b44_assets.session import Session
-from tests.dagster.conftest import Place
+from tests.helpers.code_locations import Place
 
 ROUND = {one.name for one in MEASUREMENTS if one.interval is Interval.ROUND}
 

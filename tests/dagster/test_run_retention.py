@@ -20,9 +20,9 @@ from dagster import DagsterRunStatus
 from b44_assets.config.settings import Settings
 from b44_assets.orchestration.code_location import build_definitions, check_specs
 from b44_assets.orchestration.run_retention import PROCESS_TAG, is_gone, runs_to_forget, this_process
-from tests.dagster.conftest import Place, post, posts, write
+from tests.helpers.code_locations import Place, post, posts, write
 from tests.helpers.forking import start_forked
-from tests.support import eventually
+from tests.helpers.waiting import eventually
 
 POSTS = dg.AssetKey("posts")
 RANGE = {"dagster/asset_partition_range_start": "2026-01", "dagster/asset_partition_range_end": "2026-06"}

@@ -13,7 +13,7 @@ from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.orchestration.common import export_key, key_of
 from b44_assets.orchestration.resources import Migration, MigrationResource
-from tests.dagster.conftest import USERS, Place, user, write
+from tests.helpers.code_locations import USERS, Place, user, write
 
 OFFERED = set(MigrationResource.model_fields) - {"base"}
 USERS_ONLY = [export_key("users"), key_of("users")]

@@ -20,7 +20,8 @@ from b44_assets.orchestration.migration.jobs import MIGRATE_JOB, VERIFY_JOB
 from b44_assets.orchestration.resources import Migration
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.sample import write_sample
-from tests.support import create_database, keep_posts
+from tests.helpers.databases import create_database
+from tests.helpers.sample_exports import keep_posts
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

@@ -14,8 +14,8 @@ import pytest
 
 from b44_assets.errors import ExportError
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.dagster.conftest import USERS, Place, Template, object_id, place_of, post, posts, user, write
-from tests.support import template_once
+from tests.helpers.code_locations import USERS, Place, Template, object_id, place_of, post, posts, user, write
+from tests.helpers.databases import template_once
 
 ALL_MONTHS = {"2026-01": 4, "2026-02": 4, "2026-03": 4, "2026-05": 4}
 

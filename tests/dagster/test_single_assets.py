@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from b44_assets.orchestration.migration.jobs import MIGRATE_JOB
-from tests.dagster.conftest import Place
+from tests.helpers.code_locations import Place
 
 MADE = "select relname from pg_class where relnamespace = 'public'::regnamespace order by 1"
 

@@ -13,8 +13,8 @@ from b44_assets.migration.finish import drop_migration_tables
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.schema.build import build
 from b44_assets.schema.runtime import install_runtime
-from tests.dagster.conftest import Place, Template, session_of
-from tests.support import template_once
+from tests.helpers.code_locations import Place, Template, session_of
+from tests.helpers.databases import template_once
 
 JOBS = (
     "schema_only",

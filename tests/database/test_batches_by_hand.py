@@ -10,7 +10,8 @@ from psycopg import errors
 
 from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.migration.pipeline import plan_again
-from tests.database.conftest import Record, Target, object_id, post, user
+from tests.helpers.records import Record, object_id, post, user
+from tests.helpers.target import Target
 
 USERS = [
     *(user(number) for number in range(1, 8)),

@@ -11,8 +11,9 @@ from b44_assets.catalog import load_catalog
 from b44_assets.migration.corrections import correct
 from b44_assets.migration.rollback import roll_back_run
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.database.conftest import Record, Target, new_target, object_id, uuid_of
 from tests.database.test_delta import sound
+from tests.helpers.records import Record, object_id, uuid_of
+from tests.helpers.target import Target, new_target
 
 # Columns of the migration's tables, names within its statements, variables of its functions, and aliases that it gives to tables.
 NAMES = [

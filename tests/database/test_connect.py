@@ -23,7 +23,8 @@ from b44_assets.postgres import connect as module
 from b44_assets.postgres.connect import cancelling, connect, redact
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.postgres.locks import LockRetry, Session, advisory_key, advisory_lock, watched, with_lock_retries
-from tests.support import Pg15, eventually, free_port
+from tests.helpers.servers import Pg15, free_port
+from tests.helpers.waiting import eventually
 
 SECRET = "Geheim7Secret"
 

@@ -10,8 +10,9 @@ import pytest
 from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.errors import DatabaseError, ThresholdError
 from b44_assets.migration.rollback import roll_back_run
-from tests.database.conftest import Record, Target, object_id, post, uuid_of
 from tests.database.test_delta import NEW, article, person, sound
+from tests.helpers.records import Record, object_id, post, uuid_of
+from tests.helpers.target import Target
 
 BROKEN = {"User": [person(1), person(2, email="nonsense", bio="b")], "Post": [article(1, title=None), article(2)]}
 

@@ -19,7 +19,8 @@ from b44_assets.migration.plan import make_plan
 from b44_assets.migration.sources import target_columns
 from b44_assets.migration.verification import export_applied, row_parity
 from b44_assets.schema.apply import apply
-from tests.database.conftest import Record, Target, object_id, post, user, uuid_of
+from tests.helpers.records import Record, object_id, post, user, uuid_of
+from tests.helpers.target import Target
 
 OLD, NEW = "2026-03-01T00:00:00", "2026-03-02T00:00:00"
 

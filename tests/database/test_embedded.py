@@ -25,7 +25,8 @@ from b44_assets.errors import DatabaseError
 from b44_assets.postgres.embedded import EmbeddedServer, accounts, binaries, dagster_url, target_url
 from b44_assets.postgres.embedded import server as server_module
 from b44_assets.postgres.embedded.configuration import configuration
-from tests.support import eventually, ordinary_account
+from tests.helpers.servers import ordinary_account
+from tests.helpers.waiting import eventually
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who may become other accounts")

@@ -15,7 +15,8 @@ from b44_assets.catalog import Kind
 from b44_assets.schema.apply import apply
 from b44_assets.schema.row_security import apply_policies
 from b44_assets.schema.standard_roles import install_standard_roles
-from tests.database.conftest import Target, post, user
+from tests.helpers.records import post, user
+from tests.helpers.target import Target
 
 _OURS = """
     select p.oid, p.oid::regprocedure::text, p.prokind, p.prosecdef, p.provolatile, p.prorettype = 'trigger'::regtype,

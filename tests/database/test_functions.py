@@ -22,8 +22,9 @@ from b44_assets.catalog import Catalog, Kind
 from b44_assets.postgres.connect import connect
 from b44_assets.schema.apply import apply
 from b44_assets.session import Session
-from tests.conftest import Pg15
-from tests.database.conftest import FIRST_SECOND, NAMESPACE, SYSTEM_USER, Target, new_database, object_id, uuid_of
+from tests.helpers.records import FIRST_SECOND, NAMESPACE, object_id, uuid_of
+from tests.helpers.servers import Pg15
+from tests.helpers.target import SYSTEM_USER, Target, new_database
 
 # A round trip costs more than a value, so that each example is a list of them.
 many = settings(max_examples=60)

@@ -15,8 +15,9 @@ from b44_assets.migration.rollback import roll_back_month
 from b44_assets.migration.verification import row_parity
 from b44_assets.schema.partition_checks import check_bounds
 from b44_assets.schema.partitions import apply_partitions
-from tests.database.conftest import Target, object_id, post, user
 from tests.database.test_functions import timestamp
+from tests.helpers.records import object_id, post, user
+from tests.helpers.target import Target
 
 DAYS = ("0001-01-01", "0202-05-06T07:08:09", "1900-01-01", "1969-12-31T23:59:59.999999", "2999-01-01", "9999-12-31")
 NEVER = "9999-12-31T23:59:59.9999999Z"

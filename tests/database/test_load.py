@@ -15,7 +15,8 @@ from b44_assets.errors import DatabaseError, SettingsError
 from b44_assets.failpoints import armed
 from b44_assets.migration.parts import Range
 from b44_assets.session import Connection, scalar
-from tests.database.conftest import Record, Target, object_id, post, user, uuid_of
+from tests.helpers.records import Record, object_id, post, user, uuid_of
+from tests.helpers.target import Target
 
 # Seven posts of three months, all of one title; some are refused, repeated or repaired.
 DAYS = [

@@ -13,20 +13,10 @@ from hypothesis import strategies as st
 
 from b44_assets.catalog import TableMapping
 from b44_assets.migration.other_apps import BUILT_IN
-from tests.database.conftest import (
-    SYSTEM_USER,
-    Case,
-    Outcome,
-    Record,
-    Target,
-    each,
-    moment,
-    object_id,
-    refused,
-    user,
-    uuid_of,
-)
 from tests.database.test_mapping_users import BLANKS, EXPORTED_AT, ROLES, WHITE_SPACE, boolean, time_of, with_repeats
+from tests.helpers.mapping_cases import Case, each, refused
+from tests.helpers.records import Record, moment, object_id, user, uuid_of
+from tests.helpers.target import SYSTEM_USER, Outcome, Target
 
 KNOWN, OTHER, NOBODY = object_id(1), object_id(2), object_id(3)
 PEOPLE = [user(1), user(2), user(3, email="nothing")]

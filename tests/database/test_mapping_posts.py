@@ -13,20 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.database.conftest import (
-    SYSTEM_USER,
-    Case,
-    Outcome,
-    Record,
-    Target,
-    each,
-    moment,
-    object_id,
-    post,
-    refused,
-    user,
-    uuid_of,
-)
 from tests.database.test_mapping_users import (
     BLANKS,
     EXPORTED_AT,
@@ -43,6 +29,9 @@ from tests.database.test_mapping_users import (
     trimmed,
     with_repeats,
 )
+from tests.helpers.mapping_cases import Case, each, refused
+from tests.helpers.records import Record, moment, object_id, post, user, uuid_of
+from tests.helpers.target import SYSTEM_USER, Outcome, Target
 
 AUTHOR, OTHER, NOBODY = object_id(1), object_id(2), object_id(3)
 CATEGORY, REFUSED_CATEGORY = object_id(11), object_id(12)

@@ -16,21 +16,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from b44_assets.catalog import Catalog
-from tests.database.conftest import (
-    SYSTEM_USER,
-    Case,
-    Outcome,
-    Record,
-    Target,
-    each,
-    moment,
-    new_target,
-    object_id,
-    refused,
-    user,
-    uuid_of,
-)
-from tests.support import Pg15
+from tests.helpers.mapping_cases import Case, each, refused
+from tests.helpers.records import Record, moment, object_id, user, uuid_of
+from tests.helpers.servers import Pg15
+from tests.helpers.target import SYSTEM_USER, Outcome, Target, new_target
 
 WHITE_SPACE = " \t\n\r\v\f\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2003\u2028\u202f\u205f\u3000\ufeff"
 BLANKS: dict[str, object] = {"null": None, "empty": "", "spaces": "  ", "other white space": "\u00a0\t\ufeff"}

@@ -13,7 +13,8 @@ from b44_assets.catalog import Catalog, TableMapping, load_catalog
 from b44_assets.exports import ExportFile
 from b44_assets.migration.other_apps import BUILT_IN, files_of_other_apps, of_another_app
 from b44_assets.migration.unmapped_entities import keep_unmapped
-from tests.database.conftest import Target, object_id, user
+from tests.helpers.records import object_id, user
+from tests.helpers.target import Target
 
 ROOT = Path(__file__).parents[2]
 BLOG, SHOP = load_catalog(ROOT / "sql"), load_catalog(ROOT / "examples" / "shop" / "sql")

@@ -19,7 +19,9 @@ from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.errors import DatabaseError, ThresholdError
 from b44_assets.migration.plan import LoadPlan, make_plan
 from b44_assets.session import Connection
-from tests.database.conftest import SQL_DIR, Target, object_id, post, user, uuid_of
+from tests.helpers.paths import SQL_DIR
+from tests.helpers.records import object_id, post, user, uuid_of
+from tests.helpers.target import Target
 
 
 def planned(target: Target, table: str = "users") -> LoadPlan:

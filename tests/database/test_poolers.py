@@ -13,9 +13,9 @@ from b44_assets.postgres.connect import connect
 from b44_assets.postgres.locks import advisory_lock, with_lock_retries
 from b44_assets.schema.build import build
 from b44_assets.session import Session
-from tests.database.conftest import Target
 from tests.helpers.pooler import PGBOUNCER, pooled
 from tests.helpers.scenario import FIRST, write_exports
+from tests.helpers.target import Target
 
 pytestmark = pytest.mark.skipif(not PGBOUNCER.exists(), reason=f"there is no PgBouncer in {PGBOUNCER}")
 

@@ -18,7 +18,7 @@ from b44_assets.maintenance import query_runs
 from b44_assets.maintenance.query_runs import QueryRun, QueryRuns, run_queries, unindexed_foreign_keys
 from b44_assets.orchestration.maintenance import QUERIES, Queries
 from b44_assets.session import Session
-from tests.support import database_url
+from tests.helpers.databases import database_url
 
 ROWS = 20_000
 QUERIES_BY_FILE = {

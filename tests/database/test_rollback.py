@@ -9,8 +9,9 @@ import pytest
 
 from b44_assets.errors import DatabaseError, SettingsError
 from b44_assets.migration.rollback import RolledBackEntity, roll_back_month, roll_back_run
-from tests.database.conftest import Record, Target, object_id, uuid_of
 from tests.database.test_delta import NEW, article, person, sound
+from tests.helpers.records import Record, object_id, uuid_of
+from tests.helpers.target import Target
 
 PEOPLE: list[Record] = [person(1, created_by_id=object_id(2)), person(2, username="anna"), person(3, username="anna")]
 ARTICLES: list[Record] = [

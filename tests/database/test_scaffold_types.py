@@ -13,7 +13,7 @@ from b44_assets.scaffold.columns import FITS
 from b44_assets.scaffold.export_profile import id_key
 from b44_assets.scaffold.model import ColumnType
 from b44_assets.scaffold.names import RESERVED
-from tests.database.conftest import Target
+from tests.helpers.target import Target
 
 # Each of a few examples is many values, and one round trip.
 few = settings(max_examples=25)

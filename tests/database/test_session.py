@@ -16,7 +16,7 @@ from b44_assets.catalog import Catalog
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.online_ddl import raise_memory
 from b44_assets.session import Connection, Kept, Session, concurrently, scalar
-from tests.database.conftest import Target
+from tests.helpers.target import Target
 
 STATE = """
 select pg_backend_pid(), current_setting('application_name'), current_setting('search_path'), current_setting('lock_timeout'),

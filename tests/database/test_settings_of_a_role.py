@@ -24,8 +24,8 @@ from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.health import constraints_valid, foreign_keys_hold, indexes_valid
 from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session
-from tests.database.conftest import new_database
 from tests.helpers.scenario import FIRST, State, differences, state, write_exports
+from tests.helpers.target import new_database
 
 # Of a setting whose values are none of an enumeration: what somebody may have set it to.
 _TEXTS = {

@@ -20,7 +20,8 @@ from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.corrections import correct
 from b44_assets.migration.unmapped_entities import UnmappedEntity, keep_unmapped, unmapped_entities
 from b44_assets.session import Connection
-from tests.database.conftest import Outcome, Record, Target, object_id, post, user, uuid_of
+from tests.helpers.records import Record, object_id, post, user, uuid_of
+from tests.helpers.target import Outcome, Target
 
 
 def staged(target: Target, table: str = "users") -> list[dict[str, Any]]:

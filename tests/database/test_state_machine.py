@@ -29,7 +29,8 @@ from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.rollback import roll_back_month, roll_back_run
 from b44_assets.migration.verification import row_parity
 from b44_assets.session import Connection
-from tests.database.conftest import Target, object_id, uuid_of
+from tests.helpers.records import object_id, uuid_of
+from tests.helpers.target import Target
 
 USERS, POSTS = "users", "posts"
 ENTITIES = {USERS: "User", POSTS: "Post"}

@@ -10,7 +10,8 @@ import pytest
 
 from b44_assets.maintenance.vacuum import analyze, is_analyzed_whole, kept_from_autovacuum, needs_vacuum, vacuum
 from b44_assets.session import Connection
-from tests.database.conftest import Record, Target, post, user
+from tests.helpers.records import Record, post, user
+from tests.helpers.target import Target
 
 PEOPLE = [user(1)]
 DAYS = ("2026-01-05", "2026-01-31", "2026-02-01", "2026-02-02", "2026-02-14", "2026-03-31", "2026-03-01")

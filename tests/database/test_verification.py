@@ -15,7 +15,8 @@ from b44_assets.migration.content_parity import ContentParity, content_parity
 from b44_assets.migration.plan import make_plan
 from b44_assets.migration.verification import RowParity, row_parity
 from b44_assets.postgres.embedded import EmbeddedServer
-from tests.database.conftest import SYSTEM_USER, Record, Target, copied_target, object_id, post, user, uuid_of
+from tests.helpers.records import Record, object_id, post, user, uuid_of
+from tests.helpers.target import SYSTEM_USER, Target, copied_target
 
 EXPORT: dict[str, list[Record]] = {
     "User": [

@@ -22,10 +22,10 @@ from b44_assets.failpoints import FAILPOINTS as ALL_FAILPOINTS
 from b44_assets.failpoints import Armed, armed
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.session import Connection
-from tests.database.conftest import SQL_DIR
-from tests.faults.conftest import Stage, batches_begun, set_stage
 from tests.helpers.crashing import ANY, Crasher, Hits, Order, lose, provoked_for, provoking
+from tests.helpers.paths import SQL_DIR
 from tests.helpers.scenario import FIRST, PHASES, PROVOKED, SECOND, differences, phase_of, state_at
+from tests.helpers.stage import Stage, batches_begun, set_stage
 
 # Those of `b44 finish` are passed by tests/acceptance/test_finish.py, which kills it at each.
 FAILPOINTS = [name for name in ALL_FAILPOINTS if not name.startswith("finish:")]

@@ -10,10 +10,10 @@ import pytest
 from b44_assets import session as engine_session
 from b44_assets.failpoints import armed
 from b44_assets.session import Connection
-from tests.faults.conftest import Stage
 from tests.faults.test_crashes import happening, middle
 from tests.helpers.crashing import Hits
 from tests.helpers.scenario import FIRST, SECOND
+from tests.helpers.stage import Stage
 
 
 @pytest.mark.parametrize(

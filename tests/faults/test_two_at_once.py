@@ -15,8 +15,8 @@ from b44_assets.failpoints import armed
 from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.plan import make_plan
 from b44_assets.session import Connection, migrating
-from tests.faults.conftest import Stage
 from tests.helpers.scenario import FIRST, PHASES, SECOND
+from tests.helpers.stage import Stage
 
 
 def at_once(*works: Callable[[], None]) -> list[B44Error]:

@@ -23,9 +23,9 @@ import psycopg
 from b44_assets.catalog import load_catalog
 from b44_assets.failpoints import Armed, armed
 from b44_assets.session import Connection
+from tests.helpers.paths import REPOSITORY
 from tests.helpers.scenario import PHASES, PROVOKED, session_of
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ANY = ""
 """Stands for every failpoint, where hits are counted over all of them."""
 

@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import psycopg
 
-from tests.support import certify, free_port, ordinary_account, run_as, scratch_folder
+from tests.helpers.servers import certify, free_port, ordinary_account, run_as
+from tests.helpers.workers import scratch_folder
 
 PGBOUNCER = Path("/usr/sbin/pgbouncer")
 

@@ -26,7 +26,7 @@ from b44_assets.schema.build import build
 from b44_assets.schema.indexes import apply_indexes
 from b44_assets.schema.views import refresh
 from b44_assets.session import Connection, Session
-from tests.database.conftest import Record, object_id, post, user
+from tests.helpers.records import Record, object_id, post, user
 
 FIRST, SECOND = "first", "second"
 OLD, NEW = "2026-03-01", "2026-03-02"

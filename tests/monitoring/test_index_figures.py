@@ -7,8 +7,8 @@ from collections.abc import Generator
 import pytest
 
 from b44_assets.maintenance.index_maintenance import IndexUsage, index_usage
-from tests.monitoring.conftest import Watched
-from tests.support import eventually
+from tests.helpers.waiting import eventually
+from tests.helpers.watched import Watched
 
 
 @pytest.fixture(autouse=True)

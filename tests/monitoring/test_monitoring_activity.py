@@ -9,8 +9,9 @@ import psycopg
 import pytest
 
 from b44_assets.maintenance.monitoring import MEASUREMENTS, Verdict
-from tests.monitoring.conftest import Watched, waits
-from tests.support import Pg15, eventually, own_address
+from tests.helpers.servers import Pg15, own_address
+from tests.helpers.waiting import eventually
+from tests.helpers.watched import Watched, waits
 
 
 @pytest.fixture(scope="module", autouse=True)

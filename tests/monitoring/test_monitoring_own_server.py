@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from b44_assets.catalog import Catalog
-from tests.monitoring.conftest import Watched
-from tests.support import PG15_BIN, Pg15, eventually, free_port, ordinary_account, run_as, skip_without_pg15
+from tests.helpers.servers import PG15_BIN, Pg15, free_port, ordinary_account, run_as, skip_without_pg15
+from tests.helpers.waiting import eventually
+from tests.helpers.watched import Watched
 
 ARCHIVES = "archive_mode = on\narchive_command = '/bin/true'\nshared_preload_libraries = 'pg_stat_statements'\n"
 

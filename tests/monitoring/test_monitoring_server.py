@@ -7,8 +7,8 @@ from threading import Thread
 
 import pytest
 
-from tests.monitoring.conftest import Watched, settings_with, waits
-from tests.support import eventually
+from tests.helpers.waiting import eventually
+from tests.helpers.watched import Watched, settings_with, waits
 
 
 def test_a_statement_that_runs_long_is_told(watched: Watched) -> None:

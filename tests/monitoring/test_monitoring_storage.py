@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from b44_assets.maintenance.monitoring import Earlier, Reading
 from b44_assets.maintenance.monitoring.storage import averaged
 from tests.helpers.disks import small
-from tests.monitoring.conftest import Watched
-from tests.support import eventually
+from tests.helpers.waiting import eventually
+from tests.helpers.watched import Watched
 
 
 def test_tables_are_summed_up_over_their_partitions_and_the_growth_is_told(watched: Watched) -> None:

@@ -19,7 +19,7 @@ from b44_assets.cli import main
 from b44_assets.errors import SettingsError
 from b44_assets.maintenance.monitoring import MEASUREMENTS, Interval, monitoring, prometheus
 from b44_assets.maintenance.monitoring.prometheus import Exporter, serve, text_of, write_textfile
-from tests.monitoring.conftest import Watched, settings_with
+from tests.helpers.watched import Watched, settings_with
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana" / "b44.json"
 

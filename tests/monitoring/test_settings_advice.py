@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from b44_assets.maintenance.monitoring.settings_advice import Shape, advise, in_base_units, table_statements
-from tests.monitoring.conftest import Watched, settings_with
+from tests.helpers.watched import Watched, settings_with
 
 GB, MB = 1024**3, 1024**2
 FITTING = {

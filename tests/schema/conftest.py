@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -17,7 +16,9 @@ from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.sample import write_sample
 from b44_assets.schema.build import ON_A_TABLE, build
 from b44_assets.session import Session
-from tests.support import create_database, database_url, keep_posts, template_once
+from tests.helpers.databases import create_database, database_url, template_once
+from tests.helpers.sample_exports import keep_posts
+from tests.helpers.schema_templates import Templates
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -32,15 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.originalname in seen:
                 item.add_marker(pytest.mark.slow)
             seen.add(item.originalname)
-
-
-@dataclass(frozen=True)
-class Templates:
-    """Names of databases on one server that are only copied from: loaded, and loaded with the whole schema."""
-
-    server_url: str
-    loaded: str
-    built: str
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ from b44_assets.schema.partitions import (
 )
 from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session
-from tests.support import create_database, database_url, template_once
+from tests.helpers.databases import create_database, database_url, template_once
 
 Connection = psycopg.Connection[TupleRow]
 

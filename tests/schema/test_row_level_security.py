@@ -18,8 +18,8 @@ from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.row_security import apply_policies
 from b44_assets.schema.standard_roles import install_standard_roles
 from b44_assets.session import Connection, Session
-from tests.schema.conftest import Templates
-from tests.support import database_url
+from tests.helpers.databases import database_url
+from tests.helpers.schema_templates import Templates
 
 Db = psycopg.Connection[Any]
 PERSONAL = {

@@ -26,8 +26,9 @@ from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.runtime import install_runtime
 from b44_assets.schema.standard_roles import install_standard_roles
 from b44_assets.session import Session
-from tests.schema.conftest import Templates
-from tests.support import database_url, scratch_folder
+from tests.helpers.databases import database_url
+from tests.helpers.schema_templates import Templates
+from tests.helpers.workers import scratch_folder
 
 Db = psycopg.Connection[Any]
 SHOP = Path(__file__).resolve().parents[2] / "examples" / "shop" / "sql"

@@ -25,8 +25,8 @@ from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.health import constraints_valid, foreign_keys_hold, indexes_valid
 from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session
+from tests.helpers.databases import create_database, database_url, template_once
 from tests.helpers.invented_app import EXPORT, LONG_NAME, app, object_id, write_app_files, write_export
-from tests.support import create_database, database_url, template_once
 
 BEHIND = (*ON_A_TABLE, Kind.VIEW_SCHEMA)
 DAY = datetime(2025, 11, 3, 9, 1, 0, 123456, UTC)

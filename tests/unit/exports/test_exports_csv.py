@@ -11,7 +11,7 @@ import pytest
 
 from b44_assets.errors import ExportError
 from b44_assets.exports import ExportFile, open_export
-from tests.unit.exports.support import Reading, read
+from tests.helpers.reading_exports import Reading, read
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer

@@ -9,7 +9,7 @@ import pytest
 
 from b44_assets.errors import ExportError
 from b44_assets.exports import ExportFile, open_export
-from tests.unit.exports.support import read
+from tests.helpers.reading_exports import read
 
 DOUBLED = b'"{""""a"""":1}"'
 NORMAL = b'"{""a"":1}"'

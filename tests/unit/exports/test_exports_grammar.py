@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from b44_assets.exports.csv_grammar import Fitted, Good, Grammar, Malformed
-from tests.unit.exports.support import plain_record
+from tests.helpers.reading_exports import plain_record
 
 # Mostly what matters: quotes, delimiters, line ends, alone and in treacherous company.
 PIECES = [b'"', b'""', b",", b";", b"\t", b"\n", b"\r\n", b"\r", b"a", b'","', b'"\n"']

@@ -9,7 +9,7 @@ import pytest
 
 from b44_assets.errors import ExportError
 from b44_assets.exports import ExportFile, open_export
-from tests.unit.exports.support import Reading, read
+from tests.helpers.reading_exports import Reading, read
 
 BLOCK_SIZES = [1, 7, 64, 8 << 20]
 

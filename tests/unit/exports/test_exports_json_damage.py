@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.exports.support import Reading, read
+from tests.helpers.reading_exports import Reading, read
 
 GOOD = ['{"id":"1","a":"x"}', '{"id":"8","a":"z"}']
 BROKEN = [

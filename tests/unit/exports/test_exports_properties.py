@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tests.unit.exports.support import plain_record, read
+from tests.helpers.reading_exports import plain_record, read
 
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 TREACHEROUS = st.sampled_from(
