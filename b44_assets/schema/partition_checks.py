@@ -13,6 +13,7 @@ from b44_assets.catalog import Kind
 from b44_assets.config.quantities import EARLIEST_MONTH
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.partitions import Partition, detaching_partitions, months_ago, partitions_in, rows_by_period
+from b44_assets.schema.unbuilt import noted_obstacles, partition_for_rows_of
 from b44_assets.session import Session, columns_of, scalar
 
 EXAMPLES = 20
@@ -44,6 +45,7 @@ class BoundsCheck:
         detaching: Partitions whose detaching was interrupted.
         unfinished: Whether moving rows out of the default partition is under way, or was interrupted.
         missing_hashes: Remainders without a partition, of a table partitioned by hash, as `3 of 4`.
+        in_the_way: Why the rows of the default partition could not move when that was last tried, and which are in the way.
     """
 
     table: str
@@ -55,6 +57,7 @@ class BoundsCheck:
     detaching: tuple[str, ...] = ()
     unfinished: bool = False
     missing_hashes: tuple[str, ...] = ()
+    in_the_way: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -72,7 +75,8 @@ class BoundsCheck:
             return f"moving rows out of the default partition of {self.table} is not finished; drain it again"
         if self.default_rows:
             rows, periods = sum(self.default_rows.values()), ", ".join(self.default_rows)
-            return f"the default partition of {self.table} holds {rows} rows of {periods}"
+            told = f"the default partition of {self.table} holds {rows} rows of {periods}"
+            return f"{told}; {self.in_the_way}" if self.in_the_way else told
         if self.gaps:
             return f"{self.table} has no partition for {', '.join(map(str, self.gaps))}"
         if self.overlaps:
@@ -146,6 +150,7 @@ def check_bounds(session: Session, table: str) -> BoundsCheck:
         period = session.catalog.table(table).period
         horizon = _horizon(session, table)
         default = next((part.name for part in partitions if part.default), None)
+        obstacles = () if default is None else noted_obstacles(conn, [partition_for_rows_of(default)])
         begin = datetime(EARLIEST_MONTH.year, EARLIEST_MONTH.month, EARLIEST_MONTH.day, tzinfo=UTC)
         expected = [part for part in parts if part.end is None or part.end > begin]
         return BoundsCheck(
@@ -165,6 +170,7 @@ def check_bounds(session: Session, table: str) -> BoundsCheck:
             default_rows={} if default is None or period is None else rows_by_period(conn, default, period),
             detaching=detaching,
             unfinished=scalar(conn, "select to_regclass(%s) is not null", (f"public.{table}_drain",)),
+            in_the_way=next(iter(obstacles), None),
         )
 
 

@@ -20,7 +20,8 @@ from psycopg import errors, sql
 from b44_assets.catalog import Period, Spec
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.apply import apply
-from b44_assets.schema.online_ddl import retrying
+from b44_assets.schema.online_ddl import change, retrying
+from b44_assets.schema.unbuilt import Obstacle, attempt, note_obstacles, partition_for_rows_of, rows_against_partition
 from b44_assets.session import Connection, Progress, Session, reason_of, scalar
 
 LOCK_PATIENCE_MS = 60
@@ -83,9 +84,10 @@ class PartitionSet:
         table: The table.
         partitions: All of them, as they are now.
         made: Those that were made, rows or not.
-        drained: What was moved out of the default partition; None for a table without periods.
+        drained: What was moved out of the default partition; None for a table without periods, and where `failed`.
         detached: Those that were detached, since they are older than is to be kept.
         seconds: How long it took.
+        failed: Why rows of the default partition cannot move, and which are in the way; all of them stay there.
     """
 
     table: str
@@ -94,6 +96,7 @@ class PartitionSet:
     drained: Drained | None
     detached: tuple[str, ...]
     seconds: float
+    failed: str | None = None
 
 
 def ensure_partitions(conn: Connection, table: str, unit: str, days: Sequence[date]) -> dict[date, str]:
@@ -137,7 +140,8 @@ def apply_partitions(session: Session, spec: Spec, *, keep_months: int | None = 
     """Brings the partitions of a table to what a file says.
 
     Rows in the default partition move to partitions of their own, missing partitions are made up to as many periods ahead
-    as the file's header says, and then its statements are run, as psql would.
+    as the file's header says, and then its statements are run, as psql would. Rows that no partition can take, as they make an
+    index or a constraint of the table impossible, keep those of the default partition in it, and nothing else.
 
     Args:
         session: The run.
@@ -152,15 +156,38 @@ def apply_partitions(session: Session, spec: Spec, *, keep_months: int | None = 
     before = {part.name for part in describe_partitions(session, table)}
     drained: Drained | None = None
     detached: tuple[str, ...] = ()
+    failed: str | None = None
     if session.catalog.table(table).period is not None:
-        drained = drain_default(session, table)
+        outcome = _drain_or_name_rows(session, table)
+        if isinstance(outcome, Obstacle):
+            failed = outcome.message()
+        else:
+            drained = outcome
         keep_ahead(session, table, int(spec.options.get("ahead", "0")))
     apply(session, spec)
     if keep_months is not None:
         detached = detach_before(session, table, months_ago(datetime.now(UTC).date(), keep_months))
     partitions = describe_partitions(session, table)
     made = tuple(part.name for part in partitions if part.name not in before)
-    return PartitionSet(table, partitions, made, drained, detached, time.monotonic() - started)
+    return PartitionSet(table, partitions, made, drained, detached, time.monotonic() - started, failed)
+
+
+def _drain_or_name_rows(session: Session, table: str) -> Drained | Obstacle:
+    """Moves rows out of the default partition, or finds those that make it impossible and keeps them in `migration.unbuilt`."""
+    with session.connection(f"rows in the way of partitions of {table}") as conn:
+        default = next((part.name for part in partitions_in(conn, table) if part.default), None)
+        if default is None:
+            return drain_default(session, table)
+
+        def find(error: psycopg.Error) -> Obstacle:
+            change(session, conn, lambda c: c.execute("select b44.drain_abandon(%s)", (table,)))
+            return rows_against_partition(session, conn, table, default, error)
+
+        outcome = attempt(lambda: drain_default(session, table), find)
+        note_obstacles(
+            session, conn, [partition_for_rows_of(default)], [outcome] if isinstance(outcome, Obstacle) else []
+        )
+    return outcome
 
 
 def months_ago(day: date, months: int) -> date:

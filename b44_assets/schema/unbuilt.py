@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 import psycopg
 from psycopg import errors, sql
@@ -18,6 +19,8 @@ from b44_assets.errors import DatabaseError
 from b44_assets.postgres.error_classes import FaultClass, classify
 from b44_assets.schema.online_ddl import in_scratch_schema, shadow, shadow_constraint, trusted
 from b44_assets.session import Connection, Session, columns_of, identifiers, reason_of, scalar
+
+T = TypeVar("T")
 
 SHOWN = 5
 """How many rows are named."""
@@ -79,7 +82,7 @@ def cause_in_rows(error: Exception) -> psycopg.Error | None:
     return cause if classify(cause) is FaultClass.DATA or cause.sqlstate in _ALSO_OF_ROWS else None
 
 
-def attempt(work: Callable[[], str], find: Callable[[psycopg.Error], Obstacle]) -> str | Obstacle:
+def attempt(work: Callable[[], T], find: Callable[[psycopg.Error], Obstacle]) -> T | Obstacle:
     """Does work on an object; what rows make impossible is returned with these rows.
 
     Args:
@@ -193,7 +196,7 @@ def rows_against_index(
             return _Rows(columns, _clashing(conn, definition.table, oid, None))
         return _Rows(columns, _failing(conn, schema, definition.table))
 
-    return _obstacle(session, conn, spec, definition.name, definition.table, error, find)
+    return _obstacle(session, conn, definition.name, definition.table, error, find)
 
 
 def rows_against_constraint(
@@ -244,13 +247,36 @@ def rows_against_constraint(
             # Evaluated for some rows, the condition itself fails.
             return _Rows(tuple(columns or ()), _failing(conn, schema, definition.table))
 
-    return _obstacle(session, conn, spec, definition.name, definition.table, error, find)
+    return _obstacle(session, conn, definition.name, definition.table, error, find)
+
+
+def rows_against_partition(
+    session: Session, conn: Connection, table: str, default: str, error: psycopg.Error
+) -> Obstacle:
+    """Finds the rows of a default partition that no partition of their own can take: an index or a constraint forbids them.
+
+    Such rows stand there where that object could not be built on the default partition either.
+    """
+
+    def find(conn: Connection, schema: str) -> _Rows:
+        conn.execute(
+            sql.SQL("create table {} (like {} including generated including indexes including constraints)").format(
+                sql.Identifier(schema, table), sql.Identifier("public", table)
+            )
+        )
+        return _Rows((), _failing(conn, schema, table, only=default))
+
+    return _obstacle(session, conn, partition_for_rows_of(default), table, error, find)
+
+
+def partition_for_rows_of(default: str) -> str:
+    """What `migration.unbuilt` calls the partitions that rows of a default partition would move to."""
+    return f"a partition for rows of {default}"
 
 
 def _obstacle(
     session: Session,
     conn: Connection,
-    spec: Spec,
     name: str,
     table: str,
     error: psycopg.Error,
@@ -351,8 +377,11 @@ def _orphans(conn: Connection, constraint: int, table: str) -> tuple[Place, ...]
     return tuple(conn.execute(query).fetchall())
 
 
-def _failing(conn: Connection, schema: str, table: str) -> tuple[Place, ...]:
-    """Rows that the table's likeness in a scratch schema does not take, halving stretches of pages until each is alone."""
+def _failing(conn: Connection, schema: str, table: str, *, only: str | None = None) -> tuple[Place, ...]:
+    """Rows that the table's likeness in a scratch schema does not take, halving stretches of pages until each is alone.
+
+    With `only`, no more than those of one partition are tried.
+    """
     columns = identifiers([name for name, generated in columns_of(conn, "public", table).items() if not generated])
     target = sql.Identifier(schema, table)
     found: list[Place] = []
@@ -375,7 +404,7 @@ def _failing(conn: Connection, schema: str, table: str) -> tuple[Place, ...]:
         "select c.oid::bigint, c.oid::regclass::text, pg_relation_size(c.oid) / current_setting('block_size')::bigint"
         " from pg_class c where c.oid = to_regclass(%(table)s) and c.relkind = 'r'"
         " or c.oid in (select relid from pg_partition_tree(to_regclass(%(table)s)) where isleaf) order by c.relname",
-        {"table": f'public."{table}"'},
+        {"table": f'public."{only or table}"'},
     ).fetchall()
     for oid, part, pages in parts:
         stretches = [(0, pages)]

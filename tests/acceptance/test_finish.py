@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -105,6 +107,26 @@ def test_the_archive_goes_into_a_database_that_holds_something_else(
     done = ended.b44("restore", "migration/latest", "--into", url)
     assert done.status == 0, done
     assert value(url, "select count(*) from migration.repairs") == ended.before["migration.repairs"][0]
+
+
+def test_the_commands_of_the_operators_page_read_the_archive(ended: Ended, new_database: Callable[[], str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    [block] = [one for one in page.split("```") if "b44 restore migration/latest" in one]
+    url = new_database()
+    psql = ended.b44("db", "bin").out.strip() + "/psql"
+    read: list[str] = []
+    for line in block.replace("postgresql://…/archive", shlex.quote(url)).splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["b44"]:
+            done = ended.b44(*words[1:])
+            assert done.status == 0, done
+        elif words[:1] == ["psql"]:
+            told = subprocess.run([psql, *words[1:]], capture_output=True, text=True, check=True)
+            read.append(told.stdout)
+    repairs = value(url, "select count(*) from migration.repairs where entity = 'posts'")
+    assert [len(table.splitlines()) > 3 for table in read] == [True, True]
+    assert f"({repairs} rows)" in read[0]
+    assert f"({ended.before['migration.unmapped'][0]} rows)" in read[1]
 
 
 def test_an_older_server_takes_the_archive(ended: Ended, older_database: str) -> None:

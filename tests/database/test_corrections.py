@@ -243,3 +243,31 @@ def test_an_id_can_be_corrected(target_18: Target) -> None:
     assert target_18.load("posts").inserted == 1
     assert quarantine(target_18, "posts") == [(object_id(5), ["missing_id"], True)]
     sound(target_18, "posts")
+
+
+def test_keys_that_stand_more_than_once_are_told_of_as_they_are_in_a_newer_version_and_in_a_correction(
+    target_18: Target,
+) -> None:
+    def session(updated: str, **fields: object) -> Record:
+        return {
+            "id": object_id(5), "user_id": object_id(1), "created_date": "2026-01-02", "updated_date": updated,
+            "expires_at": "2026-03-03", **fields,
+        }  # fmt: skip
+
+    def repeated() -> list[tuple[Any, ...]]:
+        return target_18.all("select rule, original, replacement from migration.repairs where entity = 'user_sessions'")
+
+    twice, once = '{"a":1,"a":2}', '{"a":3}'
+    people = [person(1)]
+    target_18.migrate({"User": people, "UserSession": [session("2026-01-03", session_data=once)]})
+    assert repeated() == []
+    target_18.migrate({"User": people, "UserSession": [session("2026-01-04", session_data=twice)]})
+    assert repeated() == [("repeated_key", twice, '{"a": 2}')]
+    target_18.migrate({"User": people, "UserSession": [session("2026-01-05", session_data=once)]})
+    assert repeated() == []
+    broken = {**session("2026-01-06", session_data=once), "id": object_id(6), "expires_at": "never"}
+    target_18.migrate({"User": people, "UserSession": [broken]})
+    edit(target_18, "user_sessions", expires_at="2026-03-03", session_data=twice)
+    assert target_18.load("user_sessions").inserted == 1
+    assert repeated() == [("repeated_key", twice, '{"a": 2}')]
+    sound(target_18, "user_sessions")

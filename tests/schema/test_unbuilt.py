@@ -16,6 +16,8 @@ from b44_assets.schema.constraints import apply_constraints
 from b44_assets.schema.health import constraints_valid, indexes_valid, view_equals_query, view_fresh
 from b44_assets.schema.indexes import apply_indexes
 from b44_assets.schema.online_ddl import SchemaChange
+from b44_assets.schema.partition_checks import check_bounds
+from b44_assets.schema.partitions import apply_partitions
 from b44_assets.schema.views import apply_view
 from b44_assets.session import Session
 from tests.schema.test_online_schema import changed, execute, spec, value
@@ -162,6 +164,39 @@ def test_a_constraint_that_rows_break_fails_alone_and_is_proven_once_they_are_me
     execute(loaded, f"update {table} set {mend} where id = '{key}'")
     assert not apply_constraints(loaded, spec(loaded, file), online=online).failed
     assert constraints_valid(loaded, table).passed
+
+
+def test_rows_that_no_partition_can_take_stay_in_the_default_one_and_are_named_and_all_else_is_done(
+    loaded: Session,
+) -> None:
+    draw = random.Random(3)
+    long = "".join(chr(draw.randrange(0x4E00, 0x9F00)) for _ in range(6_000))
+    key, other = "6598cf07-ff76-8b2e-8336-81085a000b44", "6598cf07-ff76-8b2e-8336-81085b000b44"
+    for number, (identifier, month, tag) in enumerate([(key, "2044-05-05", long), (other, "2044-06-05", "short")]):
+        execute(
+            loaded,
+            "insert into posts (id, user_id, title, content, slug, created_at, created_by, tags) select"
+            f" '{identifier}', user_id, 'A title', 'Long enough to be one', 'later-{number}', '{month}', created_by,"
+            f" array['{tag}'] from posts limit 1",
+        )
+    # Built online, the index stays on the table, without the default partition's, and partitions made later have it.
+    done = apply_indexes(loaded, spec(loaded, "posts_tags_indexes"), online=True)
+    assert done.failed.keys() == {"idx_posts_tags_gin"}
+    partitions = spec(loaded, "posts_partitions")
+    kept = apply_partitions(loaded, partitions)
+    assert (kept.drained, len(kept.made)) == (None, int(partitions.options["ahead"]) + 2)
+    assert kept.failed is not None and key in kept.failed and other not in kept.failed and "1 row:" in kept.failed
+    assert value(loaded, "select count(*) from posts_default") == 2
+    assert value(loaded, "select count(*) from pg_class where relname like 'posts%drain%'") == 0
+    verdict = check_bounds(loaded, "posts")
+    assert (verdict.passed, verdict.in_the_way) == (False, kept.failed)
+    assert key in verdict.message()
+    execute(loaded, f"update posts set tags = '{{a}}' where id = '{key}'")
+    moved = apply_partitions(loaded, partitions)
+    assert moved.failed is None and moved.drained is not None
+    assert moved.drained.partitions == ("posts_2044_05", "posts_2044_06")
+    assert check_bounds(loaded, "posts").in_the_way is None
+    assert value(loaded, "select count(*) from migration.unbuilt where object like '%posts_default'") == 0
 
 
 def test_a_view_whose_query_fails_for_some_rows_is_told_of_and_made_once_they_are_mended(

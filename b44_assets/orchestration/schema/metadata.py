@@ -53,6 +53,8 @@ def of_partitions(done: PartitionSet) -> dict[str, Any]:
     }
     if done.drained is not None:
         facts["rows_out_of_default"] = done.drained.rows
+    if done.failed is not None:
+        facts["failed"] = done.failed
     return facts | named_lists(detached_partitions=done.detached)
 
 
@@ -67,6 +69,7 @@ def of_bounds(verdict: BoundsCheck) -> dict[str, Any]:
             detaching=verdict.detaching,
             missing_remainders=verdict.missing_hashes,
             default_holds=tuple(f"{period}: {rows} rows" for period, rows in verdict.default_rows.items()),
+            in_the_way=(verdict.in_the_way,) if verdict.in_the_way else (),
         ),
     }
 

@@ -335,6 +335,27 @@ begin
 end
 $$;
 
+-- For a drain that rows make impossible: a copy that is kept would refuse the application's writes for the same reason.
+create or replace function b44.drain_abandon(parent text, patience integer default 60) returns boolean
+language plpgsql
+set search_path = public, pg_temp
+as $$
+declare
+  target constant record := b44.draining(parent);
+  state jsonb;
+begin
+  perform b44.lock_partitions(target.relation);
+  state := obj_description(to_regclass(target.drain), 'pg_class')::jsonb;
+  if state is null or state ->> 'phase' = 'finishing' then
+    return false;
+  end if;
+  perform b44.drain_discard(parent, state, patience);
+  return true;
+end
+$$;
+
+comment on function b44.drain_abandon(text, integer) is 'Gives up a drain that is under way: the copies go, and the rows stay in the default partition; whether there was one';
+
 -- For the owner of the tables, who needs no grant, and for whom the owner lets.
 revoke all on routine
   b44.drain_constrain(text, jsonb, integer),
@@ -348,5 +369,6 @@ revoke all on routine
   b44.drain_swap(text, jsonb, integer),
   b44.drain_clear(text),
   b44.drain_finish(text, jsonb),
-  b44.drain_discard(text, jsonb, integer)
+  b44.drain_discard(text, jsonb, integer),
+  b44.drain_abandon(text, integer)
 from public;
