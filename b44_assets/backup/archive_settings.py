@@ -11,7 +11,8 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from b44_assets.backup.store import Store
-from b44_assets.backup.wal_archive import archive_command, wal_files
+from b44_assets.backup.wal_archive import wal_files
+from b44_assets.backup.wal_spool import archive_command
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.postgres.embedded.configuration import quoted_setting
 

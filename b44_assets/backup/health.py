@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from b44_assets.backup.catalogue import Attempt, chain
 from b44_assets.backup.lsn import SEGMENT_NAME, History, Segment, lsn, position
 from b44_assets.backup.model import Backup, BackupKind, WalFile
-from b44_assets.backup.wal_archive import Waiting, gaps
+from b44_assets.backup.wal_archive import gaps
+from b44_assets.backup.wal_spool import Waiting
 from b44_assets.errors import BadBackupError
 from b44_assets.wording import plural
 

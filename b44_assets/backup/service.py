@@ -14,7 +14,7 @@ from pathlib import Path
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from b44_assets.backup import health, retention
+from b44_assets.backup import health, retention, wal_spool
 from b44_assets.backup import wal_archive as archive
 from b44_assets.backup.archive_settings import ArchivingState, archiving, turn_off, turn_on
 from b44_assets.backup.catalogue import Catalogue, Listing
@@ -28,7 +28,7 @@ from b44_assets.backup.state import Schemas, capture, configure_session, differe
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import check, describe, take, take_logical
 from b44_assets.backup.verification import verify
-from b44_assets.backup.wal_archive import Shipped, Waiting
+from b44_assets.backup.wal_spool import Shipped, Waiting
 from b44_assets.config.settings import Settings
 from b44_assets.errors import BackupError
 from b44_assets.postgres.connect import connect
@@ -215,7 +215,7 @@ def ship_wal(backup_context: BackupContext, tell: Tell | None = None) -> Shipped
     with _server(backup_context) as conn:
         system = describe(conn).system
     # Shipping may take long; no session of the server is kept waiting for it.
-    return archive.ship(backup_context.spool, backup_context.catalogue, system, tell)
+    return wal_spool.ship(backup_context.spool, backup_context.catalogue, system, tell)
 
 
 def look_at_archiving(backup_context: BackupContext) -> ArchivingState:
@@ -316,7 +316,7 @@ def survey(backup_context: BackupContext) -> Survey:
         {system: tuple(archive.wal_files(store, system)) for system in archive.systems(store)},
         None
         if backup_context.spool is None or not backup_context.spool.exists()
-        else archive.waiting(backup_context.spool),
+        else wal_spool.waiting(backup_context.spool),
     )
 
 

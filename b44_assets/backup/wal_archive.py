@@ -1,8 +1,6 @@
-"""The archive of the WAL.
+"""The archive of the WAL: what it holds, what is missing there, and what a recovery takes of it.
 
-The server puts each finished segment into a folder, the spool, by a command that needs nothing but the shell. From there
-it is sealed into the store, and only then leaves the spool. So the server never waits for a network, and a store that is
-out of reach or full costs nothing but space in the spool.
+In the store a file has one of these paths:
 
     wal/<system>/<timeline and first half of the segment>/<name>-<sha256 of what is stored>.zst[.age]
     wal/<system>/history/<name>-<sha256 of what is stored>.zst[.age]
@@ -10,24 +8,17 @@ out of reach or full costs nothing but space in the spool.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import os
 import re
-import shlex
-import struct
-import tempfile
-import time
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from b44_assets.backup.catalogue import Catalogue
-from b44_assets.backup.encryption import ending, seal, unseal
+from b44_assets.backup.encryption import unseal
 from b44_assets.backup.lsn import (
     HISTORY_NAME,
     SEGMENT_NAME,
@@ -42,53 +33,12 @@ from b44_assets.backup.lsn import (
     segments,
 )
 from b44_assets.backup.model import WalFile
-from b44_assets.backup.store import CHUNK, Store
-from b44_assets.errors import BackupError, BadBackupError, why
+from b44_assets.backup.store import CHUNK, Store, in_one_line
+from b44_assets.errors import BackupError, BadBackupError
 from b44_assets.wording import plural
 
-_NAME = r"[0-9A-F]{24}(?:\.partial|\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history"
-_ARCHIVED = re.compile(rf"wal/([0-9]+)/[^/]+/({_NAME})-([0-9a-f]{{64}})\.zst(\.age)?")
-_SPOOLED = re.compile(_NAME)
-_UNFINISHED = ".unfinished-"
-_UNFINISHED_SECONDS = 3600
-"""How old an unfinished file in the spool is when nobody can be writing it any more."""
-_MEMORY = 32 * CHUNK
-# The first page of a segment: magic, flags, timeline, its position, length of a record from before, padding; then the
-# system's identifier and the size of a segment.
-_HEADER = struct.Struct("=HHIQI4xQI")
-_LONG_HEADER = 0x0002
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """What the spool holds.
-
-    Attributes:
-        files: How many wait.
-        bytes: Their size.
-        oldest: Since when the oldest waits; None where none does.
-    """
-
-    files: int
-    bytes: int
-    oldest: datetime | None
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """What was taken from the spool to the store.
-
-    Attributes:
-        files: How many.
-        bytes: Their size in the store.
-        waiting: What is left in the spool.
-        refused: Why something is, each file in one line.
-    """
-
-    files: int
-    bytes: int
-    waiting: Waiting
-    refused: tuple[str, ...]
+NAME = r"[0-9A-F]{24}(?:\.partial|\.[0-9A-F]{8}\.backup)?|[0-9A-F]{8}\.history"
+_ARCHIVED = re.compile(rf"wal/([0-9]+)/[^/]+/({NAME})-([0-9a-f]{{64}})\.zst(\.age)?")
 
 
 @dataclass(frozen=True)
@@ -106,84 +56,6 @@ class Fetched:
     segments: int
     end_lsn: str
     faults: tuple[str, ...]
-
-
-def archive_command(spool: Path) -> str:
-    """Returns the server's `archive_command`, which puts a finished segment into the spool.
-
-    It never overwrites: the same once more (the server may ask twice after a crash) is a success, anything else under a
-    name that is taken a failure. A full spool is a failure, too, which leaves nothing that counts; the server keeps the
-    segment and tries again. What it reports as done is on disk.
-
-    Args:
-        spool: The folder; a relative one is looked for from the server's data directory.
-
-    Returns:
-        The command, not yet quoted for `postgresql.conf`.
-    """
-    folder = shlex.quote(str(spool)).replace("%", "%%")
-    # A link fails where the name is taken. The group of the spool may read it, if that is how it is set up.
-    return (
-        f'd={folder}; f="$d/%f"; t="$d/{_UNFINISHED}%f-$$"; umask 007;'
-        ' if [ -e "$f" ]; then cmp -s "%p" "$f" && sync "$f" "$d";'
-        ' elif cat "%p" >"$t" && sync "$t" && ln "$t" "$f"; then rm -f "$t"; sync "$d";'
-        ' else rm -f "$t"; exit 1; fi'
-    )
-
-
-def waiting(spool: Path) -> Waiting:
-    """Returns what waits in the spool to be taken to the store.
-
-    Raises:
-        BackupError: It cannot be read.
-    """
-    found: list[os.stat_result] = []
-    for file in _spooled(spool):
-        with suppress(FileNotFoundError):  # shipped meanwhile
-            found.append(file.stat())
-    oldest = min((stat.st_mtime for stat in found), default=None)
-    return Waiting(
-        len(found),
-        sum(stat.st_size for stat in found),
-        None if oldest is None else datetime.fromtimestamp(oldest, UTC),
-    )
-
-
-def ship(spool: Path, catalogue: Catalogue, system: str, progress: Callable[[str], None] | None = None) -> Shipped:
-    """Takes what the server has archived from the spool to the store; one process at a time, others wait.
-
-    May be killed at any point: a file leaves the spool when it is in the store, and what is in both is compared.
-
-    Args:
-        spool: The folder.
-        catalogue: Whose store it goes to, sealed with its key.
-        system: The cluster's system identifier.
-        progress: Told the name of each file that is in the store.
-
-    Raises:
-        BackupError: The spool cannot be read, or the store refuses a file; what was shipped until then stays shipped.
-    """
-    files = stored = 0
-    refused: list[str] = []
-    with _locked(spool):
-        _clear(spool)
-        for file in _spooled(spool):
-            if fault := _unfit(file, system):
-                refused.append(fault)
-                continue
-            found = _of_name(catalogue.store, system, file.name)
-            if not any(_holds(catalogue, known, file) for known in found):
-                sound = [known for known in found if _digest_of(catalogue, known) is not None]
-                if sound:
-                    refused.append(f"{file}: the archive has another segment of that name, {sound[0].path}")
-                    continue
-                stored += _store(file, catalogue, system)
-                files += 1
-            with _plainly(f"{file} cannot be removed"):
-                file.unlink()
-            if progress is not None:
-                progress(file.name)
-    return Shipped(files, stored, waiting(spool), tuple(refused))
 
 
 def wal_files(store: Store, system: str) -> list[WalFile]:
@@ -255,7 +127,7 @@ def gaps(
     known = known or {}
     start = position(start_lsn)
     stretches = path(start, timeline, newest_timeline(start, timeline, known), known)
-    present = {Segment.named(file.name, segment_size) for file in files if _is_segment(file.name)}
+    present = {Segment.named(file.name, segment_size) for file in files if is_segment(file.name)}
     last = _last(present, stretches, segment_size)
     if until_lsn is not None:
         last = max(last, (position(until_lsn) - 1) // segment_size)
@@ -315,7 +187,7 @@ def fetch(
             name = f"{stretch.timeline:08X}.history"
             if name in by_name:
                 _lay(catalogue, by_name[name], into / name)
-    last = _last([Segment.named(name, segment_size) for name in by_name if _is_segment(name)], stretches, segment_size)
+    last = _last([Segment.named(name, segment_size) for name in by_name if is_segment(name)], stretches, segment_size)
     if until_lsn is not None:
         last = min(last, position(until_lsn) // segment_size)
     laid = 0
@@ -370,57 +242,6 @@ def examine(catalogue: Catalogue, files: Sequence[WalFile], progress: Callable[[
     return faults
 
 
-# -- the spool ---------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _locked(spool: Path) -> Generator[None]:
-    with _plainly(f"{spool} cannot be read"):
-        descriptor = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with _plainly(f"{spool} cannot be locked"):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _clear(spool: Path) -> None:
-    """Removes what commands that were killed have left behind."""
-    with _plainly(f"{spool} cannot be cleared"):
-        for file in spool.glob(f"{_UNFINISHED}*"):
-            with suppress(FileNotFoundError):  # finished meanwhile
-                if time.time() - file.stat().st_mtime > _UNFINISHED_SECONDS:
-                    file.unlink()
-
-
-def _spooled(spool: Path) -> list[Path]:
-    """Returns the finished files in the order in which they came to be; histories before their timeline's segments."""
-    with _plainly(f"{spool} cannot be read"):
-        return sorted(file for file in spool.iterdir() if _SPOOLED.fullmatch(file.name) and file.is_file())
-
-
-def _unfit(file: Path, system: str) -> str | None:
-    """Returns why a file of the spool is not to be shipped, if it is not: the archive must not mix clusters."""
-    if not _is_segment(file.name) and not file.name.endswith(".partial"):
-        return None
-    with _plainly(f"{file} cannot be read"), file.open("rb") as opened:
-        head = opened.read(_HEADER.size)
-        size = os.fstat(opened.fileno()).st_size
-    if len(head) < _HEADER.size:
-        return f"{file} is no WAL segment: it has {size} {plural(size, 'byte')}"
-    _, flags, _, start, _, found, segment_size = _HEADER.unpack(head)
-    if not flags & _LONG_HEADER or segment_size < CHUNK or segment_size & (segment_size - 1):
-        return f"{file} is no WAL segment: it does not begin like one"
-    if str(found) != system:
-        return f"{file} belongs to another cluster ({found}) than the one that is backed up ({system})"
-    if size != segment_size:
-        return f"{file} is incomplete: {size} of {segment_size} {plural(segment_size, 'byte')}"
-    if start != Segment.named(file.name, segment_size).number * segment_size:
-        return f"{file} is not the segment that its name says: it begins at {lsn(start)}"
-    return None
-
-
 def _last(present: Collection[Segment], stretches: Sequence[Stretch], size: int) -> int:
     """Returns the number of the last segment that must be there.
 
@@ -431,20 +252,19 @@ def _last(present: Collection[Segment], stretches: Sequence[Stretch], size: int)
     return newest if left is None else max(newest, left // size - 1)
 
 
-def _is_segment(name: str) -> bool:
+def is_segment(name: str) -> bool:
+    """Tells whether a file is a whole segment by its name."""
     return SEGMENT_NAME.fullmatch(name) is not None
 
 
-# -- the store ---------------------------------------------------------------------------------------------------------
-
-
-def _folder(system: str, name: str) -> str:
+def folder_of(system: str, name: str) -> str:
     """Returns a folder that holds few enough files to be listed for every file that comes."""
     return f"wal/{system}/{'history' if HISTORY_NAME.fullmatch(name) else name[:16]}/"
 
 
-def _of_name(store: Store, system: str, name: str) -> list[WalFile]:
-    return _parsed(store, f"{_folder(system, name)}{name}-")
+def files_of_name(store: Store, system: str, name: str) -> list[WalFile]:
+    """Returns what the archive of a cluster holds under one name: more than one file where one of them was damaged."""
+    return _parsed(store, f"{folder_of(system, name)}{name}-")
 
 
 def _parsed(store: Store, prefix: str) -> list[WalFile]:
@@ -456,28 +276,7 @@ def _parsed(store: Store, prefix: str) -> list[WalFile]:
     return sorted(files, key=lambda file: (file.name, file.path))
 
 
-def _store(file: Path, catalogue: Catalogue, system: str) -> int:
-    # Its name has the checksum, which is known at the end.
-    with tempfile.SpooledTemporaryFile(_MEMORY) as sealed:
-        # What is sealed is spooled, which fails where that folder's disk is full.
-        with _plainly(f"{file} cannot be read", Path(tempfile.gettempdir())), file.open("rb") as source:
-            result = seal(source, sealed, catalogue.key)
-        sealed.seek(0)
-        target = f"{_folder(system, file.name)}{file.name}-{result.sha256}{ending(catalogue.key)}"
-        # What has this name is this, or was found damaged.
-        catalogue.store.put(target, sealed, replace=True)  # pyright: ignore[reportArgumentType]
-        return result.size
-
-
-def _holds(catalogue: Catalogue, known: WalFile, file: Path) -> bool:
-    found = _digest_of(catalogue, known)
-    if found is None:
-        return False
-    with _plainly(f"{file} cannot be read"), file.open("rb") as source:
-        return found == hashlib.file_digest(source, "sha256").hexdigest()
-
-
-def _digest_of(catalogue: Catalogue, file: WalFile) -> str | None:
+def digest_of(catalogue: Catalogue, file: WalFile) -> str | None:
     """Returns the checksum of what an archived file holds; None if it is damaged."""
     digest = _Digest()
     try:
@@ -508,7 +307,7 @@ def _lay(catalogue: Catalogue, files: Sequence[WalFile], into: Path) -> int:
     faults: list[BadBackupError] = []
     for file in files:
         try:
-            with _plainly(f"{into} cannot be written", into), _create(into) as opened:
+            with in_one_line(f"{into} cannot be written", into), _create(into) as opened:
                 sink = _Sparse(opened)
                 size = _unseal(catalogue, file, sink)
                 opened.truncate(size)
@@ -538,11 +337,3 @@ class _Sparse:
 
 def _create(file: Path) -> BinaryIO:
     return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
-
-
-@contextmanager
-def _plainly(what: str, place: Path | None = None) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BackupError(f"{what}: {why(error, place)}") from error

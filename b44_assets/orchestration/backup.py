@@ -25,7 +25,7 @@ from b44_assets.backup.service import (
     verify_again,
     wal_is_whole,
 )
-from b44_assets.backup.wal_archive import Shipped
+from b44_assets.backup.wal_spool import Shipped
 from b44_assets.orchestration.common import BACKUP_TAGS, Answer
 from b44_assets.orchestration.metadata import LISTED, Metadata, named_lists, table
 from b44_assets.orchestration.operations import Operation, ScheduledJob, Upstream, all_tables, with_backup_context

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.store import Store
-from b44_assets.backup.wal_archive import archive_command
+from b44_assets.backup.wal_spool import archive_command
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.helpers.loading import clear
 

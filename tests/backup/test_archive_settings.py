@@ -20,7 +20,8 @@ from b44_assets.backup.model import BackupKind
 from b44_assets.backup.recovery import restore_physical
 from b44_assets.backup.service import BackupContext, archive_wal, back_up, ship_wal
 from b44_assets.backup.taking import describe
-from b44_assets.backup.wal_archive import ship, wal_files
+from b44_assets.backup.wal_archive import wal_files
+from b44_assets.backup.wal_spool import ship
 from b44_assets.config.settings import Settings
 from b44_assets.errors import BackupError
 from b44_assets.postgres.connect import connect

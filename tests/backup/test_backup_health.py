@@ -15,7 +15,7 @@ from b44_assets.backup.health import (
 )
 from b44_assets.backup.lsn import lsn, position
 from b44_assets.backup.model import Backup, BackupKind
-from b44_assets.backup.wal_archive import Waiting
+from b44_assets.backup.wal_spool import Waiting
 from tests.helpers.making import BAD, GOOD, NOW, SEGMENT_SIZE, SYSTEM, a_backup, archived
 
 LOGICAL, BASE, INCREMENTAL = BackupKind.LOGICAL, BackupKind.BASE, BackupKind.INCREMENTAL

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from b44_assets.backup import wal_archive as archive
+from b44_assets.backup import wal_spool
 from b44_assets.backup.archive_settings import archiving
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.drill import drill, history
@@ -98,7 +99,7 @@ def past(server_home: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) 
     system = backups[BackupKind.BASE].system
     shipped: set[str] = set()
     while last not in shipped:
-        archive.ship(server_home.spool, catalogue, system)
+        wal_spool.ship(server_home.spool, catalogue, system)
         shipped = {file.name for file in archive.wal_files(catalogue.store, system)}
         time.sleep(0.05)
     wal = folder / "wal"
@@ -330,7 +331,7 @@ def test_a_drill_measures_what_would_be_lost_and_keeps_it(
         conn.execute("select pg_logical_emit_message(true, 'test', '')")
         segment = one(conn, "select pg_walfile_name(pg_switch_wal())")
         while segment not in {file.name for file in archive.wal_files(copy.store, system)}:
-            archive.ship(server_home.spool, copy, system)
+            wal_spool.ship(server_home.spool, copy, system)
             time.sleep(0.05)
         if loses:
             conn.execute("create table lost as select 1 as n")

@@ -23,7 +23,8 @@ from b44_assets.backup.encryption import Key, seal
 from b44_assets.backup.lsn import Segment, lsn, position
 from b44_assets.backup.model import WalFile
 from b44_assets.backup.store import Store
-from b44_assets.backup.wal_archive import archive_command, fetch, gaps, histories, ship, systems, waiting, wal_files
+from b44_assets.backup.wal_archive import fetch, gaps, histories, systems, wal_files
+from b44_assets.backup.wal_spool import archive_command, ship, waiting
 from b44_assets.errors import BackupError, BadBackupError
 from tests.helpers import disks
 from tests.helpers.making import SEGMENT_SIZE, SYSTEM, a_segment, archived
