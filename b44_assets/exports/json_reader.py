@@ -82,7 +82,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record if len(record) == len(pairs) else _Repeated(pairs)
 
 
-_decode: Final = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_no_constant).raw_decode
+_decode: Final = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_no_constant).scan_once
 _decode_pairs: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_float=_Number, parse_int=_Number, parse_constant=_no_constant
 ).raw_decode
@@ -100,6 +100,8 @@ def _value(text: str, at: int) -> tuple[Any, int]:
     """
     try:
         return _decode(text, at)
+    except StopIteration as error:
+        place, fault = error.value, "Expecting value"
     except json.JSONDecodeError as error:
         place, fault = error.pos, error.msg
     except RecursionError:
@@ -125,6 +127,18 @@ def _cells(record: dict[str, Any]) -> dict[str, str | None]:
         for key, value in record.items()
     }
     return _with_repeated(record, cells) if isinstance(record, _Repeated) else cells
+
+
+def _into_cells(record: dict[str, Any]) -> dict[str, str | None]:
+    """Do so in the record itself, which nothing else is to be read of afterwards: cheaper than to make another.
+
+    Raises:
+        RecursionError: A value is nested too deeply to be written.
+    """
+    for key, value in record.items():
+        if not (value.__class__ is str or value is None or value.__class__ is _Number):
+            record[key] = _compact(value)
+    return record
 
 
 def _has_repeated(value: Any) -> bool:
@@ -320,7 +334,8 @@ class JsonReader(ExportReader):
                 cells: dict[str, str | None] = {}
                 if record is not None:
                     try:
-                        cells = _cells(record)
+                        is_plain = not is_suspicious and record.__class__ is dict
+                        cells = _into_cells(record) if is_plain else _cells(record)
                         if not self._is_keyed and self._may_repeat(text, start, end, cells):
                             record = self._with_all_keys(text, start, record)
                             cells = _cells(record)
