@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from itertools import islice
 from json.encoder import encode_basestring
 from typing import Any, Final, NoReturn
@@ -82,7 +82,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record if len(record) == len(pairs) else _Repeated(pairs)
 
 
-_decode: Final = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_no_constant).scan_once
+_decode: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
+    parse_float=_Number, parse_int=_Number, parse_constant=_no_constant
+).scan_once  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # documented in the module's source
 _decode_pairs: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_float=_Number, parse_int=_Number, parse_constant=_no_constant
 ).raw_decode
