@@ -103,7 +103,7 @@ class _Writing:
         return self._format(
             """
             insert into migration.replaced
-              (entity, id, batch_number, created_at, row_before, books_before, repairs_before, unmapped_before)
+              (entity, id, batch_number, created_at, row_before, migrated_before, repairs_before, unmapped_before)
             select {entity}, m.id, b44_batch, m.created_at, to_jsonb(t.*), to_jsonb(m.*),
                    coalesce((select jsonb_agg(to_jsonb(c.*)) from migration.repairs c
                               where c.entity = {entity} and c.base44_id = m.base44_id), '[]'),
@@ -213,7 +213,7 @@ class _Writing:
         return self._format(
             """
             before as materialized (
-              select p.id, p.created_at, p.books_before ->> 'base44_id' as base44_id
+              select p.id, p.created_at, p.migrated_before ->> 'base44_id' as base44_id
                 from migration.replaced p where p.entity = {entity} and p.batch_number = b44_batch
             ),
             rewritten as (

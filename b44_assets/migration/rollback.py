@@ -336,11 +336,11 @@ class _Rollback:
         self._run("delete from migration.migrated m using undone u where m.entity = {entity} and m.id = u.id")
         for statement in (
             "insert into migration.migrated"
-            " select b.* from {old}, jsonb_populate_record(null::migration.migrated, p.books_before) b",
+            " select b.* from {old}, jsonb_populate_record(null::migration.migrated, p.migrated_before) b",
             "insert into migration.repairs"
             " select b.* from {old}, jsonb_populate_recordset(null::migration.repairs, p.repairs_before) b",
             "insert into migration.unmapped (entity, base44_id, data, batch_number)"
-            " select {entity}, p.books_before ->> 'base44_id', p.unmapped_before, (p.books_before ->> 'batch_number')::bigint"
+            " select {entity}, p.migrated_before ->> 'base44_id', p.unmapped_before, (p.migrated_before ->> 'batch_number')::bigint"
             " from {old} where p.unmapped_before is not null",
         ):
             self._run(

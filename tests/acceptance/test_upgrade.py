@@ -85,6 +85,18 @@ def test_the_application_writes_on_while_functions_are_moved(old: str) -> None:
         assert not install_runtime(session)
 
 
+def test_what_has_another_name_now_is_renamed_with_all_that_it_holds(old: str) -> None:
+    row_before = "insert into migration.replaced values ('posts', gen_random_uuid(), 1, now(), '{}', '{\"base44_id\": \"a\"}', '[]')"
+    with psycopg.connect(old, autocommit=True) as conn:
+        conn.execute(row_before.encode())
+        install_runtime(session_on(old))
+        assert conn.execute("select migrated_before ->> 'base44_id' from migration.replaced").fetchall() == [("a",)]
+        drain = (
+            "select proname from pg_proc where pronamespace = 'b44'::regnamespace and proname ~ '^drain_(settle|wait)'"
+        )
+        assert conn.execute(drain.encode()).fetchall() == [("drain_wait_for_snapshots",)]
+
+
 def test_what_reads_the_ledger_says_that_it_is_of_an_earlier_version(old: str) -> None:
     session = session_on(old)
     for read in (accounts, load_progress, failed_parts):

@@ -241,7 +241,7 @@ _BOOKS: Mapping[str, Iterable[str]] = {
     "unmapped": (),
     "conflicts": ("accepted_at",),
     "retained": (),
-    "replaced": ("books_before", "repairs_before"),
+    "replaced": ("migrated_before", "repairs_before"),
     "parts": ("first_position", "last_position"),
     "accounting": (),
 }

@@ -39,7 +39,16 @@ Connection = psycopg.Connection[TupleRow]
 AUTHOR = uuid.UUID("11111111-1111-4111-8111-111111111111")
 OTHER_AUTHOR = uuid.UUID("22222222-2222-4222-8222-222222222222")
 KINDS = (Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER)
-PHASES = ("built", "copying", "catching up", "constraining", "settling", "verifying", "swapping", "finishing")
+PHASES = (
+    "built",
+    "copying",
+    "catching up",
+    "constraining",
+    "waiting for snapshots",
+    "verifying",
+    "swapping",
+    "finishing",
+)
 
 
 @pytest.fixture(scope="session")
@@ -879,7 +888,7 @@ def test_two_may_drain_at_once(session: Session, conn: Connection) -> None:
 def test_writers_need_no_rights_on_what_draining_makes(conn: Connection, role: sql.Identifier) -> None:
     conn.execute(sql.SQL("grant select, insert, update, delete on posts, post_slugs, users to {}").format(role))
     add_posts(conn, "2025-03", 10)
-    step_until(conn, "settling")
+    step_until(conn, "waiting for snapshots")
 
     conn.execute(sql.SQL("set role {}").format(role))
     change_posts(conn, "2025-03")
@@ -1072,10 +1081,10 @@ def test_a_writer_whose_snapshot_is_older_than_the_copy_loses_nothing(
 def test_who_looks_with_an_old_snapshot_is_waited_for_and_then_sees_all(session: Session, conn: Connection) -> None:
     add_posts(conn, "2025-03", 20)
     with old_snapshot(session) as reader:
-        step_until(conn, "settling")
+        step_until(conn, "waiting for snapshots")
         for _ in range(3):
             phase, _, _, idle, waits_for = step(conn)
-            assert (phase, idle) == ("settling", True)
+            assert (phase, idle) == ("waiting for snapshots", True)
             assert f"process {reader.info.backend_pid} (old one)" in waits_for
         assert places(reader) == {"posts_default": 20}
         reader.rollback()
@@ -1109,7 +1118,7 @@ def test_a_transaction_that_has_written_and_not_ended_is_waited_for(session: Ses
     with psycopg.connect(session.url) as writer:
         writer.execute("update posts set title = 'Changed' where slug = '2025-03-2'")
         with pytest.raises(errors.LockNotAvailable, match="no lock on posts_2025_03 within"):
-            step_until(conn, "settling")
+            step_until(conn, "waiting for snapshots")
         writer.commit()
     finish(conn)
     assert one(conn, "select title from posts where slug = '2025-03-2'") == "Changed"
@@ -1231,7 +1240,7 @@ def test_a_month_being_drained_is_left_to_it(conn: Connection) -> None:
 
 def test_rows_written_behind_the_triggers_back_are_found_and_the_copy_begun_again(conn: Connection) -> None:
     add_posts(conn, "2025-03", 20)
-    step_until(conn, "settling")
+    step_until(conn, "waiting for snapshots")
     conn.execute("alter table posts_default disable trigger b44_drain_rows")
     conn.execute("update posts set title = 'Unseen' where slug = '2025-03-7'")
     conn.execute("alter table posts_default enable always trigger b44_drain_rows")
@@ -1243,7 +1252,7 @@ def test_rows_written_behind_the_triggers_back_are_found_and_the_copy_begun_agai
 
 def test_a_replication_writing_meanwhile_is_seen(conn: Connection) -> None:
     add_posts(conn, "2025-03", 20)
-    step_until(conn, "settling")
+    step_until(conn, "waiting for snapshots")
     conn.execute("set session_replication_role = replica")
     conn.execute("update posts set title = 'Replicated' where slug = '2025-03-7'")
     conn.execute("set session_replication_role = origin")
@@ -1285,7 +1294,7 @@ def test_other_triggers_that_change_a_row_again_are_followed(conn: Connection) -
     conn.execute(
         "create trigger a_count_of_edits after insert or update on posts for each row execute function a_count_of_edits()"
     )
-    step_until(conn, "settling")
+    step_until(conn, "waiting for snapshots")
     change_posts(conn, "2025-03")
     expected = content(conn)
     finish(conn)
@@ -1303,7 +1312,7 @@ def test_a_reader_of_another_role_is_waited_for_though_its_snapshot_is_hidden(
     conn.execute(sql.SQL("grant execute on all routines in schema public, b44 to {}").format(role))
     with old_snapshot(session):
         conn.execute(sql.SQL("set role {}").format(role))
-        step_until(conn, "settling")
+        step_until(conn, "waiting for snapshots")
         assert [step(conn)[3] for _ in range(3)] == [True] * 3
         conn.execute("reset role")
 

@@ -57,9 +57,10 @@ begin
         end if;
       when 'constraining' then
         reached := b44.drain_constrain(parent, state, patience);
-      when 'settling' then
-        reached := b44.drain_settle(parent, state);
-        idle := reached ->> 'phase' = 'settling';
+      -- An earlier version, which may have begun, calls it settling.
+      when 'waiting for snapshots', 'settling' then
+        reached := b44.drain_wait_for_snapshots(parent, state);
+        idle := reached ->> 'phase' = 'waiting for snapshots';
       when 'verifying' then
         reached := b44.drain_verify(parent, state);
       when 'swapping' then

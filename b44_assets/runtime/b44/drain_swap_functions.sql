@@ -74,7 +74,7 @@ begin
     execute format('analyze %s', item.leaf);
     return state || jsonb_build_object('analyzed', state -> 'analyzed' || to_jsonb(item.leaf::oid::bigint));
   end loop;
-  return state || jsonb_build_object('phase', 'settling', 'older', null);
+  return state || jsonb_build_object('phase', 'waiting for snapshots', 'older', null);
 end
 $$;
 
@@ -107,7 +107,7 @@ as $$
 $$;
 
 -- Waits until nobody is left who could have written unseen.
-create or replace function b44.drain_settle(parent text, state jsonb) returns jsonb
+create or replace function b44.drain_wait_for_snapshots(parent text, state jsonb) returns jsonb
 language plpgsql
 set search_path = public, pg_temp
 as $$
@@ -127,7 +127,7 @@ begin
         on (o -> 'pid', o -> 'transaction', o -> 'snapshot') = (n -> 'pid', n -> 'transaction', n -> 'snapshot');
   end if;
   -- Notes may have come in with the last of those transactions: looked for again at the swap.
-  return state || jsonb_build_object('older', older, 'phase', case when older = '[]' then 'verifying' else 'settling' end);
+  return state || jsonb_build_object('older', older, 'phase', case when older = '[]' then 'verifying' else 'waiting for snapshots' end);
 end
 $$;
 
@@ -361,7 +361,7 @@ revoke all on routine
   b44.drain_constrain(text, jsonb, integer),
   b44.drain_outside(regclass, jsonb),
   b44.older_snapshots(regclass),
-  b44.drain_settle(text, jsonb),
+  b44.drain_wait_for_snapshots(text, jsonb),
   b44.drain_equal(regclass, regclass, regclass),
   b44.drain_files(regclass, regclass),
   b44.drain_watched(regclass, regclass),

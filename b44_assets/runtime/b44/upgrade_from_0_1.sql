@@ -34,6 +34,9 @@ begin
     execute format('alter routine %s set schema b44', item.routine);
     execute format('alter routine %s rename to %I', item.oid::regprocedure, item.new_name);
   end loop;
+  if to_regprocedure('b44.drain_settle(text, jsonb)') is not null then
+    alter function b44.drain_settle(text, jsonb) rename to drain_wait_for_snapshots;
+  end if;
   if to_regcollation('public.base44_unicode') is not null and to_regcollation('b44.unicode') is null then
     alter collation public.base44_unicode set schema b44;
     alter collation b44.base44_unicode rename to unicode;
