@@ -4,7 +4,7 @@
     python benchmarks/backup.py --keep /somewhere
 
 Works on the database that `migrate.py` has left. The plain programs write to the same disk, compressed by gzip as they do by
-default (pg_dump -Fc, pg_basebackup -Ft -z), and prove nothing. Ours take the same, compressed by zstd, and encrypted with --key;
+default (pg_dump -Fc, pg_basebackup -Ft -z), and verify nothing. Ours take the same, compressed by zstd, and encrypted with --key;
 what proving costs is told apart.
 """
 
@@ -133,7 +133,7 @@ def restore(embedded: EmbeddedServer, place: Path, catalogue: Catalogue, backup:
 def report(facts: dict[str, Any]) -> None:
     """Prints the figures as a table."""
     console = Console(highlight=False)
-    table = Table("backup", *(Column(name, justify="right") for name in ("take s", "MiB", "prove s", "restore s")))
+    table = Table("backup", *(Column(name, justify="right") for name in ("take s", "MiB", "verify s", "restore s")))
     for name in ("plain", "ours"):
         for kind, found in facts[name].items():
             table.add_row(

@@ -41,7 +41,7 @@ def truth_of(folder: Path) -> Truth:
 
 
 def uuids_of(url: str, base44_ids: set[str]) -> dict[str, str]:
-    """The UUIDs of ids: those of ObjectIds by the contract's formula, worked out apart from the SQL function."""
+    """The UUIDs of ids: those of ObjectIds by the documented formula, worked out apart from the SQL function."""
     found = {
         h: f"{h[:8]}-{h[8:12]}-8{h[12:15]}-8{h[15:18]}-{h[18:24]}000b44"
         for h in base44_ids
@@ -67,7 +67,7 @@ def check_counts(outcome: Outcome, *, untold: set[str]) -> None:
 
 
 def check_accounting(outcome: Outcome) -> None:
-    """Compares the books in the database with the truth."""
+    """Compares the ledger in the database with the truth."""
     found = rows(
         outcome.url,
         "select entity, read, migrated, deduplicated, quarantined, unaccounted, pending from migration.accounting",
@@ -80,7 +80,7 @@ def check_accounting(outcome: Outcome) -> None:
 
 
 def check_tables(outcome: Outcome) -> None:
-    """Counts the rows themselves, which the books only tell of."""
+    """Counts the rows themselves, which the ledger only tells of."""
     for entity, counts in outcome.truth["entities"].items():
         table = table_of(entity)
         key = "user_id" if table == "user_preferences" else "id"

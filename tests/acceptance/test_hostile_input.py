@@ -31,7 +31,7 @@ from tests.helpers.workers import made_once
 SECRET = "Geheim7Secret"
 
 
-def books(result: Result, table: str) -> dict[str, Any]:
+def account(result: Result, table: str) -> dict[str, Any]:
     """What the command says of a table, with what must hold of every one."""
     counts = result.report["entities"][table]
     assert counts["read"] == counts["migrated"] + counts["deduplicated"] + counts["quarantined"]
@@ -74,7 +74,7 @@ def test_file_cut_off_in_a_record_loses_that_record_to_quarantine_and_no_other(
     whole = cut_in_a_record(posts)
     result = lean.on(target)("migrate", "--export", export, "--json")
     assert (result.status, result.complaints) == (0, [])
-    counts = books(result, "posts")
+    counts = account(result, "posts")
     assert counts["read"] == whole + 1
     assert counts["reasons"]["malformed_record"] == 1
     [(number, record)] = rows(
@@ -165,13 +165,13 @@ def test_odd_files_do_not_stop_the_migration(odd: tuple[Result, str]) -> None:
 @pytest.mark.parametrize("table", ["events", "audit_logs"])
 def test_file_without_records_is_an_entity_without_rows(table: str, odd: tuple[Result, str]) -> None:
     result, url = odd
-    assert books(result, table)["read"] == 0
+    assert account(result, table)["read"] == 0
     assert value(url, sql.SQL("select count(*) from {}").format(sql.Identifier(table))) == 0
 
 
 def test_text_that_is_not_utf8_is_quarantined_record_by_record(odd: tuple[Result, str]) -> None:
     result, url = odd
-    counts = books(result, "categories")
+    counts = account(result, "categories")
     assert (counts["read"], counts["migrated"], counts["reasons"]) == (3, 1, {"invalid_encoding": 2})
     assert rows(url, "select name from categories") == [("Plain",)]
     kept = rows(
@@ -181,12 +181,12 @@ def test_text_that_is_not_utf8_is_quarantined_record_by_record(odd: tuple[Result
 
 
 def test_nul_in_json_is_quarantined_and_the_next_record_is_not(odd: tuple[Result, str]) -> None:
-    counts = books(odd[0], "user_preferences")
+    counts = account(odd[0], "user_preferences")
     assert (counts["read"], counts["migrated"], counts["reasons"]) == (2, 1, {"invalid_encoding": 1})
 
 
 def test_nul_in_csv_is_quarantined_and_the_next_record_is_not(odd: tuple[Result, str]) -> None:
-    counts = books(odd[0], "user_sessions")
+    counts = account(odd[0], "user_sessions")
     assert (counts["read"], counts["migrated"], counts["reasons"]) == (60, 59, {"invalid_encoding": 1})
 
 
@@ -204,7 +204,7 @@ def test_unknown_entity_is_kept_whole_and_told_of(odd: tuple[Result, str]) -> No
 
 def test_cells_of_ten_megabytes_are_taken_or_quarantined_whole(odd: tuple[Result, str], odd_export: Path) -> None:
     result, url = odd
-    counts = books(result, "posts")
+    counts = account(result, "posts")
     assert (counts["read"], counts["migrated"], counts["reasons"]) == (3, 2, {"title_too_long": 1})
     plain, html, _ = json.loads((odd_export / "Post.json").read_text())
     stored = dict(rows(url, "select base44_object_id(id), content from posts"))

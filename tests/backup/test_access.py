@@ -1,4 +1,4 @@
-"""Owners and privileges: a logical backup is proven with them, and restored with them."""
+"""Owners and privileges: a logical backup is verified with them, and restored with them."""
 
 from __future__ import annotations
 

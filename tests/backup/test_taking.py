@@ -43,7 +43,7 @@ def fill(url: str) -> None:
         conn.execute(ZOO)
 
 
-def proven(catalogue: Catalogue, kind: BackupKind, url: str) -> Backup:
+def verified(catalogue: Catalogue, kind: BackupKind, url: str) -> Backup:
     backup = verify(catalogue, take(kind, url, catalogue))
     assert backup.verification is not None
     assert backup.verification.differences == ()
@@ -58,7 +58,7 @@ def test_a_logical_backup_under_load_is_good(source: str, encrypted: Catalogue) 
     fill(source)
 
     with writing(source):
-        backup = proven(encrypted, BackupKind.LOGICAL, source)
+        backup = verified(encrypted, BackupKind.LOGICAL, source)
 
     assert backup.encrypted
     assert [file.name for file in backup.files] == ["dump.zst.age", "roles.sql.zst.age"]
@@ -68,8 +68,8 @@ def test_base_and_incremental_backups_under_load_are_good(source: str, encrypted
     fill(source)
 
     with writing(source):
-        base = proven(encrypted, BackupKind.BASE, source)
-        first = proven(encrypted, BackupKind.INCREMENTAL, source)
+        base = verified(encrypted, BackupKind.BASE, source)
+        first = verified(encrypted, BackupKind.INCREMENTAL, source)
 
     assert (first.parent, first.timeline, first.segment_size) == (base.id, 1, 16 * 1024**2)
     assert first.size < base.size
@@ -80,7 +80,7 @@ def test_base_and_incremental_backups_under_load_are_good(source: str, encrypted
 def test_twenty_base_backups_in_a_row_under_load_are_good(source: str, catalogue: Catalogue) -> None:
     with writing(source, 4):
         for _ in range(20):
-            proven(catalogue, BackupKind.BASE, source)
+            verified(catalogue, BackupKind.BASE, source)
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_fifty_good_ones_raise_no_false_alarm(source: str, catalogue: Catalogue)
     with writing(source, 2):
         for number in range(50):
             kind = (BackupKind.BASE, BackupKind.LOGICAL, *[BackupKind.INCREMENTAL] * 3)[number % 5]
-            proven(catalogue, kind, source)
+            verified(catalogue, kind, source)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def older(older_database: str) -> str:
 
 
 def test_a_base_backup_of_an_older_server_is_good(older: str, catalogue: Catalogue) -> None:
-    base = proven(catalogue, BackupKind.BASE, older)
+    base = verified(catalogue, BackupKind.BASE, older)
 
     assert base.server_version // 10000 == 15
     with pytest.raises(BackupError, match=r"^incremental backups need PostgreSQL 17, and this is 15$"):
@@ -109,7 +109,7 @@ def test_a_base_backup_of_an_older_server_is_good(older: str, catalogue: Catalog
 
 @pytest.mark.slow
 def test_a_logical_backup_of_an_older_server_is_good(older: str, catalogue: Catalogue) -> None:
-    proven(catalogue, BackupKind.LOGICAL, older)
+    verified(catalogue, BackupKind.LOGICAL, older)
 
 
 def test_a_logical_backup_of_an_older_server_is_good_on_a_newer_one(
@@ -117,7 +117,7 @@ def test_a_logical_backup_of_an_older_server_is_good_on_a_newer_one(
 ) -> None:
     monkeypatch.setattr("b44_assets.postgres.clients.INSTALLED", ())
 
-    backup = proven(catalogue, BackupKind.LOGICAL, older)
+    backup = verified(catalogue, BackupKind.LOGICAL, older)
 
     assert backup.client is not None
     assert "bundled" in backup.client

@@ -1,4 +1,4 @@
-"""Dagster's records and the books agree: after a failure, a kill, a termination; and what is forgotten is not missed."""
+"""Dagster's records and the ledger agree: after a failure, a kill, a termination; and what is forgotten is not missed."""
 
 from __future__ import annotations
 

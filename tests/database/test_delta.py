@@ -42,7 +42,7 @@ def retained(target: Target) -> list[tuple[Any, ...]]:
 
 
 def sound(target: Target, *tables: str) -> None:
-    """Books, tables and records agree."""
+    """Ledger, tables and records agree."""
     for table in tables:
         mapping = target.session.catalog.mappings[table]
         rows, content = row_parity(target.session, mapping), content_parity(target.session, mapping)

@@ -194,8 +194,8 @@ def test_the_callers_environment_does_not_reach_the_server(
         conn.execute("CREATE TEMP TABLE env (line text)")
         conn.execute("COPY env FROM PROGRAM 'env' (DELIMITER E'\\x01')")
         found = {line for (line,) in conn.execute("SELECT line FROM env")}
-    strays = ("not-for-the-server", "LD_LIBRARY_PATH", "tr_TR")
-    assert not [line for line in found if any(stray in line for stray in strays)]
+    unwanted = ("not-for-the-server", "LD_LIBRARY_PATH", "tr_TR")
+    assert not [line for line in found if any(word in line for word in unwanted)]
 
 
 def test_a_database_name_is_escaped_in_the_url(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Batches: each with its books in one transaction, whatever their size, each record once, whatever comes between."""
+"""Batches: each with its ledger entries in one transaction, whatever their size, each record once, whatever comes between."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def batches(target: Target, table: str, status: str = "completed") -> list[tuple
 
 
 def row_versions(target: Target) -> set[tuple[Any, ...]]:
-    """Which transaction wrote each row of tables and books: the same set means that nothing was written."""
+    """Which transaction wrote each row of tables and ledger: the same set means that nothing was written."""
     found: set[tuple[Any, ...]] = set()
     for schema, name in target.all(
         "select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace"

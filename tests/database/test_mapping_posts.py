@@ -1,4 +1,4 @@
-"""What becomes of a Post: the rules of the contract, one by one, then all of them against plain Python."""
+"""What becomes of a Post: its rules, one by one, then all of them against plain Python."""
 
 from __future__ import annotations
 
@@ -333,7 +333,7 @@ def number_of(value: str | None) -> int | None:
 
 
 def expected_posts(records: Sequence[Record], people: set[str], categories: set[str]) -> Expected:
-    """The contract's rules for posts, record by record."""
+    """The rules for posts, record by record."""
     expected = Expected()
     older, repeated = superseded_and_repeated(records)
     expected.deduplicated = len(repeated)

@@ -1,4 +1,4 @@
-"""What becomes of a User: the rules of the contract, one by one, then all of them against plain Python."""
+"""What becomes of a User: its rules, one by one, then all of them against plain Python."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ CASES = [
     Case("a record with no more than an id and an address is sound", {}, {
         "username": "case0", "display_name": None, "avatar_url": None, "role": "user", "email_verified": False,
         "active": True, "last_login_at": None, "created_by": None, "updated_by": None}),
-    Case("the id becomes a UUID by the contract's formula", {"id": "6970c3a24e8275af9d1ae397"},
+    Case("the id becomes a UUID by the documented formula", {"id": "6970c3a24e8275af9d1ae397"},
          {"id": "6970c3a2-4e82-875a-8f9d-1ae397000b44"}),
     Case("a UUID passes through", {"id": "0190a0b0-1111-7222-8333-444455556666"},
          {"id": "0190a0b0-1111-7222-8333-444455556666"}),
@@ -510,7 +510,7 @@ def renamed(wanted: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def expected_users(records: Sequence[Record]) -> Expected:
-    """The contract's rules for users, record by record."""
+    """The rules for users, record by record."""
     expected = Expected()
     older, repeated = superseded_and_repeated(records)
     expected.deduplicated = len(repeated)

@@ -50,7 +50,7 @@ def test_every_record_is_counted_once(target_18: Target) -> None:
     assert found.reasons == {"duplicate_id": 1, "invalid:email_verified": 1, "invalid_email": 1, "missing_email": 1}
 
 
-def test_nothing_is_loaded_by_settling(target_18: Target) -> None:
+def test_nothing_is_loaded_by_planning(target_18: Target) -> None:
     planned(staged(target_18, user(1)))
     assert target_18.table("users") == []
     assert target_18.one("select pending from migration.accounting where entity = 'users'") == 1
@@ -237,7 +237,7 @@ def test_a_mapping_with_a_column_that_the_target_lacks_is_named(target_18: Targe
         target_18.having(catalog=load_catalog(own_sql)).load("users")
 
 
-def test_settling_does_not_depend_on_the_order_of_the_file(target_18: Target) -> None:
+def test_planning_does_not_depend_on_the_order_of_the_file(target_18: Target) -> None:
     records = [user(n, username="anna", email=f"A{n // 2}@x.example", created_by_id=object_id(n + 1)) for n in range(8)]
     states: list[dict[str, str]] = []
     for order in (records, records[::-1]):
@@ -256,7 +256,7 @@ set local min_parallel_table_scan_size = 0; set local parallel_setup_cost = 0; s
 """Has the planner take a small table for a large one, within a transaction."""
 
 
-def plans_of_settling(target: Target, table: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def plans_of_planning(target: Target, table: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The plan of each statement that writes a plan, were its table a large one."""
     execute: Any = psycopg.Connection.execute
     plans: list[str] = []
@@ -294,7 +294,7 @@ def test_a_large_export_is_mapped_by_several_processes(
     for records in ([sound], [sound, {**sound, "id": object_id(2)}]):
         target_18.write({entity: records})
         target_18.stage(table)
-        assert [by_several(plan, table) for plan in plans_of_settling(target_18, table, monkeypatch)] == [True]
+        assert [by_several(plan, table) for plan in plans_of_planning(target_18, table, monkeypatch)] == [True]
         target_18.load(table)
         with target_18.conn.transaction():
             target_18.run(LARGE)

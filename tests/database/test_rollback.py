@@ -59,7 +59,7 @@ def test_what_was_taken_back_can_be_migrated_again(target_18: Target) -> None:
 def test_a_newer_export_taken_back_restores_what_it_changed(target: Target) -> None:
     first_run(target)
     rows = {table: target.outcome(table).rows for table in ("users", "posts")}
-    books = {table: (target.outcome(table).repairs, target.outcome(table).unmapped) for table in ("users", "posts")}
+    ledger = {table: (target.outcome(table).repairs, target.outcome(table).unmapped) for table in ("users", "posts")}
     slugs = sorted(str(row) for row in target.table("post_slugs"))
     target.having(run_id="run-second").migrate(
         {
@@ -73,7 +73,7 @@ def test_a_newer_export_taken_back_restores_what_it_changed(target: Target) -> N
     assert undone.entities == (RolledBackEntity("posts", 1, 2, 0, 0), RolledBackEntity("users", 1, 2, 0, 0))
     for table, found in rows.items():
         assert target.outcome(table).rows == found
-        assert (target.outcome(table).repairs, target.outcome(table).unmapped) == books[table]
+        assert (target.outcome(table).repairs, target.outcome(table).unmapped) == ledger[table]
     assert sorted(str(row) for row in target.table("post_slugs")) == slugs
 
 

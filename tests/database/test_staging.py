@@ -375,12 +375,12 @@ def test_a_missing_folder_is_one_clear_line(target_18: Target, tmp_path: Path) -
         target_18.stage("users", tmp_path / "none")
 
 
-# -- tables of the guide's names -----------------------------------------------------------------------------------------
+# -- tables of the scripts' names -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def guide(target_18: Target) -> Generator[Target]:
-    """`base44_users` and `base44_posts` in the same database, as the guide has them."""
+def by_hand(target_18: Target) -> Generator[Target]:
+    """`base44_users` and `base44_posts` in the same database, as scripts made by hand have them."""
     people = [uuid_of(object_id(n)) for n in (1, 2)]
     target_18.run(
         "create table base44_users (id uuid primary key, email text, role text, active bool, created_at timestamptz)"
@@ -419,10 +419,10 @@ def test_a_file_whose_ids_are_all_blank_is_refused_and_what_was_staged_before_st
     assert target_18.one("select records from migration.exports where entity = 'users'") == 1
 
 
-def test_a_table_whose_ids_are_all_blank_is_refused(guide: Target) -> None:
-    guide.run("update base44_posts set id = null")
+def test_a_table_whose_ids_are_all_blank_is_refused(by_hand: Target) -> None:
+    by_hand.run("update base44_posts set id = null")
     with pytest.raises(ExportError, match="table base44_posts: none of its 2 records has an id"):
-        stage_tables(guide)
+        stage_tables(by_hand)
 
 
 def stage_tables(target: Target) -> list[bool]:
@@ -432,11 +432,11 @@ def stage_tables(target: Target) -> list[bool]:
     return [stage_export(target.session, mappings[table], None).changed for table in ("users", "posts")]
 
 
-def test_tables_of_the_guides_names_are_migrated(guide: Target) -> None:
-    assert stage_tables(guide) == [True, True]
-    guide.load("users")
-    guide.load("posts")
-    users, posts = guide.outcome("users"), guide.outcome("posts")
+def test_tables_named_as_by_hand_are_migrated(by_hand: Target) -> None:
+    assert stage_tables(by_hand) == [True, True]
+    by_hand.load("users")
+    by_hand.load("posts")
+    users, posts = by_hand.outcome("users"), by_hand.outcome("posts")
     first = users.rows[uuid_of(object_id(1))]
     assert (first["email"], first["role"], first["active"]) == ("u0@x.example", "admin", True)
     assert first["created_at"] == datetime(2026, 1, 1, tzinfo=UTC)
@@ -449,23 +449,23 @@ def test_tables_of_the_guides_names_are_migrated(guide: Target) -> None:
     assert posts.account["unaccounted"] == 0
 
 
-def test_an_unchanged_table_is_not_staged_again(guide: Target) -> None:
-    stage_tables(guide)
-    before = versions(guide), versions(guide, "posts")
-    assert stage_tables(guide) == [False, False]
-    assert (versions(guide), versions(guide, "posts")) == before
+def test_an_unchanged_table_is_not_staged_again(by_hand: Target) -> None:
+    stage_tables(by_hand)
+    before = versions(by_hand), versions(by_hand, "posts")
+    assert stage_tables(by_hand) == [False, False]
+    assert (versions(by_hand), versions(by_hand, "posts")) == before
 
 
-def test_a_changed_table_is_staged_again(guide: Target) -> None:
-    stage_tables(guide)
-    guide.run("update base44_posts set view_count = 8 where view_count = 7")
-    assert stage_tables(guide) == [False, True]
-    assert staged(guide, "posts")[0]["view_count"] == "8"
+def test_a_changed_table_is_staged_again(by_hand: Target) -> None:
+    stage_tables(by_hand)
+    by_hand.run("update base44_posts set view_count = 8 where view_count = 7")
+    assert stage_tables(by_hand) == [False, True]
+    assert staged(by_hand, "posts")[0]["view_count"] == "8"
 
 
-def test_a_file_goes_before_a_table(guide: Target) -> None:
-    guide.write({"User": [user(9)]})
-    assert guide.stage("users").dialect == "jsonl"
+def test_a_file_goes_before_a_table(by_hand: Target) -> None:
+    by_hand.write({"User": [user(9)]})
+    assert by_hand.stage("users").dialect == "jsonl"
 
 
 def test_without_a_folder_what_was_staged_stays(target_18: Target) -> None:

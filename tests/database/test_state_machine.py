@@ -66,7 +66,7 @@ class Conflict:
 
 
 @dataclass
-class Books:
+class Ledger:
     """One entity's: records as staged, rows, and what became of each, by number."""
 
     staged: dict[int, Exported] = field(default_factory=dict[int, Exported])
@@ -95,16 +95,16 @@ class Books:
 
 
 class Model:
-    """The rules of the contract, sections 5 and 6, for users and posts."""
+    """The rules of later exports and corrections, for users and posts."""
 
     def __init__(self) -> None:
-        self.users, self.posts = Books(), Books()
+        self.users, self.posts = Ledger(), Ledger()
         self.undone: set[tuple[str, str, int | None]] = set()
         self.runs: dict[tuple[str, str, int | None], None] = {}
         self.order = 0
         self.exports = 0
 
-    def of(self, entity: str) -> Books:
+    def of(self, entity: str) -> Ledger:
         return self.users if entity == USERS else self.posts
 
     # What the mapping says of a record.
@@ -123,36 +123,36 @@ class Model:
 
     def follows(self, number: int) -> bool:
         """Whether a user's row may give up what it holds: it is the migration's, and follows a sound record."""
-        books = self.users
-        known, record = books.migrated.get(number), books.staged.get(number)
+        ledger = self.users
+        known, record = ledger.migrated.get(number), ledger.staged.get(number)
         return (
             known is not None
             and record is not None
-            and not books.is_edited(number)
+            and not ledger.is_edited(number)
             and not self.faults(USERS, record)
             and (record == known.record or record["updated"] > known.record["updated"])
         )
 
     def judge(self, entity: str) -> dict[int, list[str]]:
-        books = self.of(entity)
-        reasons = {number: self.faults(entity, record) for number, record in books.staged.items()}
+        ledger = self.of(entity)
+        reasons = {number: self.faults(entity, record) for number, record in ledger.staged.items()}
         if entity != USERS:
             return reasons
         # A row that stays keeps its address; else the eldest sound one of several records has it.
-        holders = {row["email"]: n for n, row in books.rows.items() if not self.follows(n)}
-        for number in sorted(books.staged, key=lambda n: (bool(reasons[n]), n)):
-            email = books.staged[number]["email"]
+        holders = {row["email"]: n for n, row in ledger.rows.items() if not self.follows(n)}
+        for number in sorted(ledger.staged, key=lambda n: (bool(reasons[n]), n)):
+            email = ledger.staged[number]["email"]
             if email is not None and holders.setdefault(email, number) != number:
                 reasons[number] = [*reasons[number], "taken"]
         return reasons
 
     def action(self, entity: str, number: int) -> str:
-        books, record = self.of(entity), self.of(entity).staged[number]
-        known = books.migrated.get(number)
+        ledger, record = self.of(entity), self.of(entity).staged[number]
+        known = ledger.migrated.get(number)
         if known is None:
             return "insert"
-        gone, edited = number not in books.rows, books.is_edited(number)
-        same = not gone and books.rows[number] == self.mapped(entity, record)
+        gone, edited = number not in ledger.rows, ledger.is_edited(number)
+        same = not gone and ledger.rows[number] == self.mapped(entity, record)
         if record == known.record:
             return "unchanged" if gone or same or edited else "update"
         if record["updated"] > known.record["updated"]:
@@ -163,82 +163,82 @@ class Model:
 
     def read(self, entity: str) -> None:
         """Corrections count from now on, and are read in place of the records that they correct."""
-        books = self.of(entity)
-        for number, (shown, edited) in sorted(books.edited_in_quarantine.items()):
+        ledger = self.of(entity)
+        for number, (shown, edited) in sorted(ledger.edited_in_quarantine.items()):
             if edited != shown:
                 # The last word counts.
                 overruled = ((number, shown), (number, edited))
-                books.corrections = [known for known in books.corrections if known[:2] not in overruled]
-                books.corrections.append((number, shown, edited))
-        books.edited_in_quarantine.clear()
-        for number, record in books.staged.items():
-            corrected = books.corrected(number, record)
+                ledger.corrections = [known for known in ledger.corrections if known[:2] not in overruled]
+                ledger.corrections.append((number, shown, edited))
+        ledger.edited_in_quarantine.clear()
+        for number, record in ledger.staged.items():
+            corrected = ledger.corrected(number, record)
             if corrected != record:
-                books.staged[number] = corrected
-                books.export += 1
+                ledger.staged[number] = corrected
+                ledger.export += 1
 
     def export(self, records: dict[str, dict[int, Exported]]) -> None:
         for entity in ENTITIES:
-            books = self.of(entity)
+            ledger = self.of(entity)
             self.read(entity)
-            books.staged = deepcopy(records[entity])
-            books.export += 1
+            ledger.staged = deepcopy(records[entity])
+            ledger.export += 1
             self.read(entity)
 
     def make_plan(self, entity: str) -> None:
-        books = self.of(entity)
+        ledger = self.of(entity)
         users = self.users.migrated
         depends = (len(users), max((known.order for known in users.values()), default=0))
-        told = (books.export, depends if entity == POSTS else None)
-        if books.planned == told:
+        told = (ledger.export, depends if entity == POSTS else None)
+        if ledger.planned == told:
             return
-        books.planned = told
-        books.refused = {number: why for number, why in self.judge(entity).items() if why}
-        actions = {number: self.action(entity, number) for number in books.staged if number not in books.refused}
+        ledger.planned = told
+        ledger.refused = {number: why for number, why in self.judge(entity).items() if why}
+        actions = {number: self.action(entity, number) for number in ledger.staged if number not in ledger.refused}
         if entity == USERS:
             self.refuse_for_rows_that_stay(actions)
-        books.writes = {number: action for number, action in actions.items() if action in ("insert", "update")}
-        accepted = {number: found for number, found in books.conflicts.items() if found.accepted}
-        books.conflicts = dict(accepted)
+        ledger.writes = {number: action for number, action in actions.items() if action in ("insert", "update")}
+        accepted = {number: found for number, found in ledger.conflicts.items() if found.accepted}
+        ledger.conflicts = dict(accepted)
         for number, action in actions.items():
             if action in ("edited", "deleted", "not_newer"):
-                record = books.staged[number]
+                record = ledger.staged[number]
                 known = accepted.get(number)
-                books.conflicts[number] = Conflict(action, record, known is not None and known.record == record)
-        books.retained = {
-            number: "refused" if number in books.refused else "vanished"
-            for number in books.migrated
-            if number not in books.staged or number in books.refused
+                ledger.conflicts[number] = Conflict(action, record, known is not None and known.record == record)
+        ledger.retained = {
+            number: "refused" if number in ledger.refused else "vanished"
+            for number in ledger.migrated
+            if number not in ledger.staged or number in ledger.refused
         }
 
     def refuse_for_rows_that_stay(self, actions: dict[int, str]) -> None:
         """A row keeps its address, too, where its record is left out; whoever wants that address is refused."""
-        books = self.users
+        ledger = self.users
         again = True
         while again:
             again = False
-            staying = {row["email"]: n for n, row in books.rows.items() if actions.get(n) != "update"}
+            staying = {row["email"]: n for n, row in ledger.rows.items() if actions.get(n) != "update"}
             for number in [n for n, action in actions.items() if action in ("insert", "update")]:
-                if staying.get(books.staged[number]["email"], number) != number:
+                if staying.get(ledger.staged[number]["email"], number) != number:
                     del actions[number]
-                    books.refused[number] = ["taken"]
+                    ledger.refused[number] = ["taken"]
                     again = True
 
     def write(self, entity: str, run: str) -> None:
-        books = self.of(entity)
+        ledger = self.of(entity)
         self.order += 1
-        for number, action in books.writes.items():
-            record = books.staged[number]
+        for number, action in ledger.writes.items():
+            record = ledger.staged[number]
             row = self.mapped(entity, record)
             batch = (run, record["month"] if entity == POSTS else None)
             self.runs[entity, *batch] = None
             if action == "insert":
-                books.migrated[number] = Migrated(record, row, batch, self.order)
+                ledger.migrated[number] = Migrated(record, row, batch, self.order)
             else:
-                known = books.migrated[number]
-                books.migrated[number] = Migrated(record, row, known.inserted, known.order, batch, known)
-            books.rows[number] = dict(row)
-        books.writes = {}
+                known = ledger.migrated[number]
+                ledger.migrated[number] = Migrated(record, row, known.inserted, known.order, batch, known)
+            ledger.rows[number] = dict(row)
+        ledger.writes = {}
 
     def load(self, run: str) -> None:
         for entity in ENTITIES:
@@ -250,21 +250,21 @@ class Model:
         batches = batches - self.undone
         touched = [entity for entity in (POSTS, USERS) if any(batch[0] == entity for batch in batches)]
         for entity in touched:
-            books = self.of(entity)
-            for number, known in list(books.migrated.items()):
+            ledger = self.of(entity)
+            for number, known in list(ledger.migrated.items()):
                 used = entity == USERS and any(row["author"] == number for row in self.posts.rows.values())
-                if (entity, *known.inserted) in batches and not books.is_edited(number) and not used:
-                    books.rows.pop(number, None)
-                    del books.migrated[number]
-                    books.conflicts.pop(number, None)
+                if (entity, *known.inserted) in batches and not ledger.is_edited(number) and not used:
+                    ledger.rows.pop(number, None)
+                    del ledger.migrated[number]
+                    ledger.conflicts.pop(number, None)
                     continue
                 # The newest of several first.
-                while known.updated and (entity, *known.updated) in batches and number in books.rows:
-                    if books.is_edited(number):
+                while known.updated and (entity, *known.updated) in batches and number in ledger.rows:
+                    if ledger.is_edited(number):
                         break
                     assert known.before is not None
-                    books.migrated[number] = known = known.before
-                    books.rows[number] = dict(known.row)
+                    ledger.migrated[number] = known = known.before
+                    ledger.rows[number] = dict(known.row)
         self.undone |= batches
         for entity in reversed(touched):
             self.of(entity).planned = None
@@ -410,15 +410,15 @@ class Migrations(RuleBasedStateMachine):
 
     @rule(entity=st.sampled_from([USERS, POSTS]), data=st.data(), fault=_FAULTS)
     def correct_and_load(self, entity: str, data: st.DataObject, fault: Any) -> None:
-        books = self.model.of(entity)
-        if not books.refused:
+        ledger = self.model.of(entity)
+        if not ledger.refused:
             return
-        number = data.draw(st.sampled_from(sorted(books.refused)))
+        number = data.draw(st.sampled_from(sorted(ledger.refused)))
         changes: Exported = (
             {"email": data.draw(st.sampled_from(ADDRESSES[:3]))} if entity == USERS else {"title": "Corrected"}
         )
-        shown = books.corrected(number, books.staged[number])
-        books.edited_in_quarantine[number] = shown, {**shown, **changes}
+        shown = ledger.corrected(number, ledger.staged[number])
+        ledger.edited_in_quarantine[number] = shown, {**shown, **changes}
         self.target.run(
             "update migration.quarantine set record = record || %s::jsonb"
             " where entity = %s and base44_id = %s and replayed_at is null",
@@ -500,29 +500,29 @@ class Migrations(RuleBasedStateMachine):
             },
         }
         for entity in ENTITIES:
-            books = model.of(entity)
+            ledger = model.of(entity)
             for row in rows[entity].values():
                 moment = row["updated"]
                 row["updated"] = moment.day if (moment.year, moment.month, moment.hour) == (2024, 6, 0) else None
-            assert rows[entity] == books.rows, entity
+            assert rows[entity] == ledger.rows, entity
             told = "select base44_id, {} from migration.{} where entity = '{}'"
             refused = target.all(told.format("reasons", "quarantine", entity) + " and replayed_at is null")
             # Each stands there once; what was corrected and is sound, until its batch has migrated it.
             assert sorted(
-                (numbers[k], [_plainly(why) for why in v]) for k, v in refused if numbers[k] not in books.writes
-            ) == sorted(books.refused.items()), entity
+                (numbers[k], [_plainly(why) for why in v]) for k, v in refused if numbers[k] not in ledger.writes
+            ) == sorted(ledger.refused.items()), entity
             found = {numbers[k]: v for k, v in target.all(told.format("reason", "retained", entity))}
-            assert found == books.retained, entity
+            assert found == ledger.retained, entity
             conflicts = target.all(
                 "select base44_id, kind, accepted_at is not null from migration.conflicts where entity = %s", entity
             )
             assert {numbers[k]: (kind, accepted) for k, kind, accepted in conflicts} == {
-                number: (conflict.kind, conflict.accepted) for number, conflict in books.conflicts.items()
+                number: (conflict.kind, conflict.accepted) for number, conflict in ledger.conflicts.items()
             }, entity
             assert target.one("select unaccounted from migration.accounting where entity = %s", entity) == 0
             pending = target.one("select pending from migration.accounting where entity = %s", entity)
-            assert pending == len(books.writes), entity
-            if pending or books.migrated.keys() - books.rows.keys():
+            assert pending == len(ledger.writes), entity
+            if pending or ledger.migrated.keys() - ledger.rows.keys():
                 continue
             mapping = self.session.catalog.mappings[entity]
             parity, content = row_parity(self.session, mapping), content_parity(self.session, mapping)

@@ -177,7 +177,7 @@ def own_scene(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
 
 
 UPDATED_INSTEAD = ("migration.migrated", "migration.replaced", "rows moved")
-"""A crash has emptied the plan: what was left to be filled in is an update then, and in the books as one."""
+"""A crash has emptied the plan: what was left to be filled in is an update then, and in the ledger as one."""
 
 
 def shutting_down(scene: Stage) -> Armed:

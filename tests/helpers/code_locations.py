@@ -150,7 +150,7 @@ def session_of(url: str, directory: Path) -> Session:
 @pytest.fixture(scope="session")
 def template(embedded: EmbeddedServer) -> Template:
     """The migrated export."""
-    # Workers share the server, and so the folder that the books of the database speak of.
+    # Workers share the server, and so the folder that the migration tables speak of.
     folder = embedded.home / "dagster-export"
 
     def migrate(url: str) -> None:

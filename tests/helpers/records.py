@@ -18,7 +18,7 @@ def object_id(number: int, second: int | None = None) -> str:
 
 
 def uuid_of(base44_id: str) -> str:
-    """The UUID of an id by the contract's formula, worked out apart from the SQL function."""
+    """The UUID of an id by the documented formula, worked out apart from the SQL function."""
     if re.fullmatch("[0-9a-fA-F]{24}", base44_id):
         h = base44_id.lower()
         return f"{h[:8]}-{h[8:12]}-8{h[12:15]}-8{h[15:18]}-{h[18:24]}000b44"

@@ -19,7 +19,7 @@ def keep_posts(export: Path, created: str) -> None:
 
 
 def table_of(entity: str) -> str:
-    """The target table of one of the guide's entities."""
+    """The target table of one of the blog's entities."""
     return {
         "User": "users",
         "Category": "categories",

@@ -154,7 +154,7 @@ def write_exports(folder: Path) -> None:
 
 
 def prepare(session: Session) -> None:
-    """Makes books, functions and tables. The server refuses one post that the mapping finds sound."""
+    """Makes the migration tables, functions and tables. The server refuses one post that the mapping finds sound."""
     for spec in session.catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
         build(session, spec)
     with session.connection("prepare") as conn:
@@ -252,7 +252,7 @@ State = dict[str, list[str]]
 
 
 def state(conn: Connection) -> State:
-    """Every row of the app's tables, of the staged ones and of the books, as text, less what differs from run to run."""
+    """Every row of the app's tables, of the staged ones and of the migration tables, as text, less what differs from run to run."""
     conn.execute("set timezone = 'UTC'")
     relations = conn.execute(
         """

@@ -185,7 +185,7 @@ class Target:
         )
 
     def state(self) -> dict[str, list[str]]:
-        """All that a migration leaves in tables and books, less what differs from run to run."""
+        """All that a migration leaves in tables and the ledger, less what differs from run to run."""
         found: dict[str, list[str]] = {}
         for table in self.session.catalog.mappings:
             found[table] = sorted(str(row) for row in self.table(table))
@@ -239,7 +239,7 @@ def _target(url: str, catalog: Catalog, export: Path) -> Generator[Target]:
 
 @contextmanager
 def new_target(server_url: str, catalog: Catalog, export: Path, options: LiteralString = "") -> Generator[Target]:
-    """A database of its own with the books, functions and tables of `sql/`, there for the block."""
+    """A database of its own with the migration tables, and functions and tables of `sql/`, there for the block."""
     with new_database(server_url, options=options) as url:
         _apply_all(_session_on(url, catalog))
         with _target(url, catalog, export) as target:

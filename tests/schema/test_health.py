@@ -367,7 +367,7 @@ def test_looking_for_drift_leaves_nothing_behind(shared: Session) -> None:
     assert value(shared, query) == before
 
 
-# Upkeep
+# Vacuum and indexes
 
 
 def test_an_index_that_repeats_another_is_named(built: Session) -> None:

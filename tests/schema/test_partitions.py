@@ -1411,7 +1411,7 @@ def test_any_table_with_a_range_of_time_will_do(session: Session, conn: Connecti
 
 @dataclass
 class Traffic:
-    """Readers and writers of one month, at both isolation levels, who keep books.
+    """Readers and writers of one month, at both isolation levels, who note what they wrote.
 
     Writers change the posts that are theirs alone, and keep the number of posts as it is: who takes one out puts one in.
     """
@@ -1483,12 +1483,12 @@ def test_in_live_use_every_row_is_there_once_and_no_statement_fails(session: Ses
     keys: list[Any] = every(
         conn, "select id, created_at, title from posts where created_at < '2025-04-01 00:00+00' order by id"
     )
-    books = [{(id_, at): title for id_, at, title in keys[i::3]} for i in range(3)]
+    shares = [{(id_, at): title for id_, at, title in keys[i::3]} for i in range(3)]
     traffic = Traffic(session.url, "2025-03", [], threading.Event())
 
     works: list[Callable[[], None]] = [
         *(lambda r=repeatable: traffic.count(r, 1700, 1500) for repeatable in (False, True)),
-        *(lambda i=i: traffic.write(i, books[i]) for i in range(3)),
+        *(lambda i=i: traffic.write(i, shares[i]) for i in range(3)),
     ]
 
     def run(todo: list[Callable[[], None]]) -> None:
@@ -1511,7 +1511,7 @@ def test_in_live_use_every_row_is_there_once_and_no_statement_fails(session: Ses
     assert traffic.faults == []
     assert places(conn) == {"posts_2025_03": 1500, "posts_2025_05": 200}
     found = {(id_, at): title for id_, at, title in every(conn, "select id, created_at, title from posts_2025_03")}
-    assert found == {key: title for book in books for key, title in book.items()}
+    assert found == {key: title for share in shares for key, title in share.items()}
     assert (
         one(conn, "select count(*) from (select slug, id, created_at from posts except select * from post_slugs) p")
         == 0

@@ -13,7 +13,7 @@ declare
   outside constant text := b44.drain_outside(target.relation, state);
   item record;
 begin
-  -- Where the planner's proof comes from that the new default partition has no row of another partition.
+  -- By which the planner knows that the new default partition has no row of another partition.
   if state ->> 'outside' is distinct from outside then
     perform b44.lock_briefly(array[successor], array['access exclusive'], patience);
     if state ->> 'outside' is not null then
