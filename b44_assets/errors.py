@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -170,6 +171,12 @@ class FinishedError(B44Error):
     """The migration of this database is over, and what was asked for needs its tables."""
 
 
+class NothingMigratedOfExportError(B44Error):
+    """The export was read, and `sql/` has a table for no record of it."""
+
+    exit_status = 1
+
+
 class BackupError(B44Error):
     """A backup cannot be taken, kept, read or restored; names the file and the reason, never a secret."""
 
@@ -178,3 +185,19 @@ class BadBackupError(BackupError):
     """A backup is not what it should be: damaged, incomplete, or not equal to its source."""
 
     exit_status = 1
+
+
+def nothing_has_a_table(export: Path, sql_dir: Path, records: Mapping[str, int]) -> NothingMigratedOfExportError:
+    """The fault of an export none of whose records has a table.
+
+    Args:
+        export: Its folder.
+        sql_dir: The folder of SQL files.
+        records: Its records by entity.
+    """
+    count = sum(records.values())
+    entities = ", ".join(f"{entity} {number:,}" for entity, number in list(records.items())[:10])
+    return NothingMigratedOfExportError(
+        f"{export}: none of its {count:,} record{'' if count == 1 else 's'} has a table in {sql_dir} ({entities});"
+        " make the tables of this app with b44 init"
+    )

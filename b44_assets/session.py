@@ -144,6 +144,7 @@ class Session:
         settings: Settings,
         catalog: Catalog,
         *,
+        url: str | None = None,
         run_id: str | None = None,
         progress: Progress = silent,
         notice: Callable[[str], None] = unsaid,
@@ -151,11 +152,20 @@ class Session:
     ) -> Self:
         """The session that the settings ask for.
 
+        Args:
+            settings: In force.
+            catalog: The files of `sql/`.
+            url: Of another database than the target.
+            run_id: The Dagster run, if there is one.
+            progress: Whom to tell how far it is.
+            notice: Whom to tell of what is tried again or held back.
+            guard: Asked whether the run may go on.
+
         Raises:
             DatabaseError: The embedded server is the target, and cannot be started.
         """
         return cls(
-            url=target_url(settings),
+            url=target_url(settings) if url is None else url,
             catalog=catalog,
             run_id=run_id,
             pace=settings.pace,

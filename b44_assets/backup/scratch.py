@@ -14,13 +14,13 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from b44_assets.backup.tools import complaint
+from b44_assets.backup.tools import complaint, run
 from b44_assets.errors import BackupError, why
 from b44_assets.postgres.embedded.accounts import (
     Account,
@@ -185,6 +185,33 @@ def own(path: Path, account: Account | None) -> None:
     if account is not None:
         for one in (path, *path.rglob("*")):
             os.chown(one, account.uid, account.gid, follow_symlinks=False)
+
+
+def initialize(
+    place: Scratch,
+    data_dir: Path,
+    programs: Path,
+    options: Sequence[str] = ("--locale=C",),
+    *,
+    superuser: str = SUPERUSER,
+) -> None:
+    """Makes the data directory of a new, empty cluster in a scratch folder.
+
+    Args:
+        place: The folder.
+        data_dir: In it; not there yet.
+        programs: The folder of the programs of its version.
+        options: Further ones of initdb.
+        superuser: Its first role.
+
+    Raises:
+        BackupError: initdb fails; with the reason it gave.
+    """
+    data_dir.mkdir(mode=0o700)
+    place.own(data_dir)
+    command = [programs / "initdb", "-D", data_dir, f"--username={superuser}", "--auth=trust", "--encoding=UTF8"]
+    command += [*options, "--no-sync", "--no-instructions"]
+    run(command, "no scratch server can be made", running=running_as(place.account, place.folder))
 
 
 @contextmanager

@@ -16,13 +16,12 @@ from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.model import Backup, Verification
 from b44_assets.backup.recovery import RecoveryTarget, recovering
 from b44_assets.backup.restoring import Tell, load, schemas_of, tables_only
-from b44_assets.backup.scratch import Scratch, scratch, serving
+from b44_assets.backup.scratch import Scratch, initialize, scratch, serving
 from b44_assets.backup.state import capture, configure_session, differences, snapshot
 from b44_assets.backup.taking import DUMP, ROLES
 from b44_assets.backup.tools import Login, run, server_programs
 from b44_assets.errors import BackupError, BadBackupError
 from b44_assets.postgres.connect import connect
-from b44_assets.postgres.embedded.accounts import running_as
 from b44_assets.postgres.embedded.binaries import MAJOR_VERSION
 
 _RESTORED = "restored"
@@ -86,7 +85,7 @@ def _logical(catalogue: Catalogue, backup: Backup, place: Scratch, pg_bin: Path 
     dump = place.folder / DUMP
     catalogue.fetch(backup, catalogue.file_of(backup, DUMP), dump)
     data_dir = place.folder / "data"
-    _initialize(place, data_dir, programs)
+    initialize(place, data_dir, programs, superuser=_SUPERUSER)
     with serving(place, data_dir, programs, superuser=_SUPERUSER) as server:
         tell("loading it into a scratch server")
         _make_roles(catalogue, backup, place, server.url(), pg_bin)
@@ -155,14 +154,6 @@ def _compared(conn: psycopg.Connection[tuple[object, ...]], backup: Backup) -> l
     with snapshot(conn, schemas=schemas):
         found = capture(conn, lsn=backup.state.lsn, version=backup.server_version, schemas=schemas)
         return differences(backup.state, found)
-
-
-def _initialize(place: Scratch, data_dir: Path, programs: Path) -> None:
-    data_dir.mkdir(mode=0o700)
-    place.own(data_dir)
-    command = [programs / "initdb", "-D", data_dir, f"--username={_SUPERUSER}", "--auth=trust", "--encoding=UTF8"]
-    command += ["--locale=C", "--no-sync", "--no-instructions"]
-    run(command, "no scratch server can be made", running=running_as(place.account, place.folder))
 
 
 def _make_roles(catalogue: Catalogue, backup: Backup, place: Scratch, url: str, pg_bin: Path | None) -> None:

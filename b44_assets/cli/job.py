@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import io
 import os
-import signal
 import sys
 import time
 from contextlib import redirect_stderr
@@ -18,6 +17,7 @@ from b44_assets.cli.instance import dagster_instance, prepare_dagster
 from b44_assets.cli.outcome import CheckOutcome, Outcome
 from b44_assets.cli.output import accounts_by_table, show_progress, unmapped_entities_of
 from b44_assets.cli.preconditions import session_of
+from b44_assets.cli.signals import interrupted_by_sigterm
 from b44_assets.errors import B44Error, DatabaseError, FullDiskError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import dagster_url
@@ -54,7 +54,7 @@ def run_job(
         lock: What keeps other migrations away, for a job that moves records.
     """
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    interrupted_by_sigterm()
     prepare_dagster(settings)
     # Reach the target before Dagster is: a wrong address is one line, not a failed run.
     session = session_of(settings)
@@ -158,11 +158,6 @@ def run_job(
     # Dagster's objects go with the process; to look through them once more at its end takes over a second.
     gc.freeze()
     return outcome, faults
-
-
-def _end_on_sigterm(*_: object) -> None:
-    """A service manager ends a run as Ctrl-C does: in the server, too, and so that it can go on."""
-    raise KeyboardInterrupt
 
 
 def _seconds_by_stage(result: Any, catalog: Catalog) -> dict[str, float]:

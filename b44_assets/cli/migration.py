@@ -17,6 +17,7 @@ from b44_assets.cli.job import run_job
 from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with
 from b44_assets.cli.outcome import conclude, faults_of_run
 from b44_assets.cli.output import new_console, number_column
+from b44_assets.cli.plan import conclude_plan
 from b44_assets.cli.preconditions import (
     check_export,
     exclusive_migration,
@@ -35,11 +36,15 @@ if TYPE_CHECKING:
 @click.command()
 @export_option
 @database_option
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, as b44 plan does.")
 @json_option
 @app_option
-def migrate(export: Path | None, database_url: str | None, as_json: bool) -> None:
+def migrate(export: Path | None, database_url: str | None, dry_run: bool, as_json: bool) -> None:
     """Migrate a folder of Base44 exports: stage, map, load, check, all in one run."""
     settings = settings_with(export_dir=export, database_url=database_url)
+    if dry_run:
+        conclude_plan(settings, as_json=as_json)
+        return
     if settings.export_dir is None and not _staged_tables_exist(settings):
         raise ExportError("no export: name its folder with --export DIR or B44_EXPORT_DIR")
     if settings.export_dir is not None:

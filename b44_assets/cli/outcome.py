@@ -10,7 +10,7 @@ import click
 
 from b44_assets.cli.output import print_outcome
 from b44_assets.cli.preconditions import check_export, with_resume_hint
-from b44_assets.errors import B44Error, DatabaseError
+from b44_assets.errors import B44Error, DatabaseError, nothing_has_a_table
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
@@ -73,12 +73,6 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-class NothingMigratedOfExportError(B44Error):
-    """The export was read, and `sql/` has a table for no record of it."""
-
-    exit_status = 1
-
-
 def faults_of_run(settings: Settings, outcome: Outcome, faults: list[B44Error]) -> list[B44Error]:
     """The faults of a run, and that it moved nothing where the export has records, and none of them a table."""
     if settings.export_dir is None or faults or not outcome.unmapped:
@@ -88,14 +82,8 @@ def faults_of_run(settings: Settings, outcome: Outcome, faults: list[B44Error]) 
     records = sum(counts["read"] for counts in outcome.unmapped.values())
     if not records and check_export(settings.export_dir, settings):
         return faults  # files of tables, all of them without records
-    entities = ", ".join(f"{entity} {counts['read']:,}" for entity, counts in list(outcome.unmapped.items())[:10])
-    return [
-        NothingMigratedOfExportError(
-            f"{settings.export_dir}: none of its {records:,} {plural(records, 'record')} has a table in"
-            f" {settings.sql_dir} ({entities});"
-            " make the tables of this app with b44 init"
-        )
-    ]
+    by_entity = {entity: counts["read"] for entity, counts in outcome.unmapped.items()}
+    return [nothing_has_a_table(settings.export_dir, settings.sql_dir, by_entity)]
 
 
 def conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None:

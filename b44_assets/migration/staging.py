@@ -62,6 +62,14 @@ class StagedExport:
     hint: str = ""
     other_app: str = ""
 
+    def warning(self, mapping: TableMapping) -> str:
+        """What a person should know of it; empty where all is well."""
+        if self.other_app:
+            return f"{self.other_app} {self.entity} stays without migrated rows"
+        if self.dialect == "absent":
+            return f"the export has no file for {mapping.entity}; {self.entity} stays without migrated rows{self.hint}"
+        return ""
+
 
 def stage(session: Session, mapping: TableMapping, directory: Path | None, resolve: _Resolve) -> StagedExport:
     """Stages the file of one entity, unless the same file was staged before.

@@ -38,6 +38,17 @@ class UnmappedEntity:
     hint: str = ""
     other_app: str = ""
 
+    def warning(self) -> str:
+        """What a person should know of it; empty where it has no records."""
+        if self.other_app:
+            return (
+                f"{self.file} may be of another app: its {self.records:,} records are kept in migration.unmapped,"
+                " and b44 init makes tables for them"
+            )
+        if self.records:
+            return f"no table in sql/ for {self.entity}: its {self.records:,} records are kept in migration.unmapped{self.hint}"
+        return ""
+
 
 @dataclass(frozen=True)
 class UnmappedEntities:

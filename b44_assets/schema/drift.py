@@ -5,7 +5,7 @@ What belongs here: reading a schema into comparable facts, and naming the differ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,12 @@ from b44_assets.catalog import Kind, Spec, Statement, trigger_definitions
 from b44_assets.schema.access_drift import DeclaredAccess, access_drift, declared_access, open_scratch
 from b44_assets.schema.online_ddl import in_scratch_schema, of_migration_tables, run
 from b44_assets.schema.privileges import roles_found
-from b44_assets.schema.runtime import public_functions, runtime_drift
+from b44_assets.schema.runtime import program_state, public_functions, runtime_drift
 from b44_assets.schema.standard_roles import standard_drift
 from b44_assets.schema.unbuilt import rows_in_the_way_of
 from b44_assets.schema.view_schemas import view_schema_differences
 from b44_assets.schema.views import NOTED_IN_COMMENT
-from b44_assets.session import Connection, Session
+from b44_assets.session import Connection, Session, scalar
 
 Facts = dict[str, dict[str, str | None]]
 """Attribute to value, by object as it is named in a message (`column invoices.total`)."""
@@ -82,21 +82,8 @@ def schema_drift(session: Session) -> SchemaDrift:
     with session.connection("check schema drift") as conn:
         conn.execute("set client_min_messages = warning")
 
-        roles = session.catalog.of(Kind.ROLE)
-        absent = {spec.name for spec in roles} - roles_found(conn, [spec.name for spec in roles]).keys()
-        left_out = [spec for spec in session.catalog.of(Kind.ROLE, Kind.POLICY) if absent & {spec.name, *spec.depends}]
-        roles = [spec for spec in roles if spec not in left_out]
-
-        def build(conn: Connection, schema: str) -> tuple[Facts, DeclaredAccess]:
-            open_scratch(conn, schema)
-            for spec in session.catalog.of(*_BUILT):
-                for statement in () if spec in left_out else _making(spec):
-                    if not of_migration_tables(statement.text):
-                        run(conn, spec, statement.line, statement.text)
-            facts = _facts(conn, schema)
-            return facts, declared_access(conn, schema, roles)
-
-        wanted, declared = in_scratch_schema(session, conn, build)
+        absent, left_out, roles = _roles_declared(session, conn)
+        wanted, declared = _built(session, conn, left_out, roles)
         of_views = [
             said
             for spec in session.catalog.of(Kind.VIEW_SCHEMA)
@@ -131,6 +118,105 @@ def schema_drift(session: Session) -> SchemaDrift:
         access.excess,
         foreign,
     )
+
+
+@dataclass(frozen=True)
+class SchemaChanges:
+    """What the files of `sql/` would make and change in a database.
+
+    Attributes:
+        missing: Objects that are not there yet, such as `table posts`; what stands on a missing table is among them.
+        different: What is otherwise than the files say, in words; a column's type is not changed by a migration.
+        program: What becomes of the program's own schemas: `made`, `changed`, or `kept`.
+    """
+
+    missing: tuple[str, ...]
+    different: tuple[str, ...] = ()
+    program: str = "made"
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the schema is as the files say."""
+        return not self.missing and not self.different and self.program == "kept"
+
+    @property
+    def missing_by_kind(self) -> dict[str, int]:
+        """How many objects are not there yet, by kind; the columns of a table go with it."""
+        counts: dict[str, int] = {}
+        for name in self.missing:
+            kind = name.partition(" ")[0]
+            counts[kind] = counts.get(kind, 0) + 1
+        return counts
+
+
+def declared_objects(session: Session) -> Facts:
+    """What the files of `sql/` come to, found by building them in a scratch schema of the session's database.
+
+    Raises:
+        DatabaseError: A file of `sql/` does not run.
+    """
+    with session.connection("build the schema") as conn:
+        conn.execute("set client_min_messages = warning")
+        _, left_out, roles = _roles_declared(session, conn)
+        return _built(session, conn, left_out, roles)[0]
+
+
+def schema_changes(session: Session, wanted: Facts, version: int, conn: Connection | None) -> SchemaChanges:
+    """Compares schema public of a database with what the files come to; only reads.
+
+    Args:
+        session: For the catalogue.
+        wanted: As `declared_objects` gives it, of a server of any version; altered here.
+        version: Of that server, as in `server_version_num`.
+        conn: With the database, in a transaction that only reads; None where there is no database yet.
+    """
+    found: Facts = {} if conn is None else _facts(conn, "public")
+    if conn is not None:
+        if scalar(conn, "select to_regclass('migration.unbuilt')") is not None:
+            _pass_listed(conn, session, wanted, found)
+        if conn.info.server_version // 10_000 != version // 10_000:
+            # Each major version writes the query of a view in its own way.
+            for facts in (*wanted.values(), *found.values()):
+                facts.pop("query", None)
+    missing = tuple(
+        name
+        for name in sorted(wanted)
+        if name not in found and not (name.startswith("column ") and _owner(name) not in found)
+    )
+    different = [said for said in _differences(found, wanted) if not said.endswith(" is missing")]
+    roles = [spec.name for spec in session.catalog.of(Kind.ROLE)]
+    if conn is None:
+        return SchemaChanges((*missing, *(f"role {name}" for name in roles)), tuple(different))
+    there = roles_found(conn, roles)
+    return SchemaChanges(
+        (*missing, *(f"role {name}" for name in roles if name not in there)),
+        tuple(different),
+        program_state(conn, session),
+    )
+
+
+def _roles_declared(session: Session, conn: Connection) -> tuple[set[str], list[Spec], list[Spec]]:
+    """Roles of the files that are not there; the files that cannot be built without them; and those of the other roles."""
+    roles = session.catalog.of(Kind.ROLE)
+    absent = {spec.name for spec in roles} - roles_found(conn, [spec.name for spec in roles]).keys()
+    left_out = [spec for spec in session.catalog.of(Kind.ROLE, Kind.POLICY) if absent & {spec.name, *spec.depends}]
+    return absent, left_out, [spec for spec in roles if spec not in left_out]
+
+
+def _built(
+    session: Session, conn: Connection, left_out: Sequence[Spec], roles: Sequence[Spec]
+) -> tuple[Facts, DeclaredAccess]:
+    """Everything of `sql/` in a transaction that is rolled back."""
+
+    def build(conn: Connection, schema: str) -> tuple[Facts, DeclaredAccess]:
+        open_scratch(conn, schema)
+        for spec in session.catalog.of(*_BUILT):
+            for statement in () if spec in left_out else _making(spec):
+                if not of_migration_tables(statement.text):
+                    run(conn, spec, statement.line, statement.text)
+        return _facts(conn, schema), declared_access(conn, schema, roles)
+
+    return in_scratch_schema(session, conn, build)
 
 
 def _pass_listed(conn: Connection, session: Session, wanted: Facts, found: Facts) -> None:

@@ -93,12 +93,13 @@ def needed(catalog: Catalog, names: Iterable[str] | None = None) -> frozenset[st
     return frozenset(found)
 
 
-def need_room(session: Session, names: Iterable[str] | None = None) -> None:
+def need_room(session: Session, names: Iterable[str] | None = None, *, only_look: bool = False) -> None:
     """Looks whether what `sql/` makes can be made in the target, or is there already; changes nothing.
 
     Args:
         session: The run.
         names: Files that are to be made, with what they stand on; by default all.
+        only_look: Whether the server is not even to be asked to replace a function in a transaction that is rolled back.
 
     Raises:
         DatabaseError: Something is in the way: the server is read-only, a right is missing, or an object that is none of
@@ -111,7 +112,8 @@ def need_room(session: Session, names: Iterable[str] | None = None) -> None:
             specs = [spec for spec in specs if not spec.name.startswith("migration/")]
         faults = _missing_rights(conn, _schemas(specs))
         faults = faults or _roles_in_the_way(conn, specs)
-        faults = faults or [*_obstacles(conn, _relations(specs)), *_routines_in_the_way(conn, specs)]
+        if not faults:
+            faults = _obstacles(conn, _relations(specs)) + ([] if only_look else _routines_in_the_way(conn, specs))
     if faults:
         raise DatabaseError(f"the target cannot take the migration: {'; '.join(faults)} (nothing was made or changed)")
 

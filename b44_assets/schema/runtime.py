@@ -97,6 +97,14 @@ def runtime_drift(conn: Connection, session: Session) -> str | None:
     return "functions or tables of schema b44 were changed by hand (b44 migrate makes them anew)"
 
 
+def program_state(conn: Connection, session: Session) -> str:
+    """What this version would do with the program's own schemas: they are `made`, `changed`, or `kept` as they are; only reads."""
+    installed = _installed(conn)
+    if installed is None:
+        return "made"
+    return "kept" if installed[:1] == (runtime_digest(session.catalog),) else "changed"
+
+
 def _install(conn: Connection, session: Session, digest: str, over: bool) -> None:
     with conn.transaction():
         hold_schema_lock(conn)

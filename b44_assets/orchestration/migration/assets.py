@@ -59,13 +59,8 @@ def _staged_export(mapping: TableMapping) -> dg.AssetsDefinition:
         migration.hold_migration_lock(context, stages=True)
         with migration.installed_session(context) as session:
             staged = stage_export(session, mapping, migration.export_dir)
-        if staged.other_app:
-            migration.warn(context, f"{staged.other_app} {table} stays without migrated rows")
-        elif staged.dialect == "absent":
-            migration.warn(
-                context,
-                f"the export has no file for {mapping.entity}; {table} stays without migrated rows{staged.hint}",
-            )
+        if warning := staged.warning(mapping):
+            migration.warn(context, warning)
         return dg.MaterializeResult(metadata=of_export(staged))
 
     return staged_export
@@ -87,18 +82,8 @@ def _other_entities() -> dg.AssetsDefinition:
         with migration.installed_session(context) as session:
             kept = keep_unmapped(session, migration.export_dir)
         for one in kept.entities:
-            if one.other_app:
-                migration.warn(
-                    context,
-                    f"{one.file} may be of another app: its {one.records:,} records are kept in migration.unmapped,"
-                    " and b44 init makes tables for them",
-                )
-            elif one.records:
-                migration.warn(
-                    context,
-                    f"no table in sql/ for {one.entity}: its {one.records:,} records are kept in migration.unmapped"
-                    f"{one.hint}",
-                )
+            if warning := one.warning():
+                migration.warn(context, warning)
         for line in kept.passed_over:
             migration.warn(context, line)
         facts: dict[str, Any] = {"records": sum(kept.records.values())}

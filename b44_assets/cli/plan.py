@@ -1,0 +1,124 @@
+"""What a migration would do: `b44 plan`, and `b44 migrate --dry-run`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with
+from b44_assets.cli.output import name_column, new_console, number_column, show_progress
+from b44_assets.cli.signals import interrupted_by_sigterm
+from b44_assets.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from b44_assets.config.settings import Settings
+    from b44_assets.planning import MigrationPlan
+    from b44_assets.schema.drift import SchemaChanges
+
+_LISTED = 10
+"""How many objects of the schema, and how many unknown fields of a file, are named."""
+
+
+@click.command()
+@export_option
+@database_option
+@json_option
+@app_option
+def plan(export: Path | None, database_url: str | None, as_json: bool) -> None:
+    """Say what migrate would do, without touching the target: a role that may only read is enough."""
+    conclude_plan(settings_with(export_dir=export, database_url=database_url), as_json=as_json)
+
+
+def conclude_plan(settings: Settings, *, as_json: bool) -> None:
+    """Plans a migration and prints what it would do; exits as the migration would.
+
+    Raises:
+        SystemExit: The migration would fail.
+    """
+    from b44_assets.planning import plan_migration
+
+    interrupted_by_sigterm()
+    with show_progress(quiet=as_json) as progress:
+        found = plan_migration(settings, progress=progress, notice=lambda line: click.echo(f"notice: {line}", err=True))
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), ensure_ascii=False))
+    else:
+        _print(new_console(), found)
+    for line in found.warnings:
+        click.echo(f"warning: {line}", err=True)
+    # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
+    for fault in [fault for fault in found.faults if not isinstance(fault, DatabaseError)] or found.faults[:1]:
+        click.echo(f"b44: {fault}", err=True)
+    if not as_json:
+        click.echo(f"Plan: {found.message()}.")
+    if found.exit_status:
+        raise SystemExit(found.exit_status)
+
+
+def _print(console: Console, found: MigrationPlan) -> None:
+    files = Table(name_column("file"), name_column("table"), "written as", number_column("records"))
+    for one in found.entities:
+        files.add_row(one.file or "", one.table or "no table", one.dialect or "", f"{one.records:,}")
+    if files.row_count:
+        console.print(files)
+    for one in found.entities:
+        for oddity, count in one.oddities.items():
+            console.print(f"  {one.file}: {oddity} ({count:,})", markup=False)
+        if one.unknown_fields:
+            console.print(
+                f"  {one.file}: no column for {_some(one.unknown_fields)} (kept in migration.unmapped)", markup=False
+            )
+    _print_records(console, found)
+    _print_schema(console, found.schema)
+
+
+def _print_records(console: Console, found: MigrationPlan) -> None:
+    # Of the width of a terminal no more than is needed: on an empty target nothing can be changed, or in conflict.
+    names = ["read", "new", *(["changed", "unchanged", "vanished"] if found.migrated_before else [])]
+    names += ["deduplicated", "quarantined"]
+    if any(one.conflicts for one in found.tables):
+        names.append("conflicts")
+    table = Table(name_column("table"), *(number_column(name) for name in names))
+    for one in found.tables:
+        counts = {name: getattr(one, name) for name in names if name != "conflicts"}
+        counts["conflicts"] = sum(one.conflicts.values())
+        table.add_row(one.table, *(f"{counts[name]:,}" for name in names))
+    if table.row_count:
+        console.print(table)
+    for one in found.tables:
+        for reason, count in one.reasons.items():
+            console.print(f"  {one.table}: {count:,} would be quarantined as {reason}", markup=False)
+        for kind, count in one.conflicts.items():
+            console.print(f"  {one.table}: {count:,} left alone: {_CONFLICTS.get(kind, kind)}", markup=False)
+
+
+_CONFLICTS = {
+    "edited": "the row was edited in the target since",
+    "deleted": "the row was deleted in the target since",
+    "not_newer": "the record differs, and is no newer than what was migrated",
+}
+
+
+def _print_schema(console: Console, schema: SchemaChanges) -> None:
+    if schema.nothing:
+        console.print("Schema: as the SQL files say.")
+        return
+    if schema.program != "kept":
+        console.print(f"Schema: the program's own schemas b44 and migration would be {schema.program}.")
+    if 0 < len(schema.missing) <= _LISTED:
+        console.print(f"Schema: would be made: {', '.join(schema.missing)}", markup=False)
+    elif schema.missing:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(schema.missing_by_kind.items()))
+        console.print(f"Schema: would be made: {len(schema.missing):,} objects ({kinds})", markup=False)
+    for line in schema.different:
+        console.print(f"Schema: differs: {line}", markup=False)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
