@@ -68,10 +68,12 @@ def _print(console: Console, found: MigrationPlan) -> None:
         console.print(files)
     for one in found.entities:
         for oddity, count in one.oddities.items():
-            console.print(f"  {one.file}: {oddity} ({count:,})", markup=False)
+            console.print(f"  {one.file}: {oddity} ({count:,})", markup=False, soft_wrap=True)
         if one.unknown_fields:
             console.print(
-                f"  {one.file}: no column for {_some(one.unknown_fields)} (kept in migration.unmapped)", markup=False
+                f"  {one.file}: no column for {_some(one.unknown_fields)} (kept in migration.unmapped)",
+                markup=False,
+                soft_wrap=True,
             )
     _print_records(console, found)
     _print_schema(console, found.schema)
@@ -92,9 +94,11 @@ def _print_records(console: Console, found: MigrationPlan) -> None:
         console.print(table)
     for one in found.tables:
         for reason, count in one.reasons.items():
-            console.print(f"  {one.table}: {count:,} would be quarantined as {reason}", markup=False)
+            console.print(f"  {one.table}: {count:,} would be quarantined as {reason}", markup=False, soft_wrap=True)
         for kind, count in one.conflicts.items():
-            console.print(f"  {one.table}: {count:,} left alone: {_CONFLICTS.get(kind, kind)}", markup=False)
+            console.print(
+                f"  {one.table}: {count:,} left alone: {_CONFLICTS.get(kind, kind)}", markup=False, soft_wrap=True
+            )
 
 
 _CONFLICTS = {
@@ -106,17 +110,17 @@ _CONFLICTS = {
 
 def _print_schema(console: Console, schema: SchemaChanges) -> None:
     if schema.nothing:
-        console.print("Schema: as the SQL files say.")
+        console.print("Schema: as the SQL files say.", soft_wrap=True)
         return
     if schema.program != "kept":
-        console.print(f"Schema: the program's own schemas b44 and migration would be {schema.program}.")
+        console.print(f"Schema: the program's own schemas b44 and migration would be {schema.program}.", soft_wrap=True)
     if 0 < len(schema.missing) <= _LISTED:
-        console.print(f"Schema: would be made: {', '.join(schema.missing)}", markup=False)
+        console.print(f"Schema: would be made: {', '.join(schema.missing)}", markup=False, soft_wrap=True)
     elif schema.missing:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(schema.missing_by_kind.items()))
-        console.print(f"Schema: would be made: {len(schema.missing):,} objects ({kinds})", markup=False)
+        console.print(f"Schema: would be made: {len(schema.missing):,} objects ({kinds})", markup=False, soft_wrap=True)
     for line in schema.different:
-        console.print(f"Schema: differs: {line}", markup=False)
+        console.print(f"Schema: differs: {line}", markup=False, soft_wrap=True)
 
 
 def _some(names: tuple[str, ...]) -> str:

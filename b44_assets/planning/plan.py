@@ -25,12 +25,12 @@ from b44_assets.migration.plan import LoadPlan, make_plan
 from b44_assets.migration.staging import StagedExport
 from b44_assets.migration.unmapped_entities import UnmappedEntity, keep_unmapped
 from b44_assets.planning.model import MigrationPlan, PlannedEntity, PlannedTable
-from b44_assets.planning.scratch_target import copy_rows, hand_staged, scratch_target
+from b44_assets.planning.scratch_target import copy_rows, hand_staged, require_readable, scratch_target
 from b44_assets.postgres.connect import redact
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.schema.drift import declared_objects, schema_changes
 from b44_assets.schema.preflight import need_room
-from b44_assets.session import Connection, Progress, Session, scalar, silent
+from b44_assets.session import Connection, Progress, Session, scalar, silent, unsaid
 
 
 @dataclass
@@ -77,6 +77,7 @@ def plan_migration(
     session = _existing_target(settings, catalog)
     with _reading(session) as target:
         if target is not None and session is not None:
+            require_readable(target, catalog)
             _look_at_target(session, found)
         if settings.export_dir is None and (target is None or not hand_staged(target, catalog)):
             raise ExportError("no export: name its folder with --export DIR or B44_EXPORT_DIR")
