@@ -125,7 +125,7 @@ class SchemaChanges:
     """What the files of `sql/` would make and change in a database.
 
     Attributes:
-        missing: Objects that are not there yet, such as `table posts`; what stands on a missing table is among them.
+        missing: Objects that are not there yet, such as `table invoices`; what stands on a missing table is among them.
         different: What is otherwise than the files say, in words; a column's type is not changed by a migration.
         program: What becomes of the program's own schemas: `made`, `changed`, or `kept`.
     """
