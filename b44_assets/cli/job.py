@@ -25,7 +25,9 @@ from b44_assets.postgres.embedded import dagster_url
 if TYPE_CHECKING:
     from b44_assets.catalog import Catalog
     from b44_assets.config.settings import Settings
+    from b44_assets.migration.accounts import EntityAccount
     from b44_assets.postgres.locks import HeldLock
+    from b44_assets.session import Session
 
 
 class UnexpectedError(B44Error):
@@ -60,6 +62,10 @@ def run_job(
     session = session_of(settings)
     with session.connection("start"):
         pass
+    from b44_assets.migration.accounts import accounts, records_written
+    from b44_assets.migration.verdict import Records
+
+    before = _before(session)
     if lock is not None:
         from b44_assets.schema.preflight import need_room
 
@@ -75,7 +81,6 @@ def run_job(
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 
-    from b44_assets.migration.accounts import accounts
     from b44_assets.orchestration.alerts.delivery import AlertError
     from b44_assets.orchestration.alerts.failing_checks import tell_of_checks
     from b44_assets.orchestration.code_location import check_specs, definitions_of
@@ -143,21 +148,31 @@ def run_job(
     for check in checks:
         if check.verdict != "passed":
             click.echo(f"{check.verdict}: {check.asset} {check.name}: {check.said}", err=True)
+    unmapped = unmapped_entities_of(session)
     outcome = Outcome(
         entities=accounts_by_table(found),
-        passed=sum(e.passed for e in evaluations),
-        warned=sum(not e.passed for e in evaluations) - len(failed),
-        failed=len(failed),
         seconds=time.monotonic() - started,
         pending={account.entity: account.pending for account in found if account.pending},
         unaccounted={account.entity: account.unaccounted for account in found if account.unaccounted},
-        unmapped=unmapped_entities_of(session),
+        unmapped=unmapped,
         checks=checks,
         stages=_seconds_by_stage(result, session.catalog),
+        records=Records.of(found, sum(one["read"] for one in unmapped.values())) if found or unmapped else None,
+        unchanged=lock is not None and before == (found, unmapped) and not records_written(session, result.run_id),
     )
     # Dagster's objects go with the process; to look through them once more at its end takes over a second.
     gc.freeze()
     return outcome, faults
+
+
+def _before(session: Session) -> tuple[tuple[EntityAccount, ...], dict[str, dict[str, Any]]] | None:
+    """What became of the records so far; None where an earlier version's tables cannot tell."""
+    from b44_assets.migration.accounts import accounts
+
+    try:
+        return accounts(session), unmapped_entities_of(session)
+    except DatabaseError:
+        return None
 
 
 def _seconds_by_stage(result: Any, catalog: Catalog) -> dict[str, float]:

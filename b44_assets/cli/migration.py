@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +28,18 @@ from b44_assets.cli.preconditions import (
 )
 from b44_assets.cli.status import newest_backup, write_report
 from b44_assets.config.quantities import month_from
-from b44_assets.errors import ExportError, SettingsError
+from b44_assets.errors import B44Error, ExportError, SettingsError
+from b44_assets.wording import plural
 
 if TYPE_CHECKING:
+    from b44_assets.cli.outcome import Outcome
     from b44_assets.config.settings import Settings
+
+
+class UnacceptedQuarantineError(B44Error):
+    """A cut-over is not signed off, as records are in quarantine and nobody has said that they are not needed."""
+
+    exit_status = 1
 
 
 @click.command()
@@ -62,6 +71,8 @@ def migrate(export: Path | None, database_url: str | None, dry_run: bool, as_jso
 @app_option
 def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
     """Migrate the records that were corrected in migration.quarantine, once."""
+    from b44_assets.migration.replays import corrected_records, replay_of
+
     settings = settings_with(database_url=database_url)
     session = session_of(settings)
     if entity is not None and entity not in session.catalog.mappings:
@@ -69,7 +80,9 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
     require_migration(session, "replay")
     with exclusive_migration(settings) as lock:
         tables = None if entity is None else [entity]
+        corrected = corrected_records(session, tables)
         outcome, faults = run_job("replay", settings, as_json=as_json, tables=tables, lock=lock)
+        outcome.replay = replay_of(session, corrected)
     conclude(settings, outcome, faults, as_json=as_json)
 
 
@@ -127,12 +140,21 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="FILE", help="The report; default cutover-<time>.html here."
 )
+@click.option("--accept-quarantine", is_flag=True, help="Sign it off without the records in quarantine.")
 @json_option
 @app_option
 def cutover(
-    export: Path | None, database_url: str | None, signed_by: str | None, output: Path | None, as_json: bool
+    export: Path | None,
+    database_url: str | None,
+    signed_by: str | None,
+    output: Path | None,
+    accept_quarantine: bool,
+    as_json: bool,
 ) -> None:
-    """The last delta, every check, and a report that is signed off; the application must not write meanwhile."""
+    """The last delta, every check, and a report that is signed off; the application must not write meanwhile.
+
+    Records in quarantine are not in the new database. Where there are any, it is asked whether it is signed off without them.
+    """
     settings = settings_with(export_dir=export, database_url=database_url)
     if settings.export_dir is None:
         raise ExportError("no export: name the folder of the last one with --export DIR or B44_EXPORT_DIR")
@@ -145,17 +167,40 @@ def cutover(
     with exclusive_migration(settings) as lock:
         outcome, faults = run_job("migrate_everything", settings, as_json=as_json, verify_anew=True, lock=lock)
     faults = faults_of_run(settings, outcome, faults)
-    held = not (faults or outcome.failed or outcome.incomplete)
+    if outcome.verdict(faults).holds:
+        faults = _unaccepted_quarantine(outcome, accepted=accept_quarantine, asks=not as_json)
+    verdict = outcome.verdict(faults)
     write_report(settings, target, outcome, faults, begun=begun, signed_by=signed_by or getpass.getuser())
+    outcome.more = {"signed_off": verdict.holds, "report": str(target)}
     if not as_json:
-        verdict = "Signed off" if held else "NOT signed off"
-        click.echo(f"{verdict}: {target}")
+        click.echo(f"{'Signed off' if verdict.holds else 'NOT signed off'}: {target}")
         click.echo(
             f"Write freeze that this needed: {outcome.seconds:.1f} seconds"
             f" ({', '.join(f'{name} {seconds:.1f}' for name, seconds in outcome.stages.items())}),"
             " and before it the time that the export took."
         )
     conclude(settings, outcome, faults, as_json=as_json)
+
+
+def _unaccepted_quarantine(outcome: Outcome, *, accepted: bool, asks: bool) -> list[B44Error]:
+    """That records are in quarantine, unless somebody has said, or says now, that they are not needed."""
+    quarantined = {table: counts["quarantined"] for table, counts in outcome.entities.items() if counts["quarantined"]}
+    if not quarantined or accepted:
+        return []
+    count = sum(quarantined.values())
+    said = f"{count:,} {plural(count, 'record is', 'records are')} in quarantine and not in this database"
+    named = ", ".join(f"{table} {number:,}" for table, number in quarantined.items())
+    if (
+        asks
+        and sys.stdin.isatty()
+        and click.confirm(f"{said} ({named}).\nSign off the cut-over without them?", err=True)
+    ):
+        return []
+    return [
+        UnacceptedQuarantineError(
+            f"{said} ({named}): correct them and run b44 replay, or sign off without them with --accept-quarantine"
+        )
+    ]
 
 
 def _staged_tables_exist(settings: Settings) -> bool:

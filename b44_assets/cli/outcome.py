@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +13,12 @@ import click
 from b44_assets.cli.output import print_outcome
 from b44_assets.cli.preconditions import check_export, with_resume_hint
 from b44_assets.errors import B44Error, DatabaseError, nothing_has_a_table
+from b44_assets.migration.verdict import Records, Verdict
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
+    from b44_assets.migration.replays import Replay
 
 
 @dataclass(frozen=True)
@@ -29,18 +33,49 @@ class CheckOutcome:
 
 @dataclass
 class Outcome:
-    """What a run came to, as `--json` prints it."""
+    """What a run came to, as `--json` prints it.
+
+    Attributes:
+        entities: What became of the records, by table; empty once the migration's tables are gone.
+        seconds: What the run took.
+        pending: Records that wait for their batch, by table.
+        unaccounted: Records of which nothing says what became of them, by table.
+        unmapped: Entities without a table.
+        checks: What each check has found.
+        stages: What the run took, by what it did.
+        records: The same records, added up; None once the migration's tables are gone.
+        unchanged: Whether the run has moved nothing, and nothing was to be moved.
+        replay: What became of corrected records, where the run was a replay.
+        more: What else a command has to say, as `--json` prints it.
+    """
 
     entities: dict[str, dict[str, Any]]
-    passed: int
-    warned: int
-    failed: int
     seconds: float
     pending: dict[str, int] = field(default_factory=dict[str, int])
     unaccounted: dict[str, int] = field(default_factory=dict[str, int])
     unmapped: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     checks: tuple[CheckOutcome, ...] = ()
     stages: dict[str, float] = field(default_factory=dict[str, float])
+    records: Records | None = None
+    unchanged: bool = False
+    replay: Replay | None = None
+    more: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def verdict(self, faults: Sequence[B44Error] = ()) -> Verdict:
+        """The whole in one line.
+
+        Args:
+            faults: What ended the run early, or is in the way of what the command was to do.
+        """
+        by_verdict = Counter(check.verdict for check in self.checks)
+        return Verdict(
+            records=self.records,
+            passed=by_verdict["passed"],
+            warned=by_verdict["warning"],
+            failed=tuple(f"{check.asset} {check.name}" for check in self.checks if check.verdict == "failed"),
+            faults=tuple(str(fault) for fault in faults),
+            unchanged=self.unchanged,
+        )
 
     @property
     def incomplete(self) -> list[str]:
@@ -56,14 +91,22 @@ class Outcome:
             ),
         ]
 
-    def as_json(self) -> str:
-        """One JSON object."""
+    def as_json(self, faults: Sequence[B44Error] = ()) -> str:
+        """One JSON object.
+
+        Args:
+            faults: As of `verdict`.
+        """
+        verdict = self.verdict(faults)
         return json.dumps(
             {
+                **verdict.facts(),
                 "entities": self.entities,
                 "unmapped": self.unmapped,
-                "checks": {"passed": self.passed, "warned": self.warned, "failed": self.failed},
+                "checks": {"passed": verdict.passed, "warned": verdict.warned, "failed": len(verdict.failed)},
                 "seconds": round(self.seconds, 3),
+                **({} if self.replay is None else {"replay": self.replay.facts()}),
+                **self.more,
             },
             ensure_ascii=False,
         )
@@ -87,21 +130,24 @@ def faults_of_run(settings: Settings, outcome: Outcome, faults: list[B44Error]) 
 
 
 def conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None:
-    """Prints the outcome of a run, then its faults; exits unless all is well.
+    """Prints the outcome of a run, its faults, and its verdict as the last line; exits unless all is well.
 
     Raises:
         SystemExit: There are faults, a check failed, or records are not accounted for.
     """
+    verdict = outcome.verdict(faults)
     if as_json:
-        click.echo(outcome.as_json())
+        click.echo(outcome.as_json(faults))
     # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
     for fault in [fault for fault in faults if not isinstance(fault, DatabaseError)] or faults[:1]:
         click.echo(f"b44: {with_resume_hint(fault)}", err=True)
+    if not faults:
+        for line in outcome.incomplete:
+            click.echo(f"b44: {line}", err=True)
     if not as_json:
-        print_outcome(settings, outcome)
+        print_outcome(settings, outcome, ended=bool(faults))
+        click.echo(verdict.message())
     if faults:
         raise SystemExit(faults[0].exit_status)
-    for line in outcome.incomplete:
-        click.echo(f"b44: {line}", err=True)
-    if outcome.failed or outcome.incomplete:
+    if not verdict.holds:
         raise SystemExit(1)

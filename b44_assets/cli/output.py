@@ -6,7 +6,7 @@ import functools
 import shutil
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,19 +57,30 @@ def unmapped_entities_of(session: Session) -> dict[str, dict[str, Any]]:
     return {one.entity: {"read": one.records, "file": one.file} for one in unmapped_entities(session)}
 
 
-def print_outcome(settings: Settings, outcome: Outcome) -> None:
-    """Prints what became of the records of a run, by table and reason, its checks, and where to look next."""
+def print_outcome(settings: Settings, outcome: Outcome, *, ended: bool) -> None:
+    """Prints what became of the records of a run, by table and reason, and where to look next.
+
+    Args:
+        settings: Of the run.
+        outcome: What it came to.
+        ended: Whether something ended it early: then nothing is said of what is not there.
+    """
     console = new_console()
-    table = Table(
-        name_column("table"),
-        *(number_column(name) for name in ("read", "migrated", "deduplicated", "quarantined", "repaired")),
-    )
+    names = ("read", "migrated", "deduplicated", "quarantined", "repaired")
+    table = Table(name_column("table"), *(number_column(name) for name in names))
     for entity, counts in outcome.entities.items():
         table.add_row(
             entity,
-            *(f"{counts[name]:,}" for name in ("read", "migrated", "deduplicated", "quarantined")),
+            *(f"{counts[name]:,}" for name in names[:-1]),
             f"{sum(counts['repairs'].values()):,}",
         )
+    _add_total(
+        table,
+        [
+            sum(sum(one["repairs"].values()) if name == "repaired" else one[name] for one in outcome.entities.values())
+            for name in names
+        ],
+    )
     if outcome.entities:
         console.print(table)
     _print_unmapped(console, outcome.unmapped)
@@ -78,16 +89,40 @@ def print_outcome(settings: Settings, outcome: Outcome) -> None:
         for reason, count in counts["reasons"].items():
             reasons.add_row(entity, reason, f"{count:,}")
     if reasons.row_count:
+        named = sum(sum(counts["reasons"].values()) for counts in outcome.entities.values())
+        quarantined = sum(counts["quarantined"] for counts in outcome.entities.values())
+        _add_total(reasons, ["", named])
         console.print("Quarantined, by reason (the records are in migration.quarantine):")
         console.print(reasons)
-    console.print(
-        f"Checks: {outcome.passed} passed, {outcome.warned} warned, {outcome.failed} failed. {outcome.seconds:.1f} seconds."
-    )
+        if line := several_reasons(quarantined, named):
+            console.print(line)
+    if ended:
+        return
     console.print("Look at it:")
     command = _own_command()
     psql = f'psql "$({command} db url)"' if settings.database_url is None else "psql with the URL of your database"
     for line in (psql, f"{command} status", f"{command} dev"):
         console.print(f"  {line}", markup=False, soft_wrap=True)
+    console.print(f"{outcome.seconds:.1f} seconds")
+    if outcome.replay is not None:
+        console.print(outcome.replay.message(), markup=False, soft_wrap=True)
+
+
+def several_reasons(quarantined: int, reasons: int) -> str:
+    """Why reasons add up to more than the records; empty where they add up to as many."""
+    if quarantined == reasons:
+        return ""
+    return (
+        f"{quarantined:,} {plural(quarantined, 'record has', 'records have')} {reasons:,} reasons:"
+        " one that breaks several rules has each of them."
+    )
+
+
+def _add_total(table: Table, values: Sequence[int | str]) -> None:
+    """A last row with the sum of all others, where there are several."""
+    if table.row_count > 1:
+        table.add_section()
+        table.add_row("total", *(value if isinstance(value, str) else f"{value:,}" for value in values))
 
 
 def print_accounts(console: Console, found: tuple[EntityAccount, ...], unmapped: dict[str, dict[str, Any]]) -> None:
@@ -101,11 +136,15 @@ def print_accounts(console: Console, found: tuple[EntityAccount, ...], unmapped:
             account.entity,
             *(f"{getattr(account, name):,}" for name in names),
         )
+    _add_total(table, [sum(getattr(account, name) for account in found) for name in names])
     console.print(table)
     _print_unmapped(console, unmapped)
     for account in found:
         for reason, count in account.reasons.items():
             console.print(f"  {account.entity}: {count:,} quarantined as {reason}", markup=False)
+    named = sum(sum(account.reasons.values()) for account in found)
+    if line := several_reasons(sum(account.quarantined for account in found), named):
+        console.print(f"  {line}", soft_wrap=True)
 
 
 def _print_unmapped(console: Console, unmapped: dict[str, dict[str, Any]]) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from b44_assets.cli.outcome import Outcome
     from b44_assets.config.settings import Settings
     from b44_assets.migration.report import Measured
+    from b44_assets.migration.verdict import Verdict
     from b44_assets.session import Session
 
 
@@ -96,8 +97,9 @@ def report(database_url: str | None, output: Path | None) -> None:
     settings = settings_with(database_url=database_url)
     require_migration(session_of(settings), "report")
     target = output or Path.cwd() / "report.html"
-    write_report(settings, target, None, [], begun=datetime.now(UTC), signed_by=None)
+    verdict = write_report(settings, target, None, [], begun=datetime.now(UTC), signed_by=None)
     click.echo(str(target))
+    click.echo(verdict.message())
 
 
 @click.command()
@@ -128,8 +130,8 @@ def write_report(
     *,
     begun: datetime,
     signed_by: str | None,
-) -> None:
-    """Writes the page of `b44 report`, and of `b44 cutover` where it is signed.
+) -> Verdict:
+    """Writes the page of `b44 report`, and of `b44 cutover` where it is signed; returns the verdict on it.
 
     Raises:
         SettingsError: The file cannot be written.
@@ -139,7 +141,7 @@ def write_report(
     done = None
     if outcome is not None and signed_by is not None:
         done = Cutover(
-            held=not (faults or outcome.failed or outcome.incomplete),
+            held=outcome.verdict(faults).holds,
             signed_by=signed_by,
             begun=begun,
             freeze_seconds=outcome.seconds,
@@ -148,11 +150,12 @@ def write_report(
             faults=tuple(str(fault) for fault in faults),
         )
     session = session_of(settings)
-    page = render(gather(session, done, measured=_measured(session, settings), backup=newest_backup(session, settings)))
+    found = gather(session, done, measured=_measured(session, settings), backup=newest_backup(session, settings))
     try:
-        target.write_text(page, encoding="utf-8")
+        target.write_text(render(found), encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"{target}: cannot be written: {why(error, target)}") from error
+    return found.verdict
 
 
 def newest_backup(session: Session, settings: Settings) -> str:

@@ -67,6 +67,19 @@ def recent_runs(session: Session, most: int = 5) -> tuple[WritingRun, ...]:
     return tuple(WritingRun(*row) for row in rows)
 
 
+def records_written(session: Session, run_id: str) -> int:
+    """How many records a run has inserted or updated."""
+    with session.connection("status") as conn:
+        if not has_plans(conn):
+            return 0
+        return scalar(
+            conn,
+            "select coalesce(sum(records_processed), 0)::bigint from migration.migration_log"
+            " where run_id = %s and status = 'completed'",
+            (run_id,),
+        )
+
+
 def accounts(session: Session) -> tuple[EntityAccount, ...]:
     """Read what became of every record, by entity, in the order of the catalogue.
 

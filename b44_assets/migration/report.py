@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 from b44_assets.migration.accounts import EntityAccount, accounts
 from b44_assets.migration.checklists import Evidence, evidence
 from b44_assets.migration.unmapped_entities import unmapped_entities
+from b44_assets.migration.verdict import Records, Verdict
 from b44_assets.session import Connection, Session, scalar
 
 _LISTED = 200
@@ -103,6 +104,22 @@ class Report:
     cutover: Cutover | None
 
     @property
+    def verdict(self) -> Verdict:
+        """The whole in one line: of the cut-over, else of what each check has found last."""
+        if self.cutover:
+            checks = [(asset, name, outcome) for asset, name, outcome, _ in self.cutover.checks]
+        else:
+            checks = [(one["asset"], one["name"], one["outcome"]) for one in self.checks]
+        outcomes = [outcome for *_, outcome in checks]
+        return Verdict(
+            records=Records.of(self.accounts, sum(one["records"] for one in self.entities_without_table)),
+            passed=outcomes.count("passed"),
+            warned=outcomes.count("warning"),
+            failed=tuple(f"{asset} {name}" for asset, name, outcome in checks if outcome == "failed"),
+            faults=self.cutover.faults if self.cutover else (),
+        )
+
+    @property
     def evidence(self) -> tuple[Evidence, ...]:
         """What is known of each line of the checklists: by what was asked just now, else by what each check has found last."""
         now = [(name, verdict, said) for one in self.measured for name, verdict, said in one.checks]
@@ -115,7 +132,9 @@ class Report:
     @property
     def facts(self) -> str:
         """All of it as one line of JSON, in a fixed order."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True, default=str)
+        return json.dumps(
+            {**asdict(self), "verdict": self.verdict.facts()}, ensure_ascii=False, sort_keys=True, default=str
+        )
 
     @property
     def digest(self) -> str:

@@ -170,6 +170,10 @@ def test_status_can_be_read_by_people(b44: Command, migrated: Migrated) -> None:
     result = b44("status", "--database-url", migrated.url)
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.out.splitlines() if "│" in line]
     assert ["posts", "406", "377", "4", "25", "0", "0"] in cells
+    assert [cells[-1][0], *(int(n.replace(",", "")) for n in cells[-1][1:])] == [
+        "total",
+        *(sum(int(row[n].replace(",", "")) for row in cells[:-1]) for n in range(1, 7)),
+    ]
     assert "  posts: 6 quarantined as orphan_user" in result.out.splitlines()
 
 
@@ -185,6 +189,7 @@ def test_verify_says_which_records_are_still_to_be_migrated(b44: Command, finish
     result = b44.on(finished)("verify", "--json")
     assert result.status == 1
     assert result.report["checks"]["failed"] == 0
+    assert (result.report["verdict"], result.report["pending"]) == ("incomplete", missing)
     assert [line for line in result.complaints if line.startswith("b44: ")] == [
         f"b44: posts: {missing} records are still to be migrated: run b44 migrate"
     ]
@@ -219,6 +224,7 @@ def test_migrating_again_changes_nothing_and_prints_what_became_of_the_records(
     assert ["posts", "406", "377", "4", "25", "23"] in cells
     assert ["posts", "orphan_user", "6"] in cells
     assert "Traceback" not in result.err
+    assert result.out.splitlines()[-1].startswith("nothing new: ")
 
 
 def test_database_url_of_dotenv_is_honoured(b44: Command, migrated: Migrated) -> None:

@@ -194,6 +194,7 @@ def test_a_corrected_record_is_replayed_once(app: App) -> None:
     before = value(url, count)
     first = on("replay", "--entity", table, "--json")
     assert (first.status, value(url, count)) == (0, before + 1)
+    assert first.report["replay"] == {"corrected": 1, "migrated": 1, "refused": []}
     assert value(url, "select count(*) from migration.quarantine where replayed_at is not null") == 1
     assert on("replay", "--json").status == 0
     assert value(url, count) == before + 1

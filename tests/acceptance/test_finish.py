@@ -189,6 +189,7 @@ def test_tables_that_were_dropped_by_hand_are_told_of_in_one_line(command: Comma
         assert (done.status, "dropped by hand" in done.fault) == (2, True), done
     done = command("verify")
     assert (done.status, "not applicable" in done.out, done.complaints) == (0, True, []), done
+    assert done.out.splitlines()[-1].endswith(" warned: complete"), done
     assert command("status").status == 0
 
 

@@ -50,14 +50,17 @@ def test_a_cut_over_is_the_last_delta_and_a_page_to_sign(finished: str, newer: P
         "update posts set title = 'Edited here', updated_at = now() where slug = (select min(slug) from posts)",
     )
     page = b44.directory / "signed.html"
-    result = b44.on(finished)("cutover", "--export", newer, "--by", "Ada <L>", "--output", page)
+    result = b44.on(finished)("cutover", "--export", newer, "--by", "Ada <L>", "--output", page, "--accept-quarantine")
     assert result.status == 0, result
+    assert result.out.splitlines()[-1].endswith(": complete")
     assert f"Signed off: {page}" in result.out
     assert "notice: There is no backup of" in result.err
     assert "Write freeze that this needed: " in result.out
     assert value(finished, "select count(*) from posts where title like 'Newer %'") >= 2
     text = page.read_text("utf-8")
     assert "Signed off by Ada &lt;L&gt;." in text
+    # What is not in the database is said before all that is.
+    assert 0 < text.index("in quarantine and not in this database") < text.index("What became of every record")
     match = re.search(r'<script type="application/json" id="facts">(.*)</script>', text)
     assert match
     told = match[1].replace("\\u003c", "<")
@@ -68,11 +71,25 @@ def test_a_cut_over_is_the_last_delta_and_a_page_to_sign(finished: str, newer: P
     assert {one["entity"]: one["vanished"] for one in facts["accounts"]}["posts"] == 1
 
 
+def test_a_cut_over_without_the_quarantined_records_is_not_signed_unless_somebody_says_so(
+    migrated: Migrated, finished: str, b44: Command
+) -> None:
+    quarantined = value(finished, "select sum(quarantined)::int from migration.accounting")
+    result = b44.on(finished)("cutover", "--export", migrated.export, "--json")
+    assert (result.status, result.report["signed_off"], result.report["verdict"]) == (1, False, "failed")
+    assert result.report["quarantined"] == quarantined > 0
+    (said,) = [line for line in result.complaints if line.startswith("b44: ")]
+    assert said.startswith(f"b44: {quarantined} records are in quarantine ")
+    assert "--accept-quarantine" in said
+    assert "Not signed off:" in Path(result.report["report"]).read_text("utf-8")
+
+
 @pytest.mark.slow
 def test_a_cut_over_that_does_not_hold_is_not_signed(finished: str, newer: Path, b44: Command) -> None:
     run(finished, "delete from posts where slug = (select max(slug) from posts)")
-    result = b44.on(finished)("cutover", "--export", newer)
+    result = b44.on(finished)("cutover", "--export", newer, "--accept-quarantine")
     assert result.status == 1
+    assert result.out.splitlines()[-1].endswith(": failed")
     (page,) = b44.directory.glob("cutover-*.html")
     assert f"NOT signed off: {page}" in result.out
     assert "Not signed off:" in page.read_text("utf-8")
@@ -81,11 +98,14 @@ def test_a_cut_over_that_does_not_hold_is_not_signed(finished: str, newer: Path,
 def test_a_report_of_the_state_is_one_page(finished: str, b44: Command) -> None:
     result = b44.on(finished)("report")
     assert result.status == 0
+    assert result.out.splitlines()[-1].endswith(": complete")
     text = (b44.directory / "report.html").read_text("utf-8")
     assert "What became of every record" in text
     assert not re.search(r'(?:src|href)="', text)
     assert "There is no backup of" in text
     facts = json.loads(re.search(r'id="facts">(.*?)</script>', text, re.S)[1].replace("\\u003c", "<"))  # type: ignore[index]
+    assert f">{result.out.splitlines()[-1]}</p>" in text
+    assert facts["verdict"]["verdict"] == "complete"
     found = {(one["asset"], one["name"]): one["outcome"] for one in facts["checks"]}
     assert found[("posts", "row_parity")] == "passed"
     measured = {one["name"]: one for one in facts["measured"]}

@@ -9,6 +9,7 @@ import pytest
 
 from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.errors import DatabaseError, ThresholdError
+from b44_assets.migration.replays import Replay, corrected_records, replay_of
 from b44_assets.migration.rollback import roll_back_run
 from tests.database.test_delta import NEW, article, person, sound
 from tests.helpers.records import Record, object_id, post, uuid_of
@@ -149,7 +150,7 @@ def test_a_correction_that_nobody_replayed_survives_a_newer_export(target_18: Ta
 def test_a_correction_that_nobody_replayed_survives_a_new_plan(target_18: Target) -> None:
     target_18.migrate({"User": [person(1)], "Post": [article(1, user_id=object_id(2)), article(2, title=None)]})
     target_18.run(
-        "update migration.quarantine set record = record || %s::jsonb where base44_id = %s",
+        "update migration.quarantine set record = record || %s::jsonb where entity = 'posts' and base44_id = %s",
         '{"title": "A title"}',
         object_id(2),
     )
@@ -271,3 +272,61 @@ def test_keys_that_stand_more_than_once_are_told_of_as_they_are_in_a_newer_versi
     assert target_18.load("user_sessions").inserted == 1
     assert repeated() == [("repeated_key", twice, '{"a": 2}')]
     sound(target_18, "user_sessions")
+
+
+# -- what a replay has come to -----------------------------------------------------------------------------------------
+
+REFUSED = {
+    "User": [person(1), person(2, email="nonsense")],
+    "Post": [article(n, title=None) for n in (1, 2, 3)] + [article(4)],
+}
+
+
+def replayed(target: Target, *tables: str) -> Replay:
+    corrected = corrected_records(target.session, tables or None)
+    for table in tables or ("users", "posts"):
+        target.load(table)
+    return replay_of(target.session, corrected)
+
+
+def test_a_replay_tells_what_was_migrated_and_why_the_others_are_refused_again(target_18: Target) -> None:
+    target_18.migrate(REFUSED)
+    for number, change in (
+        (1, {"title": "Sound now"}),
+        (2, {"title": "A title", "content": "short"}),
+        (3, {"id": "?"}),
+    ):
+        target_18.run(
+            "update migration.quarantine set record = record || %s::jsonb where entity = 'posts' and base44_id = %s",
+            json.dumps(change),
+            object_id(number),
+        )
+    replay = replayed(target_18)
+    assert (replay.corrected, replay.migrated, replay.left) == (3, 1, 0)
+    assert {(one.base44_id, one.reasons) for one in replay.refused} == {
+        (object_id(2), ("short_content",)),
+        ("?", ("missing_title",)),
+    }
+    assert replay.message() == (
+        "corrected 3, migrated 1, refused again 2: posts short_content; posts missing_title"
+    ) or replay.message().endswith("posts missing_title; posts short_content")
+    # What was told once is not told again.
+    assert replayed(target_18) == Replay(0, 0, ())
+
+
+def test_a_replay_without_corrections_says_so(target_18: Target) -> None:
+    target_18.migrate(REFUSED)
+    assert replayed(target_18) == Replay(0, 0, ())
+    assert replayed(target_18).message() == "nothing was corrected in quarantine since the last replay"
+
+
+def test_a_replay_of_a_table_leaves_the_corrections_of_others_to_the_next(target_18: Target) -> None:
+    target_18.migrate(REFUSED)
+    edit(target_18, "users", email="right@example.com")
+    target_18.run(
+        "update migration.quarantine set record = record || %s::jsonb where entity = 'posts' and base44_id = %s",
+        json.dumps({"title": "T"}),
+        object_id(1),
+    )
+    assert replayed(target_18, "posts") == Replay(1, 1, ())
+    assert replayed(target_18, "users") == Replay(1, 1, ())
