@@ -216,13 +216,12 @@ class Session:
                 nobody nearer to it has said more about.
         """
         try:
-            with self._connected(f"b44 {purpose}") as conn, cancelling(conn):
-                # The files of sql/ name their objects without a schema, and PostgreSQL then shows them without one, too.
-                # One round trip for all: this is asked for often.
-                beginning = _BEGINNING.format(idle=0 if idles else IDLE_IN_TRANSACTION_MS)
-                if self.lock is not None:
-                    beginning += sql.SQL("; ") + self.lock.at_work()
-                conn.execute(beginning)
+            # The files of sql/ name their objects without a schema, and PostgreSQL then shows them without one, too.
+            # One round trip for all: this is asked for often.
+            beginning = _BEGINNING.format(idle=0 if idles else IDLE_IN_TRANSACTION_MS)
+            if self.lock is not None:
+                beginning += sql.SQL("; ") + self.lock.at_work()
+            with self._connected(f"b44 {purpose}", beginning) as conn, cancelling(conn):
                 # Only now: whoever gets the lock after this sees that somebody is at work.
                 self.guard()
                 if self.throttled:
@@ -243,11 +242,14 @@ class Session:
             raise
 
     @contextmanager
-    def _connected(self, name: str) -> Generator[Connection]:
-        conn = self._renewed(name) or connect(self.url, application_name=name, autocommit=True)
+    def _connected(self, name: str, beginning: sql.SQL | sql.Composed) -> Generator[Connection]:
+        renewed = self._renewed(name, beginning)
+        conn = renewed or connect(self.url, application_name=name, autocommit=True)
         kept = self.kept or Kept()
         kept.busy.add(conn)
         try:
+            if renewed is None:
+                conn.execute(beginning)
             yield conn
         except BaseException:
             conn.close()
@@ -259,10 +261,10 @@ class Session:
         else:
             conn.close()
 
-    def _renewed(self, name: str) -> Connection | None:
+    def _renewed(self, name: str, beginning: sql.SQL | sql.Composed) -> Connection | None:
         while self.kept is not None and (conn := self.kept.take()) is not None:
             try:
-                renew(conn, application_name=name)
+                renew(conn, application_name=name, then=beginning)
             except psycopg.Error:
                 # It was ended meanwhile; a new one tells whether the server still is there.
                 conn.close()

@@ -6,12 +6,14 @@ import logging
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import psycopg
-from psycopg import conninfo, errors, pq
+from psycopg import conninfo, errors, pq, sql
 from psycopg.abc import RV, PQGen
 from psycopg.rows import TupleRow
 
@@ -141,6 +143,11 @@ _CONFIGURE = b"""
      WHERE pg_catalog.current_setting(name, true) IS NOT NULL
 """
 
+# Not DISCARD ALL, which would drop prepared statements behind psycopg's back.
+_AS_NEW = sql.SQL("RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP")
+_AS_NEW_STATEMENTS = 5
+_NOTHING = sql.SQL("")
+
 # What the server or libpq says (in English) → what it means, and whether it may pass by itself. {where}, {user} and
 # {database} are filled in.
 _FAULTS: tuple[tuple[str, str, bool], ...] = (
@@ -200,11 +207,27 @@ _FAULTS: tuple[tuple[str, str, bool], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class _Renewal:
+    """What makes a connection's settings what `_make_plan` made them, as long as the server's own settings stay.
+
+    Attributes:
+        loaded: When the server read its settings.
+        settings: Those that are not what the server, the database and the role set, with their values.
+    """
+
+    loaded: datetime
+    settings: tuple[tuple[str, str], ...]
+
+
 class _Connection(psycopg.Connection[TupleRow]):
     """Ends its statement in the server on any interruption, before a transaction around it tries to roll back.
 
     psycopg does so for KeyboardInterrupt only, and Dagster ends a run by raising a BaseException of its own.
     """
+
+    renewal: _Renewal | None = None
+    """How it is made as good as new again; known once that was done."""
 
     def wait(self, gen: PQGen[RV], *args: Any, **named: Any) -> RV:
         try:
@@ -274,23 +297,71 @@ def renew(
     *,
     application_name: str = "b44",
     lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS,
+    then: sql.SQL | sql.Composed = _NOTHING,
 ) -> None:
     """Makes a connection as good as new for its next use: settings, advisory locks, temporary tables, cursors.
 
-    What stays is the server's knowledge of the tables, which a new connection would gather anew.
+    What stays is the server's knowledge of the tables, which a new connection would gather anew. From the second time on it is
+    one round trip, since a migration of many small tables does little else as often.
 
     Args:
         conn: In autocommit mode, with no transaction open.
         application_name: As of `connect`.
         lock_timeout_ms: As of `connect`.
+        then: Statements to be run after it, whose results are of no interest.
 
     Raises:
         psycopg.Error: It is none to be used any more.
     """
-    # Not DISCARD ALL, which would drop prepared statements behind psycopg's back.
-    conn.execute("RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP")
+    known = conn.renewal if isinstance(conn, _Connection) else None
+    if known is not None:
+        chosen = {"lock_timeout": str(lock_timeout_ms), "application_name": application_name}
+        again = sql.SQL("{}; SELECT pg_catalog.pg_conf_load_time(), {}; {}").format(
+            _AS_NEW,
+            sql.SQL(", ").join(
+                sql.SQL("pg_catalog.set_config({}, {}, false)").format(name, value)
+                for name, value in (dict(known.settings) | chosen).items()
+            ),
+            then,
+        )
+        if _loaded(conn.execute(again)) == known.loaded:
+            return
+    conn.execute(_AS_NEW)
+    before = _settings(conn)
     _make_plan(conn, _where(conn.info.get_parameters()), lock_timeout_ms)
+    if isinstance(conn, _Connection):
+        loaded = conn.execute("SELECT pg_catalog.pg_conf_load_time()").fetchone()
+        assert loaded is not None
+        changed = {name: value for name, value in _settings(conn).items() if before.get(name) != value}
+        conn.renewal = _Renewal(loaded[0], tuple(changed.items()))
     conn.execute("SELECT pg_catalog.set_config('application_name', %s, false)", (application_name,))
+    conn.execute(then)
+
+
+def _loaded(cursor: psycopg.Cursor[TupleRow]) -> datetime | None:
+    """When the server read its settings, of the statements of a renewal."""
+    # The results before are one for each statement of _AS_NEW.
+    for _ in range(_AS_NEW_STATEMENTS):
+        cursor.nextset()
+    row = cursor.fetchone()
+    return None if row is None else row[0]
+
+
+def _settings(conn: psycopg.Connection[TupleRow]) -> dict[str, str]:
+    """The settings of the session that `_make_plan` may change."""
+    names = [
+        *_SESSION,
+        "lock_timeout",
+        "default_tablespace",
+        "session_replication_role",
+        "client_connection_check_interval",
+    ]
+    rows = conn.execute(
+        "SELECT name, pg_catalog.current_setting(name, true) FROM pg_catalog.unnest(%s::pg_catalog.text[]) AS wanted (name)"
+        " WHERE pg_catalog.current_setting(name, true) IS NOT NULL",
+        (names,),
+    ).fetchall()
+    return dict(rows)
 
 
 def _make_plan(conn: psycopg.Connection[TupleRow], where: str, lock_timeout_ms: int) -> int:

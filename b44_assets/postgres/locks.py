@@ -28,6 +28,7 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
+_TIMES_HELD = 2
 _DISPLACING_MS = 1_000
 """How long past `deadlock_timeout` an autovacuum may take to end once it was told to."""
 
@@ -126,17 +127,25 @@ def advisory_lock(
         sleep(pause)
         waited += pause
     try:
-        yield HeldLock(conn, name)
+        # Once more, for `HeldLock.check`: what is held twice can be given back once.
+        _try_lock(conn, key, shared=shared)
+        yield HeldLock(conn, name, shared=shared)
     finally:
-        _unlock(conn, key, shared=shared)
+        for _ in range(_TIMES_HELD):
+            _unlock(conn, key, shared=shared)
 
 
 class HeldLock:
     """An advisory lock and the session that it lives in."""
 
-    def __init__(self, conn: psycopg.Connection[TupleRow], name: str) -> None:
+    def __init__(self, conn: psycopg.Connection[TupleRow], name: str, *, shared: bool = False) -> None:
         self._conn = conn
         self._name = name
+        self._held = sql.SQL("SELECT {unlock}({key}) AND {lock}({key})").format(
+            unlock=sql.Identifier("pg_catalog", "pg_advisory_unlock_shared" if shared else "pg_advisory_unlock"),
+            lock=sql.Identifier("pg_catalog", "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"),
+            key=sql.Literal(advisory_key(name)),
+        )
         self._key = advisory_key(name) % 2**64
         self._lost: str | None = None
         self._pid: int | None = None
@@ -215,7 +224,9 @@ class HeldLock:
         """
         if self._lost is None:
             try:
-                row = self._conn.execute(_HELD, (self._key >> 32, self._key & 0xFFFFFFFF)).fetchone()
+                # Held twice, it stays held throughout; to look for it among all locks of the server takes far longer, and
+                # this is asked before every piece of work.
+                row = self._conn.execute(self._held).fetchone()
                 _make_plan(self._conn)
                 if row is None or not row[0]:
                     self._lost = "the session of the server is another one"
@@ -371,13 +382,6 @@ _HOLDER = sql.SQL("""
           AND classid = %s::oid AND objid = %s::oid)
     LIMIT 1
 """).format(sessions=_SESSIONS)
-_HELD = """
-    SELECT EXISTS (
-        SELECT FROM pg_locks
-        WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid = pg_backend_pid()
-          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND classid = %s::oid AND objid = %s::oid)
-"""
 # An earlier run's: the process whose lock they work under does not hold it.
 _LEFT_AT_WORK = sql.SQL("""
     {sessions} WHERE pid IN (
