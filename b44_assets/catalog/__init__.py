@@ -13,6 +13,7 @@ lines; a value goes on in lines indented by three spaces::
 
 from __future__ import annotations
 
+from b44_assets.catalog.columns import DeclaredColumn, declared_columns
 from b44_assets.catalog.definitions import (
     FOREIGN_KEY,
     constraint_definitions,
@@ -59,6 +60,7 @@ __all__ = [
     "Access",
     "Catalog",
     "ConstraintDefinition",
+    "DeclaredColumn",
     "ExchangeableUnique",
     "Field",
     "IndexDefinition",
@@ -79,6 +81,7 @@ __all__ = [
     "ViewOfSchema",
     "ViewSchema",
     "constraint_definitions",
+    "declared_columns",
     "index_definitions",
     "load_catalog",
     "query_definition",

@@ -33,6 +33,7 @@ from b44_assets.migration.plan_basis import basis_of
 from b44_assets.migration.plan_evaluation import evaluate
 from b44_assets.migration.plan_function import create_plan_function
 from b44_assets.migration.plan_notes import write_notes
+from b44_assets.migration.row_checksums import follow_new_columns
 from b44_assets.migration.sources import create_mapping_view
 from b44_assets.session import Connection, Session, columns_of, scalar, take_advisory_lock, with_retry
 
@@ -123,6 +124,7 @@ def _make_plan(session: Session, mapping: TableMapping) -> LoadPlan:
         session.progress(f"{table}: mapping", 0, 0)
         with conn.transaction():
             again = scalar(conn, "select exists (select from migration.migrated where entity = %s)", (table,))
+            follow_new_columns(conn, mapping, session.catalog.table(table).period)
             evaluate(conn, session.catalog, mapping, again=again)
             failpoint("plan: evaluated", conn)
             write_notes(session, conn, mapping, basis, sql.Literal(fingerprint), again=again)

@@ -19,6 +19,7 @@ from b44_assets.errors import DatabaseError, SettingsError
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.corrections import note_corrections
 from b44_assets.migration.plan import make_plan
+from b44_assets.migration.row_checksums import follow_new_columns
 from b44_assets.migration.sources import create_mapping_view, target_columns
 from b44_assets.migration.unfit_rows import despite_unfit_rows
 from b44_assets.session import (
@@ -202,6 +203,7 @@ class _Rollback:
         period = session.catalog.table(self._table).period
         # Staging drops the view, and what was loaded can be taken back before the newer export is planned.
         create_mapping_view(conn, mapping, period, session.plausible_years)
+        follow_new_columns(conn, mapping, period)
         self._columns = target_columns(conn, mapping)
         self._listed = session.catalog.listed(self._table)
         self._names: dict[str, sql.Composable] = {

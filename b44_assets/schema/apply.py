@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import Kind, Spec
+from b44_assets.schema.new_columns import add_new_columns, tables_lacking
 from b44_assets.schema.online_ddl import change, fault, of_migration_tables, retrying
 from b44_assets.schema.standard_roles import grant_access, needs_grants
 from b44_assets.session import Connection, Session, scalar
@@ -36,8 +37,9 @@ _ROUTINES = """
 def apply(session: Session, spec: Spec) -> Applied:
     """Runs the statements of a file in one transaction; running them again changes nothing.
 
-    A table that is not partitioned by time gets its partitions along with it, since no row could be written without. One that has
-    policies has row security from the first moment: nobody reads it before they are there.
+    A table that is there already gets the columns that its file has and it lacks. One that is not partitioned by time gets its
+    partitions along with it, since no row could be written without. One that has policies has row security from the first
+    moment: nobody reads it before they are there.
 
     Raises:
         DatabaseError: A statement fails, naming file and line; or no lock was to be had, naming who stood in the way.
@@ -111,6 +113,8 @@ def _run(conn: Connection, spec: Spec, *, finished: bool) -> None:
         if finished and (spec.name.startswith("migration/") or of_migration_tables(statement.text)):
             continue
         try:
+            if spec.kind is Kind.TABLE:
+                add_new_columns(conn, statement)
             conn.execute(statement.text.encode())
         except psycopg.OperationalError:
             # A full disk or a lost connection is no fault of the file; a lock is tried again.
@@ -120,7 +124,7 @@ def _run(conn: Connection, spec: Spec, *, finished: bool) -> None:
 
 
 def ensure_tables(session: Session, names: Iterable[str]) -> tuple[str, ...]:
-    """Makes those of some tables, and of the tables they stand on, that are not there yet; returns their names.
+    """Makes those of some tables, and of the tables they stand on, that are not there yet or lack columns; returns their names.
 
     What stands on a table can then be made before the table's rows are loaded.
 
@@ -140,11 +144,8 @@ def ensure_tables(session: Session, names: Iterable[str]) -> tuple[str, ...]:
             wanted.add(name)
             todo += [other for other in tables[name].depends if other in tables]
     with session.connection("look for tables") as conn:
-        missing = [
-            name
-            for name in tables
-            if name in wanted and scalar(conn, "select to_regclass(%s) is null", (f"public.{name}",))
-        ]
+        lacking = tables_lacking(conn, [spec for name, spec in tables.items() if name in wanted])
+    missing = [name for name in tables if name in lacking]
     for name in missing:
         apply(session, tables[name])
     return tuple(missing)

@@ -223,10 +223,17 @@ class _Constraint:
         if left is not None and left.definition != self._wanted:
             self._change(sql.SQL("alter table {} drop constraint {}").format(self._table, sql.Identifier(new)))
             left = None
-        if left is None:
-            self._add(new)
-        elif not left.valid:
-            self._validate(self._table, new)
+        in_the_way: DatabaseError | None = None
+        try:
+            if left is None:
+                self._add(new)
+            elif not left.valid:
+                self._validate(self._table, new)
+        except DatabaseError as error:
+            # Where rows break it, it holds for new ones all the same, and the old one would refuse what the file lets in.
+            if cause_in_rows(error) is None or self._find(new) is None:
+                raise
+            in_the_way = error
 
         def swap(conn: Connection) -> None:
             conn.execute(sql.SQL("alter table {} drop constraint {}").format(self._table, sql.Identifier(name)))
@@ -244,6 +251,8 @@ class _Constraint:
             change(self._session, self._conn, swap)
         except psycopg.Error as error:
             raise fault(self._spec, self._definition.statement.line, error) from error
+        if in_the_way is not None:
+            raise in_the_way
 
     @staticmethod
     def _rename(conn: Connection, table: str, old: str, new: str) -> None:

@@ -6,11 +6,11 @@ What belongs here: what is in the way, read from the server's catalogue. What do
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, sql
 
 from b44_assets.catalog import (
     Catalog,
@@ -18,6 +18,7 @@ from b44_assets.catalog import (
     Kind,
     Spec,
     constraint_definitions,
+    declared_columns,
     index_definitions,
     row_security,
     view_definition,
@@ -44,6 +45,9 @@ _ROUTINE = re.compile(
     r"|drop\s+(?:function|procedure|routine)\s)",
     re.IGNORECASE,
 )
+_COMMENT = re.compile(
+    r"""\s*comment\s+on\s+table\s+"?(?P<name>\w+)"?\s+is\s+'(?P<said>(?:[^']|'')*)'\s*$""", re.IGNORECASE
+)
 _KINDS = {
     "r": "a table",
     "p": "a partitioned table",
@@ -68,6 +72,8 @@ class _Relation:
         table: The table of an index; empty for all else.
         columns: Names and types of a table's columns, but for those that its file adds to an earlier version.
         parent: The table of a partition; empty for all else.
+        added: Of an app's table, the columns that are added where it lacks them; true for those that rows cannot be without.
+        comment: Of an app's table, what its file says that it is.
     """
 
     schema: str
@@ -76,6 +82,8 @@ class _Relation:
     table: str = ""
     columns: tuple[tuple[str, str], ...] = ()
     parent: str = ""
+    added: Mapping[str, bool] = field(default_factory=dict[str, bool])
+    comment: str | None = None
 
 
 def needed(catalog: Catalog, names: Iterable[str] | None = None) -> frozenset[str]:
@@ -160,7 +168,9 @@ def _made_by(spec: Spec) -> Iterator[_Relation]:
         changed = {match["name"] for s in spec.statements for match in _CHANGED_COLUMN.finditer(s.text)}
         for statement in spec.statements:
             if _TABLE.match(statement.text) and (table := _table(statement.text, changed)) is not None:
-                yield table
+                added = {one.name: one.required for one in declared_columns(statement.text) if not one.key}
+                own = kind is Kind.TABLE and table.schema == "public"
+                yield replace(table, added=added, comment=_comment(spec, table.name)) if own else table
             elif match := _OTHER.match(statement.text):
                 relkinds = {"view": "v", "sequence": "S"}.get(match["kind"].lower(), "iI")
                 schema = match["schema"] or match["of"] or "public"
@@ -176,6 +186,13 @@ def _made_by(spec: Spec) -> Iterator[_Relation]:
         definition = view_definition(spec)
         yield _Relation("public", definition.name, "m" if definition.materialized else "v")
         yield from _indexes(definition.indexes)
+
+
+def _comment(spec: Spec, table: str) -> str | None:
+    for statement in spec.statements:
+        if (match := _COMMENT.match(statement.text)) and match["name"] == table:
+            return match["said"].replace("''", "'")
+    return None
 
 
 def _indexes(definitions: Iterable[IndexDefinition]) -> list[_Relation]:
@@ -303,6 +320,7 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
             tables.append(number - 1)
     wanted = [(number, *column) for number in tables for column in relations[number].columns]
     lacking: dict[int, list[str]] = {}
+    new: dict[int, list[str]] = {}
     for number, column, found, type_wanted in conn.execute(
         _COLUMNS,
         (
@@ -313,9 +331,22 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
             [item[2] for item in wanted],
         ),
     ).fetchall():
-        lacking.setdefault(number, []).append(
-            f"has no column {column}" if found is None else f"has {column} as {found} instead of {type_wanted}"
-        )
+        if found is None and column in relations[number].added:
+            new.setdefault(number, []).append(column)
+        else:
+            lacking.setdefault(number, []).append(
+                f"has no column {column}" if found is None else f"has {column} as {found} instead of {type_wanted}"
+            )
+    made = _made_before(conn, {number: relations[number] for number in new})
+    for number, columns in new.items():
+        one = relations[number]
+        if number not in made:
+            lacking[number] = [*(f"has no column {column}" for column in columns), *lacking.get(number, [])]
+        elif (required := [column for column in columns if one.added[column]]) and _has_rows(conn, one):
+            faults.append(
+                f"table {one.schema}.{one.name} has rows, and no column {', '.join(required)}, which is not null without a"
+                " default: give it one in the table's file, or add the column and its values yourself"
+            )
     for number, complaints in lacking.items():
         one = relations[number]
         faults.append(
@@ -323,6 +354,33 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
             " rename it, move it to another schema, or name another database in the URL"
         )
     return faults
+
+
+def _made_before(conn: Connection, tables: Mapping[int, _Relation]) -> frozenset[int]:
+    """Those of some tables that an earlier version of their files has made: records were planned for them, or they say so."""
+    if not tables:
+        return frozenset()
+    known = conn.execute(
+        "select exists (select from pg_attribute where attrelid = to_regclass('migration.plans') and attname = 'entity')"
+    ).fetchone()
+    planned = (
+        {name for (name,) in conn.execute("select entity from migration.plans")} if known == (True,) else set[str]()
+    )
+    described = conn.execute(
+        "select number from unnest(%s::text[], %s::text[], %s::integer[]) w (name, said, number)"
+        " where obj_description(to_regclass('public.' || quote_ident(name)), 'pg_class') = said",
+        ([one.name for one in tables.values()], [one.comment for one in tables.values()], [*tables]),
+    ).fetchall()
+    return frozenset(
+        [*(number for (number,) in described), *(number for number, one in tables.items() if one.name in planned)]
+    )
+
+
+def _has_rows(conn: Connection, table: _Relation) -> bool:
+    found = conn.execute(
+        sql.SQL("select exists (select from {})").format(sql.Identifier(table.schema, table.name))
+    ).fetchone()
+    return found == (True,)
 
 
 _SUSPECTED = """

@@ -53,6 +53,13 @@ create table if not exists migration.undated (
   primary key (entity, base44_id)
 );
 
+-- Over which columns and fields the checksums of an entity are made: those that its mapping filled and read when they were written.
+create table if not exists migration.checksummed (
+  entity text primary key,
+  columns text[] not null,
+  fields text[] not null
+);
+
 comment on table migration.migrated is 'Records that the migration put into the target';
 comment on column migration.migrated.id is 'Key in the target table: the column that its mapping names';
 comment on column migration.migrated.created_at is 'Partition key of the row, where its table has one';
@@ -66,3 +73,6 @@ comment on table migration.verifications is 'Entities whose rows were each compa
 comment on column migration.verifications.generation is 'The plan that the records were judged by';
 comment on column migration.verifications.last_batch is 'The last batch before';
 comment on table migration.undated is 'When records without any date came first';
+comment on table migration.checksummed is 'What the checksums of migrated records are made over';
+comment on column migration.checksummed.columns is 'Columns of the row, in their order';
+comment on column migration.checksummed.fields is 'Fields of the record, as the mapping names them, in its order';

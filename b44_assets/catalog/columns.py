@@ -1,0 +1,96 @@
+"""The columns that a CREATE TABLE declares, each with its text.
+
+What belongs here: cutting the statement. What does not: what the words of a column mean, but for whether rows can be without a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+_HEAD = re.compile(
+    r"""(?:\s|--[^\n]*\n)*create\s+(?:unlogged\s+)?table\s+(?:if\s+not\s+exists\s+)?(?:public\s*\.\s*)?
+        (?P<name>"(?:[^"]|"")+"|\w+)\s*\(""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_PIECE = re.compile(
+    r"""
+    (?P<blank>\s+ | --[^\n]* | /\*.*?\*/)
+  | (?P<string>[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | (?P<quote>\$(?:[A-Za-z_]\w*)?\$).*?(?P=quote))
+  | (?P<name>"(?:[^"]|"")+" | \w+)
+  | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_NO_COLUMN = frozenset({"constraint", "primary", "unique", "check", "foreign", "exclude", "like"})
+_GIVEN = frozenset({"default", "generated", "serial", "bigserial", "smallserial"})
+
+_BESIDE_DEFAULT = frozenset({"not", "constraint", "check", "unique", "primary", "references", "generated", "collate"})
+
+
+@dataclass(frozen=True)
+class DeclaredColumn:
+    """A column of a CREATE TABLE.
+
+    Attributes:
+        table: The table's name.
+        name: The column's name.
+        text: All that stands of it in the statement, its name first; without the default.
+        default: Its default, where nothing stands behind that and rows that are there already can be without.
+        key: Whether it is the primary key by itself.
+        required: Whether a row that is there already could not get it: it is not null, and nothing gives it a value.
+    """
+
+    table: str
+    name: str
+    text: str
+    default: str | None
+    key: bool
+    required: bool
+
+
+@lru_cache(maxsize=4096)
+def declared_columns(statement: str) -> tuple[DeclaredColumn, ...]:
+    """The columns of a CREATE TABLE of schema public; none of any other statement, or of one that lists no columns."""
+    head = _HEAD.match(statement)
+    return () if head is None else tuple(_columns(_bare(head["name"]), statement, head.end()))
+
+
+def _columns(table: str, statement: str, begin: int) -> Iterator[DeclaredColumn]:
+    depth, words = 0, list[re.Match[str]]()
+    for piece in _PIECE.finditer(statement, begin):
+        if piece["other"] in ("(", "["):
+            depth += 1
+        elif piece["other"] in (")", "]") and depth:
+            depth -= 1
+        elif depth == 0 and piece["other"] in (",", ")"):
+            if words and words[0][0].lower() not in _NO_COLUMN:
+                yield _column(table, statement, words, piece.start())
+            if piece["other"] == ")":
+                return
+            words = []
+        elif depth == 0 and piece["name"]:
+            words.append(piece)
+
+
+def _column(table: str, statement: str, words: list[re.Match[str]], end: int) -> DeclaredColumn:
+    said = ["" if word[0].startswith('"') else word[0].lower() for word in words[1:]]
+    text, default = statement[words[0].start() : end].strip(), None
+    if "default" in said and not _BESIDE_DEFAULT & {*said}:
+        place = words[1 + said.index("default")]
+        text, default = statement[words[0].start() : place.start()].strip(), statement[place.end() : end].strip()
+    joined = " ".join(said)
+    return DeclaredColumn(
+        table,
+        _bare(words[0][0]),
+        text,
+        default,
+        "primary key" in joined,
+        "not null" in joined and not _GIVEN & {*said},
+    )
+
+
+def _bare(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()

@@ -1,0 +1,163 @@
+"""A database that was migrated by an older version of an app's files goes on with a newer one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from b44_assets.catalog import Kind, declared_columns, load_catalog
+from b44_assets.errors import DatabaseError
+from b44_assets.migration.pipeline import load_table, stage_export
+from b44_assets.migration.rollback import roll_back_run
+from b44_assets.scaffold.model import App, Column, ColumnType, Counts
+from b44_assets.schema.build import ON_A_TABLE, build
+from b44_assets.schema.drift import schema_drift
+from b44_assets.schema.preflight import need_room
+from b44_assets.session import Session
+from tests.helpers.invented_app import field, object_id, table, write_app_files, write_export
+
+OUTSIDE = Counts(filled=2, unfit=0, found=0, outside=1, missing=0)
+EXPORT: dict[str, list[dict[str, Any]]] = {
+    "Task": [
+        {"id": object_id(1), "title": "Rig", "state": "open", "priority": "3"},
+        {"id": object_id(2), "title": "Row", "state": "lost", "priority": "low", "hint": "kept"},
+    ],
+}
+
+
+def tasks(*states: str, further: tuple[Column, ...] = ()) -> App:
+    own = (
+        Column("title", field("title"), ColumnType.TEXT),
+        Column("state", field("state", enum=states), ColumnType.TEXT, fits=False, counts=OUTSIDE),
+    )
+    return App("app", (table("tasks", "Task", *own, *further),))
+
+
+OLDER = tasks("open")
+PRIORITY = Column("priority", field("priority", "number", default=1, description="it's 1, 2"), ColumnType.NUMERIC)
+NOTES = table("notes", "Note", Column("text", field("text"), ColumnType.TEXT))
+NEWER = App("app", (*tasks("open", "done", further=(PRIORITY,)).tables, NOTES))
+
+
+def migrate(session: Session, export: Path) -> None:
+    need_room(session)
+    for spec in session.catalog.of(Kind.RUNTIME, Kind.TABLE):
+        build(session, spec)
+    for mapping in session.catalog.mappings.values():
+        stage_export(session, mapping, export)
+        load_table(session, mapping)
+    for spec in session.catalog.of(*ON_A_TABLE, Kind.VIEW_SCHEMA):
+        build(session, spec)
+
+
+def rows(url: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as conn:
+        return conn.execute(query.encode()).fetchall()
+
+
+TASKS = 'select id, title, priority::text from base44_compat."Task" order by id'
+ENUM = "select pg_get_constraintdef(oid), convalidated from pg_constraint where conname = 'chk_tasks_state_values'"
+
+
+def test_new_columns_entities_and_enum_values_come_with_the_next_migration(
+    embedded_database: str, tmp_path: Path
+) -> None:
+    url, export = embedded_database, write_export(tmp_path / "export", EXPORT)
+    migrate(Session(url, load_catalog(write_app_files(tmp_path / "older", OLDER)), run_id="older"), export)
+    kept = rows(url, "select base44_id, data from migration.unmapped order by 1")
+    assert kept == [(object_id(1), {"priority": "3"}), (object_id(2), {"hint": "kept", "priority": "low"})]
+    before = rows(url, "select id, title, state from tasks order by id")
+
+    session = Session(url, load_catalog(write_app_files(tmp_path / "newer", NEWER)), run_id="newer")
+    newer = {
+        "Note": [{"id": object_id(9), "text": "New"}],
+        "Task": [*EXPORT["Task"], {"id": object_id(3), "state": "done"}],
+    }
+    migrate(session, write_export(tmp_path / "export", newer))
+
+    assert rows(url, TASKS) == [(object_id(1), "Rig", "3"), (object_id(2), "Row", None), (object_id(3), None, None)]
+    # What its column cannot hold stays where it is kept.
+    assert rows(url, "select base44_id, data from migration.unmapped") == [
+        (object_id(2), {"hint": "kept", "priority": "low"})
+    ]
+    assert rows(url, "select entity, migrated, unaccounted from migration.accounting order by 1") == [
+        ("notes", 1, 0),
+        ("tasks", 3, 0),
+    ]
+    [(said, valid)] = rows(url, ENUM)
+    assert ("done" in said, valid) == (True, False)
+    assert rows(url, "insert into tasks (state) values ('done') returning priority::text") == [("1",)]
+    assert schema_drift(session).passed
+
+    roll_back_run(session, "newer")
+    assert rows(url, "select id, title, state from tasks where title is not null order by id") == before
+    assert rows(url, "select base44_id, data from migration.unmapped order by 1") == kept
+
+
+def test_a_row_that_the_application_has_changed_keeps_its_values(embedded_database: str, tmp_path: Path) -> None:
+    url, export = embedded_database, write_export(tmp_path / "export", EXPORT)
+    migrate(Session(url, load_catalog(write_app_files(tmp_path / "older", OLDER))), export)
+    rows(url, "update tasks set title = 'Rigged' where title = 'Rig' returning id")
+    migrate(Session(url, load_catalog(write_app_files(tmp_path / "newer", NEWER))), export)
+    assert rows(url, TASKS)[0] == (object_id(1), "Rigged", None)
+    assert rows(url, "select unaccounted from migration.accounting where entity = 'tasks'") == [(0,)]
+
+
+def hand_written(folder: Path, columns: str) -> Session:
+    path = folder / "sql" / "tables" / "boats.sql"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f"-- Boats.\n\ncreate table if not exists boats (\n  id uuid primary key{columns}\n);\n\n"
+        "comment on table boats is 'Boats, the owner''s';\n"
+    )
+    return Session("", load_catalog(folder / "sql"))
+
+
+@pytest.mark.parametrize("rows_first", [False, True])
+def test_a_column_that_rows_cannot_be_without_is_named_before_anything_is_made(
+    embedded_database: str, tmp_path: Path, rows_first: bool
+) -> None:
+    session = replace(hand_written(tmp_path, ""), url=embedded_database)
+    for spec in session.catalog.of(Kind.RUNTIME, Kind.TABLE):
+        build(session, spec)
+    if rows_first:
+        rows(session.url, "insert into boats values (gen_random_uuid()) returning id")
+    newer = replace(hand_written(tmp_path, ",\n  name text not null"), url=embedded_database)
+    if rows_first:
+        with pytest.raises(DatabaseError, match="boats has rows, and no column name, which is not null"):
+            need_room(newer)
+        newer = replace(hand_written(tmp_path, ",\n  name text not null default 'none'"), url=embedded_database)
+    need_room(newer)
+    build(newer, newer.catalog.table("boats"))
+    assert rows(newer.url, "select name from boats") == ([("none",)] if rows_first else [])
+    assert schema_drift(newer).passed
+
+
+def test_columns_are_read_as_they_stand() -> None:
+    declared = declared_columns(
+        """create table if not exists public."Odd ""one" (
+          Id uuid primary key, -- the key, by name
+          /* a, b */ "not null" numeric(10, 2) default 1.5 + (2, 3), -- last
+          kind text not null check (kind in ('a, b', ')', $$,$$)),
+          at timestamptz not null default now(),
+          size int generated always as (length(kind)) stored not null
+          -- and now the rest
+          , constraint c check (id is not null), unique (kind, at), primary key (id)
+        ) partition by range (at)"""
+    )
+    assert [(one.table, one.name, one.key, one.required) for one in declared] == [
+        ('Odd "one', "id", True, False),
+        ('Odd "one', "not null", False, False),
+        ('Odd "one', "kind", False, True),
+        ('Odd "one', "at", False, False),
+        ('Odd "one', "size", False, False),
+    ]
+    assert (declared[1].text, declared[1].default) == ('"not null" numeric(10, 2)', "1.5 + (2, 3)")
+    assert declared[2].default is declared[3].default is None
+    assert declared[2].text == "kind text not null check (kind in ('a, b', ')', $$,$$))"
+    assert declared_columns("create table a_2026 partition of a for values in ('b')") == ()
+    assert declared_columns("comment on table a is '(b text, c text)'") == ()
