@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psycopg
+
 from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error, DatabaseError
 from b44_assets.postgres.clients import Clients, available, choose, newest, shown
 from b44_assets.postgres.connect import connect, redact
 from b44_assets.postgres.embedded import EmbeddedServer
+from b44_assets.postgres.read_replica import VARIABLE, bytes_behind, connect_replica
+from b44_assets.session import Connection, explained
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Finding:
     """A line of the diagnosis.
 
     Attributes:
-        subject: What it is about: `target`, `server`, `dumps`, `restores`, `bundled`.
+        subject: What it is about: `target`, `server`, `replica`, `dumps`, `restores`, `bundled`.
         said: What was found.
         remedy: What to do about it; None where nothing has to be done.
         blocking: Whether the commands cannot work until that is done.
@@ -56,6 +60,7 @@ def diagnose(settings: Settings) -> list[Finding]:
     try:
         with connect(url, application_name="b44 doctor", autocommit=True) as conn:
             version, encrypted = conn.info.server_version, conn.pgconn.ssl_in_use
+            replica = [] if settings.read_url is None else [_replica(conn, settings.read_url)]
     except DatabaseError as error:
         return [*findings, Finding("server", str(error), "see to it that it can be reached", blocking=True)]
     findings.append(
@@ -69,7 +74,21 @@ def diagnose(settings: Settings) -> list[Finding]:
                 "run `b44 db stop`: the next command starts the installed one on the same data",
             )
         )
-    return findings + _programs(installations, version, encrypted=encrypted)
+    return findings + replica + _programs(installations, version, encrypted=encrypted)
+
+
+def _replica(target: Connection, url: str) -> Finding:
+    """What there is to say of the standby that verification and monitoring read from."""
+    remedy = "without it `b44 verify` does not begin"
+    try:
+        with connect_replica(url, application_name="b44 doctor") as conn:
+            behind = bytes_behind(conn, target)
+    except DatabaseError as error:
+        return Finding("replica", str(error), remedy)
+    except psycopg.Error as error:
+        return Finding("replica", str(explained(f"{VARIABLE} cannot be looked at", error)), remedy)
+    far = "has replayed nothing yet" if behind is None else f"{behind:,} bytes of WAL behind"
+    return Finding("replica", f"a standby of the target, {far}: {redact(url)}")
 
 
 def _programs(installations: Sequence[Clients], version: int, *, encrypted: bool) -> list[Finding]:

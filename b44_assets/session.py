@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ from b44_assets.postgres.embedded import target_url
 from b44_assets.postgres.error_classes import FaultClass, backoff, classify, exhausted
 from b44_assets.postgres.locks import HeldLock, advisory_lock
 from b44_assets.postgres.locks import Session as Holder
+from b44_assets.postgres.read_replica import ReadReplica, connect_replica
 
 T = TypeVar("T")
 
@@ -39,6 +41,11 @@ Progress = Callable[[str, int, int], None]
 
 MIGRATION_LOCK = "migrate"
 """Held by whoever moves records of a database, and exclusively by whoever stages an export."""
+
+
+def read_replica_of(settings: Settings) -> ReadReplica | None:
+    """The standby that the settings name; None where they name none."""
+    return None if settings.read_url is None else ReadReplica(settings.read_url, settings.read_wait)
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -68,33 +75,35 @@ class Kept:
     """The connections of a session that keeps them (`Session.keeping`); several threads may take and return them.
 
     Attributes:
-        free: Those to be used again.
+        free: Those to be used again, by URL: of the target, or of its standby.
         busy: Those in use.
     """
 
-    free: list[Connection] = field(default_factory=list[Connection])
+    free: defaultdict[str, list[Connection]] = field(default_factory=lambda: defaultdict(list))
     busy: set[Connection] = field(default_factory=set[Connection])
 
-    def take(self) -> Connection | None:
+    def take(self, url: str) -> Connection | None:
         """One to be used again, or None where all are in use."""
         # Not a question before it: another thread may take the last one between the two.
         with suppress(IndexError):
-            return self.free.pop()
+            return self.free[url].pop()
         return None
 
     def rest(self) -> None:
         """Gives back the locks of those that nobody uses; one that is lost is closed."""
-        for conn in tuple(self.free):
-            try:
-                conn.execute("select pg_advisory_unlock_all()")
-            except psycopg.Error:
-                self.free.remove(conn)
-                conn.close()
+        for free in tuple(self.free.values()):
+            for conn in tuple(free):
+                try:
+                    conn.execute("select pg_advisory_unlock_all()")
+                except psycopg.Error:
+                    free.remove(conn)
+                    conn.close()
 
     def close(self) -> None:
         """Closes those that nobody uses."""
-        while (conn := self.take()) is not None:
-            conn.close()
+        for url in tuple(self.free):
+            while (conn := self.take(url)) is not None:
+                conn.close()
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,7 @@ class Session:
         guard: Asked before every piece of work whether the run may go on; raises where it may not.
         lock: What keeps other migrations away from the run, if anything does; the guard asks it.
         kept: Its connections, where the session was made to keep them (`keeping`).
+        read_replica: The standby that is read from where that is the same; None to read from the target.
     """
 
     url: str = field(repr=False)
@@ -137,6 +147,7 @@ class Session:
     guard: Callable[[], None] = unguarded
     lock: HeldLock | None = field(default=None, repr=False, compare=False)
     kept: Kept | None = field(default=None, repr=False, compare=False)
+    read_replica: ReadReplica | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -177,6 +188,7 @@ class Session:
             progress=progress,
             notice=notice,
             guard=guard,
+            read_replica=read_replica_of(settings),
         )
 
     def under(self, lock: HeldLock) -> Self:
@@ -201,27 +213,36 @@ class Session:
                 own.rest()
 
     @contextmanager
-    def connection(self, purpose: str, *, idles: bool = False) -> Generator[Connection]:
+    def connection(self, purpose: str, *, idles: bool = False, replica: bool = False) -> Generator[Connection]:
         """A connection to the target whose running statement ends in the server, too, when the caller is interrupted.
+
+        Where the session has a read replica, what only reads may ask for that: it has all then that the target had when the
+        session first read from it. Unlogged tables, such as staged exports, cannot be read there.
 
         Args:
             purpose: Shown in `pg_stat_activity` as `b44 <purpose>`.
             idles: Whether its transactions may wait for us as long as they like, since we read files within them; they must
                 lock nothing that an application uses. All others are ended by the server after `IDLE_IN_TRANSACTION_MS`, as
                 a fault that may pass.
+            replica: Whether the read replica will do, where the session has one.
 
         Raises:
             TransientDatabaseError: The server is not there or went away, or another transaction was in the way.
             DatabaseError: The target cannot be reached, cannot go on (its disk is full, …), or refuses a statement that
                 nobody nearer to it has said more about.
         """
+        reads = self.read_replica if replica else None
         try:
             # The files of sql/ name their objects without a schema, and PostgreSQL then shows them without one, too.
             # One round trip for all: this is asked for often.
             beginning = _BEGINNING.format(idle=0 if idles else IDLE_IN_TRANSACTION_MS)
-            if self.lock is not None:
+            if reads is not None:
+                beginning += sql.SQL("; set default_transaction_read_only = on")
+            elif self.lock is not None:
                 beginning += sql.SQL("; ") + self.lock.at_work()
-            with self._connected(f"b44 {purpose}", beginning) as conn, cancelling(conn):
+            with self._connected(f"b44 {purpose}", beginning, reads) as conn, cancelling(conn):
+                if reads is not None:
+                    reads.require(conn, lambda: self.connection("look where the target is"))
                 # Only now: whoever gets the lock after this sees that somebody is at work.
                 self.guard()
                 if self.throttled:
@@ -242,9 +263,17 @@ class Session:
             raise
 
     @contextmanager
-    def _connected(self, name: str, beginning: sql.SQL | sql.Composed) -> Generator[Connection]:
-        renewed = self._renewed(name, beginning)
-        conn = renewed or connect(self.url, application_name=name, autocommit=True)
+    def _connected(
+        self, name: str, beginning: sql.SQL | sql.Composed, reads: ReadReplica | None
+    ) -> Generator[Connection]:
+        url = self.url if reads is None else reads.url
+        renewed = self._renewed(name, beginning, url)
+        if renewed is not None:
+            conn = renewed
+        elif reads is None:
+            conn = connect(url, application_name=name, autocommit=True)
+        else:
+            conn = connect_replica(url, application_name=name)
         kept = self.kept or Kept()
         kept.busy.add(conn)
         try:
@@ -257,12 +286,12 @@ class Session:
         finally:
             kept.busy.discard(conn)
         if self.kept is not None and conn.info.transaction_status is TransactionStatus.IDLE:
-            kept.free.append(conn)
+            kept.free[url].append(conn)
         else:
             conn.close()
 
-    def _renewed(self, name: str, beginning: sql.SQL | sql.Composed) -> Connection | None:
-        while self.kept is not None and (conn := self.kept.take()) is not None:
+    def _renewed(self, name: str, beginning: sql.SQL | sql.Composed, url: str) -> Connection | None:
+        while self.kept is not None and (conn := self.kept.take(url)) is not None:
             try:
                 renew(conn, application_name=name, then=beginning)
             except psycopg.Error:

@@ -82,6 +82,9 @@ def verify(database_url: str | None, as_json: bool) -> None:
     state = migration_state(session)
     if not state.over and not accounts(session):
         raise NothingMigratedError("nothing has been migrated into this database yet: run b44 migrate")
+    # A standby that cannot be read from is told of here, once, and not by each check.
+    with session.connection("look", replica=True):
+        pass
     outcome, faults = run_job("verify", settings, as_json=as_json)
     if state.over and not as_json:
         click.echo(f"Row checks: not applicable: {state.whereabouts()}.")

@@ -142,6 +142,10 @@ class Settings(BaseSettings):
 
     database_url: Annotated[str, _POSTGRESQL, AfterValidator(_plain)] | None = Field(default=None, repr=False)
     """URL of the target, as psql reads it; `None` means the embedded server."""
+    read_url: Annotated[str, _POSTGRESQL, AfterValidator(_plain)] | None = Field(default=None, repr=False)
+    """URL of a standby of the target that verification and monitoring read from; `None` is the target."""
+    read_wait: Annotated[float, _text(quantities.seconds)] = 60.0
+    """Seconds for which it is waited until that standby has what the target had."""
     export_dir: Path | None = None
     """Absolute path of the folder of exports."""
     sql_dir: Path

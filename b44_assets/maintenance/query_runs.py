@@ -112,7 +112,7 @@ def run_queries(session: Session, best: Mapping[str, float]) -> QueryRuns:
         DatabaseError: A query cannot be run; names the file.
     """
     runs: list[QueryRun] = []
-    with session.connection("run queries") as conn:
+    with session.connection("run queries", replica=True) as conn:
         roots = dict(
             conn.execute(
                 "select relname, pg_partition_root(oid)::regclass::text from pg_class"

@@ -5,6 +5,7 @@ What belongs here: counting, and comparing counts. What does not: what the rows 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -83,7 +84,11 @@ class RowParity:
 def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
     """Compares the counts of an entity with each other and with the table; None where nothing was planned yet."""
     table = mapping.spec.name
-    with session.connection(f"check {table}") as conn, conn.transaction():
+    with ExitStack() as stack:
+        conn = stack.enter_context(session.connection(f"check {table}", replica=True))
+        # The staged rows are in an unlogged table, which a standby does not have.
+        staging = conn if session.read_replica is None else stack.enter_context(session.connection(f"check {table}"))
+        stack.enter_context(conn.transaction())
         conn.execute("set transaction isolation level repeatable read read only")
         counts = conn.execute(
             "select read, migrated, deduplicated, quarantined, pending, unaccounted"
@@ -95,7 +100,7 @@ def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
         refused = scalar(conn, "select count(*) from migration.refused where entity = %s", (table,))
         rows = 0
         if scalar(conn, "select to_regclass(%s)", (f"base44.{table}",)) is not None:
-            rows = scalar(conn, sql.SQL("select count(*) from base44.{}").format(sql.Identifier(table)))
+            rows = scalar(staging, sql.SQL("select count(*) from base44.{}").format(sql.Identifier(table)))
         staged = None if rows == 0 and counts[0] > refused else rows + refused
         retained, accepted = conn.execute(
             """
@@ -164,7 +169,7 @@ class Applied:
 def export_applied(session: Session, mapping: TableMapping) -> Applied:
     """Reads what a newer export could not change, and what it does not have any more."""
     table = mapping.spec.name
-    with session.connection(f"check {table}") as conn:
+    with session.connection(f"check {table}", replica=True) as conn:
         retained = dict(
             conn.execute(
                 "select reason, count(*) from migration.retained where entity = %s group by 1", (table,)

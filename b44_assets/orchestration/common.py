@@ -22,6 +22,8 @@ LOAD_TAGS = {"b44/work": "load"}
 """Of runs that move records; `dagster.yaml` says how many of them may be under way."""
 MAINTENANCE_TAGS = {"b44/work": "maintenance"}
 BACKUP_TAGS = {"b44/work": "backup"}
+VERIFY_JOB = "verify"
+"""Every check of what is in the database; the only one that reads from a standby, where one is named, as no load does."""
 VERIFY_ANEW_TAG = "b44/verify_anew"
 """On a run that is to compare every row with its record, whatever was verified before."""
 ALERTS_ON_WARNING = "b44/alerts_on_warning"

@@ -179,7 +179,7 @@ def _measure_queries(context: Context, migration: Migration) -> Queries:
     before = numbers_before(context, _QUERIES_KEY)
     numbers = {} if before is None else before.numbers
     least = {name.removesuffix(_LEAST): float(value) for name, value in numbers.items() if name.endswith(_LEAST)}
-    with migration.session(context) as session:
+    with migration.session(context, reads=True) as session:
         return Queries(run_queries(session, least), unindexed_foreign_keys(session))
 
 

@@ -86,7 +86,10 @@ def _measurement(one: monitoring.Measurement) -> Measurement[Reading]:
 
     def measure(context: Context, migration: Migration) -> Reading:
         before = numbers_before(context, key)
-        with migration.session(context) as session, monitoring.monitoring(session, migration.settings) as monitor:
+        with (
+            migration.session(context, reads=True) as session,
+            monitoring.monitoring(session, migration.settings) as monitor,
+        ):
             return monitor.take(one, before)
 
     return Measurement(

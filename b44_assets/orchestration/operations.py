@@ -226,7 +226,7 @@ class Round:
         ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
             wanted = {*context.selected_asset_keys, *(key.asset_key for key in context.selected_asset_check_keys)}
             failures: list[dg.Failure] = []
-            with migration.sharing(context) as sharing:
+            with migration.sharing(context, reads=True) as sharing:
                 for one in self.measurements:
                     if one.key not in wanted:
                         continue

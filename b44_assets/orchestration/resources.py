@@ -16,9 +16,10 @@ from b44_assets.errors import B44Error, FinishedError, NoRoomError, SettingsErro
 from b44_assets.migration.finish import migration_state
 from b44_assets.postgres.locks import HeldLock
 from b44_assets.postgres.locks import watched as lock_watched
+from b44_assets.postgres.read_replica import ReadReplica
 from b44_assets.schema.preflight import need_room
 from b44_assets.schema.runtime import install_runtime
-from b44_assets.session import Kept, Progress, Session, migrating, silent, unsaid
+from b44_assets.session import Kept, Progress, Session, migrating, read_replica_of, silent, unsaid
 
 LOG_EVERY_SECONDS = 5.0
 
@@ -53,6 +54,7 @@ class Migration:
     _locks: dict[str, HeldLock] = field(default_factory=dict[str, HeldLock], repr=False)
     _shared: Session | None = field(default=None, repr=False)
     _kept: Kept | None = field(default=None, repr=False)
+    _read_replica: ReadReplica | None = field(default=None, repr=False)
 
     @property
     def export_dir(self) -> Path | None:
@@ -73,8 +75,14 @@ class Migration:
             return replace(self, settings_fault=fault)
 
     @contextmanager
-    def session(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Generator[Session]:
+    def session(
+        self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, *, reads: bool = False
+    ) -> Generator[Session]:
         """A session for a step, which it fails in one line.
+
+        Args:
+            context: Of the step.
+            reads: Whether it only looks, and may read from a standby where the settings name one.
 
         Raises:
             Failure: The engine raised a `B44Error`.
@@ -100,6 +108,7 @@ class Migration:
         lock = self.lock or self._locks.get(context.run.run_id)
         with self.failing_in_one_line():
             session = self.offline_session(context.run.run_id, report, notice)
+            session = replace(session, read_replica=self._read_replica or session.read_replica if reads else None)
             if lock is not None:
                 # Whatever this step does, no other migration is under way.
                 lock.check()
@@ -109,13 +118,19 @@ class Migration:
                 yield keeping
 
     @contextmanager
-    def sharing(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Generator[Self]:
+    def sharing(
+        self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, *, reads: bool = False
+    ) -> Generator[Self]:
         """The same resource, all of whose sessions are one until the end of the block.
+
+        Args:
+            context: Of the step.
+            reads: As of `session`.
 
         Raises:
             Failure: As of `session`.
         """
-        with self.session(context) as session:
+        with self.session(context, reads=reads) as session:
             yield replace(self, _shared=session)
 
     @contextmanager
@@ -187,8 +202,8 @@ class Migration:
             self._held[run_id] = stack.pop_all()
 
     def of_a_run(self) -> Self:
-        """The same resource, whose sessions use each other's connections until `release`."""
-        return replace(self, _kept=Kept())
+        """The same resource, whose sessions use each other's connections until `release`, and wait for a standby once."""
+        return replace(self, _kept=Kept(), _read_replica=read_replica_of(self.settings))
 
     def release(self) -> None:
         """Closes the connections that are kept for a run, and ends what `hold_migration_lock` began."""

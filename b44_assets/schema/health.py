@@ -226,7 +226,7 @@ class ViewEqualsQuery:
 def constraints_valid(session: Session, table: str) -> ConstraintsValid:
     """Looks at the constraints of a table and its partitions."""
     wanted = [item.name for spec in session.catalog.on(table, Kind.CONSTRAINT) for item in constraint_definitions(spec)]
-    with session.connection(f"check {table}") as conn:
+    with session.connection(f"check {table}", replica=True) as conn:
         rows = conn.execute(
             """
             select c.oid = to_regclass(%(table)s), c.relname, k.conname, k.convalidated
@@ -254,7 +254,7 @@ def constraints_valid(session: Session, table: str) -> ConstraintsValid:
 def indexes_valid(session: Session, table: str) -> IndexesValid:
     """Looks at the indexes of a table and its partitions."""
     wanted = [item.name for spec in session.catalog.on(table, Kind.INDEX) for item in index_definitions(spec)]
-    with session.connection(f"check {table}") as conn:
+    with session.connection(f"check {table}", replica=True) as conn:
         rows = conn.execute(
             """
             select i.indrelid = to_regclass(%(table)s), c.relname, i.indisvalid and i.indisready and i.indislive,
@@ -327,7 +327,7 @@ def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
     query = sql.SQL("select {} from public.{} t {}").format(
         sql.SQL(", ").join(counts), sql.Identifier(table), sql.SQL(" ").join(joins)
     )
-    with session.connection(f"check {table}") as conn:
+    with session.connection(f"check {table}", replica=True) as conn:
         row = conn.execute(query).fetchone()
     assert row is not None
     orphans = dict(zip(references, row[1:], strict=True))
@@ -345,7 +345,7 @@ def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, no
         now: The time to compare with; by default the present.
     """
     now = now or datetime.now(UTC)
-    with session.connection(f"check {spec.name}") as conn:
+    with session.connection(f"check {spec.name}", replica=True) as conn:
         populated = scalar(
             conn,
             "select relispopulated from pg_class where oid = to_regclass(%s) and relkind = 'm'",
@@ -389,7 +389,7 @@ def _changed_since(conn: Connection, table: str, moment: datetime) -> bool:
 def view_equals_query(session: Session, spec: Spec) -> ViewEqualsQuery:
     """Compares a materialized view with its query, evaluated now. One that was never filled differs in every row."""
     definition = view_definition(spec)
-    with session.connection(f"check {spec.name}") as conn:
+    with session.connection(f"check {spec.name}", replica=True) as conn:
         populated = scalar(
             conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{spec.name}",)
         )

@@ -203,7 +203,7 @@ def check_global_ids(session: Session, table: str) -> GlobalIds:
     Raises:
         DatabaseError: There is no such table, or it has no column `id`.
     """
-    with session.connection(f"check ids of {table}") as conn, conn.transaction():
+    with session.connection(f"check ids of {table}", replica=True) as conn, conn.transaction():
         if "id" not in columns_of(conn, "public", table):
             raise DatabaseError(f"there is no table {table} with a column id")
         conn.execute("set local work_mem = '256MB'")

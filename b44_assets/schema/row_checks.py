@@ -85,7 +85,7 @@ def violations(session: Session, check: RowCheck) -> Violations:
         "select found.total, array(select array[c.key, c.value] from json_each_text(found.line) c)"
         " from (select count(*) over () as total, to_json(violation) as line from (\n{}\n) violation limit {}) found"
     ).format(trusted(statement.text).format(), sql.Literal(SAMPLE_ROWS))
-    with session.connection(f"check {check.table}") as conn:
+    with session.connection(f"check {check.table}", replica=True) as conn:
         try:
             with conn.transaction():
                 conn.execute("set transaction isolation level repeatable read read only")

@@ -80,7 +80,7 @@ def test_connections_that_outlive_a_session_serve_the_next_and_hold_no_lock_mean
     with session.keeping(kept) as one, one.connection("first") as conn:
         first = state(conn)[0]
         conn.execute("select pg_advisory_lock(1)")
-    [resting] = kept.free
+    [resting] = kept.free[session.url]
     assert resting.execute(
         "select count(*) from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'"
     ).fetchone() == (0,)
@@ -97,7 +97,7 @@ def test_a_connection_that_is_lost_while_it_rests_is_kept_no_longer(session: Ses
             pid = state(conn)[0]
         with psycopg.connect(session.url, autocommit=True) as other:
             other.execute("select pg_terminate_backend(%s, 5000)", (pid,))
-    assert kept.free == []
+    assert kept.free[session.url] == []
 
 
 def test_all_are_closed_at_the_end(session: Session) -> None:

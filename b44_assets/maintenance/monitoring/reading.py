@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,6 +15,7 @@ import psycopg
 from psycopg import errors, sql
 
 from b44_assets.config.settings import Settings
+from b44_assets.errors import DatabaseError
 from b44_assets.maintenance.monitoring.model import (
     COUNTER,
     EPOCHS,
@@ -37,11 +38,19 @@ _FOLDER = files("b44_assets.maintenance.monitoring") / "sql"
 
 @dataclass(frozen=True)
 class Monitor:
-    """A connection to measure over."""
+    """A connection to measure over.
+
+    Attributes:
+        conn: To the target.
+        server: What that says of itself.
+        settings: The thresholds.
+        replica: Connects to the read replica, the first time; None where there is none.
+    """
 
     conn: Connection
     server: Server
     settings: Settings
+    replica: Callable[[], Connection] | None = None
 
     def take(self, measurement: Measurement, before: Earlier | None = None) -> Reading:
         """Makes a measurement.
@@ -89,9 +98,15 @@ class Monitor:
         numbers: dict[str, Number] = {}
         rows: dict[str, tuple[Row, ...]] = {}
         unseen: list[str] = []
+        conn = self.conn
+        if measurement.replica and self.replica is not None:
+            try:
+                conn = self.replica()
+            except DatabaseError as error:
+                return Seen(unseen=(str(error),))
         for name in measurement.files:
             try:
-                found = self._read(name)
+                found = self._read(name, conn)
             except (errors.InsufficientPrivilege, errors.LockNotAvailable, errors.QueryCanceled) as error:
                 unseen.append(_why(self.server, error))
                 continue
@@ -111,9 +126,9 @@ class Monitor:
         ).fetchone()
         return row is not None and row[0]
 
-    def _read(self, name: str) -> tuple[Row, ...] | dict[str, Number]:
+    def _read(self, name: str, conn: Connection) -> tuple[Row, ...] | dict[str, Number]:
         try:
-            cursor = self.conn.execute(_statement(name, self.server))
+            cursor = conn.execute(_statement(name, self.server))
         except (errors.InsufficientPrivilege, errors.LockNotAvailable, errors.QueryCanceled):
             raise
         except psycopg.Error as error:
@@ -136,14 +151,22 @@ def monitoring(session: Session, settings: Settings) -> Generator[Monitor]:
     Raises:
         DatabaseError: The target cannot be reached.
     """
-    with session.connection("monitoring") as conn:
-        conn.execute(
-            sql.SQL(
-                "set search_path = pg_catalog; set default_transaction_read_only = on; set row_security = on;"
-                " set lock_timeout = {}; set statement_timeout = {}; set max_parallel_workers_per_gather = 0"
-            ).format(LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS)
-        )
-        yield Monitor(conn, _server(conn), settings)
+    with ExitStack() as stack:
+
+        @cache
+        def connected(*, replica: bool) -> Connection:
+            conn = stack.enter_context(session.connection("monitoring", replica=replica))
+            conn.execute(
+                sql.SQL(
+                    "set search_path = pg_catalog; set default_transaction_read_only = on; set row_security = on;"
+                    " set lock_timeout = {}; set statement_timeout = {}; set max_parallel_workers_per_gather = 0"
+                ).format(LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS)
+            )
+            return conn
+
+        conn = connected(replica=False)
+        replica = None if session.read_replica is None else lambda: connected(replica=True)
+        yield Monitor(conn, _server(conn), settings, replica)
 
 
 def increase(numbers: Mapping[str, Number], before: Earlier | None) -> dict[str, Number]:

@@ -277,6 +277,7 @@ TABLE_BLOAT = Measurement(
     (Check("no_bloated_table", "No table of some size is mostly empty.", _bloated, warns=True),),
     look=_bloat,
     interval=Interval.DAILY,
+    replica=True,
 )
 
 

@@ -82,7 +82,7 @@ def send(alert: Alert, settings: Settings, by: Iterable[Channel] | None = None) 
 
 def without_secrets(text: str, settings: Settings) -> str:
     """A text without any password or token that the settings hold; messages carry none, and this makes sure."""
-    for url in (settings.database_url, settings.dagster_pg_url, settings.smtp_url):
+    for url in (settings.database_url, settings.read_url, settings.dagster_pg_url, settings.smtp_url):
         password = urlsplit(url).password if url else None
         for secret in {password, unquote(password)} if password else ():
             if len(secret) >= _SHORTEST_SECRET:

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from b44_assets.catalog import Catalog
-from b44_assets.orchestration.common import LOAD_TAGS, MAINTENANCE_TAGS, export_key, key_of
+from b44_assets.orchestration.common import LOAD_TAGS, MAINTENANCE_TAGS, VERIFY_JOB, export_key, key_of
 from b44_assets.orchestration.migration.assets import UNMAPPED_KEY
 from b44_assets.orchestration.migration.pending_records import PENDING_RECORDS
 from b44_assets.orchestration.operations import AnyOperation
@@ -16,7 +16,6 @@ from b44_assets.orchestration.operations import AnyOperation
 MIGRATE_JOB = "migrate_everything"
 DELTA_JOB = "delta"
 REPLAY_JOB = "replay"
-VERIFY_JOB = "verify"
 
 
 def build_jobs(catalog: Catalog, operations: Sequence[AnyOperation]) -> dict[str, Any]:

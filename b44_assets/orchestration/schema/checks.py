@@ -9,7 +9,7 @@ import dagster as dg
 
 from b44_assets.catalog import Catalog, Kind, RowCheck, Spec
 from b44_assets.maintenance.query_plans import queries_of, query_plans
-from b44_assets.orchestration.common import Answer, Verdict, answered, key_of
+from b44_assets.orchestration.common import VERIFY_JOB, Answer, Verdict, answered, key_of
 from b44_assets.orchestration.maintenance import INDEX_USAGE
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.schema.assets import schema_on
@@ -105,7 +105,7 @@ def _together(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.AssetCheckResult]:
         selected = context.selected_asset_check_keys
-        with migration.session(context) as session:
+        with migration.session(context, reads=context.run.job_name == VERIFY_JOB) as session:
             yield from answered(
                 session, [(check.key, partial(check.answer, session)) for check in checks if check.key in selected]
             )

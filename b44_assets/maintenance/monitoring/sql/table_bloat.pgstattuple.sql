@@ -10,6 +10,8 @@ tables as materialized (
     join pg_am a on a.oid = c.relam and a.amname = 'heap'
    where c.relkind in ('r', 'm') and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'
      and c.relpages >= 16 * 1024 * 1024 / current_setting('block_size')::int and c.relpersistence <> 't'
+     -- A standby has no rows of unlogged tables.
+     and (c.relpersistence = 'p' or not pg_is_in_recovery())
      and c.oid not in (select relation from locked)
    order by c.relpages desc
    limit 50
