@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import groupby
 from typing import Any
 
-from dagster import DagsterInstance, EventLogEntry, Field, StringSource
+from dagster import (
+    AssetCheckEvaluation,
+    AssetKey,
+    DagsterEventType,
+    DagsterInstance,
+    EventLogEntry,
+    EventLogRecord,
+    Field,
+    StringSource,
+)
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.event_log.base import AssetRecord
 from dagster._core.storage.event_log.migration import ASSET_KEY_INDEX_COLS
-from dagster._core.storage.event_log.schema import AssetKeyTable, SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable, SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 from dagster_postgres.utils import DagsterPostgresException
-from sqlalchemy import Connection, make_url
+from dagster_shared.record import replace
+from dagster_shared.serdes import serialize_value
+from sqlalchemy import Connection, make_url, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,6 +39,32 @@ from b44_assets.postgres.embedded import dagster_url
 
 _SHOWN_WITHIN_SECONDS = 0.5
 _AT_MOST_HELD = 500
+
+
+# What was planned becomes what came of it; what was not planned is added.
+_EVALUATED = text("""
+    with evaluated as (
+        select * from jsonb_to_recordset(cast(:rows as jsonb)) as e (
+            asset_key text, check_name text, run_id text, execution_status text, evaluation_event text,
+            evaluation_event_timestamp timestamp, evaluation_event_storage_id bigint, materialization_event_storage_id bigint)
+    ), changed as (
+        update asset_check_executions c
+           set execution_status = e.execution_status,
+               evaluation_event = e.evaluation_event,
+               evaluation_event_timestamp = e.evaluation_event_timestamp,
+               evaluation_event_storage_id = e.evaluation_event_storage_id,
+               materialization_event_storage_id = e.materialization_event_storage_id
+          from evaluated e
+         where (c.asset_key, c.check_name, c.run_id) = (e.asset_key, e.check_name, e.run_id) and c.partition is null
+        returning e.asset_key, e.check_name, e.run_id
+    )
+    insert into asset_check_executions (
+        asset_key, check_name, run_id, execution_status, evaluation_event, evaluation_event_timestamp,
+        evaluation_event_storage_id, materialization_event_storage_id)
+    select asset_key, check_name, run_id, execution_status, evaluation_event, evaluation_event_timestamp,
+           evaluation_event_storage_id, materialization_event_storage_id
+      from evaluated where (asset_key, check_name, run_id) not in (select asset_key, check_name, run_id from changed)
+""")
 
 
 class EventLogStorage(PostgresEventLogStorage):
@@ -40,6 +81,7 @@ class EventLogStorage(PostgresEventLogStorage):
         self._batch = threading.local()
         self._holding = False
         self._held: list[EventLogEntry] = []
+        self._known: dict[AssetKey, AssetRecord] = {}
         self._lock = threading.RLock()
         super().__init__(*args, **named)
 
@@ -79,7 +121,22 @@ class EventLogStorage(PostgresEventLogStorage):
             ended.set()
             thread.join()
             self._holding = False
+            self._known.clear()
             self._store_held()
+
+    def get_asset_records(self, asset_keys: Sequence[AssetKey] | None = None) -> Sequence[AssetRecord]:
+        """What is newest of assets. While a run holds its events, what it has read or stored of an asset is read once.
+
+        Dagster asks for it at the beginning of each step and with each check, of the assets upstream.
+        """
+        with self._lock:
+            if not self._holding or asset_keys is None:
+                return super().get_asset_records(asset_keys)
+            if any(event.dagster_event_type in ASSET_EVENTS and _asset_of(event) in asset_keys for event in self._held):
+                self._store_held()
+            if unknown := [key for key in asset_keys if key not in self._known]:
+                self._known |= {record.asset_entry.asset_key: record for record in super().get_asset_records(unknown)}
+            return [self._known[key] for key in dict.fromkeys(asset_keys) if key in self._known]
 
     def store_event(self, event: EventLogEntry) -> None:
         """Stores an event, or holds it until others have come."""
@@ -117,11 +174,13 @@ class EventLogStorage(PostgresEventLogStorage):
                 # What Dagster's own methods do for an event, they do in this transaction.
                 self._batch.conn = conn
                 try:
-                    self._store_on(conn, events)
+                    numbered = self._store_on(conn, events)
                 finally:
                     del self._batch.conn
+        for event, number in numbered:
+            self._remember(event, number)
 
-    def _store_on(self, conn: Connection, events: Sequence[EventLogEntry]) -> None:
+    def _store_on(self, conn: Connection, events: Sequence[EventLogEntry]) -> list[tuple[EventLogEntry, int]]:
         number = SqlEventLogStorageTable.c.id
         stored = conn.execute(
             SqlEventLogStorageTable.insert().returning(number, sort_by_parameter_order=True),
@@ -136,9 +195,10 @@ class EventLogStorage(PostgresEventLogStorage):
                 if event.dagster_event_type in ASSET_EVENTS and event.get_dagster_event().asset_key
             ],
         )
-        for event, number in numbered:
-            if event.dagster_event_type in ASSET_CHECK_EVENTS:
-                self.store_asset_check_event(event, number)
+        self._store_on_checks(
+            conn, [(event, number) for event, number in numbered if event.dagster_event_type in ASSET_CHECK_EVENTS]
+        )
+        return numbered
 
     def _store_on_assets(self, conn: Connection, numbered: Sequence[tuple[EventLogEntry, int]]) -> None:
         """Stores the tags of events of assets, and with each asset what is newest of it."""
@@ -163,6 +223,54 @@ class EventLogStorage(PostgresEventLogStorage):
                 else insert.on_conflict_do_nothing()
             )
             conn.execute(on_conflict, [{"asset_key": key, **values} for key, values in entries])
+
+    def _remember(self, event: EventLogEntry, number: int) -> None:
+        """Keeps what is known of assets to what has just been stored of them."""
+        key = _asset_of(event)
+        known = self._known.get(key) if key is not None else None
+        if key is None or known is None:
+            return
+        if event.dagster_event_type is DagsterEventType.ASSET_MATERIALIZATION:
+            record = EventLogRecord(storage_id=number, event_log_entry=event)
+            entry = replace(known.asset_entry, last_materialization_record=record, last_run_id=event.run_id)
+            self._known[key] = replace(known, asset_entry=entry)
+        else:
+            del self._known[key]
+
+    def _store_on_checks(self, conn: Connection, numbered: Sequence[tuple[EventLogEntry, int]]) -> None:
+        """Stores what is planned and what came of checks: all that is planned first, and of each check what is newest."""
+        planned: list[dict[str, Any]] = []
+        evaluated: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for event, number in numbered:
+            data: Any = event.get_dagster_event().event_specific_data
+            row: dict[str, Any] = {
+                "asset_key": data.asset_key.to_string(),
+                "check_name": data.check_name,
+                "run_id": event.run_id,
+                "evaluation_event": serialize_value(event),
+                "evaluation_event_timestamp": self._event_insert_timestamp(event),
+                "evaluation_event_storage_id": number,
+            }
+            if isinstance(data, AssetCheckEvaluationPlanned) and data.partitions_subset is None:
+                planned.append(row | {"execution_status": AssetCheckExecutionRecordStatus.PLANNED.value})
+            elif isinstance(data, AssetCheckEvaluation) and data.partition is None and event.run_id:
+                status = AssetCheckExecutionRecordStatus
+                target = data.target_materialization_data
+                evaluated[row["asset_key"], data.check_name, event.run_id] = row | {
+                    "evaluation_event_timestamp": row["evaluation_event_timestamp"].isoformat(),
+                    "execution_status": (status.SUCCEEDED if data.passed else status.FAILED).value,
+                    "materialization_event_storage_id": None if target is None else target.storage_id,
+                }
+            else:
+                self.store_asset_check_event(event, number)
+        if planned:
+            conn.execute(AssetCheckExecutionsTable.insert(), planned)
+        if evaluated:
+            conn.execute(_EVALUATED, {"rows": json.dumps(list(evaluated.values()))})
+
+
+def _asset_of(event: EventLogEntry) -> AssetKey | None:
+    return None if event.dagster_event is None else event.dagster_event.asset_key
 
 
 class PostgresStorage(DagsterPostgresStorage):

@@ -102,6 +102,34 @@ def test_a_run_whose_events_are_held_is_stored_as_any_other(instance: dg.Dagster
     assert [one.status for one in instance.get_runs(limit=2)] == [dg.DagsterRunStatus.FAILURE] * 2
 
 
+def test_what_is_held_points_at_what_was_made_in_the_same_run(instance: dg.DagsterInstance) -> None:
+    """Of two runs that are held together, each knows what it was made from, and what was checked."""
+    with storage(instance).holding():
+        for _ in range(2):
+            run(instance)
+            made = {
+                record.asset_entry.asset_key: record.asset_entry.last_materialization_record
+                for record in instance.get_asset_records([first.key, second.key])
+            }
+            [latest] = instance.event_log_storage.get_asset_check_execution_history(
+                dg.AssetCheckKey(second.key, "whole"), limit=1
+            )
+            newest = made[second.key]
+            assert newest is not None and newest.asset_materialization is not None and latest.event is not None
+            evaluation = latest.event.asset_check_evaluation
+            assert evaluation is not None and evaluation.target_materialization_data is not None
+            assert evaluation.target_materialization_data.storage_id == newest.storage_id
+            of_first = instance.get_latest_materialization_event(first.key)
+            assert of_first is not None and newest.run_id == latest.run_id == of_first.run_id
+            pointers = {
+                name: value
+                for name, value in (newest.asset_materialization.tags or {}).items()
+                if name.startswith("dagster/input_event_pointer")
+            }
+            upstream = made[first.key]
+            assert upstream is not None and list(pointers.values()) == [str(upstream.storage_id)]
+
+
 def test_what_is_held_is_stored_before_anything_is_read(instance: dg.DagsterInstance, url: str) -> None:
     with storage(instance).holding():
         instance.report_runless_asset_event(dg.AssetMaterialization("third", metadata={"rows": 3}))
