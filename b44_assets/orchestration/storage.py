@@ -135,7 +135,9 @@ class EventLogStorage(PostgresEventLogStorage):
             if any(event.dagster_event_type in ASSET_EVENTS and _asset_of(event) in asset_keys for event in self._held):
                 self._store_held()
             if unknown := [key for key in asset_keys if key not in self._known]:
-                self._known |= {record.asset_entry.asset_key: record for record in super().get_asset_records(unknown)}
+                # At first all at once: a run asks for most of them, one after the other.
+                found = super().get_asset_records(unknown if self._known else None)
+                self._known |= {record.asset_entry.asset_key: record for record in found}
             return [self._known[key] for key in dict.fromkeys(asset_keys) if key in self._known]
 
     def store_event(self, event: EventLogEntry) -> None:
