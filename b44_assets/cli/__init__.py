@@ -10,7 +10,7 @@ from functools import partial
 
 import click
 
-from b44_assets.cli import backups, database, dev, finish, init, metrics, migration, plan, status
+from b44_assets.cli import backups, database, dev, finish, init, metrics, migration, plan, quarantine, status
 from b44_assets.cli.group import Group
 from b44_assets.cli.output import show_progress
 from b44_assets.sample.command import sample_command
@@ -30,6 +30,7 @@ for _command in (
     init.init,
     plan.plan,
     migration.migrate,
+    quarantine.quarantine,
     migration.replay,
     migration.rollback,
     migration.cutover,

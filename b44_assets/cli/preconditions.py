@@ -22,6 +22,7 @@ _INSTEAD = {
     "migrate": "a newer export goes into another database (--database-url)",
     "cutover": "the application is the only source of the rows now",
     "report": "b44 verify checks what stays, and the archive has all figures of the migration",
+    "quarantine": "the archive has the records that were refused",
     "rollback": "rows are deleted like any others, and a backup has those of before",
     "replay": "what was in quarantine is in the archive, and goes into the tables like any other row",
 }

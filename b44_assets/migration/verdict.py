@@ -72,7 +72,7 @@ class Records:
         parts = [f"{self.migrated:,} of {self.read:,} {plural(self.read, 'record')} migrated"]
         if self.deduplicated:
             parts.append(f"{self.deduplicated:,} {plural(self.deduplicated, 'repeat')} of others")
-        parts.append(f"{self.quarantined:,} quarantined" + (" (b44 status)" if self.quarantined else ""))
+        parts.append(f"{self.quarantined:,} quarantined" + (" (b44 quarantine)" if self.quarantined else ""))
         if self.without_table:
             parts.append(f"{self.without_table:,} without a table (b44 init)")
         if self.unaccounted:

@@ -44,6 +44,11 @@ MOST_PROSE: Final = 4
 """Columns of a table that full-text search looks through: each makes its index larger, and its writes slower."""
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether a field of this name may hold secrets, whatever its type is."""
+    return _SECRET.search(snake_case(name)) is not None
+
+
 def is_secret(field: Field, kind: ColumnType) -> bool:
     """Whether a field's name says that its values are secrets."""
     name = snake_case(field.name)

@@ -80,11 +80,11 @@ def test_it_holds_only_where_nothing_failed_and_nothing_is_left(verdict: Verdict
     [
         (
             Verdict(Records(929, 907, quarantined=22), passed=68),
-            "907 of 929 records migrated, 22 quarantined (b44 status), 0 pending; 68 checks passed: complete",
+            "907 of 929 records migrated, 22 quarantined (b44 quarantine), 0 pending; 68 checks passed: complete",
         ),
         (
             Verdict(Records(929, 907, quarantined=22), passed=68, unchanged=True),
-            "nothing new: 907 of 929 records migrated, 22 quarantined (b44 status), 0 pending; 68 checks passed: complete",
+            "nothing new: 907 of 929 records migrated, 22 quarantined (b44 quarantine), 0 pending; 68 checks passed: complete",
         ),
         (
             Verdict(Records(12, 5, deduplicated=1, pending=2, unaccounted=1, without_table=3), passed=1, warned=2),
