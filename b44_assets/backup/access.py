@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
-from b44_assets.backup.model import Access
+from b44_assets.backup.model import DatabaseAccess
 from b44_assets.wording import plural
 
 LARGE_OBJECTS = "large objects"
@@ -148,7 +148,9 @@ from pg_database d where d.datname = current_database()
 """
 
 
-def access_of(conn: Connection[TupleRow], version: int | None = None, *, left_out: Sequence[str] = ()) -> Access:
+def access_of(
+    conn: Connection[TupleRow], version: int | None = None, *, left_out: Sequence[str] = ()
+) -> DatabaseAccess:
     """Reads who owns what, and who may do what.
 
     Args:
@@ -182,7 +184,7 @@ def access_of(conn: Connection[TupleRow], version: int | None = None, *, left_ou
     grantees |= {entry.rpartition("=")[0] for entry in database} - {""}
     everybody = sorted(owners | grantees | named)
     superusers = conn.execute("select rolname from pg_roles where rolsuper and rolname = any(%s)", (everybody,))
-    return Access(
+    return DatabaseAccess(
         objects,
         tuple(sorted(owners)),
         tuple(sorted(grantees - owners)),
@@ -197,7 +199,7 @@ def _line(owner: str | None, granted: Sequence[str]) -> str:
     return "; ".join([*([f"owner {owner}"] if owner is not None else []), *sorted(granted)])
 
 
-def access_differences(expected: Access, found: Access, skipped: set[str]) -> list[str]:
+def access_differences(expected: DatabaseAccess, found: DatabaseAccess, skipped: set[str]) -> list[str]:
     """Compares owners and privileges of what was restored with those of its source.
 
     Args:
@@ -220,7 +222,7 @@ def access_differences(expected: Access, found: Access, skipped: set[str]) -> li
     return lines
 
 
-def refusal(conn: Connection[TupleRow], access: Access, *, privileges: bool) -> str | None:
+def refusal(conn: Connection[TupleRow], access: DatabaseAccess, *, privileges: bool) -> str | None:
     """Returns why a dump cannot be restored with its owners and privileges by this session, in a line; None if it can be.
 
     Args:
@@ -259,7 +261,7 @@ def refusal(conn: Connection[TupleRow], access: Access, *, privileges: bool) -> 
     return None
 
 
-def database_grants(wanted: Access, there: Access, database: str) -> list[sql.Composed]:
+def database_grants(wanted: DatabaseAccess, there: DatabaseAccess, database: str) -> list[sql.Composed]:
     """Returns the statements that give a database the privileges of another one: a dump of it has none.
 
     Args:

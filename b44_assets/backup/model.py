@@ -66,7 +66,7 @@ class TableState:
 
 
 @dataclass(frozen=True)
-class Access:
+class DatabaseAccess:
     """Owners and privileges in a database.
 
     Attributes:
@@ -117,7 +117,7 @@ class SourceState:
     schema: Mapping[str, str]
     tables: Mapping[str, TableState]
     sequences: Mapping[str, int]
-    access: Access | None = None
+    access: DatabaseAccess | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from psycopg.rows import TupleRow
 
 from b44_assets.backup.access import access_of, database_grants, refusal
 from b44_assets.backup.catalogue import Catalogue
-from b44_assets.backup.model import Access, Backup, BackupKind
+from b44_assets.backup.model import Backup, BackupKind, DatabaseAccess
 from b44_assets.backup.scratch import scratch
 from b44_assets.backup.state import Schemas
 from b44_assets.backup.taking import DUMP, Tell
@@ -183,7 +183,7 @@ def restore_logical(
         )
 
 
-def _make_standard_roles(conn: Connection[TupleRow], access: Access) -> None:
+def _make_standard_roles(conn: Connection[TupleRow], access: DatabaseAccess) -> None:
     """Makes the program's own group roles that a backup needs and the server lacks, without members; what is refused is told later."""
     for role in STANDARD_ROLES:
         if role in access.roles:

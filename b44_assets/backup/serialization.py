@@ -9,7 +9,15 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from b44_assets.backup.model import Access, Backup, BackupKind, SourceState, StoredFile, TableState, Verification
+from b44_assets.backup.model import (
+    Backup,
+    BackupKind,
+    DatabaseAccess,
+    SourceState,
+    StoredFile,
+    TableState,
+    Verification,
+)
 from b44_assets.errors import BadBackupError
 
 FORMAT = 1
@@ -119,11 +127,11 @@ def _file(record: dict[str, Any]) -> StoredFile:
     return file
 
 
-def _access(record: dict[str, Any] | None) -> Access | None:
+def _access(record: dict[str, Any] | None) -> DatabaseAccess | None:
     if record is None:
         return None
     lists = {name: tuple(record[name]) for name in ("owners", "grantees", "named", "superusers", "database")}
-    return Access(objects=record["objects"], database_owner=record["database_owner"], **lists)
+    return DatabaseAccess(objects=record["objects"], database_owner=record["database_owner"], **lists)
 
 
 def _time(moment: datetime) -> str:

@@ -27,7 +27,7 @@ from b44_assets.catalog.definitions import (
     view_schema,
 )
 from b44_assets.catalog.headers import STANDARD_ROLES
-from b44_assets.catalog.loader import Access, Catalog, load_catalog
+from b44_assets.catalog.loader import Catalog, GroupRights, load_catalog
 from b44_assets.catalog.model import (
     WITHOUT_OBJECT,
     ConstraintDefinition,
@@ -57,12 +57,12 @@ __all__ = [
     "FOREIGN_KEY",
     "STANDARD_ROLES",
     "WITHOUT_OBJECT",
-    "Access",
     "Catalog",
     "ConstraintDefinition",
     "DeclaredColumn",
     "ExchangeableUnique",
     "Field",
+    "GroupRights",
     "IndexDefinition",
     "Kind",
     "Period",

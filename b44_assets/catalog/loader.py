@@ -54,7 +54,7 @@ _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*$")
 
 
 @dataclass(frozen=True)
-class Access:
+class GroupRights:
     """What the program's own group roles may do with objects of an app, as `b44.standard_access` takes it.
 
     Attributes:
@@ -114,7 +114,7 @@ class Catalog:
             named += tuple(one.name for one in self.of(Kind.POLICY) if one.options["on"] in named)
         return tuple(dict.fromkeys(named))
 
-    def access_of(self, names: Iterable[str] | None = None) -> Access:
+    def access_of(self, names: Iterable[str] | None = None) -> GroupRights:
         """What the program's own group roles may do with objects of the folder.
 
         Args:
@@ -125,7 +125,7 @@ class Catalog:
         chosen = [
             spec for spec in self.of(Kind.FUNCTION, Kind.TABLE, Kind.VIEW) if wanted is None or spec.name in wanted
         ]
-        return Access(
+        return GroupRights(
             tuple(
                 {"name": spec.name, "access": spec.options.get("access", "write"), "secured": spec.name in secured}
                 for spec in chosen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from b44_assets.scaffold.model import Access, App, Decision, Rule
+from b44_assets.scaffold.model import App, Audience, Decision, Rule
 from b44_assets.wording import plural
 
 _TOPICS = (
@@ -23,7 +23,7 @@ _OPERATIONS = ("create", "read", "update", "delete")
 
 def open_entities(app: App) -> tuple[str, ...]:
     """Entities of which everyone may do something in Base44, in the order of the rules."""
-    return tuple(dict.fromkeys(rule.entity for rule in app.rules if rule.access is Access.EVERYONE))
+    return tuple(dict.fromkeys(rule.entity for rule in app.rules if rule.access is Audience.EVERYONE))
 
 
 def reference_count(app: App) -> int:
@@ -91,7 +91,7 @@ def _rules(app: App) -> str:
     closed = tuple(dict.fromkeys(rule.entity for rule in rules if rule.entity not in opened))
     if closed:
         parts += ["### Restricted" if opened else "", _rule_table(app, closed)]
-    unknown = [rule for rule in app.rules if rule.access is Access.UNKNOWN]
+    unknown = [rule for rule in app.rules if rule.access is Audience.UNKNOWN]
     if unknown:
         parts += [
             "### Not understood",
@@ -127,7 +127,7 @@ def _others_of(operations: Iterable[str]) -> list[str]:
 
 
 def _who(rule: Rule) -> str:
-    if rule.access is Access.EVERYONE:
+    if rule.access is Audience.EVERYONE:
         return "**everyone**"
     return rule.who or rule.access.value
 

@@ -247,7 +247,7 @@ class Table:
     repeated: tuple[tuple[tuple[str, ...], int], ...] = ()
 
 
-class Access(StrEnum):
+class Audience(StrEnum):
     """Whom a rule lets do something, from the most to the least open."""
 
     EVERYONE = "everyone"
@@ -273,7 +273,7 @@ class Rule:
     entity: str
     operation: str
     field: str
-    access: Access
+    access: Audience
     who: str
     source: Any = ABSENT
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from b44_assets.exports.model import BUILT_IN_FIELDS
-from b44_assets.scaffold.model import ABSENT, Access, Entity, Rule
+from b44_assets.scaffold.model import ABSENT, Audience, Entity, Rule
 
 OPERATIONS: Final = ("create", "read", "update", "delete")
 _EVERYONE: Final = "everyone, without signing in as well"
@@ -29,14 +29,14 @@ class _Unknown(Exception):
 def read_rules(entities: Iterable[Entity]) -> tuple[Rule, ...]:
     """Read the rules of all entities: first those that are open to everyone, then by entity."""
     rules = [rule for entity in entities for rule in _rules(entity)]
-    return tuple(sorted(rules, key=lambda rule: rule.access is not Access.EVERYONE))
+    return tuple(sorted(rules, key=lambda rule: rule.access is not Audience.EVERYONE))
 
 
 def _rules(entity: Entity) -> Iterator[Rule]:
     given = entity.rls
     if given is ABSENT and entity.other_rules:
         for operation in OPERATIONS:
-            yield Rule(entity.name, operation, "", Access.UNKNOWN, *_invented(entity, operation))
+            yield Rule(entity.name, operation, "", Audience.UNKNOWN, *_invented(entity, operation))
         return
     of_all = given is not ABSENT and not isinstance(given, dict)
     for operation in OPERATIONS:
@@ -46,7 +46,7 @@ def _rules(entity: Entity) -> Iterator[Rule]:
     if isinstance(given, dict):
         for operation in sorted(given.keys() - set(OPERATIONS)):
             access, who = (
-                _read(given[operation]) if operation == "write" else (Access.UNKNOWN, _unknown(given[operation]))
+                _read(given[operation]) if operation == "write" else (Audience.UNKNOWN, _unknown(given[operation]))
             )
             yield Rule(entity.name, operation, "", access, who, given[operation])
     for field in entity.fields:
@@ -61,20 +61,20 @@ def _invented(entity: Entity, operation: str) -> tuple[str, Any]:
     return f"not known: {key} is no key that Base44 documents; it says {_shown(source)}", source
 
 
-def _read(source: Any) -> tuple[Access, str]:
+def _read(source: Any) -> tuple[Audience, str]:
     if source is ABSENT or source is None or source is True or source in ("", {}):
-        return Access.EVERYONE, _EVERYONE
+        return Audience.EVERYONE, _EVERYONE
     if source is False:
-        return Access.NOBODY, "nobody"
+        return Audience.NOBODY, "nobody"
     if not isinstance(source, dict):
-        return Access.UNKNOWN, _unknown(source)
+        return Audience.UNKNOWN, _unknown(source)
     try:
         who, unknown = _condition(source)
     except _Unknown:
-        return Access.UNKNOWN, _unknown(source)
+        return Audience.UNKNOWN, _unknown(source)
     if who is None:
-        return Access.EVERYONE, _EVERYONE
-    return Access.SOME, "; ".join((who, *(f"and not known, so nobody: {one}" for one in unknown)))
+        return Audience.EVERYONE, _EVERYONE
+    return Audience.SOME, "; ".join((who, *(f"and not known, so nobody: {one}" for one in unknown)))
 
 
 def _unknown(source: Any) -> str:

@@ -21,6 +21,7 @@ def literal(text: str) -> str:
 
 def fitting(name: str) -> str:
     """A name that PostgreSQL keeps whole: a longer one is cut, and ends in a digest of all of it."""
+    # Not `names.shortened`, which leaves out a line before the digest: the indexes of apps that are there would get new names.
     if len(name.encode()) <= LONGEST:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]

@@ -59,7 +59,7 @@ _COLUMNS = """
 
 
 @dataclass(frozen=True)
-class Access:
+class ViewAccess:
     """Who owns a view and who may do what with it.
 
     Attributes:
@@ -73,7 +73,7 @@ class Access:
     statements: tuple[tuple[str, str | None], ...]
 
     @classmethod
-    def of(cls, conn: Connection, name: str, *, schema: str = "public") -> Access:
+    def of(cls, conn: Connection, name: str, *, schema: str = "public") -> ViewAccess:
         """As it is now."""
         relation = {"name": sql.Identifier(schema, name).as_string(conn)}
         return cls(name, schema, tuple(conn.execute(_GRANTED, relation).fetchall()))
@@ -106,7 +106,7 @@ def set_aside(session: Session, conn: Connection, spec: Spec) -> Generator[None]
             f"{spec.path}:{spec.statements[0].line}: {spec.name} cannot be replaced, since view {others[-1]} stands on it:"
             f" drop {others[-1]}, migrate, and make it again"
         )
-    access = [Access.of(conn, name) for _, name, _, _ in standing]
+    access = [ViewAccess.of(conn, name) for _, name, _, _ in standing]
     for _, name, _, materialized in standing:
         kind = sql.SQL("materialized view" if materialized else "view")
         conn.execute(sql.SQL("drop {} {}").format(kind, sql.Identifier("public", name)))

@@ -9,7 +9,7 @@ from psycopg import errors, sql
 
 from b44_assets.catalog import Spec, ViewDefinition, view_definition
 from b44_assets.errors import DatabaseError
-from b44_assets.schema.dependent_views import Access, set_aside
+from b44_assets.schema.dependent_views import ViewAccess, set_aside
 from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
@@ -89,7 +89,7 @@ def _replace(session: Session, conn: Connection, spec: Spec, definition: ViewDef
         # A column that is gone, has another name or another type.
         if not isinstance(error.__cause__, errors.InvalidTableDefinition):
             raise
-    access = Access.of(conn, definition.name)
+    access = ViewAccess.of(conn, definition.name)
     with set_aside(session, conn, spec):
         try:
             conn.execute(sql.SQL("drop view {}").format(sql.Identifier("public", definition.name)))

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from b44_assets.catalog import STANDARD_ROLES, Access, Kind, Spec
+from b44_assets.catalog import STANDARD_ROLES, GroupRights, Kind, Spec
 from b44_assets.schema.online_ddl import change, trusted
 from b44_assets.session import Connection, Session, scalar
 
@@ -102,7 +102,7 @@ def _is_governed(conn: Connection) -> bool:
     return bool(scalar(conn, _INSTALLED)) and bool(scalar(conn, _GIVEN))
 
 
-def needed_grants(conn: Connection, access: Access, *, partitions: bool = True) -> list[str]:
+def needed_grants(conn: Connection, access: GroupRights, *, partitions: bool = True) -> list[str]:
     """The statements that bring the rights of the group roles to what they should be; none before the program is installed.
 
     Args:

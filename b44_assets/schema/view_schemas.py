@@ -11,7 +11,7 @@ from psycopg import errors, sql
 
 from b44_assets.catalog import Spec, ViewOfSchema, ViewSchema, view_schema
 from b44_assets.errors import DatabaseError
-from b44_assets.schema.dependent_views import Access
+from b44_assets.schema.dependent_views import ViewAccess
 from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
@@ -149,7 +149,7 @@ def _make(conn: Connection, spec: Spec, view: ViewOfSchema) -> None:
         if not isinstance(error.__cause__, errors.InvalidTableDefinition):
             raise
     name = sql.Identifier(spec.name, view.name)
-    access = Access.of(conn, view.name, schema=spec.name)
+    access = ViewAccess.of(conn, view.name, schema=spec.name)
     try:
         conn.execute(sql.SQL("drop view {}").format(name))
     except errors.DependentObjectsStillExist as error:

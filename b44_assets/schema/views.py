@@ -18,7 +18,7 @@ from psycopg import sql
 from b44_assets.catalog import IndexDefinition, Spec, ViewDefinition, view_definition
 from b44_assets.errors import DatabaseError
 from b44_assets.failpoints import failpoint
-from b44_assets.schema.dependent_views import Access, set_aside
+from b44_assets.schema.dependent_views import ViewAccess, set_aside
 from b44_assets.schema.indexes import Form, create_index, form_of
 from b44_assets.schema.online_ddl import (
     SchemaChange,
@@ -267,7 +267,7 @@ def _replace(session: Session, conn: Connection, spec: Spec, definition: ViewDef
     _build(session, conn, spec, definition, new)
 
     def swap(conn: Connection) -> None:
-        access = Access.of(conn, definition.name)
+        access = ViewAccess.of(conn, definition.name)
         with set_aside(session, conn, spec):
             exchange(conn)
             access.give_back(conn)

@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from b44_assets.backup import serialization as records
 from b44_assets.backup.access import access_differences, access_of
 from b44_assets.backup.catalogue import Catalogue
-from b44_assets.backup.model import Access, Backup, BackupKind
+from b44_assets.backup.model import Backup, BackupKind, DatabaseAccess
 from b44_assets.backup.restoring import restore_logical
 from b44_assets.backup.taking import take
 from b44_assets.backup.verification import verify
@@ -147,7 +147,7 @@ def an_empty_database(url: str) -> Generator[str]:
             conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
-def read(url: str) -> Access:
+def read(url: str) -> DatabaseAccess:
     with connect(url, autocommit=True) as conn:
         return access_of(conn)
 

@@ -21,8 +21,8 @@ from b44_assets.scaffold import generation
 from b44_assets.scaffold.decisions import decisions_page
 from b44_assets.scaffold.folder import written_path
 from b44_assets.scaffold.model import (
-    Access,
     App,
+    Audience,
     Column,
     ColumnType,
     Decision,
@@ -67,9 +67,9 @@ def replies(name: str = "replies", decisions: tuple[Decision, ...] = ()) -> App:
         decisions=decisions,
         notices=(Notice(Path("entities/Odd.json"), "no JSON: left out"),),
         rules=(
-            Rule("Admin", "read", "", Access.SOME, "the role admin"),
-            Rule("Reply", "read", "", Access.EVERYONE, "everyone"),
-            Rule("Reply", "delete", "", Access.NOBODY, ""),
+            Rule("Admin", "read", "", Audience.SOME, "the role admin"),
+            Rule("Reply", "read", "", Audience.EVERYONE, "everyone"),
+            Rule("Reply", "delete", "", Audience.NOBODY, ""),
         ),
     )
 
@@ -402,7 +402,7 @@ def test_what_is_open_to_everyone_comes_first_and_each_topic_has_a_table() -> No
 
 
 def test_what_is_not_understood_opens_nothing_and_is_shown() -> None:
-    rule = Rule("Reply", "read", "", Access.UNKNOWN, "", source="created_by = `current_user`")
+    rule = Rule("Reply", "read", "", Audience.UNKNOWN, "", source="created_by = `current_user`")
     page = decisions_page(App("x", (), rules=(rule,), left_out=("Draft",)))
     assert "| `Reply` | read | `` created_by = `current_user` `` |" in page
     assert "**everyone**" not in page

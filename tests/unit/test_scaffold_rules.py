@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from b44_assets.scaffold.model import ABSENT, Access, Entity, Field, Origin, Rule
+from b44_assets.scaffold.model import ABSENT, Audience, Entity, Field, Origin, Rule
 from b44_assets.scaffold.rules import read_rules
 
 
@@ -25,12 +25,12 @@ def read(rls: Any, operation: str = "read") -> Rule:
     "rls", [ABSENT, None, True, "", {}, {"read": None}, {"read": True}, {"read": {}}, {"update": False}]
 )
 def test_absent_null_true_and_empty_are_open_to_everyone(rls: Any) -> None:
-    assert read(rls).access is Access.EVERYONE
+    assert read(rls).access is Audience.EVERYONE
 
 
 def test_false_is_for_nobody() -> None:
-    assert read({"read": False}).access is Access.NOBODY
-    assert read(False, "delete").access is Access.NOBODY
+    assert read({"read": False}).access is Audience.NOBODY
+    assert read(False, "delete").access is Audience.NOBODY
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_false_is_for_nobody() -> None:
 )
 def test_conditions_in_words(rule: Any, words: list[str]) -> None:
     one = read({"read": rule})
-    assert one.access is Access.SOME and one.source == rule
+    assert one.access is Audience.SOME and one.source == rule
     assert all(word in one.who for word in words)
 
 
@@ -75,35 +75,35 @@ def test_conditions_in_words(rule: Any, words: list[str]) -> None:
 )
 def test_what_is_in_no_documented_form_is_not_known(rule: Any) -> None:
     one = read({"read": rule})
-    assert one.access is Access.UNKNOWN and one.who.startswith("not known")
+    assert one.access is Audience.UNKNOWN and one.who.startswith("not known")
 
 
 def test_an_alternative_that_is_not_understood_is_told_beside_the_others() -> None:
     one = read({"read": {"$or": [{"user_condition": {"role": "admin"}}, {"odd": "{{user.id}}"}]}})
-    assert one.access is Access.SOME and "role admin" in one.who and "nobody" in one.who and "odd" in one.who
+    assert one.access is Audience.SOME and "role admin" in one.who and "nobody" in one.who and "odd" in one.who
 
 
 def test_an_alternative_without_a_condition_opens_all() -> None:
-    assert read({"read": {"$or": [{"data.a": 1}, {}]}}).access is Access.EVERYONE
+    assert read({"read": {"$or": [{"data.a": 1}, {}]}}).access is Audience.EVERYONE
 
 
 def test_a_key_that_is_not_documented_opens_nothing() -> None:
     rules = read_rules([entity("Boat", ABSENT, security={"read": {"rule": "public"}})])
-    assert {rule.access for rule in rules} == {Access.UNKNOWN}
+    assert {rule.access for rule in rules} == {Audience.UNKNOWN}
     assert len(rules) == 4
 
 
 def test_what_is_open_comes_first_and_fields_have_rules_of_their_own() -> None:
     field = Field("salary", rls={"read": {"user_condition": {"role": "admin"}}})
     rules = read_rules([entity("Boat", {"read": False}, field), entity("Port")])
-    accesses = [rule.access is Access.EVERYONE for rule in rules]
+    accesses = [rule.access is Audience.EVERYONE for rule in rules]
     assert accesses == sorted(accesses, reverse=True)
     assert [(rule.entity, rule.operation) for rule in rules if rule.field == "salary"] == [("Boat", "read")]
 
 
 def test_another_operation_is_read_as_one_or_not_known() -> None:
     rules = {rule.operation: rule for rule in read_rules([entity("Boat", {"write": {"data.a": 1}, "publish": True})])}
-    assert rules["write"].access is Access.SOME and rules["publish"].access is Access.UNKNOWN
+    assert rules["write"].access is Audience.SOME and rules["publish"].access is Audience.UNKNOWN
 
 
 rule_values = st.recursive(
@@ -124,5 +124,5 @@ rule_values = st.recursive(
 def test_any_rule_is_read_and_only_what_is_empty_opens(rule: Any) -> None:
     one = read({"read": rule})
     assert one.who and "\n" not in one.who
-    if one.access is Access.EVERYONE and isinstance(rule, dict) and rule:
+    if one.access is Audience.EVERYONE and isinstance(rule, dict) and rule:
         assert any(key in ("$or", "$and") for key in rule)
