@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,15 +62,24 @@ class CommandLines:
     @contextmanager
     def watched(self) -> Generator[None]:
         over = threading.Event()
+        processes = Path("/proc")
+        standing = set(processes.iterdir())
+
+        def look(found: Iterable[Path]) -> None:
+            for process in found:
+                # It may end meanwhile, and not everything there is one.
+                try:
+                    line = (process / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                self.seen.add(line.replace(b"\0", b" ").decode(errors="replace"))
 
         def watch() -> None:
+            # What was there before says the same all the time; it is looked at once more at the end.
             while not over.wait(0.05):
-                for process in Path("/proc").glob("[0-9]*"):
-                    # It may end meanwhile.
-                    try:
-                        self.seen.add((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-                    except OSError:
-                        continue
+                found = set(processes.iterdir())
+                standing.intersection_update(found)
+                look(found - standing)
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -79,6 +88,7 @@ class CommandLines:
         finally:
             over.set()
             watcher.join()
+            look(processes.iterdir())
 
 
 @dataclass(frozen=True)

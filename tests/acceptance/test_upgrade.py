@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import subprocess
+from collections.abc import Generator
 from pathlib import Path
 
 import psycopg
@@ -19,6 +20,8 @@ from b44_assets.postgres.embedded.binaries import install_dir
 from b44_assets.schema.runtime import install_runtime
 from b44_assets.session import Session
 from tests.helpers.command import Command
+from tests.helpers.databases import template_once
+from tests.helpers.target import new_database
 
 HERE = Path(__file__).parent / "version_0_1"
 EXPORT = HERE / "export"
@@ -36,14 +39,18 @@ REDEFINED = re.compile("search|to_tsvector|idx_post_slugs")
 
 
 @pytest.fixture
-def old(database: str) -> str:
-    """URL of a database that version 0.1 has migrated."""
-    subprocess.run(
-        [install_dir() / "bin" / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", database],
-        input=gzip.decompress((HERE / "database.sql.gz").read_bytes()),
-        check=True,
-    )
-    return database
+def old(server_url: str) -> Generator[str]:
+    """URL of a database of the test's own that version 0.1 has migrated."""
+
+    def restore(url: str) -> None:
+        subprocess.run(
+            [install_dir() / "bin" / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", url],
+            input=gzip.decompress((HERE / "database.sql.gz").read_bytes()),
+            check=True,
+        )
+
+    with new_database(server_url, template_once(server_url, "version_0_1", restore)) as url:
+        yield url
 
 
 def session_on(url: str) -> Session:
