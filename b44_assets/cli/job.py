@@ -63,6 +63,7 @@ def run_job(
     with session.connection("start"):
         pass
     from b44_assets.migration.accounts import accounts, records_written
+    from b44_assets.migration.listed import listed
     from b44_assets.migration.verdict import Records
 
     before = _before(session)
@@ -157,6 +158,7 @@ def run_job(
         unmapped=unmapped,
         checks=checks,
         stages=_seconds_by_stage(result, session.catalog),
+        listed=listed(session, settings.sql_dir.parent) if checks else {},
         records=Records.of(found, sum(one["read"] for one in unmapped.values())) if found or unmapped else None,
         unchanged=lock is not None and before == (found, unmapped) and not records_written(session, result.run_id),
     )

@@ -45,6 +45,7 @@ class Outcome:
         stages: What the run took, by what it did.
         records: The same records, added up; None once the migration's tables are gone.
         unchanged: Whether the run has moved nothing, and nothing was to be moved.
+        listed: What was kept as it is, for a person to look at, counted by what one of it is called.
         replay: What became of corrected records, where the run was a replay.
         more: What else a command has to say, as `--json` prints it.
     """
@@ -58,6 +59,7 @@ class Outcome:
     stages: dict[str, float] = field(default_factory=dict[str, float])
     records: Records | None = None
     unchanged: bool = False
+    listed: dict[str, int] = field(default_factory=dict[str, int])
     replay: Replay | None = None
     more: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -75,6 +77,7 @@ class Outcome:
             failed=tuple(f"{check.asset} {check.name}" for check in self.checks if check.verdict == "failed"),
             faults=tuple(str(fault) for fault in faults),
             unchanged=self.unchanged,
+            listed=self.listed,
         )
 
     @property

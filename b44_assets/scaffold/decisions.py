@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from b44_assets.scaffold.model import App, Audience, Decision, Rule
 from b44_assets.wording import plural
@@ -18,12 +20,29 @@ _TOPICS = (
     ("index", "Indexes", ""),
     ("partition", "Partitions", ""),
 )  # fmt: skip
+_NAMED = re.compile(r"\| (?P<fence>`+) ?(?P<name>.*?) ?(?P=fence) \|")
+PAGE: Final = "DECISIONS.md"
+"""The page's name in an app folder."""
 _OPERATIONS = ("create", "read", "update", "delete")
 
 
 def open_entities(app: App) -> tuple[str, ...]:
     """Entities of which everyone may do something in Base44, in the order of the rules."""
     return tuple(dict.fromkeys(rule.entity for rule in app.rules if rule.access is Audience.EVERYONE))
+
+
+def open_entities_of(page: str) -> frozenset[str]:
+    """Entities of which a page of decisions says that everyone may do something."""
+    found: set[str] = set()
+    of_entities = False
+    for text in page.splitlines():
+        if not text.startswith("| "):
+            of_entities = False
+        elif text.startswith("| entity | create |"):
+            of_entities = True
+        elif of_entities and "| **everyone** |" in text and (match := _NAMED.match(text)):
+            found.add(match["name"].replace("\\|", "|"))
+    return frozenset(found)
 
 
 def reference_count(app: App) -> int:

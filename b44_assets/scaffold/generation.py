@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 
-from b44_assets.scaffold.decisions import decisions_page
+from b44_assets.scaffold.decisions import PAGE, decisions_page
 from b44_assets.scaffold.declared_rules import not_held
 from b44_assets.scaffold.entity_schemas import read_schemas
 from b44_assets.scaffold.inference import infer
@@ -37,5 +37,5 @@ def generate(
     app = replace(app, decisions=(*app.decisions, *not_held(app)))
     calls = "" if source is None else calls_section(count_calls(source))
     files: dict[PurePath, str] = {PurePosixPath("sql") / path: text for path, text in files_of(app).items()}
-    files[PurePosixPath("DECISIONS.md")] = decisions_page(app, calls)
+    files[PurePosixPath(PAGE)] = decisions_page(app, calls)
     return app, files

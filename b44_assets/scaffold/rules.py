@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from b44_assets.exports.model import BUILT_IN_FIELDS
-from b44_assets.scaffold.model import ABSENT, Audience, Entity, Rule
+from b44_assets.scaffold.model import ABSENT, Audience, Entity, Origin, Rule
 
 OPERATIONS: Final = ("create", "read", "update", "delete")
 _EVERYONE: Final = "everyone, without signing in as well"
@@ -33,6 +33,9 @@ def read_rules(entities: Iterable[Entity]) -> tuple[Rule, ...]:
 
 
 def _rules(entity: Entity) -> Iterator[Rule]:
+    if entity.origin is not Origin.SCHEMA:
+        # No file says who may do what, which is not the same as a file without rules.
+        return
     given = entity.rls
     if given is ABSENT and entity.other_rules:
         for operation in OPERATIONS:

@@ -70,6 +70,7 @@ def test_an_app_is_made_and_migrated_and_again_without_a_difference(b44: Command
         "visits": 1,
     }
     assert (first.report["unmapped"], first.report["checks"]["failed"]) == ({}, 0)
+    assert first.report["listed"] == {"dangling reference": 1, "open table": 2}
     assert rows(
         target, "select stars, mood, base44_object_id(discussion_id) from replies where mood <> 'bad' order by id"
     ) == [

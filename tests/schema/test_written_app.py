@@ -18,8 +18,11 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
+from b44_assets.migration.listed import listed
 from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.rollback import roll_back_run
+from b44_assets.scaffold.decisions import decisions_page
+from b44_assets.scaffold.model import App, Audience, Rule
 from b44_assets.schema.build import ON_A_TABLE, build
 from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.health import constraints_valid, foreign_keys_hold, indexes_valid
@@ -232,6 +235,16 @@ def test_the_checks_warn_and_list_the_rows(written: Written, table: str) -> None
     values = {row["column_name"]: row["value"] for row in found.sample}
     assert values.get("group", "GONE") == "GONE"
     assert values.get("last_order_id", "gone") == "gone"
+
+
+def test_what_is_listed_is_counted_for_the_verdict(written: Written, tmp_path: Path) -> None:
+    open_to_all = Rule("Order", "read", "", Audience.EVERYONE, "everyone")
+    closed = Rule("Team", "read", "", Audience.SOME, "the role admin")
+    untabled = replace(open_to_all, entity="Visit")
+    assert listed(written.session(), tmp_path) == {"dangling reference": 2}
+    page = decisions_page(App("app", app().tables, rules=(open_to_all, closed, untabled)))
+    (tmp_path / "DECISIONS.md").write_text(page)
+    assert listed(written.session(), tmp_path) == {"dangling reference": 2, "open table": 1}
 
 
 def test_the_value_of_a_secret_is_in_no_list(written: Written) -> None:

@@ -18,7 +18,7 @@ from b44_assets.catalog import load_catalog
 from b44_assets.cli import main
 from b44_assets.config.app_folder import find_app_folder
 from b44_assets.scaffold import generation
-from b44_assets.scaffold.decisions import decisions_page
+from b44_assets.scaffold.decisions import decisions_page, open_entities_of
 from b44_assets.scaffold.folder import written_path
 from b44_assets.scaffold.model import (
     App,
@@ -399,6 +399,17 @@ def test_what_is_open_to_everyone_comes_first_and_each_topic_has_a_table() -> No
     assert page.index("**everyone**") < page.index("the role admin")
     assert "| `replies.discussion_id` | → discussions | name matches, 4 of 15 \\| values found |" in page
     assert "- `Odd.json`: no JSON: left out" in page
+
+
+@pytest.mark.parametrize("name", ["Reply", "a|b", "a`b", "`", "every one"])
+def test_open_entities_are_read_back_from_the_page(name: str) -> None:
+    closed = Rule("Closed", "read", "", Audience.SOME, "the role everyone")
+    opened = Rule(name, "read", "", Audience.EVERYONE, "everyone")
+    of_field = Rule("Field", "read", "x", Audience.EVERYONE, "everyone")
+    page = decisions_page(App("x", (), rules=(closed, opened, of_field)))
+    assert open_entities_of(page) >= {name}
+    assert not open_entities_of(page) & {"Closed", "Field.x"}
+    assert open_entities_of(decisions_page(App("x", (), rules=(closed,)))) == frozenset()
 
 
 def test_what_is_not_understood_opens_nothing_and_is_shown() -> None:

@@ -126,3 +126,9 @@ def test_any_rule_is_read_and_only_what_is_empty_opens(rule: Any) -> None:
     assert one.who and "\n" not in one.who
     if one.access is Audience.EVERYONE and isinstance(rule, dict) and rule:
         assert any(key in ("$or", "$and") for key in rule)
+
+
+@pytest.mark.parametrize("origin", [Origin.EXPORT, Origin.BUILT_IN])
+def test_nothing_is_said_of_an_entity_without_a_schema(origin: Origin) -> None:
+    assert read_rules([Entity("Visit", origin, ())]) == ()
+    assert {rule.access for rule in read_rules([Entity("Visit", Origin.SCHEMA, ())])} == {Audience.EVERYONE}

@@ -1,0 +1,66 @@
+"""What a migration keeps as it is, and lists for a person to look at.
+
+What belongs here: counting it, for a verdict. What does not: the lists themselves, which the checks of the tables give.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from b44_assets.catalog import FOREIGN_KEY, Kind, constraint_definitions
+from b44_assets.scaffold.decisions import PAGE, open_entities_of
+from b44_assets.schema.health import foreign_keys_hold
+from b44_assets.session import Session
+
+
+def listed(session: Session, app_folder: Path) -> dict[str, int]:
+    """Count what is listed, by what one of it is called; what there is none of is left out.
+
+    A dangling reference names a record that is not there, by a foreign key that rows of the migration may break. An open table is
+    one of an entity with which everybody may do something in Base44, as the app's page of decisions says.
+
+    Args:
+        session: The run.
+        app_folder: Where `sql/` and the page are.
+
+    Raises:
+        DatabaseError: The target cannot be reached.
+    """
+    counts = {"dangling reference": _dangling(session), "open table": _open(session, app_folder)}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _dangling(session: Session) -> int:
+    references = {
+        (table, one.name): match["table"]
+        for spec in session.catalog.of(Kind.CONSTRAINT)
+        for one in constraint_definitions(spec)
+        if (match := FOREIGN_KEY.match(one.rest)) and one.name in session.catalog.listed(table := spec.options["on"])
+    }
+    with session.connection("look for dangling references") as conn:
+        whole: list[tuple[str, str]] = conn.execute(
+            "select c.relname, k.conname from pg_constraint k join pg_class c on c.oid = k.conrelid"
+            " where k.contype = 'f' and k.convalidated and c.relnamespace = 'public'::regnamespace"
+        ).fetchall()
+        tables = {
+            name
+            for (name,) in conn.execute(
+                "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')"
+            )
+        }
+    unsure = {
+        key for key, target in references.items() if key not in whole and {key[0], target.strip(' "\n')} <= tables
+    }
+    return sum(
+        count
+        for table in sorted({table for table, _ in unsure})
+        for name, count in foreign_keys_hold(session, table).orphans.items()
+        if (table, name) in unsure
+    )
+
+
+def _open(session: Session, app_folder: Path) -> int:
+    if not (page := app_folder / PAGE).is_file():
+        return 0
+    named = open_entities_of(page.read_text(encoding="utf-8", errors="replace"))
+    return sum(mapping.entity in named for mapping in session.catalog.mappings.values())
