@@ -14,6 +14,7 @@ from dagster import (
     AssetKey,
     DagsterEventType,
     DagsterInstance,
+    DagsterRun,
     EventLogEntry,
     EventLogRecord,
     Field,
@@ -21,12 +22,14 @@ from dagster import (
 )
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log.base import AssetRecord
 from dagster._core.storage.event_log.migration import ASSET_KEY_INDEX_COLS
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable, SqlEventLogStorageTable
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from dagster._serdes import ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage
 from dagster_postgres.utils import DagsterPostgresException
 from dagster_shared.record import replace
 from dagster_shared.serdes import serialize_value
@@ -275,6 +278,25 @@ def _asset_of(event: EventLogEntry) -> AssetKey | None:
     return None if event.dagster_event is None else event.dagster_event.asset_key
 
 
+class RunStorage(PostgresRunStorage):
+    """As `dagster-postgres` has it; a run in this process is one of the code location that its tag names, as any other.
+
+    Dagster gives such a run no origin, and the UI's timeline leaves runs without one out.
+    """
+
+    def add_run(self, dagster_run: DagsterRun) -> DagsterRun:
+        """Stores a run that begins."""
+        label = dagster_run.tags.get(REPOSITORY_LABEL_TAG)
+        if label is not None and dagster_run.remote_job_origin is None:
+            repository, _, location = label.partition("@")
+            dagster_run = dagster_run.with_job_origin(
+                RemoteJobOrigin(
+                    RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(location), repository), dagster_run.job_name
+                )
+            )
+        return super().add_run(dagster_run)
+
+
 class PostgresStorage(DagsterPostgresStorage):
     """`dagster-postgres`, with the address taken from the settings.
 
@@ -287,6 +309,7 @@ class PostgresStorage(DagsterPostgresStorage):
         super().__init__(postgres_url, inst_data=inst_data)
         # The tables were seen to just now.
         self._event_log_storage = EventLogStorage(postgres_url, should_autocreate_tables=False)
+        self._run_storage = RunStorage(postgres_url, should_autocreate_tables=False)
 
     @classmethod
     def config_type(cls) -> Any:
