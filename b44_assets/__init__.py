@@ -8,7 +8,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dagster import Definitions
 
-__all__ = ["definitions_for"]
+    from b44_assets.orchestration.component import Base44Migration
+
+__all__ = ["Base44Migration", "definitions_for"]
+
+
+def __getattr__(name: str) -> type[Base44Migration]:
+    # Late: whoever imports the package for something else need not wait for Dagster.
+    if name != "Base44Migration":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from b44_assets.orchestration.component import Base44Migration
+
+    return Base44Migration
+
+
+def __dir__() -> list[str]:
+    """With the component, which Dagster looks for among these names."""
+    return sorted({*globals(), *__all__})
 
 
 def definitions_for(folder: Path) -> Definitions:
@@ -23,7 +39,6 @@ def definitions_for(folder: Path) -> Definitions:
         CatalogError: A file under `sql/` breaks the form.
         SettingsError: A setting or `b44.toml` cannot be used.
     """
-    # Late: whoever imports the package for something else need not wait for Dagster.
     from functools import partial
 
     from b44_assets.config.settings import Settings

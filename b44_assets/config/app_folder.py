@@ -159,8 +159,8 @@ def find_app_folder(directory: Path, given: Path | None = None) -> AppFolder | N
     if given is not None:
         folder = directory / given.expanduser()
         if not (folder / APP_FILE).is_file():
-            missing = f"has no {APP_FILE}" if folder.is_dir() else "is no folder"
-            raise SettingsError(f"--app must be an app folder, and {folder} {missing}; b44 init makes one")
+            missing = f"has no {APP_FILE}" if folder.is_dir() else "is not there"
+            raise SettingsError(f"{folder} is no app folder: it {missing}; b44 init makes one")
         return AppFolder(folder, read_app_file(folder / APP_FILE))
     for folder in (directory, *directory.parents):
         if (folder / APP_FILE).is_file():
