@@ -56,6 +56,8 @@ class Thresholds(BaseModel):
     """Bytes of WAL a second."""
     archive_waiting: Count = 64
     requested_checkpoints: Share = 0.5
+    session_writes: Share = 0.5
+    """Of the blocks written, how many sessions may have to write themselves."""
     temp_files: Size = 1024**3
     """Bytes an hour."""
     disk_free: Share = 0.1

@@ -127,7 +127,7 @@ CHECKLISTS: Mapping[str, tuple[Line, ...]] = {
         Line(
             "slow queries",
             ("statements_fast",),
-            "monitoring/slow_statements, monitoring/cache, monitoring/temp_files, monitoring/queries",
+            "monitoring/slow_statements, monitoring/cache, monitoring/io, monitoring/temp_files, monitoring/queries",
         ),
         Line("sizes and growth of tables", ("grows_as_expected",), "monitoring/table_sizes"),
         Line(

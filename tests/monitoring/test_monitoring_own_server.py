@@ -68,6 +68,23 @@ def test_an_archive_command_that_fails_is_told_until_it_works(own: Watched) -> N
     assert own.verdict("archiving_works", own.read("wal"), "archive_waiting=0").passed
 
 
+def test_files_of_the_wal_that_wait_to_be_archived_are_told_though_nothing_fails(own: Watched) -> None:
+    own.execute("alter system set archive_command = 'sleep 1'")
+    own.execute("select pg_reload_conf()")
+    try:
+        for _ in range(3):
+            own.execute("create table written as select 1 as x; drop table written; select pg_switch_wal()")
+        eventually(lambda: own.read("wal").numbers["archive_waiting"] > 0)
+        reading = own.read("wal")
+    finally:
+        own.execute("alter system reset archive_command")
+        own.execute("select pg_reload_conf()")
+    assert reading.numbers["archive_fails"] == 0
+    red = own.verdict("archiving_works", reading, "archive_waiting=0")
+    assert (red.passed, red.measured) == (False, True)
+    assert own.verdict("archiving_works", reading, "archive_waiting=64").passed
+
+
 def test_a_slow_statement_is_named_without_its_values_and_nothing_that_may_hold_a_password(own: Watched) -> None:
     own.execute(
         "create schema counted; create extension pg_stat_statements schema counted; grant usage on schema counted to watcher"

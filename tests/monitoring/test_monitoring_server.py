@@ -71,6 +71,28 @@ def test_checkpoints_that_were_asked_for_are_told(watched: Watched) -> None:
     assert not red.passed and "max_wal_size" in red.text
 
 
+def test_sessions_that_have_to_write_blocks_are_told(watched: Watched) -> None:
+    before = watched.read("io")
+    if watched.major < 16:
+        verdict = watched.verdict("sessions_need_not_write", before)
+        assert not before.numbers and (verdict.passed, verdict.measured) == (True, False)
+        assert "16 and newer" in verdict.text
+        return
+    assert watched.verdict("sessions_need_not_write", watched.read("io", before)).passed
+    (buffers,) = watched.execute("select setting::int from pg_settings where name = 'shared_buffers'")[0]
+    with watched.connect() as conn:
+        conn.execute("create unlogged table written (x text storage plain)")
+        # A row a block, and more of them than there are buffers.
+        conn.execute("insert into written select repeat('x', 7000) from generate_series(1, %s)", (buffers * 5 // 4,))
+        conn.execute("drop table written")
+    eventually(lambda: watched.read("io", before).increases["session_writes_total"] > buffers // 8)
+    reading = watched.read("io", before)
+    red = watched.verdict("sessions_need_not_write", reading, "session_writes=10%")
+    assert (red.passed, red.measured) == (False, True) and "shared_buffers" in red.text
+    assert watched.verdict("sessions_need_not_write", reading, "session_writes=100%").passed
+    assert "client backend" in {row.labels["backend"] for row in reading.rows["io"]}
+
+
 def test_temporary_files_are_told(watched: Watched) -> None:
     before = watched.read("temp_files")
     assert watched.verdict("few_temp_files", watched.read("temp_files", before)).passed

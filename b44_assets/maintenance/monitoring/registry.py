@@ -14,6 +14,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     server.REPLICATION,
     server.WAL,
     server.CHECKPOINTS,
+    server.IO,
     server.TEMP_FILES,
     server.WRAPAROUND,
     server.SERVER_VERSION,

@@ -1,4 +1,4 @@
-"""What the server does as a whole: statements, replication, WAL, checkpoints, temporary files, age, version, machine."""
+"""What the server does as a whole: statements, replication, WAL, checkpoints, blocks, temporary files, age, version, machine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from b44_assets.config.settings import Settings
 from b44_assets.maintenance.monitoring.activity import sessions_hidden
 from b44_assets.maintenance.monitoring.judging import at_most, count, lacking, percent, share_of_increase, size, span
 from b44_assets.maintenance.monitoring.model import (
+    COUNTER,
     Check,
     Earlier,
     Measurement,
@@ -25,6 +26,9 @@ from b44_assets.maintenance.monitoring.model import (
 from b44_assets.maintenance.monitoring.reading import with_unseen
 
 _FEW_CHECKPOINTS = 3
+_FEW_WRITES = 1_000
+_COUNTS_IO = 16
+_WRITES_FOR_OTHERS = frozenset({"background writer", "checkpointer"})
 _HOUR = 3600.0
 
 
@@ -192,6 +196,53 @@ CHECKPOINTS = Measurement(
     ),
     derive=share_of_increase(
         "requested_ratio", "requested_total", "timed_total", fewest=_FEW_CHECKPOINTS, otherwise=0.0
+    ),
+)
+
+
+def _io(server: Server, seen: Seen, _: Settings) -> Seen:
+    if server.major < _COUNTS_IO:
+        return Seen(notes=(f"PostgreSQL {_COUNTS_IO} and newer count who reads and writes; this is {server.major}",))
+    rows = seen.rows.get("io", ())
+    if not rows:
+        return seen
+    numbers: dict[str, Number] = {
+        name: sum(row.numbers[name] for row in rows) for name in rows[0].numbers if name.endswith(COUNTER)
+    }
+    # What is loaded or vacuumed in bulk goes through a small ring of buffers, which is to be written by whoever fills it.
+    usual = [row for row in rows if row.labels["context"] == "normal" and row.labels["object"] == "relation"]
+    for name, background in (("background_writes_total", True), ("session_writes_total", False)):
+        numbers[name] = sum(
+            row.numbers["writes_total"] for row in usual if (row.labels["backend"] in _WRITES_FOR_OTHERS) is background
+        )
+    moved = tuple(row for row in rows if any(row.numbers.values()))
+    return replace(seen, numbers=numbers, rows={"io": moved})
+
+
+def _session_writes(reading: Reading, settings: Settings) -> Verdict:
+    if reading.notes:
+        return Verdict(True, "; ".join(reading.notes), measured=False)
+    return at_most(
+        "session_writes_ratio",
+        "session_writes",
+        percent,
+        "of the blocks written since the last time, sessions had to write themselves:",
+        "they wait for the disk to get a free buffer: raise shared_buffers, and bgwriter_lru_maxpages",
+    )(reading, settings)
+
+
+IO = Measurement(
+    "io",
+    "Blocks read and written, by who does it and why, and how many of them sessions had to write before they could go on.",
+    ("io",),
+    (Check("sessions_need_not_write", "Sessions find free buffers.", _session_writes, warns=True),),
+    look=_io,
+    derive=share_of_increase(
+        "session_writes_ratio",
+        "session_writes_total",
+        "background_writes_total",
+        fewest=_FEW_WRITES,
+        otherwise=0.0,
     ),
 )
 
