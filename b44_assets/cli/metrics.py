@@ -48,21 +48,19 @@ def metrics(database_url: str | None, textfile: Path | None, listen: tuple[str, 
     if textfile is not None and listen is not None:
         raise click.UsageError("--textfile and --listen exclude each other")
     settings = settings_with(database_url=database_url)
-    from b44_assets.maintenance.monitoring import monitoring
-    from b44_assets.maintenance.monitoring.prometheus import Exporter, serve, text_of, write_textfile
+    from b44_assets.maintenance.monitoring.prometheus import exporting, serve, text_of, write_textfile
 
-    session = session_of(settings)
-    exporter = Exporter(lambda: monitoring(session, settings), settings)
-    if listen is not None:
-        port, end = serve(exporter, *listen)
-        click.echo(f"serving http://{listen[0]}:{port}/metrics; Ctrl-C ends it", err=True)
-        try:
-            threading.Event().wait()
-        finally:
-            end()
-    if textfile is not None:
-        write_textfile(exporter, textfile)
-    else:
-        sys.stdout.buffer.write(text_of(exporter))
-    if exporter.fault is not None:
-        raise exporter.fault
+    with exporting(session_of(settings), settings) as exporter:
+        if listen is not None:
+            port, end = serve(exporter, *listen)
+            click.echo(f"serving http://{listen[0]}:{port}/metrics; Ctrl-C ends it", err=True)
+            try:
+                threading.Event().wait()
+            finally:
+                end()
+        if textfile is not None:
+            write_textfile(exporter, textfile)
+        else:
+            sys.stdout.buffer.write(text_of(exporter))
+        if exporter.fault is not None:
+            raise exporter.fault

@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from b44_assets.cli import main
 from b44_assets.errors import SettingsError
 from b44_assets.maintenance.monitoring import MEASUREMENTS, Interval, monitoring, prometheus
-from b44_assets.maintenance.monitoring.prometheus import Exporter, serve, text_of, write_textfile
+from b44_assets.maintenance.monitoring.prometheus import Exporter, exporting, serve, text_of, write_textfile
+from tests.helpers.waiting import eventually
 from tests.helpers.watched import Watched, settings_with
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana" / "b44.json"
@@ -140,6 +141,27 @@ def test_the_command_prints_the_figures(watched: Watched, tmp_path: Path, monkey
     result = CliRunner().invoke(main, ["metrics", "--database-url", watched.session().url])
     assert result.exit_code == 0, result.output
     assert samples(result.stdout_bytes)["b44_up"] == {(): 1}
+
+
+def test_scrapes_share_a_connection_which_is_replaced_when_it_is_lost(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prometheus, "FRESH", dict.fromkeys(Interval, timedelta(0)))
+    ours = "select pid from pg_stat_activity where usename = %s and application_name = 'b44 monitoring'"
+
+    def sessions() -> list[int]:
+        return [pid for (pid,) in watched.execute(ours, watched.watcher)]
+
+    with exporting(watched.session(), settings_with()) as exporter:
+        seen = []
+        for _ in range(3):
+            assert samples(text_of(exporter))["b44_up"] == {(): 1}
+            seen.append(sessions())
+        assert len(seen[0]) == 1 and seen == [seen[0]] * 3
+        watched.execute("select pg_terminate_backend(%s, 5000)", seen[0][0])
+        assert samples(text_of(exporter))["b44_up"] == {(): 1}
+        assert len(sessions()) == 1 and sessions() != seen[0]
+    eventually(lambda: sessions() == [])
 
 
 def test_the_dashboard_asks_for_figures_that_there_are(watched: Watched) -> None:

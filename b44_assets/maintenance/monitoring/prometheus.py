@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from prometheus_client.registry import Collector
 from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error, SettingsError, why
 from b44_assets.maintenance.monitoring.model import COUNTER, Earlier, Interval, Measurement, Reading
-from b44_assets.maintenance.monitoring.reading import Monitor
+from b44_assets.maintenance.monitoring.reading import Monitor, monitoring
 from b44_assets.maintenance.monitoring.registry import MEASUREMENTS
+from b44_assets.session import Session, read_replica_of
 
 FRESH = {Interval.ROUND: timedelta(seconds=15), Interval.DAILY: timedelta(hours=24)}
 """How old figures may be that are given out again: several servers may scrape one endpoint."""
@@ -105,6 +107,14 @@ def metrics_of(
             family = families.setdefault(figure.name, make(figure.name, measurement.description, labels=labels))
             family.add_metric([figure.labels[name] for name in labels], figure.value)
     yield from (checks, unseen, *families.values())
+
+
+@contextmanager
+def exporting(session: Session, settings: Settings) -> Generator[Exporter]:
+    """An exporter that uses its connection again for each scrape, until the end of the block."""
+    with session.keeping() as keeping:
+        # A standby that had stayed behind may have caught up by the next scrape.
+        yield Exporter(lambda: monitoring(replace(keeping, read_replica=read_replica_of(settings)), settings), settings)
 
 
 def text_of(exporter: Exporter) -> bytes:
