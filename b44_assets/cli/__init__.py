@@ -12,7 +12,7 @@ import click
 
 from b44_assets.cli import backups, database, dev, finish, init, metrics, migration, plan, quarantine, status
 from b44_assets.cli.group import Group
-from b44_assets.cli.output import show_progress
+from b44_assets.cli.progress import show_progress
 from b44_assets.sample.command import sample_command
 
 __all__ = ["main"]

@@ -15,8 +15,9 @@ import click
 
 from b44_assets.cli.instance import dagster_instance, prepare_dagster
 from b44_assets.cli.outcome import CheckOutcome, Outcome
-from b44_assets.cli.output import accounts_by_table, show_progress, unmapped_entities_of
+from b44_assets.cli.output import accounts_by_table, unmapped_entities_of
 from b44_assets.cli.preconditions import session_of
+from b44_assets.cli.progress import show_progress, tell
 from b44_assets.cli.signals import interrupted_by_sigterm
 from b44_assets.errors import B44Error, DatabaseError, FullDiskError
 from b44_assets.postgres.connect import connect
@@ -60,6 +61,8 @@ def run_job(
     prepare_dagster(settings)
     # Reach the target before Dagster is: a wrong address is one line, not a failed run.
     session = session_of(settings)
+    if settings.database_url is None:
+        tell("starting the embedded server, unless it runs", quiet=as_json)
     with session.connection("start"):
         pass
     from b44_assets.migration.accounts import accounts, records_written
@@ -78,6 +81,7 @@ def run_job(
         os.nice(10)
     # Dagster makes some hundred thousand objects that stay; looking through them at Python's pace takes a tenth of a short run.
     gc.set_threshold(50_000, 20, 20)
+    tell("making the graph of assets", quiet=as_json)
     from dagster import AssetKey
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError

@@ -26,6 +26,7 @@ from b44_assets.cli.preconditions import (
     require_migration,
     session_of,
 )
+from b44_assets.cli.progress import tell
 from b44_assets.cli.status import newest_backup, write_report
 from b44_assets.config.quantities import month_from
 from b44_assets.errors import B44Error, ExportError, SettingsError
@@ -50,6 +51,7 @@ class UnacceptedQuarantineError(B44Error):
 @app_option
 def migrate(export: Path | None, database_url: str | None, dry_run: bool, as_json: bool) -> None:
     """Migrate a folder of Base44 exports: stage, map, load, check, all in one run."""
+    tell("starting", quiet=as_json)
     settings = settings_with(export_dir=export, database_url=database_url)
     if dry_run:
         conclude_plan(settings, as_json=as_json)
@@ -73,6 +75,7 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
     """Migrate the records that were corrected in migration.quarantine, once."""
     from b44_assets.migration.replays import corrected_records, replay_of
 
+    tell("starting", quiet=as_json)
     settings = settings_with(database_url=database_url)
     session = session_of(settings)
     if entity is not None and entity not in session.catalog.mappings:
@@ -155,6 +158,7 @@ def cutover(
 
     Records in quarantine are not in the new database. Where there are any, it is asked whether it is signed off without them.
     """
+    tell("starting", quiet=as_json)
     settings = settings_with(export_dir=export, database_url=database_url)
     if settings.export_dir is None:
         raise ExportError("no export: name the folder of the last one with --export DIR or B44_EXPORT_DIR")

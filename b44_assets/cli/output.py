@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import sys
-import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,48 +166,6 @@ def _own_command() -> str:
         return "b44"
     script = Path(sys.argv[0]).absolute()
     return str(script.relative_to(Path.cwd())) if script.is_relative_to(Path.cwd()) else str(script)
-
-
-@contextmanager
-def show_progress(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
-    """A bar for each thing that reports, on a terminal; else a line every few seconds on standard error; else nothing."""
-    if quiet:
-        yield lambda what, done, total: None
-        return
-    console = new_console(stderr=True)
-    if not console.is_terminal:
-        yield _progress_lines(console)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    ) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total or None)
-            bars.update(tasks[what], completed=done, total=total or None)
-
-        yield report
-
-
-def _progress_lines(console: Console) -> Callable[[str, int, int], None]:
-    spoken: dict[str, float] = {}
-
-    def report(what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if (done == total and total) or now - spoken.setdefault(what, now) >= 5.0:
-            spoken[what] = now
-            console.print(f"{what}: {done:,} of {total:,}" if total else what, markup=False)
-
-    return report
 
 
 def size_text(size: float) -> str:

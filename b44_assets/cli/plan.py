@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with
-from b44_assets.cli.output import name_column, new_console, number_column, show_progress
+from b44_assets.cli.output import name_column, new_console, number_column
+from b44_assets.cli.progress import show_progress
 from b44_assets.cli.signals import interrupted_by_sigterm
 from b44_assets.errors import DatabaseError
 

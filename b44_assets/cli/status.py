@@ -16,6 +16,7 @@ from b44_assets.cli.options import app_option, database_option, json_option, set
 from b44_assets.cli.outcome import conclude
 from b44_assets.cli.output import accounts_by_table, new_console, number_column, print_accounts, unmapped_entities_of
 from b44_assets.cli.preconditions import NothingMigratedError, require_migration, session_of
+from b44_assets.cli.progress import tell
 from b44_assets.errors import B44Error, SettingsError, why
 from b44_assets.wording import plural
 
@@ -74,6 +75,7 @@ def status(database_url: str | None, as_json: bool) -> None:
 @app_option
 def verify(database_url: str | None, as_json: bool) -> None:
     """Run every check on what is in the database now."""
+    tell("starting", quiet=as_json)
     settings = settings_with(database_url=database_url)
     from b44_assets.migration.accounts import accounts
     from b44_assets.migration.finish import migration_state

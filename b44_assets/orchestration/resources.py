@@ -12,6 +12,7 @@ from pydantic import Field
 
 from b44_assets.catalog import Catalog
 from b44_assets.config.settings import Settings
+from b44_assets.config.stages import STEP, Stage
 from b44_assets.errors import B44Error, FinishedError, NoRoomError, SettingsError, is_full, why
 from b44_assets.migration.finish import migration_state
 from b44_assets.postgres.locks import HeldLock
@@ -50,6 +51,7 @@ class Migration:
     reload: Callable[[], Settings] | None = None
     settings_fault: SettingsError | None = None
     _installed: set[str] = field(default_factory=set[str], repr=False)
+    _begun: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]], repr=False)
     _held: dict[str, ExitStack] = field(default_factory=dict[str, ExitStack], repr=False)
     _locks: dict[str, HeldLock] = field(default_factory=dict[str, HeldLock], repr=False)
     _shared: Session | None = field(default=None, repr=False)
@@ -92,6 +94,7 @@ class Migration:
                 yield self._shared
             return
         last = time.monotonic()
+        self._tell_step(context)
 
         def report(what: str, done: int, total: int) -> None:
             nonlocal last
@@ -116,6 +119,22 @@ class Migration:
             # What a connection knows of the tables serves all steps of a run; to gather it takes longer than most of them.
             with session.keeping(self._kept) as keeping:
                 yield keeping
+
+    def _tell_step(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> None:
+        """Tells which step of the run is under way, and of how many."""
+        execution = context.op_execution_context
+        name = execution.op.name
+        begun = self._begun.setdefault(context.run.run_id, {})
+        number = begun.setdefault(name, len(begun) + 1)
+        if isinstance(context, dg.AssetCheckExecutionContext):
+            stage = Stage.CHECKING
+        elif name.startswith("base44__"):
+            stage = Stage.READING
+        else:
+            stage = Stage.LOADING if name in self.catalog.mappings else Stage.SCHEMA
+        self.progress(
+            f"{STEP}{stage} {name.removeprefix('base44__')}", number, max(number, len(execution.job_def.nodes))
+        )
 
     @contextmanager
     def sharing(
@@ -214,6 +233,7 @@ class Migration:
         self._held.clear()
         self._locks.clear()
         self._installed.clear()
+        self._begun.clear()
 
     def warn(self, context: dg.AssetExecutionContext, warning: str) -> None:
         """Says something in the run's log and to whoever ran the command."""

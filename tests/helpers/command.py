@@ -23,7 +23,6 @@ PATIENCE = 300.0
 _KEPT = re.compile(
     r"warning: posts publish_permissions: [\d,]+ violations? \(.*\): The author of a published post is active and verified\..*"
 )
-_PROGRESS = re.compile(r"[\w/]+(?:: mapping|: [\d,]+ of [\d,]+)?")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Result:
         return [
             line
             for line in self.err.splitlines()
-            if not (line.startswith("notice: ") or _PROGRESS.fullmatch(line) or _KEPT.fullmatch(line))
+            if not (line.startswith(("notice: ", "progress: ")) or _KEPT.fullmatch(line))
         ]
 
     @property

@@ -1,0 +1,149 @@
+"""How far a command is: one bar and one line on a terminal, else a line every few seconds on standard error."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import click
+
+from b44_assets.config.stages import STEP, Stage
+from b44_assets.wording import plural
+
+EVERY_SECONDS = 5.0
+"""How often a line is written where there is no terminal."""
+_RATE_AFTER_SECONDS = 1.0
+"""For how long something has to run before its speed says anything."""
+_READING, _MAPPING, _VACUUM = "base44/", ": mapping", "vacuum"
+
+
+@dataclass
+class State:
+    """How far a command is, by what it was told last.
+
+    Attributes:
+        clock: Gives seconds that never go back.
+        step: The step that is under way, from 1; 0 where nothing is known of steps.
+        steps: How many there are.
+        stage: What is done.
+        subject: The table, or the step.
+        unit: What `done` and `total` count; empty where nothing is counted.
+        done: How much is done of what is under way.
+        total: Of how much; 0 where that is not known.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    step: int = 0
+    steps: int = 0
+    stage: str = ""
+    subject: str = ""
+    unit: str = ""
+    done: int = 0
+    total: int = 0
+    _began: tuple[float, int] = field(default=(0.0, 0), repr=False)
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """Takes in what the engine tells: see `Progress` of a session, and `STEP`."""
+        before = self.stage, self.subject
+        if what.startswith(STEP):
+            self.stage, _, self.subject = what.removeprefix(STEP).partition(" ")
+            self.step, self.steps = done, total
+            self.unit, self.done, self.total = "", 0, 0
+        elif what.startswith(_READING):
+            self._counts(Stage.READING, what.removeprefix(_READING), "bytes", done, total)
+        elif what.endswith(_MAPPING):
+            self._counts(Stage.PLANNING, what.removesuffix(_MAPPING), "", 0, 0)
+        elif what == _VACUUM:
+            self._counts(Stage.VACUUM, "", "tables", done, total)
+        else:
+            self._counts(Stage.LOADING, what, "records", done, total)
+        if before != (self.stage, self.subject):
+            self._began = self.clock(), self.done
+
+    def _counts(self, stage: Stage, subject: str, unit: str, done: int, total: int) -> None:
+        self.stage, self.subject, self.unit, self.done, self.total = stage, subject, unit, done, total
+
+    @property
+    def completed(self) -> float:
+        """How many steps are done, with the part of the one that is under way."""
+        part = min(self.done / self.total, 1.0) if self.total else 0.0
+        return max(self.step - 1, 0) + part
+
+    @property
+    def rate(self) -> float | None:
+        """How much is done a second; None where it cannot be said yet, and where nothing runs any more."""
+        since, first = self._began
+        seconds = self.clock() - since
+        if not self.unit or self.done <= first or seconds < _RATE_AFTER_SECONDS or self.done >= self.total:
+            return None
+        return (self.done - first) / seconds
+
+    def message(self) -> str:
+        """How far it is, in one line."""
+        parts = [f"step {self.step} of {self.steps}, "] if self.steps else []
+        parts.append(f"{self.stage or 'starting'} {self.subject}".rstrip())
+        if self.unit and self.total:
+            parts.append(f": {self._amount(self.done)} of {self._amount(self.total)} {self._unit(self.total)}")
+            if (rate := self.rate) is not None:
+                left = (self.total - self.done) / rate
+                parts.append(f", {self._amount(round(rate))} a second, {_duration(left)} left")
+        return "".join(parts)
+
+    def _amount(self, count: int) -> str:
+        return f"{count / 1e6:,.1f}" if self.unit == "bytes" else f"{count:,}"
+
+    def _unit(self, count: int) -> str:
+        return "MB" if self.unit == "bytes" else plural(count, self.unit.removesuffix("s"))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def tell(line: str, *, quiet: bool = False) -> None:
+    """Says on a terminal what begins, before there is a bar."""
+    if not quiet and sys.stderr.isatty():
+        click.echo(f"{line} …", err=True)
+
+
+@contextmanager
+def show_progress(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
+    """One bar and one line on a terminal, else a line every few seconds on standard error; nothing where it is to be quiet."""
+    state = State()
+    if quiet:
+        yield lambda what, done, total: None
+    elif sys.stderr.isatty():
+        # Late: what draws takes longer to import than --help takes.
+        from b44_assets.cli.progress_bar import Bar
+
+        with Bar(state):
+            yield state.report
+    else:
+        with _lines(state):
+            yield state.report
+
+
+@contextmanager
+def _lines(state: State) -> Generator[None]:
+    ended = threading.Event()
+
+    def speak() -> None:
+        # Before anything was reported there is nothing to say, and what is said once is not said again.
+        said = ""
+        while not ended.wait(EVERY_SECONDS):
+            if state.stage and (line := state.message()) != said:
+                said = line
+                click.echo(f"progress: {line}", err=True)
+
+    speaker = threading.Thread(target=speak, name="progress", daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        speaker.join()

@@ -1,0 +1,128 @@
+"""What is said of progress: true units, a speed only where something runs, and no more than is known."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from b44_assets.cli import progress
+from b44_assets.cli.progress import State
+from b44_assets.config.stages import STEP, Stage
+
+
+class Clock:
+    """Shows what it was set to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+REPORTS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from([f"{STEP}{stage} thing" for stage in Stage]), st.integers(1, 20), st.just(20)),
+        st.tuples(
+            st.sampled_from(["base44/posts", "posts", "vacuum"]), st.integers(0, 10**9), st.integers(1, 10**9)
+        ).map(lambda told: (told[0], min(told[1:]), told[2])),
+        st.just(("posts: mapping", 0, 0)),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (("base44/posts", 12_300_000, 60_000_000), "reading posts: 12.3 of 60.0 MB"),
+        (("posts: mapping", 0, 0), "planning posts"),
+        (("posts", 1_000, 500_000), "loading posts: 1,000 of 500,000 records"),
+        (("posts", 1, 1), "loading posts: 1 of 1 record"),
+        ((f"{STEP}schema posts_indexes", 3, 44), "step 3 of 44, schema posts_indexes"),
+        (("vacuum", 2, 9), "vacuum: 2 of 9 tables"),
+    ],
+)
+def test_what_is_told_is_said_in_its_own_unit(told: tuple[str, int, int], said: str) -> None:
+    state = State(Clock())
+    state.report(*told)
+    assert state.message() == said
+
+
+def test_the_speed_and_the_end_are_those_of_what_is_under_way() -> None:
+    clock = Clock()
+    state = State(clock)
+    state.report(f"{STEP}loading posts", 2, 4)
+    state.report("posts", 0, 1_000)
+    assert state.rate is None
+    clock.now = 10.0
+    state.report("posts", 100, 1_000)
+    assert state.message() == "step 2 of 4, loading posts: 100 of 1,000 records, 10 a second, 1 min 30 s left"
+    state.report("users", 50, 1_000)
+    assert state.rate is None
+    state.report("users", 1_000, 1_000)
+    clock.now = 20.0
+    assert state.message() == "step 2 of 4, loading users: 1,000 of 1,000 records"
+
+
+@given(REPORTS, st.floats(0, 1e6))
+def test_the_line_is_one_and_the_bar_never_passes_its_end(reports: list[tuple[str, int, int]], later: float) -> None:
+    clock = Clock()
+    state = State(clock)
+    for report in reports:
+        state.report(*report)
+        clock.now += later
+        assert "\n" not in state.message()
+        if state.steps:
+            assert state.step - 1 <= state.completed <= state.step <= state.steps
+        if "left" in state.message():
+            assert state.done < state.total
+
+
+@given(REPORTS)
+def test_bytes_and_records_are_never_taken_for_each_other(reports: list[tuple[str, int, int]]) -> None:
+    state = State(Clock())
+    for what, done, total in reports:
+        state.report(what, done, total)
+        unit = re.search(r" (MB|records?|tables?)\b", state.message())
+        expected = {"base44/posts": "MB", "posts": "record", "vacuum": "table"}.get(what)
+        assert (unit is None) == (expected is None)
+        assert unit is None or unit[1].startswith(expected or "")
+
+
+def test_without_a_terminal_a_line_is_written_now_and_then_and_none_twice(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.01)
+    written = threading.Event()
+    echo = click.echo
+
+    def noted(*args: Any, **kwargs: Any) -> None:
+        echo(*args, **kwargs)
+        written.set()
+
+    monkeypatch.setattr(progress.click, "echo", noted)
+    with progress.show_progress(quiet=False) as report:
+        for done in (1, 2):
+            written.clear()
+            report(f"{STEP}schema posts_indexes", done, 2)
+            assert written.wait(60)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "progress: step 1 of 2, schema posts_indexes",
+        "progress: step 2 of 2, schema posts_indexes",
+    ]
+
+
+def test_where_only_json_is_wanted_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.show_progress(quiet=True) as report:
+        report("posts", 1, 2)
+    assert capsys.readouterr() == ("", "")
