@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -477,25 +478,40 @@ class _Inference:
             found = finding.counts.found if finding.counts is not None else 0
             self._creators[f"{one.name} filled"] += cells.filled
             self._creators[f"{one.name} found"] += found
-            if by_id and finding.counts is not None and finding.counts.unfit:
-                self._decide(
-                    f"{self._tables[draft.entity.name]}.{one.name}",
-                    "reference",
-                    "stays text, as exported, and is no reference",
-                    f"{finding.counts.unfit:,} of {cells.filled:,} values are no ids, such as services and anonymous visitors have",
-                )
-                return None, None
+        if by_id and self._creators_unfit[0]:
+            return None, None
         if counts is not None:
             counts = replace(counts, found=found)
         by = ReferenceBy.ID if by_id else ReferenceBy.EMAIL
         return Reference(table, by, "built in", by_id and not people.partitioned), counts
+
+    @cached_property
+    def _creators_unfit(self) -> tuple[int, int]:
+        """How many of the app's `created_by_id` are no ids, and how many there are: the column is the same in every table."""
+        unfit = filled = 0
+        for draft in self._drafts.values():
+            for one in draft.fields:
+                cells = self._cells(draft, one) if one.name == _CREATORS[0] else None
+                if cells is not None and cells.values is not None and cells.filled:
+                    finding = find(draft.entity, one, self._names, self._profile.entities, USER)
+                    unfit += finding.counts.unfit if finding.counts is not None else 0
+                    filled += cells.filled
+        return unfit, filled
 
     def _decide_creators(self) -> None:
         """One line for what is the same of every entity."""
         if USER not in self._drafts:
             return
         table = self._tables[USER]
-        for one, by in (("created_by_id", "by id"), ("created_by", "by e-mail address")):
+        unfit, given = self._creators_unfit
+        if unfit:
+            self._decide(
+                "*.created_by_id",
+                "reference",
+                "is text in every table, as exported, and no reference",
+                f"{unfit:,} of {given:,} values are no ids, such as services and anonymous visitors have",
+            )
+        for one, by in (("created_by_id", "by id"), ("created_by", "by e-mail address"))[1 if unfit else 0 :]:
             filled, found = self._creators[f"{one} filled"], self._creators[f"{one} found"]
             evidence = f"built in; {found:,} of {filled:,} values found, in all entities" if filled else "built in"
             self._decide(f"*.{one}", "reference", f"→ {table}, {by}", evidence)

@@ -184,9 +184,13 @@ def test_creators_that_are_no_users_stay_text(tmp_path: Path) -> None:
     app = app_of(
         tmp_path, Boat=[{"created_by_id": service}, {"created_by_id": oid(1)}], Harbour=[{"created_by_id": oid(1)}]
     )
-    assert column(app, "boats.created_by_id").type is ColumnType.TEXT
-    assert column(app, "boats.created_by_id").reference is None
-    assert column(app, "harbours.created_by_id").type is ColumnType.UUID
+    # In all tables alike, so that they can be compared and joined.
+    for table in ("boats", "harbours"):
+        assert column(app, f"{table}.created_by_id").type is ColumnType.TEXT
+        assert column(app, f"{table}.created_by_id").reference is None
+    assert "1 of 3 values" in decided(app, "*.created_by_id", "reference")[0].evidence
+    known = app_of(tmp_path, Boat=[{"created_by_id": oid(1)}], Harbour=[{"created_by_id": oid(1)}])
+    assert {column(known, f"{table}.created_by_id").type for table in ("boats", "harbours")} == {ColumnType.UUID}
 
 
 def test_secrets_are_named(tmp_path: Path) -> None:
