@@ -15,6 +15,7 @@ from b44_assets.errors import B44Error, FinishedError, TransientDatabaseError
 from b44_assets.postgres.locks import HeldLock, watched
 
 if TYPE_CHECKING:
+    from b44_assets.catalog import Catalog
     from b44_assets.config.settings import Settings
     from b44_assets.session import Session
 
@@ -35,12 +36,22 @@ class NothingMigratedError(B44Error):
     exit_status = 1
 
 
+def catalog_of(settings: Settings) -> Catalog:
+    """The files of `sql/`, read once a command: what it checks at first is what it works by."""
+    from b44_assets.catalog import load_catalog
+
+    context = click.get_current_context(silent=True)
+    known: dict[Path, Catalog] = {} if context is None else context.meta.setdefault(f"{__name__}.catalog", {})
+    if settings.sql_dir not in known:
+        known[settings.sql_dir] = load_catalog(settings.sql_dir)
+    return known[settings.sql_dir]
+
+
 def session_of(settings: Settings) -> Session:
     """A session without Dagster, which takes seconds to load."""
-    from b44_assets.catalog import load_catalog
     from b44_assets.session import Session
 
-    return Session.of(settings, load_catalog(settings.sql_dir))
+    return Session.of(settings, catalog_of(settings))
 
 
 def refuse_if_finished(session: Session, command: str) -> None:
@@ -72,10 +83,9 @@ def require_migration(session: Session, command: str) -> None:
 
 def check_export(export: Path, settings: Settings) -> bool:
     """Say at once what is wrong with the folder, before a server is started for it; tell whether a file has a table."""
-    from b44_assets.catalog import load_catalog
     from b44_assets.exports import discover
 
-    known = load_catalog(settings.sql_dir).entities
+    known = catalog_of(settings).entities
     return any(file.entity in known for file in discover(export, known))
 
 
