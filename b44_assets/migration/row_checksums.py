@@ -21,7 +21,7 @@ _FOLLOWED: LiteralString = """
 # A rollback gives rows what they had, and the new columns what they have now.
 _FOLLOWED_BEFORE: LiteralString = """
     update migration.replaced p
-       set row_before = n.row_before, books_before = jsonb_set(p.books_before, '{{row_checksum}}', to_jsonb({restored}))
+       set row_before = n.row_before, migrated_before = jsonb_set(p.migrated_before, '{{row_checksum}}', to_jsonb({restored}))
       from (select p.batch_number, p.id, {new} || p.row_before as row_before
               from migration.replaced p
               join public.{table} t on t.{key} = p.id

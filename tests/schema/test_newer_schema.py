@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def migrate(session: Session, export: Path) -> None:
     for mapping in session.catalog.mappings.values():
         stage_export(session, mapping, export)
         load_table(session, mapping)
-    for spec in session.catalog.of(*ON_A_TABLE, Kind.VIEW_SCHEMA):
+    for spec in session.catalog.of(Kind.PARTITION, *ON_A_TABLE, Kind.VIEW_SCHEMA):
         build(session, spec)
 
 
@@ -105,6 +106,44 @@ def test_a_row_that_the_application_has_changed_keeps_its_values(embedded_databa
     migrate(Session(url, load_catalog(write_app_files(tmp_path / "newer", NEWER))), export)
     assert rows(url, TASKS)[0] == (object_id(1), "Rigged", None)
     assert rows(url, "select unaccounted from migration.accounting where entity = 'tasks'") == [(0,)]
+
+
+def visits(*further: Column) -> App:
+    state = Column("state", field("state", enum=("open",)), ColumnType.TEXT, fits=False, counts=OUTSIDE)
+    return App("app", (table("visits", "Visit", state, *further, partitioned=True, first=date(2026, 1, 1)),))
+
+
+def test_a_table_by_month_is_migrated_goes_on_with_a_new_column_and_is_taken_back(
+    embedded_database: str, tmp_path: Path
+) -> None:
+    url = embedded_database
+    made = {
+        "Visit": [
+            {"id": object_id(1), "state": "open", "hint": "a", "created_date": "2026-01-05T10:00:00.000000"},
+            {"id": object_id(2), "state": "lost", "hint": "b", "created_date": "2026-03-31T23:30:00.000000"},
+        ]
+    }
+    export = write_export(tmp_path / "export", made)
+    by_month = "select tableoid::regclass::text, state, base44_object_id(id) from visits order by created_at"
+    held = [("visits_2026_01", "open", object_id(1)), ("visits_2026_03", "lost", object_id(2))]
+    older = Session(url, load_catalog(write_app_files(tmp_path / "older", visits())), run_id="older")
+    migrate(older, export)
+    assert rows(url, by_month) == held
+    assert schema_drift(older).passed
+
+    hint = Column("hint", field("hint"), ColumnType.TEXT)
+    newer = Session(url, load_catalog(write_app_files(tmp_path / "newer", visits(hint))), run_id="newer")
+    migrate(newer, export)
+    assert rows(url, 'select hint from base44_compat."Visit" order by id') == [("a",), ("b",)]
+    assert rows(url, "select data from migration.unmapped") == []
+    assert rows(url, "select migrated, unaccounted from migration.accounting") == [(2, 0)]
+    with pytest.raises(psycopg.errors.CheckViolation):
+        rows(url, "insert into visits (state) values ('lost') returning id")
+
+    roll_back_run(newer, "newer")
+    assert rows(url, by_month) == held
+    roll_back_run(newer, "older")
+    assert rows(url, by_month) == []
 
 
 def hand_written(folder: Path, columns: str) -> Session:
