@@ -84,7 +84,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 _decode: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
     parse_float=_Number, parse_int=_Number, parse_constant=_no_constant
-).scan_once  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # documented in the module's source
+).scan_once  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # raw_decode adds its fault alone
 _decode_pairs: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_float=_Number, parse_int=_Number, parse_constant=_no_constant
 ).raw_decode

@@ -8,13 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
 
+from b44_assets.postgres.embedded import EmbeddedServer
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGE = (DOCS / "deployment.md").read_text()
+COMPOSE = yaml.safe_load((DOCS / "compose.yaml").read_text())
+OURS = ("code", "webserver", "daemon")
 PROGRAMS = {
     "b44-code": "dagster code-server start -m b44_assets.definitions --location-name b44_assets",
     "b44-webserver": "dagster-webserver -w /etc/b44/workspace.yaml",
@@ -34,13 +39,66 @@ def test_each_process_has_a_unit_that_ends_runs_gently(name: str) -> None:
 
 
 def test_compose_has_the_same_processes_on_one_storage() -> None:
-    services = yaml.safe_load((DOCS / "compose.yaml").read_text())["services"]
+    services = COMPOSE["services"]
     commands = {service["command"].split(" -w ")[0] for name, service in services.items() if name != "database"}
     assert {c.partition(" -h")[0] for c in commands} == {program.split(" -w ")[0] for program in PROGRAMS.values()}
-    storages = {services[name]["environment"]["DAGSTER_PG_URL"] for name in ("code", "webserver", "daemon")}
+    storages = {services[name]["environment"]["DAGSTER_PG_URL"] for name in OURS}
     assert len(storages) == 1
     # The UI has no login: it is not for the network.
     assert services["webserver"]["ports"] == ["127.0.0.1:3000:3000"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_service_of_compose_has_no_superuser_every_setting_and_backups_outside(name: str) -> None:
+    service = COMPOSE["services"][name]
+    environment = service["environment"]
+    for setting in ("B44_DATABASE_URL", "DAGSTER_PG_URL"):
+        assert environment[setting].startswith("postgresql://b44:${B44_PASSWORD:?}@database/")
+    assert environment["POSTGRES_PASSWORD"] == ""
+    assert service["env_file"] == [{"path": ".env", "required": False}]
+    folders = dict(mount.removesuffix(":ro").rsplit(":", 1)[::-1] for mount in service["volumes"])
+    assert environment["B44_BACKUP_URL"].endswith(":-/srv/b44/backups}")
+    assert folders == {"/srv/b44/export": "${EXPORT_DIR:-./export}", "/srv/b44/backups": "${BACKUP_DIR:-./backups}"}
+
+
+def test_what_compose_has_the_server_begin_with_makes_a_role_that_can_migrate(
+    tmp_path: Path, embedded: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = re.sub(r"\bb44\b", "b44_compose", COMPOSE["configs"]["databases"]["content"])
+    script = re.sub(r"database (app|dagster)\b", r"database b44_compose_\1", script)
+    (tmp_path / "databases.sql").write_text(script)
+    monkeypatch.setenv("B44_PASSWORD", "it's secret")
+    try:
+        psql = [embedded.bin_dir / "psql", embedded.url("postgres"), "-X", "-q", "-v", "ON_ERROR_STOP=1"]
+        subprocess.run([*psql, "-f", tmp_path / "databases.sql"], check=True)
+        with psycopg.connect(embedded.url("postgres")) as conn:
+            rights = (
+                "select rolsuper, rolcreatedb, rolcreaterole, rolcanlogin, pg_has_role(oid, 'pg_monitor', 'member')"
+            )
+            assert conn.execute(f"{rights} from pg_roles where rolname = 'b44_compose'".encode()).fetchone() == (
+                False, True, True, True, True,
+            )  # fmt: skip
+            owned = "select datname from pg_database where pg_get_userbyid(datdba) = 'b44_compose' order by 1"
+            assert conn.execute(owned.encode()).fetchall() == [("b44_compose_app",), ("b44_compose_dagster",)]
+    finally:
+        with psycopg.connect(embedded.url("postgres"), autocommit=True) as conn:
+            for statement in (
+                "database if exists b44_compose_app",
+                "database if exists b44_compose_dagster",
+                "role if exists b44_compose",
+            ):
+                conn.execute(f"drop {statement}".encode())
+
+
+def test_the_image_has_the_configuration_that_its_services_use() -> None:
+    image = (DOCS / "Containerfile").read_text()
+    assert COMPOSE["services"]["code"]["build"] == {"context": "..", "dockerfile": "docs/Containerfile"}
+    for name in ("webserver", "daemon"):
+        workspace = COMPOSE["services"][name]["command"].split(" -w ")[1].split()[0]
+        assert f"> {workspace}" in image
+    home = re.search(r"DAGSTER_HOME=(\S+)", image)
+    assert home is not None and f"dagster.yaml {home[1]}/" in image
+    assert ("USER b44" in image, "-c constraints.txt" in image) == (True, True)
 
 
 def test_services_find_the_code_location_where_it_listens() -> None:
