@@ -19,12 +19,13 @@ from b44_assets.cli.output import accounts_by_table, unmapped_entities_of
 from b44_assets.cli.preconditions import session_of
 from b44_assets.cli.progress import show_progress, tell
 from b44_assets.cli.signals import interrupted_by_sigterm
-from b44_assets.errors import B44Error, DatabaseError, FullDiskError
+from b44_assets.errors import B44Error, DatabaseError, FullDiskError, SettingsError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import dagster_url
 
 if TYPE_CHECKING:
     from b44_assets.catalog import Catalog
+    from b44_assets.cli.selection import Selection
     from b44_assets.config.settings import Settings
     from b44_assets.migration.accounts import EntityAccount
     from b44_assets.postgres.locks import HeldLock
@@ -42,7 +43,7 @@ def run_job(
     settings: Settings,
     *,
     as_json: bool,
-    tables: list[str] | None = None,
+    selection: Selection | None = None,
     verify_anew: bool = False,
     lock: HeldLock | None = None,
 ) -> tuple[Outcome, list[B44Error]]:
@@ -52,7 +53,7 @@ def run_job(
         job: Its name.
         settings: From options and environment.
         as_json: Whether nothing but JSON is to be printed.
-        tables: Those of its assets alone.
+        selection: The part of it that is run; None for all of it.
         verify_anew: Whether everything is compared anew.
         lock: What keeps other migrations away, for a job that moves records.
     """
@@ -81,8 +82,11 @@ def run_job(
         os.nice(10)
     # Dagster makes some hundred thousand objects that stay; looking through them at Python's pace takes a tenth of a short run.
     gc.set_threshold(50_000, 20, 20)
+<<<<<<< HEAD
     tell("making the graph of assets", quiet=as_json)
     from dagster import AssetKey
+=======
+>>>>>>> 16aac68 (b44 migrate --table, --month and --leave-out migrate a part; the tables that it reads are named where they are missing)
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -99,6 +103,11 @@ def run_job(
         settings, session.catalog, notice=lambda line: click.echo(f"notice: {line}", err=True), lock=lock
     )
     months = months_of(session.catalog, settings.first_month)
+    first, last = months.get_first_partition_key() or "", months.get_last_partition_key() or ""
+    if selection is not None and selection.month is not None:
+        if not months.has_partition_key(selection.month):
+            raise SettingsError(f"--month: there are the months {first} to {last} (B44_FIRST_MONTH says the first one)")
+        first = last = selection.month
     try:
         with (
             redirect_stderr(_WithoutLoggerFaults(sys.stderr)),
@@ -110,13 +119,16 @@ def run_job(
             end_abandoned_runs(instance)
             definitions = definitions_of(replace(migration, progress=progress))
             with holding_events(instance):
-                result = definitions.resolve_job_def(job).execute_in_process(
+                resolved = definitions.resolve_job_def(job)
+                result = resolved.execute_in_process(
                     instance=instance,
                     raise_on_error=False,
-                    asset_selection=None if tables is None else [AssetKey(table) for table in tables],
+                    asset_selection=None
+                    if selection is None
+                    else selection.chosen(resolved.asset_layer.executable_asset_keys),
                     tags={
-                        "dagster/asset_partition_range_start": months.get_first_partition_key() or "",
-                        "dagster/asset_partition_range_end": months.get_last_partition_key() or "",
+                        "dagster/asset_partition_range_start": first,
+                        "dagster/asset_partition_range_end": last,
                         **CODE_LOCATION_TAGS,
                         PROCESS_TAG: this_process(),
                         **({VERIFY_ANEW_TAG: "true"} if verify_anew else {}),
@@ -157,7 +169,12 @@ def run_job(
     outcome = Outcome(
         entities=accounts_by_table(found),
         seconds=time.monotonic() - started,
-        pending={account.entity: account.pending for account in found if account.pending},
+        pending={
+            one.entity: one.pending
+            for one in found
+            if one.pending and (selection is None or selection.completes(one.entity))
+        },
+        partial=selection is not None,
         unaccounted={account.entity: account.unaccounted for account in found if account.unaccounted},
         unmapped=unmapped,
         checks=checks,

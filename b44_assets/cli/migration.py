@@ -26,7 +26,11 @@ from b44_assets.cli.preconditions import (
     require_migration,
     session_of,
 )
+<<<<<<< HEAD
 from b44_assets.cli.progress import tell
+=======
+from b44_assets.cli.selection import Selection, selection_of
+>>>>>>> 16aac68 (b44 migrate --table, --month and --leave-out migrate a part; the tables that it reads are named where they are missing)
 from b44_assets.cli.status import newest_backup, write_report
 from b44_assets.config.quantities import month_from
 from b44_assets.errors import B44Error, ExportError, SettingsError
@@ -47,22 +51,35 @@ class UnacceptedQuarantineError(B44Error):
 @export_option
 @database_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, as b44 plan does.")
+@click.option("--table", "tables", metavar="TABLE", multiple=True, help="Only this table; may be given more than once.")
+@click.option("--month", metavar="YYYY-MM", help="Only this month of the tables.")
+@click.option("--leave-out", "left_out", metavar="TABLE", multiple=True, help="All but this table; may be repeated.")
 @json_option
 @app_option
-def migrate(export: Path | None, database_url: str | None, dry_run: bool, as_json: bool) -> None:
+def migrate(
+    export: Path | None,
+    database_url: str | None,
+    dry_run: bool,
+    tables: tuple[str, ...],
+    month: str | None,
+    left_out: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Migrate a folder of Base44 exports: stage, map, load, check, all in one run."""
     tell("starting", quiet=as_json)
     settings = settings_with(export_dir=export, database_url=database_url)
     if dry_run:
-        conclude_plan(settings, as_json=as_json)
+        conclude_plan(settings, as_json=as_json, tables=tables, left_out=left_out, month=month)
         return
     if settings.export_dir is None and not _staged_tables_exist(settings):
         raise ExportError("no export: name its folder with --export DIR or B44_EXPORT_DIR")
     if settings.export_dir is not None:
         check_export(settings.export_dir, settings)
-    refuse_if_finished(session_of(settings), "migrate")
+    session = session_of(settings)
+    refuse_if_finished(session, "migrate")
+    selection = selection_of(session, tables, left_out, month)
     with exclusive_migration(settings) as lock:
-        outcome, faults = run_job("migrate_everything", settings, as_json=as_json, lock=lock)
+        outcome, faults = run_job("migrate_everything", settings, as_json=as_json, selection=selection, lock=lock)
     conclude(settings, outcome, faults_of_run(settings, outcome, faults), as_json=as_json)
 
 
@@ -84,7 +101,8 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
     with exclusive_migration(settings) as lock:
         tables = None if entity is None else [entity]
         corrected = corrected_records(session, tables)
-        outcome, faults = run_job("replay", settings, as_json=as_json, tables=tables, lock=lock)
+        chosen = None if tables is None else Selection(frozenset(tables), only=frozenset(tables))
+        outcome, faults = run_job("replay", settings, as_json=as_json, selection=chosen, lock=lock)
         outcome.replay = replay_of(session, corrected)
     conclude(settings, outcome, faults, as_json=as_json)
 

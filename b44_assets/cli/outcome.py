@@ -13,7 +13,7 @@ import click
 from b44_assets.cli.output import print_outcome
 from b44_assets.cli.preconditions import check_export, with_resume_hint
 from b44_assets.errors import B44Error, DatabaseError, nothing_has_a_table
-from b44_assets.migration.verdict import Records, Verdict
+from b44_assets.migration.verdict import Conclusion, Records, Verdict
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Outcome:
         seconds: What the run took.
         pending: Records that wait for their batch, by table.
         unaccounted: Records of which nothing says what became of them, by table.
+        partial: Whether only a part was asked for, so that records which wait elsewhere are no fault.
         unmapped: Entities without a table.
         checks: What each check has found.
         stages: What the run took, by what it did.
@@ -54,6 +55,7 @@ class Outcome:
     seconds: float
     pending: dict[str, int] = field(default_factory=dict[str, int])
     unaccounted: dict[str, int] = field(default_factory=dict[str, int])
+    partial: bool = False
     unmapped: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     checks: tuple[CheckOutcome, ...] = ()
     stages: dict[str, float] = field(default_factory=dict[str, float])
@@ -152,5 +154,6 @@ def conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, as
         click.echo(verdict.message())
     if faults:
         raise SystemExit(faults[0].exit_status)
-    if not verdict.holds:
+    as_asked = outcome.partial and verdict.conclusion is Conclusion.INCOMPLETE and not outcome.incomplete
+    if not verdict.holds and not as_asked:
         raise SystemExit(1)

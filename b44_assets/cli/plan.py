@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from b44_assets.cli.options import app_option, database_option, export_option, j
 from b44_assets.cli.output import name_column, new_console, number_column
 from b44_assets.cli.progress import show_progress
 from b44_assets.cli.signals import interrupted_by_sigterm
-from b44_assets.errors import DatabaseError
+from b44_assets.errors import DatabaseError, SettingsError
 
 if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
@@ -28,24 +29,51 @@ _LISTED = 10
 @click.command()
 @export_option
 @database_option
+@click.option("--table", "tables", metavar="TABLE", multiple=True, help="Only this table; may be given more than once.")
+@click.option("--leave-out", "left_out", metavar="TABLE", multiple=True, help="All but this table; may be repeated.")
 @json_option
 @app_option
-def plan(export: Path | None, database_url: str | None, as_json: bool) -> None:
+def plan(
+    export: Path | None, database_url: str | None, tables: tuple[str, ...], left_out: tuple[str, ...], as_json: bool
+) -> None:
     """Say what migrate would do, without touching the target: a role that may only read is enough."""
-    conclude_plan(settings_with(export_dir=export, database_url=database_url), as_json=as_json)
+    settings = settings_with(export_dir=export, database_url=database_url)
+    conclude_plan(settings, as_json=as_json, tables=tables, left_out=left_out)
 
 
-def conclude_plan(settings: Settings, *, as_json: bool) -> None:
+def conclude_plan(
+    settings: Settings,
+    *,
+    as_json: bool,
+    tables: Collection[str] = (),
+    left_out: Collection[str] = (),
+    month: str | None = None,
+) -> None:
     """Plans a migration and prints what it would do; exits as the migration would.
+
+    Args:
+        settings: In force.
+        as_json: Whether nothing but JSON is to be printed.
+        tables: Of `--table`.
+        left_out: Of `--leave-out`.
+        month: Of `--month`.
 
     Raises:
         SystemExit: The migration would fail.
     """
     from b44_assets.planning import plan_migration
 
+    if month is not None:
+        raise SettingsError("--dry-run is about all months of a table: leave --month out")
     interrupted_by_sigterm()
     with show_progress(quiet=as_json) as progress:
-        found = plan_migration(settings, progress=progress, notice=lambda line: click.echo(f"notice: {line}", err=True))
+        found = plan_migration(
+            settings,
+            tables=tables,
+            left_out=left_out,
+            progress=progress,
+            notice=lambda line: click.echo(f"notice: {line}", err=True),
+        )
     if as_json:
         click.echo(json.dumps(found.as_dict(), ensure_ascii=False))
     else:

@@ -17,6 +17,7 @@ from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error, ExportError, FinishedError, nothing_has_a_table
 from b44_assets.exports import survey
 from b44_assets.exports.model import BUILT_IN_FIELDS, INTERNAL_FIELDS
+from b44_assets.migration.chosen_tables import chosen_tables, tables_lacking
 from b44_assets.migration.corrections import correct
 from b44_assets.migration.finish import migration_state
 from b44_assets.migration.parts import EVERY_PARTITION, parts_of
@@ -47,6 +48,7 @@ class _Findings:
 def plan_migration(
     settings: Settings,
     *,
+    tables: Collection[str] = (),
     left_out: Collection[str] = (),
     progress: Progress = silent,
     notice: Callable[[str], None] = unsaid,
@@ -58,7 +60,8 @@ def plan_migration(
 
     Args:
         settings: In force.
-        left_out: Tables that are not planned.
+        tables: Those that are planned; by default all.
+        left_out: Those of them that are not.
         progress: Told how far it is.
         notice: Told, in a line, what needs nothing to be done.
 
@@ -73,6 +76,7 @@ def plan_migration(
     if settings.export_dir is not None:
         # At once, before any server is waited for.
         survey(settings.export_dir, catalog.entities)
+    chosen = chosen_tables(catalog, tables, left_out)
     found = _Findings()
     session = _existing_target(settings, catalog)
     with _reading(session) as target:
@@ -93,7 +97,8 @@ def plan_migration(
                     scalar(target, "select exists (select from migration.migrated)")
                 )
                 copy_rows(target, scratch)
-            _plan_tables(settings, scratch, found, left_out)
+            found.faults += tables_lacking(scratch, chosen, named=not left_out)
+            _plan_tables(settings, scratch, found, chosen)
             _look_at_others(settings, scratch, found)
     return MigrationPlan(
         target=_shown(settings),
@@ -146,11 +151,11 @@ def _look_at_target(session: Session, found: _Findings) -> None:
         found.faults.append(fault)
 
 
-def _plan_tables(settings: Settings, session: Session, found: _Findings, left_out: Collection[str]) -> None:
+def _plan_tables(settings: Settings, session: Session, found: _Findings, chosen: Collection[str]) -> None:
     catalog = session.catalog
     read = {name for mapping in catalog.mappings.values() for name in mapping.spec.depends}
     for table, mapping in catalog.mappings.items():
-        if table in left_out:
+        if table not in chosen:
             continue
         try:
             staged = stage_export(session, mapping, settings.export_dir)
