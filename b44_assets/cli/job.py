@@ -82,11 +82,7 @@ def run_job(
         os.nice(10)
     # Dagster makes some hundred thousand objects that stay; looking through them at Python's pace takes a tenth of a short run.
     gc.set_threshold(50_000, 20, 20)
-<<<<<<< HEAD
     tell("making the graph of assets", quiet=as_json)
-    from dagster import AssetKey
-=======
->>>>>>> 16aac68 (b44 migrate --table, --month and --leave-out migrate a part; the tables that it reads are named where they are missing)
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 

@@ -26,11 +26,8 @@ from b44_assets.cli.preconditions import (
     require_migration,
     session_of,
 )
-<<<<<<< HEAD
 from b44_assets.cli.progress import tell
-=======
 from b44_assets.cli.selection import Selection, selection_of
->>>>>>> 16aac68 (b44 migrate --table, --month and --leave-out migrate a part; the tables that it reads are named where they are missing)
 from b44_assets.cli.status import newest_backup, write_report
 from b44_assets.config.quantities import month_from
 from b44_assets.errors import B44Error, ExportError, SettingsError
