@@ -75,9 +75,7 @@ def selection_of(
     for table, read in tables_read(catalog, chosen).items():
         click.echo(f"notice: {table} reads {', '.join(read)} as the database has them now", err=True)
     if tables:
-        return Selection(
-            chosen, only=_with_what_stands_on(catalog, chosen) | _functions_for(catalog, chosen), month=key
-        )
+        return Selection(chosen, only=_with_functions(catalog, chosen), month=key)
     return Selection(chosen, without=_with_what_stands_on(catalog, frozenset(left_out)))
 
 
@@ -97,10 +95,11 @@ def _with_what_stands_on(catalog: Catalog, tables: frozenset[str]) -> frozenset[
     return frozenset({*tables, *(f"base44/{table}" for table in tables), *standing})
 
 
-def _functions_for(catalog: Catalog, tables: frozenset[str]) -> frozenset[str]:
-    """All else that the tables and their mappings stand on, but for other tables with records."""
+def _with_functions(catalog: Catalog, tables: frozenset[str]) -> frozenset[str]:
+    """The assets of some tables and all else that they stand on, but for other tables with records."""
     from b44_assets.schema.preflight import needed
 
-    names = {*tables, *(name for table in tables for name in catalog.mappings[table].spec.depends)}
+    own = _with_what_stands_on(catalog, tables)
+    names = {*own, *(name for table in tables for name in catalog.mappings[table].spec.depends)}
     others = catalog.mappings.keys() - tables
-    return needed(catalog, names - others) - others
+    return own | needed(catalog, names - others) - others
