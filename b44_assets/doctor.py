@@ -1,19 +1,33 @@
-"""Say what the target is and which programs serve it, without making or changing anything."""
+"""Say what the target is and how it stands with all that serves it, without making or changing anything."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import psycopg
+from psycopg.rows import TupleRow
 
+from b44_assets.backup.service import BackupContext, look_at_archiving, newest_good, survey, wal_is_whole
+from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
-from b44_assets.errors import B44Error, DatabaseError
+from b44_assets.errors import B44Error, DatabaseError, free_at
 from b44_assets.postgres.clients import Clients, available, choose, newest, shown
-from b44_assets.postgres.connect import connect, redact
-from b44_assets.postgres.embedded import EmbeddedServer
+from b44_assets.postgres.connect import connect, redact, room_of_server
+from b44_assets.postgres.embedded import EmbeddedServer, embedded_exists, target_shown
 from b44_assets.postgres.read_replica import VARIABLE, bytes_behind, connect_replica
-from b44_assets.session import Connection, explained
+from b44_assets.schema.preflight import need_room
+from b44_assets.session import Connection, Session, explained, scalar
+
+_UI_PORT = 3000
+_ALIVE_SECONDS = 60
+_EXTENSIONS = {
+    "pg_stat_statements": "slow statements are told of by what runs at the moment only",
+    "pgstattuple": "the bloat of tables is an estimate",
+}
+"""Extensions that the monitoring uses where they are, and what is missing without."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +35,7 @@ class Finding:
     """A line of the diagnosis.
 
     Attributes:
-        subject: What it is about: `target`, `server`, `replica`, `dumps`, `restores`, `bundled`.
+        subject: What it is about: `target`, `server`, `replica`, `dumps`, `restores`, `bundled`, `backups`, ….
         said: What was found.
         remedy: What to do about it; None where nothing has to be done.
         blocking: Whether the commands cannot work until that is done.
@@ -33,39 +47,42 @@ class Finding:
     blocking: bool = False
 
 
-def diagnose(settings: Settings) -> list[Finding]:
-    """Look at the target's server and at the client programs for it.
+def diagnose(settings: Settings, origins: Mapping[str, str] | None = None) -> list[Finding]:
+    """Look at the settings, the target's server, the programs for it, Dagster's storage and the backups.
 
     Args:
         settings: In force.
+        origins: Where each of them comes from that is not the default, by name.
     """
+    origins = origins or {}
     installations = available(settings.pg_bin)
     bundled = next(each for each in installations if each.origin == "bundled")
-    findings = [Finding("bundled", f"PostgreSQL {shown(bundled.version)}")]
+    findings = [Finding("bundled", f"PostgreSQL {shown(bundled.version)}"), *_of_settings(settings, origins)]
     if settings.pg_bin is not None and all(each.origin != "configured" for each in installations):
         findings.append(
             Finding(
                 "programs", f"B44_PG_BIN={settings.pg_bin} has no pg_dump that runs", "name PostgreSQL's own folder"
             )
         )
+    origin = origins.get("database_url", "default: B44_DATABASE_URL is not set")
+    findings.append(Finding("target", f"{target_shown(settings)} ({origin})"))
+    findings.append(Finding("disk", free_at(settings.home) or "how much is free is not known"))
+    findings.append(_port())
     if settings.database_url is None:
         server = EmbeddedServer(settings.home)
-        findings.append(Finding("target", f"the embedded server under {settings.home}"))
         if not server.running():
             return [*findings, Finding("server", "it does not run; it starts with the first command that needs it")]
         url = server.url()
     else:
         url = settings.database_url
-        findings.append(Finding("target", redact(url)))
     try:
         with connect(url, application_name="b44 doctor", autocommit=True) as conn:
             version, encrypted = conn.info.server_version, conn.pgconn.ssl_in_use
-            replica = [] if settings.read_url is None else [_replica(conn, settings.read_url)]
+            findings += _of_server(conn, encrypted=encrypted)
+            if settings.read_url is not None:
+                findings.append(_replica(conn, settings.read_url))
     except DatabaseError as error:
         return [*findings, Finding("server", str(error), "see to it that it can be reached", blocking=True)]
-    findings.append(
-        Finding("server", f"PostgreSQL {shown(version)}, connection {'encrypted' if encrypted else 'not encrypted'}")
-    )
     if settings.database_url is None and version != bundled.version:
         findings.append(
             Finding(
@@ -74,7 +91,65 @@ def diagnose(settings: Settings) -> list[Finding]:
                 "run `b44 db stop`: the next command starts the installed one on the same data",
             )
         )
-    return findings + replica + _programs(installations, version, encrypted=encrypted)
+    if room := room_of_server(url):
+        findings.append(Finding("disk", f"of the server: {room}"))
+    findings += [_privileges(settings, url), *_programs(installations, version, encrypted=encrypted)]
+    return [*findings, *_of_dagster(settings), *_of_backups(settings, url)]
+
+
+def _of_settings(settings: Settings, origins: Mapping[str, str]) -> Iterator[Finding]:
+    """Which files of settings are read, and what they and the environment give."""
+    for name in sorted(origins):
+        if name != "database_url":
+            yield Finding(
+                "setting", f"{Settings.variable(name) if name in Settings.model_fields else name}: {origins[name]}"
+            )
+    yield Finding("sql", str(settings.sql_dir))
+
+
+def _port() -> Finding:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        taken = probe.connect_ex(("127.0.0.1", _UI_PORT)) == 0
+    if taken:
+        return Finding(
+            "port", f"{_UI_PORT} is taken, by Dagster's web server or another", "b44 dev --port N takes another"
+        )
+    return Finding("port", f"{_UI_PORT} is free for b44 dev")
+
+
+_SERVER = """
+    select current_setting('server_encoding'),
+           (select coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', d.datcollate)
+              from pg_database d where d.datname = current_database()),
+           (select reset_val from pg_settings where name = 'TimeZone'),
+           (select reset_val::bigint from pg_settings where name = 'max_files_per_process'),
+           (select count(*) from pg_class where relnamespace = to_regnamespace('public') and relkind in ('r', 'i', 'm')),
+           current_user::text
+"""
+
+
+def _of_server(conn: Connection, *, encrypted: bool) -> Iterator[Finding]:
+    version = shown(conn.info.server_version)
+    yield Finding("server", f"PostgreSQL {version}, connection {'encrypted' if encrypted else 'not encrypted'}")
+    row = conn.execute(_SERVER).fetchone()
+    assert row is not None
+    encoding, locale, zone, files, relations, user = row
+    yield Finding("encoding", f"{encoding}, locale {locale}")
+    yield Finding("time zone", f"{zone}; b44 itself reads and writes in UTC")
+    remedy = None
+    if files < relations:
+        remedy = "alter system set max_files_per_process = 8192, and restart the server: else plans open files anew each time"
+    yield Finding(
+        "files", f"max_files_per_process is {files:,}; the app has {relations:,} tables, partitions and indexes", remedy
+    )
+    rows: Sequence[TupleRow] = conn.execute(
+        "select name, installed_version is not null from pg_available_extensions where name = any (%s)",
+        (list(_EXTENSIONS),),
+    ).fetchall()
+    for name, installed in rows:
+        without = None if installed else f"without it {_EXTENSIONS[name]}: create extension {name}"
+        yield Finding("extension", f"{name} is {'there' if installed else 'not installed'}", without)
+    yield Finding("user", user)
 
 
 def _replica(target: Connection, url: str) -> Finding:
@@ -91,6 +166,14 @@ def _replica(target: Connection, url: str) -> Finding:
     return Finding("replica", f"a standby of the target, {far}: {redact(url)}")
 
 
+def _privileges(settings: Settings, url: str) -> Finding:
+    try:
+        need_room(Session.of(settings, load_catalog(settings.sql_dir), url=url), only_look=True)
+    except B44Error as error:
+        return Finding("privileges", str(error), "a migration cannot run before that is done; reading can")
+    return Finding("privileges", "the user may make all that the SQL files say")
+
+
 def _programs(installations: Sequence[Clients], version: int, *, encrypted: bool) -> list[Finding]:
     try:
         dumps = choose(installations, version, encrypted=encrypted)
@@ -105,3 +188,76 @@ def _programs(installations: Sequence[Clients], version: int, *, encrypted: bool
             " or set B44_PG_BIN"
         )
     return [Finding("dumps", str(dumps), remedy), Finding("restores", str(restores))]
+
+
+def _of_dagster(settings: Settings) -> list[Finding]:
+    """Whether a daemon is alive over Dagster's storage, and how many schedules and sensors are turned on there."""
+    if settings.dagster_pg_url is not None:
+        url = "postgresql://" + settings.dagster_pg_url.partition("://")[2]
+    elif embedded_exists(settings) and (server := EmbeddedServer(settings.home)).running():
+        url = server.url("dagster")
+    else:
+        return [Finding("daemon", "Dagster has no storage yet", "b44 dev makes it")]
+    try:
+        with connect(url, application_name="b44 doctor", autocommit=True) as conn:
+            return list(_of_storage(conn))
+    except (DatabaseError, psycopg.Error) as error:
+        return [Finding("daemon", f"Dagster's storage: {error}", "correct DAGSTER_PG_URL")]
+
+
+def _of_storage(conn: Connection) -> Iterator[Finding]:
+    start = "b44 dev runs one beside the UI; docs/deployment.md has a service"
+    if scalar(conn, "select to_regclass('daemon_heartbeats') is null or to_regclass('instigators') is null"):
+        yield Finding("daemon", "nothing was run here yet", start)
+        return
+    age = scalar(
+        conn, "select extract(epoch from now() at time zone 'UTC' - max(timestamp))::float8 from daemon_heartbeats"
+    )
+    if age is not None and age < _ALIVE_SECONDS:
+        yield Finding("daemon", f"alive {max(age, 0):.0f} s ago")
+    else:
+        seen = "never" if age is None else f"last {age / 3600:,.1f} h ago"
+        yield Finding("daemon", f"none is alive (seen: {seen}); schedules and sensors do nothing", start)
+    on = dict(
+        conn.execute(
+            "select lower(instigator_type), count(*) from instigators where status = 'RUNNING' group by 1"
+        ).fetchall()
+    )
+    schedules, sensors = on.get("schedule", 0), on.get("sensor", 0)
+    remedy = (
+        None
+        if schedules
+        else "turn them on in the UI, under Automation: backups, partitions and statistics wait for it"
+    )
+    yield Finding("schedules", f"{schedules} schedules and {sensors} sensors are on", remedy)
+
+
+def _of_backups(settings: Settings, url: str) -> list[Finding]:
+    def look() -> Iterator[Finding]:
+        context = BackupContext.of(settings)
+        state = look_at_archiving(context)
+        yield Finding(
+            "archiving", state.explanation, None if state.works else "b44 db archiving on, or what it then says"
+        )
+        with connect(url, application_name="b44 doctor", autocommit=True) as conn:
+            database = str(scalar(conn, "select current_database()"))
+        backup = newest_good(context, database)
+        if backup is None:
+            yield Finding("backups", f"there is no good backup of {database}", "b44 backup takes one")
+        else:
+            hours = (datetime.now(UTC) - backup.ended_at).total_seconds() / 3600
+            yield Finding("backups", f"the newest good one is {backup.id}, {hours:,.1f} h old")
+        for answer in wal_is_whole(context, survey(context)).values():
+            yield Finding("wal", answer.lines[0], None if answer.ok else "b44 backup --kind base begins a new chain")
+
+    return _or_why("backups", look)
+
+
+def _or_why(subject: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """What was found, and why no more."""
+    found: list[Finding] = []
+    try:
+        found.extend(look())
+    except B44Error as error:
+        found.append(Finding(subject, str(error), "correct what it names"))
+    return found

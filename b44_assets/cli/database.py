@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from b44_assets.cli.backups import archiving
@@ -44,6 +46,43 @@ def programs() -> None:
     with connect(settings.database_url, application_name="b44 db bin") as conn:
         version, encrypted = conn.info.server_version, conn.pgconn.ssl_in_use
     click.echo(choose(available(settings.pg_bin), version, encrypted=encrypted).folder)
+
+
+_PASSED_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@db.command(context_settings=_PASSED_ON)
+@app_option
+@click.argument("arguments", metavar="[ARGUMENTS]...", nargs=-1, type=click.UNPROCESSED)
+def psql(arguments: tuple[str, ...]) -> None:
+    """Open psql on the target; the arguments are psql's own."""
+    _become("psql", arguments, to_dump=False)
+
+
+@db.command(context_settings=_PASSED_ON)
+@app_option
+@click.argument("arguments", metavar="[ARGUMENTS]...", nargs=-1, type=click.UNPROCESSED)
+def dump(arguments: tuple[str, ...]) -> None:
+    """Dump the target by the pg_dump that suits its server; the arguments are pg_dump's own."""
+    _become("pg_dump", arguments, to_dump=True)
+
+
+def _become(program: str, arguments: tuple[str, ...], *, to_dump: bool) -> None:
+    """Goes on as a program of PostgreSQL's that is connected to the target, with its output and exit status.
+
+    Raises:
+        BackupError: The password cannot be handed over but on a command line.
+        DatabaseError: The target cannot be reached, or no program on this machine suits it.
+    """
+    from b44_assets.backup.tools import Login
+
+    settings = settings_with(reads=True, database_url=None)
+    url = target_url(settings)
+    with connect(url, application_name="b44 db") as conn:
+        login = Login.of(url, conn, configured=settings.pg_bin, to_dump=to_dump)
+    secrets = {name: value for name, value in login.environment.items() if name == "PGPASSWORD"}
+    path = login.program(program)
+    os.execve(path, [path, f"--dbname={login.conninfo}", *arguments], {**os.environ, **secrets})
 
 
 db.add_command(archiving)

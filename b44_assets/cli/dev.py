@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -14,7 +18,17 @@ from b44_assets.cli.group import INTERRUPTED
 from b44_assets.cli.instance import prepare_dagster
 from b44_assets.cli.options import app_option, app_sql_dir, database_option, export_option, settings_with
 from b44_assets.config.packaged import packaged
-from b44_assets.postgres.embedded import target_url
+from b44_assets.postgres.connect import connect
+from b44_assets.postgres.embedded import dagster_url, target_url
+from b44_assets.session import scalar
+
+if TYPE_CHECKING:
+    from b44_assets.config.settings import Settings
+
+_FIRST_PAGE = "/asset-groups"
+"""A page of the UI that shows something before anything was run."""
+_HEARTBEAT_SECONDS = 45
+"""A daemon tells every 30 seconds that it is alive."""
 
 
 @click.command()
@@ -33,8 +47,9 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
     settings = settings_with(export_dir=export, database_url=database_url)
     _need_port(port)
     prepare_dagster(settings)
+    lock = _need_no_other(settings)
     target_url(settings)
-    click.echo(f"Dagster is starting on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    click.echo(f"Dagster is starting; the graph of assets: http://127.0.0.1:{port}{_FIRST_PAGE} (Ctrl-C ends it)")
     process = subprocess.Popen(
         # "dg dev" needs a project folder; this works wherever the package is installed.
         [
@@ -61,7 +76,47 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: process.send_signal(signal.SIGINT))
     status = process.wait()
+    _note_end(lock)
     raise SystemExit(0 if status in (0, -signal.SIGINT, INTERRUPTED) else status)
+
+
+def _need_no_other(settings: Settings) -> TextIO:
+    """Refuses a second daemon over the same runs, where each schedule and sensor would fire twice; returns the lock to keep.
+
+    Raises:
+        UsageError: There is one.
+    """
+    lock = (Path(os.environ["DAGSTER_HOME"]) / "dev.lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise click.UsageError(
+            f"b44 dev runs already over the runs of {os.environ['DAGSTER_HOME']}: look at it, or end it first"
+        ) from error
+    lock.seek(0)
+    ended = lock.read().strip()
+    url = dagster_url(settings).replace("+psycopg2", "", 1)
+    with connect(url, application_name="b44 dev", autocommit=True) as conn:
+        if scalar(conn, "select to_regclass('daemon_heartbeats')") is not None:
+            age = scalar(
+                conn,
+                "select extract(epoch from now() at time zone 'UTC' - max(timestamp))::float8 from daemon_heartbeats"
+                " where timestamp > to_timestamp(%s) at time zone 'UTC'",
+                (float(ended or 0),),
+            )
+            if age is not None and age < _HEARTBEAT_SECONDS:
+                raise click.UsageError(
+                    f"another Dagster daemon over the same runs was alive {age:.0f} s ago: end it first (where it was killed,"
+                    " try again in a minute)"
+                )
+    return lock
+
+
+def _note_end(lock: TextIO) -> None:
+    """Notes when our daemon ended, lest the next one takes it for another that is alive."""
+    lock.truncate(0)
+    lock.write(str(time.time()))
+    lock.flush()
 
 
 def _need_port(port: int) -> None:

@@ -11,6 +11,7 @@ import click
 
 from b44_assets.config.packaged import packaged
 from b44_assets.errors import B44Error
+from b44_assets.postgres.embedded import embedded_exists
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -46,6 +47,18 @@ def prepare_dagster(settings: Settings) -> None:
     ):
         if value is not None and name in os.environ:
             os.environ[name] = str(value)
+
+
+def storage_exists(settings: Settings) -> bool:
+    """Whether Dagster has a storage already: one is named, or the embedded server was started here before."""
+    return "DAGSTER_HOME" in os.environ or settings.dagster_pg_url is not None or embedded_exists(settings)
+
+
+def throw_away_instance() -> DagsterInstance:
+    """An instance that keeps nothing, for a command that only reads where there is no storage."""
+    from dagster import DagsterInstance
+
+    return DagsterInstance.ephemeral()
 
 
 def dagster_instance() -> DagsterInstance:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from b44_assets.cli.instance import dagster_instance, prepare_dagster
+from b44_assets.cli.instance import dagster_instance, prepare_dagster, storage_exists, throw_away_instance
 from b44_assets.cli.outcome import CheckOutcome, Outcome
 from b44_assets.cli.output import accounts_by_table, unmapped_entities_of
 from b44_assets.cli.preconditions import session_of
@@ -45,6 +45,7 @@ def run_job(
     as_json: bool,
     selection: Selection | None = None,
     verify_anew: bool = False,
+    reads: bool = False,
     lock: HeldLock | None = None,
 ) -> tuple[Outcome, list[B44Error]]:
     """Runs a job, or the part of it for some tables, in this process over the instance that `b44 dev` shows.
@@ -55,11 +56,14 @@ def run_job(
         as_json: Whether nothing but JSON is to be printed.
         selection: The part of it that is run; None for all of it.
         verify_anew: Whether everything is compared anew.
+        reads: Whether the job only reads: then no storage is made for Dagster, and without one the UI does not know of the run.
         lock: What keeps other migrations away, for a job that moves records.
     """
     started = time.monotonic()
     interrupted_by_sigterm()
-    prepare_dagster(settings)
+    unseen = reads and not storage_exists(settings)
+    if not unseen:
+        prepare_dagster(settings)
     # Reach the target before Dagster is: a wrong address is one line, not a failed run.
     session = session_of(settings)
     if settings.database_url is None:
@@ -75,8 +79,9 @@ def run_job(
         from b44_assets.schema.preflight import need_room
 
         need_room(session)
-    with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
-        pass
+    if not unseen:
+        with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
+            pass
     # Only now: an embedded server that this starts would have the low priority for as long as it runs.
     if settings.throttle and hasattr(os, "nice"):
         os.nice(10)
@@ -108,11 +113,12 @@ def run_job(
         with (
             redirect_stderr(_WithoutLoggerFaults(sys.stderr)),
             show_progress(quiet=as_json) as progress,
-            dagster_instance() as instance,
+            throw_away_instance() if unseen else dagster_instance() as instance,
         ):
             # Dagster opens two connections for each event otherwise, which takes longer than most steps.
-            instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
-            end_abandoned_runs(instance)
+            if not unseen:
+                instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=10)
+                end_abandoned_runs(instance)
             definitions = definitions_of(replace(migration, progress=progress))
             with holding_events(instance):
                 resolved = definitions.resolve_job_def(job)

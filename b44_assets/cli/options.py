@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from b44_assets.errors import SettingsError
+
 if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
 
@@ -68,13 +70,30 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(command)
 
 
-def settings_with(**overrides: Any) -> Settings:
+def settings_with(*, reads: bool = False, **overrides: Any) -> Settings:
     """The settings of the environment, with what the options say instead.
 
+    A command that may be told its target says on standard error which it works on, and where that was said.
+
+    Args:
+        reads: Whether the command only reads, and so needs a target that is there.
+        overrides: By setting; `None` is as if not given.
+
     Raises:
-        SettingsError: One of them cannot be used.
+        SettingsError: One of them cannot be used, or there is no target to read.
     """
     # Late: pydantic takes a third of a second, which `--help` need not wait for.
     from b44_assets.config.settings import Settings
 
-    return Settings.load(app=chosen_app(), **overrides)
+    settings = Settings.load(app=chosen_app(), **overrides)
+    if "database_url" in overrides:
+        from b44_assets.postgres.embedded import target_exists, target_shown
+
+        if reads and not target_exists(settings):
+            raise SettingsError(
+                f"there is no database to read: B44_DATABASE_URL is not set, and there is no embedded server under"
+                f" {settings.home}; name one by --database-url, go to the folder of its .b44, or begin with b44 migrate"
+            )
+        origin = Settings.origins(app=chosen_app(), **overrides).get("database_url", "no B44_DATABASE_URL is set")
+        click.echo(f"target: {target_shown(settings)} ({origin})", err=True)
+    return settings

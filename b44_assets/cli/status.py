@@ -12,7 +12,7 @@ import click
 from rich.table import Column, Table
 
 from b44_assets.cli.job import run_job
-from b44_assets.cli.options import app_option, database_option, json_option, settings_with
+from b44_assets.cli.options import app_option, chosen_app, database_option, json_option, settings_with
 from b44_assets.cli.outcome import conclude
 from b44_assets.cli.output import accounts_by_table, new_console, number_column, print_accounts, unmapped_entities_of
 from b44_assets.cli.preconditions import NothingMigratedError, require_migration, session_of
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @app_option
 def status(database_url: str | None, as_json: bool) -> None:
     """Show how far the migration is, and what became of every record."""
-    settings = settings_with(database_url=database_url)
+    settings = settings_with(reads=True, database_url=database_url)
     from b44_assets.migration.accounts import accounts, progress_of, recent_runs
     from b44_assets.migration.finish import migration_state
 
@@ -76,7 +76,7 @@ def status(database_url: str | None, as_json: bool) -> None:
 def verify(database_url: str | None, as_json: bool) -> None:
     """Run every check on what is in the database now."""
     tell("starting", quiet=as_json)
-    settings = settings_with(database_url=database_url)
+    settings = settings_with(reads=True, database_url=database_url)
     from b44_assets.migration.accounts import accounts
     from b44_assets.migration.finish import migration_state
 
@@ -87,7 +87,7 @@ def verify(database_url: str | None, as_json: bool) -> None:
     # A standby that cannot be read from is told of here, once, and not by each check.
     with session.connection("look", replica=True):
         pass
-    outcome, faults = run_job("verify", settings, as_json=as_json)
+    outcome, faults = run_job("verify", settings, as_json=as_json, reads=True)
     if state.over and not as_json:
         click.echo(f"Row checks: not applicable: {state.whereabouts()}.")
     conclude(settings, outcome, faults, as_json=as_json)
@@ -99,7 +99,7 @@ def verify(database_url: str | None, as_json: bool) -> None:
 @app_option
 def report(database_url: str | None, output: Path | None) -> None:
     """Write the state of migration and database as one self-contained page."""
-    settings = settings_with(database_url=database_url)
+    settings = settings_with(reads=True, database_url=database_url)
     require_migration(session_of(settings), "report")
     target = output or Path.cwd() / "report.html"
     verdict = write_report(settings, target, None, [], begun=datetime.now(UTC), signed_by=None)
@@ -112,17 +112,21 @@ def report(database_url: str | None, output: Path | None) -> None:
 @json_option
 @app_option
 def doctor(database_url: str | None, as_json: bool) -> None:
-    """Say what the target is, of which PostgreSQL it is, and which programs serve it; nothing is made or changed."""
+    """Say what the target is, how it stands with all that serves it, and what to mend; nothing is made or changed."""
+    from b44_assets.config.settings import Settings
     from b44_assets.doctor import diagnose
 
-    findings = diagnose(settings_with(database_url=database_url))
+    settings = settings_with(database_url=database_url)
+    origins = Settings.origins(app=chosen_app(), database_url=database_url)
+
+    findings = diagnose(settings, origins)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
     else:
         for finding in findings:
-            click.echo(f"{finding.subject + ':':10}{finding.said}")
+            click.echo(f"{finding.subject + ':':12}{finding.said}")
             if finding.remedy is not None:
-                click.echo(f"{'':10}{finding.remedy}")
+                click.echo(f"{'':12}-> {finding.remedy}")
     if any(finding.blocking for finding in findings):
         raise SystemExit(1)
 

@@ -31,7 +31,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from b44_assets.config import quantities
-from b44_assets.config.app_folder import find_app_folder
+from b44_assets.config.app_folder import APP_FILE, find_app_folder
 from b44_assets.config.packaged import packaged
 from b44_assets.config.quantities import (
     DEFAULT_BATCH_SIZE,
@@ -282,32 +282,72 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: Naming the variable or option, and what would be right; never showing a URL's text.
         """
-        if unknown := overrides.keys() - cls.model_fields.keys():
-            raise TypeError(f"there is no setting named {min(unknown)!r}")
-        directory = (Path.cwd() if directory is None else directory).absolute()
-        folder = find_app_folder(directory, app)
-        base = directory if folder is None else folder.path
-        given = cls._read(_dotenv(base / ".env"), base) | cls._read(
-            os.environ if environ is None else environ, directory
-        )
-        for name, value in overrides.items():
-            if value is not None:
-                given.pop(cls.variable(name), None)
-                given[name] = _placed(name, name, value, directory)
-        if folder is not None:
-            if app is not None:
-                given.pop(cls.variable("sql_dir"), None)
-            if folder.export_dir is not None and "export_dir" not in given:
-                given.setdefault(cls.variable("export_dir"), folder.export_dir)
-        sql_dir = packaged("sql") if folder is None else folder.sql_dir
-        for name, default in (("sql_dir", sql_dir), ("home", base / ".b44")):
-            if name not in given:
-                given.setdefault(cls.variable(name), default)
+        given, _ = cls._given(environ, directory, app, overrides)
         try:
             return cls(**given)
         except ValidationError as error:
             # Not chained: pydantic's error holds what was found, which may be a secret.
             raise SettingsError(cls._line(error)) from None
+
+    @classmethod
+    def origins(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        *,
+        app: Path | None = None,
+        **overrides: object,
+    ) -> dict[str, str]:
+        """Where each setting comes from that is not the program's default: an option, a variable, a file; by the setting's name.
+
+        Args:
+            environ: As of `load`, and so are the others.
+            directory: See there.
+            app: See there.
+            overrides: See there.
+
+        Raises:
+            SettingsError: As of `load`.
+        """
+        return cls._given(environ, directory, app, overrides)[1]
+
+    @classmethod
+    def _given(
+        cls,
+        environ: Mapping[str, str] | None,
+        directory: Path | None,
+        app: Path | None,
+        overrides: Mapping[str, object],
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """The settings that are not as the program has them, by variable or option, and where each comes from, by name."""
+        if unknown := overrides.keys() - cls.model_fields.keys():
+            raise TypeError(f"there is no setting named {min(unknown)!r}")
+        directory = (Path.cwd() if directory is None else directory).absolute()
+        folder = find_app_folder(directory, app)
+        base = directory if folder is None else folder.path
+        names = {cls.variable(name): name for name in cls.model_fields}
+        of_file = cls._read(_dotenv(base / ".env"), base)
+        of_process = cls._read(os.environ if environ is None else environ, directory)
+        origins = {names.get(key, key): f"{key} in {base / '.env'}" for key in of_file}
+        origins |= {names.get(key, key): key for key in of_process}
+        given = of_file | of_process
+        for name, value in overrides.items():
+            if value is not None:
+                given.pop(cls.variable(name), None)
+                given[name] = _placed(name, name, value, directory)
+                origins[name] = _OPTIONS.get(name, name)
+        if folder is not None:
+            if app is not None:
+                given.pop(cls.variable("sql_dir"), None)
+                origins.pop("sql_dir", None)
+            if folder.export_dir is not None and "export_dir" not in given:
+                given.setdefault(cls.variable("export_dir"), folder.export_dir)
+                origins.setdefault("export_dir", str(folder.path / APP_FILE))
+        sql_dir = packaged("sql") if folder is None else folder.sql_dir
+        for name, default in (("sql_dir", sql_dir), ("home", base / ".b44")):
+            if name not in given:
+                given.setdefault(cls.variable(name), default)
+        return given, origins
 
     @classmethod
     def _read(cls, found: Mapping[str, str | None], directory: Path) -> dict[str, Any]:

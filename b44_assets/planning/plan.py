@@ -27,8 +27,7 @@ from b44_assets.migration.staging import StagedExport
 from b44_assets.migration.unmapped_entities import UnmappedEntity, keep_unmapped
 from b44_assets.planning.model import MigrationPlan, PlannedEntity, PlannedTable
 from b44_assets.planning.scratch_target import copy_rows, hand_staged, require_readable, scratch_target
-from b44_assets.postgres.connect import redact
-from b44_assets.postgres.embedded import EmbeddedServer
+from b44_assets.postgres.embedded import target_exists, target_shown
 from b44_assets.schema.drift import declared_objects, schema_changes
 from b44_assets.schema.preflight import need_room
 from b44_assets.session import Connection, Progress, Session, scalar, silent, unsaid
@@ -101,7 +100,7 @@ def plan_migration(
             _plan_tables(settings, scratch, found, chosen)
             _look_at_others(settings, scratch, found)
     return MigrationPlan(
-        target=_shown(settings),
+        target=target_shown(settings),
         migrated_before=before,
         entities=tuple(found.entities),
         tables=tuple(found.tables),
@@ -111,17 +110,9 @@ def plan_migration(
     )
 
 
-def _shown(settings: Settings) -> str:
-    return (
-        f"the embedded server under {settings.home}" if settings.database_url is None else redact(settings.database_url)
-    )
-
-
 def _existing_target(settings: Settings, catalog: Catalog) -> Session | None:
     """The target; None where that is an embedded server that was never started: it would be made."""
-    if settings.database_url is None and not EmbeddedServer(settings.home).data_dir.exists():
-        return None
-    return Session.of(settings, catalog)
+    return Session.of(settings, catalog) if target_exists(settings) else None
 
 
 @contextmanager

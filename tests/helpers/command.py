@@ -35,11 +35,11 @@ class Result:
 
     @property
     def complaints(self) -> list[str]:
-        """The lines of standard error but for progress, further tries, and posts that every sample has kept though forbidden."""
+        """The lines of standard error but for target, progress, further tries, and what every sample has kept though forbidden."""
         return [
             line
             for line in self.err.splitlines()
-            if not (line.startswith(("notice: ", "progress: ")) or _KEPT.fullmatch(line))
+            if not (line.startswith(("notice: ", "progress: ", "target: ")) or _KEPT.fullmatch(line))
         ]
 
     @property

@@ -16,6 +16,13 @@ On disk, all under `<home>/postgres` and owned by the account that the server ru
 
 from __future__ import annotations
 
-from b44_assets.postgres.embedded.server import EmbeddedServer, dagster_url, target_url
+from b44_assets.postgres.embedded.server import (
+    EmbeddedServer,
+    dagster_url,
+    embedded_exists,
+    target_exists,
+    target_shown,
+    target_url,
+)
 
-__all__ = ["EmbeddedServer", "dagster_url", "target_url"]
+__all__ = ["EmbeddedServer", "dagster_url", "embedded_exists", "target_exists", "target_shown", "target_url"]

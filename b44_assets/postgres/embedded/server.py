@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from b44_assets.errors import DatabaseError, is_full, said_with_remedy, why
+from b44_assets.postgres.connect import redact
 from b44_assets.postgres.embedded.accounts import (
     Account,
     foreign,
@@ -577,6 +578,23 @@ def target_url(settings: Settings) -> str:
     server = EmbeddedServer(settings.home)
     server.start()
     return server.url("b44")
+
+
+def target_shown(settings: Settings) -> str:
+    """Says what the target is, without a password and without looking at it."""
+    if settings.database_url is not None:
+        return redact(settings.database_url)
+    return f"the embedded server under {settings.home}"
+
+
+def target_exists(settings: Settings) -> bool:
+    """Tells whether there is a target already: a server is named, or the embedded one was started here before."""
+    return settings.database_url is not None or embedded_exists(settings)
+
+
+def embedded_exists(settings: Settings) -> bool:
+    """Tells whether the embedded server was started here before, and has data."""
+    return EmbeddedServer(settings.home).data_dir.exists()
 
 
 def dagster_url(settings: Settings) -> str:
