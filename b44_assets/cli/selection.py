@@ -76,7 +76,8 @@ def selection_of(
         click.echo(f"notice: {table} reads {', '.join(read)} as the database has them now", err=True)
     if tables:
         return Selection(chosen, only=_with_functions(catalog, chosen), month=key)
-    return Selection(chosen, without=_with_what_stands_on(catalog, frozenset(left_out)))
+    # Its records alone: the schema is made as a whole, or it would differ from what the files say.
+    return Selection(chosen, without=frozenset({*left_out, *(f"base44/{table}" for table in left_out)}))
 
 
 def _month(catalog: Catalog, tables: Collection[str], month: str) -> date:
