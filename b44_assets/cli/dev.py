@@ -20,7 +20,6 @@ from b44_assets.cli.options import app_option, app_sql_dir, database_option, exp
 from b44_assets.config.packaged import packaged
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import dagster_url, target_url
-from b44_assets.session import scalar
 
 if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
@@ -86,6 +85,8 @@ def _need_no_other(settings: Settings) -> TextIO:
     Raises:
         UsageError: There is one.
     """
+    from b44_assets.session import scalar
+
     lock = (Path(os.environ["DAGSTER_HOME"]) / "dev.lock").open("a+", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -56,7 +56,8 @@ def test_the_doctor_tells_of_all_that_serves_the_target(migrated: Migrated, b44:
     result = b44.on(migrated.url)("doctor")
 
     assert result.status == 0, result
-    said = dict(line.partition(":")[::2] for line in result.out.splitlines() if not line.startswith(" "))
+    lines = [line.partition(":") for line in result.out.splitlines() if not line.startswith(" ")]
+    said = {subject: found for subject, _, found in lines}
     assert said.keys() >= {
         *("target", "server", "encoding", "time zone", "disk", "port", "files", "privileges"),
         *("dumps", "archiving", "backups", "daemon"),
