@@ -81,9 +81,15 @@ def survey(directory: Path, known: Collection[str] = ()) -> Survey:
     try:
         paths = sorted(directory.iterdir(), key=lambda path: path.name)
     except FileNotFoundError:
-        raise ExportError(f"{directory}: there is no such export folder") from None
+        raise ExportError(
+            f"{directory}: there is no such export folder; name the one with the exported files"
+        ) from None
     except NotADirectoryError:
-        raise ExportError(f"{directory}: is a file, not an export folder") from None
+        for ending, reason in _REMEDIES:
+            if ending.search(directory.name):
+                told = reason.replace(";", ", not an export folder;", 1)
+                raise ExportError(f"{directory}: {told}, and name the folder") from None
+        raise ExportError(f"{directory}: is a file, not an export folder; name the folder that it is in") from None
     except OSError as error:
         raise ExportError(f"{directory}: the export folder cannot be read: {error.strerror}") from error
     found: dict[str, Path] = {}

@@ -112,7 +112,9 @@ def test_a_port_that_is_taken_is_one_line_and_starts_nothing(b44: Command) -> No
 def test_missing_export_is_one_line_and_status_2(b44: Command, target: str, tmp_path: Path) -> None:
     result = b44.on(target)("migrate", "--export", tmp_path / "nowhere", "--json")
     assert result.status == 2
-    assert result.complaints == [f"b44: {tmp_path / 'nowhere'}: there is no such export folder"]
+    assert result.complaints == [
+        f"b44: {tmp_path / 'nowhere'}: there is no such export folder; name the one with the exported files"
+    ]
     assert result.out == ""
     assert state(target) == {}
 

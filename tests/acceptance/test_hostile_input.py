@@ -254,7 +254,7 @@ def test_file_in_place_of_a_folder_is_refused(b44: Command, target: str) -> None
     file = EXPORTS / "2026-06" / "Post_export.csv"
     result = b44.on(target)("migrate", "--export", file)
     assert result.status == 2
-    assert result.fault == f"b44: {file}: is a file, not an export folder"
+    assert result.fault == f"b44: {file}: is a file, not an export folder; name the folder that it is in"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
