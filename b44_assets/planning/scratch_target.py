@@ -46,7 +46,10 @@ def scratch_target(session: Session, pg_bin: Path | None = None) -> Generator[Se
         data_dir = place.folder / "data"
         programs = server_programs(MAJOR_VERSION, pg_bin, place.account)
         initialize(place, data_dir, programs, _LOCALE)
-        with serving(place, data_dir, programs) as server, replace(session, url=server.url()).keeping() as made:
+        with (
+            serving(place, data_dir, programs) as server,
+            replace(session, url=server.url(), read_replica=None).keeping() as made,
+        ):
             _build(made)
             yield made
 
