@@ -19,11 +19,7 @@ def test_plan_migrate_verify_and_status_agree(
     export = tmp_path / "export"
     export.mkdir()
     (export / "Ledger00.csv").write_text("id,remark\n1,one\n2,two\n,three\n")
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    (tmp_path / "dagster.yaml").write_text(
-        "storage: {custom: {module: b44_assets.orchestration.storage, class: PostgresStorage,"
-        f" config: {{postgres_url: '{dagster_storage}'}}}}}}\n"
-    )
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
     settings = Settings.load(
         {}, tmp_path, export_dir=export, sql_dir=small_sql, database_url=target, dagster_pg_url=dagster_storage
     )
