@@ -217,7 +217,7 @@ def test_a_run_of_the_command_is_shown_by_the_timeline_by_its_job_and_by_its_ass
           ... on Runs { results { runId pipelineName repositoryOrigin { repositoryName repositoryLocationName } } }
         }
         assetOrError(assetKey: {path: ["posts"]}) {
-          ... on Asset { assetMaterializations(limit: 1) { runOrError { ... on Run { repositoryOrigin { repositoryLocationName } } } } }
+          ... on Asset { assetMaterializations(limit: 100) { runOrError { ... on Run { repositoryOrigin { repositoryLocationName } } } } }
         }
       }
     """
@@ -237,8 +237,10 @@ def test_a_run_of_the_command_is_shown_by_the_timeline_by_its_job_and_by_its_ass
         "repositoryName": SINGLETON_REPOSITORY_NAME,
         "repositoryLocationName": "b44_assets",
     }
-    [made] = asked.data["assetOrError"]["assetMaterializations"]
-    assert made["runOrError"]["repositoryOrigin"]["repositoryLocationName"] == "b44_assets"
+    # What a rollback reports is of no run.
+    runs = [one["runOrError"] for one in asked.data["assetOrError"]["assetMaterializations"]]
+    origins = [run["repositoryOrigin"]["repositoryLocationName"] for run in runs if "repositoryOrigin" in run]
+    assert set(origins) == {"b44_assets"}
 
 
 @pytest.mark.slow  # tests/database has the same of the engine alone

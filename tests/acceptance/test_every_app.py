@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from b44_assets.backup.encryption import Key
 from b44_assets.catalog import Catalog, TableMapping, load_catalog
+from b44_assets.schema.drift import schema_drift
+from b44_assets.session import Session
 from tests.helpers.database_contents import rows, value, versions_of_rows
 from tests.helpers.migrated_apps import App
 from tests.helpers.webhooks import webhook
@@ -165,6 +169,29 @@ def test_a_month_is_taken_back_and_brought_again(app: App, dagster_storage: str)
     assert on("verify").status == 1
     assert on("migrate", "--export", app.export).status == 0
     assert rows_of(url, catalog) == before
+
+
+# By app: a role, and a question with the answer that it gets of what was restored.
+ASKED = {
+    "blog": ("set role b44_readonly", "select count(*) from posts where not published", 0),
+    "shop": ("set role shop_clerk", "select count(*) from purchases", 6),
+}
+
+
+@pytest.mark.long
+def test_what_a_backup_restores_is_what_was_there_for_every_role(app: App, tmp_path: Path) -> None:
+    url, other, catalog = app.copy(), app.empty(), load_catalog(app.sql)
+    (tmp_path / "key").write_text(Key.generate().secret)
+    on = app.b44.having(B44_BACKUP_URL=str(tmp_path / "store"), B44_BACKUP_KEY=str(tmp_path / "key")).on(url)
+    taken = on("backup", "--json")
+    assert (taken.status, taken.report["good"]) == (0, True), taken
+    assert on("restore", "latest", "--into", other).status == 0
+    assert rows_of(other, catalog) == rows_of(url, catalog)
+    assert schema_drift(Session(other, catalog)).passed
+    role, question, answer = ASKED[app.name]
+    with psycopg.connect(other) as conn:
+        conn.execute(role.encode())
+        assert conn.execute(question.encode()).fetchone() == (answer,)
 
 
 # By app: a table, the reason why one record of it was refused, and what makes it sound.
