@@ -28,8 +28,9 @@ from b44_assets.backup.service import (
 from b44_assets.backup.wal_spool import Shipped
 from b44_assets.orchestration.common import BACKUP_TAGS, Answer
 from b44_assets.orchestration.metadata import LISTED, Metadata, named_lists, table
-from b44_assets.orchestration.operations import Operation, ScheduledJob, Upstream, all_tables, with_backup_context
+from b44_assets.orchestration.operations import Operation, Upstream, all_tables, with_backup_context
 from b44_assets.orchestration.resources import Migration
+from b44_assets.orchestration.schedules import ScheduledJob
 
 
 def of_backup(done: BackedUp) -> Metadata:

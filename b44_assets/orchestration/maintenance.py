@@ -24,12 +24,12 @@ from b44_assets.orchestration.operations import (
     Context,
     Measurement,
     Operation,
-    ScheduledJob,
     all_tables,
     in_session,
     numbers_before,
 )
 from b44_assets.orchestration.resources import Migration
+from b44_assets.orchestration.schedules import ScheduledJob
 
 NIGHTLY = ScheduledJob(
     "statistics",

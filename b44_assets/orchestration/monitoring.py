@@ -19,12 +19,12 @@ from b44_assets.orchestration.operations import (
     Context,
     Measurement,
     Round,
-    ScheduledJob,
     all_tables,
     numbers_before,
     with_backup_context,
 )
 from b44_assets.orchestration.resources import Migration
+from b44_assets.orchestration.schedules import ScheduledJob
 
 _ROUND = ScheduledJob(
     Interval.ROUND.value,

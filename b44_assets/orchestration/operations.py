@@ -1,12 +1,13 @@
 """An operation on a live database, declared as one object: its asset, its checks, its job, its schedule.
 
 An `Operation` changes something, a `Measurement` only looks, a `Round` makes several measurements in one step. To
-add one, declare it in the module of its domain and name it in that module's OPERATIONS; nothing else lists it.
+add one, declare it in the module of its domain and name it in that module's OPERATIONS; nothing else lists it. When it
+runs is a `ScheduledJob` of `schedules`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import dagster as dg
@@ -16,56 +17,15 @@ from b44_assets.catalog import Catalog, Kind
 from b44_assets.config.settings import Settings
 from b44_assets.maintenance.monitoring import Earlier
 from b44_assets.migration.finish import note_checks
-from b44_assets.orchestration.common import ALERTS_ON_WARNING, MAINTENANCE_TAGS, OWNERS, Answer, key_of
+from b44_assets.orchestration.common import ALERTS_ON_WARNING, OWNERS, Answer, key_of
 from b44_assets.orchestration.metadata import Metadata
 from b44_assets.orchestration.resources import Migration
+from b44_assets.orchestration.schedules import ScheduledJob
 from b44_assets.session import Session
 
 Found = TypeVar("Found")
 Context: TypeAlias = dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 Upstream: TypeAlias = Callable[[Catalog], Iterable[dg.AssetKey]]
-
-
-@dataclass(frozen=True)
-class ScheduledJob:
-    """A job, when it runs, and how old what it refreshes may grow.
-
-    Attributes:
-        name: The job; its schedule is `<name>_schedule`.
-        description: What it does.
-        cron: When it runs, in UTC.
-        schedule: What its schedule says of itself.
-        overdue_after: Age from which on the UI calls what it refreshes overdue; None where it refreshes no asset.
-        tags: Of its runs.
-    """
-
-    name: str
-    description: str
-    cron: str
-    schedule: str
-    overdue_after: timedelta | None
-    tags: Mapping[str, str] = field(default_factory=lambda: MAINTENANCE_TAGS)
-
-    @property
-    def freshness(self) -> dg.FreshnessPolicy | None:
-        """The policy of the assets that it refreshes."""
-        return None if self.overdue_after is None else dg.FreshnessPolicy.time_window(fail_window=self.overdue_after)
-
-    def of(self, keys: Iterable[dg.AssetKey]) -> Any:
-        """The job over some assets and their checks."""
-        return dg.define_asset_job(
-            self.name, dg.AssetSelection.assets(*keys), description=self.description, tags=self.tags
-        )
-
-    def schedule_definition(self) -> dg.ScheduleDefinition:
-        """Its schedule, off until somebody turns it on."""
-        return dg.ScheduleDefinition(
-            name=f"{self.name}_schedule",
-            job_name=self.name,
-            cron_schedule=self.cron,
-            execution_timezone="UTC",
-            description=self.schedule,
-        )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 
-from b44_assets.orchestration.operations import ScheduledJob
 from b44_assets.orchestration.resources import Migration
+from b44_assets.orchestration.schedules import ScheduledJob
 
 FORGET_OLD_RUNS = ScheduledJob(
     "forget_old_runs",

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from b44_assets.maintenance.monitoring import Earlier, Reading
-from b44_assets.maintenance.monitoring.storage import averaged
+from b44_assets.maintenance.monitoring.measurements.storage import averaged
 from tests.helpers.disks import small
 from tests.helpers.waiting import eventually
 from tests.helpers.watched import Watched

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from b44_assets.maintenance.monitoring.settings_advice import Shape, advise, in_base_units, table_statements
+from b44_assets.maintenance.monitoring.measurements.settings_advice import (
+    Shape,
+    advise,
+    in_base_units,
+    table_statements,
+)
 from tests.helpers.watched import Watched, settings_with
 
 GB, MB = 1024**3, 1024**2

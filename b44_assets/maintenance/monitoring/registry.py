@@ -1,8 +1,11 @@
-"""All measurements. To add one, write its file under `sql/`, declare it in the module of its field, and name it here."""
+"""All measurements.
+
+To add one, write its file under `sql/`, declare it in the module of its field under `measurements/`, and name it here.
+"""
 
 from __future__ import annotations
 
-from b44_assets.maintenance.monitoring import activity, server, settings_advice, storage
+from b44_assets.maintenance.monitoring.measurements import activity, server, settings_advice, storage
 from b44_assets.maintenance.monitoring.model import Measurement
 
 MEASUREMENTS: tuple[Measurement, ...] = (

@@ -10,7 +10,7 @@ import dagster as dg
 
 from b44_assets.catalog import WITHOUT_OBJECT, Catalog, Kind, Spec
 from b44_assets.orchestration.common import MAINTENANCE_TAGS, key_of
-from b44_assets.orchestration.operations import ScheduledJob
+from b44_assets.orchestration.schedules import ScheduledJob
 
 SCHEMA_JOB = "schema_only"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 
 from b44_assets.config.settings import Settings
-from b44_assets.maintenance.monitoring.activity import sessions_hidden
 from b44_assets.maintenance.monitoring.judging import at_most, count, lacking, percent, share_of_increase, size, span
+from b44_assets.maintenance.monitoring.measurements.activity import sessions_hidden
 from b44_assets.maintenance.monitoring.model import (
     COUNTER,
     Check,

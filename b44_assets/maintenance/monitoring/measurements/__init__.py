@@ -1,0 +1,1 @@
+"""The measurements, by what they look at: sessions, the server, storage, its settings."""
