@@ -2,7 +2,7 @@
 
 `migration.load_<table>` moves a range of positions, with all that is noted of it; `migration.complete_<table>` fills columns that
 point into the table itself. The engine and `migrate_<table>_batch` call the same ones. What belongs here: their text. What
-does not: which positions, when, and what to do about an error.
+does not: which positions, when, in which transaction, and what to do about an error; see `load`.
 """
 
 from __future__ import annotations

@@ -217,7 +217,9 @@ def test_a_run_of_the_command_is_shown_by_the_timeline_by_its_job_and_by_its_ass
           ... on Runs { results { runId pipelineName repositoryOrigin { repositoryName repositoryLocationName } } }
         }
         assetOrError(assetKey: {path: ["posts"]}) {
-          ... on Asset { assetMaterializations(limit: 100) { runOrError { ... on Run { repositoryOrigin { repositoryLocationName } } } } }
+          ... on Asset {
+            assetMaterializations(limit: 100) { runOrError { ... on Run { repositoryOrigin { repositoryLocationName } } } }
+          }
         }
       }
     """

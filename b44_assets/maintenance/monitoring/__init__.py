@@ -2,7 +2,7 @@
 
 To add a measurement: a file `sql/<name>.sql` whose one statement reads its figures (a variant for newer servers is
 `<name>.17.sql`, one for where an extension is `<name>.<extension>.sql`), a `Measurement` with its checks in the module of its
-field (`activity`, `storage`, `server`), a threshold in `config/thresholds.py`, and its name in `registry`.
+field under `measurements/`, a threshold in `config/thresholds.py`, its name in `registry`, and its line in docs/monitoring.md.
 """
 
 from b44_assets.maintenance.monitoring.model import (
