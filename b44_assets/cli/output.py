@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 new_console = functools.partial(Console, highlight=False)
 
 
+_SPLIT = {
+    "deduplicated": "dedupli-\ncated",
+    "quarantined": "quaran-\ntined",
+    "unaccounted": "unac-\ncounted",
+}
+"""Heads of columns in two lines, for a narrow terminal."""
+
+
 def number_column(name: str) -> Column:
     """A column of numbers."""
     return Column(name, justify="right", no_wrap=True)
@@ -128,7 +136,10 @@ def print_accounts(console: Console, found: tuple[EntityAccount, ...], unmapped:
     names = ["read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted"]
     # After a newer export only, as the width of a terminal is scarce.
     names += [name for name in ("vanished", "conflicts") if any(getattr(account, name) for account in found)]
-    table = Table(name_column("table"), *(number_column(name) for name in names))
+    # A name that is cut into pieces is hard to read; a head in two lines is not.
+    needed = max((len(account.entity) for account in found), default=0) + sum(len(name) + 3 for name in names) + 4
+    heads = names if console.width >= needed else [_SPLIT.get(name, name) for name in names]
+    table = Table(name_column("table"), *(number_column(head) for head in heads))
     for account in found:
         table.add_row(
             account.entity,
@@ -149,7 +160,7 @@ def _print_unmapped(console: Console, unmapped: dict[str, dict[str, Any]]) -> No
     """Print entities without a table: on their own, as their names would be cut off beside many columns."""
     if not unmapped:
         return
-    table = Table("entity", number_column("read"))
+    table = Table(name_column("entity"), number_column("read"))
     for entity, counts in unmapped.items():
         table.add_row(f"{entity} (no table)", f"{counts['read']:,}")
     console.print(table)

@@ -97,7 +97,7 @@ def test_bytes_and_records_are_never_taken_for_each_other(reports: list[tuple[st
         assert unit is None or unit[1].startswith(expected or "")
 
 
-def test_without_a_terminal_a_line_is_written_now_and_then_and_none_twice(
+def test_without_a_terminal_a_line_is_written_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "EVERY_SECONDS", 0.01)

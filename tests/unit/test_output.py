@@ -1,0 +1,59 @@
+"""Tables on a narrow terminal, and what a shell completes."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from click.shell_completion import ShellComplete
+from rich.console import Console
+
+from b44_assets.cli import main
+from b44_assets.cli.output import print_accounts
+from b44_assets.migration.accounts import EntityAccount
+
+ALIKE = "customer_subscriptions_by_billing_period"
+
+
+def printed(width: int, *names: str) -> list[list[str]]:
+    """The rows of what is printed, each with the lines of its cells put together."""
+    stream = io.StringIO()
+    found = [EntityAccount(name, 1_234_567, 1_234_000, 0, 567, 0, 0, 0, 0, {}, {}) for name in names]
+    unmapped = {f"{name}Entity": {"read": 7} for name in names}
+    print_accounts(Console(file=stream, width=width), tuple(found), unmapped)
+    rows: list[list[str]] = []
+    for line in stream.getvalue().splitlines():
+        assert len(line) <= width
+        if not line.startswith("│"):
+            continue
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        if any(cells[1:]):
+            rows.append(cells)
+        else:
+            rows[-1][0] += cells[0]
+    return rows
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_tables_that_begin_alike_are_told_apart_whatever_the_width(width: int) -> None:
+    rows = printed(width, f"{ALIKE}_a", f"{ALIKE}_b")
+    numbers = ["1,234,567", "1,234,000", "0", "567", "0", "0"]
+    assert rows[:2] == [[f"{ALIKE}_a", *numbers], [f"{ALIKE}_b", *numbers]]
+    assert rows[2][:3] == ["total", "2,469,134", "2,468,000"]
+    assert [row[0].replace(" ", "") for row in rows[3:]] == [f"{ALIKE}_{end}Entity(notable)" for end in "ab"]
+
+
+def test_a_usual_name_is_in_one_piece_at_80_columns() -> None:
+    stream = io.StringIO()
+    account = EntityAccount("orders_by_week", 123_456, 123_000, 0, 456, 0, 0, 0, 0, {}, {})
+    print_accounts(Console(file=stream, width=80), (account,), {})
+    assert "│ orders_by_week │ " in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("words", "begun", "completed"),
+    [([], "quar", "quarantine"), (["cutover"], "--acc", "--accept-quarantine"), (["db"], "ur", "url")],
+)
+def test_a_shell_completes_commands_and_options(words: list[str], begun: str, completed: str) -> None:
+    found = ShellComplete(main, {}, "b44", "_B44_COMPLETE").get_completions(words, begun)
+    assert [one.value for one in found] == [completed]
