@@ -210,8 +210,10 @@ class _Loader:
                         if part is None:
                             part, inserted, seconds = todo.get_nowait(), 0, 0.0
                         with self._undisturbed(part):
-                            while (done := self._batch(conn, part, pacer, attempt)) is not None:
-                                inserted, seconds, attempt = inserted + done[0], seconds + done[1], 1
+                            while part.left and (done := self._batch(conn, part, pacer, attempt)) is not None:
+                                written, took, left = done
+                                inserted, seconds, attempt = inserted + written, seconds + took, 1
+                                part = part._replace(left=left)
                         if self._maintenance is not None and part.table is not None:
                             self._maintenance.after(conn, part.table, inserted, pacer, self._stop.is_set)
                         loaded.append(LoadedPartition(part.key, inserted, part.records, seconds))
@@ -233,13 +235,13 @@ class _Loader:
             return nullcontext()
         return self._maintenance.undisturbed(part.table)
 
-    def _batch(self, conn: Connection, part: Part, pacer: Pacer, attempt: int) -> tuple[int, float] | None:
+    def _batch(self, conn: Connection, part: Part, pacer: Pacer, attempt: int) -> tuple[int, float, bool] | None:
         """Moves the records after the last committed batch of a partition; None where there are no more.
 
         A batch that holds a record which the server refuses is tried in halves, until that record stands alone.
 
         Returns:
-            How many records were written, and in how many seconds.
+            How many records were written, in how many seconds, and whether there are more.
 
         Raises:
             _TryAgain: For a reason that may pass; the connection is not to be used again.
@@ -292,7 +294,7 @@ class _Loader:
             with self._lock:
                 self._done += written + kept
                 self._session.progress(self._table, self._done, self._plan.to_migrate)
-            return written, seconds
+            return written, seconds, part.last is None or batch.last < part.last
 
     def _write(self, conn: Connection, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return conn.execute(self._load, values).fetchone()

@@ -37,6 +37,7 @@ class Part(NamedTuple):
         last: Position of the last one.
         records: How many records of the export belong in it.
         table: The partition, or the table where it has none; None while it is not there.
+        left: Whether there may be records that are not written yet.
     """
 
     key: date | None
@@ -44,6 +45,7 @@ class Part(NamedTuple):
     last: int | None
     records: int
     table: str | None = None
+    left: bool = True
 
 
 def parts_of(
@@ -65,8 +67,12 @@ def parts_of(
     parts = [
         Part(*row)
         for row in conn.execute(
-            "select partition_key, first_position, last_position, records from migration.parts"
-            " where entity = %s order by partition_key",
+            "select p.partition_key, p.first_position, p.last_position, p.records, null, not exists ("
+            "   select from migration.plans s join migration.migration_log l on l.entity_type = s.entity"
+            "    and l.generation = s.generation and l.partition_key is not distinct from p.partition_key"
+            "    and l.last_position >= p.last_position and l.status = 'completed' and l.rolled_back_at is null"
+            "    where s.entity = p.entity)"
+            " from migration.parts p where p.entity = %s order by p.partition_key",
             (table,),
         ).fetchall()
     ]
