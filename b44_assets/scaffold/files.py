@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePath, PurePosixPath
 
+from b44_assets.atomic_files import write_atomically
 from b44_assets.errors import B44Error, why
 
 STATE_FILE = ".b44-init.json"
@@ -191,9 +192,7 @@ def _digest(text: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    arriving = path.with_name(f".{path.name}.arriving")
-    arriving.write_bytes(text.encode("utf-8"))
-    arriving.replace(path)
+    write_atomically(path, text.encode("utf-8"), mode=0o644)
 
 
 def _remove_empty(folder: Path, top: Path) -> None:

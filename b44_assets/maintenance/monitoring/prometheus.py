@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from b44_assets.atomic_files import write_atomically
 from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error, SettingsError, why
 from b44_assets.maintenance.monitoring.model import COUNTER, Earlier, Interval, Measurement, Reading
@@ -134,17 +133,8 @@ def write_textfile(exporter: Exporter, path: Path) -> None:
     """
     text = text_of(exporter)
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text)
-            # node_exporter runs as another user.
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(temporary).unlink()
-            raise
+        # node_exporter runs as another user.
+        write_atomically(path, text, mode=0o644)
     except OSError as error:
         raise SettingsError(f"{path} cannot be written: {why(error, path)}") from error
 

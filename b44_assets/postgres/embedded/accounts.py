@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from b44_assets.atomic_files import write_atomically
 from b44_assets.errors import DatabaseError
 from b44_assets.postgres.embedded.processes import last_line
 
@@ -170,14 +171,8 @@ def make_directory(path: Path, account: Account | None) -> None:
 
 def write_file(path: Path, text: str, account: Account | None) -> None:
     """Puts a file in place at once, following no link that the folder's owner may have laid for root."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        if account is not None:
-            os.fchown(descriptor, account.uid, account.gid)
-        file.write(text)
-    new.replace(path)
+    owner = None if account is None else (account.uid, account.gid)
+    write_atomically(path, text.encode("utf-8"), mode=0o600, owner=owner)
 
 
 def open_lock(path: Path, account: Account | None) -> int:
