@@ -33,19 +33,7 @@ _STANDING = """
      order by s.depth desc, c.relname
 """
 _GRANTED = """
-    select format('grant %%s%%s on %%I.%%I to %%s%%s', g.privilege_type,
-                  case when a.part is not null then format(' (%%I)', a.part) end, n.nspname, c.relname,
-                  case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end,
-                  case when g.is_grantable then ' with grant option' else '' end), a.part
-      from pg_class c
-      join pg_namespace n on n.oid = c.relnamespace
-     cross join lateral (
-       select null::name as part, c.relacl as acl
-        union all
-       select attname, attacl from pg_attribute where attrelid = c.oid and attnum > 0 and not attisdropped
-     ) a
-     cross join aclexplode(a.acl) g
-     where c.oid = to_regclass(%(name)s) and g.grantee <> c.relowner
+    select statement, part from b44.grants_of(to_regclass(%(name)s), %(name)s)
      union all
     select format('alter %%s %%I.%%I owner to %%I', case c.relkind when 'm' then 'materialized view' else 'view' end,
                   n.nspname, c.relname, pg_get_userbyid(c.relowner)), null

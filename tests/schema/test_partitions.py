@@ -445,10 +445,12 @@ def test_the_default_partition_that_takes_over_is_like_the_old_one(
     conn: Connection, role: sql.Identifier, move: str
 ) -> None:
     conn.execute(sql.SQL("grant select on posts_default to {}").format(role))
+    conn.execute(sql.SQL("grant update (title) on posts_default to {} with grant option").format(role))
     conn.execute("alter table posts_default replica identity full, set (fillfactor = 66, autovacuum_enabled = false)")
     conn.execute("comment on table posts_default is 'Of no month'")
     described = (
         "select (select array_agg(a::text order by a::text) from unnest(relacl) a), relreplident::text,"
+        " (select array_agg(format('%s %s', attname, attacl) order by 1) from pg_attribute where attrelid = d.oid and attacl <> '{}'),"
         " obj_description(oid), reloptions,"
         " (select array_agg(c.relname::text order by 1) from pg_index i join pg_class c on c.oid = i.indexrelid"
         " where i.indrelid = d.oid)"

@@ -1,5 +1,5 @@
 -- Tables that are to become partitions: built, given what the others have, renamed, attached.
--- depends: b44/partition_period_functions, b44/partition_lock_functions, b44/standard_roles
+-- depends: b44/partition_period_functions, b44/partition_lock_functions, b44/standard_roles, b44/grant_functions
 
 -- What an index is, without its name and table.
 create or replace function b44.index_form(index_id oid) returns text
@@ -181,11 +181,7 @@ declare
   item record;
 begin
   for item in
-    select format('grant %s on %s to %s%s', g.privilege_type, successor,
-                  case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end,
-                  case when g.is_grantable then ' with grant option' else '' end) as statement
-      from pg_class d, aclexplode(d.relacl) g
-     where d.oid = default_partition and g.grantee <> d.relowner
+    select g.statement from b44.grants_of(default_partition, successor::text) g
     union all
     select format('alter table %s replica identity %s', successor, case d.relreplident when 'f' then 'full' else 'nothing' end)
       from pg_class d
