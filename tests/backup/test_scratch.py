@@ -33,12 +33,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 SERVING = """
 import sys, time
-from b44_assets.backup.scratch import scratch, serving
+from b44_assets.backup.scratch import initialize, scratch, serving
 from b44_assets.backup.tools import server_programs
-from b44_assets.backup.verification import _initialize
 with scratch() as place:
     programs = server_programs(18, None, place.account)
-    _initialize(place, place.folder / "data", programs)
+    initialize(place, place.folder / "data", programs)
     with serving(place, place.folder / "data", programs, superuser="b44_scratch") as server:
         pid = (server.data_dir / "postmaster.pid").read_text().split()[0]
         print(place.folder, pid, flush=True)

@@ -95,7 +95,7 @@ def test_the_file_of_variables_is_that_of_the_app_and_its_paths_start_there(app:
     assert settings.batch_size != 7
 
 
-@pytest.mark.parametrize(("name", "said"), [("empty", "has no b44.toml"), ("nowhere", "is no folder")])
+@pytest.mark.parametrize(("name", "said"), [("empty", "has no b44.toml"), ("nowhere", "is not there")])
 def test_a_folder_that_is_no_app_is_refused(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SettingsError, match=said):
