@@ -6,37 +6,35 @@ import pytest
 
 from tests.helpers.command import Command
 from tests.helpers.database_contents import rows, value
-from tests.helpers.migrated_apps import Migrated
+from tests.helpers.migrated_apps import SHOPS, App
 
 
-def test_a_table_and_a_month_are_migrated_alone_and_the_rest_follows(
-    migrated: Migrated, target: str, lean: Command
-) -> None:
-    b44 = lean.on(target)
-    export = ("--export", migrated.export, "--json")
-    wanted = migrated.result.report["entities"]
+@pytest.mark.parametrize("shop", SHOPS[:1], ids=["pg18"], indirect=True)
+def test_a_table_and_a_month_are_migrated_alone_and_the_rest_follows(shop: App) -> None:
+    target = shop.empty()
+    b44 = shop.b44.on(target)
+    export = ("--export", shop.export, "--json")
+    wanted = shop.result.report["entities"]
 
-    early = b44("migrate", "--table", "posts", *export)
+    early = b44("migrate", "--table", "purchases", *export)
     assert early.status == 2
-    assert "posts reads users, categories, of which nothing is migrated yet: add --table users --table categories" in (
-        early.fault
-    )
+    assert "purchases reads customers, of which nothing is migrated yet: add --table customers" in early.fault
 
-    users = b44("migrate", "--table", "users", "--table", "categories", *export)
-    assert users.status == 0, users
-    assert users.report["entities"] == {name: wanted[name] for name in ("users", "categories")}
+    customers = b44("migrate", "--table", "customers", *export)
+    assert customers.status == 0, customers
+    assert customers.report["entities"] == {"customers": wanted["customers"]}
 
-    months = "select to_char(created_at at time zone 'UTC', 'YYYY-MM'), count(*) from posts group by 1 order by 1"
-    month, count = rows(migrated.url, months)[1]
-    one = b44("migrate", "--table", "posts", "--month", month, *export)
+    months = "select to_char(purchased_at at time zone 'UTC', 'YYYY-MM'), count(*) from purchases group by 1 order by 1"
+    month, count = rows(shop.url, months)[1]
+    one = b44("migrate", "--table", "purchases", "--month", month, *export)
     assert one.status == 0, one
-    assert "notice: posts reads users, categories as the database has them now" in one.err
+    assert "notice: purchases reads customers as the database has them now" in one.err
     assert rows(target, months) == [(month, count)]
 
-    rest = b44("migrate", "--leave-out", "audit_logs", *export)
+    rest = b44("migrate", "--leave-out", "reviews", *export)
     assert rest.status == 0, rest
-    assert rest.report["entities"] == {name: found for name, found in wanted.items() if name != "audit_logs"}
-    assert value(target, "select to_regclass('audit_logs') is null or not exists (select from audit_logs)")
+    assert rest.report["entities"] == {name: found for name, found in wanted.items() if name != "reviews"}
+    assert value(target, "select to_regclass('reviews') is null or not exists (select from reviews)")
 
 
 @pytest.mark.parametrize(
