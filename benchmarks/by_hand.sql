@@ -59,7 +59,7 @@ return case when t ~ '^''[=+@-]' then substr(t, 2) else t end;
 \ir ../b44_assets/runtime/b44/parser_functions.sql
 \ir ../b44_assets/runtime/b44/identifier_functions.sql
 \ir ../b44_assets/runtime/b44/search_functions.sql
-\ir ../b44_assets/runtime/b44/standard_roles.sql
+\ir ../b44_assets/runtime/b44/standard_role_functions.sql
 \ir ../b44_assets/runtime/b44/grant_functions.sql
 \ir ../b44_assets/runtime/b44/trigger_functions.sql
 \ir ../b44_assets/runtime/b44/audit_functions.sql

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from b44_assets.maintenance.monitoring.measurements.settings_advice import (
@@ -115,6 +115,7 @@ def test_of_what_is_not_known_nothing_is_said() -> None:
     st.integers(1, 100_000),
     st.integers(1, 50_000),
 )
+@example(256 * MB, 0, 2, 1065, 187)
 def test_who_follows_all_advice_hears_no_more(
     memory: int, database: int, connections: int, tables: int, tree: int
 ) -> None:

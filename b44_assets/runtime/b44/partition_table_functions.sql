@@ -1,5 +1,5 @@
 -- Tables that are to become partitions: built, given what the others have, renamed, attached.
--- depends: b44/partition_period_functions, b44/partition_lock_functions, b44/standard_roles, b44/grant_functions
+-- depends: b44/partition_period_functions, b44/partition_lock_functions, b44/standard_role_functions, b44/grant_functions
 
 -- What an index is, without its name and table.
 create or replace function b44.index_form(index_id oid) returns text

@@ -1,5 +1,5 @@
 -- Tells triggers for the application's writes whether a row is the migration's, which was judged already.
--- depends: b44/upgrade_from_0_1, b44/standard_roles
+-- depends: b44/upgrade_from_0_1, b44/standard_role_functions
 
 -- Whether this transaction is the migration's own, whose rows were judged already: it says so by its own number, which no
 -- other transaction has, and it is run by who may do without the rules anyway. That is the owner of the table, who alone has

@@ -146,7 +146,7 @@ def _of_relations(shape: Shape) -> list[Advice]:
             Advice(
                 "max_locks_per_transaction",
                 shape.values["max_locks_per_transaction"],
-                str(-(-int(needed / sessions) // 64) * 64),
+                str(int(-(-needed // (64 * sessions))) * 64),
                 f"a dump locks {count(shape.locked_by_a_dump)} tables, a statement up to {count(shape.largest_tree)} partitions"
                 " and indexes, and the server refuses what does not fit",
             )
