@@ -300,7 +300,8 @@ def _from_csv(path: Path, text: str) -> Iterator[EditedRecord]:
         raise CorrectionError(f"{path}: has no columns {TABLE} and {DIGEST}, as b44 quarantine --csv writes them")
     if twice := [name for name, count in Counter(header).items() if count > 1]:
         raise CorrectionError(f"{path}: has the column {twice[0] or 'without a name'} twice")
-    csv.field_size_limit(len(text) + 1)
+    # The limit is one for the whole process: it only ever grows.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     try:
         for row in rows:
             place = f"line {rows.line_num:,}"

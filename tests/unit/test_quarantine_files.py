@@ -154,3 +154,10 @@ def test_a_field_of_json_that_was_left_out_stays_and_one_of_null_goes(file: Path
 def test_a_field_with_the_name_of_a_column_of_the_file_is_refused() -> None:
     with pytest.raises(SettingsError, match="--json"):
         as_csv(quarantined({"quarantine:table": "x"}))
+
+
+def test_reading_a_short_file_leaves_the_process_able_to_read_longer_cells(file: Path) -> None:
+    before = csv.field_size_limit()
+    file.write_text(as_csv(ONE))
+    read_corrections(file)
+    assert csv.field_size_limit() >= before
