@@ -19,6 +19,9 @@ from b44_assets.postgres.embedded.processes import last_line
 
 # The account that a server started by root runs as; data directories made by earlier versions belong to it.
 _ACCOUNT = "pgserver"
+# The file by which programs that change the accounts keep out of each other's way. They lock it with fcntl, which flock
+# does not collide with.
+_ACCOUNTS_LOCK = Path("/etc/.pwd.lock")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def server_account(directory: Path) -> Account | None:
         except KeyError:
             group = directory.stat().st_gid
         return Account(_name(owner), owner, group)
-    entry = _find_account(_ACCOUNT) or _add_account(_ACCOUNT)
+    entry = _find_account(_ACCOUNT) or _make_account(_ACCOUNT)
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
@@ -80,10 +83,24 @@ def _find_account(name: str) -> pwd.struct_passwd | None:
         return None
 
 
+def _make_account(name: str) -> pwd.struct_passwd:
+    """Adds an account unless another process has just added it.
+
+    Of two `useradd` at once the second one gives the account another number, and the folders that the first one's
+    server has made belong to nobody.
+    """
+    try:
+        with locked(_ACCOUNTS_LOCK, None):
+            return _find_account(name) or _add_account(name)
+    except OSError as error:
+        raise _not_added(name, str(error)) from error
+
+
 def _add_account(name: str) -> pwd.struct_passwd:
     commands = (
         ("useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", name),
-        ("adduser", "-S", "-D", "-H", "-s", "/sbin/nologin", name),  # BusyBox
+        # BusyBox, where there is no useradd; Debian's program of this name has other options.
+        ("adduser", "-S", "-D", "-H", "-s", "/sbin/nologin", name),
     )
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     said = "there is neither useradd nor adduser"
@@ -92,12 +109,17 @@ def _add_account(name: str) -> pwd.struct_passwd:
         if program is None:
             continue
         result = subprocess.run([program, *command[1:]], capture_output=True, text=True, errors="replace", check=False)
-        # Asked again even after a failure, since another process may have added it meanwhile.
+        # Asked even after a failure, since another program may have added it meanwhile.
         if entry := _find_account(name):
             return entry
         said = last_line(result.stderr)
-    raise DatabaseError(
-        f"PostgreSQL does not run as root, and the account {name!r} to run it cannot be added ({said}):"
+        break
+    raise _not_added(name, said)
+
+
+def _not_added(name: str, reason: str) -> DatabaseError:
+    return DatabaseError(
+        f"PostgreSQL does not run as root, and the account {name!r} to run it cannot be added ({reason}):"
         " run as an ordinary user, or set B44_DATABASE_URL"
     )
 
