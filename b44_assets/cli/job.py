@@ -19,6 +19,7 @@ from b44_assets.cli.output import accounts_by_table, unmapped_entities_of
 from b44_assets.cli.preconditions import session_of
 from b44_assets.cli.progress import show_progress, tell
 from b44_assets.cli.signals import interrupted_by_sigterm
+from b44_assets.config.stages import PHASES, stage_of
 from b44_assets.errors import B44Error, DatabaseError, FullDiskError, SettingsError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import dagster_url
@@ -202,20 +203,11 @@ def _before(session: Session) -> tuple[tuple[EntityAccount, ...], dict[str, dict
 
 def _seconds_by_stage(result: Any, catalog: Catalog) -> dict[str, float]:
     """What the steps of a run took, by what they did."""
-    seconds: dict[str, float] = dict.fromkeys(("staging", "loading", "schema", "checking"), 0.0)
+    seconds: dict[str, float] = dict.fromkeys(map(str, PHASES), 0.0)
     for event in result.all_events:
         if event.is_step_success:
-            key = event.step_key
-            stage = (
-                "staging"
-                if key.startswith("base44__")
-                else "loading"
-                if key in catalog.mappings
-                else "checking"
-                if key == "health" or key.endswith("_parity")
-                else "schema"
-            )
-            seconds[stage] += event.event_specific_data.duration_ms / 1000
+            stage = stage_of(event.step_key, catalog.mappings)
+            seconds[str(stage)] += event.event_specific_data.duration_ms / 1000
     return seconds
 
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 import click
 
-from b44_assets.config.stages import STEP, Stage
+from b44_assets.config.stages import PHASE, STEP, Stage
 from b44_assets.wording import plural
 
 EVERY_SECONDS = 5.0
 """How often a line is written where there is no terminal."""
 _RATE_AFTER_SECONDS = 1.0
 """For how long something has to run before its speed says anything."""
-_READING, _MAPPING, _VACUUM = "base44/", ": mapping", "vacuum"
+_READING, _WRITING, _MAPPING, _VACUUM = "base44/", "sample/", ": mapping", "vacuum"
 
 
 @dataclass
@@ -29,6 +29,8 @@ class State:
         clock: Gives seconds that never go back.
         step: The step that is under way, from 1; 0 where nothing is known of steps.
         steps: How many there are.
+        phase: What the steps are about, of which this one is one.
+        phases: Number of that phase, from 1, and how many there are; zeros where there is only one.
         stage: What is done.
         subject: The table, or the step.
         unit: What `done` and `total` count; empty where nothing is counted.
@@ -39,6 +41,8 @@ class State:
     clock: Callable[[], float] = time.monotonic
     step: int = 0
     steps: int = 0
+    phase: str = ""
+    phases: tuple[int, int] = (0, 0)
     stage: str = ""
     subject: str = ""
     unit: str = ""
@@ -49,12 +53,16 @@ class State:
     def report(self, what: str, done: int, total: int) -> None:
         """Takes in what the engine tells: see `Progress` of a session, and `STEP`."""
         before = self.stage, self.subject
-        if what.startswith(STEP):
+        if what.startswith(PHASE):
+            self.phase, self.phases = (what.removeprefix(PHASE), (done, total)) if total > 1 else ("", (0, 0))
+        elif what.startswith(STEP):
             self.stage, _, self.subject = what.removeprefix(STEP).partition(" ")
             self.step, self.steps = done, total
             self.unit, self.done, self.total = "", 0, 0
         elif what.startswith(_READING):
             self._counts(Stage.READING, what.removeprefix(_READING), "bytes", done, total)
+        elif what.startswith(_WRITING):
+            self._counts(Stage.WRITING, what.removeprefix(_WRITING), "records", done, total)
         elif what.endswith(_MAPPING):
             self._counts(Stage.PLANNING, what.removesuffix(_MAPPING), "", 0, 0)
         elif what == _VACUUM:
@@ -82,8 +90,19 @@ class State:
             return None
         return (self.done - first) / seconds
 
+    def described(self) -> str:
+        """The phase that the bar is in; where there is but one, the step."""
+        if self.phase:
+            return "{} of {}: {}".format(*self.phases, self.phase)
+        return f"step {self.step} of {self.steps}" if self.steps else "working"
+
     def message(self) -> str:
         """How far it is, in one line."""
+        parts = ["phase {} of {} ({}), ".format(*self.phases, self.phase)] if self.phase else []
+        return "".join([*parts, self.detail()])
+
+    def detail(self) -> str:
+        """What is under way, in one line, without the phase."""
         parts = [f"step {self.step} of {self.steps}, "] if self.steps else []
         parts.append(f"{self.stage or 'starting'} {self.subject}".rstrip())
         if self.unit and self.total:

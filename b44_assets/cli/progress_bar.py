@@ -31,9 +31,12 @@ class Bar(Progress):
         """The bar, and the line."""
         state = self._state
         if self._task is not None:
-            described = f"step {state.step} of {state.steps}" if state.steps else "working"
             total = state.steps or state.total or None
             completed = state.completed if state.steps else state.done
-            self.tasks[0].description, self.tasks[0].total, self.tasks[0].completed = described, total, completed
+            self.tasks[0].description, self.tasks[0].total, self.tasks[0].completed = (
+                state.described(),
+                total,
+                completed,
+            )
         yield self.make_tasks_table(self.tasks)
-        yield Text(state.message())
+        yield Text(state.detail())

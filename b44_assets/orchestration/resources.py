@@ -12,7 +12,7 @@ from pydantic import Field
 
 from b44_assets.catalog import Catalog
 from b44_assets.config.settings import Settings
-from b44_assets.config.stages import STEP, Stage
+from b44_assets.config.stages import PHASE, STEP, phase_of, stage_of
 from b44_assets.errors import B44Error, FinishedError, NoRoomError, SettingsError, is_full, why
 from b44_assets.migration.finish import migration_state
 from b44_assets.postgres.locks import HeldLock
@@ -121,20 +121,16 @@ class Migration:
                 yield keeping
 
     def _tell_step(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> None:
-        """Tells which step of the run is under way, and of how many."""
+        """Tells which step of the run is under way, of how many, and in which phase of the run."""
         execution = context.op_execution_context
         name = execution.op.name
+        tables = self.catalog.mappings
+        steps = {node.name for node in execution.job_def.nodes}
         begun = self._begun.setdefault(context.run.run_id, {})
         number = begun.setdefault(name, len(begun) + 1)
-        if isinstance(context, dg.AssetCheckExecutionContext):
-            stage = Stage.CHECKING
-        elif name.startswith("base44__"):
-            stage = Stage.READING
-        else:
-            stage = Stage.LOADING if name in self.catalog.mappings else Stage.SCHEMA
-        self.progress(
-            f"{STEP}{stage} {name.removeprefix('base44__')}", number, max(number, len(execution.job_def.nodes))
-        )
+        phase, *numbers = phase_of(steps, (steps - begun.keys()) | {name}, tables)
+        self.progress(f"{PHASE}{phase}", *numbers)
+        self.progress(f"{STEP}{stage_of(name, tables)} {name.removeprefix('base44__')}", number, len(steps))
 
     @contextmanager
     def sharing(

@@ -44,7 +44,7 @@ def sample_command(progress: Callable[[], AbstractContextManager[Report]]) -> cl
                 posts=posts,
                 seed=seed,
                 dialect=dialect,
-                progress=lambda done, total: show("posts", done, total),
+                progress=lambda done, total: show("sample/posts", done, total),
             )
         records, files, size = sum(report.files.values()), len(report.files), report.bytes
         click.echo(

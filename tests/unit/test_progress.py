@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from b44_assets.cli import progress
 from b44_assets.cli.progress import State
-from b44_assets.config.stages import STEP, Stage
+from b44_assets.config.stages import PHASE, PHASES, STEP, Stage, phase_of
 
 
 class Clock:
@@ -48,6 +48,7 @@ REPORTS = st.lists(
         (("posts", 1, 1), "loading posts: 1 of 1 record"),
         ((f"{STEP}schema posts_indexes", 3, 44), "step 3 of 44, schema posts_indexes"),
         (("vacuum", 2, 9), "vacuum: 2 of 9 tables"),
+        (("sample/posts", 5_000, 6_000), "writing posts: 5,000 of 6,000 records"),
     ],
 )
 def test_what_is_told_is_said_in_its_own_unit(told: tuple[str, int, int], said: str) -> None:
@@ -70,6 +71,34 @@ def test_the_speed_and_the_end_are_those_of_what_is_under_way() -> None:
     state.report("users", 1_000, 1_000)
     clock.now = 20.0
     assert state.message() == "step 2 of 4, loading users: 1,000 of 1,000 records"
+
+
+def test_the_phase_stands_before_the_step_unless_there_is_but_one() -> None:
+    state = State(Clock())
+    state.report(f"{PHASE}loading", 2, 4)
+    state.report(f"{STEP}schema functions", 9, 39)
+    assert state.described() == "2 of 4: loading"
+    assert state.message() == "phase 2 of 4 (loading), step 9 of 39, schema functions"
+    state.report(f"{PHASE}checking", 1, 1)
+    state.report(f"{STEP}checking health", 3, 3)
+    assert state.described() == "step 3 of 3"
+    assert state.message() == "step 3 of 3, checking health"
+
+
+@given(
+    st.lists(
+        st.sampled_from(["base44__users", "users", "posts", "functions", "posts_schema", "users_parity", "health"]),
+        min_size=1,
+        unique=True,
+    )
+)
+def test_phases_follow_each_other_whatever_the_order_of_the_steps(steps: list[str]) -> None:
+    told = [phase_of(steps, steps[number:], {"users", "posts"}) for number in range(len(steps))]
+    numbers = [number for _, number, _ in told]
+    assert numbers == sorted(numbers)
+    assert all(1 <= number <= total <= len(PHASES) for _, number, total in told)
+    # A phase is named by what is still to be done.
+    assert told[0][:2] == (min((phase for phase, _, _ in told), key=PHASES.index), 1)
 
 
 @given(REPORTS, st.floats(0, 1e6))
