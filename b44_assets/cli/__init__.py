@@ -6,14 +6,11 @@ What belongs here: options, progress, what is printed, the exit status. What doe
 from __future__ import annotations
 
 import logging
-from functools import partial
 
 import click
 
-from b44_assets.cli import backups, database, dev, finish, init, metrics, migration, plan, quarantine, status
+from b44_assets.cli import backups, database, dev, finish, init, metrics, migration, plan, quarantine, sample, status
 from b44_assets.cli.group import Group
-from b44_assets.cli.progress import show_progress
-from b44_assets.sample.command import sample_command
 
 __all__ = ["main"]
 
@@ -46,6 +43,6 @@ for _command in (
     finish.finish,
     database.db,
     dev.dev,
-    sample_command(partial(show_progress, quiet=False)),
+    sample.sample,
 ):
     main.add_command(_command)

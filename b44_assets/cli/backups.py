@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,12 +11,14 @@ import click
 from rich.table import Column, Table
 
 from b44_assets.cli.instance import tell_dagster
-from b44_assets.cli.options import app_option, database_option, json_option, settings_with
-from b44_assets.cli.output import new_console, number_column, size_text
+from b44_assets.cli.options import app_option, database_option, json_option, origin_of, settings_with, tell_target
+from b44_assets.cli.output import new_console, number_column, print_json, size_text
 from b44_assets.errors import BackupError, BadBackupError
+from b44_assets.postgres.connect import redact
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
+    from b44_assets.backup.catalogue import Catalogue
     from b44_assets.backup.model import Backup
     from b44_assets.backup.recovery import RecoveryTarget
     from b44_assets.backup.service import BackupContext
@@ -53,8 +54,11 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
     backup_context = _backup_context(database_url=database_url)
     if kind == "wal":
         shipped = ship_wal(backup_context, _say)
-        said = f"{shipped.files:,} {plural(shipped.files, 'file')} of the WAL ({size_text(shipped.bytes)}) taken to the store"
-        click.echo(json.dumps({"files": shipped.files, "bytes": shipped.bytes}) if as_json else said)
+        if as_json:
+            print_json({"files": shipped.files, "bytes": shipped.bytes})
+        else:
+            files = f"{shipped.files:,} {plural(shipped.files, 'file')}"
+            click.echo(f"{files} of the WAL ({size_text(shipped.bytes)}) taken to the store")
         for line in shipped.refused[1:]:
             _say(f"b44: {line}")
         if shipped.refused:
@@ -62,7 +66,7 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
         return
     done = back_up(backup_context, BackupKind(kind), tell=_say)
     if as_json:
-        click.echo(json.dumps({**_as_json(done.backup), "unverified": done.unverified}))
+        print_json({**_as_json(done.backup), "unverified": done.unverified})
     elif done.backup.good:
         assert done.backup.verification is not None
         click.echo(
@@ -97,6 +101,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
         raise click.UsageError("--dry-run goes with --expire")
     backup_context = _backup_context()
     catalogue = backup_context.catalogue
+    tell_target(*_store_told(catalogue))
     unverified: list[str] = []
     if verify_id == "all":
         done, unverified = verify_again(backup_context, tell=_say)
@@ -127,7 +132,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
             {**_as_json(one), "expires_at": (one.ended_at + keep).isoformat() if _expires(one) else None}
             for one in listing.backups
         ]
-        click.echo(json.dumps({"backups": found, "drills": catalogue.drills(), "faults": list(listing.faults)}))
+        print_json({"backups": found, "drills": catalogue.drills(), "faults": list(listing.faults)})
     elif not listing.backups:
         new_console().print("There is no backup yet: `b44 backup` takes one.")
     else:
@@ -174,6 +179,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
 @click.option("--to-lsn", metavar="LSN", help="Recover to this position in the WAL.")
 @click.option("--to-point", metavar="NAME", help="Recover to this restore point (pg_create_restore_point).")
 @click.option("--no-privileges", is_flag=True, help="Into a database: leave out owners, GRANTs and REVOKEs.")
+@json_option
 @app_option
 def restore(
     backup_id: str | None,
@@ -182,6 +188,7 @@ def restore(
     to_lsn: str | None,
     to_point: str | None,
     no_privileges: bool,
+    as_json: bool,
 ) -> None:
     """Restore a backup, never over what is there.
 
@@ -195,14 +202,20 @@ def restore(
     target = _target(to_time, to_lsn, to_point)
     backup_context = _backup_context()
     catalogue = backup_context.catalogue
-    if into.startswith(("postgresql://", "postgres://")):
+    store, origin = _store_told(catalogue)
+    into_database = into.startswith(("postgresql://", "postgres://"))
+    tell_target(redact(into) if into_database else into, f"--into; from {store}, {origin}")
+    if into_database:
         if target is not None:
             raise click.UsageError("a logical backup holds one moment only: a recovery to a point goes into a folder")
         chosen = catalogue.find(backup_id or "logical/latest")
         restore_logical(
             catalogue, chosen, into, privileges=not no_privileges, pg_bin=backup_context.settings.pg_bin, tell=_say
         )
-        click.echo(f"{chosen.id} is restored")
+        if as_json:
+            print_json(_restored(chosen.id, redact(into)))
+        else:
+            click.echo(f"{chosen.id} is restored")
         return
     if no_privileges:
         raise click.UsageError(
@@ -217,6 +230,10 @@ def restore(
     )
     recovered = done.recovered
     last = recovered.last_transaction
+    if as_json:
+        at = None if last is None else last.astimezone(UTC).isoformat()
+        print_json(_restored(recovered.backup, str(done.directory), lsn=recovered.lsn, last_transaction_at=at))
+        return
     until = (
         "" if last is None else f"; its last transaction was committed at {last.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     )
@@ -231,9 +248,9 @@ def drill(as_json: bool) -> None:
     """Recover as if the server were lost, from the store alone, and measure what would be lost and how long it takes."""
     from b44_assets.backup.service import rehearse
 
-    done = rehearse(_backup_context(), _say)
+    done = rehearse(_backup_context(database_url=None), _say)
     if as_json:
-        click.echo(json.dumps({"rpo_seconds": done.rpo_seconds, "rto_seconds": done.rto_seconds}))
+        print_json({"backup": done.backup, "rpo_seconds": done.rpo_seconds, "rto_seconds": done.rto_seconds})
         return
     click.echo(
         f"recovered from {done.backup}: the last {done.rpo_seconds:.1f} s would be lost (RPO), and the server would be back"
@@ -244,8 +261,9 @@ def drill(as_json: bool) -> None:
 @click.command()
 @click.argument("switch", type=click.Choice(["on", "off"]), required=False)
 @database_option
+@json_option
 @app_option
-def archiving(switch: str | None, database_url: str | None) -> None:
+def archiving(switch: str | None, database_url: str | None, as_json: bool) -> None:
     """Tell whether the server archives its WAL; turn it on or off on the embedded one."""
     from b44_assets.backup.archive_settings import instructions
     from b44_assets.backup.service import archive_wal, look_at_archiving
@@ -254,15 +272,30 @@ def archiving(switch: str | None, database_url: str | None) -> None:
     if switch is not None:
         archive_wal(backup_context, on=switch == "on")
     state = look_at_archiving(backup_context)
-    if state.on and not state.faults:
+    advice = None
+    if backup_context.embedded is None and not state.works:
+        advice = instructions(backup_context.spool or _EXAMPLE_SPOOL, state.server_version)
+    if as_json:
+        print_json({"on": state.on, "message": state.explanation, "faults": list(state.faults), "instructions": advice})
+    elif advice is not None:
+        click.echo(advice)
+    elif state.works or not state.on:
         click.echo(state.explanation)
+    if state.works:
         return
-    if backup_context.embedded is None:
-        click.echo(instructions(backup_context.spool or _EXAMPLE_SPOOL, state.server_version))
-    elif not state.on:
-        click.echo(state.explanation)
     if state.faults or backup_context.embedded is None:
         raise BadBackupError(state.explanation)
+
+
+def _store_told(catalogue: Catalogue) -> tuple[str, str]:
+    """The backups that a command works on, and where they were named."""
+    return f"the backups in {catalogue.store.location}", origin_of("backup_url") or "no B44_BACKUP_URL is set"
+
+
+def _restored(
+    backup_id: str, into: str, *, lsn: str | None = None, last_transaction_at: str | None = None
+) -> dict[str, str | None]:
+    return {"backup": backup_id, "into": into, "lsn": lsn, "last_transaction_at": last_transaction_at}
 
 
 def _target(to_time: str | None, to_lsn: str | None, to_point: str | None) -> RecoveryTarget | None:

@@ -7,7 +7,8 @@ import os
 import click
 
 from b44_assets.cli.backups import archiving
-from b44_assets.cli.options import app_option, settings_with
+from b44_assets.cli.options import app_option, json_option, settings_with
+from b44_assets.cli.output import print_json
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer, target_url
 
@@ -18,34 +19,49 @@ def db() -> None:
 
 
 @db.command()
+@json_option
 @app_option
-def url() -> None:
+def url(as_json: bool) -> None:
     """Print the target's connection string; starts the embedded server if need be."""
-    click.echo(target_url(settings_with()))
+    _print(as_json, "url", target_url(settings_with()))
 
 
 @db.command()
+@json_option
 @app_option
-def stop() -> None:
+def stop(as_json: bool) -> None:
     """Stop the embedded server."""
     settings = settings_with()
     stopped = EmbeddedServer(settings.home).stop()
-    click.echo("stopped" if stopped else "the embedded server was not running")
+    if as_json:
+        print_json({"home": str(settings.home), "stopped": stopped})
+    else:
+        server = f"the embedded server under {settings.home}"
+        click.echo(f"{server} is stopped" if stopped else f"{server} was not running")
 
 
 @db.command("bin")
+@json_option
 @app_option
-def programs() -> None:
+def programs(as_json: bool) -> None:
     """Print the folder of the PostgreSQL programs (psql, pg_dump, pg_restore, …) that suit the target's server."""
     settings = settings_with()
     if settings.database_url is None:
-        click.echo(EmbeddedServer(settings.home).bin_dir)
+        _print(as_json, "folder", EmbeddedServer(settings.home).bin_dir)
         return
     from b44_assets.postgres.clients import available, choose
 
     with connect(settings.database_url, application_name="b44 db bin") as conn:
         version, encrypted = conn.info.server_version, conn.pgconn.ssl_in_use
-    click.echo(choose(available(settings.pg_bin), version, encrypted=encrypted).folder)
+    _print(as_json, "folder", choose(available(settings.pg_bin), version, encrypted=encrypted).folder)
+
+
+def _print(as_json: bool, name: str, value: object) -> None:
+    """Prints one value, by its name where JSON is asked for."""
+    if as_json:
+        print_json({name: str(value)})
+    else:
+        click.echo(value)
 
 
 _PASSED_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
 from b44_assets.cli.options import app_option, database_option, json_option, settings_with
+from b44_assets.cli.output import print_json
 from b44_assets.errors import BadBackupError, FinishedError, NotFinishedError, SettingsError
 from b44_assets.postgres.locks import Session as Holder
 from b44_assets.wording import plural
@@ -93,4 +93,7 @@ def _confirm(database: str, store: str) -> None:
 
 
 def _done(archive: str, *, as_json: bool, said: str) -> None:
-    click.echo(json.dumps({"archive": archive}) if as_json else said)
+    if as_json:
+        print_json({"archive": archive})
+    else:
+        click.echo(said)

@@ -6,10 +6,12 @@ import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from b44_assets.cli.options import json_option
+from b44_assets.cli.output import print_json
 from b44_assets.errors import SettingsError
 from b44_assets.wording import plural
 
@@ -47,6 +49,7 @@ _MOST_DIFF_LINES = 200
 )
 @click.option("--example", type=click.Choice(["blog"]), help="Copy a bundled example instead.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
+@json_option
 def init(
     directory: Path,
     entities: Path | None,
@@ -56,6 +59,7 @@ def init(
     strict: bool,
     example: str | None,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Make the folder of an app from its entity schemas, checked against an export.
 
@@ -115,7 +119,8 @@ def init(
         app, generated = generate(entities_dir, export_dir, source_dir, overrides)
         files |= generated
     changes = write_folder(folder, files, dry_run=dry_run)
-    _show(changes, dry_run=dry_run)
+    if not as_json:
+        _show(changes, dry_run=dry_run)
     if app is not None:
         _show_notices(app.notices)
     for change in changes.of(Action.DIFFERS):
@@ -124,7 +129,10 @@ def init(
     steps += ["b44 sample export"] if example is not None else []
     steps += ["b44 migrate" if project.export else "b44 migrate --export DIR"]
     tables = sum(path.parts[:2] == ("sql", "tables") for path in files)
-    click.echo(f"{_verdict(app, tables)}; next: {' && '.join(steps)}")
+    if as_json:
+        print_json({**_facts(app, changes, tables), "dry_run": dry_run, "next": steps})
+    else:
+        click.echo(f"{_verdict(app, tables)}; next: {' && '.join(steps)}")
 
 
 def _show(changes: Changes, *, dry_run: bool) -> None:
@@ -175,6 +183,23 @@ def _show_notices(notices: tuple[Notice, ...]) -> None:
         click.echo(f"notice: {place}{one.text}", err=True)
     if more := len(notices[_MOST_NOTICES:]):
         click.echo(f"notice: and {more} more, in DECISIONS.md", err=True)
+
+
+def _facts(app: App | None, changes: Changes, tables: int) -> dict[str, Any]:
+    """What became of the files, and what there is, as `--json` prints it."""
+    from b44_assets.scaffold.decisions import open_entities, reference_count
+    from b44_assets.scaffold.files import Action
+
+    return {
+        "files": {action.value: [str(change.path) for change in changes.of(action)] for action in Action},
+        "tables": tables,
+        "references": 0 if app is None else reference_count(app),
+        "open_entities": [] if app is None else list(open_entities(app)),
+        "notices": [
+            {"file": None if one.path is None else str(one.path), "message": one.text}
+            for one in (() if app is None else app.notices)
+        ],
+    }
 
 
 def _verdict(app: App | None, tables: int) -> str:

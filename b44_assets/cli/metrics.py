@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from b44_assets.cli.options import app_option, database_option, settings_with
+from b44_assets.cli.options import app_option, database_option, json_option, settings_with
+from b44_assets.cli.output import print_json
 from b44_assets.cli.preconditions import session_of
 
 DEFAULT_HOST = "127.0.0.1"
@@ -42,13 +43,16 @@ class Address(click.ParamType[tuple[str, int]]):
     metavar="[HOST:]PORT",
     help=f"Serve them at /metrics until Ctrl-C; HOST is {DEFAULT_HOST}.",
 )
+@json_option
 @app_option
-def metrics(database_url: str | None, textfile: Path | None, listen: tuple[str, int] | None) -> None:
+def metrics(database_url: str | None, textfile: Path | None, listen: tuple[str, int] | None, as_json: bool) -> None:
     """Print the monitoring's figures as Prometheus reads them, write them to a file, or serve them."""
     if textfile is not None and listen is not None:
         raise click.UsageError("--textfile and --listen exclude each other")
+    if as_json and (textfile is not None or listen is not None):
+        raise click.UsageError("--json goes without --textfile and --listen")
     settings = settings_with(database_url=database_url)
-    from b44_assets.maintenance.monitoring.prometheus import exporting, serve, text_of, write_textfile
+    from b44_assets.maintenance.monitoring.prometheus import exporting, figures_of, serve, text_of, write_textfile
 
     with exporting(session_of(settings), settings) as exporter:
         if listen is not None:
@@ -60,6 +64,8 @@ def metrics(database_url: str | None, textfile: Path | None, listen: tuple[str, 
                 end()
         if textfile is not None:
             write_textfile(exporter, textfile)
+        elif as_json:
+            print_json({"figures": figures_of(exporter)})
         else:
             sys.stdout.buffer.write(text_of(exporter))
         if exporter.fault is not None:

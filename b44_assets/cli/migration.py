@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from b44_assets.cli.instance import tell_dagster
 from b44_assets.cli.job import run_job
 from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with
 from b44_assets.cli.outcome import conclude, faults_of_run
-from b44_assets.cli.output import new_console, number_column
+from b44_assets.cli.output import new_console, number_column, print_json
 from b44_assets.cli.plan import conclude_plan
 from b44_assets.cli.preconditions import (
     check_export,
@@ -133,9 +132,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
 
         tell_dagster(settings, lambda instance: report_what_was_taken_back(instance, session, rolled_back))
     if as_json:
-        click.echo(
-            json.dumps({"entities": {one.entity: asdict(one) for one in rolled_back.entities}}, ensure_ascii=False)
-        )
+        print_json({"entities": {one.entity: asdict(one) for one in rolled_back.entities}})
         return
     table = Table(
         "table",

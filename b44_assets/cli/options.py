@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _APP = "b44.app"
+_ORIGINS = "b44.origins"
 
 
 def app_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,6 +87,7 @@ def settings_with(*, reads: bool = False, **overrides: Any) -> Settings:
     from b44_assets.config.settings import Settings
 
     settings = Settings.load(app=chosen_app(), **overrides)
+    click.get_current_context().meta[_ORIGINS] = Settings.origins(app=chosen_app(), **overrides)
     if "database_url" in overrides:
         from b44_assets.postgres.embedded import target_exists, target_shown
 
@@ -94,6 +96,15 @@ def settings_with(*, reads: bool = False, **overrides: Any) -> Settings:
                 f"there is no database to read: B44_DATABASE_URL is not set, and there is no embedded server under"
                 f" {settings.home}; name one by --database-url, go to the folder of its .b44, or begin with b44 migrate"
             )
-        origin = Settings.origins(app=chosen_app(), **overrides).get("database_url", "no B44_DATABASE_URL is set")
-        click.echo(f"target: {target_shown(settings)} ({origin})", err=True)
+        tell_target(target_shown(settings), origin_of("database_url") or "no B44_DATABASE_URL is set")
     return settings
+
+
+def origin_of(setting: str) -> str | None:
+    """Where a setting of `settings_with` comes from: an option, a variable, a file; None where it is the program's default."""
+    return click.get_current_context().meta[_ORIGINS].get(setting)
+
+
+def tell_target(shown: str, origin: str) -> None:
+    """Says on standard error what a command works on, and where that was named."""
+    click.echo(f"target: {shown} ({origin})", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from b44_assets.cli.output import print_outcome
+from b44_assets.cli.output import print_json, print_outcome
 from b44_assets.cli.preconditions import check_export, with_resume_hint
 from b44_assets.errors import B44Error, DatabaseError, nothing_has_a_table
 from b44_assets.migration.verdict import Conclusion, Records, Verdict
@@ -96,25 +95,22 @@ class Outcome:
             ),
         ]
 
-    def as_json(self, faults: Sequence[B44Error] = ()) -> str:
-        """One JSON object.
+    def facts(self, faults: Sequence[B44Error] = ()) -> dict[str, Any]:
+        """The same as `--json` prints it.
 
         Args:
             faults: As of `verdict`.
         """
         verdict = self.verdict(faults)
-        return json.dumps(
-            {
-                **verdict.facts(),
-                "entities": self.entities,
-                "unmapped": self.unmapped,
-                "checks": {"passed": verdict.passed, "warned": verdict.warned, "failed": len(verdict.failed)},
-                "seconds": round(self.seconds, 3),
-                **({} if self.replay is None else {"replay": self.replay.facts()}),
-                **self.more,
-            },
-            ensure_ascii=False,
-        )
+        return {
+            **verdict.facts(),
+            "entities": self.entities,
+            "unmapped": self.unmapped,
+            "checks": {"passed": verdict.passed, "warned": verdict.warned, "failed": len(verdict.failed)},
+            "seconds": round(self.seconds, 3),
+            **({} if self.replay is None else {"replay": self.replay.facts()}),
+            **self.more,
+        }
 
 
 def _are(count: int) -> str:
@@ -142,7 +138,7 @@ def conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, as
     """
     verdict = outcome.verdict(faults)
     if as_json:
-        click.echo(outcome.as_json(faults))
+        print_json(outcome.facts(faults))
     # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
     for fault in [fault for fault in faults if not isinstance(fault, DatabaseError)] or faults[:1]:
         click.echo(f"b44: {with_resume_hint(fault)}", err=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import functools
+import json
+import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -20,7 +22,24 @@ if TYPE_CHECKING:
     from b44_assets.migration.accounts import EntityAccount
     from b44_assets.session import Session
 
-new_console = functools.partial(Console, highlight=False)
+_UNBOUNDED = 10_000
+"""The width of no terminal, in which nothing is folded."""
+
+
+def new_console(*, stderr: bool = False) -> Console:
+    """Makes a console that prints texts as they are, as wide as the terminal; in a pipe or a file a row stays one line.
+
+    COLUMNS stands above both. NO_COLOR is honoured, and without a terminal there are no escapes.
+    """
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = _UNBOUNDED
+    return console
+
+
+def print_json(facts: Mapping[str, Any]) -> None:
+    """Prints what `--json` asks for: one object on one line, of the form that docs/output.schema.json has for the command."""
+    click.echo(json.dumps(facts, ensure_ascii=False))
 
 
 _SPLIT = {
@@ -108,10 +127,10 @@ def print_outcome(settings: Settings, outcome: Outcome, *, ended: bool) -> None:
     command = _own_command()
     psql = f'psql "$({command} db url)"' if settings.database_url is None else "psql with the URL of your database"
     for line in (psql, f"{command} status", f"{command} dev"):
-        console.print(f"  {line}", markup=False, soft_wrap=True)
+        console.print(f"  {line}", soft_wrap=True)
     console.print(f"{outcome.seconds:.1f} seconds")
     if outcome.replay is not None:
-        console.print(outcome.replay.message(), markup=False, soft_wrap=True)
+        console.print(outcome.replay.message(), soft_wrap=True)
 
 
 def several_reasons(quarantined: int, reasons: int) -> str:
@@ -150,7 +169,7 @@ def print_accounts(console: Console, found: tuple[EntityAccount, ...], unmapped:
     _print_unmapped(console, unmapped)
     for account in found:
         for reason, count in account.reasons.items():
-            console.print(f"  {account.entity}: {count:,} quarantined as {reason}", markup=False)
+            console.print(f"  {account.entity}: {count:,} quarantined as {reason}")
     named = sum(sum(account.reasons.values()) for account in found)
     if line := several_reasons(sum(account.quarantined for account in found), named):
         console.print(f"  {line}", soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with
-from b44_assets.cli.output import name_column, new_console, number_column
+from b44_assets.cli.output import name_column, new_console, number_column, print_json
+from b44_assets.cli.preconditions import check_export
 from b44_assets.cli.progress import show_progress
 from b44_assets.cli.signals import interrupted_by_sigterm
 from b44_assets.errors import DatabaseError, SettingsError
@@ -65,6 +65,8 @@ def conclude_plan(
 
     if month is not None:
         raise SettingsError("--dry-run is about all months of a table: leave --month out")
+    if settings.export_dir is not None:
+        check_export(settings.export_dir, settings)
     interrupted_by_sigterm()
     with show_progress(quiet=as_json) as progress:
         found = plan_migration(
@@ -75,7 +77,7 @@ def conclude_plan(
             notice=lambda line: click.echo(f"notice: {line}", err=True),
         )
     if as_json:
-        click.echo(json.dumps(found.as_dict(), ensure_ascii=False))
+        print_json(found.as_dict())
     else:
         _print(new_console(), found)
     for line in found.warnings:
@@ -97,11 +99,10 @@ def _print(console: Console, found: MigrationPlan) -> None:
         console.print(files)
     for one in found.entities:
         for oddity, count in one.oddities.items():
-            console.print(f"  {one.file}: {oddity} ({count:,})", markup=False, soft_wrap=True)
+            console.print(f"  {one.file}: {oddity} ({count:,})", soft_wrap=True)
         if one.unknown_fields:
             console.print(
                 f"  {one.file}: no column for {_some(one.unknown_fields)} (kept in migration.unmapped)",
-                markup=False,
                 soft_wrap=True,
             )
     _print_records(console, found)
@@ -123,11 +124,9 @@ def _print_records(console: Console, found: MigrationPlan) -> None:
         console.print(table)
     for one in found.tables:
         for reason, count in one.reasons.items():
-            console.print(f"  {one.table}: {count:,} would be quarantined as {reason}", markup=False, soft_wrap=True)
+            console.print(f"  {one.table}: {count:,} would be quarantined as {reason}", soft_wrap=True)
         for kind, count in one.conflicts.items():
-            console.print(
-                f"  {one.table}: {count:,} left alone: {_CONFLICTS.get(kind, kind)}", markup=False, soft_wrap=True
-            )
+            console.print(f"  {one.table}: {count:,} left alone: {_CONFLICTS.get(kind, kind)}", soft_wrap=True)
 
 
 _CONFLICTS = {
@@ -144,12 +143,12 @@ def _print_schema(console: Console, schema: SchemaChanges) -> None:
     if schema.program != "kept":
         console.print(f"Schema: the program's own schemas b44 and migration would be {schema.program}.", soft_wrap=True)
     if 0 < len(schema.missing) <= _LISTED:
-        console.print(f"Schema: would be made: {', '.join(schema.missing)}", markup=False, soft_wrap=True)
+        console.print(f"Schema: would be made: {', '.join(schema.missing)}", soft_wrap=True)
     elif schema.missing:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(schema.missing_by_kind.items()))
-        console.print(f"Schema: would be made: {len(schema.missing):,} objects ({kinds})", markup=False, soft_wrap=True)
+        console.print(f"Schema: would be made: {len(schema.missing):,} objects ({kinds})", soft_wrap=True)
     for line in schema.different:
-        console.print(f"Schema: differs: {line}", markup=False, soft_wrap=True)
+        console.print(f"Schema: differs: {line}", soft_wrap=True)
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from b44_assets.errors import B44Error, FinishedError, TransientDatabaseError
+from b44_assets.cli.options import origin_of
+from b44_assets.errors import B44Error, CatalogError, ExportError, FinishedError, TransientDatabaseError
 from b44_assets.postgres.locks import HeldLock, watched
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ def catalog_of(settings: Settings) -> Catalog:
     context = click.get_current_context(silent=True)
     known: dict[Path, Catalog] = {} if context is None else context.meta.setdefault(f"{__name__}.catalog", {})
     if settings.sql_dir not in known:
+        if not settings.sql_dir.is_dir():
+            origin = origin_of("sql_dir") or "of the app folder"
+            raise CatalogError(f"{settings.sql_dir}: no such folder of SQL files ({origin})")
         known[settings.sql_dir] = load_catalog(settings.sql_dir)
     return known[settings.sql_dir]
 
@@ -86,7 +90,14 @@ def check_export(export: Path, settings: Settings) -> bool:
     from b44_assets.exports import discover
 
     known = catalog_of(settings).entities
-    return any(file.entity in known for file in discover(export, known))
+    try:
+        found = discover(export, known)
+    except ExportError as error:
+        origin = origin_of("export_dir")
+        if origin in (None, "--export"):
+            raise
+        raise ExportError(f"{error} ({origin})") from error
+    return any(file.entity in known for file in found)
 
 
 @contextmanager

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -14,7 +12,7 @@ import click
 from rich.table import Table
 
 from b44_assets.cli.options import app_option, database_option, json_option, settings_with
-from b44_assets.cli.output import name_column, new_console, number_column
+from b44_assets.cli.output import name_column, new_console, number_column, print_json
 from b44_assets.cli.preconditions import require_migration, session_of
 from b44_assets.errors import SettingsError, why
 from b44_assets.wording import plural
@@ -83,7 +81,7 @@ def quarantine(
     if corrected is not None:
         done = correct_quarantine(session, edited, corrected, only_look=dry_run)
         if as_json:
-            click.echo(json.dumps({**done.facts(), "dry_run": dry_run}, ensure_ascii=False))
+            print_json({**done.facts(), "dry_run": dry_run})
             return
         click.echo(f"{'Dry run: ' if dry_run else ''}{done.message()}")
         if done.changes and not dry_run:
@@ -91,8 +89,7 @@ def quarantine(
     elif csv_file is not None:
         _export(session, csv_file, table, reason)
     elif as_json:
-        records = [one.facts() for one in quarantined(session, table, reason)]
-        click.echo(json.dumps({"records": records}, ensure_ascii=False))
+        print_json({"records": [one.facts() for one in quarantined(session, table, reason)]})
     else:
         _show(new_console(), session, table, reason)
 
@@ -135,8 +132,7 @@ def _show(console: Console, session: Session, table: str | None, reason: str | N
     console.print(reasons)
     console.print(
         f"{total:,} {plural(total, 'record')}. To correct them: b44 quarantine --csv FILE, edit it, b44 quarantine --from FILE,"
-        " b44 replay.",
-        soft_wrap=not sys.stdout.isatty(),
+        " b44 replay."
     )
 
 
@@ -145,14 +141,14 @@ def _show_record(console: Console, one: QuarantinedRecord) -> None:
     from b44_assets.scaffold.sensitive import is_secret_name
 
     where = f" ({one.source_file}, record {one.record_number:,})" if one.source_file and one.record_number else ""
-    console.print(f"{one.named}{where}: {', '.join(one.reasons)}", markup=False, soft_wrap=True)
+    console.print(f"{one.named}{where}: {', '.join(one.reasons)}", soft_wrap=True)
     said = " ".join(one.reasons)
     names = sorted(one.record, key=lambda name: name not in said)
     for name in names[:_FIELDS]:
         text = one.record[name]
         if is_secret_name(name):
             text = "(not shown)" if text else text
-        console.print(f"  {name}: {_shortened(text)}", markup=False, soft_wrap=True)
+        console.print(f"  {name}: {_shortened(text)}", soft_wrap=True)
 
 
 def _shortened(text: str | None) -> str:

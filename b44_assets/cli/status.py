@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,14 @@ from rich.table import Column, Table
 from b44_assets.cli.job import run_job
 from b44_assets.cli.options import app_option, chosen_app, database_option, json_option, settings_with
 from b44_assets.cli.outcome import conclude
-from b44_assets.cli.output import accounts_by_table, new_console, number_column, print_accounts, unmapped_entities_of
+from b44_assets.cli.output import (
+    accounts_by_table,
+    new_console,
+    number_column,
+    print_accounts,
+    print_json,
+    unmapped_entities_of,
+)
 from b44_assets.cli.preconditions import NothingMigratedError, require_migration, session_of
 from b44_assets.cli.progress import tell
 from b44_assets.errors import B44Error, SettingsError, why
@@ -37,14 +43,22 @@ def status(database_url: str | None, as_json: bool) -> None:
     settings = settings_with(reads=True, database_url=database_url)
     from b44_assets.migration.accounts import accounts, progress_of, recent_runs
     from b44_assets.migration.finish import migration_state
+    from b44_assets.migration.verdict import Records
 
     session = session_of(settings)
     state = migration_state(session)
     found = () if state.over else accounts(session)
     if as_json:
         over = {"finished": state.message(), "archive": state.archive} if state.over else {}
-        facts = {"entities": accounts_by_table(found), "unmapped": unmapped_entities_of(session), **over}
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        unmapped = unmapped_entities_of(session)
+        records = Records.of(found, sum(one["read"] for one in unmapped.values()))
+        runs = [
+            {"run": run.run_id, "began_at": run.began.isoformat(), "batches": run.batches, "records": run.records}
+            for run in (recent_runs(session) if found else ())
+        ]
+        print_json(
+            {**asdict(records), "entities": accounts_by_table(found), "unmapped": unmapped, "runs": runs, **over}
+        )
         return
     console = new_console()
     if state.over:
@@ -60,7 +74,7 @@ def status(database_url: str | None, as_json: bool) -> None:
             speed = round(one.records_per_second or 0)
             rate = f", {speed:,} {plural(speed, 'record')} a second" if speed else ""
             end = f", done about {one.expected_end:%Y-%m-%d %H:%M} UTC" if one.expected_end else ""
-            console.print(f"  {one.entity}: {one.percentage:.1f} % done{rate}{end}", markup=False)
+            console.print(f"  {one.entity}: {one.percentage:.1f} % done{rate}{end}")
     runs = Table(Column("run", no_wrap=True), "began (UTC)", number_column("batches"), number_column("records"))
     for run in recent_runs(session):
         runs.add_row(run.run_id, f"{run.began:%Y-%m-%d %H:%M:%S}", f"{run.batches:,}", f"{run.records:,}")
@@ -96,13 +110,17 @@ def verify(database_url: str | None, as_json: bool) -> None:
 @click.command()
 @database_option
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Default report.html here.")
+@json_option
 @app_option
-def report(database_url: str | None, output: Path | None) -> None:
+def report(database_url: str | None, output: Path | None, as_json: bool) -> None:
     """Write the state of migration and database as one self-contained page."""
     settings = settings_with(reads=True, database_url=database_url)
     require_migration(session_of(settings), "report")
     target = output or Path.cwd() / "report.html"
     verdict = write_report(settings, target, None, [], begun=datetime.now(UTC), signed_by=None)
+    if as_json:
+        print_json({**verdict.facts(), "report": str(target)})
+        return
     click.echo(str(target))
     click.echo(verdict.message())
 
@@ -121,7 +139,7 @@ def doctor(database_url: str | None, as_json: bool) -> None:
 
     findings = diagnose(settings, origins)
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
+        print_json({"findings": [asdict(finding) for finding in findings]})
     else:
         for finding in findings:
             click.echo(f"{finding.subject + ':':12}{finding.said}")

@@ -282,12 +282,12 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: Naming the variable or option, and what would be right; never showing a URL's text.
         """
-        given, _ = cls._given(environ, directory, app, overrides)
+        given, origins = cls._given(environ, directory, app, overrides)
         try:
             return cls(**given)
         except ValidationError as error:
             # Not chained: pydantic's error holds what was found, which may be a secret.
-            raise SettingsError(cls._line(error)) from None
+            raise SettingsError(cls._line(error, origins)) from None
 
     @classmethod
     def origins(
@@ -368,18 +368,25 @@ class Settings(BaseSettings):
         try:
             return type(self)(**(held | values))
         except ValidationError as error:
-            raise SettingsError(self._line(error)) from None
+            raise SettingsError(self._line(error, {})) from None
 
     @classmethod
-    def _line(cls, error: ValidationError) -> str:
-        """The first thing that is wrong, in one line: the variable or option, what is expected and what was found."""
+    def _line(cls, error: ValidationError, origins: Mapping[str, str]) -> str:
+        """The first thing that is wrong, in one line: the variable or option, what is expected and what was found.
+
+        Args:
+            error: Of pydantic.
+            origins: Where each setting comes from, by name.
+        """
         first = error.errors(include_url=False)[0]
         expected = first.get("ctx", {}).get("error", first["msg"])
         if not first["loc"]:
             return str(expected)
         key = str(first["loc"][0])
-        [field] = [field for name, field in cls.model_fields.items() if key in (name, field.validation_alias)]
-        line = f"{_OPTIONS.get(key, key)} must be {expected}"
+        [(name, field)] = [
+            (name, field) for name, field in cls.model_fields.items() if key in (name, field.validation_alias)
+        ]
+        line = f"{origins.get(name, key)} must be {expected}"
         if not field.repr:
             return line
         found = first["input"]

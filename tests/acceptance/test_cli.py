@@ -119,6 +119,15 @@ def test_missing_export_is_one_line_and_status_2(b44: Command, target: str, tmp_
     assert state(target) == {}
 
 
+def test_a_missing_export_is_told_with_where_it_was_named(b44: Command) -> None:
+    (b44.directory / ".env").write_text("B44_EXPORT_DIR=nowhere\n")
+    for command in ("migrate", "plan"):
+        result = b44(command)
+        assert result.status == 2
+        assert result.fault.startswith(f"b44: {b44.directory / 'nowhere'}: there is no such export folder")
+        assert result.fault.endswith(f"(B44_EXPORT_DIR in {b44.directory / '.env'})")
+
+
 def test_no_export_at_all_says_how_to_name_one(b44: Command, target: str) -> None:
     result = b44.on(target)("migrate")
     assert result.status == 2
@@ -137,21 +146,23 @@ def own_server(b44: Command) -> Generator[EmbeddedServer]:
 
 
 def test_db_url_starts_a_server_that_psql_reaches_and_db_stop_ends_it(b44: Command, own_server: EmbeddedServer) -> None:
-    assert b44("db", "stop").out == "the embedded server was not running\n"
+    assert b44("db", "stop", "--json").report == {"home": str(b44.directory / ".b44"), "stopped": False}
     result = b44("db", "url")
     assert (result.status, result.complaints) == (0, [])
     psql = [own_server.bin_dir / "psql", "-X", "-A", "-t", "-c", "select current_database()", result.out.rstrip("\n")]
     assert subprocess.run(psql, capture_output=True, text=True, check=True).stdout == "b44\n"
-    assert b44("db", "url").out == result.out
+    assert b44("db", "url", "--json").report == {"url": result.out.rstrip("\n")}
+    assert b44("db", "archiving", "--json").report["on"] is False
     stopped = b44("db", "stop")
-    assert (stopped.status, stopped.out, stopped.err) == (0, "stopped\n", "")
+    assert (stopped.status, stopped.err) == (0, "")
+    assert stopped.out == f"the embedded server under {b44.directory / '.b44'} is stopped\n"
     assert not own_server.running()
     assert subprocess.run(psql, capture_output=True, check=False).returncode == 2
 
 
 def test_db_bin_is_the_folder_of_the_programs_that_suit_the_server(b44: Command, pg15: Pg15) -> None:
     assert b44("db", "bin").out == f"{EmbeddedServer(b44.directory / '.b44').bin_dir}\n"
-    assert b44.on(pg15.url())("db", "bin").out == f"{PG15_BIN}\n"
+    assert b44.on(pg15.url())("db", "bin", "--json").report == {"folder": str(PG15_BIN)}
 
 
 # -- status and verify -------------------------------------------------------------------------------------------------
@@ -161,7 +172,8 @@ def test_status_of_an_empty_database_says_that_nothing_was_migrated(b44: Command
     result = b44.on(target)("status")
     assert (result.status, result.complaints) == (0, [])
     assert result.out == "Nothing has been migrated into this database yet.\n"
-    assert b44.on(target)("status", "--json").report == {"entities": {}, "unmapped": {}}
+    report = b44.on(target)("status", "--json").report
+    assert (report["read"], report["entities"], report["unmapped"], report["runs"]) == (0, {}, {}, [])
     assert state(target) == {}
 
 

@@ -27,7 +27,7 @@ def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doctor:
 
     def run(*options: str) -> tuple[int, dict[str, dict[str, Any]]]:
         result = CliRunner().invoke(main, ["doctor", "--json", *options])
-        return result.exit_code, {finding["subject"]: finding for finding in json.loads(result.stdout)}
+        return result.exit_code, {finding["subject"]: finding for finding in json.loads(result.stdout)["findings"]}
 
     return run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import re
@@ -200,7 +199,7 @@ def measured(pair: Pair, patience: float, *names: str) -> list[Reading]:
 def found(b44: Command) -> dict[str, str]:
     result = b44("doctor", "--json")
     assert result.status == 0, result
-    return {one["subject"]: one["said"] for one in json.loads(result.out)}
+    return {one["subject"]: one["said"] for one in result.report["findings"]}
 
 
 def test_tables_are_looked_at_for_bloat_on_the_standby(pair: Pair) -> None:

@@ -147,7 +147,7 @@ def test_what_was_dropped_or_deleted_comes_back(reader: Reader, table: str, reci
     recovered = reader.types(steps[0], srv=srv, TIME=reader.good.isoformat())
     assert recovered.status == 0, recovered
     done = reader.types(steps[recipe], srv=srv, TABLE=table)
-    assert (done.status, done.out.endswith("stopped\n")) == (0, True), done
+    assert (done.status, done.out.endswith(" is stopped\n")) == (0, True), done
     assert contents(url, table) == before(url, table)
 
 

@@ -1,7 +1,5 @@
 """What a run tells of itself while it goes on: its phases and its steps, numbered."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg

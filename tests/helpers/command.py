@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tests.helpers.forking import run_forked
+from tests.helpers.output_schema import check_form, command_of
 
 COMMAND = Path(sys.executable).with_name("b44")
 # Longer than any of it takes on a slow machine: only a process that hangs is ended by it.
@@ -27,11 +28,12 @@ _KEPT = re.compile(
 
 @dataclass(frozen=True)
 class Result:
-    """What a process came to."""
+    """What a process came to, and the arguments that it was given."""
 
     status: int
     out: str
     err: str
+    arguments: Sequence[str] = ()
 
     @property
     def complaints(self) -> list[str]:
@@ -53,9 +55,11 @@ class Result:
 
     @property
     def report(self) -> dict[str, Any]:
-        """The JSON object on standard output, with nothing before and nothing after it."""
+        """The JSON object on standard output, with nothing before and nothing after it, of the form that is documented."""
         assert self.out.startswith("{") and self.out.endswith("}\n"), (self.out, self.err)
-        return json.loads(self.out)
+        printed = json.loads(self.out)
+        check_form(command_of(self.arguments), printed)
+        return printed
 
 
 @dataclass(frozen=True)
@@ -84,17 +88,16 @@ class Command:
 
     def __call__(self, *arguments: str | Path) -> Result:
         """Runs it to its end; the script itself runs wherever a test needs the process (`start`)."""
+        words = [str(word) for word in arguments]
         with tempfile.TemporaryDirectory() as folder:
-            return Result(
-                *run_forked(
-                    [str(word) for word in arguments], self.directory, self.environment, Path(folder), patience=PATIENCE
-                )
-            )
+            ended = run_forked(words, self.directory, self.environment, Path(folder), patience=PATIENCE)
+        return Result(*ended, words)
 
     def start(self, *arguments: str | Path) -> Running:
         """Starts it as the leader of a process group, as a shell does."""
+        words = [str(word) for word in arguments]
         process = subprocess.Popen(
-            [COMMAND, *map(str, arguments)],
+            [COMMAND, *words],
             cwd=self.directory,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -103,7 +106,7 @@ class Command:
             text=True,
             start_new_session=True,
         )
-        return Running(process)
+        return Running(process, words)
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class Running:
     """A process that has been started."""
 
     process: subprocess.Popen[str]
+    arguments: Sequence[str]
 
     def wait(self) -> Result:
         """Waits for its end."""
@@ -120,7 +124,7 @@ class Running:
             self.signal(signal.SIGKILL)
             self.process.communicate()
             raise
-        return Result(self.process.returncode, out, err)
+        return Result(self.process.returncode, out, err, self.arguments)
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the process group, as the terminal does on Ctrl-C."""

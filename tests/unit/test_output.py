@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from click.shell_completion import ShellComplete
 from rich.console import Console
+from rich.table import Table
 
 from b44_assets.cli import main
-from b44_assets.cli.output import print_accounts
+from b44_assets.cli.output import name_column, new_console, print_accounts
 from b44_assets.migration.accounts import EntityAccount
 
 ALIKE = "customer_subscriptions_by_billing_period"
@@ -48,6 +50,31 @@ def test_a_usual_name_is_in_one_piece_at_80_columns() -> None:
     account = EntityAccount("orders_by_week", 123_456, 123_000, 0, 456, 0, 0, 0, 0, {}, {})
     print_accounts(Console(file=stream, width=80), (account,), {})
     assert "│ orders_by_week │ " in stream.getvalue()
+
+
+def test_in_a_pipe_a_row_is_one_line_and_a_text_is_as_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    name = f"{ALIKE} [bold]draft[/bold] :smile: {'x' * 200}"
+    table = Table(name_column("table"))
+    table.add_row(name)
+    new_console().print(table)
+    new_console().print(name)
+    out = capsys.readouterr().out
+    assert f"│ {name} │\n" in out
+    assert out.endswith(f"╯\n{name}\n") or out.endswith(f"┘\n{name}\n")
+    assert "\x1b" not in out
+
+
+def test_a_terminal_without_colour_gets_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in {"TTY_COMPATIBLE": "1", "TERM": "xterm-256color", "NO_COLOR": "1", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(variable, value)
+    print_accounts(new_console(), (EntityAccount("posts", 1, 1, 0, 0, 0, 0, 0, 0, {"a": 1}, {}),), {})
+    # Bold is no colour.
+    assert set(re.findall(r"\x1b\[[\d;]*m", capsys.readouterr().out)) <= {"\x1b[0m", "\x1b[1m"}
 
 
 @pytest.mark.parametrize(

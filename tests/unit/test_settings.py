@@ -299,6 +299,13 @@ def test_a_wrong_option_is_named_and_not_the_variable_that_it_stands_above(tmp_p
         Settings.load({"B44_DATABASE_URL": "postgresql://db/shop"}, tmp_path, database_url="mysql://db/shop")
 
 
+def test_a_value_of_a_file_that_cannot_be_used_is_told_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("B44_BATCH_SIZE=0\n")
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path)
+    assert str(caught.value) == f"B44_BATCH_SIZE in {tmp_path / '.env'} must be a whole number of at least 1, not '0'"
+
+
 def test_a_name_in_another_case_is_another_variable(tmp_path: Path) -> None:
     assert load(tmp_path, b44_batch_size="none", B44_Home="elsewhere") == load(tmp_path)
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -121,6 +122,15 @@ def text_of(exporter: Exporter) -> bytes:
     registry = CollectorRegistry()
     registry.register(exporter)
     return generate_latest(registry)
+
+
+def figures_of(exporter: Exporter) -> list[dict[str, Any]]:
+    """Measures, and returns each figure with its `name`, its `labels` and its `value`; `exporter.fault` as of `text_of`."""
+    return [
+        {"name": sample.name, "labels": sample.labels, "value": sample.value}
+        for metric in exporter.collect()
+        for sample in metric.samples
+    ]
 
 
 def write_textfile(exporter: Exporter, path: Path) -> None:
