@@ -89,8 +89,9 @@ def test_the_archive_is_loaded_into_any_database_and_holds_what_the_tables_held(
     ended: Ended, new_database: Callable[[], str]
 ) -> None:
     url = new_database()
-    done = ended.b44("restore", ended.archive, "--into", url)
+    done = ended.b44("restore", ended.archive, "--into", url, "--json")
     assert done.status == 0, done
+    assert (done.report["backup"], done.report["lsn"]) == (ended.archive, None)
     held = state(url)
     assert {name: held[name] for name in OF_MIGRATION} == {name: ended.before[name] for name in OF_MIGRATION}
     assert all(count > 0 for count, _ in (held[name] for name in OF_MIGRATION))

@@ -99,6 +99,8 @@ def test_a_report_of_the_state_is_one_page(finished: str, b44: Command) -> None:
     result = b44.on(finished)("report")
     assert result.status == 0
     assert result.out.splitlines()[-1].endswith(": complete")
+    printed = b44.on(finished)("report", "--json").report
+    assert (printed["verdict"], printed["report"]) == ("complete", str(b44.directory / "report.html"))
     text = (b44.directory / "report.html").read_text("utf-8")
     assert "What became of every record" in text
     assert not re.search(r'(?:src|href)="', text)

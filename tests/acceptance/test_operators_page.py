@@ -103,12 +103,20 @@ def test_a_table_that_was_dropped_is_recovered_beside_the_server(shop: Shop) -> 
     assert value(EmbeddedServer(shop.b44.directory / "home").url(), "select to_regclass('orders') is null")
 
 
+def test_a_drill_measures_what_a_loss_would_cost(shop: Shop) -> None:
+    done = shop.b44("drill", "--json")
+    assert done.status == 0, done
+    assert "target: " in done.err
+    assert done.report["rto_seconds"] > 0
+
+
 def test_a_lost_server_is_recovered_from_the_store_alone(shop: Shop) -> None:
     new = shop.b44.directory / "new"
     listed = shop.elsewhere("backups", "--json")
     assert [found["kind"] for found in listed.report["backups"]] == ["logical", "base"]
-    done = shop.elsewhere("restore", "--into", new)
+    done = shop.elsewhere("restore", "--into", new, "--json")
     assert done.status == 0, done
+    assert (done.report["into"], done.report["backup"]) == (str(new), listed.report["backups"][1]["id"])
     there = shop.b44.having(B44_HOME=str(new))
     # Up to the end of what was archived, the mistake included.
     assert value(there("db", "url").out.strip(), "select to_regclass('orders') is null")

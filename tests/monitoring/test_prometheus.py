@@ -19,6 +19,7 @@ from b44_assets.cli import main
 from b44_assets.errors import SettingsError
 from b44_assets.maintenance.monitoring import MEASUREMENTS, Interval, monitoring, prometheus
 from b44_assets.maintenance.monitoring.prometheus import Exporter, exporting, serve, text_of, write_textfile
+from tests.helpers.output_schema import check_form
 from tests.helpers.waiting import eventually
 from tests.helpers.watched import Watched, settings_with
 
@@ -141,6 +142,11 @@ def test_the_command_prints_the_figures(watched: Watched, tmp_path: Path, monkey
     result = CliRunner().invoke(main, ["metrics", "--database-url", watched.session().url])
     assert result.exit_code == 0, result.output
     assert samples(result.stdout_bytes)["b44_up"] == {(): 1}
+    printed = json.loads(
+        CliRunner().invoke(main, ["metrics", "--json", "--database-url", watched.session().url]).stdout
+    )
+    check_form("metrics", printed)
+    assert {"name": "b44_up", "labels": {}, "value": 1} in printed["figures"]
 
 
 def test_scrapes_share_a_connection_which_is_replaced_when_it_is_lost(
