@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,13 @@ def number_column(name: str) -> Column:
     return Column(name, justify="right", no_wrap=True)
 
 
+def _number_columns(console: Console, heads: Sequence[str], names: Iterable[str]) -> list[Column]:
+    """Columns of numbers beside one of names, with heads in two lines where a name would be folded else."""
+    # A name that is cut into pieces is hard to read; a head in two lines is not.
+    needed = max(map(len, names), default=0) + sum(len(head) + 3 for head in heads) + 4
+    return [number_column(head if console.width >= needed else _SPLIT.get(head, head)) for head in heads]
+
+
 def name_column(name: str) -> Column:
     """A column of names, none of which is cut off: two tables may begin alike."""
     return Column(name, overflow="fold")
@@ -91,8 +98,8 @@ def print_outcome(settings: Settings, outcome: Outcome, *, ended: bool) -> None:
         ended: Whether something ended it early: then nothing is said of what is not there.
     """
     console = new_console()
-    names = ("read", "migrated", "deduplicated", "quarantined", "repaired")
-    table = Table(name_column("table"), *(number_column(name) for name in names))
+    names = ["read", "migrated", "deduplicated", "quarantined", "repaired"]
+    table = Table(name_column("table"), *_number_columns(console, names, outcome.entities))
     for entity, counts in outcome.entities.items():
         table.add_row(
             entity,
@@ -117,7 +124,7 @@ def print_outcome(settings: Settings, outcome: Outcome, *, ended: bool) -> None:
         named = sum(sum(counts["reasons"].values()) for counts in outcome.entities.values())
         quarantined = sum(counts["quarantined"] for counts in outcome.entities.values())
         _add_total(reasons, ["", named])
-        console.print("Quarantined, by reason (the records are in migration.quarantine):")
+        console.print("Quarantined, by reason (b44 quarantine shows the records):")
         console.print(reasons)
         if line := several_reasons(quarantined, named):
             console.print(line)
@@ -155,10 +162,7 @@ def print_accounts(console: Console, found: tuple[EntityAccount, ...], unmapped:
     names = ["read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted"]
     # After a newer export only, as the width of a terminal is scarce.
     names += [name for name in ("vanished", "conflicts") if any(getattr(account, name) for account in found)]
-    # A name that is cut into pieces is hard to read; a head in two lines is not.
-    needed = max((len(account.entity) for account in found), default=0) + sum(len(name) + 3 for name in names) + 4
-    heads = names if console.width >= needed else [_SPLIT.get(name, name) for name in names]
-    table = Table(name_column("table"), *(number_column(head) for head in heads))
+    table = Table(name_column("table"), *_number_columns(console, names, [account.entity for account in found]))
     for account in found:
         table.add_row(
             account.entity,

@@ -178,7 +178,7 @@ class Corrections:
         """How many records were changed, by table and field."""
         found: dict[str, Counter[str]] = {}
         for change in self.changes:
-            found.setdefault(change.record.table, Counter()).update(change.fields)
+            found.setdefault(change.record.table, Counter()).update(list(change.fields))
         return found
 
 

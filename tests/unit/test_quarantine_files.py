@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from b44_assets.errors import SettingsError
 from b44_assets.migration.quarantine import (
+    Change,
     CorrectionError,
+    Corrections,
     QuarantinedRecord,
     differing,
     read_corrections,
@@ -161,3 +163,10 @@ def test_reading_a_short_file_leaves_the_process_able_to_read_longer_cells(file:
     file.write_text(as_csv(ONE))
     read_corrections(file)
     assert csv.field_size_limit() >= before
+
+
+def test_what_was_corrected_is_told_by_table_and_field() -> None:
+    first, second = quarantined({"name": "", "size": "2"}, {"name": None})
+    done = Corrections((Change(first, {"name": "Named", "size": "3"}), Change(second, {"name": "9"})), 4)
+    assert done.by_field() == {"things": {"name": 2, "size": 1}}
+    assert done.message() == "corrected 2 records (things: name 2, size 1), 4 as they were"
