@@ -101,9 +101,10 @@ def _of_settings(settings: Settings, origins: Mapping[str, str]) -> Iterator[Fin
     """Which files of settings are read, and what they and the environment give."""
     for name in sorted(origins):
         if name != "database_url":
-            yield Finding(
-                "setting", f"{Settings.variable(name) if name in Settings.model_fields else name}: {origins[name]}"
-            )
+            variable, origin = Settings.variable(name) if name in Settings.model_fields else name, origins[name]
+            # Of a file it is named with the variable.
+            said = f"{variable} of the environment" if origin == variable else origin
+            yield Finding("setting", said if variable in said else f"{variable}: {said}")
     yield Finding("sql", str(settings.sql_dir))
 
 

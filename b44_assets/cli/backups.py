@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from b44_assets.cli.instance import tell_dagster
 from b44_assets.cli.options import app_option, database_option, json_option, origin_of, settings_with, tell_target
-from b44_assets.cli.output import new_console, number_column, print_json, size_text
+from b44_assets.cli.output import name_column, new_console, number_column, print_json, size_text
 from b44_assets.errors import BackupError, BadBackupError
 from b44_assets.postgres.connect import redact
 from b44_assets.wording import plural
@@ -139,17 +139,15 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
         table = Table(
             Column("backup", no_wrap=True),
             number_column("size"),
-            "SHA-256",
-            "needs",
-            Column("verified", min_width=10),
-            "expires",
+            name_column("needs"),
+            Column("verified", no_wrap=True),
+            Column("expires", no_wrap=True),
         )
         for one in listing.backups:
             left = (one.ended_at + keep - datetime.now(UTC)).days
             table.add_row(
                 one.id,
                 size_text(one.size),
-                next((file.sha256[:8] for file in one.files), ""),
                 one.parent or "",
                 _verified(one),
                 "never" if not _expires(one) else f"{left} {plural(left, 'day')}" if left >= 0 else "now",

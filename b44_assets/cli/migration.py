@@ -16,7 +16,7 @@ from b44_assets.cli.instance import tell_dagster
 from b44_assets.cli.job import run_job
 from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with
 from b44_assets.cli.outcome import conclude, faults_of_run
-from b44_assets.cli.output import new_console, number_column, print_json
+from b44_assets.cli.output import name_column, new_console, number_column, print_json
 from b44_assets.cli.plan import conclude_plan
 from b44_assets.cli.preconditions import (
     check_export,
@@ -76,7 +76,7 @@ def migrate(
     selection = selection_of(session, tables, left_out, month)
     with exclusive_migration(settings) as lock:
         outcome, faults = run_job("migrate_everything", settings, as_json=as_json, selection=selection, lock=lock)
-    conclude(settings, outcome, faults_of_run(settings, outcome, faults), as_json=as_json)
+    conclude(outcome, faults_of_run(settings, outcome, faults), as_json=as_json)
 
 
 @click.command()
@@ -100,7 +100,7 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
         chosen = None if tables is None else Selection(frozenset(tables), only=frozenset(tables))
         outcome, faults = run_job("replay", settings, as_json=as_json, selection=chosen, lock=lock)
         outcome.replay = replay_of(session, corrected)
-    conclude(settings, outcome, faults, as_json=as_json)
+    conclude(outcome, faults, as_json=as_json)
 
 
 @click.command()
@@ -135,8 +135,8 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
         print_json({"entities": {one.entity: asdict(one) for one in rolled_back.entities}})
         return
     table = Table(
-        "table",
-        *(number_column(name) for name in ("deleted", "restored", "left: edited since", "left: others refer to it")),
+        name_column("table"),
+        *(number_column(name) for name in ("deleted", "restored", "left: edited\nsince", "left: others\nrefer to it")),
     )
     for one in rolled_back.entities:
         table.add_row(one.entity, *(f"{n:,}" for n in (one.deleted, one.restored, one.edited, one.in_use)))
@@ -195,7 +195,7 @@ def cutover(
             f" ({', '.join(f'{name} {seconds:.1f}' for name, seconds in outcome.stages.items())}),"
             " and before it the time that the export took."
         )
-    conclude(settings, outcome, faults, as_json=as_json)
+    conclude(outcome, faults, as_json=as_json)
 
 
 def _unaccepted_quarantine(outcome: Outcome, *, accepted: bool, asks: bool) -> list[B44Error]:

@@ -102,7 +102,8 @@ def settings_with(*, reads: bool = False, **overrides: Any) -> Settings:
 
 def origin_of(setting: str) -> str | None:
     """Where a setting of `settings_with` comes from: an option, a variable, a file; None where it is the program's default."""
-    return click.get_current_context().meta[_ORIGINS].get(setting)
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_ORIGINS, {}).get(setting)
 
 
 def tell_target(shown: str, origin: str) -> None:

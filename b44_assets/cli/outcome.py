@@ -130,7 +130,7 @@ def faults_of_run(settings: Settings, outcome: Outcome, faults: list[B44Error]) 
     return [nothing_has_a_table(settings.export_dir, settings.sql_dir, by_entity)]
 
 
-def conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None:
+def conclude(outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None:
     """Prints the outcome of a run, its faults, and its verdict as the last line; exits unless all is well.
 
     Raises:
@@ -146,7 +146,7 @@ def conclude(settings: Settings, outcome: Outcome, faults: list[B44Error], *, as
         for line in outcome.incomplete:
             click.echo(f"b44: {line}", err=True)
     if not as_json:
-        print_outcome(settings, outcome, ended=bool(faults))
+        print_outcome(outcome, ended=bool(faults))
         click.echo(verdict.message())
     if faults:
         raise SystemExit(faults[0].exit_status)

@@ -14,11 +14,11 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
+from b44_assets.cli.options import origin_of
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
     from b44_assets.cli.outcome import Outcome
-    from b44_assets.config.settings import Settings
     from b44_assets.migration.accounts import EntityAccount
     from b44_assets.session import Session
 
@@ -42,10 +42,13 @@ def print_json(facts: Mapping[str, Any]) -> None:
     click.echo(json.dumps(facts, ensure_ascii=False))
 
 
+_NARROWEST = 10
+"""To how many characters a name is folded at most."""
 _SPLIT = {
     "deduplicated": "dedupli-\ncated",
     "quarantined": "quaran-\ntined",
     "unaccounted": "unac-\ncounted",
+    "unchanged": "un-\nchanged",
 }
 """Heads of columns in two lines, for a narrow terminal."""
 
@@ -55,8 +58,14 @@ def number_column(name: str) -> Column:
     return Column(name, justify="right", no_wrap=True)
 
 
-def _number_columns(console: Console, heads: Sequence[str], names: Iterable[str]) -> list[Column]:
-    """Columns of numbers beside one of names, with heads in two lines where a name would be folded else."""
+def number_columns(console: Console, heads: Sequence[str], names: Iterable[str]) -> list[Column]:
+    """Columns of numbers beside one of names, with heads in two lines where a name would be folded otherwise.
+
+    Args:
+        console: As wide as the table may be.
+        heads: Of the columns.
+        names: What the column of names holds.
+    """
     # A name that is cut into pieces is hard to read; a head in two lines is not.
     needed = max(map(len, names), default=0) + sum(len(head) + 3 for head in heads) + 4
     return [number_column(head if console.width >= needed else _SPLIT.get(head, head)) for head in heads]
@@ -64,7 +73,7 @@ def _number_columns(console: Console, heads: Sequence[str], names: Iterable[str]
 
 def name_column(name: str) -> Column:
     """A column of names, none of which is cut off: two tables may begin alike."""
-    return Column(name, overflow="fold")
+    return Column(name, overflow="fold", min_width=_NARROWEST)
 
 
 def accounts_by_table(found: tuple[EntityAccount, ...]) -> dict[str, dict[str, Any]]:
@@ -89,17 +98,16 @@ def unmapped_entities_of(session: Session) -> dict[str, dict[str, Any]]:
     return {one.entity: {"read": one.records, "file": one.file} for one in unmapped_entities(session)}
 
 
-def print_outcome(settings: Settings, outcome: Outcome, *, ended: bool) -> None:
+def print_outcome(outcome: Outcome, *, ended: bool) -> None:
     """Prints what became of the records of a run, by table and reason, and where to look next.
 
     Args:
-        settings: Of the run.
         outcome: What it came to.
         ended: Whether something ended it early: then nothing is said of what is not there.
     """
     console = new_console()
     names = ["read", "migrated", "deduplicated", "quarantined", "repaired"]
-    table = Table(name_column("table"), *_number_columns(console, names, outcome.entities))
+    table = Table(name_column("table"), *number_columns(console, names, outcome.entities))
     for entity, counts in outcome.entities.items():
         table.add_row(
             entity,
@@ -132,8 +140,10 @@ def print_outcome(settings: Settings, outcome: Outcome, *, ended: bool) -> None:
         return
     console.print("Look at it:")
     command = _own_command()
-    psql = f'psql "$({command} db url)"' if settings.database_url is None else "psql with the URL of your database"
-    for line in (psql, f"{command} status", f"{command} dev"):
+    # A target that only an option names is none of those commands'.
+    given = " --database-url URL" if origin_of("database_url") == "--database-url" else ""
+    psql = "psql URL" if given else f"{command} db psql"
+    for line in (psql, f"{command} status{given}", f"{command} dev{given}"):
         console.print(f"  {line}", soft_wrap=True)
     console.print(f"{outcome.seconds:.1f} seconds")
     if outcome.replay is not None:
@@ -162,7 +172,7 @@ def print_accounts(console: Console, found: tuple[EntityAccount, ...], unmapped:
     names = ["read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted"]
     # After a newer export only, as the width of a terminal is scarce.
     names += [name for name in ("vanished", "conflicts") if any(getattr(account, name) for account in found)]
-    table = Table(name_column("table"), *_number_columns(console, names, [account.entity for account in found]))
+    table = Table(name_column("table"), *number_columns(console, names, [account.entity for account in found]))
     for account in found:
         table.add_row(
             account.entity,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with
-from b44_assets.cli.output import name_column, new_console, number_column, print_json
+from b44_assets.cli.output import name_column, new_console, number_column, number_columns, print_json
 from b44_assets.cli.preconditions import check_export
 from b44_assets.cli.progress import show_progress
 from b44_assets.cli.signals import interrupted_by_sigterm
@@ -111,11 +111,10 @@ def _print(console: Console, found: MigrationPlan) -> None:
 
 def _print_records(console: Console, found: MigrationPlan) -> None:
     # Of the width of a terminal no more than is needed: on an empty target nothing can be changed, or in conflict.
-    names = ["read", "new", *(["changed", "unchanged", "vanished"] if found.migrated_before else [])]
+    names = ["read", "new", *(["changed", "unchanged"] if found.migrated_before else [])]
     names += ["deduplicated", "quarantined"]
-    if any(one.conflicts for one in found.tables):
-        names.append("conflicts")
-    table = Table(name_column("table"), *(number_column(name) for name in names))
+    names += [name for name in ("vanished", "conflicts") if any(getattr(one, name) for one in found.tables)]
+    table = Table(name_column("table"), *number_columns(console, names, [one.table for one in found.tables]))
     for one in found.tables:
         counts = {name: getattr(one, name) for name in names if name != "conflicts"}
         counts["conflicts"] = sum(one.conflicts.values())

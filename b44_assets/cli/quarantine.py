@@ -155,5 +155,7 @@ def _shortened(text: str | None) -> str:
     """A value on one line, without what would drive a terminal."""
     if text is None:
         return "(none)"
+    if not text.strip():
+        return "(blank)"
     line = "".join(sign if sign.isprintable() else " " for sign in text[: _LONGEST + 1])
     return f"{line[:_LONGEST]}… ({len(text):,} characters)" if len(text) > _LONGEST else line

@@ -75,9 +75,14 @@ def status(database_url: str | None, as_json: bool) -> None:
             rate = f", {speed:,} {plural(speed, 'record')} a second" if speed else ""
             end = f", done about {one.expected_end:%Y-%m-%d %H:%M} UTC" if one.expected_end else ""
             console.print(f"  {one.entity}: {one.percentage:.1f} % done{rate}{end}")
-    runs = Table(Column("run", no_wrap=True), "began (UTC)", number_column("batches"), number_column("records"))
+    runs = Table(
+        Column("run", no_wrap=True),
+        Column("began (UTC)", no_wrap=True),
+        number_column("batches"),
+        number_column("records"),
+    )
     for run in recent_runs(session):
-        runs.add_row(run.run_id, f"{run.began:%Y-%m-%d %H:%M:%S}", f"{run.batches:,}", f"{run.records:,}")
+        runs.add_row(run.run_id, f"{run.began:%Y-%m-%d %H:%M}", f"{run.batches:,}", f"{run.records:,}")
     if runs.row_count:
         console.print("The last runs that wrote records (b44 rollback --run takes one back):")
         console.print(runs)
@@ -104,7 +109,7 @@ def verify(database_url: str | None, as_json: bool) -> None:
     outcome, faults = run_job("verify", settings, as_json=as_json, reads=True)
     if state.over and not as_json:
         click.echo(f"Row checks: not applicable: {state.whereabouts()}.")
-    conclude(settings, outcome, faults, as_json=as_json)
+    conclude(outcome, faults, as_json=as_json)
 
 
 @click.command()
