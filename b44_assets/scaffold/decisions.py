@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from b44_assets.scaffold.model import App, Audience, Decision, Rule
 from b44_assets.wording import plural
 
 _TOPICS = (
-    ("reference", "References", "Columns that name records of other tables. What names none is listed by a check, and kept as it is."),
+    (
+        "reference",
+        "References",
+        "Columns that name records of other tables: by a foreign key, or without one where it says by e-mail address (the column is"
+        " text) or an array of ids. One that is NOT VALID holds for what is written from now on; values that name no record are kept,"
+        " and listed by a check.",
+    ),
     ("entity", "Entities", ""),
     ("field", "Fields", ""),
-    ("type", "Types", "From the schemas, confirmed on the export where there is one; never guessed from the values alone."),
+    (
+        "type",
+        "Types",
+        "From the schemas, confirmed on the export where there is one; never guessed from the values alone. A value that does not fit"
+        " is null, and kept in `migration.repairs`.",
+    ),
     ("name", "Names", "Where a name is not just the entity's or the field's in lower case."),
     ("secret", "Secrets", "Fields that look like secrets: no preview, report or page shows their values."),
-    ("constraint", "Constraints", "Those that the data does not honour are NOT VALID: they hold for what is written from now on."),
-    ("index", "Indexes", ""),
+    (
+        "constraint",
+        "Constraints",
+        "What the schemas declare is a constraint each. One that the data does not honour is NOT VALID: it holds for what is written"
+        " from now on, and a check lists the records that break it.",
+    ),
+    ("index", "Indexes", "Beside those of keys, references, what is declared, and the time of creation."),
     ("partition", "Partitions", ""),
-)  # fmt: skip
-_NAMED = re.compile(r"\| (?P<fence>`+) ?(?P<name>.*?) ?(?P=fence) \|")
+)
+_STRICT: Mapping[str, str] = {
+    "reference": "Columns that name records of other tables: by a foreign key, or without one where it says by e-mail address (the"
+    " column is text) or an array of ids. A record that names none by a foreign key is refused, as `b44.toml` says.",
+    "type": "From the schemas; a record with a value that does not fit is refused, as `b44.toml` says.",
+    "constraint": "What the schemas declare is a constraint each; a record that breaks one is refused, as `b44.toml` says.",
+}
+"""What is said of some topics instead where records are refused."""
+_RULES = "Rules: who may do what in Base44"
+_NAMED = re.compile(r"(?:\| |, )(?P<fence>`+) ?(?P<name>.*?) ?(?P=fence)(?=, `| \|)")
 PAGE: Final = "DECISIONS.md"
 """The page's name in an app folder."""
 _OPERATIONS = ("create", "read", "update", "delete")
@@ -40,8 +64,11 @@ def open_entities_of(page: str) -> frozenset[str]:
             of_entities = False
         elif text.startswith("| entity | create |"):
             of_entities = True
-        elif of_entities and "| **everyone** |" in text and (match := _NAMED.match(text)):
-            found.add(match["name"].replace("\\|", "|"))
+        elif of_entities and "| **everyone** |" in text:
+            at = 0
+            while match := _NAMED.match(text, at):
+                found.add(match["name"].replace("\\|", "|"))
+                at = match.end()
     return frozenset(found)
 
 
@@ -58,21 +85,25 @@ def decisions_page(app: App, calls: str = "") -> str:
         calls: A section on what the app's own source calls; empty where none was given.
     """
     references = reference_count(app)
+    known = [topic for topic, _, _ in _TOPICS]
+    topics = [*_TOPICS, *((topic, topic.capitalize(), "") for topic in _others(app.decisions, known))]
+    # What the owner should look at comes first.
+    found = {
+        topic: sorted((one for one in app.decisions if one.topic == topic), key=lambda one: not one.doubtful)
+        for topic, _, _ in topics
+    }
     parts = [
         f"# Decisions: {_plain(app.name)}",
         f"`b44 init` made {len(app.tables)} {plural(len(app.tables), 'table')} and {references}"
         f" {plural(references, 'reference')}. Each inference stands here with its evidence."
         " What you want otherwise goes into `b44.toml`; then run `b44 init .` again, which keeps what you have edited by hand.",
+        _summary(app, [(title, found[topic]) for topic, title, _ in topics]),
         _rules(app),
     ]
-    known = [topic for topic, _, _ in _TOPICS]
-    topics = [*_TOPICS, *((topic, topic.capitalize(), "") for topic in _others(app.decisions, known))]
     for topic, title, introduction in topics:
-        found = [decision for decision in app.decisions if decision.topic == topic]
-        if not found:
-            continue
-        rows = [(_code(one.subject), one.text, one.evidence) for one in found]
-        parts += [f"## {title}", introduction, _table(("what", "decided", "evidence"), rows)]
+        if found[topic]:
+            said = _STRICT.get(topic, introduction) if app.strict else introduction
+            parts += [f"## {title}", said, _decided(found[topic])]
     if app.left_out:
         parts += [
             "## Left out",
@@ -90,13 +121,49 @@ def decisions_page(app: App, calls: str = "") -> str:
     return "\n\n".join(part for part in [*parts, calls] if part) + "\n"
 
 
+def _summary(app: App, topics: Iterable[tuple[str, Sequence[Decision]]]) -> str:
+    """What there is to look at, with links."""
+    lines: list[str] = []
+    if opened := len(open_entities(app)):
+        lines.append(
+            f"{_link(_RULES, 'Rules')}: {opened} {plural(opened, 'entity', 'entities')} open to everyone in Base44"
+        )
+    for title, decisions in topics:
+        if doubtful := sum(one.doubtful for one in decisions):
+            of_all = f" of {len(decisions)}, first in the table" if doubtful < len(decisions) else ""
+            lines.append(f"{_link(title, title)}: {doubtful}{of_all}")
+    if app.notices:
+        lines.append(f"{_link('Notices', 'Notices')}: {len(app.notices)}")
+    looked = any(table.records is not None for table in app.tables)
+    return "\n\n".join(
+        [
+            *([] if looked else ["No export was looked at: whether the data honours any of this is not known."]),
+            *(["To look at:", _items(lines)] if lines else []),
+        ]
+    )
+
+
+def _link(heading: str, text: str) -> str:
+    return f"[{text}](#{re.sub(r'[^a-z0-9 ]', '', heading.lower()).replace(' ', '-')})"
+
+
+def _decided(decisions: Iterable[Decision]) -> str:
+    """A table of decisions, with one row for all that say the same; counts are the same of one table at the most."""
+    subjects: dict[tuple[str, str, str], list[str]] = {}
+    for one in decisions:
+        of = one.subject.partition(".")[0] if any(sign.isdigit() for sign in one.evidence) else ""
+        subjects.setdefault((one.text, one.evidence, of), []).append(_code(one.subject))
+    rows = ((", ".join(dict.fromkeys(names)), text, evidence) for (text, evidence, _), names in subjects.items())
+    return _table(("what", "decided", "evidence"), rows)
+
+
 def _rules(app: App) -> str:
     """Who may do what in Base44: what is open to everyone first."""
     rules = [rule for rule in app.rules if not rule.field]
     if not app.rules:
         return ""
     parts = [
-        "## Rules: who may do what in Base44",
+        f"## {_RULES}",
         "None of these is in force in the database: only its owner and who migrates may do anything, until you grant it.",
     ]
     opened = open_entities(app)
@@ -131,14 +198,11 @@ def _rule_table(app: App, entities: Sequence[str]) -> str:
     rules = {(rule.entity, rule.operation): rule for rule in app.rules if not rule.field}
     others = _others_of(operation for entity, operation in rules if entity in entities)
     operations = [*_OPERATIONS, *others]
-    rows = [
-        (
-            _code(entity),
-            *(_who(rules[entity, operation]) if (entity, operation) in rules else "" for operation in operations),
-        )
-        for entity in entities
-    ]
-    return _table(("entity", *operations), rows)
+    named: dict[tuple[str, ...], list[str]] = {}
+    for entity in entities:
+        who = (_who(rules[entity, operation]) if (entity, operation) in rules else "" for operation in operations)
+        named.setdefault(tuple(who), []).append(_code(entity))
+    return _table(("entity", *operations), ((", ".join(names), *who) for who, names in named.items()))
 
 
 def _others_of(operations: Iterable[str]) -> list[str]:

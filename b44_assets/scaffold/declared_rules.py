@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -29,6 +29,57 @@ class RuleKind(StrEnum):
     REFERENCE = "reference"
 
 
+_OPPOSITES = {
+    ">=": "<",
+    "<=": ">",
+    ">": "<=",
+    "<": ">=",
+    "=": "<>",
+    "~": "!~",
+    "in": "not in",
+    "between": "not between",
+    "is not null": "is null",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a value is compared with; null passes every one but `is not null`.
+
+    Attributes:
+        operator: In SQL.
+        operand: What stands behind it, which may be nothing.
+        measure: The function of the value that is compared, or nothing.
+        listed: Constants that stand in the operand between its first and its last sign, on as many lines as they need.
+    """
+
+    operator: str
+    operand: str = ""
+    measure: str = ""
+    listed: tuple[str, ...] = ()
+
+    def holds(self, value: str) -> str:
+        """The condition in SQL."""
+        return self._written(value, self.operator)
+
+    def broken(self, value: str) -> str:
+        """Its opposite, which null does not meet but that of `is not null`."""
+        opposite = _OPPOSITES.get(self.operator)
+        return f"not ({self.holds(value)})" if opposite is None else self._written(value, opposite)
+
+    def _written(self, value: str, operator: str) -> str:
+        start = f"{self.measure}({value}) {operator}" if self.measure else f"{value} {operator}"
+        if not self.listed:
+            return f"{start} {self.operand}" if self.operand else start
+        opening, closing = f"{start} {self.operand[:-1]}", self.operand[-1]
+        if len(opening) + sum(len(one) + 2 for one in self.listed) <= _LONGEST_LIST:
+            return opening + ", ".join(self.listed) + closing
+        return f"{opening}\n        {wrapped(self.listed, first=8, indent=8)}\n      {closing}"
+
+
+_LONGEST_LIST = 100
+
+
 @dataclass(frozen=True)
 class DeclaredRule:
     """What must hold for a column.
@@ -38,8 +89,7 @@ class DeclaredRule:
         name: Of its constraint.
         column: The column.
         said: What is wrong with a value that breaks it, in a few words.
-        holds: Told how the column is called, the condition of a CHECK, which null passes but for `required`; for a reference, the
-            rest of a FOREIGN KEY.
+        comparisons: What all have to hold for its values; none for a reference.
         target: The table that a reference points at, or None.
     """
 
@@ -47,8 +97,14 @@ class DeclaredRule:
     name: str
     column: Column
     said: str
-    holds: Callable[[str], str]
+    comparisons: tuple[Comparison, ...] = ()
     target: str | None = None
+
+    def holds(self, name: str) -> str:
+        """The rest of a constraint's definition, told how the column is called."""
+        if self.target is not None:
+            return f"foreign key ({name}) references {quoted(self.target)} (id)"
+        return f"check ({' and '.join(one.holds(name) for one in self.comparisons)})"
 
     def broken(self, value: str, target_row: str = "r") -> str:
         """The condition under which a value breaks the rule; true or not true, never for a null but by `required`.
@@ -57,15 +113,12 @@ class DeclaredRule:
             value: The value, in SQL.
             target_row: What to call the row that a reference looks for.
         """
-        if self.kind is RuleKind.REQUIRED:
-            return f"{value} is null"
-        if self.kind is RuleKind.REFERENCE:
-            assert self.target is not None
+        if self.target is not None:
             table = quoted(self.target)
             return (
                 f"{value} is not null and not exists (select from {table} {target_row} where {target_row}.id = {value})"
             )
-        return f"not ({self.holds(value)})"
+        return " or ".join(one.broken(value) for one in self.comparisons)
 
 
 def rules_of(app: App, table: Table) -> tuple[DeclaredRule, ...]:
@@ -78,8 +131,8 @@ def rules_of(app: App, table: Table) -> tuple[DeclaredRule, ...]:
         if column.name == "id":
             continue
         of_values += [
-            DeclaredRule(kind, fitting(f"chk_{table.name}_{column.name}_{kind.value}"), column, said, holds)
-            for kind, said, holds in _of_values(column)
+            DeclaredRule(kind, fitting(f"chk_{table.name}_{column.name}_{kind.value}"), column, said, comparisons)
+            for kind, said, comparisons in _of_values(column)
         ]
         pointed = column.reference
         if (
@@ -96,34 +149,33 @@ def rules_of(app: App, table: Table) -> tuple[DeclaredRule, ...]:
                     fitting(f"fk_{table.name}_{column.name}"),
                     column,
                     f"no such row in {target}",
-                    lambda name, target=target: f"foreign key ({name}) references {quoted(target)} (id)",
-                    target,
+                    target=target,
                 )
             )
     return (*of_values, *references)
 
 
-_Condition = tuple[RuleKind, str, Callable[[str], str]]
+_Condition = tuple[RuleKind, str, tuple[Comparison, ...]]
 
 
 def _of_values(column: Column) -> Iterator[_Condition]:
     if column.field.required:
-        yield RuleKind.REQUIRED, "required", lambda name: f"{name} is not null"
+        yield RuleKind.REQUIRED, "required", (Comparison("is not null"),)
     if (values := _values(column)) is not None:
-        yield RuleKind.VALUES, "none of the values allowed", values
+        yield RuleKind.VALUES, "none of the values allowed", (values,)
     limits = column.field.limits
-    if (length := _bounds(limits, *_length_keys(column.type))) is not None:
-        measure = "cardinality" if column.type in _ARRAYS else "char_length"
-        yield RuleKind.LENGTH, "too long or too short", lambda name: length(f"{measure}({name})")
-    if column.type in _NUMBERS and (within := _range(limits)) is not None:
+    measure = "cardinality" if column.type in _ARRAYS else "char_length"
+    if (length := _bounds(limits, *_length_keys(column.type), measure)) is not None:
+        yield RuleKind.LENGTH, "too long or too short", (length,)
+    if column.type in _NUMBERS and (within := _range(limits)):
         yield RuleKind.RANGE, "too great or too small", within
     pattern = limits.get("pattern")
     if column.type is ColumnType.TEXT and isinstance(pattern, str) and (posix := posix_pattern(pattern)) is not None:
-        yield RuleKind.PATTERN, "not of the form", lambda name: f"{name} ~ {literal(posix)}"
+        yield RuleKind.PATTERN, "not of the form", (Comparison("~", literal(posix)),)
 
 
-def _values(column: Column) -> Callable[[str], str] | None:
-    """The condition that a value is one of those listed; None where that cannot be said of the column's type."""
+def _values(column: Column) -> Comparison | None:
+    """That a value is one of those listed; None where that cannot be said of the column's type."""
     listed = column.field.enum
     array = column.type is ColumnType.TEXT_ARRAY
     if array:
@@ -135,15 +187,8 @@ def _values(column: Column) -> Callable[[str], str] | None:
     filled = [value for value in listed if value is not None and not (isinstance(value, str) and not value.strip())]
     if not constants or len(constants) != len(filled):
         return None
-    constants = list(dict.fromkeys(constants))
-
-    def holds(name: str) -> str:
-        opening = f"{name} <@ array[" if array else f"{name} in ("
-        if len(opening) + sum(len(one) + 2 for one in constants) <= 100:
-            return opening + ", ".join(constants) + ("]" if array else ")")
-        return f"{opening}\n        {wrapped(constants, first=8, indent=8)}\n      {']' if array else ')'}"
-
-    return holds
+    listed = tuple(dict.fromkeys(constants))
+    return Comparison("<@", "array[]", listed=listed) if array else Comparison("in", "()", listed=listed)
 
 
 def _constant(value: Any, kind: ColumnType) -> str | None:
@@ -177,32 +222,32 @@ def _length_keys(kind: ColumnType) -> tuple[str, str]:
     return ("minItems", "maxItems") if kind in _ARRAYS else ("", "")
 
 
-def _bounds(limits: Any, least_key: str, most_key: str) -> Callable[[str], str] | None:
+def _bounds(limits: Any, least_key: str, most_key: str, measure: str) -> Comparison | None:
     least, most = (
         int(limits[key]) if key and _whole(limits.get(key)) and limits[key] >= 0 else None
         for key in (least_key, most_key)
     )
     if least == 0:
         least = None
-    if least is not None and most is not None:
-        return lambda name: f"{name} between {least} and {most}" if least < most else f"{name} = {least}"
+    if least is not None and most is not None and least != most:
+        return Comparison("between", f"{least} and {most}", measure)
     if least is not None:
-        return lambda name: f"{name} >= {least}"
-    return None if most is None else lambda name: f"{name} <= {most}"
+        return Comparison("=" if least == most else ">=", str(least), measure)
+    return None if most is None else Comparison("<=", str(most), measure)
 
 
-def _range(limits: Any) -> Callable[[str], str] | None:
+def _range(limits: Any) -> tuple[Comparison, ...]:
     """From `minimum`, `maximum` and the exclusive ones, which are numbers, or true beside the others in older schemas."""
-    parts: list[tuple[str, str]] = []
+    parts: list[Comparison] = []
     for key, exclusive_key, sign in (("minimum", "exclusiveMinimum", ">"), ("maximum", "exclusiveMaximum", "<")):
         exclusive = limits.get(exclusive_key)
         if (bound := number(limits.get(key))) is not None:
-            parts.append((sign if exclusive is True else f"{sign}=", bound))
+            parts.append(Comparison(sign if exclusive is True else f"{sign}=", bound))
         if (bound := number(exclusive)) is not None:
-            parts.append((sign, bound))
-    if [sign for sign, _ in parts] == [">=", "<="]:
-        return lambda name: f"{name} between {parts[0][1]} and {parts[1][1]}"
-    return (lambda name: " and ".join(f"{name} {sign} {bound}" for sign, bound in parts)) if parts else None
+            parts.append(Comparison(sign, bound))
+    if [one.operator for one in parts] == [">=", "<="]:
+        return (Comparison("between", f"{parts[0].operand} and {parts[1].operand}"),)
+    return tuple(parts)
 
 
 def not_held(app: App) -> tuple[Decision, ...]:
@@ -219,6 +264,7 @@ def not_held(app: App) -> tuple[Decision, ...]:
                         "constraint",
                         "the pattern is not enforced",
                         f"PostgreSQL may read {pattern!r} otherwise than ECMAScript does, or the column is no text",
+                        doubtful=True,
                     )
                 )
             if column.field.enum and (column.name, RuleKind.VALUES) not in held:
@@ -228,6 +274,7 @@ def not_held(app: App) -> tuple[Decision, ...]:
                         "constraint",
                         "the list of values is not enforced",
                         f"not all of them are values of {column.type.value}",
+                        doubtful=True,
                     )
                 )
     return tuple(decisions)

@@ -366,7 +366,7 @@ def _tell_doubled(keep: Entity, drop: Entity, found: _Found) -> None:
     """Say that an entity is declared twice, and what that makes a difference to."""
     differences = _differences(keep, drop)
     what = "; ".join(differences) if differences else "both say the same"
-    found.tell(drop.path, f"is not read, as {keep.path} declares {keep.name} too: {what}")
+    found.tell(drop.path, f"left out, since {keep.path} declares {keep.name}, too: {what}")
 
 
 def _differences(keep: Entity, drop: Entity) -> list[str]:

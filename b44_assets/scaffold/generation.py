@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
@@ -37,5 +38,15 @@ def generate(
     app = replace(app, decisions=(*app.decisions, *not_held(app)))
     calls = "" if source is None else calls_section(count_calls(source))
     files: dict[PurePath, str] = {PurePosixPath("sql") / path: text for path, text in files_of(app).items()}
-    files[PurePosixPath(PAGE)] = decisions_page(app, calls)
+    # The page is kept under version control: where the folders are on this machine is nobody's business.
+    notices = tuple(replace(one, text=_from_folders(one.text, entities, export)) for one in app.notices)
+    files[PurePosixPath(PAGE)] = decisions_page(replace(app, notices=notices), calls)
     return app, files
+
+
+def _from_folders(text: str, *folders: Path | None) -> str:
+    """A text in which paths in some folders begin there."""
+    for folder in folders:
+        if folder is not None:
+            text = text.replace(f"{folder}{os.sep}", "")
+    return text

@@ -39,7 +39,7 @@ from b44_assets.scaffold.model import (
     Table,
 )
 from b44_assets.scaffold.names import is_usable, name_columns, name_tables
-from b44_assets.scaffold.references import USER, Finding, Names, find, load_order, may_refer
+from b44_assets.scaffold.references import USER, Names, find, load_order, may_refer
 from b44_assets.scaffold.rules import read_rules
 from b44_assets.scaffold.sensitive import MOST_PROSE, is_prose, is_secret
 from b44_assets.wording import plural
@@ -246,8 +246,8 @@ class _Inference:
             self._overrides.strict,
         )
 
-    def _decide(self, subject: str, topic: str, text: str, evidence: str) -> None:
-        self._decisions.append(Decision(subject, topic, text, evidence))
+    def _decide(self, subject: str, topic: str, text: str, evidence: str, *, doubtful: bool = False) -> None:
+        self._decisions.append(Decision(subject, topic, text, evidence, doubtful))
 
     def _partition(self, draft: _Draft) -> None:
         entity = draft.entity.name
@@ -308,7 +308,8 @@ class _Inference:
                 f"{table} ({', '.join(key)})",
                 "index",
                 "is not unique in the data, so the unique index fails until these records are mended, and all else is built",
-                f"{number:,} {plural(number, 'record')} repeat the key of an earlier one",
+                f"{number:,} {plural(number, 'record repeats', 'records repeat')} the key of an earlier one",
+                doubtful=True,
             )
         return Table(
             table,
@@ -343,14 +344,11 @@ class _Inference:
                 f"has columns of text for fields that only the export has: {', '.join(only)}",
                 "no schema declares them",
             )
-        searched = [column.name for column in draft.columns if column.prose]
-        if searched:
-            self._decide(
-                table,
-                "index",
-                f"has full-text search over {', '.join(searched)}",
-                "running text by name, format or description",
-            )
+        for column in draft.columns:
+            if column.prose:
+                self._decide(
+                    f"{table}.{column.name}", "index", "full-text search", "running text by name, format or description"
+                )
 
     def _column(self, draft: _Draft, one: Field, name: str) -> Column:
         entity, table = draft.entity, self._tables[draft.entity.name]
@@ -413,14 +411,16 @@ class _Inference:
                 subject,
                 "type",
                 f"is {kind.value}",
-                f"{asked} {declared.value}, which {unfit:,} of {cells.filled:,} values do not fit",
+                f"{asked} {declared.value}, which {unfit:,} of {_values(cells.filled)} {plural(unfit, 'does', 'do')} not fit",
+                doubtful=True,
             )
         elif unfit:
             self._decide(
                 subject,
                 "type",
-                f"is {kind.value}; what does not fit is null, and kept in migration.repairs",
-                f"{unfit:,} of {cells.filled:,} values do not fit",
+                f"is {kind.value}",
+                f"{unfit:,} of {_values(cells.filled)} {plural(unfit, 'does', 'do')} not fit",
+                doubtful=True,
             )
         return kind
 
@@ -447,13 +447,15 @@ class _Inference:
             return None, None
         found = finding.counts
         if found is not None and override is None and found.unfit > MOST_UNFIT * found.filled:
-            why = f"{finding.evidence}, but {found.unfit:,} of {found.filled:,} values are no ids"
-            self._decide(subject, "reference", f"stays {kind.value}, and is no reference", why)
+            why = f"{finding.evidence}, but {found.unfit:,} of {_values(found.filled)} {plural(found.unfit, 'is no id', 'are no ids')}"
+            self._decide(subject, "reference", f"stays {kind.value}, and is no reference", why, doubtful=True)
             return None, None
         target = self._drafts[candidate.entity]
         constrained = candidate.by is ReferenceBy.ID and not target.partitioned
         table = self._tables[candidate.entity]
-        self._decide(subject, "reference", f"→ {table}{_bound(candidate.by, constrained, finding)}", finding.evidence)
+        missing = found.filled - found.found if found is not None and constrained else 0
+        bound = self._bound(candidate.by, missing, constrained=constrained)
+        self._decide(subject, "reference", f"→ {table}{bound}", finding.evidence, doubtful=missing > 0)
         counts = self._counts(draft, one, ColumnType.TEXT)
         if counts is not None and found is not None:
             unfit = found.unfit if candidate.by is ReferenceBy.ID else 0
@@ -509,12 +511,28 @@ class _Inference:
                 "*.created_by_id",
                 "reference",
                 "is text in every table, as exported, and no reference",
-                f"{unfit:,} of {given:,} values are no ids, such as services and anonymous visitors have",
+                f"{unfit:,} of {_values(given)} {plural(unfit, 'is no id', 'are no ids')}, such as services and visitors have",
+                doubtful=True,
             )
-        for one, by in (("created_by_id", "by id"), ("created_by", "by e-mail address"))[1 if unfit else 0 :]:
+        for one in _CREATORS[1 if unfit else 0 :]:
+            by_id = one == _CREATORS[0]
             filled, found = self._creators[f"{one} filled"], self._creators[f"{one} found"]
-            evidence = f"built in; {found:,} of {filled:,} values found, in all entities" if filled else "built in"
-            self._decide(f"*.{one}", "reference", f"→ {table}, {by}", evidence)
+            constrained = by_id and not self._drafts[USER].partitioned
+            missing = filled - found if constrained else 0
+            bound = self._bound(ReferenceBy.ID if by_id else ReferenceBy.EMAIL, missing, constrained=constrained)
+            evidence = f"built in; {found:,} of {_values(filled)} found, in all entities" if filled else "built in"
+            self._decide(f"*.{one}", "reference", f"→ {table}{bound}", evidence, doubtful=missing > 0)
+
+    def _bound(self, by: ReferenceBy, missing: int, *, constrained: bool) -> str:
+        """How a reference is held, for its decision; nothing for a foreign key that all values honour."""
+        if by is ReferenceBy.EMAIL:
+            return ", by e-mail address"
+        if by is ReferenceBy.IDS:
+            return ", an array of ids"
+        if not constrained:
+            return ", without a foreign key, as that table is partitioned"
+        held = "" if self._overrides.strict else " NOT VALID:"
+        return f",{held} {missing:,} {plural(missing, 'value names', 'values name')} no record" if missing else ""
 
     def _fits(self, subject: str, one: Field, counts: Counts | None, reference: Reference | None) -> bool:
         """Whether the export honours what is declared; each breach is a decision."""
@@ -522,16 +540,13 @@ class _Inference:
             return True
         breaches: list[str] = []
         if one.required and counts.missing:
-            breaches.append(f"required, and blank in {counts.missing:,} of {counts.missing + counts.filled:,} records")
+            records = counts.missing + counts.filled
+            breaches.append(f"required, and blank in {counts.missing:,} of {records:,} {plural(records, 'record')}")
         if counts.outside:
-            breaches.append(f"{counts.outside:,} of {counts.filled:,} values outside {_outside_what(one)}")
+            breaches.append(f"{counts.outside:,} of {_values(counts.filled)} outside {_outside_what(one)}")
         if breaches:
-            text = (
-                "records that break it are refused, as b44.toml says"
-                if self._overrides.strict
-                else "NOT VALID: it holds for what is written from now on; a check lists the records that break it"
-            )
-            self._decide(subject, "constraint", text, "; ".join(breaches))
+            text = "refuses records" if self._overrides.strict else "is NOT VALID"
+            self._decide(subject, "constraint", text, "; ".join(breaches), doubtful=True)
         dangling = reference is not None and reference.constrained and counts.found < counts.filled
         return not breaches and not dangling
 
@@ -577,16 +592,5 @@ def _outside_what(one: Field) -> str:
     return ", ".join(what) or "the limits"
 
 
-def _bound(by: ReferenceBy, constrained: bool, finding: Finding) -> str:
-    """How a reference is held, for its decision."""
-    if by is ReferenceBy.EMAIL:
-        return ", by e-mail address; it stays text, without a foreign key"
-    if by is ReferenceBy.IDS:
-        return ", an array of ids, for which there are no foreign keys"
-    if not constrained:
-        return ", without a foreign key, as that table is partitioned"
-    counts = finding.counts
-    if counts is None or counts.found >= counts.filled:
-        return ", foreign key"
-    missing = counts.filled - counts.found
-    return f", foreign key NOT VALID: {missing:,} {plural(missing, 'value names', 'values name')} no record, as a check lists"
+def _values(number: int) -> str:
+    return f"{number:,} {plural(number, 'value')}"

@@ -214,12 +214,14 @@ class Decision:
         topic: `reference`, `type`, `name`, `rule`, `secret`, `partition`, `index`, `entity`, `field`, `constraint`.
         text: What was decided, in one line.
         evidence: Why, with counts where there is an export.
+        doubtful: Whether the data, or PostgreSQL, speaks against what the schema says, so that the app's owner should look at it.
     """
 
     subject: str
     topic: str
     text: str
     evidence: str
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from typing import Any, Final
 from b44_assets.scaffold.export_profile import EntityProfile, FieldProfile, Sample, is_id
 from b44_assets.scaffold.model import Counts, Entity, Field, ReferenceBy
 from b44_assets.scaffold.names import singular, snake_case
+from b44_assets.wording import plural
 
 MIXED: Final = 0.1
 """Share of the values from which on e-mail addresses among ids, or ids among e-mail addresses, make a column a mixed one."""
@@ -313,7 +314,8 @@ def find(
             return Finding(None, against)
         if len({one.entity for one in alone}) > 1 and not alone[0].strong:
             return Finding(None, f"it may point at {' or at '.join(dict.fromkeys(one.entity for one in alone))}")
-        return Finding(alone[0], f"{_said(alone[0], field)}; no value to look at")
+        said = _said(alone[0], field)
+        return Finding(alone[0], f"{said}; no value to look at" if profiles else said)
     emails = profile.values.share_where(lambda text: "@" in text)
     if found and MIXED < emails < 1 - MIXED:
         shares = f"{_percent(emails)} of its {profile.named:,} values are e-mail addresses"
@@ -335,13 +337,13 @@ def find(
     first = found[0]
     looked = _has_records(first, profiles)
     if against and len(found) > 1:
-        return Finding(None, f"{against}, and none of its {profile.named:,} values is found")
+        return Finding(None, f"{against}, and {_none_found(profile)}")
     shaped = is_email or profile.values.share_where(is_id) >= 0.5
     weak = not first.strong and looked and profile.named >= _FEW
     if not shaped or weak or (is_email and not (first.strong and looked)):
         if elsewhere := _elsewhere(profile.values, profiles):
             return Finding(None, elsewhere)
-        none = f"none of its {profile.named:,} values is found in {first.entity}"
+        none = f"{_none_found(profile)} in {first.entity}"
         return Finding(
             None, none if looked else f"{first.entity} has no records in the export, and its values are no ids"
         )
@@ -363,8 +365,16 @@ def _judged(one: Candidate, number: int, profile: FieldProfile, field: Field, *,
         share = profile.values.share_where(is_id)
         unfit = max(0, profile.named - max(number, round(profile.named * share)))
     counts = Counts(filled=profile.named, unfit=unfit, found=number)
-    what = f"{number:,} of {profile.named:,} values found" if looked else f"{one.entity} has no records in the export"
+    what = (
+        f"{number:,} of {profile.named:,} {plural(profile.named, 'value')} found"
+        if looked
+        else f"{one.entity} has no records in the export"
+    )
     return Finding(one, f"{_said(one, field)}, {what}", counts)
+
+
+def _none_found(profile: FieldProfile) -> str:
+    return plural(profile.named, "its one value is not found", f"none of its {profile.named:,} values is found")
 
 
 def _said(one: Candidate, field: Field) -> str:

@@ -20,6 +20,7 @@ OPERATIONS: Final = ("create", "read", "update", "delete")
 _EVERYONE: Final = "everyone, without signing in as well"
 _USER: Final = re.compile(r"\{\{\s*user\.(?P<path>[\w.]+?)\s*\}\}")
 _LONGEST: Final = 160
+_OR: Final = ", or "
 
 
 class _Unknown(Exception):
@@ -119,6 +120,8 @@ def _condition(source: dict[str, Any]) -> tuple[str | None, list[str]]:
             parts.append(_caller(value))
         else:
             parts.append(_compared(key, value))
+    if len(parts) > 1:
+        parts = [f"({one})" if _OR in one else one for one in parts]
     return (" and ".join(parts) or None), unknown
 
 
@@ -143,7 +146,7 @@ def _either(value: Any) -> tuple[str | None, list[str]]:
         known.append(who)
     if not known:
         raise _Unknown("$or")
-    return known[0] if len(known) == 1 else f"any of: {', or '.join(known)}", unknown
+    return _OR.join(known), unknown
 
 
 def _caller(value: Any) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache, cached_property
 from pathlib import PurePath
+from textwrap import fill
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,12 +16,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from b44_assets.catalog.references import FIELDS_OF_SOURCE
 from b44_assets.exports.names import free_name
 from b44_assets.scaffold.declared_rules import DeclaredRule, RuleKind, number, rules_of
+from b44_assets.scaffold.lookup_indexes import lookup_indexes, search_indexes
 from b44_assets.scaffold.model import ABSENT, App, Column, ColumnType, Field, Origin, ReferenceBy, Table
 from b44_assets.scaffold.names import quoted
 from b44_assets.scaffold.patterns import posix_pattern
 from b44_assets.scaffold.sql_text import (
+    LONGEST_LINE,
     fitting,
-    identifiers,
     line,
     literal,
     quoted_block,
@@ -82,7 +84,13 @@ def _environment() -> Environment:
 
 
 def _rendered(template: str, **values: Any) -> str:
-    return _environment().get_template(f"{template}.sql.j2").render(list_of=_list_of, **values).rstrip("\n") + "\n"
+    text = _environment().get_template(f"{template}.sql.j2").render(list_of=_list_of, said=_said, **values)
+    return text.rstrip("\n") + "\n"
+
+
+def _said(text: str) -> str:
+    """A comment, on as many lines as it needs; without a colon, since a line that begins with a word and one is a header."""
+    return fill(text, LONGEST_LINE, initial_indent="-- ", subsequent_indent="-- ", break_long_words=False)
 
 
 def _list_of(items: Sequence[str], empty: str) -> str:
@@ -93,9 +101,14 @@ def _list_of(items: Sequence[str], empty: str) -> str:
     return f"array_remove(array[\n         {joined}\n       ], null)"
 
 
-def _depends(names: Iterable[str]) -> str:
-    """Names for a header, on as many lines as they need."""
-    return wrapped(names, first=12, indent=0).replace("\n", "\n--   ")
+def _call(function: str, *arguments: str) -> str:
+    """A call in a list, on as many lines as it needs."""
+    return f"{function}({wrapped(arguments, first=10 + len(function), indent=11)})"
+
+
+def _listed(names: Iterable[str]) -> str:
+    """What a header lists, on as many lines as it needs."""
+    return wrapped(names, first=12, indent=5).replace("\n     ", "\n--   ")
 
 
 class _TableFiles:
@@ -140,7 +153,7 @@ class _TableFiles:
             partitioned=self._partitioned,
             moment=quoted(self.moment or ""),
             first=None if self._table.first is None else f"{self._table.first:%Y-%m}",
-            depends=_depends(name for name in self._table.after if name != self.name),
+            depends=_listed(name for name in self._table.after if name != self.name),
             table=self.sql_name,
             default_partition=quoted(f"{self.name}_default"),
             lines=lines,
@@ -168,12 +181,10 @@ class _TableFiles:
         return _rendered(
             "mapping",
             entity=self.entity,
-            depends=_depends(
+            depends=_listed(
                 dict.fromkeys(rule.target for rule in strict if rule.target is not None and rule.target != self.name)
             ),
-            fields=wrapped([self._sources[one.name].header for one in self.columns], first=11, indent=0).replace(
-                "\n", "\n--   "
-            ),
+            fields=_listed(self._sources[one.name].header for one in self.columns),
             columns=[
                 "f.record_number",
                 "f.base44_id",
@@ -238,7 +249,7 @@ class _TableFiles:
         several = [
             f"migration.as_text_array({self._field(one)})" for one in self.columns if one.type is ColumnType.UUID_ARRAY
         ]
-        listed = f"array[{', '.join(single)}]"
+        listed = f"array[{wrapped(single, first=33, indent=9)}]"
         return f"migration.other_ids({' || '.join([listed, *several])})"
 
     def _repairs(self) -> Iterator[str]:
@@ -250,12 +261,14 @@ class _TableFiles:
             stored = self._value(column)
             fault = literal(_CONVERSIONS[column.type].fault)
             if stored == value:
-                yield f"migration.unfit({field}, {value} is null, {name}, {fault})"
+                yield _call("migration.unfit", field, f"{value} is null", name, fault)
             else:
                 # The times that every row has are made of others then.
-                yield f"migration.repair({field} is not null and {value} is null, {name}, {fault}, {field}, c.made_at::text)"
+                lost = f"{field} is not null and {value} is null"
+                yield _call("migration.repair", lost, name, fault, field, "c.made_at::text")
             if column.type is ColumnType.JSONB:
-                yield f"migration.repair(migration.repeats_keys({field}, {value}), {name}, 'repeated_key', {field}, {value}::text)"
+                lost = f"migration.repeats_keys({field}, {value})"
+                yield _call("migration.repair", lost, name, "'repeated_key'", field, f"{value}::text")
 
     def _strict_rules(self) -> list[DeclaredRule]:
         """The rules that records are refused by, where that is asked for: all but references to what is loaded later."""
@@ -301,18 +314,26 @@ class _TableFiles:
             return None
         constraints: list[dict[str, str]] = []
         for rule in self.rules:
-            held = rule.holds(quoted(rule.column.name))
-            rest = held if rule.kind is RuleKind.REFERENCE else f"check ({held})"
-            constraints.append({"name": rule.name, "rest": rest, "quote": quoted_block(rest)})
+            rest = rule.holds(quoted(rule.column.name))
+            unless = self._unless_there(rule.name)
+            constraints.append({"name": rule.name, "unless": unless, "rest": rest, "quote": quoted_block(rest)})
         return _rendered(
             "constraints",
-            entity=self.entity,
             name=self.name,
             table=self.sql_name,
-            depends=_depends(dict.fromkeys(rule.target for rule in self.rules if rule.target not in (None, self.name))),
+            depends=_listed(dict.fromkeys(rule.target for rule in self.rules if rule.target not in (None, self.name))),
             listed=not self._app.strict,
             constraints=constraints,
         )
+
+    def _unless_there(self, constraint: str) -> str:
+        query = "select from pg_constraint"
+        condition = f"where conrelid = {literal(self.sql_name)}::regclass and conname = {literal(constraint)}"
+        short = f"if not exists ({query} {condition}) then"
+        if len(short) + 2 <= LONGEST_LINE:
+            return short
+        broken = condition.replace(" and conname", "\n       and conname")
+        return f"if not exists (\n    {query}\n     {broken}\n  ) then"
 
     def check_file(self) -> str | None:
         """The rows that are not what is declared; None where all are known to be."""
@@ -325,7 +346,7 @@ class _TableFiles:
             name=self.name,
             table=self.sql_name,
             key=self._original("id"),
-            depends=_depends(dict.fromkeys(rule.target for rule in unsure if rule.target not in (None, self.name))),
+            depends=_listed(dict.fromkeys(rule.target for rule in unsure if rule.target not in (None, self.name))),
             rules=[
                 f"({literal(rule.column.name)}, {self._shown(rule)}, {literal(rule.said)},\n"
                 f"     {rule.broken('t.' + quoted(rule.column.name))})"
@@ -368,56 +389,12 @@ class _TableFiles:
 
     def indexes_file(self) -> str | None:
         """What rows are found by."""
-        indexes = [*self._indexes()]
-        if not indexes:
+        indexes = lookup_indexes(self._app, self._table, self.columns, self.moment, partitioned=self._partitioned)
+        searches = search_indexes(self._table, self.columns)
+        if not indexes and not searches:
             return None
-        listed = not self._app.strict and any(one["unique"] for one in indexes)
-        return _rendered("indexes", name=self.name, table=self.sql_name, listed=listed, indexes=indexes)
-
-    def _indexes(self) -> Iterator[dict[str, Any]]:
-        seen: set[tuple[str, ...]] = {("id",)}
-
-        def index(names: tuple[str, ...], *, unique: bool = False) -> dict[str, Any] | None:
-            if names in seen or not names:
-                return None
-            seen.add(names)
-            array = len(names) == 1 and by_name[names[0]].type in (ColumnType.UUID_ARRAY, ColumnType.TEXT_ARRAY)
-            rest = f"{'using gin ' if array else ''}({identifiers(names)})"
-            return {
-                "name": fitting(f"idx_{self.name}_{'_'.join(names)}"),
-                # A unique index of a partitioned table would have to hold the month as well.
-                "unique": unique and not array and not self._partitioned,
-                "rest": rest,
-                "search": False,
-            }
-
-        by_name = {one.name: one for one in self.columns}
-        by_field = {one.field.name: one for one in self.columns}
-        wanted: list[dict[str, Any] | None] = []
-        for column in self.columns:
-            if column.field.unique and column.type is not ColumnType.JSONB:
-                wanted.append(index((column.name,), unique=(column.field.name,) not in self._repeated))
-        for fields, unique in self._table.entity.indexes:
-            if all(name in by_field and by_field[name].type is not ColumnType.JSONB for name in fields):
-                columns = [by_field[name] for name in fields]
-                arrays = any(one.type in (ColumnType.UUID_ARRAY, ColumnType.TEXT_ARRAY) for one in columns)
-                if len(columns) == 1 or not arrays:
-                    sole = unique and fields not in self._repeated
-                    wanted.append(index(tuple(one.name for one in columns), unique=sole))
-        for column in self.columns:
-            if column.reference is not None:
-                wanted.append(index((column.name,)))
-        if self.moment is not None:
-            wanted.append(index((self.moment,)))
-        yield from (one for one in wanted if one is not None)
-        for column in self.columns:
-            if column.prose and column.type is ColumnType.TEXT:
-                yield {
-                    "name": fitting(f"idx_{self.name}_{column.name}_search"),
-                    "unique": False,
-                    "rest": f"using gin (base44_search({quoted(column.name)}))",
-                    "search": True,
-                }
+        listed = not self._app.strict and any(one.unique for one in indexes)
+        return _rendered("indexes", name=self.name, listed=listed, indexes=indexes, searches=searches)
 
     # -- for old code ----------------------------------------------------------------------------------------------
 
@@ -448,7 +425,7 @@ def _compat_file(app: App, tables: Sequence[_TableFiles]) -> str:
     return _rendered(
         "compat",
         app=line(app.name, 40),
-        depends=_depends(one.name for one in tables),
+        depends=_listed(one.name for one in tables),
         views=[one.view() for one in sorted(tables, key=lambda one: one.entity)],
     )
 

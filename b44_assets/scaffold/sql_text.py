@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable
+from typing import Final
 
 from b44_assets.scaffold.names import LONGEST, quoted
+
+LONGEST_LINE: Final = 120
+"""Characters of a line of a file, where it can be broken."""
 
 
 def identifiers(names: Iterable[str]) -> str:
@@ -46,7 +50,7 @@ def quoted_block(body: str) -> str:
     return tag
 
 
-def wrapped(items: Iterable[str], *, first: int, indent: int, width: int = 120) -> str:
+def wrapped(items: Iterable[str], *, first: int, indent: int, width: int = LONGEST_LINE) -> str:
     """Items with commas between them, on as many lines as they need.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,36 @@ def test_what_compose_has_the_server_begin_with_makes_a_role_that_can_migrate(
                 "role if exists b44_compose",
             ):
                 conn.execute(f"drop {statement}".encode())
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+    shutil.copytree(DOCS / "systemd", tmp_path, dirs_exist_ok=True)
+    for unit in tmp_path.glob("*.service"):
+        unit.write_text(unit.read_text().replace("/opt/b44/bin/", f"{Path(sys.executable).parent}/"))
+    units = sorted(str(unit) for unit in tmp_path.glob("*.service"))
+    said = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    assert [line for line in said.stderr.splitlines() if str(tmp_path) in line or "b44" in line] == []
+    assert said.returncode == 0
+
+
+def test_an_app_of_ones_own_is_where_the_code_location_starts() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.read([DOCS / "systemd" / "b44-code.service", DOCS / "systemd" / "b44-code.service.d" / "app.conf"])
+    folder = unit["Service"]["WorkingDirectory"]
+    assert folder.startswith(unit["Service"]["ReadWritePaths"]) and folder in PAGE
+    assert unit["Service"]["ExecStart"].startswith(f"/opt/b44/bin/{PROGRAMS['b44-code']}")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_compose_brings_the_folder_of_an_app_where_its_processes_start(name: str) -> None:
+    service = yaml.safe_load((DOCS / "compose.app.yaml").read_text())["services"][name]
+    [mount] = service["volumes"]
+    # An app that is not named is no blog.
+    parts = re.fullmatch(r"\$\{APP_DIR:\?[^}]+\}:(.*):(.*)", mount)
+    assert parts is not None and parts.groups() == (service["working_dir"], "ro")
+    assert all(parts[1] not in mounted for mounted in COMPOSE["services"][name]["volumes"])
+    assert "COMPOSE_FILE=compose.yaml:compose.app.yaml" in PAGE
 
 
 def test_the_image_has_the_configuration_that_its_services_use() -> None:

@@ -401,13 +401,42 @@ def test_what_is_open_to_everyone_comes_first_and_each_topic_has_a_table() -> No
     assert "- `Odd.json`: no JSON: left out" in page
 
 
+def test_what_the_data_speaks_against_comes_first_and_rows_that_say_the_same_are_one() -> None:
+    decisions = (
+        Decision("boats.crew_id", "reference", "→ crews", "name matches"),
+        Decision(
+            "boats.berth_id", "reference", "→ berths, NOT VALID", "name matches, 1 of 2 values found", doubtful=True
+        ),
+        Decision("crews.cook_id", "reference", "→ crews", "name matches"),
+        Decision(
+            "crews.berth_id", "reference", "→ berths, NOT VALID", "name matches, 1 of 2 values found", doubtful=True
+        ),
+        Decision("crews.length", "type", "is numeric", "the schema allows it"),
+    )
+    page = decisions_page(replies(decisions=decisions))
+    rows = [line for line in page.splitlines() if "_id`" in line]
+    # A count that is the same by chance joins no two tables.
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| `boats.berth_id`",
+        "| `crews.berth_id`",
+        "| `boats.crew_id`, `crews.cook_id`",
+    ]
+    linked = [line.partition("](")[2] for line in page.splitlines() if line.startswith("- [")]
+    assert [link.partition(")")[0] for link in linked] == [
+        "#rules-who-may-do-what-in-base44",
+        "#references",
+        "#notices",
+    ]
+    assert "2 of 4" in page
+
+
 @pytest.mark.parametrize("name", ["Reply", "a|b", "a`b", "`", "every one"])
 def test_open_entities_are_read_back_from_the_page(name: str) -> None:
     closed = Rule("Closed", "read", "", Audience.SOME, "the role everyone")
-    opened = Rule(name, "read", "", Audience.EVERYONE, "everyone")
+    opened = [Rule(one, "read", "", Audience.EVERYONE, "everyone") for one in ("First", name, "Last")]
     of_field = Rule("Field", "read", "x", Audience.EVERYONE, "everyone")
-    page = decisions_page(App("x", (), rules=(closed, opened, of_field)))
-    assert open_entities_of(page) >= {name}
+    page = decisions_page(App("x", (), rules=(closed, *opened, of_field)))
+    assert open_entities_of(page) >= {name, "First", "Last"}
     assert not open_entities_of(page) & {"Closed", "Field.x"}
     assert open_entities_of(decisions_page(App("x", (), rules=(closed,)))) == frozenset()
 

@@ -45,7 +45,8 @@ def test_false_is_for_nobody() -> None:
         ({"data.state": {"$ne": "draft"}}, ["state is not draft"]),
         ({"$and": [{"data.a": 1}, {"data.b": True}]}, ["a is 1 and", "b is true"]),
         ({"$nor": [{"data.a": 1}]}, ["not (records whose a is 1)"]),
-        ({"$or": [{"data.a": 1}, {"user_condition": {"role": "admin"}}]}, ["any of", "a is 1", "role admin"]),
+        ({"$or": [{"data.a": 1}, {"user_condition": {"role": "admin"}}]}, ["records whose a is 1, or the role admin"]),
+        ({"$or": [{"data.a": 1}, {"data.b": 2}], "data.c": 3}, ["(records whose a is 1, or records whose b is 2) and"]),
     ],
 )
 def test_conditions_in_words(rule: Any, words: list[str]) -> None:
