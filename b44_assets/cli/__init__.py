@@ -15,7 +15,23 @@ from b44_assets.cli.group import Group
 __all__ = ["main"]
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+_SECTIONS = {
+    "Before": (init.init, plan.plan, sample.sample),
+    "The migration": (migration.migrate, status.status, status.verify, status.report),
+    "Refused records": (quarantine.quarantine, migration.replay),
+    "Taking back": (migration.rollback,),
+    "The end": (migration.cutover, finish.finish),
+    "Backups": (backups.backup, backups.backups, backups.restore, backups.drill),
+    "The server": (status.doctor, database.db, metrics.metrics, dev.dev),
+}
+
+
+@click.group(
+    cls=Group,
+    sections={title: [str(command.name) for command in commands] for title, commands in _SECTIONS.items()},
+    epilog="To try it: b44 sample export && b44 migrate --export export. Your own app: b44 init.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="b44-assets")
 def main() -> None:
     """Moves an app off Base44 into a PostgreSQL of your own, as a Dagster asset graph."""
@@ -23,26 +39,6 @@ def main() -> None:
     logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 
-for _command in (
-    init.init,
-    plan.plan,
-    migration.migrate,
-    quarantine.quarantine,
-    migration.replay,
-    migration.rollback,
-    migration.cutover,
-    status.status,
-    status.verify,
-    status.report,
-    status.doctor,
-    metrics.metrics,
-    backups.backup,
-    backups.backups,
-    backups.restore,
-    backups.drill,
-    finish.finish,
-    database.db,
-    dev.dev,
-    sample.sample,
-):
-    main.add_command(_command)
+for _commands in _SECTIONS.values():
+    for _command in _commands:
+        main.add_command(_command)

@@ -37,7 +37,7 @@ def _backup_context(**overrides: Any) -> BackupContext:
     return BackupContext.of(settings_with(**overrides))
 
 
-@click.command()
+@click.command(short_help="Take a backup, restore it on trial and compare it.")
 @click.option("--kind", type=click.Choice(KINDS), default="logical", show_default=True, help="What to take.")
 @database_option
 @json_option
@@ -84,7 +84,7 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
         raise BadBackupError(f"{done.backup.id} is not what its source held: {first}{more}")
 
 
-@click.command()
+@click.command(short_help="List, verify and expire the backups.")
 @click.option("--verify", "verify_id", metavar="ID", help="Restore this one again and compare; `all` takes every one.")
 @click.option("--expire", is_flag=True, help="Remove what is older than B44_KEEP_BACKUPS_DAYS and not needed.")
 @click.option("--dry-run", is_flag=True, help="With --expire: only say what would go.")
@@ -168,7 +168,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
         raise BadBackupError(f"{bad[-1].id} is not good: {bad[-1].verification.differences[0]}")
 
 
-@click.command()
+@click.command(short_help="Restore a backup, never over what is there.")
 @click.argument("backup_id", metavar="[BACKUP]", required=False)
 @click.option("--into", metavar="FOLDER|URL", required=True, help="A new folder, or the URL of an empty database.")
 @click.option(
@@ -239,7 +239,7 @@ def restore(
     click.echo(f"start it: B44_HOME={shlex.quote(str(done.directory))} b44 db url")
 
 
-@click.command()
+@click.command(short_help="Recover on trial, and measure loss and time.")
 @json_option
 @app_option
 def drill(as_json: bool) -> None:
@@ -256,7 +256,7 @@ def drill(as_json: bool) -> None:
     )
 
 
-@click.command()
+@click.command(short_help="Tell whether the server archives its WAL; turn it on.")
 @click.argument("switch", type=click.Choice(["on", "off"]), required=False)
 @database_option
 @json_option

@@ -13,12 +13,12 @@ from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer, target_url
 
 
-@click.group()
+@click.group(short_help="The target database: its URL, psql, pg_dump, archiving.")
 def db() -> None:
-    """The target database."""
+    """The target database: its connection string, PostgreSQL's programs on it, and the archiving of its WAL."""
 
 
-@db.command()
+@db.command(short_help="Print the target's URL; starts the embedded server.")
 @json_option
 @app_option
 def url(as_json: bool) -> None:
@@ -40,7 +40,7 @@ def stop(as_json: bool) -> None:
         click.echo(f"{server} is stopped" if stopped else f"{server} was not running")
 
 
-@db.command("bin")
+@db.command("bin", short_help="Print the folder of the programs that suit the server.")
 @json_option
 @app_option
 def programs(as_json: bool) -> None:
@@ -75,7 +75,7 @@ def psql(arguments: tuple[str, ...]) -> None:
     _become("psql", arguments, to_dump=False)
 
 
-@db.command(context_settings=_PASSED_ON)
+@db.command(context_settings=_PASSED_ON, short_help="Dump the target by the pg_dump that suits its server.")
 @app_option
 @click.argument("arguments", metavar="[ARGUMENTS]...", nargs=-1, type=click.UNPROCESSED)
 def dump(arguments: tuple[str, ...]) -> None:

@@ -30,7 +30,7 @@ _HEARTBEAT_SECONDS = 45
 """A daemon tells every 30 seconds that it is alive."""
 
 
-@click.command()
+@click.command(short_help="Start the Dagster UI and daemon on this machine.")
 @export_option
 @database_option
 @click.option(

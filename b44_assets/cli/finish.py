@@ -13,7 +13,7 @@ from b44_assets.postgres.locks import Session as Holder
 from b44_assets.wording import plural
 
 
-@click.command()
+@click.command(short_help="Archive and drop the migration's own tables at last.")
 @click.option("--accept-quarantine", is_flag=True, help="Give up the records in quarantine; the archive keeps them.")
 @click.option("--accept-failed-checks", is_flag=True, help="Finish although the last verification has failed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -14,7 +14,23 @@ INTERRUPTED = 130
 
 
 class Group(click.Group):
-    """Turns errors in the use of the command, and our own, into one line and an exit status."""
+    """Turns errors in the use of the command, and our own, into one line and an exit status; its help has sections."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sections = sections or {}
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands in sections, in the order in which one needs them."""
+        width = max(map(len, self.commands), default=0)
+        for title, names in self._sections.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [
+                        (f"{name:{width}}", self.commands[name].get_short_help_str(limit=formatter.width))
+                        for name in names
+                    ]
+                )
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Reads the options before the command's name."""

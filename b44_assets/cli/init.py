@@ -23,7 +23,7 @@ _MOST_NOTICES = 10
 _MOST_DIFF_LINES = 200
 
 
-@click.command()
+@click.command(short_help="Make the folder of your app from its schemas or an export.")
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @click.option(
     "--entities",

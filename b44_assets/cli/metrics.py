@@ -32,7 +32,7 @@ class Address(click.ParamType[tuple[str, int]]):
         return host.strip("[]") or DEFAULT_HOST, int(port)
 
 
-@click.command()
+@click.command(short_help="Print, write or serve figures for Prometheus.")
 @database_option
 @click.option(
     "--textfile", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write them to a file."

@@ -43,12 +43,12 @@ class UnacceptedQuarantineError(B44Error):
     exit_status = 1
 
 
-@click.command()
+@click.command(short_help="Migrate an export into the target, and check it.")
 @export_option
 @database_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, as b44 plan does.")
 @click.option("--table", "tables", metavar="TABLE", multiple=True, help="Only this table; may be given more than once.")
-@click.option("--month", metavar="YYYY-MM", help="Only this month of the tables.")
+@click.option("--month", metavar="YYYY-MM", help="With --table: only this month of the tables.")
 @click.option("--leave-out", "left_out", metavar="TABLE", multiple=True, help="All but this table; may be repeated.")
 @json_option
 @app_option
@@ -61,7 +61,7 @@ def migrate(
     left_out: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Migrate a folder of Base44 exports: stage, map, load, check, all in one run."""
+    """Migrate a folder of Base44 exports into the target: read, load, make the schema, check, all in one run."""
     tell("starting", quiet=as_json)
     settings = settings_with(export_dir=export, database_url=database_url)
     if dry_run:
@@ -79,13 +79,13 @@ def migrate(
     conclude(outcome, faults_of_run(settings, outcome, faults), as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Migrate the refused records that were corrected.")
 @click.option("--entity", metavar="TABLE", help="Only the records of this table.")
 @database_option
 @json_option
 @app_option
 def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
-    """Migrate the records that were corrected in migration.quarantine, once."""
+    """Migrate the refused records that were corrected since: by b44 quarantine, or in migration.quarantine."""
     from b44_assets.migration.replays import corrected_records, replay_of
 
     tell("starting", quiet=as_json)
@@ -103,7 +103,7 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
     conclude(outcome, faults, as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Take back what a run, or a month's load, has changed.")
 @click.option("--run", "run_id", metavar="ID", help="The run to take back, or the first characters of its id.")
 @click.option(
     "--partition", metavar="YYYY-MM", help="The month to take back, of every table with a partition for each month."
@@ -148,7 +148,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
     console.print("b44 migrate brings it back; b44 status shows how things stand.")
 
 
-@click.command()
+@click.command(short_help="Migrate the last export, check everything, sign it off.")
 @export_option
 @database_option
 @click.option("--by", "signed_by", metavar="NAME", help="Who signs it off; default the user of this system.")
@@ -166,7 +166,7 @@ def cutover(
     accept_quarantine: bool,
     as_json: bool,
 ) -> None:
-    """The last delta, every check, and a report that is signed off; the application must not write meanwhile.
+    """Migrate the last export, run every check, and sign off a report; nobody may write in the old app meanwhile.
 
     Records in quarantine are not in the new database. Where there are any, it is asked whether it is signed off without them.
     """

@@ -55,14 +55,20 @@ def app_sql_dir() -> Path | None:
 def export_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--export`."""
     return click.option(
-        "--export", "export", type=click.Path(path_type=Path), metavar="DIR", help="The export; default B44_EXPORT_DIR."
+        "--export",
+        "export",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder of the exported files; default B44_EXPORT_DIR.",
     )(command)
 
 
 def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--database-url`."""
     return click.option(
-        "--database-url", metavar="URL", help="The target; default B44_DATABASE_URL, else an embedded PostgreSQL."
+        "--database-url",
+        metavar="URL",
+        help="The target, such as postgresql://user@host/database; default B44_DATABASE_URL, else an embedded PostgreSQL.",
     )(command)
 
 

@@ -105,6 +105,8 @@ def print_outcome(outcome: Outcome, *, ended: bool) -> None:
         outcome: What it came to.
         ended: Whether something ended it early: then nothing is said of what is not there.
     """
+    if ended and not outcome.entities:
+        return
     console = new_console()
     names = ["read", "migrated", "deduplicated", "quarantined", "repaired"]
     table = Table(name_column("table"), *number_columns(console, names, outcome.entities))

@@ -26,7 +26,7 @@ _LISTED = 10
 """How many objects of the schema, and how many unknown fields of a file, are named."""
 
 
-@click.command()
+@click.command(short_help="Say what migrate would do; nothing is changed.")
 @export_option
 @database_option
 @click.option("--table", "tables", metavar="TABLE", multiple=True, help="Only this table; may be given more than once.")

@@ -31,7 +31,7 @@ _LONGEST = 60
 """How much of a value the screen shows, in characters."""
 
 
-@click.command()
+@click.command(short_help="Show refused records; take them back corrected.")
 @click.argument("table", required=False)
 @click.option("--reason", metavar="REASON", help="Only the records with this reason, such as missing_title.")
 @click.option(

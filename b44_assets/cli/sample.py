@@ -14,7 +14,7 @@ from b44_assets.sample.writer import write_sample
 from b44_assets.wording import plural
 
 
-@click.command()
+@click.command(short_help="Write a synthetic export, for trying out.")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--users", type=click.IntRange(min=1), default=60, show_default=True, help="Users to invent.")
 @click.option("--posts", type=click.IntRange(min=0), default=400, show_default=True, help="Posts to invent.")

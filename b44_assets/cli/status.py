@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from b44_assets.session import Session
 
 
-@click.command()
+@click.command(short_help="Show what became of every record so far.")
 @database_option
 @json_option
 @app_option
@@ -88,7 +88,7 @@ def status(database_url: str | None, as_json: bool) -> None:
         console.print(runs)
 
 
-@click.command()
+@click.command(short_help="Run every check on what is in the database now.")
 @database_option
 @json_option
 @app_option
@@ -112,13 +112,13 @@ def verify(database_url: str | None, as_json: bool) -> None:
     conclude(outcome, faults, as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Write the state of migration and database as a page.")
 @database_option
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Default report.html here.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="The page; default report.html here.")
 @json_option
 @app_option
 def report(database_url: str | None, output: Path | None, as_json: bool) -> None:
-    """Write the state of migration and database as one self-contained page."""
+    """Write the state of migration and database as one self-contained HTML page."""
     settings = settings_with(reads=True, database_url=database_url)
     require_migration(session_of(settings), "report")
     target = output or Path.cwd() / "report.html"
@@ -130,7 +130,7 @@ def report(database_url: str | None, output: Path | None, as_json: bool) -> None
     click.echo(verdict.message())
 
 
-@click.command()
+@click.command(short_help="Say what the target is, and what to mend.")
 @database_option
 @json_option
 @app_option

@@ -123,7 +123,9 @@ class Verdict:
 
     def message(self) -> str:
         """The verdict in one line, which ends with its word."""
-        parts = [] if self.records is None else [self.records.message()]
+        # What ended before it began has no records to speak of.
+        told = self.records is not None and not (self.faults and not self.records.read)
+        parts = [self.records.message()] if told and self.records is not None else []
         if self.unchanged and parts:
             parts[0] = f"nothing new: {parts[0]}"
         answered = self.passed or self.warned or self.failed

@@ -7,12 +7,16 @@ import re
 
 import pytest
 from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 from rich.console import Console
 from rich.table import Table
 
 from b44_assets.cli import main
+from b44_assets.cli.outcome import Outcome, conclude
 from b44_assets.cli.output import name_column, new_console, print_accounts
+from b44_assets.errors import ExportError
 from b44_assets.migration.accounts import EntityAccount
+from b44_assets.migration.verdict import Records
 
 ALIKE = "customer_subscriptions_by_billing_period"
 
@@ -75,6 +79,22 @@ def test_a_terminal_without_colour_gets_none(
     print_accounts(new_console(), (EntityAccount("posts", 1, 1, 0, 0, 0, 0, 0, 0, {"a": 1}, {}),), {})
     # Bold is no colour.
     assert set(re.findall(r"\x1b\[[\d;]*m", capsys.readouterr().out)) <= {"\x1b[0m", "\x1b[1m"}
+
+
+def test_a_run_that_ended_before_it_began_prints_no_empty_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome(entities={}, seconds=1.0, unmapped={"Comment": {"read": 0, "file": None}}, records=Records(0))
+    with pytest.raises(SystemExit):
+        conclude(outcome, [ExportError("half a file")], as_json=False)
+    assert capsys.readouterr() == ("half a file: failed\n", "b44: half a file\n")
+
+
+@pytest.mark.parametrize("words", [[], ["db"]])
+def test_the_list_of_commands_says_each_in_one_whole_line_of_80_columns(words: list[str]) -> None:
+    printed = CliRunner().invoke(main, [*words, "--help"], terminal_width=80).stdout
+    group = main.commands["db"] if words else main
+    for name, command in getattr(group, "commands", {}).items():
+        [line] = [line for line in printed.splitlines() if line.split()[:1] == [name]]
+        assert line.endswith(".") and not line.endswith("...") and len(line) <= 80, command
 
 
 @pytest.mark.parametrize(
