@@ -217,18 +217,18 @@ def test_verify_says_which_records_are_still_to_be_migrated(b44: Command, finish
 
 
 def test_a_run_of_the_command_is_shown_by_the_timeline_by_its_job_and_by_its_assets(
-    b44: Command, finished: str, dagster_storage: str, monkeypatch: pytest.MonkeyPatch
+    b44: Command, migrated: Migrated, finished: str, dagster_storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = b44.on(finished)("verify", "--json")
+    result = b44.on(finished)("migrate", "--export", migrated.export, "--table", "categories", "--json")
     assert result.status == 0
     label = f"{SINGLETON_REPOSITORY_NAME}@b44_assets"
     # What the UI asks for. The timeline leaves out runs without an origin; a job's page filters by this tag.
     query = """
       query ($label: String!) {
-        runsOrError(filter: {pipelineName: "verify", tags: [{key: ".dagster/repository", value: $label}]}, limit: 1) {
+        runsOrError(filter: {pipelineName: "migrate_everything", tags: [{key: ".dagster/repository", value: $label}]}, limit: 1) {
           ... on Runs { results { runId pipelineName repositoryOrigin { repositoryName repositoryLocationName } } }
         }
-        assetOrError(assetKey: {path: ["posts"]}) {
+        assetOrError(assetKey: {path: ["categories"]}) {
           ... on Asset {
             assetMaterializations(limit: 100) { runOrError { ... on Run { repositoryOrigin { repositoryLocationName } } } }
           }
