@@ -17,7 +17,7 @@ from psycopg import sql
 
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.helpers.databases import create_database, database_url
-from tests.helpers.servers import Pg15, skip_without_pg15
+from tests.helpers.servers import Pg15, skip_without
 from tests.helpers.workers import locked, scratch_folder
 
 # It compares, as a test does.
@@ -100,7 +100,7 @@ def embedded(pytestconfig: pytest.Config) -> EmbeddedServer:
 @pytest.fixture(scope="session")
 def pg15(pytestconfig: pytest.Config) -> Pg15:
     """PostgreSQL 15 of the operating system, running."""
-    skip_without_pg15()
+    skip_without(15)
     server = Pg15(pytestconfig.stash[_SERVERS])
     server.start()
     return server

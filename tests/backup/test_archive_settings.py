@@ -27,14 +27,13 @@ from b44_assets.errors import BackupError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.postgres.embedded.configuration import quoted_setting
-from tests.helpers.servers import PG15_BIN, Pg15, ordinary_account, run_as
+from tests.helpers.servers import PG15_BIN, Pg15, ordinary_account, run_as, skip_without
 
 
 @pytest.fixture
 def own_server() -> Generator[Pg15]:
     """A PostgreSQL 15 of the test's own."""
-    if not (PG15_BIN / "postgres").exists():
-        pytest.skip(f"there is no PostgreSQL 15 in {PG15_BIN}")
+    skip_without(15)
     folder = Path(tempfile.mkdtemp(prefix="b44-test-"))
     folder.chmod(0o755)
     server = Pg15(folder)

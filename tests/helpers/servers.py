@@ -1,4 +1,4 @@
-"""PostgreSQL 15 of the operating system for the tests, and what a server needs: an account, a port, a certificate."""
+"""Older servers for the tests, and what a server needs: an account, a port, a certificate."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.helpers.workers import locked
 
-PG15_BIN = Path("/usr/lib/postgresql/15/bin")
 PASSWORD = "correct horse battery"
 
 
@@ -84,22 +84,31 @@ host     postgres                 app  samehost      scram-sha-256
 """
 
 
+def programs(major: int) -> Path:
+    """The folder of the programs of a PostgreSQL, which are the operating system's, or beneath `B44_TEST_SERVERS`."""
+    installed = Path(f"/usr/lib/postgresql/{major}/bin")
+    elsewhere = os.environ.get("B44_TEST_SERVERS")
+    return installed if elsewhere is None or (installed / "postgres").exists() else Path(elsewhere) / f"{major}" / "bin"
+
+
 @dataclass(frozen=True)
-class Pg15:
-    """PostgreSQL 15 of the operating system, on a socket (no password) and on 127.0.0.1 (SCRAM).
+class OlderServer:
+    """A PostgreSQL that is not the embedded one, on a socket (no password) and on 127.0.0.1 (SCRAM).
 
     The database `secure` asks for TLS, `closed` refuses everybody, `latin` is encoded in LATIN1, `owned` belongs to
     `app`.
 
     Attributes:
         directory: A short, existing folder that every account can pass through.
+        major: Its major version.
     """
 
     directory: Path
+    major: int
 
     @property
     def data_dir(self) -> Path:
-        return self.directory / "pg15"
+        return self.directory / f"pg{self.major}"
 
     @property
     def port(self) -> int:
@@ -115,7 +124,7 @@ class Pg15:
 
     def start(self) -> None:
         """Starts the server if no worker has; `app` has the password, `crowded` too, but may have no session."""
-        with locked(self.directory / "pg15.lock"):
+        with locked(self.directory / f"pg{self.major}.lock"):
             if (self.data_dir / "postmaster.pid").exists():
                 return
             account = ordinary_account()
@@ -133,8 +142,9 @@ class Pg15:
                     "autovacuum = off\nmax_connections = 50\n"
                 )
             self._run(account, "pg_ctl", "-D", self.data_dir, "-w", "-l", self.data_dir / "log", "start")
-            for statement in _ROLES:
-                self._run(None, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url())
+            with psycopg.connect(self.url(), autocommit=True) as conn:
+                for statement in _ROLES:
+                    conn.execute(statement.encode())
 
     def stop(self) -> None:
         """Stops the server, if there is one, and removes it."""
@@ -143,9 +153,16 @@ class Pg15:
         shutil.rmtree(self.data_dir, ignore_errors=True)
 
     def _run(self, account: pwd.struct_passwd | None, program: str, *arguments: str | Path) -> None:
-        result = run_as(account, [PG15_BIN / program, *arguments])
+        result = run_as(account, [programs(self.major) / program, *arguments])
         if result.returncode:
             raise RuntimeError(f"{program} failed: {result.stderr or result.stdout}")
+
+
+@dataclass(frozen=True)
+class Pg15(OlderServer):
+    """The oldest server that is supported."""
+
+    major: int = 15
 
 
 def own_address() -> str:
@@ -156,7 +173,10 @@ def own_address() -> str:
         return probe.getsockname()[0]
 
 
-def skip_without_pg15() -> None:
-    """Skips a test where the operating system has no PostgreSQL 15; CI installs it."""
-    if not (PG15_BIN / "postgres").exists():
-        pytest.skip(f"there is no PostgreSQL 15 in {PG15_BIN}")
+def skip_without(major: int) -> None:
+    """Skips a test where there is no PostgreSQL of a major version; CI installs them."""
+    if not (programs(major) / "postgres").exists():
+        pytest.skip(f"there is no PostgreSQL {major} in {programs(major)}")
+
+
+PG15_BIN = programs(15)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from b44_assets.catalog import Catalog
-from tests.helpers.servers import PG15_BIN, Pg15, free_port, ordinary_account, run_as, skip_without_pg15
+from tests.helpers.servers import PG15_BIN, Pg15, free_port, ordinary_account, run_as, skip_without
 from tests.helpers.waiting import eventually
 from tests.helpers.watched import Watched
 
@@ -26,7 +26,7 @@ def control(server: Pg15, *arguments: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def own(catalog: Catalog) -> Generator[Watched]:
-    skip_without_pg15()
+    skip_without(15)
     folder = Path(tempfile.mkdtemp(prefix="b44-own-"))
     folder.chmod(0o1777)
     server = Pg15(folder)
