@@ -34,7 +34,14 @@ def _say(line: str) -> None:
 def _backup_context(**overrides: Any) -> BackupContext:
     from b44_assets.backup.service import BackupContext
 
-    return BackupContext.of(settings_with(**overrides))
+    settings = settings_with(**overrides)
+    try:
+        return BackupContext.of(settings)
+    except BackupError as error:
+        # The key names its variable itself.
+        if (origin := origin_of("backup_url")) is None or "B44_" in str(error):
+            raise
+        raise BackupError(f"{error} ({origin})") from error
 
 
 @click.command(short_help="Take a backup, restore it on trial and compare it.")

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from b44_assets.cli.group import INTERRUPTED
-from b44_assets.cli.instance import prepare_dagster
+from b44_assets.cli.instance import connect_storage, prepare_dagster
 from b44_assets.cli.options import app_option, app_sql_dir, database_option, export_option, settings_with
 from b44_assets.config.packaged import packaged
-from b44_assets.postgres.connect import connect
-from b44_assets.postgres.embedded import dagster_url, target_url
+from b44_assets.postgres.embedded import target_url
 
 if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
@@ -96,8 +95,7 @@ def _need_no_other(settings: Settings) -> TextIO:
         ) from error
     lock.seek(0)
     ended = lock.read().strip()
-    url = dagster_url(settings).replace("+psycopg2", "", 1)
-    with connect(url, application_name="b44 dev", autocommit=True) as conn:
+    with connect_storage(settings, "b44 dev") as conn:
         if scalar(conn, "select to_regclass('daemon_heartbeats')") is not None:
             age = scalar(
                 conn,

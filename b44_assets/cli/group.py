@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
+from b44_assets.cli.options import with_origins
 from b44_assets.errors import B44Error, NoRoomError, is_full, why
 
 INTERRUPTED = 130
@@ -66,5 +67,5 @@ def _errors_in_one_line() -> Generator[None]:
 
 
 def _fail(reason: str, status: int) -> NoReturn:
-    click.echo(f"b44: {reason}", err=True)
+    click.echo(f"b44: {with_origins(reason)}", err=True)
     raise SystemExit(status) from None

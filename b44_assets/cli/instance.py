@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from b44_assets.config.packaged import packaged
-from b44_assets.errors import B44Error
-from b44_assets.postgres.embedded import embedded_exists
+from b44_assets.errors import B44Error, DatabaseError, TransientDatabaseError
+from b44_assets.postgres.connect import connect
+from b44_assets.postgres.embedded import dagster_url, embedded_exists
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
     from b44_assets.config.settings import Settings
+    from b44_assets.session import Connection
 
 
 def prepare_dagster(settings: Settings) -> None:
@@ -52,6 +54,22 @@ def prepare_dagster(settings: Settings) -> None:
 def storage_exists(settings: Settings) -> bool:
     """Whether Dagster has a storage already: one is named, or the embedded server was started here before."""
     return "DAGSTER_HOME" in os.environ or settings.dagster_pg_url is not None or embedded_exists(settings)
+
+
+def connect_storage(settings: Settings, application_name: str) -> Connection:
+    """Connects to the database that Dagster's storage is in; it commits each statement.
+
+    Raises:
+        DatabaseError: As of `connect`; it names the variable that names the server.
+    """
+    url = dagster_url(settings).replace("+psycopg2", "", 1)
+    try:
+        return connect(url, application_name=application_name, autocommit=True)
+    except DatabaseError as error:
+        if settings.dagster_pg_url is None:
+            raise
+        kind = TransientDatabaseError if isinstance(error, TransientDatabaseError) else DatabaseError
+        raise kind(f"DAGSTER_PG_URL: {error}") from error
 
 
 def throw_away_instance() -> DagsterInstance:

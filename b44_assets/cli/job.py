@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from b44_assets.cli.instance import dagster_instance, prepare_dagster, storage_exists, throw_away_instance
+from b44_assets.cli.instance import (
+    connect_storage,
+    dagster_instance,
+    prepare_dagster,
+    storage_exists,
+    throw_away_instance,
+)
 from b44_assets.cli.outcome import CheckOutcome, Outcome
 from b44_assets.cli.output import accounts_by_table, unmapped_entities_of
 from b44_assets.cli.preconditions import session_of
@@ -21,8 +27,6 @@ from b44_assets.cli.progress import show_progress, tell
 from b44_assets.cli.signals import interrupted_by_sigterm
 from b44_assets.config.stages import PHASES, stage_of
 from b44_assets.errors import B44Error, DatabaseError, FullDiskError, SettingsError
-from b44_assets.postgres.connect import connect
-from b44_assets.postgres.embedded import dagster_url
 
 if TYPE_CHECKING:
     from b44_assets.catalog import Catalog
@@ -81,8 +85,7 @@ def run_job(
 
         need_room(session)
     if not unseen:
-        with connect(dagster_url(settings).replace("+psycopg2", "", 1), application_name="b44 start"):
-            pass
+        connect_storage(settings, "b44 start").close()
     # Only now: an embedded server that this starts would have the low priority for as long as it runs.
     if settings.throttle and hasattr(os, "nice"):
         os.nice(10)

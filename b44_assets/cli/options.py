@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,22 @@ def origin_of(setting: str) -> str | None:
     """Where a setting of `settings_with` comes from: an option, a variable, a file; None where it is the program's default."""
     context = click.get_current_context(silent=True)
     return None if context is None else context.meta.get(_ORIGINS, {}).get(setting)
+
+
+def with_origins(line: str) -> str:
+    """A line that names variables, each as it was really given: in which file it stands, or by which option."""
+    context = click.get_current_context(silent=True)
+    origins: dict[str, str] = {} if context is None else context.meta.get(_ORIGINS, {})
+    if not origins:
+        return line
+    from b44_assets.config.settings import Settings
+
+    for name, origin in origins.items():
+        variable = Settings.variable(name) if name in Settings.model_fields else name
+        if origin != variable and origin not in line:
+            said = origin if variable in origin or origin.startswith("--") else f"{variable} in {origin}"
+            line = re.sub(rf"\b{variable}\b", lambda _, said=said: said, line, count=1)
+    return line
 
 
 def tell_target(shown: str, origin: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from b44_assets.cli.options import with_origins
 from b44_assets.cli.output import print_json, print_outcome
 from b44_assets.cli.preconditions import check_export, with_resume_hint
 from b44_assets.errors import B44Error, DatabaseError, nothing_has_a_table
@@ -141,7 +142,7 @@ def conclude(outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None
         print_json(outcome.facts(faults))
     # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
     for fault in [fault for fault in faults if not isinstance(fault, DatabaseError)] or faults[:1]:
-        click.echo(f"b44: {with_resume_hint(fault)}", err=True)
+        click.echo(f"b44: {with_origins(with_resume_hint(fault))}", err=True)
     if not faults:
         for line in outcome.incomplete:
             click.echo(f"b44: {line}", err=True)

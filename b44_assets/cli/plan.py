@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with
+from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with, with_origins
 from b44_assets.cli.output import name_column, new_console, number_column, number_columns, print_json
 from b44_assets.cli.preconditions import check_export
 from b44_assets.cli.progress import show_progress
@@ -84,7 +84,7 @@ def conclude_plan(
         click.echo(f"warning: {line}", err=True)
     # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
     for fault in [fault for fault in found.faults if not isinstance(fault, DatabaseError)] or found.faults[:1]:
-        click.echo(f"b44: {fault}", err=True)
+        click.echo(f"b44: {with_origins(str(fault))}", err=True)
     if not as_json:
         click.echo(f"Plan: {found.message()}.")
     if found.exit_status:

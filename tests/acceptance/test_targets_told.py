@@ -52,6 +52,17 @@ def test_the_target_is_told_with_where_it_was_named_and_without_its_password(tar
         assert "topsecret" not in result.err + result.out
 
 
+def test_a_setting_that_does_not_work_is_told_with_the_file_that_it_stands_in(migrated: Migrated, b44: Command) -> None:
+    dotenv = b44.directory / ".env"
+    dotenv.write_text("B44_BACKUP_KEY=none\nDAGSTER_PG_URL=postgresql://nobody@127.0.0.1:1/x\n")
+    elsewhere = b44.lacking("DAGSTER_PG_URL").on(migrated.url)
+
+    assert f"(B44_BACKUP_KEY in {dotenv})" in elsewhere("backups").fault
+    assert elsewhere("verify").fault.startswith(f"b44: DAGSTER_PG_URL in {dotenv}: the PostgreSQL server 127.0.0.1:1")
+    dotenv.write_text("B44_BACKUP_URL=nothing://here\n")
+    assert elsewhere("backups").fault.endswith(f" (B44_BACKUP_URL in {dotenv})")
+
+
 def test_the_doctor_tells_of_all_that_serves_the_target(migrated: Migrated, b44: Command) -> None:
     result = b44.on(migrated.url)("doctor")
 
