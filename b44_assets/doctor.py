@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -14,6 +15,7 @@ from b44_assets.backup.service import BackupContext, look_at_archiving, newest_g
 from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error, DatabaseError, free_at
+from b44_assets.migration.disk_room import REMEDY, lacking_room
 from b44_assets.postgres.clients import Clients, available, choose, newest, shown
 from b44_assets.postgres.connect import connect, redact, room_of_server
 from b44_assets.postgres.embedded import EmbeddedServer, embedded_exists, target_shown
@@ -93,6 +95,8 @@ def diagnose(settings: Settings, origins: Mapping[str, str] | None = None) -> li
         )
     if room := room_of_server(url):
         findings.append(Finding("disk", f"of the server: {room}"))
+    if settings.export_dir is not None:
+        findings += _of_export(settings, settings.export_dir, url)
     findings += [_privileges(settings, url), *_programs(installations, version, encrypted=encrypted)]
     return [*findings, *_of_dagster(settings), *_of_backups(settings, url)]
 
@@ -106,6 +110,12 @@ def _of_settings(settings: Settings, origins: Mapping[str, str]) -> Iterator[Fin
             said = f"{variable} of the environment" if origin == variable else origin
             yield Finding("setting", said if variable in said else f"{variable}: {said}")
     yield Finding("sql", str(settings.sql_dir))
+
+
+def _of_export(settings: Settings, export: Path, url: str) -> Iterator[Finding]:
+    """Whether there is room for what the export becomes."""
+    if lacking := lacking_room(url, export, load_catalog(settings.sql_dir).entities):
+        yield Finding("disk", lacking, REMEDY)
 
 
 def _port() -> Finding:

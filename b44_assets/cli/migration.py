@@ -35,6 +35,7 @@ from b44_assets.wording import plural
 if TYPE_CHECKING:
     from b44_assets.cli.outcome import Outcome
     from b44_assets.config.settings import Settings
+    from b44_assets.session import Session
 
 
 class UnacceptedQuarantineError(B44Error):
@@ -75,8 +76,18 @@ def migrate(
     refuse_if_finished(session, "migrate")
     selection = selection_of(session, tables, left_out, month)
     with exclusive_migration(settings) as lock:
+        _warn_of_little_room(settings, session)
         outcome, faults = run_job("migrate_everything", settings, as_json=as_json, selection=selection, lock=lock)
     conclude(outcome, faults_of_run(settings, outcome, faults), as_json=as_json)
+
+
+def _warn_of_little_room(settings: Settings, session: Session) -> None:
+    from b44_assets.migration.disk_room import REMEDY, lacking_room
+
+    if settings.export_dir is not None and (
+        line := lacking_room(session.url, settings.export_dir, session.catalog.entities)
+    ):
+        click.echo(f"warning: {line}: {REMEDY}", err=True)
 
 
 @click.command(short_help="Migrate the refused records that were corrected.")

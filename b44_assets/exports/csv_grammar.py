@@ -26,6 +26,7 @@ _NOT_DOUBLED: Final = re.compile(rb'"(?!")|""[,\r\n]')
 _ENDED: Final = re.compile(rb'(?:[^"]"|,"")\r?\n\Z')
 _ID: Final = re.compile(rb'"?[0-9a-fA-F]{24}\b')
 # More cells than any file has fields, few enough to be remembered while matching.
+NEVER_CLOSED: Final = "is never closed"
 _MANY: Final = 8_000
 
 
@@ -319,7 +320,7 @@ class Grammar:
             if at == end:
                 return f"the file ends behind cell {number - 1} of {self.fields}"
             if data[at : at + 1] == b'"':
-                return f"the quote that opens cell {number} is never closed"
+                return f"the quote that opens cell {number} {NEVER_CLOSED}"
             return f"cell {number} does not begin with a quote"
         rest = data[cell.end() : end]
         if not rest and not self.all_quoted:

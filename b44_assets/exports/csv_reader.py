@@ -11,9 +11,9 @@ import pyarrow.compute
 import pyarrow.csv as pa_csv
 
 from b44_assets.exports.csv_blocks import Block, blocks
-from b44_assets.exports.csv_grammar import Good, Malformed
+from b44_assets.exports.csv_grammar import NEVER_CLOSED, Fitted, Good, Malformed
 from b44_assets.exports.dialects import UTF8_MARK, CsvForm
-from b44_assets.exports.model import Batch, ExportFile, ExportReader, Refused
+from b44_assets.exports.model import ENDS_WITHIN, Batch, ExportFile, ExportReader, Refused
 from b44_assets.exports.stream import ExportStream
 from b44_assets.exports.text import undoubled, visible_bytes
 
@@ -77,12 +77,14 @@ class CsvReader(ExportReader):
         ):
             self._bytes_read = block.position
             is_open = block.is_last and block.data[-1:] not in (b"", b"\n")
+            is_cut = block.is_last and _ends_within(block.split.segments, is_open=is_open)
             for oddity, count in (
+                (ENDS_WITHIN, int(is_cut)),
                 ("blank lines", block.split.blank_lines),
                 ("rows of delimiters only", block.split.separators),
                 ("rows cut short", block.split.cut_short),
                 ("surplus empty cells", block.split.surplus),
-                ("no newline at end", int(is_open and not self.dialect.all_quoted)),
+                ("no newline at end", int(is_open and not is_cut and not self.dialect.all_quoted)),
             ):
                 if count:
                     self.oddities[oddity] += count
@@ -192,6 +194,12 @@ class CsvReader(ExportReader):
             self.oddities["cells un-doubled"] += count
         replaced = [cell if half is None else half for cell, half in zip(cells, halved, strict=True)]
         return pc.replace_with_mask(column, mask, pa.array(replaced, pa.string()))
+
+
+def _ends_within(segments: Sequence[Good | Fitted | Malformed], *, is_open: bool) -> bool:
+    """Tell whether a file ends within its last record: without a line end, or within a quoted cell of several lines."""
+    last = segments[-1] if segments else None
+    return isinstance(last, Malformed) and (is_open or last.detail.endswith(NEVER_CLOSED))
 
 
 def _starts_with(column: pa.StringArray, prefixes: tuple[str, ...]) -> pa.BooleanArray:

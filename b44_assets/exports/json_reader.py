@@ -20,7 +20,16 @@ import pyarrow as pa
 from b44_assets.errors import ExportError, FieldClashError
 from b44_assets.exports.json_damage import DamagedElement, MoreNeededError
 from b44_assets.exports.json_envelope import Envelope, check_rest
-from b44_assets.exports.model import MAX_FIELDS, Batch, Dialect, ExportFile, ExportReader, Refused
+from b44_assets.exports.model import (
+    ENDS_WITHIN,
+    MAX_FIELDS,
+    NOT_CLOSED,
+    Batch,
+    Dialect,
+    ExportFile,
+    ExportReader,
+    Refused,
+)
 from b44_assets.exports.names import free_name, matched, require_id
 from b44_assets.exports.stream import ExportStream
 from b44_assets.exports.text import UNSTORABLE, visible_text
@@ -369,7 +378,7 @@ class JsonReader(ExportReader):
                 rows, numbers, refused, begin = [], [], [], self._bytes_read
                 met.clear()
         if self._is_open or (self._envelope is not None and not self._is_past):
-            self.oddities["array not closed"] += 1
+            self.oddities[NOT_CLOSED] += 1
         elif self._envelope is not None:
             beside = check_rest(self.file.path, self._envelope, self._before, "".join(self._rest))
             if beside is not None:
@@ -491,9 +500,9 @@ class JsonReader(ExportReader):
             except _Incomplete as error:
                 if not final and not overlong:
                     return
-                fault = f"the file ends within this record: {error}"
+                fault, is_incomplete = f"the file ends within this record: {error}", True
             except _Broken as error:
-                fault = str(error)
+                fault, is_incomplete = str(error), False
             else:
                 self._at = behind
                 if isinstance(value, dict):
@@ -508,6 +517,8 @@ class JsonReader(ExportReader):
             self._at = end
             if end < len(text):
                 self._is_open = self._is_array
+            elif final and is_incomplete and not self._is_array:
+                self.oddities[ENDS_WITHIN] += 1
             yield None, at, end, fault
             at = end
 

@@ -114,6 +114,11 @@ class Batch:
     refused: tuple[Refused, ...] = ()
 
 
+ENDS_WITHIN = "ends within a record"
+NOT_CLOSED = "array not closed"
+"""Oddities of a file whose end is missing."""
+
+
 class ExportReader(ABC):
     """An open export file, read once from beginning to end in bounded memory.
 

@@ -5,7 +5,7 @@ What belongs here: following names through a mapping. What does not: any databas
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,3 +80,19 @@ def origins(catalog: Catalog, mapping: TableMapping) -> dict[str, tuple[Origin, 
         for name in columns
         if name not in _ABOUT_THE_RECORD
     }
+
+
+def exported_fields(
+    origins: Mapping[str, Sequence[Origin]], spellings: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """The exported fields that each column comes from, as the export spells them; columns that come from none are left out.
+
+    Args:
+        origins: By column of the target.
+        spellings: The export's spelling of each field that the mapping reads; fields that it lacks are left out.
+    """
+    found = {
+        column: tuple(spellings[one.column] for one in of if one.table is None and one.column in spellings)
+        for column, of in origins.items()
+    }
+    return {column: fields for column, fields in found.items() if fields}

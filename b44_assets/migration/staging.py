@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 
 from b44_assets.catalog import TableMapping
 from b44_assets.errors import FieldClashError
-from b44_assets.exports import Batch, ExportFile, IdWatch, Refused, discover
+from b44_assets.exports import ENDS_WITHIN, NOT_CLOSED, Batch, ExportFile, IdWatch, Refused, discover
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.html import CLEANING
 from b44_assets.migration.misspelt_entities import file_hint
@@ -68,6 +68,12 @@ class StagedExport:
             return f"{self.other_app} {self.entity} stays without migrated rows"
         if self.dialect == "absent":
             return f"the export has no file for {mapping.entity}; {self.entity} stays without migrated rows{self.hint}"
+        if not self.oddities.keys().isdisjoint((ENDS_WITHIN, NOT_CLOSED)):
+            return (
+                f"{self.file} ends within {'its last record' if ENDS_WITHIN in self.oddities else 'its list of records'}, as half a"
+                f" download does: compare its size with the original; where it is shorter, export {mapping.entity} again"
+                " and run the same command"
+            )
         return ""
 
 

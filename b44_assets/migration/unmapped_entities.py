@@ -18,6 +18,7 @@ from b44_assets.migration.misspelt_entities import mapping_hint
 from b44_assets.migration.other_apps import files_of_other_apps
 from b44_assets.migration.whole_files import opened_whole, reading_whole
 from b44_assets.session import Connection, Session, scalar, with_retry
+from b44_assets.wording import plural
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,11 @@ class UnmappedEntity:
 
     def warning(self) -> str:
         """What a person should know of it; empty where it has no records."""
+        kept = f"its {self.records:,} {plural(self.records, 'record is', 'records are')} kept in migration.unmapped"
         if self.other_app:
-            return (
-                f"{self.file} may be of another app: its {self.records:,} records are kept in migration.unmapped,"
-                " and b44 init makes tables for them"
-            )
+            return f"{self.file} may be of another app: {kept}, and b44 init makes tables for them"
         if self.records:
-            return f"no table in sql/ for {self.entity}: its {self.records:,} records are kept in migration.unmapped{self.hint}"
+            return f"no table in sql/ for {self.entity}: {kept}{self.hint}"
         return ""
 
 

@@ -72,17 +72,25 @@ def names_table(name: str, value: str, rows: Mapping[str, str]) -> dg.TableMetad
     return table((name, value), list(rows.items()))
 
 
-def of_table(description: TableDescription) -> dict[str, Any]:
-    """Columns, rows and size of a table."""
+def of_table(description: TableDescription, exported: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+    """Columns, rows and size of a table.
+
+    Args:
+        description: Of the table.
+        exported: By column, the exported fields that its values come from.
+    """
     return {
         "dagster/row_count": description.rows,
         "size_bytes": description.size,
-        **of_columns(description.name, description.columns),
+        **of_columns(description.name, description.columns, exported),
     }
 
 
-def of_columns(name: str, columns: Sequence[ColumnDescription]) -> dict[str, Any]:
-    """Columns of a table or view."""
+def of_columns(
+    name: str, columns: Sequence[ColumnDescription], exported: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Any]:
+    """Columns of a table or view; `exported` as of `of_table`."""
+    fields = exported or {}
     return {
         "dagster/table_name": f"public.{name}",
         "dagster/column_schema": dg.TableSchema(
@@ -90,13 +98,21 @@ def of_columns(name: str, columns: Sequence[ColumnDescription]) -> dict[str, Any
                 dg.TableColumn(
                     column.name,
                     column.type,
-                    description=column.comment,
+                    description=_described(column.comment, fields.get(column.name, ())),
                     constraints=dg.TableColumnConstraints(nullable=not column.required, unique=column.unique),
                 )
                 for column in columns
             ]
         ),
     }
+
+
+def _described(comment: str | None, fields: Sequence[str]) -> str | None:
+    """The comment of a column, and the exported fields that it comes from."""
+    if not fields:
+        return comment
+    said = f"exported as {', '.join(fields)}"
+    return said if not comment else f"{comment.rstrip().removesuffix('.')} ({said})"
 
 
 def named_lists(**lists: tuple[str, ...]) -> dict[str, Any]:

@@ -426,17 +426,27 @@ def room_of_server(url: str, folder: str = "") -> str:
         url: libpq URL.
         folder: Which folder of its data directory; by default that itself.
     """
+    directory = data_directory(url)
+    return "" if directory is None else free_at(directory / folder)
+
+
+def data_directory(url: str) -> Path | None:
+    """The data directory of a server on this machine; None where it is on another, or may not be known.
+
+    Args:
+        url: libpq URL.
+    """
     try:
         with connect(url, application_name="b44 room", autocommit=True) as conn:
             if not (conn.info.host.startswith(("/", "@")) or conn.info.hostaddr in ("127.0.0.1", "::1")):
-                return ""
+                return None
             row = conn.execute("SELECT current_setting('data_directory', true)").fetchone()
     except (psycopg.Error, DatabaseError) as error:
         # The right to know it is missing, or the server is gone, which is told elsewhere.
         logger.debug("the room of the server is not known: %s", error)
-        return ""
+        return None
     directory = Path(row[0]) if row is not None and row[0] else None
-    return free_at(directory / folder) if directory is not None and directory.is_dir() else ""
+    return directory if directory is not None and directory.is_dir() else None
 
 
 def _session_of(conn: psycopg.Connection[TupleRow]) -> int:

@@ -65,6 +65,7 @@ def test_a_second_download_half_a_file_and_a_target_that_is_not_empty(
     assert planned.status == 0, planned
     assert "Ledger00 (1).csv is read as the export of Ledger00" in planned.err
     assert "ledger_00: 1 would be quarantined as malformed_record" in planned.out
+    assert "warning: Ledger00 (1).csv ends within its last record" in planned.err
 
     with psycopg.connect(target, autocommit=True) as conn:
         conn.execute("create table ledger_00 (id integer primary key, remark text)")
@@ -73,3 +74,11 @@ def test_a_second_download_half_a_file_and_a_target_that_is_not_empty(
     assert refused.status == 2
     assert "table public.ledger_00 is another than the one to be made" in refused.fault
     assert "name another database in the URL" in refused.fault
+
+
+def test_the_export_of_another_app_is_one_line(small: Command, target: str, tmp_path: Path) -> None:
+    (tmp_path / "Invoice.csv").write_text("id,total\n1,2\n")
+    result = small.on(target)("plan", "--export", tmp_path)
+
+    fault = result.complaints[-1]
+    assert (result.status, "has a table" in fault, "b44 init" in fault) == (1, True, True), result

@@ -194,7 +194,7 @@ def test_without_a_target_none_is_made_and_nothing_is_left(small: Command, tmp_p
     )
     assert "no column for extra" in result.out
     assert "  ledger_00: 1 would be quarantined as " in result.out
-    assert "warning: no table in sql/ for Stranger: its 1 records are kept in migration.unmapped" in result.err
+    assert "warning: no table in sql/ for Stranger: its 1 record is kept in migration.unmapped" in result.err
 
 
 @pytest.mark.parametrize(

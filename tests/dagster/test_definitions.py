@@ -23,10 +23,12 @@ from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.maintenance.monitoring import MEASUREMENTS
-from b44_assets.migration.lineage import Origin, origins
+from b44_assets.migration.lineage import Origin, exported_fields, origins
 from b44_assets.orchestration.code_location import build_definitions
-from b44_assets.orchestration.migration.jobs import MIGRATE_JOB, VERIFY_JOB
+from b44_assets.orchestration.metadata import of_columns
+from b44_assets.orchestration.migration.jobs import DELTA_JOB, MIGRATE_JOB, REPLAY_JOB, VERIFY_JOB
 from b44_assets.orchestration.partitions import months_of
+from b44_assets.schema.introspection import ColumnDescription
 
 ROOT = Path(__file__).parents[2]
 TABLES = ("users", "categories", "posts", "events", "user_preferences", "user_sessions", "audit_logs")
@@ -207,6 +209,12 @@ def test_the_jobs_cover_everything(definitions: dg.Definitions) -> None:
     assert definitions.resolve_job_def(VERIFY_JOB).asset_layer.executable_asset_keys == set()
 
 
+def test_only_jobs_that_load_tables_by_month_ask_for_months(definitions: dg.Definitions) -> None:
+    jobs = [definitions.resolve_job_def(job.name) for job in definitions.jobs or ()]
+    assert len(jobs) > len(SCHEDULES)
+    assert {job.name for job in jobs if job.partitions_def is not None} == {MIGRATE_JOB, DELTA_JOB, REPLAY_JOB}
+
+
 def test_a_table_to_keep_months_of_that_has_no_partitions_by_time_is_named(tmp_path: Path) -> None:
     settings = Settings.load(environ={"B44_KEEP_MONTHS": "posts=36,user_sessions=1"}, directory=tmp_path)
     with pytest.raises(SettingsError, match="B44_KEEP_MONTHS names user_sessions"):
@@ -356,3 +364,22 @@ def test_every_column_that_a_mapping_takes_from_the_export_has_an_origin() -> No
         if not found
     }
     assert without == {(table, "updated_by") for table in ("users", "categories", "posts", "events")}
+
+
+def test_the_description_of_a_column_names_the_exported_fields_as_the_export_spells_them() -> None:
+    catalog = load_catalog(Settings.load(environ={}).sql_dir)
+    found = origins(catalog, catalog.mappings["posts"])
+    fields = exported_fields(found, {"title": "Title", "user_id": "author_id"})
+    assert (fields["slug"], fields["user_id"]) == (("Title",), ("author_id",))
+    assert not fields.keys() & {"updated_by", "view_count"}
+    columns = [
+        ColumnDescription("user_id", "uuid", required=True, unique=False, comment="Author."),
+        ColumnDescription("slug", "text", required=True, unique=False, comment=None),
+        ColumnDescription("updated_by", "uuid", required=False, unique=False, comment="Who changed it"),
+    ]
+    said = of_columns("posts", columns, fields)["dagster/column_schema"].columns
+    assert [column.description for column in said] == [
+        "Author (exported as author_id)",
+        "exported as Title",
+        "Who changed it",
+    ]

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -20,6 +21,8 @@ from psycopg import sql
 from b44_assets.catalog import Catalog
 from b44_assets.cli import main, migration
 from b44_assets.errors import DatabaseError, ExhaustedError, FullDiskError, free_at, said_with_remedy, why
+from b44_assets.migration.disk_room import lacking_room
+from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.session import Session, explained
 from tests.helpers import disks
 
@@ -185,3 +188,22 @@ def test_the_room_is_that_of_the_nearest_folder_there_is(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     assert free_at(tmp_path / "file").endswith(f" MB free in {tmp_path}")
     assert free_at(None) == ""
+
+
+@pytest.mark.parametrize("free", [3_999_999, 4_000_000])
+def test_a_disk_that_is_nearly_full_for_an_export_is_told_of_before_it_is(
+    free: int, embedded: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "User.csv").write_bytes(b"x" * 600_000)
+    (tmp_path / "Post.csv").write_bytes(b"x" * 400_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+
+    said = lacking_room(embedded.url("postgres"), tmp_path, ["User"])
+
+    assert (str(embedded.home) in said, "may take 3.8 MB" in said) == (
+        (True, True) if free < 4_000_000 else (False, False)
+    )
+
+
+def test_nothing_is_said_of_a_disk_for_a_folder_that_is_no_export(embedded: EmbeddedServer, tmp_path: Path) -> None:
+    assert lacking_room(embedded.url("postgres"), tmp_path / "nowhere", ()) == ""

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
-from b44_assets.migration.lineage import origins
+from b44_assets.migration.lineage import exported_fields, origins
 from b44_assets.migration.load import Load
 from b44_assets.migration.pipeline import load_months, load_table, stage_export
 from b44_assets.migration.table_facts import repairs_by_rule, staged_fields
@@ -170,12 +170,13 @@ def of_whole_table(table: str, facts: Metadata) -> dg.AssetMaterialization:
 def _facts(session: Session, mapping: TableMapping, done: Load) -> Metadata:
     """What there is to say of a table and its migrated records, whichever way it is loaded."""
     table = mapping.spec.name
+    came_from, spellings = origins(session.catalog, mapping), staged_fields(session, mapping)
     return {
         **of_load(done),
         **of_months(done),
-        **of_table(describe(session, table)),
+        **of_table(describe(session, table), exported_fields(came_from, spellings)),
         **of_repairs(repairs_by_rule(session, table)),
-        **of_lineage(origins(session.catalog, mapping), export_key(table), staged_fields(session, mapping)),
+        **of_lineage(came_from, export_key(table), spellings),
     }
 
 

@@ -208,6 +208,7 @@ def test_a_record_cut_off_by_the_end_of_the_file_is_malformed(tail: bytes, detai
     reading = read(b'id,a\n"1","x"\n' + tail)
     assert list(reading.rows) == [1]
     assert [(one.record_number, one.reason, one.detail) for one in reading.refused] == [(2, "malformed_record", detail)]
+    assert reading.oddities == Counter({"ends within a record": 1})
 
 
 def test_the_last_row_of_a_spreadsheet_may_be_short_only_with_a_line_end() -> None:
@@ -216,6 +217,16 @@ def test_the_last_row_of_a_spreadsheet_may_be_short_only_with_a_line_end() -> No
     cut = read(b"id,a,b\n1,x,y\n2,x")
     assert cut.cells == [["1", "x", "y"]]
     assert cut.reasons == {2: "malformed_record"}
+    assert (whole.oddities, cut.oddities) == ({"rows cut short": 1}, {"ends within a record": 1})
+
+
+def test_a_file_may_end_at_the_end_of_a_line_of_a_cell() -> None:
+    reading = read(b'id,a\n"1","x"\n"2","first line\n')
+    assert (reading.reasons, reading.oddities) == ({2: "malformed_record"}, {"ends within a record": 1})
+
+
+def test_a_damaged_last_record_is_no_end_within_one() -> None:
+    assert read(b'id,a\n"1","x"\n"2","y"z"\n').oddities == {}
 
 
 def test_the_last_row_of_a_spreadsheet_may_lack_its_line_end() -> None:

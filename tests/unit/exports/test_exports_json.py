@@ -242,6 +242,12 @@ def test_a_truncated_file_keeps_its_whole_records(text: str, rows: int, refused:
     assert len(reading.rows) == rows
     assert reading.reasons == refused
     assert reading.oddities["array not closed"] == text.startswith("[")
+    assert reading.oddities["ends within a record"] == text.endswith('{"id":')
+
+
+def test_a_damaged_line_before_others_is_no_end_of_the_file() -> None:
+    reading = read_json('{"id":"1"}\n{"id":\n{"id":"3"}\n')
+    assert (reading.reasons, reading.oddities) == ({2: "malformed_record"}, {})
 
 
 def test_text_behind_the_array_is_refused_and_records_behind_it_are_read() -> None:
