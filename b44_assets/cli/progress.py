@@ -103,8 +103,11 @@ class State:
 
     def detail(self) -> str:
         """What is under way, in one line, without the phase."""
-        parts = [f"step {self.step} of {self.steps}, "] if self.steps else []
-        parts.append(f"{self.stage or 'starting'} {self.subject}".rstrip())
+        return (f"step {self.step} of {self.steps}, " if self.steps else "") + self.under_way()
+
+    def under_way(self) -> str:
+        """What is under way, in one line, without phase and step."""
+        parts = [f"{self.stage or 'starting'} {self.subject}".rstrip()]
         if self.unit and self.total:
             parts.append(f": {self._amount(self.done)} of {self._amount(self.total)} {self._unit(self.total)}")
             if (rate := self.rate) is not None:
@@ -113,10 +116,14 @@ class State:
         return "".join(parts)
 
     def _amount(self, count: int) -> str:
-        return f"{count / 1e6:,.1f}" if self.unit == "bytes" else f"{count:,}"
+        if self.unit != "bytes":
+            return f"{count:,}"
+        return f"{count / 1e6:,.1f}" if self.total >= 1e6 else f"{count / 1e3:,.0f}"
 
     def _unit(self, count: int) -> str:
-        return "MB" if self.unit == "bytes" else plural(count, self.unit.removesuffix("s"))
+        if self.unit != "bytes":
+            return plural(count, self.unit.removesuffix("s"))
+        return "MB" if self.total >= 1e6 else "kB"
 
 
 def _duration(seconds: float) -> str:

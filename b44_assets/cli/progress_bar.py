@@ -39,4 +39,4 @@ class Bar(Progress):
                 completed,
             )
         yield self.make_tasks_table(self.tasks)
-        yield Text(state.detail())
+        yield Text(state.detail() if state.phase else state.under_way())

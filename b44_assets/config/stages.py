@@ -14,6 +14,8 @@ PHASE = "phase "
 class Stage(StrEnum):
     """What is done."""
 
+    STARTING = "starting"
+    COPYING = "copying"
     READING = "reading"
     PLANNING = "planning"
     LOADING = "loading"

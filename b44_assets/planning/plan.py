@@ -14,6 +14,7 @@ from psycopg import sql
 
 from b44_assets.catalog import Catalog, TableMapping, load_catalog
 from b44_assets.config.settings import Settings
+from b44_assets.config.stages import STEP, Stage
 from b44_assets.errors import B44Error, ExportError, FinishedError, nothing_has_a_table
 from b44_assets.exports import survey
 from b44_assets.exports.model import BUILT_IN_FIELDS, INTERNAL_FIELDS
@@ -42,6 +43,20 @@ class _Findings:
     warnings: list[str] = field(default_factory=list[str])
     faults: list[B44Error] = field(default_factory=list[B44Error])
     failed: set[str] = field(default_factory=set[str])
+
+
+@dataclass
+class _Steps:
+    """The steps of a plan, told as they begin: a server, what the files make on it, the target's rows, tables, other entities."""
+
+    progress: Progress
+    tables: int
+    begun: int = 0
+
+    def begin(self, stage: Stage, subject: str) -> None:
+        """Tells that the next one begins."""
+        self.begun += 1
+        self.progress(f"{STEP}{stage} {subject}", self.begun, self.tables + 4)
 
 
 def plan_migration(
@@ -78,6 +93,7 @@ def plan_migration(
     chosen = chosen_tables(catalog, tables, left_out)
     found = _Findings()
     session = _existing_target(settings, catalog)
+    steps = _Steps(progress, len(chosen))
     with _reading(session) as target:
         if target is not None and session is not None:
             require_readable(target, catalog)
@@ -85,19 +101,23 @@ def plan_migration(
         if settings.export_dir is None and (target is None or not hand_staged(target, catalog)):
             raise ExportError("no export: name its folder with --export DIR or B44_EXPORT_DIR")
         of_scratch = Session.of(settings, catalog, url="", progress=progress, notice=notice)
+        steps.begin(Stage.STARTING, "a server for the plan")
         with scratch_target(of_scratch, settings.pg_bin) as scratch:
+            steps.begin(Stage.SCHEMA, "of the SQL files")
             wanted = declared_objects(scratch)
             with scratch.connection("look") as conn:
                 version = conn.info.server_version
             schema = schema_changes(scratch, wanted, version, target)
             before = False
+            steps.begin(Stage.COPYING, "the target's rows")
             if target is not None:
                 before = bool(scalar(target, "select to_regclass('migration.migrated') is not null")) and bool(
                     scalar(target, "select exists (select from migration.migrated)")
                 )
                 copy_rows(target, scratch)
             found.faults += tables_lacking(scratch, chosen, named=not left_out)
-            _plan_tables(settings, scratch, found, chosen)
+            _plan_tables(settings, scratch, found, chosen, steps)
+            steps.begin(Stage.READING, "entities without a table")
             _look_at_others(settings, scratch, found)
     return MigrationPlan(
         target=target_shown(settings),
@@ -142,12 +162,15 @@ def _look_at_target(session: Session, found: _Findings) -> None:
         found.faults.append(fault)
 
 
-def _plan_tables(settings: Settings, session: Session, found: _Findings, chosen: Collection[str]) -> None:
+def _plan_tables(
+    settings: Settings, session: Session, found: _Findings, chosen: Collection[str], steps: _Steps
+) -> None:
     catalog = session.catalog
     read = {name for mapping in catalog.mappings.values() for name in mapping.spec.depends}
     for table, mapping in catalog.mappings.items():
         if table not in chosen:
             continue
+        steps.begin(Stage.READING, table)
         try:
             staged = stage_export(session, mapping, settings.export_dir)
         except B44Error as fault:

@@ -16,8 +16,12 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from b44_assets.config.settings import Settings
+from b44_assets.config.stages import STEP
+from b44_assets.planning import plan_migration
 from tests.helpers.command import Command
 from tests.helpers.database_contents import rows
+from tests.helpers.ledger_app import write_entries
 from tests.helpers.migrated_apps import App, Migrated
 
 NEWER = "2099-01-01T00:00:00.000000"
@@ -218,3 +222,13 @@ def test_it_exits_as_the_migration_would(
     [line] = [line for line in planned.err.splitlines() if line.startswith("b44: ")]
     assert said in line
     assert line in migrated.err
+
+
+def test_a_plan_tells_its_steps_one_after_the_other(small_sql: Path, tmp_path: Path) -> None:
+    write_entries(tmp_path, 0, 2)
+    told: list[tuple[str, int, int]] = []
+    settings = Settings.load({"B44_SQL_DIR": str(small_sql), "B44_EXPORT_DIR": str(tmp_path)}, tmp_path)
+    assert plan_migration(settings, progress=lambda *what: told.append(what)).exit_status == 0
+    steps = [what for what in told if what[0].startswith(STEP)]
+    assert [number for _, number, _ in steps] == list(range(1, steps[0][2] + 1))
+    assert {total for _, _, total in steps} == {len(steps)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from typing import Any
@@ -10,9 +11,11 @@ import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from b44_assets.cli import progress
 from b44_assets.cli.progress import State
+from b44_assets.cli.progress_bar import Bar
 from b44_assets.config.stages import PHASE, PHASES, STEP, Stage, phase_of
 
 
@@ -43,6 +46,7 @@ REPORTS = st.lists(
     ("told", "said"),
     [
         (("base44/posts", 12_300_000, 60_000_000), "reading posts: 12.3 of 60.0 MB"),
+        (("base44/users", 12_300, 60_000), "reading users: 12 of 60 kB"),
         (("posts: mapping", 0, 0), "planning posts"),
         (("posts", 1_000, 500_000), "loading posts: 1,000 of 500,000 records"),
         (("posts", 1, 1), "loading posts: 1 of 1 record"),
@@ -85,6 +89,23 @@ def test_the_phase_stands_before_the_step_unless_there_is_but_one() -> None:
     assert state.message() == "step 3 of 3, checking health"
 
 
+@pytest.mark.parametrize(
+    ("phases", "lines"),
+    [(4, ["2 of 4: loading", "step 9 of 39, loading posts"]), (1, ["step 9 of 39", "loading posts"])],
+)
+def test_a_terminal_shows_the_phase_with_a_bar_and_the_step_beneath(phases: int, lines: list[str]) -> None:
+    state = State(Clock())
+    state.report(f"{PHASE}loading", min(2, phases), phases)
+    state.report(f"{STEP}loading posts", 9, 39)
+    state.report("posts", 0, 500)
+    stream = io.StringIO()
+    with Bar(state) as bar:
+        Console(file=stream, width=80).print(*bar.get_renderables())
+    first, second = stream.getvalue().splitlines()
+    assert first.startswith(f"{lines[0]} ━")
+    assert second == f"{lines[1]}: 0 of 500 records"
+
+
 @given(
     st.lists(
         st.sampled_from(["base44__users", "users", "posts", "functions", "posts_schema", "users_parity", "health"]),
@@ -120,8 +141,8 @@ def test_bytes_and_records_are_never_taken_for_each_other(reports: list[tuple[st
     state = State(Clock())
     for what, done, total in reports:
         state.report(what, done, total)
-        unit = re.search(r" (MB|records?|tables?)\b", state.message())
-        expected = {"base44/posts": "MB", "posts": "record", "vacuum": "table"}.get(what)
+        unit = re.search(r" (MB|kB|records?|tables?)\b", state.message())
+        expected = {"base44/posts": "MB" if total >= 1e6 else "kB", "posts": "record", "vacuum": "table"}.get(what)
         assert (unit is None) == (expected is None)
         assert unit is None or unit[1].startswith(expected or "")
 
