@@ -11,7 +11,7 @@ from pathlib import Path
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from b44_assets.exports import ExportFile, survey
+from b44_assets.exports import ExportFile, ExportReader, survey
 from b44_assets.exports.names import matched
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.misspelt_entities import mapping_hint
@@ -70,7 +70,7 @@ class UnmappedEntities:
 def keep_unmapped(session: Session, directory: Path | None) -> UnmappedEntities:
     """Keep every record of every entity without a mapping, in place of those that were kept before.
 
-    Without a folder, what is kept stays.
+    Of a file that is the one that was kept, nothing is written. Without a folder, what is kept stays.
 
     Raises:
         ExportError: The folder or a file cannot be read.
@@ -120,8 +120,34 @@ def _forget(session: Session, conn: Connection, present: Collection[str]) -> Non
 
 
 def _keep(session: Session, conn: Connection, file: ExportFile, present: Collection[str]) -> UnmappedEntity:
+    with opened_whole(file) as reader:
+        records = _kept_before(conn, file, reader)
+        if records is None:
+            records = _copy(session, conn, file, reader)
+    return UnmappedEntity(
+        file.entity, file.path.name, records, mapping_hint(session.catalog, file.entity, present) if records else ""
+    )
+
+
+def _kept_before(conn: Connection, file: ExportFile, reader: ExportReader) -> int | None:
+    """How many records are kept of this very file; None where it is another, or some of them are gone."""
+    kept = conn.execute(
+        "select records, digest from migration.unmapped_entities"
+        " where (entity, source_file, bytes) = (%(entity)s, %(file)s, %(bytes)s)"
+        " and records = (select count(*) from migration.unmapped where entity = %(entity)s)",
+        {"entity": file.entity, "file": file.path.name, "bytes": reader.size},
+    ).fetchone()
+    # Only the content tells: a file may be changed and keep its size.
+    if kept is None or reader.digest_of_all() != kept[1]:
+        return None
+    reader.require_unchanged()
+    return int(kept[0])
+
+
+def _copy(session: Session, conn: Connection, file: ExportFile, reader: ExportReader) -> int:
+    """Replace what is kept of an entity by the records of its file; returns how many these are."""
     records = 0
-    with conn.transaction(), opened_whole(file) as reader:
+    with conn.transaction():
         # Not a temporary table: a server process's first one makes a schema, on which every session forgets its plans.
         conn.execute("create unlogged table migration.arriving (record_number bigint, base44_id text, data jsonb)")
         with conn.cursor() as cursor, cursor.copy("copy migration.arriving from stdin") as copy:
@@ -151,13 +177,21 @@ def _keep(session: Session, conn: Connection, file: ExportFile, present: Collect
         conn.execute("drop table migration.arriving")
         conn.execute("delete from migration.unmapped_entities where entity = %s", (file.entity,))
         conn.execute(
-            "insert into migration.unmapped_entities (entity, source_file, dialect, records, oddities, run_id)"
-            " values (%s, %s, %s, %s, %s, %s)",
-            (file.entity, file.path.name, reader.dialect.name, records, Jsonb(dict(reader.oddities)), session.run_id),
+            "insert into migration.unmapped_entities"
+            " (entity, source_file, dialect, bytes, digest, records, oddities, run_id)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                file.entity,
+                file.path.name,
+                reader.dialect.name,
+                reader.size,
+                reader.digest,
+                records,
+                Jsonb(dict(reader.oddities)),
+                session.run_id,
+            ),
         )
         failpoint("unmapped: before commit", conn)
         reader.require_unchanged()
     failpoint("unmapped: after commit", conn)
-    return UnmappedEntity(
-        file.entity, file.path.name, records, mapping_hint(session.catalog, file.entity, present) if records else ""
-    )
+    return records

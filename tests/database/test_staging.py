@@ -638,6 +638,36 @@ def test_entities_without_a_table_are_listed_and_forgotten_when_the_export_has_t
     assert target_18.one("select count(*) from migration.unmapped") == 0
 
 
+def test_what_is_kept_of_an_entity_without_a_table_is_written_anew_only_for_another_file(target_18: Target) -> None:
+    def kept() -> list[tuple[Any, ...]]:
+        assert keep_unmapped(target_18.session, target_18.export).records == {"Comment": 2}
+        return target_18.all(
+            "select u.xmin::text, e.xmin::text, u.base44_id from migration.unmapped u"
+            " join migration.unmapped_entities e using (entity) order by 3"
+        )
+
+    def is_written_anew() -> bool:
+        return not {row[:2] for row in before} & {row[:2] for row in kept()}
+
+    target_18.write({"Comment": [{"id": "1"}, {"id": "2"}]})
+    before = kept()
+    assert kept() == before
+    path = target_18.export / "Comment.jsonl"
+    path.write_text(path.read_text().replace("2", "3"))
+    assert is_written_anew()
+    before = kept()
+    path = path.rename(path.with_suffix(".json"))
+    path.write_text(path.read_text().replace("}\n{", "}, {").join("[]"))
+    assert is_written_anew()
+    before = kept()
+    target_18.run("delete from migration.unmapped where base44_id = '3'")
+    assert is_written_anew()
+    # As an earlier version kept it.
+    before = kept()
+    target_18.run("update migration.unmapped_entities set digest = null")
+    assert is_written_anew()
+
+
 def test_a_misspelt_entity_is_told_by_the_file_that_no_mapping_names(target_18: Target) -> None:
     target_18.write({"Psot": [post(1)], "Comment": [{"id": "1"}], "User": [user(1)], "Catgory": []})
     path = target_18.session.catalog.mappings["posts"].spec.path
