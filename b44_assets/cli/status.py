@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,10 +147,13 @@ def doctor(database_url: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     else:
+        wrap = textwrap.TextWrapper(
+            new_console().width, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False
+        )
         for finding in findings:
-            click.echo(f"{finding.subject + ':':12}{finding.said}")
+            click.echo(wrap.fill(f"{finding.subject + ':':12}{finding.said}"))
             if finding.remedy is not None:
-                click.echo(f"{'':12}-> {finding.remedy}")
+                click.echo(wrap.fill(f"{'':12}-> {finding.remedy}"))
     if any(finding.blocking for finding in findings):
         raise SystemExit(1)
 

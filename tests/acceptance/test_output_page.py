@@ -116,7 +116,8 @@ def test_the_page_shows_what_commands_print(
         if command == DRILL:
             continue
         words = [given.get(word, word) for word in shlex.split(command)[1:]]
-        result = on.having(COLUMNS="80")(*words)
+        # The paths of a test are longer than anybody's, and would be wrapped elsewhere.
+        result = (on if command in LOOSE else on.having(COLUMNS="80"))(*words)
         found[number] = shortened(command, shown(result, places))
         assert (result.status == 0) == ("\nb44: " not in f"\n{result.err}"), (command, result)
         assert ESCAPE not in result.out + result.err
