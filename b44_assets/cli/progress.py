@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import click
 
-from b44_assets.config.stages import PHASE, STEP, Stage
+from b44_assets.config.stages import CHECKS, PHASE, STEP, Stage
 from b44_assets.wording import plural
 
 EVERY_SECONDS = 5.0
@@ -65,6 +65,8 @@ class State:
             self._counts(Stage.WRITING, what.removeprefix(_WRITING), "records", done, total)
         elif what.endswith(_MAPPING):
             self._counts(Stage.PLANNING, what.removesuffix(_MAPPING), "", 0, 0)
+        elif what == CHECKS:
+            self._counts(Stage.CHECKING, self.subject, "checks", done, total)
         elif what == _VACUUM:
             self._counts(Stage.VACUUM, "", "tables", done, total)
         else:

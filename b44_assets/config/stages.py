@@ -10,6 +10,9 @@ STEP = "step "
 PHASE = "phase "
 """`what` of a phase that begins is this word and its stage; `done` is its number from 1, `total` how many there are."""
 
+CHECKS = "checks: answered"
+"""`what` of checks; `done` of `total` are answered."""
+
 
 class Stage(StrEnum):
     """What is done."""

@@ -11,6 +11,7 @@ import dagster as dg
 
 from b44_assets.catalog import Catalog, Spec
 from b44_assets.config.settings import Settings
+from b44_assets.config.stages import CHECKS
 from b44_assets.migration.finish import CheckResult, note_checks
 from b44_assets.orchestration.metadata import Metadata, code_reference
 from b44_assets.session import Session, concurrently, with_retry
@@ -135,6 +136,7 @@ def answered(
     answers = concurrently(session, [partial(with_retry, session, ask) for _, ask in questions])
     noted: list[CheckResult] = []
     for (key, _), answer in zip(questions, answers, strict=True):
+        session.progress(CHECKS, len(noted) + 1, len(questions))
         noted.append(answer.noted(key.asset_key, key.name))
         yield answer.result(key.asset_key, key.name)
     note_checks(session, noted)

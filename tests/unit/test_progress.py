@@ -16,7 +16,7 @@ from rich.console import Console
 from b44_assets.cli import progress
 from b44_assets.cli.progress import State
 from b44_assets.cli.progress_bar import Bar
-from b44_assets.config.stages import PHASE, PHASES, STEP, Stage, phase_of
+from b44_assets.config.stages import CHECKS, PHASE, PHASES, STEP, Stage, phase_of
 
 
 class Clock:
@@ -52,6 +52,7 @@ REPORTS = st.lists(
         (("posts", 1, 1), "loading posts: 1 of 1 record"),
         ((f"{STEP}schema posts_indexes", 3, 44), "step 3 of 44, schema posts_indexes"),
         (("vacuum", 2, 9), "vacuum: 2 of 9 tables"),
+        ((CHECKS, 12, 41), "checking: 12 of 41 checks"),
         (("sample/posts", 5_000, 6_000), "writing posts: 5,000 of 6,000 records"),
     ],
 )
