@@ -111,7 +111,7 @@ def _described(comment: str | None, fields: Sequence[str]) -> str | None:
     """The comment of a column, and the exported fields that it comes from."""
     if not fields:
         return comment
-    said = f"exported as {', '.join(fields)}"
+    said = f"from the exported {', '.join(fields)}"
     return said if not comment else f"{comment.rstrip().removesuffix('.')} ({said})"
 
 

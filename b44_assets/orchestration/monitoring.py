@@ -52,7 +52,9 @@ _JOBS = {Interval.ROUND: _ROUND, Interval.DAILY: _DAILY}
 
 def metadata_of(reading: Reading) -> Metadata:
     """Numbers of the whole as they are, those of single objects as a table a part, and what could not be seen."""
-    facts: Metadata = {name: round(value, 6) for name, value in {**reading.plotted, **reading.numbers}.items()}
+    # What is true of the whole comes first.
+    numbers = {**reading.numbers, **reading.plotted, **reading.numbers}
+    facts: Metadata = {name: round(value, 6) for name, value in numbers.items()}
     for part, rows in reading.rows.items():
         if not rows:
             continue
@@ -97,7 +99,7 @@ def _measurement(one: monitoring.Measurement) -> Measurement[Reading]:
         one.description,
         measure,
         metadata_of,
-        upstream=all_tables,
+        upstream=all_tables if one.of_tables else lambda _: (),
         job=_JOBS[one.interval],
         checks={check.name: check.meaning for check in one.checks},
         judge=_judging(one.checks),

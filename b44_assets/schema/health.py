@@ -147,7 +147,8 @@ class ForeignKeysHold:
         broken = tuple(f"{name} ({count} rows)" for name, count in self.orphans.items() if count)
         if broken:
             return f"references without a row: {listed(broken)}"
-        return f"{len(self.orphans)} foreign keys hold for {self.rows} rows"
+        number = len(self.orphans)
+        return f"{number} foreign {plural(number, 'key holds', 'keys hold')} for {self.rows} {plural(self.rows, 'row')}"
 
 
 @dataclass(frozen=True)

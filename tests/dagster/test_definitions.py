@@ -182,6 +182,16 @@ def test_an_index_group_a_constraint_file_and_a_trigger_file_are_assets_downstre
     assert specs["posts_search_indexes"].group_name == "indexes"
 
 
+def test_a_table_s_neighbours_are_what_is_measured_of_it_and_not_what_is_of_the_server(
+    specs: dict[str, dg.AssetSpec],
+) -> None:
+    downstream = {key for key, spec in specs.items() if dg.AssetKey("posts") in {dep.asset_key for dep in spec.deps}}
+    of_tables = {f"monitoring/{one.name}" for one in MEASUREMENTS if one.of_tables}
+    of_server = {f"monitoring/{one.name}" for one in MEASUREMENTS if not one.of_tables}
+    assert of_tables <= downstream
+    assert (of_server & downstream, "monitoring/locks" in of_server) == (set(), True)
+
+
 def test_adding_an_index_group_is_adding_a_file(tmp_path: Path) -> None:
     import shutil
 
@@ -379,7 +389,7 @@ def test_the_description_of_a_column_names_the_exported_fields_as_the_export_spe
     ]
     said = of_columns("posts", columns, fields)["dagster/column_schema"].columns
     assert [column.description for column in said] == [
-        "Author (exported as author_id)",
-        "exported as Title",
+        "Author (from the exported author_id)",
+        "from the exported Title",
         "Who changed it",
     ]

@@ -177,7 +177,7 @@ def test_metadata_tells_what_became_of_the_records(first_run: tuple[str, Path, d
     named = {d.column_name for deps in lineage.values() for d in deps if d.asset_key.path[0] == "base44"}
     assert named <= staged
     described = {column.name: column.description for column in facts["posts"]["dagster/column_schema"].value.columns}
-    assert "(exported as title)" in described["title"]
+    assert "(from the exported title)" in described["title"]
     rules = facts["users"]["repaired_by_rule"].value.records
     assert sum(record.data["records"] for record in rules) == facts["users"]["repaired"].value
     assert facts["posts"]["rows_by_month"].value.startswith("![")

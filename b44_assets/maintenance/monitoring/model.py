@@ -176,6 +176,7 @@ class Measurement:
         plots: Numbers of single objects as numbers of their own, since nothing else is plotted; outside they have labels.
         interval: How often.
         needs_table: A table without which there is nothing to measure, which is no fault.
+        of_tables: Whether it is of the app's tables, which the graph shows upstream of it then; or of the server alone.
         replica: Whether its files read the tables themselves, which the read replica has as well, where the settings name one.
     """
 
@@ -188,6 +189,7 @@ class Measurement:
     plots: Callable[[Seen], Mapping[str, Number]] | None = None
     interval: Interval = Interval.ROUND
     needs_table: str | None = None
+    of_tables: bool = False
     replica: bool = False
 
 

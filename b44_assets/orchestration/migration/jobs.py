@@ -12,6 +12,7 @@ from b44_assets.orchestration.common import LOAD_TAGS, MAINTENANCE_TAGS, VERIFY_
 from b44_assets.orchestration.migration.assets import UNMAPPED_KEY
 from b44_assets.orchestration.migration.pending_records import PENDING_RECORDS
 from b44_assets.orchestration.operations import AnyOperation
+from b44_assets.orchestration.partitions import is_monthly
 
 MIGRATE_JOB = "migrate_everything"
 DELTA_JOB = "delta"
@@ -27,11 +28,14 @@ def build_jobs(catalog: Catalog, operations: Sequence[AnyOperation]) -> dict[str
     """
     others = [key for operation in operations if not operation.part_of_migration for key in operation.keys]
     tables = [key_of(table) for table in catalog.mappings]
+    # The UI asks for partitions wherever an asset has any.
+    by_month = any(is_monthly(catalog, table) for table in catalog.mappings)
+    months = " The UI asks for the months of tables by month: choose All, unless you mean some." if by_month else ""
     jobs = (
         dg.define_asset_job(
             MIGRATE_JOB,
             dg.AssetSelection.all() - dg.AssetSelection.assets(*others),
-            description="From the folder of exports to verified tables: every asset and every check.",
+            description="From the folder of exports to verified tables: every asset and every check." + months,
             tags=LOAD_TAGS,
         ),
         dg.define_asset_job(
@@ -40,20 +44,21 @@ def build_jobs(catalog: Catalog, operations: Sequence[AnyOperation]) -> dict[str
                 *(export_key(table) for table in catalog.mappings), *tables, UNMAPPED_KEY, PENDING_RECORDS.key
             ),
             description="Only the records: stages the exports that have changed, loads what is new, and checks the tables."
-            " The schema stays as it is. Sensors start it for the entities and months that are touched.",
+            " The schema stays as it is. Sensors start it for the entities and months that are touched." + months,
             tags=LOAD_TAGS,
         ),
         dg.define_asset_job(
             REPLAY_JOB,
             dg.AssetSelection.assets(*tables),
-            description="Migrates what was corrected in migration.quarantine, and checks the tables. Nothing is staged anew.",
+            description="Migrates what was corrected in migration.quarantine, and checks the tables. Nothing is staged anew."
+            + months,
             tags=LOAD_TAGS,
         ),
         dg.define_asset_job(
             VERIFY_JOB,
             dg.AssetSelection.all_asset_checks() - dg.AssetSelection.checks_for_assets(*others),
             description="Every check of records and schema, on what is in the database now. Those of the backups go with"
-            " the backups.",
+            " the backups. It makes nothing: start it under Launchpad, which asks for no months.",
             tags=MAINTENANCE_TAGS,
         ),
     )

@@ -99,6 +99,7 @@ TABLE_SIZES = Measurement(
     ),
     derive=_sums,
     plots=_each_table,
+    of_tables=True,
 )
 
 
@@ -234,6 +235,7 @@ DEAD_ROWS = Measurement(
         Check("vacuumed", "No table of some size has many dead rows.", _dead, warns=True),
         Check("analyzed", "The planner knows the tables as they are.", _unanalyzed, warns=True),
     ),
+    of_tables=True,
 )
 
 
@@ -278,6 +280,7 @@ TABLE_BLOAT = Measurement(
     look=_bloat,
     interval=Interval.DAILY,
     replica=True,
+    of_tables=True,
 )
 
 
@@ -305,6 +308,7 @@ DEFAULT_PARTITIONS = Measurement(
     ("default_partitions",),
     (Check("default_partitions_empty", "Every row has a partition of its own.", _stray_rows, warns=True),),
     derive=_default_sum,
+    of_tables=True,
 )
 
 
@@ -336,4 +340,5 @@ QUARANTINE = Measurement(
     ),
     derive=_quarantined,
     needs_table="migration.quarantine",
+    of_tables=True,
 )
