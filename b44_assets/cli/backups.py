@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from b44_assets.cli.instance import tell_dagster
 from b44_assets.cli.options import app_option, database_option, json_option, origin_of, settings_with, tell_target
-from b44_assets.cli.output import name_column, new_console, number_column, print_json, size_text
+from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table, size_text
 from b44_assets.errors import BackupError, BadBackupError
 from b44_assets.postgres.connect import redact
 from b44_assets.wording import plural
@@ -159,7 +159,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
                 _verified(one),
                 "never" if not _expires(one) else f"{left} {plural(left, 'day')}" if left >= 0 else "now",
             )
-        new_console().print(table)
+        print_table(new_console(), table)
     for attempt in listing.attempts:
         _say(
             f"notice: {attempt.id} was begun at {attempt.began_at:%Y-%m-%d %H:%M} UTC and is not complete; it does not count"

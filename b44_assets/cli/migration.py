@@ -16,7 +16,7 @@ from b44_assets.cli.instance import tell_dagster
 from b44_assets.cli.job import run_job
 from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with
 from b44_assets.cli.outcome import conclude, faults_of_run
-from b44_assets.cli.output import name_column, new_console, number_column, print_json
+from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table
 from b44_assets.cli.plan import conclude_plan
 from b44_assets.cli.preconditions import (
     check_export,
@@ -155,7 +155,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
     if not rolled_back.entities:
         console.print("Nothing was to be taken back.")
         return
-    console.print(table)
+    print_table(console, table)
     console.print("b44 migrate brings it back; b44 status shows how things stand.")
 
 

@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Column, Table
 
 from b44_assets.cli.options import origin_of
@@ -58,17 +59,12 @@ def number_column(name: str) -> Column:
     return Column(name, justify="right", no_wrap=True)
 
 
-def number_columns(console: Console, heads: Sequence[str], names: Iterable[str]) -> list[Column]:
-    """Columns of numbers beside one of names, with heads in two lines where a name would be folded otherwise.
-
-    Args:
-        console: As wide as the table may be.
-        heads: Of the columns.
-        names: What the column of names holds.
-    """
-    # A name that is cut into pieces is hard to read; a head in two lines is not.
-    needed = max(map(len, names), default=0) + sum(len(head) + 3 for head in heads) + 4
-    return [number_column(head if console.width >= needed else _SPLIT.get(head, head)) for head in heads]
+def print_table(console: Console, table: Table) -> None:
+    """Prints a table, with heads in two lines where names would be folded otherwise: a head in pieces is read more easily."""
+    if Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table).maximum > console.width:
+        for column in table.columns:
+            column.header = _SPLIT.get(str(column.header), column.header)
+    console.print(table)
 
 
 def name_column(name: str) -> Column:
@@ -109,7 +105,7 @@ def print_outcome(outcome: Outcome, *, ended: bool) -> None:
         return
     console = new_console()
     names = ["read", "migrated", "deduplicated", "quarantined", "repaired"]
-    table = Table(name_column("table"), *number_columns(console, names, outcome.entities))
+    table = Table(name_column("table"), *(number_column(name) for name in names))
     for entity, counts in outcome.entities.items():
         table.add_row(
             entity,
@@ -124,7 +120,7 @@ def print_outcome(outcome: Outcome, *, ended: bool) -> None:
         ],
     )
     if outcome.entities:
-        console.print(table)
+        print_table(console, table)
     _print_unmapped(console, outcome.unmapped)
     reasons = Table(name_column("table"), name_column("reason"), number_column("records"))
     for entity, counts in outcome.entities.items():
@@ -135,7 +131,7 @@ def print_outcome(outcome: Outcome, *, ended: bool) -> None:
         quarantined = sum(counts["quarantined"] for counts in outcome.entities.values())
         _add_total(reasons, ["", named])
         console.print("Quarantined, by reason (b44 quarantine shows the records):")
-        console.print(reasons)
+        print_table(console, reasons)
         if line := several_reasons(quarantined, named):
             console.print(line)
     if ended:
@@ -174,14 +170,14 @@ def print_accounts(console: Console, found: tuple[EntityAccount, ...], unmapped:
     names = ["read", "migrated", "deduplicated", "quarantined", "pending", "unaccounted"]
     # After a newer export only, as the width of a terminal is scarce.
     names += [name for name in ("vanished", "conflicts") if any(getattr(account, name) for account in found)]
-    table = Table(name_column("table"), *number_columns(console, names, [account.entity for account in found]))
+    table = Table(name_column("table"), *(number_column(name) for name in names))
     for account in found:
         table.add_row(
             account.entity,
             *(f"{getattr(account, name):,}" for name in names),
         )
     _add_total(table, [sum(getattr(account, name) for account in found) for name in names])
-    console.print(table)
+    print_table(console, table)
     _print_unmapped(console, unmapped)
     for account in found:
         for reason, count in account.reasons.items():
@@ -198,7 +194,7 @@ def _print_unmapped(console: Console, unmapped: dict[str, dict[str, Any]]) -> No
     table = Table(name_column("entity"), number_column("read"))
     for entity, counts in unmapped.items():
         table.add_row(f"{entity} (no table)", f"{counts['read']:,}")
-    console.print(table)
+    print_table(console, table)
     if records := sum(counts["read"] for counts in unmapped.values()):
         console.print(
             f"{records:,} {plural(records, 'record')} without a table {plural(records, 'is', 'are')} kept in migration.unmapped;"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with, with_origins
-from b44_assets.cli.output import name_column, new_console, number_column, number_columns, print_json
+from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table
 from b44_assets.cli.preconditions import check_export
 from b44_assets.cli.progress import show_progress
 from b44_assets.cli.signals import interrupted_by_sigterm
@@ -79,7 +79,7 @@ def conclude_plan(
     if as_json:
         print_json(found.as_dict())
     else:
-        _print(new_console(), found)
+        show_plan(new_console(), found)
     for line in found.warnings:
         click.echo(f"warning: {line}", err=True)
     # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
@@ -91,12 +91,13 @@ def conclude_plan(
         raise SystemExit(found.exit_status)
 
 
-def _print(console: Console, found: MigrationPlan) -> None:
+def show_plan(console: Console, found: MigrationPlan) -> None:
+    """Prints what a plan has found, but for warnings and faults."""
     files = Table(name_column("file"), name_column("table"), "written as", number_column("records"))
     for one in found.entities:
         files.add_row(one.file or "", one.table or "no table", one.dialect or "", f"{one.records:,}")
     if files.row_count:
-        console.print(files)
+        print_table(console, files)
     for one in found.entities:
         for oddity, count in one.oddities.items():
             console.print(f"  {one.file}: {oddity} ({count:,})", soft_wrap=True)
@@ -114,13 +115,13 @@ def _print_records(console: Console, found: MigrationPlan) -> None:
     names = ["read", "new", *(["changed", "unchanged"] if found.migrated_before else [])]
     names += ["deduplicated", "quarantined"]
     names += [name for name in ("vanished", "conflicts") if any(getattr(one, name) for one in found.tables)]
-    table = Table(name_column("table"), *number_columns(console, names, [one.table for one in found.tables]))
+    table = Table(name_column("table"), *(number_column(name) for name in names))
     for one in found.tables:
         counts = {name: getattr(one, name) for name in names if name != "conflicts"}
         counts["conflicts"] = sum(one.conflicts.values())
         table.add_row(one.table, *(f"{counts[name]:,}" for name in names))
     if table.row_count:
-        console.print(table)
+        print_table(console, table)
     for one in found.tables:
         for reason, count in one.reasons.items():
             console.print(f"  {one.table}: {count:,} would be quarantined as {reason}", soft_wrap=True)

@@ -12,7 +12,7 @@ import click
 from rich.table import Table
 
 from b44_assets.cli.options import app_option, database_option, json_option, settings_with
-from b44_assets.cli.output import name_column, new_console, number_column, print_json
+from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table
 from b44_assets.cli.preconditions import require_migration, session_of
 from b44_assets.errors import SettingsError, why
 from b44_assets.wording import plural
@@ -129,7 +129,7 @@ def _show(console: Console, session: Session, table: str | None, reason: str | N
     reasons = Table(name_column("table"), name_column("reason"), number_column("records"))
     for (name, each), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0][1])):
         reasons.add_row(name, each, f"{count:,}")
-    console.print(reasons)
+    print_table(console, reasons)
     console.print(
         f"{total:,} {plural(total, 'record')}. To correct them: b44 quarantine --csv FILE, edit it, b44 quarantine --from FILE,"
         " b44 replay."

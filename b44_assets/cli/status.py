@@ -20,6 +20,7 @@ from b44_assets.cli.output import (
     number_column,
     print_accounts,
     print_json,
+    print_table,
     unmapped_entities_of,
 )
 from b44_assets.cli.preconditions import NothingMigratedError, require_migration, session_of
@@ -86,7 +87,7 @@ def status(database_url: str | None, as_json: bool) -> None:
         runs.add_row(run.run_id, f"{run.began:%Y-%m-%d %H:%M}", f"{run.batches:,}", f"{run.records:,}")
     if runs.row_count:
         console.print("The last runs that wrote records (b44 rollback --run takes one back):")
-        console.print(runs)
+        print_table(console, runs)
 
 
 @click.command(short_help="Run every check on what is in the database now.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 
 import pytest
 from click.shell_completion import ShellComplete
@@ -13,10 +14,13 @@ from rich.table import Table
 
 from b44_assets.cli import main
 from b44_assets.cli.outcome import Outcome, conclude
-from b44_assets.cli.output import name_column, new_console, print_accounts
+from b44_assets.cli.output import name_column, new_console, print_accounts, print_outcome
+from b44_assets.cli.plan import show_plan
 from b44_assets.errors import ExportError
 from b44_assets.migration.accounts import EntityAccount
 from b44_assets.migration.verdict import Records
+from b44_assets.planning import MigrationPlan, PlannedEntity, PlannedTable
+from b44_assets.schema.drift import SchemaChanges
 
 ALIKE = "customer_subscriptions_by_billing_period"
 
@@ -47,6 +51,54 @@ def test_tables_that_begin_alike_are_told_apart_whatever_the_width(width: int) -
     assert rows[:2] == [[f"{ALIKE}_a", *numbers], [f"{ALIKE}_b", *numbers]]
     assert rows[2][:3] == ["total", "2,469,134", "2,468,000"]
     assert [row[0].replace(" ", "") for row in rows[3:]] == [f"{ALIKE}_{end}Entity(notable)" for end in "ab"]
+
+
+TABLES = ("users", "user_preferences", "orders_by_week", "posts")
+PLAN = MigrationPlan(
+    target="the target",
+    migrated_before=True,
+    entities=tuple(PlannedEntity(table.title(), table, f"{table}_export.csv", "2026-06", 123_456) for table in TABLES),
+    tables=tuple(PlannedTable(table, 123_456, 1_234, 12, 122_000, 10, 200, 0, {"missing_id": 200}) for table in TABLES),
+    schema=SchemaChanges((), program="kept"),
+)
+OUTCOME = Outcome(
+    entities={
+        table: {
+            "read": 1_123_456,
+            "migrated": 1_123_000,
+            "deduplicated": 56,
+            "quarantined": 400,
+            "reasons": {"missing_id": 300, "invalid:created_at": 100},
+            "repairs": {"slug": 12},
+        }
+        for table in TABLES
+    },
+    seconds=1.5,
+    unmapped={"Comment": {"read": 3, "file": "Comment.csv"}},
+    records=Records(4 * 1_123_456 + 3, 4 * 1_123_000, 4 * 56, 4 * 400, without_table=3),
+)
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The rows of the tables in a text, without their heads."""
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+
+
+@pytest.mark.parametrize("show", [lambda: show_plan(new_console(), PLAN), lambda: print_outcome(OUTCOME, ended=False)])
+def test_what_is_shown_is_the_same_at_every_width_and_in_a_pipe(
+    show: Callable[[], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: dict[int, str] = {}
+    for width in (80, 120, 0):
+        # Nought is as if not set: a pipe.
+        monkeypatch.setenv("COLUMNS", str(width or ""))
+        show()
+        shown[width] = capsys.readouterr().out
+        assert all(len(line) <= (width or 10_000) for line in shown[width].splitlines() if line[:1] in "│┃┏┡├└")
+        assert "\x1b" not in shown[width]
+    assert rows_of(shown[80]) == rows_of(shown[120]) == rows_of(shown[0]) != []
+    prose = {width: [line for line in text.splitlines() if line[:1] not in "│┃┏┡├└"] for width, text in shown.items()}
+    assert " ".join(prose[80]).split() == " ".join(prose[120]).split() == " ".join(prose[0]).split()
 
 
 def test_a_usual_name_is_in_one_piece_at_80_columns() -> None:
