@@ -15,6 +15,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
@@ -135,20 +136,22 @@ def migrate(
     Raises:
         B44Error: The run cannot begin.
     """
-    from b44_assets.cli.job import run_job
-    from b44_assets.cli.outcome import faults_of_run
-    from b44_assets.cli.preconditions import check_export, exclusive_migration, refuse_if_finished
-    from b44_assets.cli.selection import selection_of
+    from b44_assets.runs.job import Listener, run_job
+    from b44_assets.runs.outcome import faults_of_run
+    from b44_assets.runs.preconditions import check_export, exclusive_migration, refuse_if_finished
+    from b44_assets.runs.selection import selection_of
 
     if settings.export_dir is None:
         raise ExportError("no export: name its folder by export_dir")
-    check_export(settings.export_dir, settings)
     session = _session(settings)
+    check_export(settings.export_dir, session.catalog)
     refuse_if_finished(session, "migrate")
-    selection = selection_of(session, tables, left_out, month)
-    with _own_process_kept(), exclusive_migration(settings) as lock:
-        outcome, faults = run_job("migrate_everything", settings, as_json=True, selection=selection, lock=lock)
-    faults = faults_of_run(settings, outcome, faults)
+    selection = selection_of(session, tables, left_out, month, _say)
+    with _own_process_kept(), exclusive_migration(session, _say) as lock:
+        outcome, faults = run_job(
+            "migrate_everything", settings, session, listener=Listener(_say), selection=selection, lock=lock
+        )
+    faults = faults_of_run(settings, session.catalog, outcome, faults)
     return Result(
         outcome.verdict(faults),
         accounts(session),
@@ -167,11 +170,11 @@ def verify(settings: Settings) -> Result:
     Raises:
         B44Error: There is no target, or the run cannot begin.
     """
-    from b44_assets.cli.job import run_job
+    from b44_assets.runs.job import Listener, run_job
 
     session = _existing(settings)
     with _own_process_kept():
-        outcome, faults = run_job("verify", settings, as_json=True, reads=True)
+        outcome, faults = run_job("verify", settings, session, listener=Listener(_say), reads=True)
     return Result(
         outcome.verdict(faults),
         () if migration_state(session).over else accounts(session),
@@ -196,6 +199,10 @@ def status(settings: Settings) -> Status:
     unmapped = () if state.over else unmapped_entities(session)
     records = None if state.over else Records.of(found, sum(one.records for one in unmapped))
     return Status(found, unmapped, state.message() if state.over else None, Verdict(records))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _session(settings: Settings) -> Session:

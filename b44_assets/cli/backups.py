@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Column, Table
 
-from b44_assets.cli.instance import tell_dagster
 from b44_assets.cli.options import app_option, database_option, json_option, origin_of, settings_with, tell_target
 from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table, size_text
+from b44_assets.cli.progress import say
 from b44_assets.errors import BackupError, BadBackupError
 from b44_assets.postgres.connect import redact
+from b44_assets.runs.instance import tell_dagster
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
 _EXAMPLE_SPOOL = Path("/var/lib/b44/wal")
 KINDS = ("logical", "base", "incremental", "wal")
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _backup_context(**overrides: Any) -> BackupContext:
@@ -60,18 +57,18 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
 
     backup_context = _backup_context(database_url=database_url)
     if kind == "wal":
-        shipped = ship_wal(backup_context, _say)
+        shipped = ship_wal(backup_context, say)
         if as_json:
             print_json({"files": shipped.files, "bytes": shipped.bytes})
         else:
             files = f"{shipped.files:,} {plural(shipped.files, 'file')}"
             click.echo(f"{files} of the WAL ({size_text(shipped.bytes)}) taken to the store")
         for line in shipped.refused[1:]:
-            _say(f"b44: {line}")
+            say(f"b44: {line}")
         if shipped.refused:
             raise BadBackupError(shipped.refused[0])
         return
-    done = back_up(backup_context, BackupKind(kind), tell=_say)
+    done = back_up(backup_context, BackupKind(kind), tell=say)
     if as_json:
         print_json({**_as_json(done.backup), "unverified": done.unverified})
     elif done.backup.good:
@@ -82,7 +79,7 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
         )
     from b44_assets.orchestration.backup import report
 
-    tell_dagster(backup_context.settings, lambda instance: report(instance, done))
+    tell_dagster(backup_context.settings, lambda instance: report(instance, done), say)
     if done.unverified is not None:
         raise BadBackupError(f"{done.backup.id} is taken, and does not count as good: {done.unverified}")
     if done.backup.verification is not None and not done.backup.good:
@@ -111,27 +108,27 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
     tell_target(*_store_told(catalogue))
     unverified: list[str] = []
     if verify_id == "all":
-        done, unverified = verify_again(backup_context, tell=_say)
+        done, unverified = verify_again(backup_context, tell=say)
         if not done and not unverified:
             unverified = [f"nothing was verified: {catalogue.store.location} holds no backup that can be read"]
     elif verify_id is not None:
-        verify(catalogue, catalogue.find(verify_id), pg_bin=backup_context.settings.pg_bin, tell=_say)
+        verify(catalogue, catalogue.find(verify_id), pg_bin=backup_context.settings.pg_bin, tell=say)
     if remove_id is not None:
         chosen = catalogue.find(remove_id)
         if _expires(chosen):
             raise BackupError(f"{chosen.id} is no archive of a migration: --expire removes it once nothing needs it")
         catalogue.remove(chosen.id)
-        _say(f"has gone: {chosen.id} ({size_text(chosen.size)})")
+        say(f"has gone: {chosen.id} ({size_text(chosen.size)})")
     if expire:
         gone = expire_backups(backup_context, dry_run=dry_run)
         verb = "would go" if dry_run else "has gone"
         for what in (*gone.backups, *gone.attempts):
-            _say(f"{verb}: {what.id} ({size_text(what.size)})")
+            say(f"{verb}: {what.id} ({size_text(what.size)})")
         if gone.wal:
             size = size_text(sum(file.size for file in gone.wal))
-            _say(f"{verb}: {len(gone.wal):,} {plural(len(gone.wal), 'file')} of the WAL ({size})")
+            say(f"{verb}: {len(gone.wal):,} {plural(len(gone.wal), 'file')} of the WAL ({size})")
         for kept, why in gone.kept.items():
-            _say(f"stays, though old: {kept}: {why}")
+            say(f"stays, though old: {kept}: {why}")
     listing = catalogue.listing()
     keep = timedelta(days=backup_context.settings.keep_backups_days)
     if as_json:
@@ -161,12 +158,12 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
             )
         print_table(new_console(), table)
     for attempt in listing.attempts:
-        _say(
+        say(
             f"notice: {attempt.id} was begun at {attempt.began_at:%Y-%m-%d %H:%M} UTC and is not complete; it does not count"
         )
     faults = [*listing.faults, *unverified]
     for line in faults[1:]:
-        _say(f"b44: {line}")
+        say(f"b44: {line}")
     if faults:
         raise BadBackupError(faults[0])
     bad = [one for one in listing.backups if one.verification is not None and not one.good]
@@ -215,7 +212,7 @@ def restore(
             raise click.UsageError("a logical backup holds one moment only: a recovery to a point goes into a folder")
         chosen = catalogue.find(backup_id or "logical/latest")
         restore_logical(
-            catalogue, chosen, into, privileges=not no_privileges, pg_bin=backup_context.settings.pg_bin, tell=_say
+            catalogue, chosen, into, privileges=not no_privileges, pg_bin=backup_context.settings.pg_bin, tell=say
         )
         if as_json:
             print_json(_restored(chosen.id, redact(into)))
@@ -231,7 +228,7 @@ def restore(
         raise BackupError(f"{chosen.id} is a dump: it goes into an empty database, --into postgresql://…")
     arguments = {} if target is None else {"target": target}
     done = restore_physical(
-        catalogue, Path(into), backup=chosen, pg_bin=backup_context.settings.pg_bin, tell=_say, **arguments
+        catalogue, Path(into), backup=chosen, pg_bin=backup_context.settings.pg_bin, tell=say, **arguments
     )
     recovered = done.recovered
     last = recovered.last_transaction
@@ -253,7 +250,7 @@ def drill(as_json: bool) -> None:
     """Recover as if the server were lost, from the store alone, and measure what would be lost and how long it takes."""
     from b44_assets.backup.service import rehearse
 
-    done = rehearse(_backup_context(database_url=None), _say)
+    done = rehearse(_backup_context(database_url=None), say)
     if as_json:
         print_json({"backup": done.backup, "rpo_seconds": done.rpo_seconds, "rto_seconds": done.rto_seconds})
         return

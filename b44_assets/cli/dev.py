@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from b44_assets.cli.group import INTERRUPTED
-from b44_assets.cli.instance import connect_storage, prepare_dagster
 from b44_assets.cli.options import app_option, app_sql_dir, database_option, export_option, settings_with
 from b44_assets.config.packaged import packaged
 from b44_assets.postgres.embedded import target_url
+from b44_assets.runs.instance import connect_storage, prepare_dagster
 
 if TYPE_CHECKING:
     from b44_assets.config.settings import Settings

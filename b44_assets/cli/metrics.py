@@ -8,9 +8,8 @@ from pathlib import Path
 
 import click
 
-from b44_assets.cli.options import app_option, database_option, json_option, settings_with
+from b44_assets.cli.options import app_option, database_option, json_option, session_of, settings_with
 from b44_assets.cli.output import print_json
-from b44_assets.cli.preconditions import session_of
 
 DEFAULT_HOST = "127.0.0.1"
 

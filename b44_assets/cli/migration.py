@@ -12,29 +12,36 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from b44_assets.cli.instance import tell_dagster
-from b44_assets.cli.job import run_job
-from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with
-from b44_assets.cli.outcome import conclude, faults_of_run
+from b44_assets.cli.options import (
+    app_option,
+    database_option,
+    export_option,
+    json_option,
+    need_export,
+    session_of,
+    settings_with,
+)
+from b44_assets.cli.outcome import conclude
 from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table
 from b44_assets.cli.plan import conclude_plan
-from b44_assets.cli.preconditions import (
-    check_export,
-    exclusive_migration,
-    refuse_if_finished,
-    require_migration,
-    session_of,
-)
-from b44_assets.cli.progress import tell
-from b44_assets.cli.selection import Selection, selection_of
+from b44_assets.cli.progress import listening, say, tell
 from b44_assets.cli.status import newest_backup, write_report
 from b44_assets.config.quantities import month_from
 from b44_assets.errors import B44Error, ExportError, SettingsError
+from b44_assets.runs.instance import tell_dagster
+from b44_assets.runs.job import run_job
+from b44_assets.runs.outcome import faults_of_run
+from b44_assets.runs.preconditions import (
+    exclusive_migration,
+    refuse_if_finished,
+    require_migration,
+)
+from b44_assets.runs.selection import Selection, selection_of
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
-    from b44_assets.cli.outcome import Outcome
     from b44_assets.config.settings import Settings
+    from b44_assets.runs.outcome import Outcome
     from b44_assets.session import Session
 
 
@@ -64,21 +71,24 @@ def migrate(
 ) -> None:
     """Migrate a folder of Base44 exports into the target: read, load, make the schema, check, all in one run."""
     tell("starting", quiet=as_json)
+    listener = listening(quiet=as_json)
     settings = settings_with(export_dir=export, database_url=database_url)
     if dry_run:
         conclude_plan(settings, as_json=as_json, tables=tables, left_out=left_out, month=month)
         return
-    if settings.export_dir is None and not _staged_tables_exist(settings):
+    session = session_of(settings)
+    if settings.export_dir is None and not _staged_tables_exist(session):
         raise ExportError("no export: name its folder with --export DIR or B44_EXPORT_DIR")
     if settings.export_dir is not None:
-        check_export(settings.export_dir, settings)
-    session = session_of(settings)
+        need_export(settings.export_dir, settings)
     refuse_if_finished(session, "migrate")
-    selection = selection_of(session, tables, left_out, month)
-    with exclusive_migration(settings) as lock:
+    selection = selection_of(session, tables, left_out, month, say)
+    with exclusive_migration(session, say) as lock:
         _warn_of_little_room(settings, session)
-        outcome, faults = run_job("migrate_everything", settings, as_json=as_json, selection=selection, lock=lock)
-    conclude(outcome, faults_of_run(settings, outcome, faults), as_json=as_json)
+        outcome, faults = run_job(
+            "migrate_everything", settings, session, listener=listener, selection=selection, lock=lock
+        )
+    conclude(outcome, faults_of_run(settings, session.catalog, outcome, faults), as_json=as_json)
 
 
 def _warn_of_little_room(settings: Settings, session: Session) -> None:
@@ -100,16 +110,17 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
     from b44_assets.migration.replays import corrected_records, replay_of
 
     tell("starting", quiet=as_json)
+    listener = listening(quiet=as_json)
     settings = settings_with(database_url=database_url)
     session = session_of(settings)
     if entity is not None and entity not in session.catalog.mappings:
         raise SettingsError(f"--entity: no table {entity}; there are {', '.join(session.catalog.mappings)}")
     require_migration(session, "replay")
-    with exclusive_migration(settings) as lock:
+    with exclusive_migration(session, say) as lock:
         tables = None if entity is None else [entity]
         corrected = corrected_records(session, tables)
         chosen = None if tables is None else Selection(frozenset(tables), only=frozenset(tables))
-        outcome, faults = run_job("replay", settings, as_json=as_json, selection=chosen, lock=lock)
+        outcome, faults = run_job("replay", settings, session, listener=listener, selection=chosen, lock=lock)
         outcome.replay = replay_of(session, corrected)
     conclude(outcome, faults, as_json=as_json)
 
@@ -135,13 +146,13 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
     settings = settings_with(database_url=database_url)
     session = session_of(settings)
     require_migration(session, "rollback")
-    with exclusive_migration(settings) as lock:
+    with exclusive_migration(session, say) as lock:
         guarded = session.under(lock)
         rolled_back = roll_back_run(guarded, run_id or "") if month is None else roll_back_month(guarded, month)
     if rolled_back.parts:
         from b44_assets.orchestration.migration.materialization_sync import report_what_was_taken_back
 
-        tell_dagster(settings, lambda instance: report_what_was_taken_back(instance, session, rolled_back))
+        tell_dagster(settings, lambda instance: report_what_was_taken_back(instance, session, rolled_back), say)
     if as_json:
         print_json({"entities": {one.entity: asdict(one) for one in rolled_back.entities}})
         return
@@ -182,18 +193,21 @@ def cutover(
     Records in quarantine are not in the new database. Where there are any, it is asked whether it is signed off without them.
     """
     tell("starting", quiet=as_json)
+    listener = listening(quiet=as_json)
     settings = settings_with(export_dir=export, database_url=database_url)
     if settings.export_dir is None:
         raise ExportError("no export: name the folder of the last one with --export DIR or B44_EXPORT_DIR")
-    check_export(settings.export_dir, settings)
     session = session_of(settings)
+    need_export(settings.export_dir, settings)
     refuse_if_finished(session, "cutover")
     click.echo(f"notice: {newest_backup(session, settings)}", err=True)
     begun = datetime.now(UTC)
     target = output or Path.cwd() / f"cutover-{begun:%Y%m%dT%H%M%SZ}.html"
-    with exclusive_migration(settings) as lock:
-        outcome, faults = run_job("migrate_everything", settings, as_json=as_json, verify_anew=True, lock=lock)
-    faults = faults_of_run(settings, outcome, faults)
+    with exclusive_migration(session, say) as lock:
+        outcome, faults = run_job(
+            "migrate_everything", settings, session, listener=listener, verify_anew=True, lock=lock
+        )
+    faults = faults_of_run(settings, session.catalog, outcome, faults)
     if outcome.verdict(faults).holds:
         faults = _unaccepted_quarantine(outcome, accepted=accept_quarantine, asks=not as_json)
     verdict = outcome.verdict(faults)
@@ -230,9 +244,8 @@ def _unaccepted_quarantine(outcome: Outcome, *, accepted: bool, asks: bool) -> l
     ]
 
 
-def _staged_tables_exist(settings: Settings) -> bool:
+def _staged_tables_exist(session: Session) -> bool:
     """Whether the target holds an export that was staged by hand in tables such as base44_users."""
-    session = session_of(settings)
     with session.connection("look") as conn:
         return any(
             conn.execute("select to_regclass(%s)", (f"base44_{table}",)).fetchone() != (None,)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from b44_assets.errors import SettingsError
+from b44_assets.errors import CatalogError, ExportError, SettingsError
 
 if TYPE_CHECKING:
+    from b44_assets.catalog import Catalog
     from b44_assets.config.settings import Settings
+    from b44_assets.session import Session
 
 
 _APP = "b44.app"
@@ -132,3 +134,41 @@ def with_origins(line: str) -> str:
 def tell_target(shown: str, origin: str) -> None:
     """Says on standard error what a command works on, and where that was named."""
     click.echo(f"target: {shown} ({origin})", err=True)
+
+
+def session_of(settings: Settings) -> Session:
+    """A session without Dagster, which takes seconds to load."""
+    from b44_assets.session import Session
+
+    return Session.of(settings, _catalog_of(settings))
+
+
+def need_export(export: Path, settings: Settings) -> None:
+    """Says at once what is wrong with the folder, and where it was named.
+
+    Raises:
+        ExportError: It cannot be read, or holds no export.
+    """
+    from b44_assets.runs.preconditions import check_export
+
+    try:
+        check_export(export, _catalog_of(settings))
+    except ExportError as error:
+        origin = origin_of("export_dir")
+        if origin in (None, "--export"):
+            raise
+        raise ExportError(f"{error} ({origin})") from error
+
+
+def _catalog_of(settings: Settings) -> Catalog:
+    """The files of `sql/`, read once a command: what it checks at first is what it works by."""
+    from b44_assets.catalog import load_catalog
+
+    context = click.get_current_context(silent=True)
+    known: dict[Path, Catalog] = {} if context is None else context.meta.setdefault(f"{__name__}.catalog", {})
+    if settings.sql_dir not in known:
+        if not settings.sql_dir.is_dir():
+            origin = origin_of("sql_dir") or "of the app folder"
+            raise CatalogError(f"{settings.sql_dir}: no such folder of SQL files ({origin})")
+        known[settings.sql_dir] = load_catalog(settings.sql_dir)
+    return known[settings.sql_dir]

@@ -19,9 +19,8 @@ from b44_assets.cli.options import origin_of
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
-    from b44_assets.cli.outcome import Outcome
     from b44_assets.migration.accounts import EntityAccount
-    from b44_assets.session import Session
+    from b44_assets.runs.outcome import Outcome
 
 _UNBOUNDED = 10_000
 """The width of no terminal, in which nothing is folded."""
@@ -70,28 +69,6 @@ def print_table(console: Console, table: Table) -> None:
 def name_column(name: str) -> Column:
     """A column of names, none of which is cut off: two tables may begin alike."""
     return Column(name, overflow="fold", min_width=_NARROWEST)
-
-
-def accounts_by_table(found: tuple[EntityAccount, ...]) -> dict[str, dict[str, Any]]:
-    """The accounts as `--json` prints them."""
-    return {
-        account.entity: {
-            "read": account.read,
-            "migrated": account.migrated,
-            "deduplicated": account.deduplicated,
-            "quarantined": account.quarantined,
-            "reasons": account.reasons,
-            "repairs": account.repairs,
-        }
-        for account in found
-    }
-
-
-def unmapped_entities_of(session: Session) -> dict[str, dict[str, Any]]:
-    """The exported entities without a table, as `--json` prints them."""
-    from b44_assets.migration.unmapped_entities import unmapped_entities
-
-    return {one.entity: {"read": one.records, "file": one.file} for one in unmapped_entities(session)}
 
 
 def print_outcome(outcome: Outcome, *, ended: bool) -> None:

@@ -10,12 +10,19 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from b44_assets.cli.options import app_option, database_option, export_option, json_option, settings_with, with_origins
+from b44_assets.cli.options import (
+    app_option,
+    database_option,
+    export_option,
+    json_option,
+    need_export,
+    settings_with,
+    with_origins,
+)
 from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table
-from b44_assets.cli.preconditions import check_export
 from b44_assets.cli.progress import show_progress
-from b44_assets.cli.signals import interrupted_by_sigterm
 from b44_assets.errors import DatabaseError, SettingsError
+from b44_assets.runs.signals import interrupted_by_sigterm
 
 if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
@@ -66,7 +73,7 @@ def conclude_plan(
     if month is not None:
         raise SettingsError("--dry-run is about all months of a table: leave --month out")
     if settings.export_dir is not None:
-        check_export(settings.export_dir, settings)
+        need_export(settings.export_dir, settings)
     interrupted_by_sigterm()
     with show_progress(quiet=as_json) as progress:
         found = plan_migration(

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import click
 
 from b44_assets.config.stages import CHECKS, PHASE, STEP, Stage
+from b44_assets.runs.job import Listener
 from b44_assets.wording import plural
 
 EVERY_SECONDS = 5.0
@@ -131,6 +133,16 @@ class State:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def say(line: str) -> None:
+    """Prints a line for a person on standard error."""
+    click.echo(line, err=True)
+
+
+def listening(*, quiet: bool) -> Listener:
+    """What prints on standard error what a run tells of itself; how far it is only where it is not to be quiet."""
+    return Listener(say, partial(tell, quiet=quiet), partial(show_progress, quiet=quiet))
 
 
 def tell(line: str, *, quiet: bool = False) -> None:

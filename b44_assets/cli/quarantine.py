@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from b44_assets.cli.options import app_option, database_option, json_option, settings_with
+from b44_assets.cli.options import app_option, database_option, json_option, session_of, settings_with
 from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table
-from b44_assets.cli.preconditions import require_migration, session_of
 from b44_assets.errors import SettingsError, why
+from b44_assets.runs.preconditions import require_migration
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:

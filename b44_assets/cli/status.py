@@ -11,28 +11,27 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Column, Table
 
-from b44_assets.cli.job import run_job
-from b44_assets.cli.options import app_option, chosen_app, database_option, json_option, settings_with
+from b44_assets.cli.options import app_option, chosen_app, database_option, json_option, session_of, settings_with
 from b44_assets.cli.outcome import conclude
 from b44_assets.cli.output import (
-    accounts_by_table,
     new_console,
     number_column,
     print_accounts,
     print_json,
     print_table,
-    unmapped_entities_of,
 )
-from b44_assets.cli.preconditions import NothingMigratedError, require_migration, session_of
-from b44_assets.cli.progress import tell
+from b44_assets.cli.progress import listening, tell
 from b44_assets.errors import B44Error, SettingsError, why
+from b44_assets.runs.job import run_job
+from b44_assets.runs.outcome import accounts_by_table, unmapped_entities_of
+from b44_assets.runs.preconditions import NothingMigratedError, require_migration
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
-    from b44_assets.cli.outcome import Outcome
     from b44_assets.config.settings import Settings
     from b44_assets.migration.report import Measured
     from b44_assets.migration.verdict import Verdict
+    from b44_assets.runs.outcome import Outcome
     from b44_assets.session import Session
 
 
@@ -108,7 +107,7 @@ def verify(database_url: str | None, as_json: bool) -> None:
     # A standby that cannot be read from is told of here, once, and not by each check.
     with session.connection("look", replica=True):
         pass
-    outcome, faults = run_job("verify", settings, as_json=as_json, reads=True)
+    outcome, faults = run_job("verify", settings, session, listener=listening(quiet=as_json), reads=True)
     if state.over and not as_json:
         click.echo(f"Row checks: not applicable: {state.whereabouts()}.")
     conclude(outcome, faults, as_json=as_json)

@@ -22,7 +22,7 @@ _PRELOADED = [
     "b44_assets.migration.verification",
     "b44_assets.migration.report",
     "b44_assets.exports",
-    "b44_assets.cli.instance",
+    "b44_assets.runs.instance",
     "b44_assets.orchestration.code_location",
     "b44_assets.orchestration.run_retention",
     "dagster_postgres",

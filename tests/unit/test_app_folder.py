@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from b44_assets.cli.instance import prepare_dagster
 from b44_assets.config.app_folder import AppFolder, find_app_folder, read_app_file
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
+from b44_assets.runs.instance import prepare_dagster
 
 
 @pytest.fixture

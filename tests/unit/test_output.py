@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from b44_assets.cli import main
-from b44_assets.cli.outcome import Outcome, conclude
+from b44_assets.cli.outcome import conclude
 from b44_assets.cli.output import name_column, new_console, print_accounts, print_outcome
 from b44_assets.cli.plan import show_plan
 from b44_assets.errors import ExportError
 from b44_assets.migration.accounts import EntityAccount
 from b44_assets.migration.verdict import Records
 from b44_assets.planning import MigrationPlan, PlannedEntity, PlannedTable
+from b44_assets.runs.outcome import Outcome
 from b44_assets.schema.drift import SchemaChanges
 
 ALIKE = "customer_subscriptions_by_billing_period"

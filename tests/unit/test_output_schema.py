@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from b44_assets.cli import main
-from b44_assets.cli.outcome import CheckOutcome, Outcome
 from b44_assets.errors import ExportError
 from b44_assets.migration.replays import Replay
 from b44_assets.migration.verdict import Records
+from b44_assets.runs.outcome import CheckOutcome, Outcome
 from tests.helpers.output_schema import SCHEMA, check_form
 
 # They become other programs, or a service, and print what these print.

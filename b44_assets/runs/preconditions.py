@@ -1,23 +1,19 @@
-"""What a command needs before it works: an export, a session with the target, its state, and the lock of migrations."""
+"""What a run needs before it begins: an export, a state of the migration that lets it, and the lock of migrations."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from b44_assets.cli.options import origin_of
-from b44_assets.errors import B44Error, CatalogError, ExportError, FinishedError, TransientDatabaseError
+from b44_assets.errors import B44Error, FinishedError, TransientDatabaseError
 from b44_assets.postgres.locks import HeldLock, watched
 
 if TYPE_CHECKING:
     from b44_assets.catalog import Catalog
-    from b44_assets.config.settings import Settings
     from b44_assets.session import Session
 
 _INSTEAD = {
@@ -35,27 +31,6 @@ class NothingMigratedError(B44Error):
     """There is nothing to verify."""
 
     exit_status = 1
-
-
-def catalog_of(settings: Settings) -> Catalog:
-    """The files of `sql/`, read once a command: what it checks at first is what it works by."""
-    from b44_assets.catalog import load_catalog
-
-    context = click.get_current_context(silent=True)
-    known: dict[Path, Catalog] = {} if context is None else context.meta.setdefault(f"{__name__}.catalog", {})
-    if settings.sql_dir not in known:
-        if not settings.sql_dir.is_dir():
-            origin = origin_of("sql_dir") or "of the app folder"
-            raise CatalogError(f"{settings.sql_dir}: no such folder of SQL files ({origin})")
-        known[settings.sql_dir] = load_catalog(settings.sql_dir)
-    return known[settings.sql_dir]
-
-
-def session_of(settings: Settings) -> Session:
-    """A session without Dagster, which takes seconds to load."""
-    from b44_assets.session import Session
-
-    return Session.of(settings, catalog_of(settings))
 
 
 def refuse_if_finished(session: Session, command: str) -> None:
@@ -85,31 +60,32 @@ def require_migration(session: Session, command: str) -> None:
         raise NothingMigratedError(f"nothing to {command}: nothing has been migrated into this database yet")
 
 
-def check_export(export: Path, settings: Settings) -> bool:
-    """Say at once what is wrong with the folder, before a server is started for it; tell whether a file has a table."""
+def check_export(export: Path, catalog: Catalog) -> bool:
+    """Say at once what is wrong with the folder, before a server is started for it; tell whether a file has a table.
+
+    Raises:
+        ExportError: It cannot be read, or holds no export.
+    """
     from b44_assets.exports import discover
 
-    known = catalog_of(settings).entities
-    try:
-        found = discover(export, known)
-    except ExportError as error:
-        origin = origin_of("export_dir")
-        if origin in (None, "--export"):
-            raise
-        raise ExportError(f"{error} ({origin})") from error
-    return any(file.entity in known for file in found)
+    known = catalog.entities
+    return any(file.entity in known for file in discover(export, known))
 
 
 @contextmanager
-def exclusive_migration(settings: Settings) -> Generator[HeldLock]:
-    """Keeps two migrations of one target apart: of two exports at once, each would undo the other's staging.
+def exclusive_migration(session: Session, say: Callable[[str], None]) -> Generator[HeldLock]:
+    """Keeps two migrations of one target apart: of two exports at once, each would take back the other's staging.
+
+    Args:
+        session: Of the target.
+        say: Takes a line about whoever is waited for.
 
     Raises:
         LockLostError: Others are not kept away any more; whatever was under way was ended in the server, too.
     """
     from b44_assets.session import migrating
 
-    with migrating(session_of(settings), lambda line: click.echo(line, err=True)) as lock:
+    with migrating(session, say) as lock:
         try:
             # As Ctrl-C does, which ends the SQL in the server.
             with watched(lock, lambda: os.kill(os.getpid(), signal.SIGINT)):

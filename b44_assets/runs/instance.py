@@ -1,4 +1,4 @@
-"""The Dagster instance that the command line works with, which is the one that `b44 dev` shows."""
+"""The Dagster instance that runs are of, which is the one that `b44 dev` shows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import os
 import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-import click
 
 from b44_assets.config.packaged import packaged
 from b44_assets.errors import B44Error, DatabaseError, TransientDatabaseError
@@ -93,8 +91,14 @@ def dagster_instance() -> DagsterInstance:
     )
 
 
-def tell_dagster(settings: Settings, tell: Callable[[DagsterInstance], None]) -> None:
-    """Lets the UI know of what was done without it. That stands even where the storage is not there: then a warning says so."""
+def tell_dagster(settings: Settings, tell: Callable[[DagsterInstance], None], say: Callable[[str], None]) -> None:
+    """Lets the UI know of what was done without it; that stands even where the storage is not there.
+
+    Args:
+        settings: In force.
+        tell: Reports it to the instance.
+        say: Takes a warning where that failed.
+    """
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -103,4 +107,4 @@ def tell_dagster(settings: Settings, tell: Callable[[DagsterInstance], None]) ->
         with dagster_instance() as instance:
             tell(instance)
     except (B44Error, DagsterPostgresException, SQLAlchemyError) as error:
-        click.echo(f"warning: the UI does not know of it: {str(error).splitlines()[0]}", err=True)
+        say(f"warning: the UI does not know of it: {str(error).splitlines()[0]}")

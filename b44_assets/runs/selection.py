@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import click
 
 from b44_assets.catalog.headers import names_of
 from b44_assets.config.quantities import month_from, month_text
@@ -50,7 +48,11 @@ class Selection:
 
 
 def selection_of(
-    session: Session, tables: Collection[str], left_out: Collection[str], month: str | None
+    session: Session,
+    tables: Collection[str],
+    left_out: Collection[str],
+    month: str | None,
+    say: Callable[[str], None],
 ) -> Selection | None:
     """What options select, having looked whether the tables that are read are there; None where they select everything.
 
@@ -59,6 +61,7 @@ def selection_of(
         tables: Of `--table`.
         left_out: Of `--leave-out`.
         month: Of `--month`, as given.
+        say: Takes a notice.
 
     Raises:
         SettingsError: A table or the month is wrong, or a table that is read was never migrated and is not selected.
@@ -73,7 +76,7 @@ def selection_of(
     if faults := tables_lacking(session, chosen, named=not left_out):
         raise faults[0]
     for table, read in tables_read(catalog, chosen).items():
-        click.echo(f"notice: {table} reads {', '.join(read)} as the database has them now", err=True)
+        say(f"notice: {table} reads {', '.join(read)} as the database has them now")
     if tables:
         return Selection(chosen, only=_with_functions(catalog, chosen), month=key)
     # Its records alone: the schema is made as a whole, or it would differ from what the files say.

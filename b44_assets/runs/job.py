@@ -7,34 +7,49 @@ import io
 import os
 import sys
 import time
-from contextlib import redirect_stderr
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
-import click
-
-from b44_assets.cli.instance import (
+from b44_assets.config.stages import PHASES, stage_of
+from b44_assets.errors import B44Error, DatabaseError, FullDiskError, SettingsError
+from b44_assets.runs.instance import (
     connect_storage,
     dagster_instance,
     prepare_dagster,
     storage_exists,
     throw_away_instance,
 )
-from b44_assets.cli.outcome import CheckOutcome, Outcome
-from b44_assets.cli.output import accounts_by_table, unmapped_entities_of
-from b44_assets.cli.preconditions import session_of
-from b44_assets.cli.progress import show_progress, tell
-from b44_assets.cli.signals import interrupted_by_sigterm
-from b44_assets.config.stages import PHASES, stage_of
-from b44_assets.errors import B44Error, DatabaseError, FullDiskError, SettingsError
+from b44_assets.runs.outcome import CheckOutcome, Outcome, accounts_by_table, unmapped_entities_of
+from b44_assets.runs.signals import interrupted_by_sigterm
 
 if TYPE_CHECKING:
     from b44_assets.catalog import Catalog
-    from b44_assets.cli.selection import Selection
     from b44_assets.config.settings import Settings
     from b44_assets.migration.accounts import EntityAccount
     from b44_assets.postgres.locks import HeldLock
-    from b44_assets.session import Session
+    from b44_assets.runs.selection import Selection
+    from b44_assets.session import Progress, Session
+
+
+def _nowhere(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told of a run while it goes on.
+
+    Attributes:
+        say: Takes a notice, a warning or a check that did not pass, in one line.
+        begin: Takes what is about to take a while, as long as there is no progress to tell.
+        progress: Makes what takes for a block how far the run is.
+    """
+
+    say: Callable[[str], None]
+    begin: Callable[[str], None] = _nowhere
+    progress: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(_nowhere)
 
 
 class UnexpectedError(B44Error):
@@ -46,8 +61,9 @@ class UnexpectedError(B44Error):
 def run_job(
     job: str,
     settings: Settings,
+    session: Session,
     *,
-    as_json: bool,
+    listener: Listener,
     selection: Selection | None = None,
     verify_anew: bool = False,
     reads: bool = False,
@@ -58,7 +74,8 @@ def run_job(
     Args:
         job: Its name.
         settings: From options and environment.
-        as_json: Whether nothing but JSON is to be printed.
+        session: Of the target.
+        listener: Who is told of it meanwhile.
         selection: The part of it that is run; None for all of it.
         verify_anew: Whether everything is compared anew.
         reads: Whether the job only reads: then no storage is made for Dagster, and without one the UI does not know of the run.
@@ -70,9 +87,8 @@ def run_job(
     if not unseen:
         prepare_dagster(settings)
     # Reach the target before Dagster is: a wrong address is one line, not a failed run.
-    session = session_of(settings)
     if settings.database_url is None:
-        tell("starting the embedded server, unless it runs", quiet=as_json)
+        listener.begin("starting the embedded server, unless it runs")
     with session.connection("start"):
         pass
     from b44_assets.migration.accounts import accounts, records_written
@@ -91,7 +107,7 @@ def run_job(
         os.nice(10)
     # Dagster makes some hundred thousand objects that stay; looking through them at Python's pace takes a tenth of a short run.
     gc.set_threshold(50_000, 20, 20)
-    tell("making the graph of assets", quiet=as_json)
+    listener.begin("making the graph of assets")
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -104,9 +120,7 @@ def run_job(
     from b44_assets.orchestration.run_retention import PROCESS_TAG, end_abandoned_runs, this_process
     from b44_assets.orchestration.storage import holding_events
 
-    migration = Migration(
-        settings, session.catalog, notice=lambda line: click.echo(f"notice: {line}", err=True), lock=lock
-    )
+    migration = Migration(settings, session.catalog, notice=lambda line: listener.say(f"notice: {line}"), lock=lock)
     months = months_of(session.catalog, settings.first_month)
     first, last = months.get_first_partition_key() or "", months.get_last_partition_key() or ""
     if selection is not None and selection.month is not None:
@@ -116,7 +130,7 @@ def run_job(
     try:
         with (
             redirect_stderr(_WithoutLoggerFaults(sys.stderr)),
-            show_progress(quiet=as_json) as progress,
+            listener.progress() as progress,
             throw_away_instance() if unseen else dagster_instance() as instance,
         ):
             # Dagster opens two connections for each event otherwise, which takes longer than most steps.
@@ -147,7 +161,7 @@ def run_job(
                 tell_of_checks(instance, check_specs(definitions), settings)
             except AlertError as error:
                 # No fault of the run; the daemon's sensor, and the next command, try again.
-                click.echo(f"warning: {error}", err=True)
+                listener.say(f"warning: {error}")
             evaluations = result.get_asset_check_evaluations()
             failed = [e for e in evaluations if not e.passed and e.severity.value == "ERROR"]
             faults = list(migration.faults)
@@ -158,7 +172,7 @@ def run_job(
         raise (migration.faults or [_storage_fault(error)])[0] from error
     found = accounts(session)
     for warning in migration.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        listener.say(f"warning: {warning}")
     checks = tuple(
         CheckOutcome(
             e.asset_key.to_user_string(),
@@ -170,7 +184,7 @@ def run_job(
     )
     for check in checks:
         if check.verdict != "passed":
-            click.echo(f"{check.verdict}: {check.asset} {check.name}: {check.said}", err=True)
+            listener.say(f"{check.verdict}: {check.asset} {check.name}: {check.said}")
     unmapped = unmapped_entities_of(session)
     outcome = Outcome(
         entities=accounts_by_table(found),
