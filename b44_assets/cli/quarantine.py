@@ -83,7 +83,7 @@ def quarantine(
         if as_json:
             print_json({**done.facts(), "dry_run": dry_run})
             return
-        click.echo(f"{'Dry run: ' if dry_run else ''}{done.message()}")
+        click.echo(done.message(only_look=dry_run))
         if done.changes and not dry_run:
             click.echo("b44 replay migrates them.")
     elif csv_file is not None:

@@ -152,17 +152,20 @@ class Corrections:
     changes: tuple[Change, ...]
     unchanged: int
 
-    def message(self) -> str:
-        """What was changed, in one line."""
+    def message(self, *, only_look: bool = False) -> str:
+        """What was changed, in one line.
+
+        Args:
+            only_look: Whether nothing was written: then it is what would be changed.
+        """
         if not self.changes:
-            return f"nothing was changed: {self.unchanged:,} {plural(self.unchanged, 'record is', 'records are')} as they were"
+            return f"nothing to change: {self.unchanged:,} {plural(self.unchanged, 'record is', 'records are')} as they were"
         of_tables: list[str] = []
         for table, names in self.by_field().items():
             of_tables.append(f"{table}: {', '.join(f'{name} {count:,}' for name, count in names.most_common())}")
         count = len(self.changes)
-        return (
-            f"corrected {count:,} {plural(count, 'record')} ({'; '.join(of_tables)}), {self.unchanged:,} as they were"
-        )
+        verb = "would correct" if only_look else "corrected"
+        return f"{verb} {count:,} {plural(count, 'record')} ({'; '.join(of_tables)}), {self.unchanged:,} as they were"
 
     def facts(self) -> dict[str, Any]:
         """The same as `--json` prints it."""

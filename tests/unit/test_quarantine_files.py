@@ -170,3 +170,4 @@ def test_what_was_corrected_is_told_by_table_and_field() -> None:
     done = Corrections((Change(first, {"name": "Named", "size": "3"}), Change(second, {"name": "9"})), 4)
     assert done.by_field() == {"things": {"name": 2, "size": 1}}
     assert done.message() == "corrected 2 records (things: name 2, size 1), 4 as they were"
+    assert done.message(only_look=True).startswith("would correct 2 records")
