@@ -21,7 +21,7 @@ from b44_assets.runs.instance import (
     storage_exists,
     throw_away_instance,
 )
-from b44_assets.runs.outcome import CheckOutcome, Outcome, accounts_by_table, unmapped_entities_of
+from b44_assets.runs.outcome import CheckOutcome, Outcome, accounts_by_table, check_lines, unmapped_entities_of
 from b44_assets.runs.signals import interrupted_by_sigterm
 
 if TYPE_CHECKING:
@@ -182,9 +182,8 @@ def run_job(
         )
         for e in evaluations
     )
-    for check in checks:
-        if check.verdict != "passed":
-            listener.say(f"{check.verdict}: {check.asset} {check.name}: {check.said}")
+    for line in check_lines(checks):
+        listener.say(line)
     unmapped = unmapped_entities_of(session)
     outcome = Outcome(
         entities=accounts_by_table(found),

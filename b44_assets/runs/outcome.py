@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from b44_assets.migration.replays import Replay
     from b44_assets.session import Session
 
+_MOST_WARNINGS = 20
+"""Warnings of checks that are printed one by one."""
+
 
 @dataclass(frozen=True)
 class CheckOutcome:
@@ -28,6 +31,25 @@ class CheckOutcome:
     name: str
     verdict: str
     said: str
+
+
+def check_lines(checks: Sequence[CheckOutcome]) -> Iterator[str]:
+    """What checks had to say, a line each; of many warnings the first ones, and how many there are besides."""
+    shown = 0
+    left: Counter[str] = Counter()
+    for check in checks:
+        if check.verdict == "warning":
+            shown += 1
+            if shown > _MOST_WARNINGS:
+                # A check of rows has its table's name, and is one of a kind all the same.
+                left[check.name.removeprefix(f"{check.asset}_")] += 1
+                continue
+        if check.verdict != "passed":
+            yield f"{check.verdict}: {check.asset} {check.name}: {check.said}"
+    if left:
+        kinds = ", ".join(f"{count} {name}" for name, count in left.most_common())
+        more = f"{left.total()} more {plural(left.total(), 'check')} warned"
+        yield f"warning: {more} ({kinds}): b44 dev shows them all"
 
 
 @dataclass

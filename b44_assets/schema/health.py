@@ -144,7 +144,7 @@ class ForeignKeysHold:
 
     def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
-        broken = tuple(f"{name} ({count} rows)" for name, count in self.orphans.items() if count)
+        broken = tuple(f"{name} ({count} {plural(count, 'row')})" for name, count in self.orphans.items() if count)
         if broken:
             return f"references without a row: {listed(broken)}"
         number = len(self.orphans)
