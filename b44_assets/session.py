@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -445,6 +445,28 @@ def columns_of(conn: Connection, schema: str, relation: str) -> dict[str, bool]:
         (schema, relation),
     ).fetchall()
     return dict(rows)
+
+
+MADE: Final = ("created_date", "created_at")
+"""Columns that say when a row was made. A table that has both has a field `created_at` of the app's own, of whatever type."""
+CHANGED: Final = ("updated_date", "updated_at")
+"""Columns that say when a row last changed, likewise."""
+
+
+def time_column(conn: Connection, schema: str, relation: str, names: Sequence[str]) -> str | None:
+    """The first of some columns that is a timestamptz; None where the table or view has none, or is not there."""
+    return scalar(
+        conn,
+        """
+        select attname
+          from pg_attribute
+         where attrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) and attname = any (%s::text[])
+           and atttypid = 'timestamptz'::regtype and not attisdropped
+         order by array_position(%s::text[], attname::text)
+         limit 1
+        """,
+        (schema, relation, list(names), list(names)),
+    )
 
 
 def identifiers(names: list[str] | tuple[str, ...], prefix: str | None = None) -> sql.Composed:

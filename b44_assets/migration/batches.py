@@ -11,7 +11,7 @@ from psycopg import sql
 
 from b44_assets.catalog import ExchangeableUnique, Period, TableMapping
 from b44_assets.migration.sources import target_columns
-from b44_assets.session import Connection, checksum, columns_of, identifiers
+from b44_assets.session import MADE, Connection, checksum, identifiers, time_column
 
 _ARGUMENTS = (
     "b44_first bigint, b44_last bigint, b44_batch bigint, b44_generation bigint, b44_partition date, b44_run text,"
@@ -71,12 +71,13 @@ class _Writing:
     def __init__(self, conn: Connection, mapping: TableMapping, period: Period | None, columns: list[str]) -> None:
         self._mapping = mapping
         self._columns = columns
-        self._plan = columns_of(conn, "migration", f"{mapping.spec.name}_plan")
         self._period = period
+        planned = f"{mapping.spec.name}_plan"
+        self._made = time_column(conn, "migration", planned, MADE) if period is None else period.column
         self._names = {
             "table": sql.Identifier(mapping.spec.name),
             "entity": sql.Literal(mapping.spec.name),
-            "planned": sql.Identifier(f"{mapping.spec.name}_plan"),
+            "planned": sql.Identifier(planned),
             "source": sql.Identifier(f"{mapping.spec.name}_source"),
             "key": sql.Identifier(mapping.key),
             "columns": identifiers(columns),
@@ -93,10 +94,8 @@ class _Writing:
             return sql.SQL("true")
         return sql.SQL("t.{} = " + moment).format(sql.Identifier(self._period.column))  # pyright: ignore[reportArgumentType]
 
-    def _of_record(self, name: str, kind: str) -> sql.Composable:
-        if name in self._plan:
-            return sql.Identifier("r", name)
-        return sql.SQL("null::" + kind)  # pyright: ignore[reportArgumentType]
+    def _made_at(self) -> sql.Composable:
+        return sql.SQL("null::timestamptz") if self._made is None else sql.Identifier("r", self._made)
 
     def note_rows_before(self) -> sql.Composed:
         """Locks the rows to update, and keeps them as they are; those edited meanwhile are not among them."""
@@ -195,7 +194,7 @@ class _Writing:
             values=sql.SQL(", ").join(values),
             inserting=sql.SQL("where r._action = 'insert'" if updates else ""),
             replaced=self._replace(changing) if updates else sql.SQL(""),
-            created_at=self._of_record(self._period.column if self._period else "created_at", "timestamptz"),
+            created_at=self._made_at(),
             and_written=sql.SQL(
                 "and (r._action = 'insert' or exists (select from rewritten w where w.id = r.{}))"
             ).format(self._names["key"])
@@ -246,7 +245,7 @@ class _Writing:
                 sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("r", name)) for name in changing
             ),
             partition_before=self._same_partition("p.created_at"),
-            created_at=self._of_record(self._period.column if self._period else "created_at", "timestamptz"),
+            created_at=self._made_at(),
         )
 
     def keep_edited(self) -> sql.Composed:

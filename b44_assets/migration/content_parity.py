@@ -14,7 +14,17 @@ from psycopg import sql
 from b44_assets.catalog import TableMapping
 from b44_assets.migration.plan import is_current
 from b44_assets.migration.sources import name_agrees, target_columns, without_suffixed
-from b44_assets.session import Connection, Session, checksum, columns_of, identifiers, plan_for_bulk, scalar
+from b44_assets.session import (
+    CHANGED,
+    MADE,
+    Connection,
+    Session,
+    checksum,
+    identifiers,
+    plan_for_bulk,
+    scalar,
+    time_column,
+)
 
 DIFFERENCES_SHOWN = 20
 
@@ -160,7 +170,7 @@ def _compare(conn: Connection, session: Session, mapping: TableMapping, *, anew:
         if not anew and (rows := _as_planned(conn, session, mapping, columns)) is not None:
             return ContentParity(table, rows, 0, 0, 0, planned=True)
         compared, missing, differing, edited, conflicts, touched, numbers = conn.execute(
-            _comparison(mapping, columns, _mapped_anew(mapping, columns))
+            _comparison(conn, mapping, columns, _mapped_anew(mapping, columns))
         ).fetchone() or (0, 0, 0, 0, 0, 0, [])
         differences: tuple[Difference, ...] = ()
         if numbers:
@@ -206,7 +216,11 @@ def _as_planned(conn: Connection, session: Session, mapping: TableMapping, colum
     """How many rows there are, where all are what their records were mapped to by the plan; None where that cannot be said."""
     if not is_current(conn, session, mapping):
         return None
-    compared, *apart, _ = conn.execute(_comparison(mapping, columns, _mapped_by_plan(mapping))).fetchone() or (0, 1, [])
+    compared, *apart, _ = conn.execute(_comparison(conn, mapping, columns, _mapped_by_plan(mapping))).fetchone() or (
+        0,
+        1,
+        [],
+    )
     # A plan that has lost records would have fewer compared.
     migrated = scalar(conn, "select migrated from migration.accounting where entity = %s", (mapping.spec.name,))
     return compared if not any(apart) and compared == migrated else None
@@ -215,12 +229,16 @@ def _as_planned(conn: Connection, session: Session, mapping: TableMapping, colum
 def _as_written(conn: Connection, mapping: TableMapping, columns: list[str]) -> ContentParity:
     """Compares every row with its checksum of when it was written: what can be said without the staged records."""
     table = mapping.spec.name
-    held = columns_of(conn, "public", table)
+    made, changed = (time_column(conn, "public", table, names) for names in (MADE, CHANGED))
     newer = sql.SQL("false")
-    if "updated_at" in held:
+    if changed is not None:
         # A record without a date of its own was given that of its creation.
-        written = sql.SQL("coalesce(m.updated_at, t.created_at)" if "created_at" in held else "m.updated_at")
-        newer = sql.SQL("t.updated_at > {}").format(written)
+        written = (
+            sql.SQL("m.updated_at")
+            if made is None
+            else sql.SQL("coalesce(m.updated_at, t.{})").format(sql.Identifier(made))
+        )
+        newer = sql.SQL("t.{} > {}").format(sql.Identifier(changed), written)
     row = conn.execute(
         sql.SQL(
             """
@@ -269,7 +287,7 @@ def _mapped_by_plan(mapping: TableMapping) -> sql.Composed:
     )
 
 
-def _comparison(mapping: TableMapping, columns: list[str], records: sql.Composed) -> sql.Composed:
+def _comparison(conn: Connection, mapping: TableMapping, columns: list[str], records: sql.Composed) -> sql.Composed:
     table = mapping.spec.name
     names = [mapping.key, *([mapping.unique_suffix.column] if mapping.unique_suffix is not None else [])]
     judged: list[str] = []
@@ -283,10 +301,11 @@ def _comparison(mapping: TableMapping, columns: list[str], records: sql.Composed
             " (select n.generation from migration.plans n where n.entity = {})))"
         ).format(sql.Literal(table))
     newer = sql.SQL("false")
+    changed = time_column(conn, "public", table, CHANGED)
     # A table may have one that only the application writes, which says nothing of the record.
-    if "updated_at" in columns:
-        names.append("updated_at")
-        newer = sql.SQL("t.updated_at > e.updated_at")
+    if changed is not None and changed in columns:
+        names.append(changed)
+        newer = sql.SQL("t.{0} > e.{0}").format(sql.Identifier(changed))
     return sql.SQL(
         """
         with expected as materialized (

@@ -10,9 +10,10 @@ from b44_assets.migration.plan_basis import Basis
 from b44_assets.migration.sources import target_columns
 from b44_assets.migration.unique_names import add_suffixes
 from b44_assets.session import (
+    MADE,
     Connection,
     Session,
-    columns_of,
+    time_column,
 )
 
 CONFLICTS = ("edited", "deleted", "not_newer")
@@ -223,8 +224,8 @@ def _note_undated(conn: Connection, catalog: Catalog, mapping: TableMapping) -> 
     """Notes by which export a record was dated, where it has no date of its own."""
     table = mapping.spec.name
     period = catalog.table(table).period
-    column = period.column if period else "created_at"
-    if column not in columns_of(conn, "migration", f"{table}_plan"):
+    column = period.column if period else time_column(conn, "migration", f"{table}_plan", MADE)
+    if column is None:
         return
     conn.execute(
         sql.SQL(

@@ -26,7 +26,7 @@ from b44_assets.catalog import (
 from b44_assets.schema.online_ddl import trusted
 from b44_assets.schema.unbuilt import cause_in_rows, counts_in_the_way_of, noted_obstacles, rows_in_the_way_of
 from b44_assets.schema.views import differences, last_refresh
-from b44_assets.session import Connection, Session, columns_of, reason_of, scalar
+from b44_assets.session import CHANGED, MADE, Connection, Session, reason_of, scalar, time_column
 from b44_assets.wording import plural
 
 SHOWN = 5
@@ -374,7 +374,7 @@ def _tables_read(catalog: Catalog, view: Spec) -> tuple[str, ...]:
 
 
 def _changed_since(conn: Connection, table: str, moment: datetime) -> bool:
-    newest = [name for name in ("created_at", "updated_at") if name in columns_of(conn, "public", table)]
+    newest = [name for name in (time_column(conn, "public", table, names) for names in (MADE, CHANGED)) if name]
     return any(
         scalar(
             conn,

@@ -41,13 +41,15 @@ def to(table: str, by: ReferenceBy = ReferenceBy.ID, *, cyclic: bool = False) ->
     return Reference(table, by, "name matches", constrained=by is ReferenceBy.ID, cyclic=cyclic)
 
 
-def built_in() -> tuple[Column, ...]:
+def built_in(*taken: str) -> tuple[Column, ...]:
+    """The columns that every table has; those of dates keep the field's name where another column has theirs."""
+
     def own(name: str, kind: ColumnType, source: str, *types: str) -> Column:
         return Column(name, Field(source, Origin.BUILT_IN, types or ("string",)), kind)
 
     return (
-        own("created_at", ColumnType.TIMESTAMPTZ, CREATED),
-        own("updated_at", ColumnType.TIMESTAMPTZ, UPDATED),
+        own(CREATED if "created_at" in taken else "created_at", ColumnType.TIMESTAMPTZ, CREATED),
+        own(UPDATED if "updated_at" in taken else "updated_at", ColumnType.TIMESTAMPTZ, UPDATED),
         own("created_by_id", ColumnType.TEXT, "created_by_id"),
         own("created_by", ColumnType.TEXT, "created_by"),
         own("is_sample", ColumnType.BOOLEAN, "is_sample", "boolean"),
@@ -55,7 +57,11 @@ def built_in() -> tuple[Column, ...]:
 
 
 def table(name: str, entity: str, *columns: Column, **more: Any) -> Table:
-    own = (column("id", ColumnType.UUID, Field("id", Origin.BUILT_IN, ("string",))), *columns, *built_in())
+    own = (
+        column("id", ColumnType.UUID, Field("id", Origin.BUILT_IN, ("string",))),
+        *columns,
+        *built_in(*(one.name for one in columns)),
+    )
     about = {key: more.pop(key) for key in ("description", "indexes") if key in more}
     return Table(name, Entity(entity, Origin.SCHEMA, tuple(one.field for one in columns), **about), own, **more)
 
@@ -71,6 +77,8 @@ def app(*, strict: bool = False, counts: Counts | None = BROKEN) -> App:
         "teams",
         "Team",
         column("name", ColumnType.TEXT, field("name", required=True, unique=True), **broken),
+        column("created_at", ColumnType.TEXT, field("created_at")),
+        column("updated_at", ColumnType.JSONB, field("updated_at", "object")),
         column("last_order_id", ColumnType.UUID, field("lastOrderId"), reference=to("orders", cyclic=True), **broken),
         records=3,
         repeated=((("name",), 2),),
@@ -148,7 +156,14 @@ EXPORT: Mapping[str, list[dict[str, Any]]] = {
         {"id": object_id(2), "email": "Bo@example.org", "token": "long enough", "created_by": "ada@example.org", **DAY},
     ],
     "Team": [
-        {"id": object_id(17), "name": "Packers", "lastOrderId": object_id(33), **DAY},
+        {
+            "id": object_id(17),
+            "name": "Packers",
+            "created_at": "before the flood",
+            "updated_at": {"by": "Noah"},
+            "lastOrderId": object_id(33),
+            **DAY,
+        },
         {"id": object_id(18), "name": "", "lastOrderId": "gone", **DAY},
         {"id": "team-of-one", "name": "Packers", "lastOrderId": None, **DAY},
     ],

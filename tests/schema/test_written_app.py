@@ -18,6 +18,7 @@ import pytest
 from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
+from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.listed import listed
 from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.rollback import roll_back_run
@@ -157,6 +158,23 @@ def test_a_reference_that_is_changed_does_not_show_its_old_id(written: Written) 
     changed = f"update teams set last_order_id = base44_uuid('{object_id(34)}') where id = base44_uuid('team-of-one')"
     assert written.rows(f"{changed} returning base44_ids is not null", url) == [(True,)]
     assert (object_id(34),) in written.rows('select "lastOrderId" from base44_compat."Team"', url)
+
+
+def test_fields_of_the_apps_own_are_not_taken_for_the_dates_of_a_record(written: Written) -> None:
+    url = written.copy()
+    query = "select created_at, updated_at, created_date, updated_date from teams where id = base44_uuid(%s)"
+    assert written.rows(query.replace("%s", f"'{object_id(17)}'")) == [("before the flood", {"by": "Noah"}, DAY, LATER)]
+    changed = "update teams set {} where id = base44_uuid('team-of-one')"
+    mapping = written.catalog.mappings["teams"]
+    for assignment, edited, differing in (
+        ("name = 'Sailors', updated_at = '{}'", 0, 1),
+        ("updated_date = updated_date + interval '1 day'", 1, 0),
+    ):
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute(changed.format(assignment).encode())
+        parity = content_parity(written.session(url), mapping)
+        assert parity is not None
+        assert (parity.edited, parity.differing) == (edited, differing)
 
 
 def test_no_record_is_lost_and_only_what_a_type_cannot_hold_is_repaired(written: Written) -> None:
