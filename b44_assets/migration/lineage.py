@@ -48,7 +48,7 @@ def origins(catalog: Catalog, mapping: TableMapping) -> dict[str, tuple[Origin, 
     known = {"base44_id", *_OWN, *fields, *derived}
     schema: dict[str, Any] = {"source": dict.fromkeys(known, "text")}
     query: Any = qualify(
-        parse_one(mapping.spec.statements[0].text, dialect="postgres"),
+        _without_laterals(parse_one(mapping.spec.statements[0].text, dialect="postgres")),
         dialect="postgres",
         schema=schema,
         validate_qualify_columns=False,
@@ -70,9 +70,9 @@ def origins(catalog: Catalog, mapping: TableMapping) -> dict[str, tuple[Origin, 
                 yield Origin(None, "id")
             elif (field := derived.get(column, column)) in fields and table in (None, "source"):
                 yield Origin(None, field)
-        for field in (name, f"{name}_id"):
-            if field in fields:
-                yield Origin(None, field)
+        # Of a reference, the field that names the row.
+        if (field := name if name in fields else f"{name}_id") in fields:
+            yield Origin(None, field)
 
     columns = [select.alias_or_name for select in query.selects]
     return {
@@ -80,6 +80,25 @@ def origins(catalog: Catalog, mapping: TableMapping) -> dict[str, tuple[Origin, 
         for name in columns
         if name not in _ABOUT_THE_RECORD
     }
+
+
+def _without_laterals(query: Any) -> Any:
+    """A query in which an expression stands wherever a LATERAL that reads no table gives it a name: names are followed through that."""
+    from sqlglot import exp
+
+    for select in list(query.find_all(exp.Select)):
+        for join in list(select.args.get("joins") or ()):
+            inner: Any = join.this.this.unnest() if isinstance(join.this, exp.Lateral) else None
+            if not isinstance(inner, exp.Select) or inner.args.get("from_") is not None:
+                continue
+            named = {one.alias_or_name: one.unalias() for one in inner.selects}
+            lateral = join.this.alias
+            join.pop()
+            for column in list(select.find_all(exp.Column)):
+                if column.table == lateral and column.name in named:
+                    value = exp.paren(named[column.name].copy())
+                    column.replace(exp.alias_(value, column.name) if isinstance(column.parent, exp.Select) else value)
+    return query
 
 
 def exported_fields(

@@ -109,9 +109,11 @@ def of_columns(
 
 def _described(comment: str | None, fields: Sequence[str]) -> str | None:
     """The comment of a column, and the exported fields that it comes from."""
-    if not fields:
+    named = ", ".join(fields)
+    # As b44 init ends a comment.
+    if not fields or (comment and f" {comment}".removesuffix(")").endswith((f"(Base44: {named}", f" Base44: {named}"))):
         return comment
-    said = f"from the exported {', '.join(fields)}"
+    said = f"from the exported {named}"
     return said if not comment else f"{comment.rstrip().removesuffix('.')} ({said})"
 
 

@@ -364,6 +364,12 @@ def test_columns_come_from_the_fields_that_the_mapping_reads() -> None:
     assert not found.keys() & {"reasons", "repairs", "unmapped", "record_number"}
 
 
+def test_a_column_comes_from_its_own_field_though_a_lateral_converts_several() -> None:
+    catalog = load_catalog(Settings.load(environ={}).sql_dir)
+    found = origins(catalog, catalog.mappings["audit_logs"])
+    assert (found["old_values"], found["new_values"]) == ((Origin(None, "old_values"),), (Origin(None, "new_values"),))
+
+
 def test_every_column_that_a_mapping_takes_from_the_export_has_an_origin() -> None:
     """A mapping written in a way that its names cannot be followed through would show here."""
     catalog = load_catalog(Settings.load(environ={}).sql_dir)
@@ -386,10 +392,13 @@ def test_the_description_of_a_column_names_the_exported_fields_as_the_export_spe
         ColumnDescription("user_id", "uuid", required=True, unique=False, comment="Author."),
         ColumnDescription("slug", "text", required=True, unique=False, comment=None),
         ColumnDescription("updated_by", "uuid", required=False, unique=False, comment="Who changed it"),
+        # The comments that b44 init writes name the field themselves.
+        ColumnDescription("title", "text", required=True, unique=False, comment="Shown on top (Base44: Title)"),
     ]
     said = of_columns("posts", columns, fields)["dagster/column_schema"].columns
     assert [column.description for column in said] == [
         "Author (from the exported author_id)",
         "from the exported Title",
         "Who changed it",
+        "Shown on top (Base44: Title)",
     ]
