@@ -147,6 +147,12 @@ def _concluded(
     return Load(table, plan, migrated, partitions, repairs, tuple((row[0], row[1], row[2]) for row in preview))
 
 
+def _next(todo: SimpleQueue[Part]) -> Part | None:
+    with suppress(Empty):
+        return todo.get_nowait()
+    return None
+
+
 class _Batch(NamedTuple):
     """Positions that a transaction works on; `number` is the batch's in the log."""
 
@@ -208,7 +214,10 @@ class _Loader:
                     self._connections[number] = conn
                     while not self._stop.is_set():
                         if part is None:
-                            part, inserted, seconds = todo.get_nowait(), 0, 0.0
+                            # Not an exception out of the block, with which the connection would be closed.
+                            if (part := _next(todo)) is None:
+                                break
+                            inserted, seconds = 0, 0.0
                         with self._undisturbed(part):
                             while part.left and (done := self._batch(conn, part, pacer, attempt)) is not None:
                                 written, took, left = done
@@ -219,8 +228,6 @@ class _Loader:
                         loaded.append(LoadedPartition(part.key, inserted, part.records, seconds))
                         part = None
                     return loaded
-            except Empty:
-                return loaded
             except (_TryAgain, TransientDatabaseError) as error:
                 # Between two batches, too, or in the midst of connecting anew.
                 fault = error.fault if isinstance(error, _TryAgain) else error

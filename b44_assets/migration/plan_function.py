@@ -32,8 +32,9 @@ def create_plan_function(session: Session, conn: Connection, mapping: TableMappi
     by_hand = replace(session, run_id=None)
     variants: dict[bool, sql.Composable] = {}
     settings: list[str] = []
+    recorder: Recorder | None = None
     for again in (True, False):
-        recorder = Recorder(conn)
+        recorder = Recorder(conn, recorder)
         recording = cast("Connection", recorder)
         evaluate(recording, catalog, mapping, again=again)
         write_notes(by_hand, recording, mapping, basis, sql.SQL("current_setting('b44.fingerprint')"), again=again)
