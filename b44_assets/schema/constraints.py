@@ -5,8 +5,9 @@ What belongs here: adding, validating and replacing constraints. What does not: 
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,12 +63,15 @@ def apply_constraints(session: Session, spec: Spec, *, online: bool | None = Non
     table = definitions[0].table
     with changing(session, spec, table) as conn:
         online = is_live(session, conn, table) if online is None else online
-        wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
+        # Asked for where there is something to be compared: for a new constraint there is not.
+        wanted = functools.cache(
+            lambda: in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
+        )
         attempts = {
             one.name: partial(
                 attempt,
-                _Constraint(session, conn, spec, one, wanted[one.name], online).reconcile,
-                partial(_rows_against, session, conn, spec, one),
+                _Constraint(session, conn, spec, one, wanted, online).reconcile,
+                partial(_rows_against, session, conn, spec, one, wanted),
             )
             for one in definitions
         }
@@ -76,8 +80,15 @@ def apply_constraints(session: Session, spec: Spec, *, online: bool | None = Non
 
 
 def _rows_against(
-    session: Session, conn: Connection, spec: Spec, definition: ConstraintDefinition, error: psycopg.Error
+    session: Session,
+    conn: Connection,
+    spec: Spec,
+    definition: ConstraintDefinition,
+    wanted: Callable[[], Mapping[str, str]],
+    error: psycopg.Error,
 ) -> Obstacle:
+    # A statement that fails without any rows is a fault of the file.
+    wanted()
     return rows_against_constraint(session, conn, spec, definition, error, _tables(conn, spec, definition.table))
 
 
@@ -131,17 +142,21 @@ class _Constraint:
         conn: Connection,
         spec: Spec,
         definition: ConstraintDefinition,
-        wanted: str,
+        wanted: Callable[[], Mapping[str, str]],
         online: bool,
     ) -> None:
         self._session = session
         self._conn = conn
         self._spec = spec
         self._definition = definition
-        self._wanted = wanted
+        self._definitions = wanted
         self._online = online
         self._table = sql.Identifier("public", definition.table)
         self._table_oid = relation_oid(conn, definition.table)
+
+    @property
+    def _wanted(self) -> str:
+        return self._definitions()[self._definition.name]
 
     def reconcile(self) -> str:
         """Does what is to be done; returns what it was: created, replaced, unchanged or repaired."""

@@ -6,9 +6,10 @@ What belongs here: building, repairing and replacing indexes. What does not: jud
 
 from __future__ import annotations
 
+import functools
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -63,22 +64,27 @@ def apply_indexes(session: Session, spec: Spec, *, online: bool | None = None) -
     table = definitions[0].table
     with changing(session, spec, table) as conn:
         online = is_live(session, conn, table) if online is None else online
-        wanted = in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
-        attempts = {
-            one.name: partial(_attempt, session, conn, spec, one, wanted[one.name], online) for one in definitions
-        }
+        # Asked for where there is something to be compared: for a new index of a table that nobody uses there is not.
+        wanted = functools.cache(
+            lambda: in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
+        )
+        attempts = {one.name: partial(_attempt, session, conn, spec, one, wanted, online) for one in definitions}
         outcomes, failed = attempt_each(session, conn, attempts)
     return SchemaChange.of(spec.name, outcomes, started, online=online, failed=failed)
 
 
 def _attempt(
-    session: Session, conn: Connection, spec: Spec, definition: IndexDefinition, form: Form, online: bool
+    session: Session, conn: Connection, spec: Spec, definition: IndexDefinition, forms: Forms, online: bool
 ) -> str | Obstacle:
-    find = partial(rows_against_index, session, conn, spec, definition)
-    outcome = attempt(_Index(session, conn, spec, definition, form, online).reconcile, find)
+    def find(error: psycopg.Error) -> Obstacle:
+        # A statement that fails without any rows is a fault of the file.
+        forms()
+        return rows_against_index(session, conn, spec, definition, error)
+
+    outcome = attempt(_Index(session, conn, spec, definition, forms, online).reconcile, find)
     if isinstance(outcome, Obstacle) and not outcome.rows and not online:
         # A plain build reads rows that are deleted, too, while an older transaction still sees them; a concurrent one does not.
-        outcome = attempt(_Index(session, conn, spec, definition, form, True).reconcile, find)
+        outcome = attempt(_Index(session, conn, spec, definition, forms, True).reconcile, find)
     return outcome
 
 
@@ -88,6 +94,10 @@ class Form:
 
     unique: bool
     text: str
+
+
+Forms = Callable[[], Mapping[str, Form]]
+"""Gives what each index of a file is to be, by name; asks the server the first time."""
 
 
 @dataclass(frozen=True)
@@ -140,16 +150,20 @@ class _Index:
     """One index, on its way to what it should be."""
 
     def __init__(
-        self, session: Session, conn: Connection, spec: Spec, definition: IndexDefinition, wanted: Form, online: bool
+        self, session: Session, conn: Connection, spec: Spec, definition: IndexDefinition, wanted: Forms, online: bool
     ) -> None:
         self._session = session
         self._conn = conn
         self._spec = spec
         self._definition = definition
-        self._wanted = wanted
+        self._forms = wanted
         self._online = online
         self._table_oid = relation_oid(conn, definition.table)
         self._partitioned: bool = scalar(conn, "select relkind = 'p' from pg_class where oid = %s", (self._table_oid,))
+
+    @property
+    def _wanted(self) -> Form:
+        return self._forms()[self._definition.name]
 
     def reconcile(self) -> str:
         """Does what is to be done; returns what it was: created, replaced, unchanged or repaired."""
