@@ -29,7 +29,7 @@ from b44_assets.cli.status import newest_backup, write_report
 from b44_assets.config.quantities import month_from
 from b44_assets.errors import B44Error, ExportError, SettingsError
 from b44_assets.runs.instance import tell_dagster
-from b44_assets.runs.job import run_job
+from b44_assets.runs.job import importing_meanwhile, run_job
 from b44_assets.runs.outcome import faults_of_run
 from b44_assets.runs.preconditions import (
     exclusive_migration,
@@ -76,7 +76,8 @@ def migrate(
     if dry_run:
         conclude_plan(settings, as_json=as_json, tables=tables, left_out=left_out, month=month)
         return
-    session = session_of(settings)
+    with importing_meanwhile(settings):
+        session = session_of(settings)
     if settings.export_dir is None and not _staged_tables_exist(session):
         raise ExportError("no export: name its folder with --export DIR or B44_EXPORT_DIR")
     if settings.export_dir is not None:

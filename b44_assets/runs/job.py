@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import io
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from b44_assets.config.stages import PHASES, stage_of
 from b44_assets.errors import B44Error, DatabaseError, FullDiskError, SettingsError
+from b44_assets.postgres.embedded import embedded_runs
 from b44_assets.runs.instance import (
     connect_storage,
     dagster_instance,
@@ -56,6 +59,29 @@ class UnexpectedError(B44Error):
     """A step failed for a reason that is none of ours to explain; the run's log has the traceback."""
 
     exit_status = 1
+
+
+@contextmanager
+def importing_meanwhile(settings: Settings) -> Generator[None]:
+    """Imports what `run_job` needs while the embedded server is started in the block, which takes about as long.
+
+    Where nothing is to be started, or the block fails, nothing is waited for.
+    """
+    if settings.database_url is not None or embedded_runs(settings):
+        yield
+        return
+
+    def work() -> None:
+        # `run_job` meets with the fault, too, and says so.
+        with suppress(ImportError):
+            importlib.import_module("b44_assets.orchestration.code_location")
+            importlib.import_module("b44_assets.orchestration.storage")
+
+    thread = threading.Thread(target=work, name="import", daemon=True)
+    thread.start()
+    yield
+    # Before this thread imports anything more: the two never wait for each other.
+    thread.join()
 
 
 def run_job(

@@ -20,9 +20,18 @@ from b44_assets.postgres.embedded.server import (
     EmbeddedServer,
     dagster_url,
     embedded_exists,
+    embedded_runs,
     target_exists,
     target_shown,
     target_url,
 )
 
-__all__ = ["EmbeddedServer", "dagster_url", "embedded_exists", "target_exists", "target_shown", "target_url"]
+__all__ = [
+    "EmbeddedServer",
+    "dagster_url",
+    "embedded_exists",
+    "embedded_runs",
+    "target_exists",
+    "target_shown",
+    "target_url",
+]

@@ -597,6 +597,15 @@ def embedded_exists(settings: Settings) -> bool:
     return EmbeddedServer(settings.home).data_dir.exists()
 
 
+def embedded_runs(settings: Settings) -> bool:
+    """Tells whether the embedded server runs, and accepts connections.
+
+    Raises:
+        DatabaseError: It belongs to another account.
+    """
+    return EmbeddedServer(settings.home).running()
+
+
 def dagster_url(settings: Settings) -> str:
     """Returns the SQLAlchemy URL of Dagster's own storage, starting the embedded server if it is kept there.
 
