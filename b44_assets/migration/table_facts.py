@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from b44_assets.catalog import TableMapping
-from b44_assets.session import Session, scalar
+from b44_assets.session import Connection, scalar
 
 
 @dataclass(frozen=True)
@@ -20,20 +20,18 @@ class Repaired:
     records: int
 
 
-def repairs_by_rule(session: Session, table: str) -> tuple[Repaired, ...]:
+def repairs_by_rule(conn: Connection, table: str) -> tuple[Repaired, ...]:
     """What was repaired in the records of a table, the most frequent first."""
-    with session.connection(f"describe {table}") as conn:
-        rows = conn.execute(
-            "select column_name, rule, count(*) from migration.repairs where entity = %s group by 1, 2 order by 3 desc, 1, 2",
-            (table,),
-        ).fetchall()
+    rows = conn.execute(
+        "select column_name, rule, count(*) from migration.repairs where entity = %s group by 1, 2 order by 3 desc, 1, 2",
+        (table,),
+    ).fetchall()
     return tuple(Repaired(*row) for row in rows)
 
 
-def staged_fields(session: Session, mapping: TableMapping) -> dict[str, str]:
+def staged_fields(conn: Connection, mapping: TableMapping) -> dict[str, str]:
     """Under which spelling the staged export has each field that the mapping reads; fields that it lacks are left out."""
-    with session.connection(f"describe {mapping.spec.name}") as conn:
-        fields = scalar(conn, "select fields from migration.exports where entity = %s", (mapping.spec.name,)) or []
+    fields = scalar(conn, "select fields from migration.exports where entity = %s", (mapping.spec.name,)) or []
     return {
         item.name: spelling
         for item in mapping.fields

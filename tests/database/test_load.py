@@ -373,3 +373,13 @@ def test_an_unreachable_target_is_one_clear_line(target_18: Target, tmp_path: An
     with pytest.raises(DatabaseError) as caught:
         target_18.having(url=f"postgresql://postgres@/nowhere?host={tmp_path}").load("users")
     assert "\n" not in str(caught.value)
+
+
+def test_loads_use_one_connection_after_the_other(target: Target) -> None:
+    with target.session.keeping() as session:
+        run = Target(session, target.export, target.conn)
+        run.migrate({"User": [user(1)]})
+        assert session.kept is not None
+        kept = {conn.info.backend_pid for conn in session.kept.free[session.url]}
+        run.migrate({"User": [user(1), user(2)]})
+        assert {conn.info.backend_pid for conn in session.kept.free[session.url]} == kept

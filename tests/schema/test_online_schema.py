@@ -507,3 +507,17 @@ def _no_leftover_scratch_schema(request: pytest.FixtureRequest) -> Generator[Non
     yield
     for session in sessions:
         assert value(session, "select count(*) from pg_namespace where nspname like 'b44_scratch%'") == 0
+
+
+def test_what_a_new_index_or_constraint_is_to_be_is_not_asked_for(
+    loaded: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("nothing is there that it could be compared with")
+
+    monkeypatch.setattr("b44_assets.schema.indexes.in_scratch_schema", never)
+    monkeypatch.setattr("b44_assets.schema.constraints.in_scratch_schema", never)
+    assert apply_indexes(loaded, spec(loaded, "users_account_indexes"), online=False).created
+    assert apply_constraints(loaded, spec(loaded, "user_sessions_constraints"), online=False).created
+    with pytest.raises(AssertionError):
+        apply_indexes(loaded, spec(loaded, "users_account_indexes"), online=False)

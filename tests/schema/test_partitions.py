@@ -27,6 +27,7 @@ from b44_assets.schema.partitions import (
     describe_partitions,
     detach_before,
     drain_default,
+    ensure_partitions,
     keep_ahead,
     months_ago,
 )
@@ -621,6 +622,18 @@ def test_the_engine_keeps_ahead_of_a_table_in_use_one_transaction_a_partition(
     assert len(made) == 4
     assert len(set(every(conn, "select xmin::text from pg_class where relname = any(%s)", list(made)))) == transactions
     assert keep_ahead(session, "posts", 3) == ()
+
+
+@pytest.mark.parametrize(("rows", "transactions"), [(1, 3), (0, 1)])
+def test_partitions_for_a_load_are_made_together_where_the_table_has_no_row(
+    conn: Connection, rows: int, transactions: int
+) -> None:
+    add_posts(conn, "2025-01", rows)
+    days = [date(2025, month, 1) for month in (3, 4, 5)]
+    made = ensure_partitions(conn, "posts", "month", days)
+    assert made == {day: f"posts_{day:%Y_%m}" for day in days}
+    names = list(made.values())
+    assert len(set(every(conn, "select xmin::text from pg_class where relname = any(%s)", names))) == transactions
 
 
 def test_partition_files_bring_every_set_into_order_and_may_run_again(session: Session, conn: Connection) -> None:

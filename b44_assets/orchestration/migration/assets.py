@@ -17,7 +17,7 @@ from b44_assets.orchestration.migration.metadata import of_export, of_lineage, o
 from b44_assets.orchestration.partitions import is_monthly, key_of_month, range_of
 from b44_assets.orchestration.resources import Migration
 from b44_assets.schema.apply import apply
-from b44_assets.schema.introspection import describe
+from b44_assets.schema.introspection import describe_on
 from b44_assets.session import Session
 
 UNMAPPED_KEY = dg.AssetKey(["base44", "other_entities"])
@@ -170,12 +170,15 @@ def of_whole_table(table: str, facts: Metadata) -> dg.AssetMaterialization:
 def _facts(session: Session, mapping: TableMapping, done: Load) -> Metadata:
     """What there is to say of a table and its migrated records, whichever way it is loaded."""
     table = mapping.spec.name
-    came_from, spellings = origins(session.catalog, mapping), staged_fields(session, mapping)
+    came_from = origins(session.catalog, mapping)
+    with session.connection(f"describe {table}") as conn:
+        spellings = staged_fields(conn, mapping)
+        described, repairs = describe_on(conn, table), repairs_by_rule(conn, table)
     return {
         **of_load(done),
         **of_months(done),
-        **of_table(describe(session, table), exported_fields(came_from, spellings)),
-        **of_repairs(repairs_by_rule(session, table)),
+        **of_table(described, exported_fields(came_from, spellings)),
+        **of_repairs(repairs),
         **of_lineage(came_from, export_key(table), spellings),
     }
 
