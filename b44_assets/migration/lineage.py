@@ -88,14 +88,14 @@ def _without_laterals(query: Any) -> Any:
 
     for select in list(query.find_all(exp.Select)):
         for join in list(select.args.get("joins") or ()):
-            inner: Any = join.this.this.unnest() if isinstance(join.this, exp.Lateral) else None
+            lateral: Any = join.this
+            inner: Any = lateral.this.unnest() if isinstance(lateral, exp.Lateral) else None
             if not isinstance(inner, exp.Select) or inner.args.get("from_") is not None:
                 continue
             named = {one.alias_or_name: one.unalias() for one in inner.selects}
-            lateral = join.this.alias
             join.pop()
             for column in list(select.find_all(exp.Column)):
-                if column.table == lateral and column.name in named:
+                if column.table == lateral.alias and column.name in named:
                     value = exp.paren(named[column.name].copy())
                     column.replace(exp.alias_(value, column.name) if isinstance(column.parent, exp.Select) else value)
     return query
