@@ -23,8 +23,9 @@ FORGET_OLD_RUNS = ScheduledJob(
     schedule="On Sundays: runs older than B44_KEEP_RUNS_DAYS.",
     overdue_after=None,
 )
-PROCESS_TAG = "b44/process"
-"""Of a run that a command executes by itself: which process that is, since no launcher of Dagster's watches it."""
+PROCESS_TAG = ".dagster/b44_process"
+"""Of a run that a command executes by itself: which process that is, since no launcher of Dagster's watches it. The UI hides tags
+with this prefix."""
 FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 UNFINISHED = [
     DagsterRunStatus.QUEUED,

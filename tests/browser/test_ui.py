@@ -251,13 +251,11 @@ def test_an_operator_finds_the_graph_months_backfills_checks_schedules_and_senso
 def look_around(ui: Ui, page: Page, pictures: Path, backfill: dict[str, Any]) -> None:
     """Looks at the pages that tell of the graph, and of what a backfill of posts has done."""
     # The graph, group by group.
-    page.set_viewport_size({"width": 1600, "height": 900})
     page.goto(f"{ui.address}/asset-groups")
     for group in ("exports", "tables", "indexes", "monitoring"):
         page.get_by_text(group, exact=True).first.wait_for()
     until(lambda: page.get_by_text("fetching statuses").count() == 0)
     take(page, pictures, "graph")
-    page.set_viewport_size({"width": 1400, "height": 900})
 
     # The months of the backfill have their own numbers, and come from one run.
     assert ui.months() == {"2025-12": 0, "2026-04": 0} | ui.place.months()
