@@ -110,7 +110,7 @@ def _declared(table: Table, columns: Sequence[Column]) -> Iterator[tuple[_Key, b
 
 
 def _is_pointed_at(app: App, table: Table, column: Column) -> bool:
-    """Whether columns of other tables name rows by this one, which is none but the e-mail address of users."""
+    """Whether columns of other tables name rows by this one, which is none but an e-mail address."""
     return column.field.name == "email" and any(
         other.reference is not None and other.reference.table == table.name and other.reference.by is ReferenceBy.EMAIL
         for one in app.tables
