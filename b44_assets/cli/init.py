@@ -125,6 +125,11 @@ def init(
         _show_notices(app.notices)
     for change in changes.of(Action.DIFFERS):
         click.echo(f"notice: {change.path} was edited and is kept; merge {change.path}.new into it", err=True)
+    for change in changes.of(Action.KEPT):
+        if (folder / f"{change.path}.new").exists():
+            click.echo(
+                f"notice: {change.path}.new is still to be merged into {change.path}, and to be removed", err=True
+            )
     steps = [f"cd {shlex.quote(str(directory))}"] if folder != Path.cwd() else []
     steps += ["b44 sample export"] if example is not None else []
     steps += ["b44 migrate" if project.export else "b44 migrate --export DIR"]

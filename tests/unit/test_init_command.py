@@ -227,7 +227,12 @@ def test_an_edited_file_is_kept_and_the_difference_is_shown(
         in result.stdout
     )
     assert "merge sql/tables/replies.sql.new into it" in result.stderr
-    assert run(".", at=tmp_path / "app").stdout.startswith("Nothing has changed")
+    again = run(".", at=tmp_path / "app")
+    assert again.stdout.startswith("Nothing has changed")
+    # Until the file beside it is gone, it is told of.
+    assert "sql/tables/replies.sql.new is still to be merged" in again.stderr
+    file.with_name("replies.sql.new").unlink()
+    assert "merged" not in run(".", at=tmp_path / "app").stderr
 
 
 def test_of_many_differences_those_of_edited_files_are_all_shown(
