@@ -18,7 +18,7 @@ from b44_assets.errors import B44Error, DatabaseError, free_at
 from b44_assets.migration.disk_room import REMEDY, lacking_room
 from b44_assets.postgres.clients import Clients, available, choose, newest, shown
 from b44_assets.postgres.connect import connect, redact, room_of_server
-from b44_assets.postgres.embedded import EmbeddedServer, embedded_exists, target_shown
+from b44_assets.postgres.embedded import EmbeddedServer, embedded_exists, libpq_url, target_shown
 from b44_assets.postgres.read_replica import VARIABLE, bytes_behind, connect_replica
 from b44_assets.schema.preflight import need_room
 from b44_assets.session import Connection, Session, explained, scalar
@@ -204,7 +204,7 @@ def _programs(installations: Sequence[Clients], version: int, *, encrypted: bool
 def _of_dagster(settings: Settings) -> list[Finding]:
     """Whether a daemon is alive over Dagster's storage, and how many schedules and sensors are turned on there."""
     if settings.dagster_pg_url is not None:
-        url = "postgresql://" + settings.dagster_pg_url.partition("://")[2]
+        url = libpq_url(settings.dagster_pg_url)
     elif embedded_exists(settings) and (server := EmbeddedServer(settings.home)).running():
         url = server.url("dagster")
     else:
@@ -216,14 +216,30 @@ def _of_dagster(settings: Settings) -> list[Finding]:
         return [Finding("daemon", f"Dagster's storage: {error}", "correct DAGSTER_PG_URL")]
 
 
+def daemon_age(conn: Connection, after: float = 0) -> float | None:
+    """How long ago a daemon of Dagster's was alive, in seconds; None where none was.
+
+    Args:
+        conn: On the database of Dagster's storage.
+        after: Only one that was alive after this moment, in seconds since 1970.
+    """
+    if scalar(conn, "select to_regclass('daemon_heartbeats') is null"):
+        return None
+    age: float | None = scalar(
+        conn,
+        "select extract(epoch from now() at time zone 'UTC' - max(timestamp))::float8 from daemon_heartbeats"
+        " where timestamp > to_timestamp(%s) at time zone 'UTC'",
+        (after,),
+    )
+    return age
+
+
 def _of_storage(conn: Connection) -> Iterator[Finding]:
     start = "b44 dev runs one beside the UI; docs/deployment.md has a service"
-    if scalar(conn, "select to_regclass('daemon_heartbeats') is null or to_regclass('instigators') is null"):
+    if scalar(conn, "select to_regclass('instigators') is null"):
         yield Finding("daemon", "nothing was run here yet", start)
         return
-    age = scalar(
-        conn, "select extract(epoch from now() at time zone 'UTC' - max(timestamp))::float8 from daemon_heartbeats"
-    )
+    age = daemon_age(conn)
     if age is not None and age < _ALIVE_SECONDS:
         yield Finding("daemon", f"alive {max(age, 0):.0f} s ago")
     else:

@@ -84,7 +84,7 @@ def _need_no_other(settings: Settings) -> TextIO:
     Raises:
         UsageError: There is one.
     """
-    from b44_assets.session import scalar
+    from b44_assets.doctor import daemon_age
 
     lock = (Path(os.environ["DAGSTER_HOME"]) / "dev.lock").open("a+", encoding="utf-8")
     try:
@@ -96,18 +96,12 @@ def _need_no_other(settings: Settings) -> TextIO:
     lock.seek(0)
     ended = lock.read().strip()
     with connect_storage(settings, "b44 dev") as conn:
-        if scalar(conn, "select to_regclass('daemon_heartbeats')") is not None:
-            age = scalar(
-                conn,
-                "select extract(epoch from now() at time zone 'UTC' - max(timestamp))::float8 from daemon_heartbeats"
-                " where timestamp > to_timestamp(%s) at time zone 'UTC'",
-                (float(ended or 0),),
-            )
-            if age is not None and age < _HEARTBEAT_SECONDS:
-                raise click.UsageError(
-                    f"another Dagster daemon over the same runs was alive {age:.0f} s ago: end it first (where it was killed,"
-                    " try again in a minute)"
-                )
+        age = daemon_age(conn, after=float(ended or 0))
+    if age is not None and age < _HEARTBEAT_SECONDS:
+        raise click.UsageError(
+            f"another Dagster daemon over the same runs was alive {age:.0f} s ago: end it first (where it was killed,"
+            " try again in a minute)"
+        )
     return lock
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from b44_assets.config.packaged import packaged
 from b44_assets.errors import B44Error, DatabaseError, TransientDatabaseError
 from b44_assets.postgres.connect import connect
-from b44_assets.postgres.embedded import dagster_url, embedded_exists
+from b44_assets.postgres.embedded import dagster_url, embedded_exists, libpq_url
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -60,7 +60,7 @@ def connect_storage(settings: Settings, application_name: str) -> Connection:
     Raises:
         DatabaseError: As of `connect`; it names the variable that names the server.
     """
-    url = dagster_url(settings).replace("+psycopg2", "", 1)
+    url = libpq_url(dagster_url(settings))
     try:
         return connect(url, application_name=application_name, autocommit=True)
     except DatabaseError as error:

@@ -625,3 +625,8 @@ def dagster_url(settings: Settings) -> str:
         server.start()
         url = server.url("dagster") + f"&options={quote('-c synchronous_commit=off')}"
     return "postgresql+psycopg2://" + url.partition("://")[2]
+
+
+def libpq_url(url: str) -> str:
+    """Returns the URL that libpq and its programs read for one that names SQLAlchemy's driver, too."""
+    return "postgresql://" + url.partition("://")[2]
