@@ -7,6 +7,8 @@ not: judging the corrected record, which the mapping does as with any other.
 
 from __future__ import annotations
 
+from typing import Final
+
 from psycopg import sql
 
 from b44_assets.catalog import TableMapping
@@ -26,9 +28,12 @@ from b44_assets.migration.sources import (
 from b44_assets.migration.versions import resolve_versions
 from b44_assets.session import Connection, Session, columns_of, scalar, take_advisory_lock, with_retry
 
-_DIGEST = "md5(jsonb_strip_nulls({})::text)"
-_TEXT = "select coalesce(jsonb_object_agg(key, value), '{{}}') from jsonb_each_text({})"
+DIGEST: Final = sql.SQL("md5(jsonb_strip_nulls({})::text)")
+"""What tells a record from another."""
+_AS_TEXT: Final = sql.SQL("select coalesce(jsonb_object_agg(key, value), '{{}}') from jsonb_each_text({})")
 """A record with text for every value, as exported."""
+QUARANTINED_AS_TEXT: Final = _AS_TEXT.format(sql.SQL("case jsonb_typeof(q.record) when 'object' then q.record end"))
+"""The same of a row `q` of the quarantine; no record where it is not one."""
 
 
 def correct(session: Session, mapping: TableMapping) -> int:
@@ -106,9 +111,9 @@ def note_corrections(conn: Connection, table: str) -> None:
             """
         ).format(
             entity=sql.Literal(table),
-            text=sql.SQL(_TEXT).format(sql.SQL("case jsonb_typeof(q.record) when 'object' then q.record end")),
-            digest=sql.SQL(_DIGEST).format(sql.SQL("became.record")),
-            stands=sql.SQL(_DIGEST).format(sql.SQL("q.record")),
+            text=QUARANTINED_AS_TEXT,
+            digest=DIGEST.format(sql.SQL("became.record")),
+            stands=DIGEST.format(sql.SQL("q.record")),
         )
     )
 
@@ -129,7 +134,7 @@ def show_corrected(conn: Connection, table: str) -> None:
              where q.id = c.key
             """
         ).format(
-            digest=sql.SQL(_DIGEST).format(sql.SQL("c.record")),
+            digest=DIGEST.format(sql.SQL("c.record")),
             corrected=_corrected(
                 table,
                 sql.SQL(
@@ -180,9 +185,9 @@ def _corrected(table: str, records: sql.Composable) -> sql.Composed:
     ).format(
         records=records,
         table=sql.Literal(table),
-        text=sql.SQL(_TEXT).format(sql.SQL("c.corrected")),
-        digest=sql.SQL(_DIGEST).format(sql.SQL("corrected.record")),
-        becomes=sql.SQL(_DIGEST).format(sql.SQL("became.record")),
+        text=_AS_TEXT.format(sql.SQL("c.corrected")),
+        digest=DIGEST.format(sql.SQL("corrected.record")),
+        becomes=DIGEST.format(sql.SQL("became.record")),
     )
 
 
@@ -228,7 +233,7 @@ def _find_due(conn: Connection, table: str) -> int:
         select record_number, b44.trim(record ->> 'id'), record, {digest} from migration.refused where entity = {table}
         """
     ).format(
-        digest=sql.SQL(_DIGEST).format(sql.SQL("record")),
+        digest=DIGEST.format(sql.SQL("record")),
         source=sql.Identifier(f"{table}_source"),
         table=sql.Literal(table),
     )

@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from psycopg import sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from b44_assets.errors import B44Error, SettingsError, why
+from b44_assets.migration.corrections import DIGEST as RECORD_DIGEST
+from b44_assets.migration.corrections import QUARANTINED_AS_TEXT
 from b44_assets.migration.plan import has_plans
 from b44_assets.session import Session, take_advisory_lock
-from b44_assets.wording import plural
+from b44_assets.wording import plural, some_of
 
 _PREFIX = "quarantine:"
 TABLE, REASONS, DIGEST = (f"{_PREFIX}{name}" for name in ("table", "reasons", "digest"))
@@ -34,29 +37,25 @@ _LONGEST_CELL = 32_767
 _MOST_NAMED = 5
 
 # As a correction is told: all values are text.
-_RECORDS = """
+_RECORDS = sql.SQL("""
 select q.entity as table, q.base44_id, q.source_file, q.record_number, q.reasons, became.record,
-       md5(jsonb_strip_nulls(became.record)::text) as digest
+       {digest} as digest
   from migration.quarantine q
   join migration.plans p on p.entity = q.entity and p.generation = q.generation
- cross join lateral (
-   select coalesce(jsonb_object_agg(key, value), '{}') as record
-     from jsonb_each_text(case jsonb_typeof(q.record) when 'object' then q.record end)) became
+ cross join lateral ({text}) became (record)
  where q.replayed_at is null
    and (%(table)s::text is null or q.entity = %(table)s)
    and (%(reason)s::text is null or %(reason)s = any (q.reasons))
  order by array_position(%(tables)s::text[], q.entity), q.record_number, q.id
-"""
+""").format(digest=RECORD_DIGEST.format(sql.SQL("became.record")), text=QUARANTINED_AS_TEXT)
 
-_WRITE = """
+_WRITE = sql.SQL("""
 update migration.quarantine q
    set record = %(record)s
   from migration.plans p
  where p.entity = q.entity and p.generation = q.generation and q.replayed_at is null and q.entity = %(table)s
-   and md5(jsonb_strip_nulls((
-         select coalesce(jsonb_object_agg(key, value), '{}')
-           from jsonb_each_text(case jsonb_typeof(q.record) when 'object' then q.record end)))::text) = %(digest)s
-"""
+   and {digest} = %(digest)s
+""").format(digest=RECORD_DIGEST.format(sql.SQL("({})").format(QUARANTINED_AS_TEXT)))
 
 
 class CorrectionError(B44Error):
@@ -198,9 +197,7 @@ def quarantined(session: Session, table: str | None = None, reason: str | None =
             return
         with conn.transaction(), conn.cursor("quarantined", row_factory=class_row(QuarantinedRecord)) as cursor:
             cursor.itersize = 500
-            cursor.execute(
-                _RECORDS.encode(), {"table": table, "reason": reason, "tables": list(session.catalog.mappings)}
-            )
+            cursor.execute(_RECORDS, {"table": table, "reason": reason, "tables": list(session.catalog.mappings)})
             yield from cursor
 
 
@@ -344,8 +341,8 @@ def correct_quarantine(
     if lost:
         places = [f"{one.place} ({one.table} {one.fields.get('id') or 'without an id'})" for one in lost]
         raise CorrectionConflictError(
-            f"{path}: {_listed(places)} {plural(len(lost), 'is', 'are')} not in quarantine as it was when the file was made:"
-            " corrected, replayed or exported anew since; make the file anew. Nothing was changed"
+            f"{path}: {some_of(places, _MOST_NAMED)} {plural(len(lost), 'is', 'are')} not in quarantine as it was when the file"
+            " was made: corrected, replayed or exported anew since; make the file anew. Nothing was changed"
         )
     changes: list[Change] = []
     for one in edited:
@@ -359,7 +356,7 @@ def correct_quarantine(
                 take_advisory_lock(conn, f"stage {table}")
             for change in changes:
                 of = {"table": change.record.table, "digest": change.record.digest}
-                if not conn.execute(_WRITE.encode(), {**of, "record": Jsonb(change.changed)}).rowcount:
+                if not conn.execute(_WRITE, {**of, "record": Jsonb(change.changed)}).rowcount:
                     raise CorrectionConflictError(
                         f"{path}: {change.record.named} was changed by somebody else just now. Nothing was changed"
                     )
@@ -427,8 +424,3 @@ def _need_known_fields(
                 f"{path}: {strange[0]} is no field of {change.record.table}: neither its export nor its mapping has it."
                 " Nothing was changed"
             )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -10,6 +10,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg import sql
+
+from b44_assets.migration.corrections import DIGEST, QUARANTINED_AS_TEXT
 from b44_assets.migration.plan import has_plans
 from b44_assets.session import Session
 
@@ -17,18 +20,16 @@ _LISTED = 5
 """How many reasons the line of a replay names."""
 
 # As corrections are told: all that is not text yet is read as text.
-_CORRECTED = """
-select q.id, q.entity, md5(jsonb_strip_nulls(became.record)::text)
+_CORRECTED = sql.SQL("""
+select q.id, q.entity, {digest}
   from migration.quarantine q
   join migration.plans p on p.entity = q.entity
- cross join lateral (
-   select coalesce(jsonb_object_agg(key, value), '{}') as record
-     from jsonb_each_text(case jsonb_typeof(q.record) when 'object' then q.record end)) became
+ cross join lateral ({text}) became (record)
  where q.replayed_at is null and jsonb_typeof(q.record) = 'object' and not q.record ? '_raw'
    and (%(tables)s::text[] is null or q.entity = any (%(tables)s))
    -- Corrected since, or in an earlier replay that has not got to its batch.
-   and (md5(jsonb_strip_nulls(became.record)::text) <> q.record_digest or q.generation <> p.generation)
-"""
+   and ({digest} <> q.record_digest or q.generation <> p.generation)
+""").format(digest=DIGEST.format(sql.SQL("became.record")), text=QUARANTINED_AS_TEXT)
 
 _REFUSED_AGAIN = """
 select c.id, q.entity, q.base44_id, q.reasons
@@ -108,7 +109,7 @@ def corrected_records(session: Session, tables: Collection[str] | None = None) -
         if not has_plans(conn):
             return ()
         wanted = None if tables is None else list(tables)
-        rows = conn.execute(_CORRECTED.encode(), {"tables": wanted}).fetchall()
+        rows = conn.execute(_CORRECTED, {"tables": wanted}).fetchall()
     return tuple(CorrectedRecord(*row) for row in rows)
 
 
