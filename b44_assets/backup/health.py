@@ -12,7 +12,7 @@ from b44_assets.backup.model import Backup, BackupKind, WalFile
 from b44_assets.backup.wal_archive import gaps
 from b44_assets.backup.wal_spool import Waiting
 from b44_assets.errors import BadBackupError
-from b44_assets.wording import plural
+from b44_assets.wording import plural, some_of
 
 _NAMED = 5
 
@@ -169,8 +169,7 @@ def whole_wal(
             missing.update(gaps(files, size, stop, timeline, histories.get(system, {})))
         if missing:
             names = sorted(missing)
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            wrong.append(f"the WAL archive of cluster {system} lacks {', '.join(names[:_NAMED])}{more}")
+            wrong.append(f"the WAL archive of cluster {system} lacks {some_of(names, _NAMED)}")
         else:
             seen.append(f"the WAL archive of cluster {system} has no gap in {len(files)} {plural(len(files), 'file')}")
     return _answer(wrong, seen or ["there is no WAL archive"])

@@ -16,7 +16,7 @@ from b44_assets.cli.progress import say
 from b44_assets.errors import BackupError, BadBackupError
 from b44_assets.postgres.connect import redact
 from b44_assets.runs.instance import tell_dagster
-from b44_assets.wording import plural
+from b44_assets.wording import first_of, plural
 
 if TYPE_CHECKING:
     from b44_assets.backup.catalogue import Catalogue
@@ -83,9 +83,8 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
     if done.unverified is not None:
         raise BadBackupError(f"{done.backup.id} is taken, and does not count as good: {done.unverified}")
     if done.backup.verification is not None and not done.backup.good:
-        first, *others = done.backup.verification.differences
-        more = f" (and {len(others)} more)" if others else ""
-        raise BadBackupError(f"{done.backup.id} is not what its source held: {first}{more}")
+        different = first_of(done.backup.verification.differences)
+        raise BadBackupError(f"{done.backup.id} is not what its source held: {different}")
 
 
 @click.command(short_help="List, verify and expire the backups.")

@@ -23,6 +23,7 @@ from b44_assets.cli.output import name_column, new_console, number_column, print
 from b44_assets.cli.progress import show_progress
 from b44_assets.errors import DatabaseError, SettingsError
 from b44_assets.runs.signals import interrupted_by_sigterm
+from b44_assets.wording import some_of
 
 if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
@@ -110,7 +111,7 @@ def show_plan(console: Console, found: MigrationPlan) -> None:
             console.print(f"  {one.file}: {oddity} ({count:,})", soft_wrap=True)
         if one.unknown_fields:
             console.print(
-                f"  {one.file}: no column for {_some(one.unknown_fields)} (kept in migration.unmapped)",
+                f"  {one.file}: no column for {some_of(one.unknown_fields, _LISTED)} (kept in migration.unmapped)",
                 soft_wrap=True,
             )
     _print_records(console, found)
@@ -156,8 +157,3 @@ def _print_schema(console: Console, schema: SchemaChanges) -> None:
         console.print(f"Schema: would be made: {len(schema.missing):,} objects ({kinds})", soft_wrap=True)
     for line in schema.different:
         console.print(f"Schema: differs: {line}", soft_wrap=True)
-
-
-def _some(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

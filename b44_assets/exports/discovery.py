@@ -11,6 +11,7 @@ from typing import Final
 from b44_assets.errors import ExportError
 from b44_assets.exports.model import ExportFile
 from b44_assets.exports.names import loosely, matched
+from b44_assets.wording import some_of
 
 # The name may be qualified by a schema; the entity's own name begins with a capital, so that notes such as
 # `truth.json` or `package.json` beside the export are not taken for entities.
@@ -54,9 +55,7 @@ class Survey:
         """Lines on what needs nothing to be done."""
         if not self.others:
             return self.read_as
-        more = len(self.others) - _MOST_NAMED
-        named = ", ".join(self.others[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-        return (*self.read_as, f"beside the export, and not read: {named}")
+        return (*self.read_as, f"beside the export, and not read: {some_of(self.others, _MOST_NAMED)}")
 
 
 def discover(directory: Path, known: Collection[str] = ()) -> tuple[ExportFile, ...]:

@@ -13,6 +13,7 @@ from typing import Final
 
 from b44_assets.errors import ExportError
 from b44_assets.exports.text import visible_text
+from b44_assets.wording import some_of
 
 _MOST_NAMED: Final = 12
 _ALIKE: Final = 0.7
@@ -122,9 +123,8 @@ def _is_blank(text: str | None) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = [" ".join(visible_text(name, bytes_escaped=True).split())[:40] for name in names[:_MOST_NAMED]]
-    more = len(names) - _MOST_NAMED
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "") or "none"
+    shown = [" ".join(visible_text(name, bytes_escaped=True).split())[:40] for name in names]
+    return some_of(shown, _MOST_NAMED) or "none"
 
 
 @functools.lru_cache(maxsize=1 << 14)

@@ -19,6 +19,7 @@ from b44_assets.migration.sources import no_seed
 from b44_assets.schema.online_ddl import change
 from b44_assets.schema.runtime import install_state
 from b44_assets.session import Connection, Session, scalar
+from b44_assets.wording import first_of
 
 SCHEMAS = ("migration", "base44")
 """The schemas that are of no use once a migration is over."""
@@ -246,9 +247,9 @@ def require_finishable(
     known = [CheckResult(*row) for row in results if row[0] in _assets(session)]
     failed = [one for one in known if one.outcome == "failed"]
     if failed:
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise NotFinishedError(
-            f"the last verification failed: {failed[0].asset} {failed[0].name}: {failed[0].said}{more}; run b44 verify"
+            "the last verification failed: "
+            f"{first_of([f'{one.asset} {one.name}: {one.said}' for one in failed])}; run b44 verify"
             " again, or say --accept-failed-checks"
         )
     compared = {one.asset for one in known if one.name == "content_parity"}

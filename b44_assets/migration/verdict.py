@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from b44_assets.wording import plural
+from b44_assets.wording import plural, some_of
 
 if TYPE_CHECKING:
     from b44_assets.migration.accounts import EntityAccount
@@ -133,9 +133,7 @@ class Verdict:
         if self.warned:
             checks.append(f"{self.warned:,} warned")
         if self.failed:
-            more = len(self.failed) - _NAMED
-            named = [*self.failed[:_NAMED], *([f"and {more} more"] if more > 0 else [])]
-            checks.append(f"{len(self.failed):,} failed ({', '.join(named)})")
+            checks.append(f"{len(self.failed):,} failed ({some_of(self.failed, _NAMED)})")
         if checks or not self.faults:
             parts.append(", ".join(checks) or "no check was asked")
         if found := [f"{count:,} {plural(count, name)} listed" for name, count in self.listed.items() if count]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from b44_assets.scaffold.files import FolderError
-from b44_assets.wording import plural
+from b44_assets.wording import plural, some_of
 
 _ENDINGS: Final = frozenset({".js", ".jsx", ".ts", ".tsx", ".mjs", ".cjs", ".mts", ".cts"})
 _PASSED_OVER: Final = frozenset({"node_modules", "dist", "build", "coverage", "out"})
@@ -135,10 +135,9 @@ def calls_section(calls: Calls) -> str:
             which = sorted(
                 ((name, count) for name, count in counter.items() if name), key=lambda one: (-one[1], one[0])
             )
-            named = ", ".join(f"`{name}` {count:,}" for name, count in which[:12])
-            more = f" and {len(which) - 12} more" if len(which) > 12 else ""
+            named = some_of([f"`{name}` {count:,}" for name, count in which], 12)
             lines.append(
-                f"| `{kind.name}` | {counter.total():,} | {calls.places[kind.name]:,} | {named}{more} | {kind.instead} |"
+                f"| `{kind.name}` | {counter.total():,} | {calls.places[kind.name]:,} | {named} | {kind.instead} |"
             )
     return "\n".join(lines)
 

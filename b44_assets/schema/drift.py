@@ -19,6 +19,7 @@ from b44_assets.schema.unbuilt import rows_in_the_way_of
 from b44_assets.schema.view_schemas import view_schema_differences
 from b44_assets.schema.views import NOTED_IN_COMMENT
 from b44_assets.session import Connection, Session, scalar
+from b44_assets.wording import some_of
 
 Facts = dict[str, dict[str, str | None]]
 """Attribute to value, by object as it is named in a message (`column invoices.total`)."""
@@ -64,8 +65,7 @@ class SchemaDrift:
             others = f"; {len(self.foreign)} others are not of sql/" if self.foreign else ""
             return f"{self.compared} objects are as sql/ says{others}"
         said = (*self.differences, *(f"{name} is not in sql/" for name in self.restricting), *self.excess)
-        more = f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
-        return "; ".join(said[:SHOWN]) + more
+        return some_of(said, SHOWN, "; ")
 
 
 def schema_drift(session: Session) -> SchemaDrift:

@@ -27,7 +27,7 @@ from b44_assets.schema.online_ddl import trusted
 from b44_assets.schema.unbuilt import cause_in_rows, counts_in_the_way_of, noted_obstacles, rows_in_the_way_of
 from b44_assets.schema.views import differences, last_refresh
 from b44_assets.session import CHANGED, MADE, Connection, Session, reason_of, scalar, time_column
-from b44_assets.wording import plural
+from b44_assets.wording import plural, some_of
 
 SHOWN = 5
 """How many of what is wrong a sentence names."""
@@ -37,8 +37,7 @@ MAX_AGE = timedelta(hours=7)
 
 def listed(names: tuple[str, ...]) -> str:
     """Names in a sentence, not too many."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return some_of(names, SHOWN)
 
 
 @dataclass(frozen=True)

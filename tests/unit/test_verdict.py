@@ -94,7 +94,7 @@ def test_it_holds_only_where_nothing_failed_and_nothing_is_left(verdict: Verdict
         (
             Verdict(Records(1, 1), passed=3, failed=tuple(f"t check_{n}" for n in range(5))),
             "1 of 1 record migrated, 0 quarantined, 0 pending;"
-            " 3 checks passed, 5 failed (t check_0, t check_1, t check_2, and 2 more): failed",
+            " 3 checks passed, 5 failed (t check_0, t check_1, t check_2 and 2 more): failed",
         ),
         (Verdict(None, faults=("the server is gone", "and more")), "the server is gone: failed"),
         (Verdict(None, passed=9), "9 checks passed: complete"),

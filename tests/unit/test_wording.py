@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import b44_assets
-from b44_assets.wording import plural, with_article
+from b44_assets.wording import first_of, plural, some_of, with_article
 
 PACKAGE = Path(b44_assets.__file__).parent
 
@@ -27,8 +27,27 @@ def test_an_article_goes_with_the_word_behind_it(words: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "separator", "said"),
+    [
+        ((), ", ", ""),
+        (("a", "b"), ", ", "a, b"),
+        (("a", "b", "c"), ", ", "a, b and 1 more"),
+        (("a", "b", "c"), "; ", "a; b; and 1 more"),
+    ],
+)
+def test_of_many_names_the_first_are_named_and_the_others_counted(
+    names: tuple[str, ...], separator: str, said: str
+) -> None:
+    assert some_of(names, 2, separator) == said
+
+
+def test_the_first_of_several_lines_says_how_many_there_are() -> None:
+    assert [first_of(["a"]), first_of(["a", "b", "c"])] == ["a", "a (and 2 more)"]
+
+
+@pytest.mark.parametrize(
     "file",
-    sorted([*PACKAGE.glob("backup/*.py"), *PACKAGE.glob("cli/*.py")]),
+    sorted([*PACKAGE.glob("backup/*.py"), *PACKAGE.glob("cli/*.py"), *PACKAGE.glob("runs/*.py")]),
     ids=lambda f: f.name,
 )
 def test_no_message_of_the_commands_has_a_number_or_a_name_before_a_fixed_form(file: Path) -> None:
