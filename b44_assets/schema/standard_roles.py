@@ -79,11 +79,13 @@ def grant_access(session: Session, conn: Connection, names: Iterable[str] | None
     if names is not None and not _is_governed(conn):
         return
     access = session.catalog.access_of(names)
-    if not needed_grants(conn, access):
+    if not (needed := needed_grants(conn, access)):
         return
+    known = [needed]
 
     def grant(conn: Connection) -> None:
-        for statement in needed_grants(conn, access):
+        # Asked once more where a lock was waited for, or somebody else was granting.
+        for statement in known.pop() if known else needed_grants(conn, access):
             conn.execute(trusted(statement).format())
 
     for attempt in range(1, _ATTEMPTS + 1):

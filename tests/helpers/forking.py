@@ -21,11 +21,18 @@ _PRELOADED = [
     "b44_assets.migration.accounts",
     "b44_assets.migration.verification",
     "b44_assets.migration.report",
+    "b44_assets.migration.listed",
     "b44_assets.exports",
     "b44_assets.runs.instance",
+    "b44_assets.runs.job",
     "b44_assets.orchestration.code_location",
     "b44_assets.orchestration.run_retention",
+    "b44_assets.orchestration.storage",
+    "b44_assets.schema.preflight",
     "dagster_postgres",
+    "sqlglot.dialects.postgres",
+    "sqlglot.lineage",
+    "sqlglot.optimizer.qualify",
     "tests.helpers.forking",
 ]
 _CONTEXT = multiprocessing.get_context("forkserver")
