@@ -6,8 +6,9 @@ the system belong to whoever made them; of these only what was changed afterward
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from psycopg import Connection, sql
 from psycopg.rows import TupleRow
@@ -199,6 +200,11 @@ def _line(owner: str | None, granted: Sequence[str]) -> str:
     return "; ".join([*([f"owner {owner}"] if owner is not None else []), *sorted(granted)])
 
 
+def _owned_by(role: str, line: str) -> bool:
+    """Tell whether a line of `DatabaseAccess.objects` is of what belongs to a role."""
+    return re.search(rf"(?:^|: )owner {re.escape(role)}(?:; |$)", line) is not None
+
+
 def access_differences(expected: DatabaseAccess, found: DatabaseAccess, skipped: set[str]) -> list[str]:
     """Compares owners and privileges of what was restored with those of its source.
 
@@ -222,13 +228,20 @@ def access_differences(expected: DatabaseAccess, found: DatabaseAccess, skipped:
     return lines
 
 
-def refusal(conn: Connection[TupleRow], access: DatabaseAccess, *, privileges: bool) -> str | None:
+def refusal(
+    conn: Connection[TupleRow],
+    access: DatabaseAccess,
+    *,
+    privileges: bool,
+    left: Callable[[str], bool] = lambda _: False,
+) -> str | None:
     """Returns why a dump cannot be restored with its owners and privileges by this session, in a line; None if it can be.
 
     Args:
         conn: To the database that it is to go into.
         access: Of the source.
         privileges: Whether owners and privileges are wanted; else only what policies name is needed.
+        left: Whether an object, by its identity, is not restored.
     """
     there = {name for (name,) in conn.execute("select rolname from pg_roles")}
     missing = sorted((set(access.roles) if privileges else set(access.named)) - there)
@@ -247,7 +260,12 @@ def refusal(conn: Connection[TupleRow], access: DatabaseAccess, *, privileges: b
     if not privileges or superuser:
         return None
     may = {name for (name,) in conn.execute(_BECOMING[conn.info.server_version >= _WITH_SET].encode())}
-    others = [role for role in access.owners if role not in may and not role.startswith("pg_")]
+    made = [line for identity, line in access.objects.items() if not left(identity)]
+    others = [
+        role
+        for role in access.owners
+        if role not in may and not role.startswith("pg_") and any(_owned_by(role, line) for line in made)
+    ]
     if others:
         return (
             f"{user} may not give anything to {', '.join(others)}: restore as a superuser or as a member of"

@@ -1,4 +1,4 @@
-"""Restoring a logical backup into an empty database; for physical ones see `recovery`.
+"""Restoring a logical backup into a database; for physical ones see `recovery`.
 
 Nothing is ever restored over a database or a data directory that is there.
 """
@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +22,7 @@ from psycopg import Connection, errors, sql
 from psycopg.rows import TupleRow
 
 from b44_assets.backup.access import access_of, database_grants, refusal
+from b44_assets.backup.already_there import Foreign, foreign, in_the_way
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.model import Backup, BackupKind, DatabaseAccess
 from b44_assets.backup.scratch import scratch
@@ -55,25 +56,6 @@ _OF_TABLES = re.compile(
     r"[0-9]+; [0-9]+ [0-9]+ (?:SCHEMA|TABLE|TABLE DATA|SEQUENCE|SEQUENCE SET|SEQUENCE OWNED BY|DEFAULT|CONSTRAINT|CHECK CONSTRAINT"
     r"|FK CONSTRAINT|INDEX|COMMENT \S+ (?:SCHEMA|TABLE|COLUMN|SEQUENCE|INDEX|CONSTRAINT)) "
 )
-_HELD = """\
-select format('%s %I.%I', case when c.relkind in ('v', 'm') then 'the view' when c.relkind = 'S' then 'the sequence'
-    else 'the table' end, n.nspname, c.relname)
-from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-  and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
-union all
-select format('the function %I.%I', n.nspname, p.proname)
-from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-  and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
-union all
-select format('the schema %I', n.nspname)
-from pg_namespace n
-where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'public')
-  and not exists (
-    select from pg_depend d where d.classid = 'pg_namespace'::regclass and d.objid = n.oid and d.deptype = 'e')
-limit 1
-"""
 # One restoration at a time, and what one that was killed is still doing is waited for.
 _ALONE = """\
 select pg_advisory_xact_lock({key});
@@ -82,7 +64,7 @@ declare
   held text;
 begin
   for held in {held} loop
-    raise exception 'the database is not empty, it has %', held;
+    raise exception 'it has % already', held;
   end loop;
 end
 $b44$;
@@ -132,7 +114,9 @@ def restore_logical(
     pg_bin: Path | None = None,
     tell: Tell | None = None,
 ) -> None:
-    """Loads a logical backup into an empty database, or the archive of a migration into any that has none of its schemas.
+    """Loads a logical backup, or the archive of a migration, into a database that has nothing of what is in it.
+
+    What a host has there already, as an owner without further rights finds it, stays as it is.
 
     Args:
         catalogue: That has it.
@@ -143,7 +127,7 @@ def restore_logical(
         tell: Told what is done, and what is not as it was in the source.
 
     Raises:
-        BackupError: It is no logical backup, the database is not empty (of those schemas), a role is missing or is not ours
+        BackupError: It is no logical backup, the database has something of it already, a role is missing or is not ours
             to give objects to, or the database refuses something.
         BadBackupError: The backup is damaged.
         DatabaseError: There is no connection.
@@ -153,13 +137,17 @@ def restore_logical(
         raise BackupError(f"{backup.id} is of the whole cluster: it is restored into a folder, not into a database")
     with connect(into_url, application_name="b44 restore", autocommit=True) as conn:
         name, version = conn.info.dbname, conn.info.server_version
-        if held := conn.execute(_in_the_way(backup).encode()).fetchone():
-            raise BackupError(f"database {name!r} is not empty, it has {held[0]}: restore into a new one")
+        left = foreign(conn, backup)
+        if held := conn.execute(in_the_way(backup, left).encode()).fetchone():
+            raise BackupError(
+                f"{backup.id} cannot be restored into database {name!r}: it has {held[0]} already, and nothing is replaced;"
+                " restore into a new one"
+            )
         access, owner, grants = backup.state.access, "", list[sql.Composed]()
         if access is not None:
             if privileges:
                 _make_standard_roles(conn, access)
-            if fault := refusal(conn, access, privileges=privileges):
+            if fault := refusal(conn, access, privileges=privileges, left=left.has):
                 raise BackupError(f"{backup.id} cannot be restored into database {name!r}: {fault}")
             there = access_of(conn)
             owner = there.database_owner
@@ -172,9 +160,13 @@ def restore_logical(
         tell(f"loading it into database {name!r}")
         what = f"{backup.id} cannot be restored into database {name!r}"
         try:
-            _load_at_once(dump, login, version, what, grants, owners=privileges and access is not None, backup=backup)
+            _load_at_once(
+                dump, login, version, what, grants, left, owners=privileges and access is not None, backup=backup
+            )
         except BackupError as error:
             raise _with_remedy(error, privileges=privileges) from error
+    if left.schemas:
+        tell(f"notice: left as in this database, since they are somebody else's there: {', '.join(left.schemas)}")
     if access is not None and privileges and access.database_owner != owner:
         tell(f"notice: database {name!r} belongs to {owner}, and in the source to {access.database_owner}")
     if not privileges and access is not None:
@@ -198,16 +190,19 @@ def _load_at_once(
     version: int,
     what: str,
     grants: Sequence[sql.Composed],
+    left: Foreign,
     *,
     owners: bool,
     backup: Backup,
 ) -> None:
-    """Loads a dump in one transaction, so that a database which could not be filled is as empty as before."""
+    """Loads a dump in one transaction, so that a database which could not be filled is as before."""
     command = [login.program("pg_restore"), *(() if owners else ("--no-owner", "--no-privileges"))]
     if tables_only(backup):
         command.append(_only_tables(command, dump, login, what))
+    elif (others := left.entries) is not None:
+        command.append(_only(command, dump, login, what, lambda line: others.match(line) is None))
     with transaction(login, what) as sink:
-        sink.write(_ALONE.format(key=advisory_key("b44 restore"), held=_in_the_way(backup)).encode())
+        sink.write(_ALONE.format(key=advisory_key("b44 restore"), held=in_the_way(backup, left)).encode())
         for section in ("pre-data", "data", "post-data"):
             with streaming([*command, f"--section={section}", "--file=-", dump], what, login.environment) as script:
                 source = io.BufferedReader(script, _BUFFER)  # pyright: ignore[reportArgumentType]  # it is unbuffered
@@ -220,18 +215,15 @@ def _load_at_once(
 
 def _only_tables(command: Sequence[str], dump: Path, login: Login, what: str) -> str:
     """Return the option by which pg_restore leaves out functions, views, and what is on these."""
+    return _only(command, dump, login, what, lambda line: _OF_TABLES.match(line) is not None)
+
+
+def _only(command: Sequence[str], dump: Path, login: Login, what: str, wanted: Callable[[str], bool]) -> str:
+    """Return the option by which pg_restore takes some entries of a dump's table of contents only."""
     listed = run([*command, "--list", dump], what, login.environment).stdout.splitlines()
     contents = dump.with_name(f"{dump.name}.list")
-    contents.write_text("\n".join(line for line in listed if _OF_TABLES.match(line)) + "\n")
+    contents.write_text("\n".join(line for line in listed if wanted(line)) + "\n")
     return f"--use-list={contents}"
-
-
-def _in_the_way(backup: Backup) -> str:
-    """Return the query for what a database may not hold that a backup is restored into."""
-    if (schemas := schemas_of(backup).only) is None:
-        return _HELD
-    query = sql.SQL("select format('the schema %I', nspname) from pg_namespace where nspname = any({})")
-    return query.format(sql.Literal(list(schemas))).as_string()
 
 
 def _with_remedy(error: BackupError, *, privileges: bool) -> BackupError:

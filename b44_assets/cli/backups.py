@@ -173,7 +173,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
 
 @click.command(short_help="Restore a backup, never over what is there.")
 @click.argument("backup_id", metavar="[BACKUP]", required=False)
-@click.option("--into", metavar="FOLDER|URL", required=True, help="A new folder, or the URL of an empty database.")
+@click.option("--into", metavar="FOLDER|URL", required=True, help="A new folder, or the URL of a new database.")
 @click.option(
     "--to-time", metavar="TIME", help="Recover to this time, such as 2026-11-26T15:04:05Z; without a zone, UTC."
 )
@@ -193,8 +193,8 @@ def restore(
 ) -> None:
     """Restore a backup, never over what is there.
 
-    A logical backup goes into an empty database: --into postgresql://… It comes with its owners and privileges, if the server
-    has the roles. A recovery from base, incremental and WAL goes into a
+    A logical backup goes into a database that has nothing of it yet: --into postgresql://… It comes with its owners and
+    privileges, if the server has the roles. A recovery from base, incremental and WAL goes into a
     new folder, which is a B44_HOME then: up to the end of the WAL, or to the point that is named.
     """
     from b44_assets.backup.recovery import restore_physical
@@ -224,7 +224,7 @@ def restore(
         )
     chosen = None if backup_id is None else catalogue.find(backup_id)
     if chosen is not None and not chosen.kind.physical:
-        raise BackupError(f"{chosen.id} is a dump: it goes into an empty database, --into postgresql://…")
+        raise BackupError(f"{chosen.id} is a dump: it goes into a new database, --into postgresql://…")
     arguments = {} if target is None else {"target": target}
     done = restore_physical(
         catalogue, Path(into), backup=chosen, pg_bin=backup_context.settings.pg_bin, tell=say, **arguments

@@ -17,7 +17,7 @@ from tests.helpers.command import Command, Result, environment
 from tests.helpers.database_contents import rows
 from tests.helpers.migrated_apps import NEWEST
 from tests.helpers.paths import EXPORTS, SQL_DIR
-from tests.helpers.servers import OlderServer, skip_without
+from tests.helpers.servers import OwnServer, skip_without
 from tests.helpers.watched import Watched
 from tests.helpers.workers import scratch_folder
 
@@ -31,7 +31,7 @@ class Tried:
         results: By command.
     """
 
-    server: OlderServer
+    server: OwnServer
     results: dict[str, Result]
 
 
@@ -43,7 +43,7 @@ def tried(
     skip_without(major)
     folder = Path(tempfile.mkdtemp(prefix="b44-version-", dir=scratch_folder()))
     folder.chmod(0o1777)
-    server = OlderServer(folder, major)
+    server = OwnServer(folder, major)
     try:
         server.start()
         b44 = Command(

@@ -426,9 +426,37 @@ def test_what_somebody_makes_before_it_begins_is_not_touched(plain: str, empty: 
     def meanwhile(step: str) -> None:
         if step.startswith("loading"):
             with psycopg.connect(empty, autocommit=True) as conn:
-                conn.execute("create table mine as select 1 as n")
+                conn.execute("create schema app; create table app.rows as select 1 as n")
 
-    with pytest.raises(BackupError, match=r"is not empty, it has the table public\.mine"):
+    with pytest.raises(BackupError, match=r"it has the table app\.rows already"):
         restore_logical(catalogue, backup, empty, tell=meanwhile)
 
-    assert (tables(empty), ask(empty, "select n from mine")) == (0, 1)
+    assert ask(empty, "select array_agg(n) from app.rows") == [1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "definition"),
+    [
+        ("schema", "app", ""),
+        ("table", "public.twice", "()"),
+        ("view", "public.twice", "as select 1"),
+        ("function", "public.added", "() returns int language sql return 1"),
+    ],
+)
+def test_what_a_backup_would_make_is_in_the_way_and_nothing_else(
+    plain: str, empty: str, catalogue: Catalogue, kind: str, name: str, definition: str
+) -> None:
+    with psycopg.connect(plain, autocommit=True) as conn:
+        conn.execute("create table twice (); create function added() returns int language sql return 2")
+    backup = take(BackupKind.LOGICAL, plain, catalogue)
+    with psycopg.connect(empty, autocommit=True) as conn:
+        conn.execute("create schema auth; create table auth.users as select 7 as n; create table others ()")
+        conn.execute(f"create {kind} {name} {definition}".encode())
+
+    with pytest.raises(BackupError, match=rf"it has the {kind} {name} already"):
+        restore_logical(catalogue, backup, empty)
+
+    with psycopg.connect(empty, autocommit=True) as conn:
+        conn.execute(f"drop {kind} {name}".encode())
+    restore_logical(catalogue, backup, empty)
+    assert (ask(empty, "select count(*) from app.rows"), ask(empty, "select n from auth.users")) == (20000, 7)

@@ -1,4 +1,4 @@
-"""Older servers for the tests, and what a server needs: an account, a port, a certificate."""
+"""Servers with a network for the tests, and what such a server needs: an account, a port, a certificate."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ _ROLES = (
 )
 _HBA = """\
 local    all,replication          all                trust
-hostssl  secure,managed           all  127.0.0.1/32  scram-sha-256
+hostssl  secure,managed,restored  all  127.0.0.1/32  scram-sha-256
 host     closed                   all  127.0.0.1/32  reject
 host     postgres,nowhere,latin   all  127.0.0.1/32  scram-sha-256
 host     owned                    all  127.0.0.1/32  scram-sha-256
@@ -92,8 +92,8 @@ def programs(major: int) -> Path:
 
 
 @dataclass(frozen=True)
-class OlderServer:
-    """A PostgreSQL that is not the embedded one, on a socket (no password) and on 127.0.0.1 (SCRAM).
+class OwnServer:
+    """A PostgreSQL that is not the embedded one, which has no TLS: on a socket (no password) and on 127.0.0.1 (SCRAM).
 
     The database `secure` asks for TLS, `closed` refuses everybody, `latin` is encoded in LATIN1, `owned` belongs to
     `app`.
@@ -159,7 +159,7 @@ class OlderServer:
 
 
 @dataclass(frozen=True)
-class Pg15(OlderServer):
+class Pg15(OwnServer):
     """The oldest server that is supported."""
 
     major: int = 15
