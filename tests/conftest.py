@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from psycopg import sql
 
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.helpers.databases import create_database, database_url
-from tests.helpers.servers import Pg15, skip_without
+from tests.helpers.servers import OwnServer, Pg15, skip_without
 from tests.helpers.workers import locked, scratch_folder
 
 # It compares, as a test does.
@@ -67,7 +67,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     folder = config.stash[_SERVERS]
     for home in {found.parent for found in (*folder.glob("*/postgres"), *folder.glob("*/*/postgres"))}:
         EmbeddedServer(home).stop("immediate")
-    Pg15(folder).stop()
+    for running in folder.glob("pg*/postmaster.pid"):
+        OwnServer(folder, int(running.parent.name.removeprefix("pg"))).stop()
     # What still runs of a test that was killed may go on writing.
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -104,6 +105,19 @@ def pg15(pytestconfig: pytest.Config) -> Pg15:
     server = Pg15(pytestconfig.stash[_SERVERS])
     server.start()
     return server
+
+
+@pytest.fixture(scope="session")
+def server_of(pytestconfig: pytest.Config) -> Callable[[int], OwnServer]:
+    """Gives a server of a major version, running, one for all workers; skips the test where there is none."""
+
+    def start(major: int) -> OwnServer:
+        skip_without(major)
+        server = OwnServer(pytestconfig.stash[_SERVERS], major)
+        server.start()
+        return server
+
+    return start
 
 
 @pytest.fixture(scope="session", params=["pg18", "pg15"])

@@ -30,9 +30,10 @@ from b44_assets.backup.taking import check, describe, take, take_logical
 from b44_assets.backup.verification import verify
 from b44_assets.backup.wal_spool import Shipped, Waiting
 from b44_assets.config.settings import Settings
-from b44_assets.errors import BackupError
+from b44_assets.errors import B44Error, BackupError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer, target_url
+from b44_assets.session import Session
 from b44_assets.wording import with_article
 
 Tell = Callable[[str], None]
@@ -332,6 +333,19 @@ def newest_good(backup_context: BackupContext, database: str) -> Backup | None:
         if backup.good and backup.kind.of_database and (backup.kind.physical or backup.database == database)
     ]
     return max(good, key=lambda backup: backup.ended_at, default=None)
+
+
+def newest_told(session: Session, settings: Settings) -> str:
+    """The newest good backup of the target in one line, or that there is none, or why that is not known."""
+    try:
+        with session.connection("look") as conn:
+            database = conn.info.dbname
+        found = newest_good(BackupContext.of(settings), database)
+    except B44Error as error:
+        return f"Whether there is a backup could not be found out: {error}"
+    if found is None:
+        return f"There is no backup of {database} that was restored and found equal to it: b44 backup makes one."
+    return f"The newest good backup of {database} is {found.id}, of {found.ended_at:%Y-%m-%d %H:%M} UTC."
 
 
 def newest_is_good(found: Survey, kind: BackupKind, within: timedelta) -> Health:

@@ -25,7 +25,7 @@ from b44_assets.cli.outcome import conclude
 from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table
 from b44_assets.cli.plan import conclude_plan
 from b44_assets.cli.progress import listening, say, tell
-from b44_assets.cli.status import newest_backup, write_report
+from b44_assets.cli.status import write_report
 from b44_assets.config.quantities import month_from
 from b44_assets.errors import B44Error, ExportError, SettingsError
 from b44_assets.runs.instance import tell_dagster
@@ -70,6 +70,8 @@ def migrate(
     as_json: bool,
 ) -> None:
     """Migrate a folder of Base44 exports into the target: read, load, make the schema, check, all in one run."""
+    from b44_assets.migration.finish import holds_records
+
     tell("starting", quiet=as_json)
     listener = listening(quiet=as_json)
     settings = settings_with(export_dir=export, database_url=database_url)
@@ -83,6 +85,8 @@ def migrate(
     if settings.export_dir is not None:
         need_export(settings.export_dir, settings)
     refuse_if_finished(session, "migrate")
+    if holds_records(session):
+        _tell_of_backup(settings, session)
     selection = selection_of(session, tables, left_out, month, say)
     with exclusive_migration(session, say) as lock:
         _warn_of_little_room(settings, session)
@@ -90,6 +94,13 @@ def migrate(
             "migrate_everything", settings, session, listener=listener, selection=selection, lock=lock
         )
     conclude(outcome, faults_of_run(settings, session.catalog, outcome, faults), as_json=as_json)
+
+
+def _tell_of_backup(settings: Settings, session: Session) -> None:
+    """Say what one can go back to, before what is there is changed."""
+    from b44_assets.backup.service import newest_told
+
+    click.echo(f"notice: {newest_told(session, settings)}", err=True)
 
 
 def _warn_of_little_room(settings: Settings, session: Session) -> None:
@@ -201,7 +212,7 @@ def cutover(
     session = session_of(settings)
     need_export(settings.export_dir, settings)
     refuse_if_finished(session, "cutover")
-    click.echo(f"notice: {newest_backup(session, settings)}", err=True)
+    _tell_of_backup(settings, session)
     begun = datetime.now(UTC)
     target = output or Path.cwd() / f"cutover-{begun:%Y%m%dT%H%M%SZ}.html"
     with exclusive_migration(session, say) as lock:

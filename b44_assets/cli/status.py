@@ -172,6 +172,7 @@ def write_report(
     Raises:
         SettingsError: The file cannot be written.
     """
+    from b44_assets.backup.service import newest_told
     from b44_assets.migration.report import Cutover, gather, render
 
     done = None
@@ -186,28 +187,12 @@ def write_report(
             faults=tuple(str(fault) for fault in faults),
         )
     session = session_of(settings)
-    found = gather(session, done, measured=_measured(session, settings), backup=newest_backup(session, settings))
+    found = gather(session, done, measured=_measured(session, settings), backup=newest_told(session, settings))
     try:
         target.write_text(render(found), encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"{target}: cannot be written: {why(error, target)}") from error
     return found.verdict
-
-
-def newest_backup(session: Session, settings: Settings) -> str:
-    """The newest good backup of the target in one line, or that there is none."""
-    from b44_assets.backup.service import BackupContext, newest_good
-    from b44_assets.session import scalar
-
-    try:
-        with session.connection("look") as conn:
-            database = scalar(conn, "select current_database()")
-        found = newest_good(BackupContext.of(settings), database)
-    except B44Error as error:
-        return f"Whether there is a backup could not be found out: {error}"
-    if found is None:
-        return f"There is no backup of {database} that was restored and found equal to it: b44 backup makes one."
-    return f"The newest good backup of {database} is {found.id}, of {found.ended_at:%Y-%m-%d %H:%M} UTC."
 
 
 def _measured(session: Session, settings: Settings) -> tuple[Measured, ...]:

@@ -114,6 +114,20 @@ def migration_state(session: Session) -> MigrationState:
         return _state(session, conn)
 
 
+def holds_records(session: Session) -> bool:
+    """Whether records were migrated into the target: what is there is worth a backup before it is changed.
+
+    Raises:
+        DatabaseError: The target cannot be reached.
+    """
+    with session.connection("look at the migration") as conn:
+        if scalar(conn, "select to_regclass('migration.migration_log')") is not None:
+            return (
+                scalar(conn, "select exists (select from migration.migration_log where status = 'completed')") is True
+            )
+        return _state(session, conn).over
+
+
 def _state(session: Session, conn: Connection) -> MigrationState:
     present, known = conn.execute(
         "select to_regclass('migration.exports') is not null, exists (select from pg_attribute"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import LiteralString
 from urllib.parse import quote
@@ -26,9 +24,9 @@ from tests.helpers.command import Command, Result, environment
 from tests.helpers.database_contents import rows, value
 from tests.helpers.pooler import PGBOUNCER, pooled_with_tls
 from tests.helpers.sample_exports import keep_posts
-from tests.helpers.servers import OwnServer, programs, skip_without
+from tests.helpers.servers import OwnServer, programs
 from tests.helpers.webhooks import webhook
-from tests.helpers.workers import scratch_folder
+from tests.helpers.workers import made_once
 
 OWNER, DATABASE, RESTORED = "tenant", "managed", "restored"
 # A colon, an at and a percent sign are written otherwise in a URL.
@@ -115,8 +113,8 @@ class Managed:
     url: str
     restored: str
     dagster: str
-    folder: Path
-    log: Path
+    folder: str
+    log: str
     results: dict[str, Result]
     secrets: list[str]
     command_lines: list[str]
@@ -128,10 +126,10 @@ class Managed:
         for command, result in self.results.items():
             yield f"standard output of {command}", result.out.encode()
             yield f"standard error of {command}", result.err.encode()
-        for path in self.folder.rglob("*"):
+        for path in Path(self.folder).rglob("*"):
             if path.is_file():
                 yield str(path), path.read_bytes()
-        yield "the server's log", self.log.read_bytes()
+        yield "the server's log", Path(self.log).read_bytes()
         yield "command lines", "\n".join(self.command_lines).encode()
         yield "the webhook", self.told.encode()
         for url in (self.url, self.dagster):
@@ -203,19 +201,18 @@ def by_api(b44: Command) -> Result:
     return Result(ran.returncode, ran.stdout, ran.stderr)
 
 
-@pytest.fixture(scope="module", params=[15, 18])
+@pytest.fixture(params=[15, 18])
 def managed(
-    request: pytest.FixtureRequest, dagster_storage: str, tmp_path_factory: pytest.TempPathFactory
-) -> Generator[Managed]:
-    major: int = request.param
+    request: pytest.FixtureRequest,
+    server_of: Callable[[int], OwnServer],
+    dagster_storage: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Managed:
     if not PGBOUNCER.exists():
         pytest.skip(f"there is no PgBouncer in {PGBOUNCER}")
-    skip_without(major)
-    place = Path(tempfile.mkdtemp(prefix="b44-managed-", dir=scratch_folder()))
-    place.chmod(0o1777)
-    server = OwnServer(place, major)
-    try:
-        server.start()
+    server = server_of(request.param)
+
+    def make() -> str:
         prepare(server, DATABASE, _SERVER)
         prepare(server, RESTORED)
         folder = tmp_path_factory.mktemp("managed")
@@ -239,7 +236,7 @@ def managed(
                     DAGSTER_PG_URL=dagster_storage.replace("postgres@", f"postgres:{quote(PASSWORD, safe='')}@"),
                 ),
             )
-            commands = _COMMANDS | (_WITH_PROGRAMS if (programs(major) / "pg_dump").exists() else {})
+            commands = _COMMANDS | (_WITH_PROGRAMS if (programs(server.major) / "pg_dump").exists() else {})
             results = {name: b44(*arguments) for name, arguments in commands.items()}
             results["api"] = by_api(b44)
             direct = server.tcp_url(OWNER, quote(PASSWORD, safe=""), RESTORED)
@@ -250,20 +247,25 @@ def managed(
             # Somebody is told; the mail's server does not answer.
             results["failing"] = b44("verify")
         secrets = [PASSWORD, quote(PASSWORD, safe=""), WEBHOOK, MAIL, quote(MAIL, safe=""), key]
-        yield Managed(
-            url=server.url(DATABASE),
-            restored=server.url(RESTORED),
-            dagster=dagster_storage,
-            folder=folder,
-            log=server.data_dir / "log",
-            results=results,
-            secrets=secrets,
-            command_lines=sorted(lines.seen),
-            told=json.dumps(hook.received),
+        return json.dumps(
+            asdict(
+                Managed(
+                    url=server.url(DATABASE),
+                    restored=server.url(RESTORED),
+                    dagster=dagster_storage,
+                    folder=str(folder),
+                    log=str(server.data_dir / "log"),
+                    results=results,
+                    secrets=secrets,
+                    command_lines=sorted(lines.seen),
+                    told=json.dumps(hook.received),
+                )
+            )
         )
-    finally:
-        server.stop()
-        shutil.rmtree(place, ignore_errors=True)
+
+    made = json.loads(made_once(server.directory / f"managed_{server.major}.json", make))
+    made["results"] = {name: Result(**result) for name, result in made["results"].items()}
+    return Managed(**made)
 
 
 def with_programs(managed: Managed) -> None:

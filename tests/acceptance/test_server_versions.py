@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Generator
-from dataclasses import dataclass
-from pathlib import Path
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import psycopg
 import pytest
@@ -17,9 +15,9 @@ from tests.helpers.command import Command, Result, environment
 from tests.helpers.database_contents import rows
 from tests.helpers.migrated_apps import NEWEST
 from tests.helpers.paths import EXPORTS, SQL_DIR
-from tests.helpers.servers import OwnServer, skip_without
+from tests.helpers.servers import OwnServer
 from tests.helpers.watched import Watched
-from tests.helpers.workers import scratch_folder
+from tests.helpers.workers import made_once
 
 
 @dataclass(frozen=True)
@@ -27,40 +25,41 @@ class Tried:
     """What commands came to on a server of one version.
 
     Attributes:
-        server: The server.
-        results: By command.
+        server: The server, into whose database `postgres` an export was migrated.
+        migrate: The migration.
+        verify: What verified it.
     """
 
     server: OwnServer
-    results: dict[str, Result]
+    migrate: Result
+    verify: Result
 
 
-@pytest.fixture(scope="module", params=[16, 17])
+@pytest.fixture(params=[16, 17])
 def tried(
-    request: pytest.FixtureRequest, dagster_storage: str, tmp_path_factory: pytest.TempPathFactory
-) -> Generator[Tried]:
-    major: int = request.param
-    skip_without(major)
-    folder = Path(tempfile.mkdtemp(prefix="b44-version-", dir=scratch_folder()))
-    folder.chmod(0o1777)
-    server = OwnServer(folder, major)
-    try:
-        server.start()
+    request: pytest.FixtureRequest,
+    server_of: Callable[[int], OwnServer],
+    dagster_storage: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Tried:
+    server = server_of(request.param)
+
+    def migrate() -> str:
         b44 = Command(
             tmp_path_factory.mktemp("work"),
             environment(
                 B44_DATABASE_URL=server.url(), B44_EXPORT_DIR=str(EXPORTS / NEWEST), DAGSTER_PG_URL=dagster_storage
             ),
         )
-        yield Tried(server, {command[0]: b44(*command) for command in (("migrate", "--json"), ("verify", "--json"))})
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        return json.dumps([asdict(b44(*command)) for command in (("migrate", "--json"), ("verify", "--json"))])
+
+    made = json.loads(made_once(server.directory / f"tried_{server.major}.json", migrate))
+    return Tried(server, *(Result(**one) for one in made))
 
 
 def test_a_migration_and_every_check_of_it_succeed(tried: Tried) -> None:
-    assert {name: result.status for name, result in tried.results.items()} == {"migrate": 0, "verify": 0}
-    assert tried.results["migrate"].report["checks"]["failed"] == 0
+    assert (tried.migrate.status, tried.verify.status) == (0, 0), (tried.migrate.err, tried.verify.err)
+    assert tried.migrate.report["checks"]["failed"] == 0
     assert all(
         unaccounted == 0 for (unaccounted,) in rows(tried.server.url(), "select unaccounted from migration.accounting")
     )

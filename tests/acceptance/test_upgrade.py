@@ -65,6 +65,8 @@ def test_a_migration_of_an_earlier_version_goes_on(b44: Command, old: str) -> No
         b44 = b44.on(old).having(B44_FIRST_MONTH=FIRST_MONTH)
         result = b44("migrate", "--export", EXPORT, "--json")
         assert (result.status, result.complaints) == (0, []), result.err
+        # There is something to lose.
+        assert "notice: There is no backup of " in result.err
         assert result.report["entities"]["posts"] == {
             "read": 6, "migrated": 5, "deduplicated": 0, "quarantined": 1, "reasons": {"orphan_user": 1}, "repairs": {},
         }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import dagster as dg
 import pytest
@@ -14,7 +15,9 @@ from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.schema.build import build
 from b44_assets.schema.runtime import install_runtime
 from tests.helpers.code_locations import Place, Template, session_of
+from tests.helpers.connections import LOGGED, ended_connections
 from tests.helpers.databases import template_once
+from tests.helpers.waiting import eventually
 
 JOBS = (
     "schema_only",
@@ -27,6 +30,10 @@ JOBS = (
     "verify",
     "logical_backup",
     "review_backups",
+)
+OTHERS = (
+    "select application_name from pg_stat_activity"
+    " where datname = current_database() and pid <> pg_backend_pid() and usesysid is not null"
 )
 SENSORS = ("changed_exports", "pending_work", "failed_batches", "default_partitions", "interrupted_runs")
 
@@ -74,9 +81,19 @@ def over(
     return place
 
 
-def test_every_job_of_the_upkeep_succeeds_and_every_sensor_ticks(over: Place) -> None:
+def test_every_job_of_the_upkeep_succeeds_and_every_sensor_ticks(
+    over: Place, embedded: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", LOGGED)
+    database = urlsplit(over.url).path.removeprefix("/")
     for sensor in SENSORS:
         assert not over.tick(sensor).run_requests, sensor
+    assert over.execute(OTHERS) == []
+    # The server's logger writes a little later.
+    eventually(lambda: "test" in ended_connections(embedded, database)[0])
+    # Each looks at the target a few times, and keeps no connection.
+    [ticked] = ended_connections(embedded, database)
+    assert ticked.total() - ticked["test"] <= 3 * len(SENSORS), ticked
     finished = over.execute("select finished_at is not null from b44.migration_state") == [(True,)]
     # How full the machine's disk and memory are is no matter of the migration.
     over = Place(over.settings.changed(thresholds="disk_free=off,memory=off"), over.export, over.instance)
@@ -86,10 +103,16 @@ def test_every_job_of_the_upkeep_succeeds_and_every_sensor_ticks(over: Place) ->
         if job == "schema_only" and not finished:
             continue
         result = over.job(job)
+        if job == "schema_only":
+            # What one can go back to is said before the schema is changed.
+            assert [e for e in over.instance.all_logs(result.run_id) if "There is no backup of" in e.user_message]
         checks = [e for e in result.get_asset_check_evaluations() if not e.passed and e.severity.value == "ERROR"]
         if not result.success or checks:
             failed[job] = [*map(str, over.migration.faults), *(f"{e.check_name}: {e.description}" for e in checks)]
     assert failed == {}
+    assert over.execute(OTHERS) == []
+    [ended] = ended_connections(embedded, database)
+    assert [name for name in ended if not name.startswith("b44 ") and name != "test"] == []
     assert over.execute("select to_regnamespace('migration')") == [(None,)]
 
 

@@ -71,7 +71,7 @@ class Place:
         return self.settings.database_url
 
     def execute(self, query: str, *params: Any) -> list[Any]:
-        with psycopg.connect(self.url, autocommit=True) as conn:
+        with psycopg.connect(self.url, autocommit=True, application_name="test") as conn:
             cursor = conn.execute(query.encode(), params or None)
             return cursor.fetchall() if cursor.description is not None else []
 
