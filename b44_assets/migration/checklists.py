@@ -75,7 +75,8 @@ CHECKLISTS: Mapping[str, tuple[Line, ...]] = {
         Line("use of indexes is watched", ("indexes_worth_having",)),
         Line("indexes that nobody uses, or that repeat another, are named", ("indexes_worth_having",)),
         Line("missing indexes are named", ("indexes_suggested",)),
-        Line("indexes are kept in shape", ("indexes_valid",), "job index_maintenance, each week"),
+        Line("indexes are kept in shape", ("indexes_valid",), "job maintenance, each week"),
+        Line("their design is written down", stands="the first comment of each file of sql/indexes/"),
     ),
     "Data migration": (
         Line(
@@ -93,6 +94,10 @@ CHECKLISTS: Mapping[str, tuple[Line, ...]] = {
         ),
         Line("progress is shown", stands="b44 status; migration.migration_log"),
         Line("it can be undone", stands="b44 rollback by run or month"),
+        Line(
+            "procedure and results are written down",
+            stands="docs/leaving-base44.md; the pages of b44 report and b44 cutover",
+        ),
     ),
     "Performance": (
         Line("slow queries are known", ("statements_fast",)),
@@ -105,6 +110,17 @@ CHECKLISTS: Mapping[str, tuple[Line, ...]] = {
         Line("statistics are up to date", ("analyzed",)),
         Line("connections are pooled where there are many", ("connections_left",)),
         Line("growth is foreseen", ("grows_as_expected", "not_full_soon")),
+        Line(
+            "vacuum keeps up",
+            ("vacuumed", "settings_fit"),
+            "storage parameters by size of table: monitoring/settings_advice",
+        ),
+        Line(
+            "the machine is large enough",
+            ("processors_left", "memory_left", "disk_free"),
+            "monitoring/machine, monitoring/disk",
+        ),
+        Line("much reading can go to a standby", ("standbys_follow",), "B44_READ_URL"),
     ),
     "Backup and recovery": (
         Line("backups are taken by a schedule", ("backup_new_enough",)),
@@ -160,9 +176,15 @@ CHECKLISTS: Mapping[str, tuple[Line, ...]] = {
         ),
     ),
     "Security": (
-        Line("roles with the least rights, row-level security, audit", ("schema_drift",)),
+        Line("values are bound, names quoted, never put into SQL as text", stands="a rule of the linter"),
+        Line(
+            "roles with the least rights, row-level security, audit",
+            ("schema_drift",),
+            "docs/security.md, docs/row-level-security.md",
+        ),
         Line("connections between machines are encrypted", ("sessions_encrypted",)),
         Line("PostgreSQL is up to date", ("newest_minor_release",)),
+        Line("what becomes known to be unsafe is mended", ("newest_minor_release",), "B44_NEWEST_POSTGRES"),
         Line("encryption at rest", stands="of backups: B44_BACKUP_KEY; of the data directory: its disk"),
         Line("logins and passwords", stands="the server's: pg_hba.conf"),
     ),
@@ -173,6 +195,11 @@ CHECKLISTS: Mapping[str, tuple[Line, ...]] = {
         Line("recovery takes no longer than it may", ("recovery_time", "recovery_point")),
         Line("the application hardly stands still", stands="freeze of the cut-over, on its page"),
         Line("storage is used well", ("no_bloated_table", "indexes_worth_having")),
+        Line(
+            "it takes no longer than planned",
+            stands="b44 migrate says its time; docs/performance.md has what to expect",
+        ),
+        Line("it is written down", stands="docs/index.md and the first comment of each file of sql/"),
         Line("what matters is measured", ("disk_free", "backup_new_enough", "connections_left")),
     ),
 }

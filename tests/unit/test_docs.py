@@ -203,6 +203,13 @@ def test_every_asset_and_check_that_a_checklist_names_is_there() -> None:
     assert {name for line in lines for name in re.findall(r"(?:monitoring|backup)/\w+", line.stands)} <= assets
     assert {name for line in lines for name in line.checks} <= checks
     assert all(line.checks or line.stands for line in lines)
+    stands = "\n".join(line.stands for line in lines)
+    files = re.findall(r"\b(?:docs|sql)/[\w./-]*\w", stands)
+    assert [name for name in files if not (REPOSITORY / name).exists()] == []
+    assert set(re.findall(r"\bB44_\w+", stands)) <= VARIABLES.keys()
+    assert {f"b44 {name}" for name in re.findall(r"\bb44 (\w+)", stands)} <= dict(COMMANDS).keys()
+    jobs = {job.name for job in definitions.resolve_all_job_defs()}
+    assert set(re.findall(r"\bjob (\w+)", stands)) <= jobs
 
 
 # -- SQL files ---------------------------------------------------------------------------------------------------------
