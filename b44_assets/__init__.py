@@ -27,13 +27,14 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def definitions_for(folder: Path) -> Definitions:
+def definitions_for(folder: Path, *, executor: bool = True) -> Definitions:
     """Everything of an app folder as Dagster definitions, alone or to be merged with others.
 
     Settings are read from the environment and the folder's `.env`, once now and again when a run starts.
 
     Args:
         folder: With the app's `b44.toml` and `sql/`.
+        executor: Whether they bring an executor. Of definitions that are merged one only may; say False where they are to keep theirs.
 
     Raises:
         CatalogError: A file under `sql/` breaks the form.
@@ -45,4 +46,4 @@ def definitions_for(folder: Path) -> Definitions:
     from b44_assets.orchestration.code_location import build_definitions
 
     load = partial(Settings.load, app=folder.absolute())
-    return build_definitions(load(), reload=load)
+    return build_definitions(load(), reload=load, executor=executor)

@@ -13,7 +13,7 @@ from b44_assets.errors import SettingsError
 from b44_assets.orchestration import backup, maintenance, monitoring
 from b44_assets.orchestration.alerts.failed_runs import run_failures_sensor
 from b44_assets.orchestration.alerts.failing_checks import failing_checks_sensor
-from b44_assets.orchestration.common import Location
+from b44_assets.orchestration.common import EXECUTOR, Location
 from b44_assets.orchestration.migration import pending_records
 from b44_assets.orchestration.migration.definitions import migration_definitions
 from b44_assets.orchestration.operations import definitions_of_operations
@@ -27,7 +27,11 @@ OPERATIONS = (*pending_records.OPERATIONS, *maintenance.OPERATIONS, *monitoring.
 
 
 def build_definitions(
-    settings: Settings, progress: Progress = silent, reload: Callable[[], Settings] | None = None
+    settings: Settings,
+    progress: Progress = silent,
+    reload: Callable[[], Settings] | None = None,
+    *,
+    executor: bool = True,
 ) -> dg.Definitions:
     """Everything that the code location holds. Reads `sql/`; touches no database and no network.
 
@@ -35,16 +39,18 @@ def build_definitions(
         settings: What the definitions are made from.
         progress: Told about the progress of runs.
         reload: Reads the settings of a run when it starts; by default they are `settings`.
+        executor: Whether runs that are of no job, as from the graph, have the executor of the jobs, too: it would be that of all
+            that these definitions are merged with.
 
     Raises:
         CatalogError: A file under `sql/` breaks the form.
         SettingsError: A setting names a table that `sql/` does not have, or not so.
     """
     migration = Migration(settings, load_catalog(settings.sql_dir), progress, reload=reload)
-    return definitions_of(migration)
+    return definitions_of(migration, executor=executor)
 
 
-def definitions_of(migration: Migration) -> dg.Definitions:
+def definitions_of(migration: Migration, *, executor: bool = True) -> dg.Definitions:
     """As `build_definitions`, over a resource that is there already."""
     catalog, settings = migration.catalog, migration.settings
     by_time = {spec.options["on"] for spec in catalog.of(Kind.PARTITION) if catalog.table(spec.options["on"]).period}
@@ -67,8 +73,7 @@ def definitions_of(migration: Migration) -> dg.Definitions:
             jobs=[build_forget_job([spec.key for spec in check_specs(domains)])],
             schedules=[FORGET_OLD_RUNS.schedule_definition()],
             resources={"migration": MigrationResource(base=migration)},
-            # The database does the work; a process for each step would cost seconds a step.
-            executor=dg.in_process_executor,
+            executor=EXECUTOR if executor else None,
         ),
     )
 

@@ -23,6 +23,8 @@ LOAD_TAGS = {"b44/work": "load"}
 """Of runs that move records; `dagster.yaml` says how many of them may be under way."""
 MAINTENANCE_TAGS = {"b44/work": "maintenance"}
 BACKUP_TAGS = {"b44/work": "backup"}
+EXECUTOR = dg.in_process_executor
+"""Of every job: the database does the work; a process for each step would cost seconds a step."""
 VERIFY_JOB = "verify"
 """Every check of what is in the database; the only one that reads from a standby, where one is named, as no load does."""
 VERIFY_ANEW_TAG = "b44/verify_anew"

@@ -49,4 +49,5 @@ class Base44Migration(dg.Component, dg.Model, dg.Resolvable):
             CatalogError: A file under its `sql/` breaks the form.
             SettingsError: A setting or its `b44.toml` cannot be used.
         """
-        return definitions_for(Path(context.path, self.folder).resolve())
+        # The executor of the project's own assets is the project's matter.
+        return definitions_for(Path(context.path, self.folder).resolve(), executor=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 
+from b44_assets.orchestration.common import EXECUTOR
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.schedules import ScheduledJob
 
@@ -131,7 +132,12 @@ def build_forget_job(checks: Sequence[dg.AssetCheckKey]) -> dg.JobDefinition:
         context.log.info(f"{len(forgotten)} runs older than {days} days were forgotten")
         context.add_output_metadata({"forgotten": len(forgotten)})
 
-    @dg.job(name=FORGET_OLD_RUNS.name, description=FORGET_OLD_RUNS.description, tags=FORGET_OLD_RUNS.tags)
+    @dg.job(
+        name=FORGET_OLD_RUNS.name,
+        description=FORGET_OLD_RUNS.description,
+        tags=FORGET_OLD_RUNS.tags,
+        executor_def=EXECUTOR,
+    )
     def forget_old_runs() -> None:
         old_runs()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from b44_assets.orchestration.common import MAINTENANCE_TAGS
+from b44_assets.orchestration.common import EXECUTOR, MAINTENANCE_TAGS
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,11 @@ class ScheduledJob:
     def of(self, keys: Iterable[dg.AssetKey]) -> Any:
         """The job over some assets and their checks."""
         return dg.define_asset_job(
-            self.name, dg.AssetSelection.assets(*keys), description=self.description, tags=self.tags
+            self.name,
+            dg.AssetSelection.assets(*keys),
+            description=self.description,
+            tags=self.tags,
+            executor_def=EXECUTOR,
         )
 
     def schedule_definition(self) -> dg.ScheduleDefinition:

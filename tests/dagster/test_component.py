@@ -41,6 +41,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
     (defs / "mailing.py").write_text(
         'import dagster as dg\n\n\n@dg.asset(deps=["customers"])\ndef mailing() -> None: ...\n'
     )
+    (defs / "execution.py").write_text(
+        "import dagster as dg\n\ndefs = dg.Definitions(executor=dg.multiprocess_executor)\n"
+    )
     shutil.copytree(REPOSITORY / "examples" / "shop", tmp_path / "shop")
     (tmp_path / "shop" / "b44.toml").write_text('[app]\nname = "Shop"\n')
     monkeypatch.syspath_prepend(str(tmp_path / "src"))
@@ -69,6 +72,11 @@ def test_a_team_has_the_app_beside_its_own_assets(project: Path) -> None:
     assert (
         dg.AssetKey("customers") in definitions.resolve_job_def("migrate_everything").asset_layer.executable_asset_keys
     )
+    # The project has an executor of its own, and the app's jobs have theirs.
+    assert definitions.executor is dg.multiprocess_executor
+    assert {definitions.resolve_job_def(job.name).executor_def for job in definitions.jobs or ()} == {
+        dg.in_process_executor
+    }
     assert (project / "home").exists() is False
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from b44_assets.catalog import Catalog
-from b44_assets.orchestration.common import LOAD_TAGS, MAINTENANCE_TAGS, VERIFY_JOB, export_key, key_of
+from b44_assets.orchestration.common import EXECUTOR, LOAD_TAGS, MAINTENANCE_TAGS, VERIFY_JOB, export_key, key_of
 from b44_assets.orchestration.migration.assets import UNMAPPED_KEY
 from b44_assets.orchestration.migration.pending_records import PENDING_RECORDS
 from b44_assets.orchestration.operations import AnyOperation
@@ -37,6 +37,7 @@ def build_jobs(catalog: Catalog, operations: Sequence[AnyOperation]) -> dict[str
             dg.AssetSelection.all() - dg.AssetSelection.assets(*others),
             description="From the folder of exports to verified tables: every asset and every check." + months,
             tags=LOAD_TAGS,
+            executor_def=EXECUTOR,
         ),
         dg.define_asset_job(
             DELTA_JOB,
@@ -46,6 +47,7 @@ def build_jobs(catalog: Catalog, operations: Sequence[AnyOperation]) -> dict[str
             description="Only the records: stages the exports that have changed, loads what is new, and checks the tables."
             " The schema stays as it is. Sensors start it for the entities and months that are touched." + months,
             tags=LOAD_TAGS,
+            executor_def=EXECUTOR,
         ),
         dg.define_asset_job(
             REPLAY_JOB,
@@ -53,6 +55,7 @@ def build_jobs(catalog: Catalog, operations: Sequence[AnyOperation]) -> dict[str
             description="Migrates what was corrected in migration.quarantine, and checks the tables. Nothing is staged anew."
             + months,
             tags=LOAD_TAGS,
+            executor_def=EXECUTOR,
         ),
         dg.define_asset_job(
             VERIFY_JOB,
@@ -60,6 +63,7 @@ def build_jobs(catalog: Catalog, operations: Sequence[AnyOperation]) -> dict[str
             description="Every check of records and schema, on what is in the database now. Those of the backups go with"
             " the backups. It makes nothing: start it under Launchpad, which asks for no months.",
             tags=MAINTENANCE_TAGS,
+            executor_def=EXECUTOR,
         ),
     )
     return {job.name: job for job in jobs}

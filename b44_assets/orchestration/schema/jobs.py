@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from b44_assets.catalog import WITHOUT_OBJECT, Catalog, Kind, Spec
-from b44_assets.orchestration.common import MAINTENANCE_TAGS, key_of
+from b44_assets.orchestration.common import EXECUTOR, MAINTENANCE_TAGS, key_of
 from b44_assets.orchestration.schedules import ScheduledJob
 
 SCHEMA_JOB = "schema_only"
@@ -56,6 +56,7 @@ def build_jobs(catalog: Catalog, runtime: tuple[dg.AssetKey, ...]) -> dict[str, 
         " indexes, constraints, triggers, policies, views and roles. Tables themselves count as materialized only once their"
         " records are in.",
         tags=MAINTENANCE_TAGS,
+        executor_def=EXECUTOR,
     )
     scheduled = [job.of(key_of(spec.name) for spec in refreshed(catalog)) for job, refreshed in SCHEDULED]
     return {job.name: job for job in (without_records, *scheduled)}
