@@ -212,14 +212,27 @@ def apply_corrections(conn: Connection, mapping: TableMapping, form: ContentForm
     conn.execute(
         "create temporary table due (record_number bigint primary key, corrected jsonb not null) on commit drop"
     )
+    _show_repeats(conn, table)
     changed = _find_due(conn, table)
-    if changed:
+    if not changed:
+        conn.execute("insert into migration.versions select * from repeats")
+    else:
         _take_in_refused(conn, table)
         _write_due(conn, mapping, form)
         create_source_view(conn, mapping)
         resolve_versions(conn, mapping)
-    conn.execute("drop table due")
+    conn.execute("drop table due, repeats")
     return changed
+
+
+def _show_repeats(conn: Connection, table: str) -> None:
+    """Lets the source view show repeats of other records, which are to be corrected as these are; `repeats` says which they were."""
+    conn.execute(
+        sql.SQL(
+            "create temporary table repeats on commit drop as select * from migration.versions where entity = {} and repeated"
+        ).format(sql.Literal(table))
+    )
+    conn.execute("delete from migration.versions where entity = %s and repeated", (table,))
 
 
 def _find_due(conn: Connection, table: str) -> int:

@@ -246,6 +246,23 @@ def test_an_id_can_be_corrected(target_18: Target) -> None:
     sound(target_18, "posts")
 
 
+@pytest.mark.parametrize(("base44_id", "change"), [(None, {"id": object_id(5)}), (object_id(5), {"title": "A title"})])
+def test_repeats_of_a_record_are_corrected_as_it_is(
+    target_18: Target, base44_id: str | None, change: dict[str, str]
+) -> None:
+    twin: Record = {**article(5, title=None if base44_id else "A title"), "id": base44_id}
+    target_18.migrate({"User": [person(1)], "Post": [twin, article(2), twin]})
+    assert target_18.outcome("posts").account["deduplicated"] == 1
+    edit(target_18, "posts", **change)
+    assert target_18.load("posts").inserted == 1
+    account = target_18.outcome("posts").account
+    assert (account["migrated"], account["deduplicated"], account["quarantined"]) == (2, 1, 0)
+    before = target_18.state()
+    target_18.load("posts")
+    assert target_18.state() == before
+    sound(target_18, "posts")
+
+
 def test_keys_that_stand_more_than_once_are_told_of_as_they_are_in_a_newer_version_and_in_a_correction(
     target_18: Target,
 ) -> None:
