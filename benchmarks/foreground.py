@@ -41,7 +41,7 @@ from benchmarks.measuring import MIB, BenchmarkError, Shop, fresh_database, load
 
 B44 = (sys.executable, "-c", "from b44_assets.cli import main; main()")
 BASE = "base"
-SETTLING_SECONDS = 3.0
+WARM_UP_SECONDS = 3.0
 TIDYING_SECONDS = 60.0
 """How long what a migration has written is still tidied up, by autovacuum and the disk."""
 SHOWN_SHARE = 0.01
@@ -210,7 +210,7 @@ def copied(server_url: str, name: str) -> str:
 def phase(url: str, options: argparse.Namespace, export: Path, environment: dict[str, str]) -> dict[str, Any]:
     """The clients alone, then during a migration."""
     with traffic_on(url, options) as end:
-        time.sleep(SETTLING_SECONDS)
+        time.sleep(WARM_UP_SECONDS)
         quiet_from = time.monotonic()
         time.sleep(options.quiet)
         began = time.monotonic()

@@ -201,7 +201,7 @@ class _Writing:
             if updates
             else sql.SQL(""),
             processed=sql.SQL(
-                "(select count(*) from identified) + (select count(*) from books_rewritten)"
+                "(select count(*) from identified) + (select count(*) from rows_noted_anew)"
                 if updates
                 else "(select count(*) from identified)"
             ),
@@ -222,7 +222,7 @@ class _Writing:
                where t.{key} = p.id and {partition_before}
               returning t.{key} as id, {checksum} as row_checksum
             ),
-            books_rewritten as (
+            rows_noted_anew as (
               update migration.migrated m
                  set base44_id = r.base44_id, created_at = {created_at}, updated_at = r._last_change,
                      row_checksum = w.row_checksum, record_checksum = r._record_checksum, record_number = r.record_number,

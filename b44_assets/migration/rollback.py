@@ -187,8 +187,8 @@ def _take_back(session: Session, conn: Connection, batches: dict[str, list[int]]
         conn.execute("select pg_advisory_xact_lock(hashtextextended(%s, 44))", (f"plan {table}",))
     done: list[RolledBackEntity] = []
     for table in tables:
-        undo = _Rollback(session, conn, session.catalog.mappings[table])
-        done.append(undo.run(batches[table]))
+        rollback = _Rollback(session, conn, session.catalog.mappings[table])
+        done.append(rollback.run(batches[table]))
         failpoint("rollback: between entities", conn)
     return tuple(done)
 
@@ -223,11 +223,11 @@ class _Rollback:
             "select count(*) from migration.migrated where entity = {entity} and batch_number = any (%s)", batches
         )
         self._conn.execute(
-            "create temporary table undone (id uuid primary key, base44_id text not null) on commit drop"
+            "create temporary table taken_back (id uuid primary key, base44_id text not null) on commit drop"
         )
         self._run(
             """
-            insert into undone (id, base44_id)
+            insert into taken_back (id, base44_id)
             select m.id, m.base44_id
               from migration.migrated m
               left join public.{table} t on {same_row}
@@ -235,11 +235,11 @@ class _Rollback:
             """,
             batches,
         )
-        candidates = self._scalar("select count(*) from undone")
+        candidates = self._scalar("select count(*) from taken_back")
         self._leave_used()
-        deleted = self._scalar("select count(*) from undone")
+        deleted = self._scalar("select count(*) from taken_back")
         self._run(
-            "delete from public.{table} t using undone u, migration.migrated m"
+            "delete from public.{table} t using taken_back u, migration.migrated m"
             " where m.entity = {entity} and m.id = u.id and {same_row}"
         )
         for book, column in (
@@ -249,12 +249,12 @@ class _Rollback:
             ("replaced", "id"),
         ):
             self._run(
-                "delete from migration.{book} b using undone u where b.entity = {entity} and b.{column} = u.{column}",
+                "delete from migration.{book} b using taken_back u where b.entity = {entity} and b.{column} = u.{column}",
                 book=sql.Identifier(book),
                 column=sql.Identifier(column),
             )
-        self._run("delete from migration.migrated m using undone u where m.entity = {entity} and m.id = u.id")
-        self._conn.execute("drop table undone")
+        self._run("delete from migration.migrated m using taken_back u where m.entity = {entity} and m.id = u.id")
+        self._conn.execute("drop table taken_back")
         restored, changed = 0, 0
         for batch in batches:
             done = self._restore(batch)
@@ -287,9 +287,9 @@ class _Rollback:
         while left:
             left = False
             for relation, column, itself in keys:
-                among = sql.SQL(" and not exists (select from undone o where o.id = c.{key})" if itself else "")
+                among = sql.SQL(" and not exists (select from taken_back o where o.id = c.{key})" if itself else "")
                 found = self._run(
-                    "delete from undone u where exists (select from {child} c where c.{column} = u.id {among})",
+                    "delete from taken_back u where exists (select from {child} c where c.{column} = u.id {among})",
                     # As the server writes a relation's name, schema and quotes included.
                     child=sql.SQL(relation),
                     column=sql.Identifier(column),
@@ -304,10 +304,10 @@ class _Rollback:
         )
         if not noted:
             return 0, 0
-        self._conn.execute("create temporary table undone (id uuid primary key) on commit drop")
+        self._conn.execute("create temporary table taken_back (id uuid primary key) on commit drop")
         self._run(
             """
-            insert into undone (id)
+            insert into taken_back (id)
             select m.id
               from migration.replaced p
               join migration.migrated m on m.entity = {entity} and m.id = p.id and m.updated_batch = p.batch_number
@@ -319,7 +319,7 @@ class _Rollback:
         exchangeable = self._mapping.exchangeable_unique
         if exchangeable is not None:
             self._run(
-                "update public.{table} set {released} = {expression} where {key} in (select id from undone)",
+                "update public.{table} set {released} = {expression} where {key} in (select id from taken_back)",
                 released=sql.Identifier(exchangeable.released),
                 expression=sql.SQL(exchangeable.expression),  # pyright: ignore[reportArgumentType]
             )
@@ -328,14 +328,14 @@ class _Rollback:
             self._conn, self._table, self._listed, lambda: self._put_back(batch, identifiers(before))
         )
         self._run(
-            "delete from migration.repairs c using undone u, migration.migrated m"
+            "delete from migration.repairs c using taken_back u, migration.migrated m"
             " where m.entity = {entity} and m.id = u.id and c.entity = {entity} and c.base44_id = m.base44_id"
         )
         self._run(
-            "delete from migration.unmapped c using undone u, migration.migrated m"
+            "delete from migration.unmapped c using taken_back u, migration.migrated m"
             " where m.entity = {entity} and m.id = u.id and c.entity = {entity} and c.base44_id = m.base44_id"
         )
-        self._run("delete from migration.migrated m using undone u where m.entity = {entity} and m.id = u.id")
+        self._run("delete from migration.migrated m using taken_back u where m.entity = {entity} and m.id = u.id")
         for statement in (
             "insert into migration.migrated"
             " select b.* from {old}, jsonb_populate_record(null::migration.migrated, p.migrated_before) b",
@@ -348,15 +348,15 @@ class _Rollback:
             self._run(
                 statement,
                 old=sql.SQL(
-                    "undone u join migration.replaced p on p.entity = {} and p.id = u.id and p.batch_number = {}"
+                    "taken_back u join migration.replaced p on p.entity = {} and p.id = u.id and p.batch_number = {}"
                 ).format(self._names["entity"], sql.Literal(batch)),
             )
         self._run(
-            "delete from migration.replaced p using undone u"
+            "delete from migration.replaced p using taken_back u"
             " where p.entity = {entity} and p.batch_number = %s and p.id = u.id",
             batch,
         )
-        self._conn.execute("drop table undone")
+        self._conn.execute("drop table taken_back")
         return restored, noted - restored
 
     def _put_back(self, batch: int, columns: sql.Composable) -> int:
@@ -365,7 +365,7 @@ class _Rollback:
             """
             update public.{table} t set ({columns}) = (
               select {columns} from jsonb_populate_record(null::public.{table}, p.row_before))
-              from undone u
+              from taken_back u
               join migration.replaced p on p.entity = {entity} and p.id = u.id and p.batch_number = %s
               join migration.migrated m on m.entity = {entity} and m.id = u.id
              where {moved}

@@ -106,6 +106,21 @@ def test_what_has_another_name_now_is_renamed_with_all_that_it_holds(old: str) -
         assert conn.execute(drain.encode()).fetchall() == [("drain_wait_for_snapshots",)]
 
 
+def test_rows_that_were_being_moved_out_of_a_default_partition_are_moved_on(old: str) -> None:
+    with psycopg.connect(old, autocommit=True) as conn:
+        conn.execute(
+            "insert into posts (user_id, title, content, created_by, created_at)"
+            " select id, 'Far ahead', 'Long enough for a post.', id, '2031-03-04' from users limit 1"
+        )
+        step = "select phase from base44_drain_step('posts', 'month')"
+        phases = iter(lambda: conn.execute(step.encode()).fetchone(), ("settling",))
+        assert len(list(phases)) < 50
+        install_runtime(session_on(old))
+        conn.execute("call drain_default_partition('posts')")
+        found = conn.execute("select tableoid::regclass::text from posts where title = 'Far ahead'").fetchall()
+        assert found == [("posts_2031_03",)]
+
+
 def test_what_reads_the_ledger_says_that_it_is_of_an_earlier_version(old: str) -> None:
     session = session_on(old)
     for read in (accounts, load_progress, failed_parts):

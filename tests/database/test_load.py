@@ -112,7 +112,7 @@ def test_batches_are_ranges_of_positions_and_noted(target_18: Target) -> None:
     [(True, ["on", "off", "on", "on"]), (False, ["on"] * 4)],
     ids=["throttled", "not throttled"],
 )
-def test_a_gentle_load_waits_for_the_disk_with_the_last_batch_of_each_month(
+def test_a_throttled_load_waits_for_the_disk_with_the_last_batch_of_each_month(
     throttled: bool, awaited: list[str], target_18: Target
 ) -> None:
     found: list[str] = []

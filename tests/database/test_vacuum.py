@@ -46,7 +46,7 @@ def load(target: Target, *, people: Sequence[Record] = PEOPLE) -> None:
 # -- behind a load -----------------------------------------------------------------------------------------------------
 
 
-def test_a_gentle_load_sweeps_each_partition_that_it_has_written_once(target: Target) -> None:
+def test_a_throttled_load_vacuums_each_partition_that_it_has_written_once(target: Target) -> None:
     before = {name: counted(target, name) for name in WRITTEN}
     load(target.having(throttled=True))
     for name, rows in WRITTEN.items():
@@ -54,14 +54,14 @@ def test_a_gentle_load_sweeps_each_partition_that_it_has_written_once(target: Ta
         assert swept(target, name) == (vacuums + 1, analyses + 1, rows)
 
 
-def test_a_gentle_load_with_nothing_to_do_sweeps_nothing(target_18: Target) -> None:
+def test_a_throttled_load_with_nothing_to_do_vacuums_nothing(target_18: Target) -> None:
     load(target_18.having(throttled=True))
     before = {name: counted(target_18, name) for name in (*WRITTEN, "users")}
     target_18.having(throttled=True).load("posts")
     assert {name: counted(target_18, name) for name in (*WRITTEN, "users")} == before
 
 
-def test_a_load_with_the_server_to_itself_leaves_the_sweeping_to_autovacuum(target_18: Target) -> None:
+def test_a_load_with_the_server_to_itself_leaves_vacuum_to_autovacuum(target_18: Target) -> None:
     load(target_18)
     before = counted(target_18, "posts_2026_01")
     target_18.migrate({"Post": [*ARTICLES, post(20, created_date="2026-01-07")]})
@@ -121,7 +121,7 @@ def test_a_table_is_analyzed_whole_unless_it_is_larger_than_the_sample(target_18
 # -- during a load -----------------------------------------------------------------------------------------------------
 
 
-def test_a_gentle_load_keeps_autovacuum_from_the_partition_that_it_writes(target_18: Target) -> None:
+def test_a_throttled_load_keeps_autovacuum_from_the_partition_that_it_writes(target_18: Target) -> None:
     held: list[list[tuple[Any, ...]]] = []
 
     def progress(what: str, done: int, total: int) -> None:

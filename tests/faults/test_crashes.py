@@ -211,7 +211,7 @@ def test_a_server_that_crashes_is_gone_on_with_where_it_was(failpoint: str, own_
         scene.compare(url, phase, but=otherwise(failpoint, phase))
 
 
-def test_commits_of_a_gentle_load_that_a_crash_takes_along_are_made_again(own_scene: Stage) -> None:
+def test_commits_of_a_throttled_load_that_a_crash_takes_along_are_made_again(own_scene: Stage) -> None:
     scene = own_scene
     # Its first batch, of several: the server need not have written it to disk.
     hit = Hits("batch: after commit", 1, shutting_down(scene))

@@ -291,7 +291,7 @@ def _default_sum(
     return {"partitions": len(rows), "rows": sum(row.numbers["rows"] for row in rows)}
 
 
-def _stray_rows(reading: Reading, settings: Settings) -> Verdict:
+def _rows_without_partition(reading: Reading, settings: Settings) -> Verdict:
     rows = reading.rows.get("default_partitions", ())
     return at_most(
         "rows",
@@ -306,7 +306,7 @@ DEFAULT_PARTITIONS = Measurement(
     "default_partitions",
     "Rows that came without a partition of their own, by the server's statistics.",
     ("default_partitions",),
-    (Check("default_partitions_empty", "Every row has a partition of its own.", _stray_rows, warns=True),),
+    (Check("default_partitions_empty", "Every row has a partition of its own.", _rows_without_partition, warns=True),),
     derive=_default_sum,
     of_tables=True,
 )
