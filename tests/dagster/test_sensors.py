@@ -134,9 +134,12 @@ def test_ten_thousand_files_cost_a_small_cursor_and_one_run_for_a_new_one(migrat
         (migrated.export / f"Thing{number}.jsonl").touch()
     cursor = planned_cursor(migrated)
     assert len(cursor) < 1_000
-    assert migrated.tick("changed_exports", cursor).run_requests == []
+    nothing = migrated.tick("changed_exports", cursor)
+    assert nothing.run_requests == [] and "Thing0.jsonl" in nothing.skip_message
     (migrated.export / "Thing0.jsonl").write_text('{"id": 1}\n')
     seen = migrated.tick("changed_exports", cursor)
+    # Some of the files are named, so that whoever put them there sees it.
+    assert "Thing0.jsonl" in seen.skip_message and len(seen.skip_message) < 1_000
     [request] = migrated.tick("changed_exports", seen.cursor).run_requests
     assert keys_of(request) == {"base44/other_entities", "monitoring/pending_work"}
 

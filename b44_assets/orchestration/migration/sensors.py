@@ -34,6 +34,7 @@ from b44_assets.orchestration.migration.pending_records import PENDING_RECORDS
 from b44_assets.orchestration.partitions import is_monthly, key_of_month, range_tags
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.run_retention import UNFINISHED, end_abandoned_runs
+from b44_assets.schema.health import listed
 
 RETRIES_OF_A_FAILED_BATCH = 3
 """How often what failed is run again without anybody's help."""
@@ -81,9 +82,14 @@ def _changed_exports(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefini
         changed = {name: print_ for name, print_ in now.items() if seen.taken.get(name) != print_}
         steady = {name for name, print_ in changed.items() if seen.growing.get(name) == print_}
         if not changed:
-            return dg.SensorResult(skip_reason="no export file has changed", cursor=_Seen(seen.taken).as_cursor())
+            reason = "no export file has changed"
+            if _OTHERS in now:
+                reason += f"; without a table, and kept in migration.unmapped: {_without_table(migration)}"
+            return dg.SensorResult(skip_reason=reason, cursor=_Seen(seen.taken).as_cursor())
         if steady != changed.keys():
-            waiting = ", ".join(sorted(changed.keys() - steady))
+            waiting = ", ".join(
+                _without_table(migration) if name == _OTHERS else name for name in sorted(changed.keys() - steady)
+            )
             return dg.SensorResult(
                 skip_reason=f"changed, and taken once they stay the same: {waiting}",
                 cursor=_Seen(seen.taken, changed).as_cursor(),
@@ -136,6 +142,13 @@ def _fingerprints(folder: Path, catalog: Catalog) -> dict[str, str]:
     if others:
         found[_OTHERS] = hashlib.sha256("\n".join(others).encode()).hexdigest()
     return found
+
+
+def _without_table(migration: Migration) -> str:
+    """The files of entities without a table, the first of them by name."""
+    assert migration.export_dir is not None
+    known = migration.catalog.entities
+    return listed(tuple(file.path.name for file in discover(migration.export_dir, known) if file.entity not in known))
 
 
 def _as_staged(migration: Migration, now: Mapping[str, str]) -> dict[str, str]:
