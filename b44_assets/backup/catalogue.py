@@ -3,7 +3,7 @@
     backups/<id>/begun                  that a backup was begun; reserves the id
     backups/<id>/<file>.zst[.age]       what it is made of
     backups/<id>/backup.json            what it is, written last: from then on it counts
-    backups/<id>/proof-<time>.json      each verification
+    backups/<id>/verification-<time>.json   each verification; earlier versions wrote proof-<time>.json
     drills/<time>.json                  each drill
     wal/<system>/…                      the archive of the WAL (see `archive`)
 
@@ -17,7 +17,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ from b44_assets.wording import plural
 _LONGEST_RECORD = 64 * 1024**2
 _BEGUN = "begun"
 _RECORD = "backup.json"
-_VERIFICATION = re.compile(r"proof-[0-9]{8}T[0-9]{6}\.[0-9]{6}Z\.json")
+_VERIFICATION = re.compile(r"(?:verification|proof)-([0-9]{8}T[0-9]{6}\.[0-9]{6}Z)\.json")
 _ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-(logical|base|incremental|migration)(?:-[0-9]+)?")
 _SECOND = "%Y%m%dT%H%M%SZ"
 _MICROSECOND = "%Y%m%dT%H%M%S.%fZ"
@@ -176,7 +176,7 @@ class Catalogue:
         Raises:
             BackupError: The store refuses.
         """
-        name = f"proof-{verification.verified_at.astimezone(UTC):{_MICROSECOND}}.json"
+        name = f"verification-{verification.verified_at.astimezone(UTC):{_MICROSECOND}}.json"
         self._put(f"backups/{backup.id}/{name}", records.from_verification(verification))
         return replace(backup, verification=verification)
 
@@ -236,8 +236,8 @@ class Catalogue:
         Raises:
             BackupError: The store cannot be listed, or not be read.
         """
-        files = [path.rpartition("/")[2] for path in self.store.names(f"backups/{backup.id}/proof-")]
-        return [self._verification(backup.id, name) for name in sorted(filter(_VERIFICATION.fullmatch, files))]
+        files = [path.rpartition("/")[2] for path in self.store.names(f"backups/{backup.id}/")]
+        return [self._verification(backup.id, name) for name in _by_time(files)]
 
     def find(self, text: str) -> Backup:
         """Returns the backup that is meant.
@@ -409,7 +409,7 @@ class Catalogue:
         return backup
 
     def _newest_verification(self, backup_id: str, files: Mapping[str, int]) -> Verification | None:
-        names = sorted(filter(_VERIFICATION.fullmatch, files))
+        names = _by_time(files)
         return self._verification(backup_id, names[-1]) if names else None
 
     def _verification(self, backup_id: str, name: str) -> Verification:
@@ -431,6 +431,12 @@ class Catalogue:
         if len(data) > _LONGEST_RECORD:
             raise BadBackupError(f"{path} is too long to be a record")
         return records.read(data, path)
+
+
+def _by_time(files: Iterable[str]) -> list[str]:
+    """Names of the verifications among files, by time, whichever version wrote them."""
+    found = {match[1]: name for name in files if (match := _VERIFICATION.fullmatch(name))}
+    return [found[time] for time in sorted(found)]
 
 
 def chain(backup: Backup, backups: Sequence[Backup], faults: Sequence[str] = ()) -> list[Backup]:

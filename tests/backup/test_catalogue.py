@@ -178,11 +178,23 @@ def test_the_newest_verification_counts_and_all_are_kept(plain: Catalogue) -> No
     assert plain.verifications(backup) == verifications
 
 
+def test_a_verification_under_the_name_of_earlier_versions_counts_by_its_time(plain: Catalogue) -> None:
+    backup = stored_backup(plain, a_backup(verification=None))
+    plain.record_verification(backup, GOOD)
+    (written,) = Path(plain.store.location, "backups", backup.id).glob("verification-*.json")
+    written.rename(written.with_name(written.name.replace("verification", "proof")))
+    assert plain.backups()[0].verification == GOOD
+    newer = replace(BAD, verified_at=GOOD.verified_at + timedelta(days=1))
+    plain.record_verification(backup, newer)
+    assert plain.backups()[0].verification == newer
+    assert plain.verifications(backup) == [GOOD, newer]
+
+
 def test_where_the_newest_verification_cannot_be_read_the_one_before_does_not_count(plain: Catalogue) -> None:
     backup = stored_backup(plain, a_backup())
     later = GOOD.verified_at + timedelta(days=1)
     plain.record_verification(backup, replace(BAD, verified_at=later))
-    damaged = f"backups/{backup.id}/proof-20261127T151500.000000Z.json"
+    damaged = f"backups/{backup.id}/verification-20261127T151500.000000Z.json"
     flip(Path(plain.store.location, damaged))
 
     listing = plain.listing()

@@ -44,7 +44,7 @@ PHASES = (
     "built",
     "copying",
     "catching up",
-    "constraining",
+    "adding constraints",
     "waiting for snapshots",
     "verifying",
     "swapping",
@@ -902,6 +902,18 @@ def test_two_may_drain_at_once(session: Session, conn: Connection) -> None:
         drain_default(session, "posts")
     assert (content(conn), leftovers(conn)) == (before, [])
     assert places(conn) == {"posts_2025_03": 300, "posts_2025_04": 300}
+
+
+def test_a_move_in_a_phase_of_another_version_is_begun_anew(conn: Connection) -> None:
+    add_posts(conn, "2025-03", 10)
+    expected = content(conn)
+    step_until(conn, "verifying")
+    state = one(conn, "select obj_description('posts_drain'::regclass, 'pg_class')")
+    other = sql.Literal(state.replace('"verifying"', '"as of old"'))
+    conn.execute(sql.SQL("comment on table posts_drain is {}").format(other))
+    assert step(conn)[0] == "discarding"
+    finish(conn)
+    assert (content(conn), leftovers(conn), places(conn)) == (expected, [], {"posts_2025_03": 10})
 
 
 def test_writers_need_no_rights_on_what_draining_makes(conn: Connection, role: sql.Identifier) -> None:

@@ -40,7 +40,11 @@ begin
       raise duplicate_table using message = format('there is a table %s that is not of our making', drain);
     end if;
     phase := state ->> 'phase';
-    if phase not in ('finishing', 'discarding') and state ->> 'form' <> b44.partition_form(target.relation) then
+    -- What has another form by now, or was begun by a version with other phases, is begun anew.
+    if phase not in ('finishing', 'discarding')
+       and (state ->> 'form' <> b44.partition_form(target.relation)
+            or phase not in ('built', 'copying', 'catching up', 'adding constraints', 'waiting for snapshots', 'verifying',
+                             'swapping')) then
       phase := 'discarding';
     end if;
     case phase
@@ -51,14 +55,13 @@ begin
       when 'catching up' then
         reached := b44.drain_catch_up(parent, state);
         if not (reached ->> 'left')::boolean then
-          reached := reached || jsonb_build_object('phase', 'constraining');
+          reached := reached || jsonb_build_object('phase', 'adding constraints');
         else
           idle := (reached ->> 'done')::bigint = 0;
         end if;
-      when 'constraining' then
+      when 'adding constraints' then
         reached := b44.drain_constrain(parent, state, patience);
-      -- An earlier version, which may have begun, calls it settling.
-      when 'waiting for snapshots', 'settling' then
+      when 'waiting for snapshots' then
         reached := b44.drain_wait_for_snapshots(parent, state);
         idle := reached ->> 'phase' = 'waiting for snapshots';
       when 'verifying' then

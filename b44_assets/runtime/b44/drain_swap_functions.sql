@@ -235,7 +235,7 @@ begin
   if b44.has_rows(noted, 'true') then
     return state || jsonb_build_object('phase', 'catching up');
   elsif state ->> 'outside' <> b44.drain_outside(target.relation, state) then
-    return state || jsonb_build_object('phase', 'constraining');
+    return state || jsonb_build_object('phase', 'adding constraints');
   elsif state ->> 'form' <> b44.partition_form(target.relation) then
     return state || jsonb_build_object('phase', 'discarding');
   elsif state ->> 'files' is distinct from b44.drain_files(target.default_partition, drain)
