@@ -28,7 +28,7 @@ from psycopg import sql
 from b44_assets.catalog import TableMapping
 from b44_assets.errors import DatabaseError, ThresholdError
 from b44_assets.failpoints import failpoint
-from b44_assets.migration.batches import create_batch_functions
+from b44_assets.migration.batch_statements import create_batch_functions
 from b44_assets.migration.plan_basis import basis_of
 from b44_assets.migration.plan_evaluation import evaluate
 from b44_assets.migration.plan_function import create_plan_function

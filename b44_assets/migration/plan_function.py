@@ -8,7 +8,7 @@ from typing import cast
 from psycopg import sql
 
 from b44_assets.catalog import TableMapping
-from b44_assets.migration.batches import create_batch_functions
+from b44_assets.migration.batch_statements import create_batch_functions
 from b44_assets.migration.plan_basis import Basis
 from b44_assets.migration.plan_evaluation import evaluate
 from b44_assets.migration.plan_notes import write_notes
