@@ -17,7 +17,8 @@ from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error, DatabaseError, free_at
 from b44_assets.migration.disk_room import REMEDY, lacking_room
 from b44_assets.postgres.clients import Clients, available, choose, newest, shown
-from b44_assets.postgres.connect import connect, redact, room_of_server
+from b44_assets.postgres.connect import connect, room_of_server
+from b44_assets.postgres.connection_urls import redact
 from b44_assets.postgres.embedded import EmbeddedServer, embedded_exists, libpq_url, target_shown
 from b44_assets.postgres.read_replica import VARIABLE, bytes_behind, connect_replica
 from b44_assets.schema.preflight import need_room

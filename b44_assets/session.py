@@ -23,11 +23,10 @@ from b44_assets.catalog import Catalog
 from b44_assets.config.quantities import DEFAULT_PLAUSIBLE_YEARS, ContentFormat, Pace, QuarantineLimit
 from b44_assets.config.settings import Settings
 from b44_assets.errors import DatabaseError, FullDiskError, TransientDatabaseError
+from b44_assets.postgres.advisory_locks import HeldLock, LockHolder, advisory_lock
 from b44_assets.postgres.connect import CANCEL_SECONDS, cancelling, connect, renew, room_of_server
 from b44_assets.postgres.embedded import target_url
 from b44_assets.postgres.error_classes import FaultClass, backoff, classify, exhausted
-from b44_assets.postgres.locks import HeldLock, advisory_lock
-from b44_assets.postgres.locks import Session as Holder
 from b44_assets.postgres.read_replica import ReadReplica, connect_replica
 
 T = TypeVar("T")
@@ -308,7 +307,7 @@ def migrating(
     tell: Callable[[str], None],
     *,
     shared: bool = False,
-    busy: Callable[[Holder | None], None] | None = None,
+    busy: Callable[[LockHolder | None], None] | None = None,
 ) -> Generator[HeldLock]:
     """Keeps other migrations of the database away; begins when no other runs, and nothing of an earlier one is at work.
 
@@ -322,10 +321,10 @@ def migrating(
         DatabaseError: The target cannot be reached, or what an earlier run began does not end.
     """
 
-    def waits(holder: Holder | None) -> None:
+    def waits(holder: LockHolder | None) -> None:
         tell(f"waiting for another migration of this database to end: {holder or 'it is just ending'}")
 
-    def outlasts(left: Holder) -> None:
+    def outlasts(left: LockHolder) -> None:
         tell(f"waiting for what an interrupted migration of this database has begun to end: {left}")
 
     with (

@@ -31,10 +31,10 @@ from b44_assets.backup.taking import DUMP, Tell
 from b44_assets.backup.tools import Login, complaint, run, streaming, transaction
 from b44_assets.catalog import STANDARD_ROLES
 from b44_assets.errors import BackupError, why
+from b44_assets.postgres.advisory_locks import advisory_key
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.postgres.embedded.accounts import make_directory, server_account
-from b44_assets.postgres.locks import advisory_key
 
 _JOBS = 2
 _WITH_TRANSACTION_TIMEOUT = 170000

@@ -14,7 +14,7 @@ from b44_assets.cli.options import app_option, database_option, json_option, ori
 from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table, size_text
 from b44_assets.cli.progress import say
 from b44_assets.errors import BackupError, BadBackupError
-from b44_assets.postgres.connect import redact
+from b44_assets.postgres.connection_urls import redact
 from b44_assets.runs.instance import tell_dagster
 from b44_assets.wording import first_of, plural
 

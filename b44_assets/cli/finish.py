@@ -9,7 +9,7 @@ import click
 from b44_assets.cli.options import app_option, database_option, json_option, settings_with
 from b44_assets.cli.output import print_json
 from b44_assets.errors import BadBackupError, FinishedError, NotFinishedError, SettingsError
-from b44_assets.postgres.locks import Session as Holder
+from b44_assets.postgres.advisory_locks import LockHolder
 from b44_assets.wording import plural
 
 
@@ -37,7 +37,7 @@ def finish(
     settings = settings_with(database_url=database_url)
     session = Session.of(settings, load_catalog(settings.sql_dir))
 
-    def running(holder: Holder | None) -> None:
+    def running(holder: LockHolder | None) -> None:
         raise NotFinishedError(f"a migration of this database is running: {holder or 'it is just ending'}")
 
     with (

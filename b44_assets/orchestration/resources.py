@@ -15,8 +15,8 @@ from b44_assets.config.settings import Settings
 from b44_assets.config.stages import PHASE, STEP, phase_of, stage_of
 from b44_assets.errors import B44Error, FinishedError, NoRoomError, SettingsError, is_full, why
 from b44_assets.migration.finish import migration_state
-from b44_assets.postgres.locks import HeldLock
-from b44_assets.postgres.locks import watched as lock_watched
+from b44_assets.postgres.advisory_locks import HeldLock
+from b44_assets.postgres.advisory_locks import watched as lock_watched
 from b44_assets.postgres.read_replica import ReadReplica
 from b44_assets.schema.preflight import need_room
 from b44_assets.schema.runtime import install_runtime

@@ -18,6 +18,7 @@ from psycopg.abc import RV, PQGen
 from psycopg.rows import TupleRow
 
 from b44_assets.errors import DatabaseError, TransientDatabaseError, free_at
+from b44_assets.postgres.connection_urls import server_named, url_parameters
 from b44_assets.postgres.error_classes import FaultClass, classify
 
 logger = logging.getLogger(__name__)
@@ -28,11 +29,6 @@ DEFAULT_LOCK_TIMEOUT_MS = 60_000
 CANCEL_SECONDS = 5.0
 _POOLER_LOOKS = 5
 """How often it is looked whether two connections share a session; in a pool that others use, chance decides each time."""
-
-_MALFORMED = (
-    "the database URL cannot be read: it must be of the form postgresql://user:password@host:5432/database, with"
-    " @ : / ? # and % in a password written as %40 %3A %2F %3F %23 and %25, and after a ? only what libpq knows"
-)
 
 # Only where the URL says nothing. An unreachable host is reported soon, and a connection that a firewall or a sleeping
 # machine has dropped is noticed within a minute rather than after two hours.
@@ -268,8 +264,8 @@ def connect(
         TransientDatabaseError: If there is none now, but may be in a while: the server starts up or shuts down, has too
             many clients, or cannot be reached.
     """
-    parameters = _parameters(url)
-    where = _where(parameters)
+    parameters = url_parameters(url)
+    where = server_named(parameters)
     wanted = _DEFAULTS | parameters | {"application_name": application_name, "client_encoding": "UTF8"}
     try:
         # Autocommit at first: what is set inside a transaction would go with its roll-back.
@@ -328,7 +324,7 @@ def renew(
             return
     conn.execute(_AS_NEW)
     before = _settings(conn)
-    _make_plan(conn, _where(conn.info.get_parameters()), lock_timeout_ms)
+    _make_plan(conn, server_named(conn.info.get_parameters()), lock_timeout_ms)
     if isinstance(conn, _Connection):
         loaded = conn.execute("SELECT pg_catalog.pg_conf_load_time()").fetchone()
         assert loaded is not None
@@ -455,38 +451,6 @@ def _session_of(conn: psycopg.Connection[TupleRow]) -> int:
     return row[0]
 
 
-def redact(url: str) -> str:
-    """Returns a URL that can be shown: user, host, port, database and `sslmode`; a password is shown as `***`.
-
-    Whatever cannot be read for certain is left out as a whole, since a password may be part of it.
-    """
-    scheme = url.partition("://")[0]
-    try:
-        parameters = _parameters(url)
-    except DatabaseError:
-        return "<malformed database URL>"
-    user = quote(parameters.get("user", ""), safe="")
-    password = ":***" if "password" in parameters else ""
-    host = parameters.get("host", "")
-    socket = host.startswith(("/", "@"))
-    query = [f"host={quote(host)}"] if socket else []
-    port = parameters.get("port", "")
-    if socket:
-        query += [f"port={port}"] if port else []
-        place = ""
-    else:
-        ports = port.split(",")
-        hosts = [f"[{name}]" if ":" in name else name for name in host.split(",")]
-        ports = ports * len(hosts) if len(ports) == 1 else ports
-        place = ",".join(f"{name}:{number}" if number else name for name, number in zip(hosts, ports, strict=False))
-    if "sslmode" in parameters:
-        query.append(f"sslmode={parameters['sslmode']}")
-    login = f"{user}{password}@" if user or password else ""
-    shown = f"{login}{place}/{quote(parameters.get('dbname', ''), safe='')}"
-    prefix = scheme if re.fullmatch(r"postgres(?:ql)?(?:\+[a-z0-9]+)?", scheme) else "postgresql"
-    return f"{prefix}://{shown}" + (f"?{'&'.join(query)}" if query else "")
-
-
 @contextmanager
 def cancelling(conn: psycopg.Connection[TupleRow]) -> Generator[psycopg.Connection[TupleRow]]:
     """Ends the SQL in the server when the block is left by any exception while it runs.
@@ -518,48 +482,11 @@ def _pid(conn: psycopg.Connection[TupleRow]) -> int | None:
     return None if conn.closed else conn.info.backend_pid
 
 
-def _parameters(url: str) -> dict[str, str]:
-    """Returns the connection parameters, having refused a URL whose password may stand in the wrong place.
-
-    libpq cuts at the first `@` or `/`. With one of these in a password it would take half of the password for a host, a
-    port or a database, and show it in its messages.
-    """
-    scheme, separator, rest = url.partition("://")
-    if separator and re.fullmatch(r"postgres(?:ql)?\+[a-z0-9]+", scheme):
-        url = f"postgresql://{rest}"
-    try:
-        parsed = conninfo.conninfo_to_dict(url)
-    except (psycopg.Error, UnicodeEncodeError):
-        # The message quotes what could not be read.
-        raise DatabaseError(_MALFORMED) from None
-    parameters = {name: str(value) for name, value in parsed.items() if value is not None}
-    hosts = parameters.get("host", "").split(",")
-    ports = parameters.get("port", "").split(",")
-    if (
-        any(not host.startswith(("/", "@")) and re.search(r"[@\s/?#]", host) for host in hosts)
-        or any(port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536) for port in ports)
-        or (separator and "@" in parameters.get("dbname", "") and "@" in rest.partition("?")[0].partition("/")[2])
-        or "\0" in url
-    ):
-        raise DatabaseError(_MALFORMED)
-    return parameters
-
-
-def _where(parameters: dict[str, str]) -> str:
-    host = parameters.get("host") or parameters.get("hostaddr")
-    port = parameters.get("port")
-    if not host:
-        return "the PostgreSQL server"
-    if host.startswith(("/", "@")):
-        return f"the socket in {host}"
-    return f"the PostgreSQL server {host}:{port}" if port else f"the PostgreSQL server {host}"
-
-
 def _fault(error: psycopg.Error, parameters: dict[str, str]) -> DatabaseError:
     """Returns one line on why there is no connection, as the error that tells whether to try again."""
     text = str(error)
     names = {
-        "where": _where(parameters),
+        "where": server_named(parameters),
         "user": repr(parameters.get("user", "")) if parameters.get("user") else "of this system",
         "database": repr(parameters.get("dbname") or parameters.get("user", "")),
     }

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from b44_assets.catalog import Catalog
     from b44_assets.config.settings import Settings
     from b44_assets.migration.accounts import EntityAccount
-    from b44_assets.postgres.locks import HeldLock
+    from b44_assets.postgres.advisory_locks import HeldLock
     from b44_assets.runs.selection import Selection
     from b44_assets.session import Progress, Session
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from b44_assets.errors import B44Error, FinishedError, TransientDatabaseError
-from b44_assets.postgres.locks import HeldLock, watched
+from b44_assets.postgres.advisory_locks import HeldLock, watched
 
 if TYPE_CHECKING:
     from b44_assets.catalog import Catalog

@@ -20,7 +20,8 @@ from psycopg import errors, sql
 from b44_assets.catalog import ConstraintDefinition, Spec
 from b44_assets.errors import DatabaseError
 from b44_assets.failpoints import failpoint
-from b44_assets.postgres.locks import advisory_lock, with_lock_retries
+from b44_assets.postgres.advisory_locks import advisory_lock
+from b44_assets.postgres.lock_retries import with_lock_retries
 from b44_assets.session import Connection, Session, explained, scalar, with_retry
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from b44_assets.backup.encryption import Key
-from b44_assets.postgres.locks import advisory_key
+from b44_assets.postgres.advisory_locks import advisory_key
 from tests.helpers.command import Command, environment
 from tests.helpers.database_contents import rows, state, value
 from tests.helpers.migrated_apps import Databases, Migrated

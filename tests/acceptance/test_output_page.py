@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from b44_assets.backup.drill import Drill
 from b44_assets.cli import main
-from b44_assets.postgres.connect import redact
+from b44_assets.postgres.connection_urls import redact
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.helpers.command import Command, Result
 from tests.helpers.migrated_apps import Databases, Migrated

@@ -20,9 +20,11 @@ from psycopg.rows import TupleRow
 
 from b44_assets.errors import DatabaseError, LockLostError, TransientDatabaseError
 from b44_assets.postgres import connect as module
-from b44_assets.postgres.connect import cancelling, connect, redact
+from b44_assets.postgres.advisory_locks import LockHolder, advisory_key, advisory_lock, watched
+from b44_assets.postgres.connect import cancelling, connect
+from b44_assets.postgres.connection_urls import redact
 from b44_assets.postgres.embedded import EmbeddedServer
-from b44_assets.postgres.locks import LockRetry, Session, advisory_key, advisory_lock, watched, with_lock_retries
+from b44_assets.postgres.lock_retries import LockRetry, with_lock_retries
 from tests.helpers.servers import Pg15, free_port
 from tests.helpers.waiting import eventually
 
@@ -461,7 +463,7 @@ def test_a_lock_is_held_by_one_session_and_freed_at_the_end(database: str, autoc
 
 
 def test_whoever_waits_is_told_once_by_whom_it_is_held(database: str) -> None:
-    told: list[Session | None] = []
+    told: list[LockHolder | None] = []
     with connect(database, application_name="b44 migrate") as first, connect(database) as second:
         holding = advisory_lock(first, "migrate")
         holding.__enter__()
@@ -842,7 +844,7 @@ def test_what_a_killed_client_has_begun_is_waited_for(database: str) -> None:
         advisory_lock(conn, "migrate") as lock,
     ):
 
-        def end(left: Session) -> None:
+        def end(left: LockHolder) -> None:
             told.append(left.pid)
             assert left.application_name == "b44 load t"
 

@@ -9,8 +9,9 @@ from b44_assets.catalog import Catalog, Kind
 from b44_assets.errors import DatabaseError
 from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.pipeline import load_table, stage_export
+from b44_assets.postgres.advisory_locks import advisory_lock
 from b44_assets.postgres.connect import connect
-from b44_assets.postgres.locks import advisory_lock, with_lock_retries
+from b44_assets.postgres.lock_retries import with_lock_retries
 from b44_assets.schema.build import build
 from b44_assets.session import Session
 from tests.helpers.pooler import PGBOUNCER, pooled

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from b44_assets.errors import DatabaseError, is_full, said_with_remedy, why
-from b44_assets.postgres.connect import redact
+from b44_assets.postgres.connection_urls import redact
 from b44_assets.postgres.embedded.accounts import (
     Account,
     foreign,

@@ -1,10 +1,9 @@
-"""Locks: one process at a time for what must not run twice, and DDL that never makes others wait for long."""
+"""Advisory locks: one process at a time for what must not run twice."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import random as random_module
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -15,26 +14,20 @@ from typing import TypeVar
 
 import psycopg
 from psycopg import errors, pq, sql
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow, class_row
 
 from b44_assets.errors import DatabaseError, LockLostError
-from b44_assets.postgres.connect import connect
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.25
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 10.0
 _TIMES_HELD = 2
-_DISPLACING_MS = 1_000
-"""How long past `deadlock_timeout` an autovacuum may take to end once it was told to."""
 
 
 @dataclass(frozen=True)
-class Session:
+class LockHolder:
     """A session of the server that holds what another one waits for.
 
     Attributes:
@@ -51,23 +44,6 @@ class Session:
         """The session as it is named in a message."""
         since = f", connected since {self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
         return f"process {self.pid} ({self.application_name or 'unnamed'}{since})"
-
-
-@dataclass(frozen=True)
-class LockRetry:
-    """An attempt that did not get its lock.
-
-    Attributes:
-        attempt: The attempt that failed, counted from 1.
-        attempts: How many there will be at most.
-        pause: Seconds until the next one.
-        blockers: Who held the lock, as far as it was seen.
-    """
-
-    attempt: int
-    attempts: int
-    pause: float
-    blockers: tuple[Session, ...]
 
 
 def advisory_key(name: str) -> int:
@@ -87,7 +63,7 @@ def advisory_lock(
     conn: psycopg.Connection[TupleRow],
     name: str,
     *,
-    wait: Callable[[Session | None], None] | None = None,
+    wait: Callable[[LockHolder | None], None] | None = None,
     timeout: float | None = None,
     shared: bool = False,
     sleep: Callable[[float], None] = time.sleep,
@@ -176,7 +152,7 @@ class HeldLock:
     def outlast(
         self,
         *,
-        wait: Callable[[Session], None] | None = None,
+        wait: Callable[[LockHolder], None] | None = None,
         timeout: float = 600.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -208,8 +184,8 @@ class HeldLock:
             sleep(_POLL_SECONDS)
             waited += _POLL_SECONDS
 
-    def _left_at_work(self) -> Session | None:
-        with self._conn.cursor(row_factory=class_row(Session)) as cursor:
+    def _left_at_work(self) -> LockHolder | None:
+        with self._conn.cursor(row_factory=class_row(LockHolder)) as cursor:
             parameters = (_AT_WORK % 2**32, self._key >> 32, self._key & 0xFFFFFFFF)
             left = cursor.execute(_LEFT_AT_WORK, parameters).fetchone()
         _make_plan(self._conn)
@@ -273,101 +249,7 @@ def watched(lock: HeldLock, on_loss: Callable[[], object], *, every: float = 1.0
         thread.join()
 
 
-def with_lock_retries(
-    conn: psycopg.Connection[TupleRow],
-    operation: Callable[[psycopg.Connection[TupleRow]], T],
-    *,
-    lock_timeout: int,
-    attempts: int,
-    sleep: Callable[[float], None] = time.sleep,
-    random: Callable[[], float] = random_module.random,
-    on_retry: Callable[[LockRetry], None] | None = None,
-) -> T:
-    """Runs DDL in a transaction of its own that gives up quickly if somebody is in its way, and tries again.
-
-    A statement that waits for an exclusive lock makes everybody who comes after it wait too. So it waits for
-    `lock_timeout` at most, and then lets the others through for a while that doubles from 0.1 to 10 seconds, less up to
-    a half at random, lest two who clashed clash again.
-
-    An attempt may take many locks, each of which PostgreSQL would wait for as long. While it waits for one it may hold the
-    others, so that their waits together are bounded by `lock_timeout`: a second connection adds them up, and ends the
-    statement.
-
-    An autovacuum gives way only to who waits for longer than `deadlock_timeout`, which is more than `lock_timeout`. Where
-    one, or other maintenance, was in the way, the next attempt first waits for it in a mode that keeps no reader or writer
-    waiting.
-
-    Args:
-        conn: A connection with no transaction open.
-        operation: What to do; it is called once an attempt and must leave the transaction to us.
-        lock_timeout: Milliseconds that an attempt may wait for all of its locks, at least 1.
-        attempts: How often to try, at least 1.
-        sleep: How to pause, for tests.
-        random: Gives a number from 0 to 1, for tests.
-        on_retry: Told of each attempt that will be followed by another.
-
-    Returns:
-        What the operation returned.
-
-    Raises:
-        DatabaseError: If the last attempt did not get its lock; names the sessions in the way.
-    """
-    if attempts < 1 or lock_timeout < 1:
-        raise ValueError("attempts and lock_timeout are at least 1")
-    if conn.info.transaction_status != pq.TransactionStatus.IDLE:
-        # An outer transaction would keep its locks through the pauses.
-        raise ValueError("DDL with retries needs a connection with no transaction open")
-    blockers: tuple[Session, ...] = ()
-    for attempt in range(1, attempts + 1):
-        # The first attempt mostly succeeds at once; only where it does not is it worth a second connection.
-        watch = _Watch(conn, lock_timeout, at_once=attempt > 1 or attempts == 1)
-        try:
-            with conn.transaction():
-                _displace_maintenance(conn, blockers)
-                row = conn.execute(
-                    "SELECT pg_backend_pid(), set_config('lock_timeout', %s, true)", (f"{lock_timeout}ms",)
-                ).fetchone()
-                assert row is not None
-                watch.begin(row[0])
-                return operation(conn)
-        except Exception as error:
-            # Of a statement that the watch has ended, the operation may have made an error of its own.
-            if not (isinstance(error, errors.LockNotAvailable | errors.DeadlockDetected) or watch.expired):
-                raise
-            blockers = watch.stop()
-            if attempt == attempts:
-                who = ", ".join(map(str, blockers)) or "sessions that were gone before they could be named"
-                times = f"{attempts} attempt{'s' * (attempts > 1)}"
-                raise DatabaseError(f"no lock within {lock_timeout} ms in {times}: {who} stood in the way") from error
-            pause = min(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS) * (1 - random() / 2)
-            if on_retry is not None:
-                on_retry(LockRetry(attempt, attempts, pause, blockers))
-            sleep(pause)
-        finally:
-            watch.stop()
-    raise AssertionError("unreachable")
-
-
-def _displace_maintenance(conn: psycopg.Connection[TupleRow], blockers: tuple[Session, ...]) -> None:
-    """Waits until no (auto)vacuum, ANALYZE or the like of these sessions is left, and lets none begin before we end."""
-    if not blockers:
-        return
-    relations = conn.execute(
-        "SELECT DISTINCT n.nspname, c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
-        " JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE l.pid = ANY (%s) AND l.granted AND l.mode = 'ShareUpdateExclusiveLock' AND c.relkind IN ('r', 'p')"
-        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1, 2",
-        ([session.pid for session in blockers],),
-    ).fetchall()
-    conn.execute(
-        "SELECT set_config('lock_timeout', (setting::integer + %s)::text, true) FROM pg_settings WHERE name = 'deadlock_timeout'",
-        (_DISPLACING_MS,),
-    )
-    for relation in relations:
-        conn.execute(sql.SQL("LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE").format(sql.Identifier(*relation)))
-
-
-_SESSIONS = sql.SQL("""
+SESSIONS = sql.SQL("""
     SELECT pid,
            CASE WHEN backend_type = 'client backend' THEN coalesce(application_name, '')
                 ELSE coalesce(backend_type, '') END AS application_name,
@@ -381,7 +263,7 @@ _HOLDER = sql.SQL("""
           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
           AND classid = %s::oid AND objid = %s::oid)
     LIMIT 1
-""").format(sessions=_SESSIONS)
+""").format(sessions=SESSIONS)
 # An earlier run's: the process whose lock they work under does not hold it.
 _LEFT_AT_WORK = sql.SQL("""
     {sessions} WHERE pid IN (
@@ -393,8 +275,7 @@ _LEFT_AT_WORK = sql.SQL("""
             WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = w.database
               AND l.pid = w.objid::bigint AND l.classid = %s::oid AND l.objid = %s::oid))
     ORDER BY pid LIMIT 1
-""").format(sessions=_SESSIONS)
-_BLOCKERS = sql.SQL("{sessions} WHERE pid = ANY (pg_blocking_pids(%s)) ORDER BY pid").format(sessions=_SESSIONS)
+""").format(sessions=SESSIONS)
 
 
 def _try_lock(conn: psycopg.Connection[TupleRow], key: int, *, shared: bool) -> bool:
@@ -405,10 +286,10 @@ def _try_lock(conn: psycopg.Connection[TupleRow], key: int, *, shared: bool) -> 
     return bool(row[0])
 
 
-def _holder(conn: psycopg.Connection[TupleRow], key: int) -> Session | None:
+def _holder(conn: psycopg.Connection[TupleRow], key: int) -> LockHolder | None:
     """Returns who holds the lock; pg_locks shows the key as two halves without sign."""
     unsigned = key % 2**64
-    with conn.cursor(row_factory=class_row(Session)) as cursor:
+    with conn.cursor(row_factory=class_row(LockHolder)) as cursor:
         holder = cursor.execute(_HOLDER, (unsigned >> 32, unsigned & 0xFFFFFFFF)).fetchone()
     _make_plan(conn)
     return holder
@@ -440,81 +321,3 @@ def _make_plan(conn: psycopg.Connection[TupleRow]) -> None:
     """Ends the transaction that psycopg opened for a statement of ours; a lock of the session stays."""
     if not conn.autocommit:
         conn.commit()
-
-
-# How long a session has been waiting for a lock by now, and since when, to tell one wait from the next.
-_WAITING = """
-    SELECT waitstart, extract(epoch FROM clock_timestamp() - waitstart)::float8
-    FROM pg_locks WHERE pid = %s AND NOT granted AND waitstart IS NOT NULL
-"""
-
-
-class _Watch:
-    """Sees from a second connection who blocks ours (afterwards it would be too late to ask), and for how long in all.
-
-    Attributes:
-        expired: Whether the waits of the attempt together were too long, so that its statement was ended.
-    """
-
-    def __init__(self, conn: psycopg.Connection[TupleRow], lock_timeout: int, *, at_once: bool) -> None:
-        self._dsn = conn.info.dsn
-        self._password = conn.info.password
-        self._lock_timeout = lock_timeout / 1000
-        self._interval = min(max(self._lock_timeout / 5, 0.01), 0.25)
-        self._begun = threading.Event()
-        self._done = threading.Event()
-        self._ready = threading.Event()
-        self._seen: tuple[Session, ...] = ()
-        self._pid = 0
-        self._at_once = at_once
-        self.expired = False
-        self._thread = threading.Thread(target=self._look, name="b44-lock-watch", daemon=True)
-        self._thread.start()
-        if at_once:
-            # Connected before the attempt begins, or a short lock_timeout would be over first.
-            self._ready.wait(timeout=5)
-
-    def begin(self, pid: int) -> None:
-        """The attempt begins, in this process of the server."""
-        self._pid = pid
-        self._begun.set()
-
-    def stop(self) -> tuple[Session, ...]:
-        """Ends the watch and returns the sessions seen last."""
-        self._done.set()
-        self._begun.set()
-        self._thread.join()
-        return self._seen
-
-    def _look(self) -> None:
-        if not self._at_once:
-            self._begun.wait()
-            if self._done.wait(self._lock_timeout / 4):
-                return
-        try:
-            with connect(
-                make_conninfo(self._dsn, password=self._password or None),
-                application_name="b44 lock watch",
-                autocommit=True,
-            ) as conn:
-                self._ready.set()
-                self._begun.wait()
-                self._add_up(conn)
-        except (psycopg.Error, DatabaseError) as error:
-            # The names are lost, and of the bound what is beyond that of each lock.
-            logger.debug("cannot see who holds the lock: %s", error)
-        finally:
-            self._ready.set()
-
-    def _add_up(self, conn: psycopg.Connection[TupleRow]) -> None:
-        cursor = conn.cursor(row_factory=class_row(Session))
-        waits: dict[datetime, float] = {}
-        while not self._done.wait(self._interval):
-            if self._at_once:
-                found = cursor.execute(_BLOCKERS, (self._pid,)).fetchall()
-                self._seen = tuple(found) or self._seen
-            waits.update(conn.execute(_WAITING, (self._pid,)).fetchall())
-            # A single wait is bounded by the server.
-            if len(waits) > 1 and sum(waits.values()) >= self._lock_timeout and not self.expired:
-                self.expired = True
-                conn.execute("SELECT pg_cancel_backend(pid) FROM pg_locks WHERE pid = %s AND NOT granted", (self._pid,))
