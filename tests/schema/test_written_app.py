@@ -91,11 +91,11 @@ def written(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Genera
         newest = conn.info.server_version >= 160000
     export = write_export(folder / "export") if newest else write_csv(folder / "export")
     made = template_once(server_url, "written_app", lambda url: migrate(Session(url, catalog), export))
-    names = [f"written_app_{uuid.uuid4().hex}" for _ in range(8)]
-    unused = iter(names)
+    names: list[str] = []
 
     def copy() -> str:
-        name = next(unused)
+        name = f"written_app_{uuid.uuid4().hex}"
+        names.append(name)
         with psycopg.connect(server_url, autocommit=True) as conn:
             create_database(conn, name, made)
         return database_url(server_url, name)
