@@ -16,8 +16,8 @@ On disk, all under `<home>/postgres` and owned by the account that the server ru
 
 from __future__ import annotations
 
-from b44_assets.postgres.embedded.server import (
-    EmbeddedServer,
+from b44_assets.postgres.embedded.server import EmbeddedServer
+from b44_assets.postgres.embedded.targets import (
     dagster_url,
     embedded_exists,
     embedded_runs,
