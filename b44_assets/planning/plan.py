@@ -15,7 +15,7 @@ from psycopg import sql
 from b44_assets.catalog import Catalog, TableMapping, load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.config.stages import STEP, Stage
-from b44_assets.errors import B44Error, ExportError, FinishedError, nothing_has_a_table
+from b44_assets.errors import B44Error, DatabaseError, ExportError, FinishedError, nothing_has_a_table
 from b44_assets.exports import survey
 from b44_assets.exports.model import BUILT_IN_FIELDS, INTERNAL_FIELDS
 from b44_assets.migration.chosen_tables import chosen_tables, tables_lacking
@@ -114,7 +114,11 @@ def plan_migration(
                 before = bool(scalar(target, "select to_regclass('migration.migrated') is not null")) and bool(
                     scalar(target, "select exists (select from migration.migrated)")
                 )
-                copy_rows(target, scratch)
+                try:
+                    copy_rows(target, scratch)
+                except DatabaseError as error:
+                    # A table that is in the way has columns of other types; what it is says more than the value that does not fit.
+                    raise (found.faults[0] if found.faults else error) from error
             found.faults += tables_lacking(scratch, chosen, named=not left_out)
             _plan_tables(settings, scratch, found, chosen, steps)
             steps.begin(Stage.READING, "entities without a table")

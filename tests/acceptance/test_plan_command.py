@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from b44_assets.config.settings import Settings
 from b44_assets.config.stages import STEP
+from b44_assets.errors import DatabaseError
 from b44_assets.planning import plan_migration
 from tests.helpers.command import Command
 from tests.helpers.database_contents import rows
@@ -232,3 +233,15 @@ def test_a_plan_tells_its_steps_one_after_the_other(small_sql: Path, tmp_path: P
     steps = [what for what in told if what[0].startswith(STEP)]
     assert [number for _, number, _ in steps] == list(range(1, steps[0][2] + 1))
     assert {total for _, _, total in steps} == {len(steps)}
+
+
+def test_a_table_of_another_kind_in_the_target_is_told_as_the_migration_tells_it(
+    small_sql: Path, target: str, tmp_path: Path
+) -> None:
+    write_entries(tmp_path, 0, 2)
+    with psycopg.connect(target) as conn:
+        conn.execute("create table ledger_00 (id uuid primary key, remark text, booked_at text)")
+        conn.execute("insert into ledger_00 values (gen_random_uuid(), 'theirs', 'the other day')")
+    known = {"B44_SQL_DIR": str(small_sql), "B44_EXPORT_DIR": str(tmp_path), "B44_DATABASE_URL": target}
+    with pytest.raises(DatabaseError, match=r"table public\.ledger_00 is another than the one to be made"):
+        plan_migration(Settings.load(known, tmp_path))
