@@ -9,8 +9,8 @@ from b44_assets.postgres.embedded import EmbeddedServer
 
 LOGGED = "-c log_disconnections=on"
 """`PGOPTIONS` by which a superuser's connections are in the log."""
-# As it has them: application@database.
-_ENDED = re.compile(r"\] (?P<name>[^@]*)@(?P<database>\S+) LOG:  disconnection: ")
+# As it has them, in one line: time [process] application@database. A statement of somebody else's may stand before it.
+_ENDED = re.compile(r"^\S+ \S+ UTC \[[0-9]+\] (?P<name>[^@\n]*)@(?P<database>\S+) LOG:  disconnection: ", re.MULTILINE)
 
 
 def ended_connections(server: EmbeddedServer, *databases: str) -> list[Counter[str]]:
