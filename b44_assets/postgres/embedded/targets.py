@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from b44_assets.config.settings import Settings
 from b44_assets.postgres.connection_urls import redact
 from b44_assets.postgres.embedded.server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from b44_assets.config.settings import Settings
 
 
 def target_url(settings: Settings) -> str:
