@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Generator
@@ -42,6 +43,9 @@ _OF_A_TEST_SERVER = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """Names the folder of the servers; a worker of pytest-xdist is told by the process that started it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Begun in the background of a script. What tests start would ignore Ctrl-C as well.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is not None:
         config.stash[_SERVERS] = Path(worker["b44_servers"])
