@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from b44_assets.errors import B44Error
+from b44_assets.errors import B44Error, free_at
 from b44_assets.exports import discover
 from b44_assets.postgres.connect import data_directory
 
@@ -36,6 +36,6 @@ def lacking_room(url: str, export: Path, entities: Collection[str]) -> str:
     if free >= TIMES_THE_EXPORT * size:
         return ""
     return (
-        f"{free / 2**20:,.1f} MB free in {directory}, and the migration of {size / 2**20:,.1f} MB may take"
+        f"{free_at(directory)}, and the migration of {size / 2**20:,.1f} MB may take"
         f" {TIMES_THE_EXPORT * size / 2**20:,.1f} MB"
     )

@@ -108,11 +108,12 @@ class Outcome:
         """Why not every record is accounted for, a line for each table; empty where each is."""
         return [
             *(
-                f"{table}: {count:,} of the records read {_are(count)} neither migrated nor refused, and nothing says why"
+                f"{table}: {count:,} of the records read {plural(count, 'is', 'are')} neither migrated nor refused,"
+                " and nothing says why"
                 for table, count in self.unaccounted.items()
             ),
             *(
-                f"{table}: {count:,} {plural(count, 'record')} {_are(count)} still to be migrated: run b44 migrate"
+                f"{table}: {count:,} {plural(count, 'record is', 'records are')} still to be migrated: run b44 migrate"
                 for table, count in self.pending.items()
             ),
         ]
@@ -133,10 +134,6 @@ class Outcome:
             **({} if self.replay is None else {"replay": self.replay.facts()}),
             **self.more,
         }
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
 
 
 def faults_of_run(settings: Settings, catalog: Catalog, outcome: Outcome, faults: list[B44Error]) -> list[B44Error]:
