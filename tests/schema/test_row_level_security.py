@@ -297,8 +297,8 @@ class AsReader(Session):
     """A session with the rights of people."""
 
     @contextmanager
-    def connection(self, purpose: str, *, idles: bool = False) -> Generator[Connection]:
-        with super().connection(purpose, idles=idles) as conn:
+    def connection(self, purpose: str, *, idles: bool = False, replica: bool = False) -> Generator[Connection]:
+        with super().connection(purpose, idles=idles, replica=replica) as conn:
             conn.execute("set row_security = on")
             conn.execute("set role b44_readonly")
             yield conn
