@@ -23,7 +23,7 @@ HEADER_KEYS: Mapping[Kind, frozenset[str]] = {
     Kind.TRIGGER: frozenset({"depends", "on"}),
     Kind.POLICY: frozenset({"depends", "on"}),
     Kind.VIEW: frozenset({"depends", "access"}),
-    Kind.CHECK: frozenset({"depends", "on", "severity"}),
+    Kind.CHECK: frozenset({"depends", "on", "severity", "lists"}),
     Kind.QUERY: frozenset({"depends", "uses", "prunes", "since", "until"}),
 }
 COMMON_KEYS = frozenset({"depends"})

@@ -60,10 +60,12 @@ class GroupRights:
     Attributes:
         relations: Tables and views with `name`, `access`, and whether they are `secured` by policies.
         routines: Functions with `name` and `role_name`.
+        opened: Whether the application has anything of the folder, so that it also gets what is made by hand later.
     """
 
     relations: tuple[Mapping[str, str | bool], ...]
     routines: tuple[Mapping[str, str], ...]
+    opened: bool
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class Catalog:
             named += tuple(one.name for one in self.of(Kind.POLICY) if one.options["on"] in named)
         return tuple(dict.fromkeys(named))
 
+    @property
+    def opened(self) -> bool:
+        """Whether the application has any table or view of the folder."""
+        return any(spec.options.get("access") != "none" for spec in self.of(Kind.TABLE, Kind.VIEW))
+
     def access_of(self, names: Iterable[str] | None = None) -> GroupRights:
         """What the program's own group roles may do with objects of the folder.
 
@@ -137,6 +144,7 @@ class Catalog:
                 for role in names_of(spec.options.get("execute", ""))
                 for routine in routines_of(spec)
             ),
+            self.opened,
         )
 
     def roles_of(self, spec: Spec) -> tuple[Spec, ...]:
@@ -153,6 +161,12 @@ class Catalog:
                 *(one.name for spec in indexes for one in index_definitions(spec) if one.unique),
             )
         )
+
+    def listing(self, table: str) -> Mapping[str, str]:
+        """Which check lists the rows that break a constraint or a unique index of a table, by its name."""
+        return {
+            rule: spec.name for spec in self.on(table, Kind.CHECK) for rule in names_of(spec.options.get("lists", ""))
+        }
 
     @property
     def materialized_views(self) -> tuple[Spec, ...]:

@@ -47,6 +47,12 @@ _MOST_DIFF_LINES = 200
 @click.option(
     "--strict", is_flag=True, help="Refuse records that break what their schema declares, instead of listing them."
 )
+@click.option(
+    "--open",
+    "opened",
+    is_flag=True,
+    help="Give all rows of the tables to the roles b44_readwrite and b44_readonly; nobody gets them otherwise.",
+)
 @click.option("--example", type=click.Choice(["blog"]), help="Copy a bundled example instead.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
 @json_option
@@ -57,6 +63,7 @@ def init(
     source: Path | None,
     name: str | None,
     strict: bool,
+    opened: bool,
     example: str | None,
     dry_run: bool,
     as_json: bool,
@@ -77,9 +84,15 @@ def init(
         written_path,
     )
 
-    if example is not None and (entities, export, source, strict) != (None, None, None, False):
+    if example is not None and (entities, export, source, strict, opened) != (
+        None,
+        None,
+        None,
+        False,
+        False,
+    ):
         raise SettingsError(
-            "--example goes without --entities, --export, --source and --strict: it brings all it needs"
+            "--example goes without --entities, --export, --source, --strict and --open: it brings all it needs"
         )
     folder = directory.expanduser().absolute()
     there = require_usable(folder)
@@ -99,6 +112,7 @@ def init(
         export="export" if example is not None else export_text,
         source=source_text,
         strict=strict or bool(app_part and app_part.strict),
+        opened=opened or bool(app_part and app_part.open),
         example=example,
     )
     files = project_files(project)
@@ -111,7 +125,10 @@ def init(
         from b44_assets.scaffold.overrides import overrides_of
 
         overrides = replace(
-            overrides_of(there or AppFolder(folder, AppFile())), app=project.name, strict=project.strict
+            overrides_of(there or AppFolder(folder, AppFile())),
+            app=project.name,
+            strict=project.strict,
+            opened=project.opened,
         )
         entities_dir, export_dir, source_dir = (
             place_of(folder, text) for text in (project.entities, project.export, project.source)

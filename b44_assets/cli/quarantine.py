@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,7 +112,14 @@ def _export(session: Session, file: Path, table: str | None, reason: str | None)
 
 def _show(console: Console, session: Session, table: str | None, reason: str | None) -> None:
     from b44_assets.migration.quarantine import quarantined
+    from b44_assets.scaffold.sensitive import is_secret_name
 
+    # Of a record that could not be split into its cells, nobody knows where a secret begins.
+    guarded = {
+        name
+        for name, mapping in session.catalog.mappings.items()
+        if any(is_secret_name(field.name) for field in mapping.fields)
+    }
     counts: Counter[tuple[str, str]] = Counter()
     total = 0
     found = quarantined(session, table, reason)
@@ -123,7 +131,8 @@ def _show(console: Console, session: Session, table: str | None, reason: str | N
         console.print("No such record is in quarantine." if reason or table else "No record is in quarantine.")
         return
     for one in shown:
-        _show_record(console, one)
+        for line in record_lines(one, shows_raw=one.table not in guarded):
+            console.print(line, soft_wrap=True)
     if total > len(shown):
         console.print(f"… and {total - len(shown):,} more")
     reasons = Table(name_column("table"), name_column("reason"), number_column("records"))
@@ -136,19 +145,26 @@ def _show(console: Console, session: Session, table: str | None, reason: str | N
     )
 
 
-def _show_record(console: Console, one: QuarantinedRecord) -> None:
-    """A record with the values that its reasons name, and the first others; secrets left out, long values cut off."""
-    from b44_assets.scaffold.sensitive import is_secret_name
+def record_lines(one: QuarantinedRecord, *, shows_raw: bool) -> Iterator[str]:
+    """Give a record with the values that its reasons name, and the first others; secrets left out, long values cut off.
+
+    Args:
+        one: The record.
+        shows_raw: Whether the text of one that could not be split into its cells is shown.
+    """
+    from b44_assets.migration.quarantine import RAW
+    from b44_assets.scaffold.sensitive import HIDDEN, is_secret_name, without_secrets
 
     where = f" ({one.source_file}, record {one.record_number:,})" if one.source_file and one.record_number else ""
-    console.print(f"{one.named}{where}: {', '.join(one.reasons)}", soft_wrap=True)
+    yield f"{one.named}{where}: {', '.join(one.reasons)}"
     said = " ".join(one.reasons)
     names = sorted(one.record, key=lambda name: name not in said)
     for name in names[:_FIELDS]:
         text = one.record[name]
-        if is_secret_name(name):
-            text = "(not shown)" if text else text
-        console.print(f"  {name}: {_shortened(text)}", soft_wrap=True)
+        if text:
+            hidden = is_secret_name(name) or (name == RAW and not shows_raw)
+            text = HIDDEN if hidden else without_secrets(text)
+        yield f"  {name}: {_shortened(text)}"
 
 
 def _shortened(text: str | None) -> str:

@@ -173,6 +173,7 @@ def write_report(
         SettingsError: The file cannot be written.
     """
     from b44_assets.backup.service import newest_told
+    from b44_assets.migration.listed import listed
     from b44_assets.migration.report import Cutover, gather, render
 
     done = None
@@ -187,7 +188,13 @@ def write_report(
             faults=tuple(str(fault) for fault in faults),
         )
     session = session_of(settings)
-    found = gather(session, done, measured=_measured(session, settings), backup=newest_told(session, settings))
+    found = gather(
+        session,
+        listed(session, settings.sql_dir.parent),
+        done,
+        measured=_measured(session, settings),
+        backup=newest_told(session, settings),
+    )
     try:
         target.write_text(render(found), encoding="utf-8")
     except OSError as error:

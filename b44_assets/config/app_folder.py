@@ -93,6 +93,8 @@ class AppPart(_Part):
     """The bundled example that the folder is a copy of."""
     strict: bool = False
     """Whether records that break what their schema declares are refused."""
+    open: bool = False
+    """Whether the group roles `b44_readwrite` and `b44_readonly` get the tables."""
 
 
 class AppFile(_Part):

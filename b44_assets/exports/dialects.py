@@ -13,7 +13,7 @@ from b44_assets.errors import ExportError
 from b44_assets.exports.csv_blocks import blocks
 from b44_assets.exports.csv_grammar import Good, Grammar, Malformed, first_row, split_row, without_line_end
 from b44_assets.exports.csv_header import Header, read_header
-from b44_assets.exports.model import Dialect
+from b44_assets.exports.model import CREATOR_FIELDS, Dialect
 from b44_assets.exports.text import is_json, undoubled
 
 UTF8_MARK: Final = b"\xef\xbb\xbf"
@@ -34,8 +34,6 @@ _ZEROS: Final[dict[tuple[bool, ...], str]] = {
 _SAMPLE_BYTES: Final = 1 << 20
 _LARGEST_SAMPLE_BYTES: Final = 32 << 20
 _WINDOW_BYTES: Final = 1 << 16
-# A literal `null` stands in these columns in every dialect, so it says nothing there.
-_CREATORS: Final = frozenset({"created_by", "created_by_id"})
 _NUMBER_OR_BOOLEAN: Final = re.compile(rb'"(?:-?\d+(?:\.\d+)?|true|false)"')
 _NULLS: Final = (b'"null"', b'"undefined"')
 
@@ -222,7 +220,8 @@ class Evidence:
         for index, field in enumerate(self._fields):
             column = cells[index :: len(self._fields)]
             self._add_json(cell for cell in column if cell[1:2] in (b"{", b"[") and b'""' in cell)
-            if field in _CREATORS:
+            # A literal `null` stands there in every dialect, so it says nothing.
+            if field in CREATOR_FIELDS:
                 continue
             nulls = column.count(_NULLS[0]) + column.count(_NULLS[1])
             empties = column.count(b'""')

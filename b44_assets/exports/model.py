@@ -21,6 +21,12 @@ BUILT_IN_FIELDS = ("id", "created_date", "updated_date", "created_by_id", "creat
 INTERNAL_FIELDS = ("is_deleted", "deleted_date", "entity_name", "app_id", "environment")
 """What Base44 keeps with a record for itself, and exports sometimes."""
 
+CREATOR_FIELDS = ("created_by_id", "created_by")
+"""Those of them that say who made a record."""
+
+NOBODY = frozenset({"null", "undefined"})
+"""What stands there, in any case, where a program made a record for nobody: in every dialect, so that it is no null of the file's."""
+
 MAX_FIELDS = 100_000
 """Most fields a file may have; more are no fields, but data in the place of their names."""
 

@@ -30,7 +30,7 @@ from b44_assets.wording import plural, some_of
 _PREFIX = "quarantine:"
 TABLE, REASONS, DIGEST = (f"{_PREFIX}{name}" for name in ("table", "reasons", "digest"))
 """The columns of a file for correction that are no fields."""
-_RAW = "_raw"
+RAW = "_raw"
 """The one field of a record that could not be split into cells."""
 _LONGEST_CELL = 32_767
 """What spreadsheets keep of a cell."""
@@ -412,7 +412,7 @@ def _need_known_fields(
     """
     known: dict[str, set[str]] = {}
     for one in there:
-        known.setdefault(one.table, {_RAW}).update(one.record)
+        known.setdefault(one.table, {RAW}).update(one.record)
     with session.connection("look at the exports") as conn:
         for table, fields in conn.execute("select entity, fields from migration.exports").fetchall():
             known.setdefault(table, set()).update(fields or ())

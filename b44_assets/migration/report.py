@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -17,6 +18,7 @@ from psycopg.rows import dict_row
 
 from b44_assets.migration.accounts import EntityAccount, accounts
 from b44_assets.migration.checklists import Evidence, evidence
+from b44_assets.migration.listed import BrokenRule, broken_rules
 from b44_assets.migration.unmapped_entities import unmapped_entities
 from b44_assets.migration.verdict import Records, Verdict
 from b44_assets.session import Connection, Session, scalar
@@ -78,6 +80,8 @@ class Report:
         conflicts: Rows that a newer export could not change, the first of them.
         retained: Rows whose record the export does not have any more or that is refused, by entity and reason.
         corrections: Corrected records of the quarantine, by entity.
+        broken_rules: Rules that rows of the migration break, which are kept and listed.
+        listed: What is kept as it is, for a person to look at, counted by what one of it is called.
         sizes: Rows and bytes of each table.
         server: Version of the server, and name and size of the database.
         sql_digest: SHA-256 over the files of `sql/` that the database was made from.
@@ -95,6 +99,8 @@ class Report:
     conflicts: tuple[dict[str, Any], ...]
     retained: tuple[dict[str, Any], ...]
     corrections: tuple[dict[str, Any], ...]
+    broken_rules: tuple[BrokenRule, ...]
+    listed: Mapping[str, int]
     sizes: tuple[dict[str, Any], ...]
     server: dict[str, Any]
     sql_digest: str
@@ -117,6 +123,7 @@ class Report:
             warned=outcomes.count("warning"),
             failed=tuple(f"{asset} {name}" for asset, name, outcome in checks if outcome == "failed"),
             faults=self.cutover.faults if self.cutover else (),
+            listed=self.listed,
         )
 
     @property
@@ -143,12 +150,18 @@ class Report:
 
 
 def gather(
-    session: Session, cutover: Cutover | None = None, *, measured: tuple[Measured, ...] = (), backup: str = ""
+    session: Session,
+    listed: Mapping[str, int],
+    cutover: Cutover | None = None,
+    *,
+    measured: tuple[Measured, ...] = (),
+    backup: str = "",
 ) -> Report:
     """Reads what the page says from the migration tables and the server.
 
     Args:
         session: The run.
+        listed: What is kept as it is, as `listed.listed` counts it.
         cutover: What a cut-over came to.
         measured: What was measured of the server.
         backup: The newest good backup in one line, or that there is none.
@@ -156,7 +169,7 @@ def gather(
     Raises:
         DatabaseError: The target cannot be reached, or nothing was ever migrated into it.
     """
-    found, without_table = accounts(session), unmapped_entities(session)
+    found, without_table, broken = accounts(session), unmapped_entities(session), broken_rules(session)
     with session.connection("report") as conn:
         return Report(
             at=datetime.now(UTC),
@@ -188,6 +201,8 @@ def gather(
                 "select entity, count(*) filter (where replayed_at is not null) as replayed from migration.quarantine"
                 " group by 1 having count(*) filter (where replayed_at is not null) > 0 order by 1",
             ),
+            broken_rules=broken,
+            listed=listed,
             sizes=_rows(
                 conn,
                 """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from b44_assets.scaffold.model import App, Audience, Decision, Rule
+from b44_assets.scaffold.model import PARTITIONED_FROM, App, Audience, Decision, Rule
 from b44_assets.wording import plural
 
 _TOPICS = (
@@ -26,12 +27,17 @@ _TOPICS = (
         " is null, and kept in `migration.repairs`.",
     ),
     ("name", "Names", "Where a name is not just the entity's or the field's in lower case."),
-    ("secret", "Secrets", "Fields that look like secrets: no preview, report or page shows their values."),
+    (
+        "secret",
+        "Secrets",
+        "Fields, and members of objects, that look like secrets: no preview, report or page shows their values.",
+    ),
     (
         "constraint",
         "Constraints",
         "What the schemas declare is a constraint each. One that the data does not honour is NOT VALID: it holds for what is written"
-        " from now on, and a check lists the records that break it.",
+        " from now on, and a check lists the records that break it. What is required is a CHECK, since NOT NULL is valid or not at all"
+        " before PostgreSQL 18.",
     ),
     ("index", "Indexes", "Beside those of keys, references, what is declared, and the time of creation."),
     ("partition", "Partitions", ""),
@@ -43,6 +49,18 @@ _STRICT: Mapping[str, str] = {
     "constraint": "What the schemas declare is a constraint each; a record that breaks one is refused, as `b44.toml` says.",
 }
 """What is said of some topics instead where records are refused."""
+_CLOSED = (
+    "None of these is in force in the database: only the tables' owner and who migrates may do anything. `b44 init . --open` gives all"
+    " rows to the application's role `b44_readwrite`, and to `b44_readonly` to be read."
+)
+_OPENED = (
+    "None of these is in force in the database. As `b44.toml` says (`open = true`), whoever is given the role `b44_readwrite` reads and"
+    " writes all rows, and whoever is given `b44_readonly` reads them."
+)
+_REASON = (
+    "Below, a vacuum or an index of the whole table takes seconds, and months would cost more than they give: no foreign key could"
+    " point at the table, and no field be unique across them."
+)
 _RULES = "Rules: who may do what in Base44"
 _NAMED = re.compile(r"(?:\| |, )(?P<fence>`+) ?(?P<name>.*?) ?(?P=fence)(?=, `| \|)")
 PAGE: Final = "DECISIONS.md"
@@ -101,9 +119,11 @@ def decisions_page(app: App, calls: str = "") -> str:
         _rules(app),
     ]
     for topic, title, introduction in topics:
-        if found[topic]:
+        if topic == "partition":
+            introduction = _partitions(app)
+        if found[topic] or (topic == "partition" and introduction):
             said = _STRICT.get(topic, introduction) if app.strict else introduction
-            parts += [f"## {title}", said, _decided(found[topic])]
+            parts += [f"## {title}", said, _decided(found[topic]) if found[topic] else ""]
     if app.left_out:
         parts += [
             "## Left out",
@@ -143,6 +163,18 @@ def _summary(app: App, topics: Iterable[tuple[str, Sequence[Decision]]]) -> str:
     )
 
 
+def _partitions(app: App) -> str:
+    """From which size on a table is partitioned, and why; empty where no export was looked at."""
+    sizes = {table.name: table.records for table in app.tables if table.records is not None}
+    if not sizes:
+        return ""
+    name, most = max(sizes.items(), key=lambda one: one[1])
+    return (
+        f"From {PARTITIONED_FROM:,} records on a table is partitioned by month; the largest, {_code(name)}, has {most:,}. {_REASON}"
+        ' `first = "2023-01"` in `b44.toml` partitions a smaller one, too, and `first = false` none.'
+    )
+
+
 def _link(heading: str, text: str) -> str:
     return f"[{text}](#{re.sub(r'[^a-z0-9 ]', '', heading.lower()).replace(' ', '-')})"
 
@@ -164,7 +196,7 @@ def _rules(app: App) -> str:
         return ""
     parts = [
         f"## {_RULES}",
-        "None of these is in force in the database: only its owner and who migrates may do anything, until you grant it.",
+        _OPENED if app.opened else _CLOSED,
     ]
     opened = open_entities(app)
     if opened:
@@ -181,11 +213,8 @@ def _rules(app: App) -> str:
     if unknown:
         parts += [
             "### Not understood",
-            "Rules in no form that Base44 documents. Nothing is opened by them.",
-            _table(
-                ("entity", "what", "rule"),
-                [(_code(rule.entity), _what(rule), _code(str(rule.source))) for rule in unknown],
-            ),
+            "Rules in no form, or under no key, that Base44 documents. What they do there is not known, and nothing is opened by them.",
+            _table(("rule", "of"), _by_rule(unknown)),
         ]
     fields = [rule for rule in app.rules if rule.field]
     if fields:
@@ -212,11 +241,22 @@ def _others_of(operations: Iterable[str]) -> list[str]:
 def _who(rule: Rule) -> str:
     if rule.access is Audience.EVERYONE:
         return "**everyone**"
+    if rule.access is Audience.UNKNOWN:
+        return "not known"
     return rule.who or rule.access.value
 
 
-def _what(rule: Rule) -> str:
-    return f"{rule.operation} of {rule.field}" if rule.field else rule.operation
+def _by_rule(rules: Iterable[Rule]) -> Iterator[tuple[str, str]]:
+    """What rules say, each with the entities and operations that have it."""
+    having: dict[str, dict[str, list[str]]] = {}
+    for rule in rules:
+        of = f"{rule.entity}.{rule.field}" if rule.field else rule.entity
+        source = (
+            rule.source if isinstance(rule.source, str) else json.dumps(rule.source, ensure_ascii=False, default=str)
+        )
+        having.setdefault(_code(source), {}).setdefault(of, []).append(rule.operation)
+    for said, by_entity in having.items():
+        yield said, ", ".join(f"{_code(of)} ({', '.join(operations)})" for of, operations in by_entity.items())
 
 
 def _others(decisions: Iterable[Decision], known: Sequence[str]) -> list[str]:

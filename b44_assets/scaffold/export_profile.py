@@ -22,6 +22,7 @@ from b44_assets.exports.model import Batch, ExportFile
 from b44_assets.exports.opening import open_export
 from b44_assets.scaffold.columns import FITS, texts_of
 from b44_assets.scaffold.model import ColumnType, Notice
+from b44_assets.scaffold.sensitive import secret_paths
 
 SAMPLED: Final = 20_000
 _BLOCK_BYTES: Final = 2 << 20
@@ -110,12 +111,14 @@ class Probe:
         allowed: Whether a text honours what the schema says; None where it says nothing.
         pattern: That a text is to match, if any; one that Arrow does not understand, which takes no look-around, is not asked.
         sampled: Whether its values are kept, to be looked for among ids and e-mail addresses.
+        blank: Words, in lower case, that count as no value.
     """
 
     types: tuple[ColumnType, ...] = ()
     allowed: Callable[[str], bool] | None = None
     pattern: str | None = None
     sampled: bool = False
+    blank: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -128,6 +131,7 @@ class FieldProfile:
         outside: Of them, those that break the enum or a limit.
         values: Those that were asked for; of an array each member.
         named: How many values that were: with arrays another number than `filled`.
+        secrets: Paths within its values, where these are JSON, that hold secrets by their names.
     """
 
     filled: int = 0
@@ -135,6 +139,7 @@ class FieldProfile:
     outside: int = 0
     values: Sample | None = None
     named: int = 0
+    secrets: set[str] = field(default_factory=lambda: set[str]())
 
 
 @dataclass
@@ -224,6 +229,7 @@ def _profile(file: ExportFile, asked: EntityProbes) -> EntityProfile:
                     profile.fields[name] = FieldProfile()
                 probe = asked.fields.get(name) or asked.other(name)
                 _add_cells(profile.fields[name], probe, cells)
+                _add_secrets(profile.fields[name], name, cells)
             _add_ids(profile, columns)
             for key, repeats in keys.items():
                 repeats.add(key, columns, batch)
@@ -241,6 +247,9 @@ def _filled(cells: pa.Array) -> pa.Array:
 
 def _add_cells(profile: FieldProfile, probe: Probe, cells: pa.Array) -> None:
     filled = _filled(cells)
+    if probe.blank:
+        words = pc.utf8_lower(pc.utf8_trim(filled, characters=_WHITE_SPACE))
+        filled = filled.filter(pc.invert(pc.is_in(words, value_set=pa.array(sorted(probe.blank)))))
     profile.filled += len(filled)
     tests = [(kind, FITS[kind]) for kind in probe.types if kind in FITS]
     if not len(filled):
@@ -266,6 +275,13 @@ def _add_cells(profile: FieldProfile, probe: Probe, cells: pa.Array) -> None:
                     profile.named += times
 
 
+def _add_secrets(profile: FieldProfile, name: str, cells: pa.Array) -> None:
+    structures = cells.filter(pc.match_substring_regex(cells, r"^\s*[\[{]")).drop_null()
+    if len(structures):
+        for text in pc.unique(structures).to_pylist():
+            profile.secrets |= secret_paths(text, name)
+
+
 def _unmatched(filled: pa.Array, pattern: str) -> int:
     try:
         return len(filled) - (pc.sum(pc.match_substring_regex(filled, pattern)).as_py() or 0)
@@ -286,25 +302,27 @@ def _add_ids(profile: EntityProfile, columns: Mapping[str, pa.Array]) -> None:
 
 
 class _Repeats:
-    """How many records repeat a key; beyond a number of different keys no further ones are remembered."""
+    """How many records repeat the key of another one; beyond a number of different keys no further ones are remembered."""
 
     _MOST: Final = 500_000
 
     def __init__(self) -> None:
-        self._seen: set[int] = set()
+        # With the id that each came with: a record's repeats and older versions are no other record.
+        self._seen: dict[int, int] = {}
         self.number = 0
 
     def add(self, key: tuple[str, ...], columns: Mapping[str, pa.Array], batch: Batch) -> None:
         if any(name not in columns for name in key):
             return
-        for cells in zip(*(columns[name].to_pylist() for name in key), strict=True):
+        ids = columns["id"].to_pylist() if "id" in columns else [None] * len(batch.record_numbers)
+        for one, *cells in zip(ids, *(columns[name].to_pylist() for name in key), strict=True):
             if any(cell is None or not cell.strip() for cell in cells):
                 continue
-            mark = hash(cells)
+            mark, owner = hash(tuple(cells)), hash(id_key(one)) if one and one.strip() else 0
             if mark in self._seen:
-                self.number += 1
+                self.number += not owner or self._seen[mark] != owner
             elif len(self._seen) < self._MOST:
-                self._seen.add(mark)
+                self._seen[mark] = owner
 
 
 def entities_named(directory: Path, known: Collection[str]) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ class Project:
         export: Folder of exports, likewise.
         source: Folder of the app's own source, likewise.
         strict: Whether records that break what is declared are refused.
+        opened: Whether the group roles get the tables.
         example: The bundled example that the folder is a copy of, or None.
     """
 
@@ -37,6 +38,7 @@ class Project:
     export: str | None = None
     source: str | None = None
     strict: bool = False
+    opened: bool = False
     example: str | None = None
 
 
@@ -98,6 +100,7 @@ def project_files(project: Project) -> dict[PurePath, str]:
         "export": project.export,
         "source": project.source,
         "strict": project.strict,
+        "opened": project.opened,
         "example": project.example,
     }
     files: dict[PurePath, str] = {

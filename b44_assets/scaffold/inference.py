@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from b44_assets.errors import B44Error
-from b44_assets.exports.model import BUILT_IN_FIELDS, INTERNAL_FIELDS
+from b44_assets.exports.model import BUILT_IN_FIELDS, CREATOR_FIELDS, INTERNAL_FIELDS, NOBODY
 from b44_assets.scaffold.columns import FITS, MOST_UNFIT, candidate_types, confirmed_type, is_allowed
 from b44_assets.scaffold.export_profile import (
     EntityProbes,
@@ -23,6 +23,7 @@ from b44_assets.scaffold.export_profile import (
     profile_export,
 )
 from b44_assets.scaffold.model import (
+    PARTITIONED_FROM,
     App,
     Column,
     ColumnType,
@@ -41,15 +42,8 @@ from b44_assets.scaffold.model import (
 from b44_assets.scaffold.names import is_usable, name_columns, name_tables
 from b44_assets.scaffold.references import USER, Names, find, load_order, may_refer
 from b44_assets.scaffold.rules import read_rules
-from b44_assets.scaffold.sensitive import MOST_PROSE, is_prose, is_secret
+from b44_assets.scaffold.sensitive import MOST_PROSE, is_prose, is_secret, secret_members
 from b44_assets.wording import plural
-
-PARTITIONED_FROM: Final = 1_000_000
-"""Records from which a table is partitioned by month.
-
-Below, an index of the whole table is some tens of megabytes, and a vacuum of it takes seconds. Partitions would cost more than they
-give: the key would have to hold the time of creation, no foreign key could point at the table, and no field be unique across months.
-"""
 
 MOST_COLUMNS: Final = 1_000
 """Columns of a table, of which PostgreSQL takes 1,600; further fields of the export stay in `migration.unmapped`."""
@@ -61,7 +55,6 @@ _INTERNAL_OF_USER: Final = (
 )
 # A User's other built-in fields may be declared with an enum or a default of the app's own.
 _OF_USER_AGAIN: Final = ("id", "created_date", "updated_date")
-_CREATORS: Final = ("created_by_id", "created_by")
 # What the reader makes of a key that a record of JSON has twice.
 _AGAIN: Final = re.compile(r".*#\d+")
 _MONTH: Final = re.compile(r"(?P<year>[0-9]{4})-(?P<month>0[1-9]|1[0-2])")
@@ -156,10 +149,13 @@ class _Inference:
         given = self._overrides.types.get((entity.name, one.name))
         types = (given,) if given is not None else candidate_types(one, without_schemas=self._without_schemas)
         sampled = (
-            one.name in _CREATORS or may_refer(entity, one) or (entity.name, one.name) in self._overrides.references
+            one.name in CREATOR_FIELDS
+            or may_refer(entity, one)
+            or (entity.name, one.name) in self._overrides.references
         )
         pattern = one.limits.get("pattern") if one.types == ("string",) else None
-        return Probe(types, is_allowed(one), pattern, sampled)
+        nobody = NOBODY if one.name in CREATOR_FIELDS else frozenset[str]()
+        return Probe(types, is_allowed(one), pattern, sampled, nobody)
 
     def _add_export(self) -> None:
         """Add the entities and the fields that only the export has."""
@@ -244,6 +240,7 @@ class _Inference:
             read_rules(self._entities),
             self._left_out,
             self._overrides.strict,
+            self._overrides.opened,
         )
 
     def _decide(self, subject: str, topic: str, text: str, evidence: str, *, doubtful: bool = False) -> None:
@@ -307,7 +304,7 @@ class _Inference:
             self._decide(
                 f"{table} ({', '.join(key)})",
                 "index",
-                "is not unique in the data, so the unique index fails until these records are mended, and all else is built",
+                "has no unique index, as the data has repeats: they are listed by a check; mend them, and run `b44 init .` again",
                 f"{number:,} {plural(number, 'record repeats', 'records repeat')} the key of an earlier one",
                 doubtful=True,
             )
@@ -364,12 +361,26 @@ class _Inference:
         secret = is_secret(one, kind)
         if secret:
             self._decide(subject, "secret", "is in no preview, report or page", "by its name")
+        else:
+            secret = self._decide_members(draft, one, subject, kind)
         if given is not None:
             self._decide(subject, "type", f"is {given.value}", "an override says so")
         fits = self._fits(subject, one, counts, reference)
         return Column(
             name, one, kind, reference, counts, fits, secret, reference is None and not secret and is_prose(one, kind)
         )
+
+    def _decide_members(self, draft: _Draft, one: Field, subject: str, kind: ColumnType) -> bool:
+        """Name what holds secrets within a field's objects; return whether anything does."""
+        cells = self._cells(draft, one)
+        declared = secret_members(one) if kind in (ColumnType.JSONB, ColumnType.TEXT) else ()
+        found = sorted((cells.secrets if cells is not None else set()) - {*declared})
+        for paths, evidence in ((declared, "by its name"), (found, "by its name, in the values of the export")):
+            for path in paths:
+                # By the column's name, and then as it is spelt in the objects.
+                within = f"{subject}{path[len(one.name) :]}"
+                self._decide(within, "secret", "is in no preview, report or page", evidence)
+        return bool(declared or found)
 
     def _cells(self, draft: _Draft, one: Field) -> FieldProfile | None:
         if draft.profile is None:
@@ -433,7 +444,7 @@ class _Inference:
             return None, None
         if override is None and kind not in (ColumnType.TEXT, ColumnType.TEXT_ARRAY):
             return None, None
-        if one.origin is Origin.BUILT_IN and one.name in _CREATORS and override is None:
+        if one.origin is Origin.BUILT_IN and one.name in CREATOR_FIELDS and override is None:
             return self._creator(draft, one)
         if one.origin is Origin.BUILT_IN and override is None:
             return None, None
@@ -493,7 +504,7 @@ class _Inference:
         unfit = filled = 0
         for draft in self._drafts.values():
             for one in draft.fields:
-                cells = self._cells(draft, one) if one.name == _CREATORS[0] else None
+                cells = self._cells(draft, one) if one.name == CREATOR_FIELDS[0] else None
                 if cells is not None and cells.values is not None and cells.filled:
                     finding = find(draft.entity, one, self._names, self._profile.entities, USER)
                     unfit += finding.counts.unfit if finding.counts is not None else 0
@@ -514,8 +525,8 @@ class _Inference:
                 f"{unfit:,} of {_values(given)} {plural(unfit, 'is no id', 'are no ids')}, such as services and visitors have",
                 doubtful=True,
             )
-        for one in _CREATORS[1 if unfit else 0 :]:
-            by_id = one == _CREATORS[0]
+        for one in CREATOR_FIELDS[1 if unfit else 0 :]:
+            by_id = one == CREATOR_FIELDS[0]
             filled, found = self._creators[f"{one} filled"], self._creators[f"{one} found"]
             constrained = by_id and not self._drafts[USER].partitioned
             missing = filled - found if constrained else 0

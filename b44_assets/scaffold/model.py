@@ -17,6 +17,13 @@ from typing import Any, Final
 ABSENT: Final = object()
 """Stands where a schema gives no default; `None` is the default null."""
 
+PARTITIONED_FROM: Final = 1_000_000
+"""Records from which a table is partitioned by month.
+
+Below, an index of the whole table is some tens of megabytes, and a vacuum of it takes seconds. Partitions would cost more than they
+give: the key would have to hold the time of creation, no foreign key could point at the table, and no field be unique across months.
+"""
+
 
 class Origin(StrEnum):
     """Where a field or an entity is known from."""
@@ -191,7 +198,8 @@ class Column:
         reference: Where it points to, or None.
         counts: Of the export's cells; None without an export.
         fits: Whether all of the export's cells honour what is declared; constraints of others are NOT VALID.
-        secret: Whether its name says that values are secrets, which no preview, report or page shows.
+        secret: Whether its name, or that of something within its objects, says that values are secrets, which no preview, report or
+            page shows.
         prose: Whether full-text search is worth an index.
     """
 
@@ -297,6 +305,7 @@ class Overrides:
         first_periods: Entity to the first month that its records are migrated for, which makes its table a partitioned one.
         not_partitioned: Entities whose tables are not partitioned, whatever their size.
         strict: Whether records that break what is declared are refused instead of listed.
+        opened: Whether the program's group roles for the application and for readers get the tables.
     """
 
     app: str = ""
@@ -308,6 +317,7 @@ class Overrides:
     first_periods: Mapping[str, date] = field(default_factory=lambda: MappingProxyType({}))
     not_partitioned: frozenset[str] = frozenset()
     strict: bool = False
+    opened: bool = False
 
 
 @dataclass(frozen=True)
@@ -322,6 +332,7 @@ class App:
         rules: Who may do what in Base44: first what is open to everyone, then by entity.
         left_out: Names of entities without a table, as the overrides say.
         strict: Whether records that break what is declared are refused instead of listed.
+        opened: Whether the program's group roles for the application and for readers get the tables.
     """
 
     name: str
@@ -331,3 +342,4 @@ class App:
     rules: tuple[Rule, ...] = ()
     left_out: tuple[str, ...] = ()
     strict: bool = False
+    opened: bool = False

@@ -9,7 +9,7 @@ The rules:
 - A name longer than PostgreSQL has room for is cut, and ends in a digest of the whole: 63 bytes for a column, `LONGEST_TABLE` for a
   table, of whose name those of partitions, indexes and constraints are made.
 - A column with a name that records have besides while they are migrated, or that PostgreSQL has itself, such as `reasons` or `ctid`,
-  ends in `_field`; a table with a name such as PostgreSQL's own (`pg_…`) begins with `app_`.
+  ends in `_field`; a table with a name such as PostgreSQL's own (`pg_…`), or a reserved word for a name (`values`), begins with `app_`.
 - Of several that would have one name, the one that is spelt so has it, then the first by spelling; the others end in `_2`, `_3`, ….
 - `created_date` becomes `created_at` and `updated_date` `updated_at`, unless the entity has a field of that name itself.
 """
@@ -107,7 +107,7 @@ def singular(name: str) -> str:
 def table_name(entity: str) -> str:
     """Return the name of an entity's table, before others are regarded."""
     name = plural(snake_case(entity))
-    return shortened(f"app_{name}" if name.startswith("pg_") else name, LONGEST_TABLE)
+    return shortened(f"app_{name}" if name.startswith("pg_") or name in RESERVED else name, LONGEST_TABLE)
 
 
 def column_name(field: str) -> str:
@@ -120,7 +120,7 @@ def is_usable(name: str, *, is_table: bool) -> bool:
     """Whether somebody may give a table or a column this name."""
     if not _SIMPLE.fullmatch(name) or len(name) > (LONGEST_TABLE if is_table else LONGEST):
         return False
-    return not name.startswith("pg_") if is_table else name not in _NO_COLUMNS
+    return not (name.startswith("pg_") or name in RESERVED) if is_table else name not in _NO_COLUMNS
 
 
 def name_tables(entities: Iterable[Entity], overrides: Overrides) -> tuple[dict[str, str], tuple[Decision, ...]]:
@@ -224,6 +224,8 @@ def _why(spelt: str, name: str) -> str | None:
         return f"{plain} is a name that each record has besides"
     if name.startswith("app_pg_"):
         return "names that begin with pg_ are PostgreSQL's"
+    if (word := plural(plain)) in RESERVED and name == f"app_{word}":
+        return f"{word} is a reserved word of SQL"
     if plain.endswith(hashlib.sha256(spelt.encode()).hexdigest()[:_DIGEST]):
         return f"{spelt} has letters that are none of a to z"
     return None

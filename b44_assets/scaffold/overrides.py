@@ -23,4 +23,5 @@ def overrides_of(folder: AppFolder) -> Overrides:
         first_periods={entity: month(one.first) for entity, one in entities.items() if isinstance(one.first, str)},
         not_partitioned=frozenset(entity for entity, one in entities.items() if one.first is False),
         strict=folder.file.app.strict,
+        opened=folder.file.app.open,
     )

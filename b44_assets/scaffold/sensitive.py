@@ -1,10 +1,14 @@
-"""Which fields hold secrets, and which hold prose, by their names and formats."""
+"""Which fields, and which members of their objects, hold secrets, and which fields hold prose, by their names and formats."""
 
 from __future__ import annotations
 
+import functools
+import json
 import re
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
+from b44_assets.scaffold.columns import declared_type
 from b44_assets.scaffold.model import ColumnType, Field
 from b44_assets.scaffold.names import snake_case
 
@@ -18,6 +22,10 @@ _HELD: Final = frozenset(
 )
 _COUNTED: Final = frozenset({"token", "tokens"})
 """What an app counts as often as it keeps it: numbers of these are no secrets."""
+_MEMBER: Final = re.compile(r'"((?:[^"\\]|\\.)+)"\s*:')
+_ITEM: Final = "[]"
+HIDDEN: Final = "(not shown)"
+"""What stands for a secret where a record is shown."""
 
 _PROSE_FORMATS: Final = frozenset({"text", "richtext", "markdown", "html", "textarea", "multiline"})
 _PROSE: Final = frozenset(
@@ -44,6 +52,8 @@ MOST_PROSE: Final = 4
 """Columns of a table that full-text search looks through: each makes its index larger, and its writes slower."""
 
 
+# The same few names stand in every record's objects.
+@functools.lru_cache(maxsize=10_000)
 def is_secret_name(name: str) -> bool:
     """Whether a field of this name may hold secrets, whatever its type is."""
     return _SECRET.search(snake_case(name)) is not None
@@ -56,6 +66,74 @@ def is_secret(field: Field, kind: ColumnType) -> bool:
         return False
     is_number = kind in (ColumnType.BIGINT, ColumnType.NUMERIC)
     return not (is_number and name.rpartition("_")[2] in _COUNTED)
+
+
+def secret_members(field: Field) -> tuple[str, ...]:
+    """Return the paths of what is declared within a field's objects and holds secrets, such as `keys[].token`."""
+    return tuple(dict.fromkeys(_declared(field, field.name)))
+
+
+def _declared(field: Field, path: str) -> Iterator[str]:
+    if field.items is not None:
+        yield from _declared(field.items, f"{path}{_ITEM}")
+    for member in field.properties:
+        inner = f"{path}.{member.name}"
+        if is_secret(member, declared_type(member)):
+            yield inner
+        else:
+            yield from _declared(member, inner)
+
+
+def secret_paths(text: str, name: str) -> frozenset[str]:
+    """Return the paths of the secrets within the value of a field: a text that may be JSON."""
+    if not _may_hold_secret(text):
+        return frozenset()
+    try:
+        return frozenset(_held(json.loads(text), name))
+    except (ValueError, RecursionError):
+        return frozenset()
+
+
+def _held(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _held(item, f"{path}{_ITEM}")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if _is_secret_member(key, inner):
+                yield f"{path}.{key}"
+            else:
+                yield from _held(inner, f"{path}.{key}")
+
+
+def without_secrets(text: str) -> str:
+    """Return a value to be shown: JSON without the secrets in it, nothing of a text that may hold some and is no JSON."""
+    if not _may_hold_secret(text):
+        return text
+    try:
+        return json.dumps(_masked(json.loads(text)), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return HIDDEN
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_masked(item) for item in value]
+    if isinstance(value, dict):
+        return {key: HIDDEN if _is_secret_member(key, inner) else _masked(inner) for key, inner in value.items()}
+    return value
+
+
+def _may_hold_secret(text: str) -> bool:
+    # In a record that could not be read, the quotes of JSON are still doubled.
+    names = {*_MEMBER.findall(text), *_MEMBER.findall(text.replace('""', '"'))}
+    return any(is_secret_name(name) for name in names)
+
+
+def _is_secret_member(name: str, value: Any) -> bool:
+    if not value or isinstance(value, bool) or not is_secret_name(name):
+        return False
+    return not (isinstance(value, int | float) and snake_case(name).rpartition("_")[2] in _COUNTED)
 
 
 def is_prose(field: Field, kind: ColumnType) -> bool:

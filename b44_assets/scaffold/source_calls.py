@@ -23,6 +23,17 @@ _COMMENT: Final = re.compile(
 )
 _DOT: Final = r"\s*\??\.\s*"
 _CALL: Final = r"\s*\??\.?\s*(?:<[^<>()]*>\s*)?\("
+_ENTITY: Final = rf"\bentities(?:{_DOT}(?P<entity>\w+)|\s*(?:\?\.\s*)?\[[^\[\]]*\])"
+# As older apps have it: `import { Post } from "@/entities/Post"`, `import { UploadFile } from "@/integrations/Core"`.
+_IMPORT: Final = re.compile(
+    r"""\bimport\s*\{(?P<names>[^{}]*)\}\s*from\s*["'](?:@|\.{1,2})/(?:[\w.-]+/)*?(?P<of>entities|integrations|functions)"""
+    r"""(?:/(?P<module>[\w.-]+))?["']"""
+)
+_NAMED: Final = re.compile(r"(?P<name>\w+)(?:\s+as\s+(?P<here>\w+))?")
+_SIGNING_IN: Final = frozenset(
+    {"me", "login", "loginWithRedirect", "redirectToLogin", "logout", "isAuthenticated", "updateMe", "updateMyUserData"}
+)
+"""What older apps call of `User`, which is `base44.auth` there."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +54,12 @@ class Kind:
 KINDS: Final = (
     Kind(
         "entities.….subscribe",
-        re.compile(rf"\bentities{_DOT}(\w+){_DOT}subscribe{_CALL}"),
+        re.compile(rf"{_ENTITY}{_DOT}subscribe{_CALL}"),
         "LISTEN/NOTIFY, logical replication, or a service on top of them",
     ),
     Kind(
         "entities",
-        re.compile(rf"\bentities{_DOT}\w+{_DOT}(?!subscribe\b)(\w+){_CALL}"),
+        re.compile(rf"{_ENTITY.replace('?P<entity>', '?:')}{_DOT}(?!subscribe\b)(\w+){_CALL}"),
         "SQL, or an API over the tables; the views in base44_compat have the old names",
     ),
     Kind(
@@ -105,16 +116,45 @@ def count_calls(source: Path) -> Calls:
     files = 0
     counts = {kind.name: Counter[str]() for kind in KINDS}
     places = dict.fromkeys(counts, 0)
+    # Base44's functions stand beside what is built from `src`; those in it are the app's own.
+    inner = source / "src" if (source / "src").is_dir() else source
+    own_functions = (inner / "functions").is_dir()
     for path in _source_files(source):
         text = _COMMENT.sub(lambda match: match[1] or " ", path.read_text(encoding="utf-8", errors="replace"))
         files += 1
+        imported = [*_imported_calls(text, own_functions=own_functions)]
         for kind in KINDS:
             found = [re.sub(r"[\s?]", "", name) for name in kind.pattern.findall(text)]
+            found += [which for name, which in imported if name == kind.name]
             counts[kind.name].update(found)
             places[kind.name] += bool(found)
     if not files:
         raise FolderError(f"{source}: holds no JavaScript or TypeScript (--source)")
     return Calls(files, counts, places)
+
+
+def _imported_calls(text: str, *, own_functions: bool) -> Iterator[tuple[str, str]]:
+    """Calls of what a file imports by its name, by kind and what they name."""
+    for imported in _IMPORT.finditer(text):
+        of = imported["of"]
+        for named in _NAMED.finditer(imported["names"]):
+            name = named["name"]
+            here = rf"(?<![\w$.]){named['here'] or name}"
+            if of == "functions":
+                if not own_functions:
+                    yield from (("functions.invoke", name) for _ in re.finditer(here + _CALL, text))
+            elif of == "integrations":
+                member = f"{_DOT}(?P<member>\\w+)" if name == "Core" else "(?P<member>)"
+                for call in re.finditer(here + member + _CALL, text):
+                    yield "integrations", f"{imported['module'] or 'Core'}.{call['member'] or name}"
+            else:
+                for call in re.finditer(rf"{here}{_DOT}(\w+){_CALL}", text):
+                    if call[1] == "subscribe":
+                        yield "entities.….subscribe", name
+                    elif name == "User" and call[1] in _SIGNING_IN:
+                        yield "auth", call[1]
+                    else:
+                        yield "entities", call[1]
 
 
 def calls_section(calls: Calls) -> str:

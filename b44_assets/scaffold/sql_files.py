@@ -14,6 +14,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from b44_assets.catalog.references import FIELDS_OF_SOURCE
+from b44_assets.exports.model import CREATOR_FIELDS
 from b44_assets.exports.names import free_name
 from b44_assets.scaffold.declared_rules import DeclaredRule, RuleKind, number, rules_of
 from b44_assets.scaffold.lookup_indexes import lookup_indexes, search_indexes
@@ -54,6 +55,14 @@ _CONVERSIONS: Mapping[ColumnType, _Conversion] = {
     ColumnType.JSONB: _Conversion("migration.as_jsonb", "no_json"),
 }
 """Text and ids are as they are: any text is one."""
+_CREATOR = _Conversion("migration.as_creator", "nobody")
+
+
+def _conversion(column: Column) -> _Conversion | None:
+    """How a column's text becomes its value; None where it is taken as it is."""
+    if column.field.name in CREATOR_FIELDS and column.type in (ColumnType.TEXT, ColumnType.UUID):
+        return _CREATOR
+    return _CONVERSIONS.get(column.type)
 
 
 def files_of(app: App) -> Mapping[PurePath, str]:
@@ -150,6 +159,7 @@ class _TableFiles:
         return _rendered(
             "table",
             about=f"Records of {self.entity}{partition}{': ' + about if about else ''}{'' if about.endswith(('.', '…')) else '.'}",
+            opened=self._app.opened,
             partitioned=self._partitioned,
             moment=quoted(self.moment or ""),
             first=None if self._table.first is None else f"{self._table.first:%Y-%m}",
@@ -196,16 +206,16 @@ class _TableFiles:
                 "case when f.superseded then 'duplicate_id' end",
                 *self._refusals(strict),
             ],
-            repairs=[] if self._app.strict else [*self._repairs()],
+            repairs=[*self._repairs()],
             conversions=[
-                f"{_CONVERSIONS[one.type].function}({self._field(one)}) as {quoted(one.name)}"
+                f"{conversion.function}({self._field(one)}) as {quoted(one.name)}"
                 for one in self.columns
-                if one.type in _CONVERSIONS
+                if (conversion := _conversion(one)) is not None
             ],
             made_at=self._made_at() if {_CREATED, _UPDATED} & {one.field.name for one in self.columns} else None,
             joins=[
                 f"{quoted(rule.target or '')} {self._row_of(rule)}"
-                f" on {self._row_of(rule)}.id = base44_uuid({self._field(rule.column)})"
+                f" on {self._row_of(rule)}.id = {self._value(rule.column)}"
                 for rule in strict
                 if rule.kind is RuleKind.REFERENCE
             ],
@@ -213,6 +223,10 @@ class _TableFiles:
 
     def _field(self, column: Column) -> str:
         return f"f.{quoted(self._sources[column.name].read_as)}"
+
+    def _text(self, column: Column) -> str:
+        """The text of a field that is a text or an id in the target."""
+        return self._field(column) if _conversion(column) is None else f"v.{quoted(column.name)}"
 
     def _value(self, column: Column) -> str:
         """What stands in the target, in the words of the mapping."""
@@ -223,8 +237,8 @@ class _TableFiles:
         if column.field.name == _UPDATED and column.type is ColumnType.TIMESTAMPTZ:
             return f"coalesce(v.{quoted(column.name)}, c.made_at)"
         if column.type is ColumnType.UUID:
-            return f"base44_uuid({self._field(column)})"
-        return f"v.{quoted(column.name)}" if column.type in _CONVERSIONS else self._field(column)
+            return f"base44_uuid({self._text(column)})"
+        return self._text(column)
 
     def _mapped(self, column: Column) -> str:
         value, name = self._value(column), quoted(column.name)
@@ -244,7 +258,7 @@ class _TableFiles:
         """The ids of a record that cannot be read back from their UUIDs."""
         single = [
             "f.base44_id",
-            *(self._field(one) for one in self.columns if one.type is ColumnType.UUID and one.name != "id"),
+            *(self._text(one) for one in self.columns if one.type is ColumnType.UUID and one.name != "id"),
         ]
         several = [
             f"migration.as_text_array({self._field(one)})" for one in self.columns if one.type is ColumnType.UUID_ARRAY
@@ -255,17 +269,18 @@ class _TableFiles:
     def _repairs(self) -> Iterator[str]:
         """Values that their types cannot hold, and what jsonb does not keep of a text."""
         for column in self.columns:
-            if column.type not in _CONVERSIONS:
+            conversion = _conversion(column)
+            # Where records are refused for what their schema does not let in, words for nobody are still no name.
+            if conversion is None or (self._app.strict and conversion is not _CREATOR):
                 continue
             field, value, name = self._field(column), f"v.{quoted(column.name)}", literal(column.name)
-            stored = self._value(column)
-            fault = literal(_CONVERSIONS[column.type].fault)
-            if stored == value:
-                yield _call("migration.unfit", field, f"{value} is null", name, fault)
-            else:
+            fault = literal(conversion.fault)
+            if column.field.name in (_CREATED, _UPDATED) and column.type is ColumnType.TIMESTAMPTZ:
                 # The times that every row has are made of others then.
                 lost = f"{field} is not null and {value} is null"
                 yield _call("migration.repair", lost, name, fault, field, "c.made_at::text")
+            else:
+                yield _call("migration.unfit", field, f"{value} is null", name, fault)
             if column.type is ColumnType.JSONB:
                 lost = f"migration.repeats_keys({field}, {value})"
                 yield _call("migration.repair", lost, name, "'repeated_key'", field, f"{value}::text")
@@ -289,7 +304,7 @@ class _TableFiles:
             return
         for column in self.columns:
             name = column.name
-            if column.type in _CONVERSIONS:
+            if _conversion(column) not in (None, _CREATOR):
                 field = self._field(column)
                 yield f"case when {field} is not null and v.{quoted(name)} is null then {literal(f'invalid:{name}')} end"
             for rule in (rule for rule in strict if rule.column is column):
@@ -298,7 +313,7 @@ class _TableFiles:
                     yield f"case when {self._field(column)} is null then {literal(f'missing_{name}')} end"
                 elif rule.kind is RuleKind.REFERENCE:
                     row = self._row_of(rule)
-                    yield f"case when {self._field(column)} is not null and {row}.id is null then {literal(f'orphan_{name}')} end"
+                    yield f"case when {self._text(column)} is not null and {row}.id is null then {literal(f'orphan_{name}')} end"
                 else:
                     yield f"case when {rule.broken(value)} then {literal(f'invalid:{name}')} end"
 
@@ -347,6 +362,7 @@ class _TableFiles:
             table=self.sql_name,
             key=self._original("id"),
             depends=_listed(dict.fromkeys(rule.target for rule in unsure if rule.target not in (None, self.name))),
+            lists=_listed(rule.name for rule in unsure),
             rules=[
                 f"({literal(rule.column.name)}, {self._shown(rule)}, {literal(rule.said)},\n"
                 f"     {rule.broken('t.' + quoted(rule.column.name))})"

@@ -52,6 +52,7 @@ class ConstraintsValid:
         obstacles: Which rows make some of these impossible, each in one line.
         only_listed: Whether rows may break all of these, by their files, and are known.
         unfit: How many rows break each of these.
+        listed_by: Checks that list these rows, where all of them are listed: those are the ones to look at.
     """
 
     table: str
@@ -61,16 +62,19 @@ class ConstraintsValid:
     obstacles: tuple[str, ...] = ()
     only_listed: bool = False
     unfit: Mapping[str, int] = field(default_factory=dict[str, int])
+    listed_by: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """All are there and validated."""
-        return not self.missing and not self.not_validated
+        """All are there and validated, or a check lists the rows that others of the migration break."""
+        return bool(self.listed_by) or not (self.missing or self.not_validated)
 
     def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
-        if self.only_listed and not self.passed:
-            return f"rows that came from Base44 break {_counted(self.unfit)}; new rows may not"
+        if self.only_listed and (self.missing or self.not_validated):
+            return (
+                f"rows that came from Base44 break {_counted(self.unfit)}, new rows may not{_listed_by(self.listed_by)}"
+            )
         if self.missing:
             return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
         if self.not_validated:
@@ -91,6 +95,7 @@ class IndexesValid:
         obstacles: Which rows make some of these impossible, each in one line.
         only_listed: Whether rows may break all of these, by their files, and are known.
         unfit: How many rows break each of these.
+        listed_by: Checks that list these rows, where all of them are listed: those are the ones to look at.
     """
 
     table: str
@@ -101,16 +106,17 @@ class IndexesValid:
     obstacles: tuple[str, ...] = ()
     only_listed: bool = False
     unfit: Mapping[str, int] = field(default_factory=dict[str, int])
+    listed_by: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """All are there and valid."""
-        return not (self.missing or self.invalid or self.incomplete)
+        """All are there and valid, or a check lists the rows that leave no room for others."""
+        return bool(self.listed_by) or not (self.missing or self.invalid or self.incomplete)
 
     def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
-        if self.only_listed and not self.passed:
-            return f"rows that came from Base44 leave no room for {_counted(self.unfit)}"
+        if self.only_listed and (self.missing or self.invalid or self.incomplete):
+            return f"rows that came from Base44 leave no room for {_counted(self.unfit)}{_listed_by(self.listed_by)}"
         if self.missing:
             return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
         if self.invalid:
@@ -129,23 +135,25 @@ class ForeignKeysHold:
         rows: Rows looked at.
         orphans: Rows whose reference has no row, by foreign key; with 0 for those that hold.
         only_listed: Whether rows may break all of those that do not hold, by their files.
+        listed_by: Checks that list these rows, where all of them are listed: those are the ones to look at.
     """
 
     table: str
     rows: int
     orphans: dict[str, int]
     only_listed: bool = False
+    listed_by: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """No reference is without its row."""
-        return not any(self.orphans.values())
+        """No reference is without its row, or a check lists those that are."""
+        return bool(self.listed_by) or not any(self.orphans.values())
 
     def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         broken = tuple(f"{name} ({count} {plural(count, 'row')})" for name, count in self.orphans.items() if count)
         if broken:
-            return f"references without a row: {listed(broken)}"
+            return f"references without a row: {listed(broken)}{_listed_by(self.listed_by)}"
         number = len(self.orphans)
         return f"{number} foreign {plural(number, 'key holds', 'keys hold')} for {self.rows} {plural(self.rows, 'row')}"
 
@@ -240,14 +248,16 @@ def constraints_valid(session: Session, table: str) -> ConstraintsValid:
         held = {name for own, _, name, _ in rows if own}
         missing = tuple(name for name in wanted if name not in held)
         unvalidated = {name for _, _, name, validated in rows if not validated}
+        only_listed = _only_listed(conn, session, table, missing, unvalidated)
         return ConstraintsValid(
             table,
             len(rows),
             missing,
             tuple(f"{relation}.{name}" for _, relation, name, validated in rows if not validated),
             noted_obstacles(conn, [*missing, *unvalidated]),
-            only_listed=_only_listed(conn, session, table, missing, unvalidated),
+            only_listed=only_listed,
             unfit=counts_in_the_way_of(conn, {*missing, *unvalidated}),
+            listed_by=_checks_listing(session, table, {*missing, *unvalidated}) if only_listed else (),
         )
 
 
@@ -272,6 +282,7 @@ def indexes_valid(session: Session, table: str) -> IndexesValid:
         missing = tuple(name for name in wanted if name not in held)
         invalid = tuple(name for _, name, valid, _ in rows if not valid)
         incomplete = tuple(name for _, name, _, complete in rows if not complete)
+        only_listed = _only_listed(conn, session, table, (*missing, *invalid), incomplete)
         return IndexesValid(
             table,
             len(rows),
@@ -279,13 +290,26 @@ def indexes_valid(session: Session, table: str) -> IndexesValid:
             invalid,
             incomplete,
             noted_obstacles(conn, [*missing, *invalid, *incomplete]),
-            only_listed=_only_listed(conn, session, table, (*missing, *invalid), incomplete),
+            only_listed=only_listed,
             unfit=counts_in_the_way_of(conn, {*missing, *invalid}),
+            listed_by=_checks_listing(session, table, {*missing, *invalid, *incomplete}) if only_listed else (),
         )
 
 
 def _counted(unfit: Mapping[str, int]) -> str:
     return listed(tuple(f"{name} ({count} {plural(count, 'row')})" for name, count in unfit.items()))
+
+
+def _listed_by(checks: tuple[str, ...]) -> str:
+    """The rest of a sentence on rows: where they are listed."""
+    return f"; {' and '.join(checks)} {plural(len(checks), 'lists', 'list')} the rows" if checks else ""
+
+
+def _checks_listing(session: Session, table: str, rules: Iterable[str]) -> tuple[str, ...]:
+    """The checks that list the rows which break some rules of a table; none where one of the rules is listed by no check."""
+    listing = session.catalog.listing(table)
+    wanted = set(rules)
+    return tuple(sorted({listing[rule] for rule in wanted})) if wanted <= listing.keys() else ()
 
 
 def _only_listed(
@@ -332,7 +356,10 @@ def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
     assert row is not None
     orphans = dict(zip(references, row[1:], strict=True))
     broken = {name for name, count in orphans.items() if count}
-    return ForeignKeysHold(table, row[0], orphans, only_listed=broken <= session.catalog.listed(table))
+    only_listed = broken <= session.catalog.listed(table)
+    return ForeignKeysHold(
+        table, row[0], orphans, only_listed, _checks_listing(session, table, broken) if only_listed else ()
+    )
 
 
 def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, now: datetime | None = None) -> ViewFresh:

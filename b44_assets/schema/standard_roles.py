@@ -15,7 +15,7 @@ from b44_assets.catalog import STANDARD_ROLES, GroupRights, Kind, Spec
 from b44_assets.schema.online_ddl import change, trusted
 from b44_assets.session import Connection, Session, scalar
 
-_INSTALLED = "select to_regprocedure('b44.standard_access(jsonb, jsonb, boolean)') is not null"
+_INSTALLED = "select to_regprocedure('b44.standard_access(jsonb, jsonb, boolean, boolean)') is not null"
 _GIVEN = """
     select exists (select from pg_shdepend d join b44.group_roles() g on g.role_oid = d.refobjid
                     where d.refclassid = 'pg_authid'::regclass
@@ -115,7 +115,8 @@ def needed_grants(conn: Connection, access: GroupRights, *, partitions: bool = T
     if not scalar(conn, _INSTALLED):
         return []
     rows = conn.execute(
-        "select * from b44.standard_access(%s, %s, %s)", (Jsonb(access.relations), Jsonb(access.routines), partitions)
+        "select * from b44.standard_access(%s, %s, %s, %s)",
+        (Jsonb(access.relations), Jsonb(access.routines), partitions, access.opened),
     ).fetchall()
     return [statement for (statement,) in rows]
 
@@ -145,10 +146,11 @@ def standard_drift(conn: Connection, session: Session) -> list[str]:
 
 def needs_grants(session: Session, spec: Spec) -> bool:
     """Whether what a file makes has other rights than those that default privileges give, or is only open behind policies."""
+    by_default = "write" if session.catalog.opened else "none"
     # A view gets what default privileges give to tables, and by one that can be written one could write past policies.
     return (
         spec.kind in (Kind.PARTITION, Kind.VIEW)
-        or "access" in spec.options
+        or spec.options.get("access", "write") != by_default
         or "execute" in spec.options
         or spec.period is not None
         or session.catalog.partitions(spec.name) is not None

@@ -563,10 +563,15 @@ def test_booleans_are_the_contracts_words_in_any_case(functions: Functions, valu
 
 def test_null_stays_null(functions: Functions) -> None:
     readers = ("timestamp", "integer", "bigint", "numeric", "date", "time", "boolean", "jsonb", "text_array")
-    for name in (*(f"as_{kind}" for kind in readers), "object_id_time"):
+    for name in (*(f"as_{kind}" for kind in readers), "as_creator", "object_id_time"):
         assert functions.one(f"migration.{name}", None) is None
     for name in ("b44.trim", "b44.present", "b44.slug", "base44_uuid"):
         assert functions.one(name, None) is None
+
+
+def test_who_made_a_record_is_kept_as_it_is_but_for_words_for_nobody(functions: Functions) -> None:
+    given = ["null", " NULL\n", "undefined", "anonymous", "service_1", " ada@example.org ", "nullable"]
+    assert functions.map("migration.as_creator", given) == [None, None, None, *given[3:]]
 
 
 _JSON = st.recursive(

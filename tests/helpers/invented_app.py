@@ -152,7 +152,14 @@ def object_id(number: int) -> str:
 DAY = {CREATED: "2025-11-03T09:01:00.123456", UPDATED: "2025-11-04T10:00:00.000000", "is_sample": False}
 EXPORT: Mapping[str, list[dict[str, Any]]] = {
     "User": [
-        {"id": object_id(1), "email": "ada@example.org", "token": "abc", "created_by_id": "service_1", **DAY},
+        {
+            "id": object_id(1),
+            "email": "ada@example.org",
+            "token": "abc",
+            "created_by_id": "service_1",
+            "created_by": "null",
+            **DAY,
+        },
         {"id": object_id(2), "email": "Bo@example.org", "token": "long enough", "created_by": "ada@example.org", **DAY},
     ],
     "Team": [

@@ -19,8 +19,10 @@ from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.migration.content_parity import content_parity
-from b44_assets.migration.listed import listed
+from b44_assets.migration.listed import broken_rules, listed
 from b44_assets.migration.pipeline import load_table, stage_export
+from b44_assets.migration.replays import corrected_records, replay_of
+from b44_assets.migration.report import gather, render
 from b44_assets.migration.rollback import roll_back_run
 from b44_assets.scaffold.decisions import decisions_page
 from b44_assets.scaffold.model import App, Audience, Rule
@@ -28,6 +30,7 @@ from b44_assets.schema.build import ON_A_TABLE, build
 from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.health import constraints_valid, foreign_keys_hold, indexes_valid
 from b44_assets.schema.row_checks import violations
+from b44_assets.schema.standard_roles import install_standard_roles
 from b44_assets.session import Session
 from tests.helpers.databases import create_database, database_url, template_once
 from tests.helpers.invented_app import EXPORT, LONG_NAME, app, object_id, write_app_files, write_export
@@ -193,6 +196,7 @@ def test_no_record_is_lost_and_only_what_a_type_cannot_hold_is_repaired(written:
     assert [(name, rule, original) for name, rule, original, _ in repairs] == [
         ("at", "no_time", "noon"),
         ("created_at", "no_timestamp", "never"),
+        ("created_by", "nobody", "null"),
         ("due_date", "no_date", "soon"),
         ("member_ids", "no_list_of_ids", "all"),
         ("order", "no_integer", "first"),
@@ -233,8 +237,10 @@ def test_what_rows_break_stays_not_valid_and_everything_else_is_validated(writte
 @pytest.mark.parametrize("table", ["orders", "teams"])
 def test_the_checks_warn_and_list_the_rows(written: Written, table: str) -> None:
     session = written.session()
+    # Of what is broken, the list alone warns; who looks at a constraint is led to it.
     for verdict in (constraints_valid(session, table), foreign_keys_hold(session, table)):
-        assert (verdict.passed, verdict.only_listed) == (False, True)
+        assert (verdict.passed, verdict.only_listed, verdict.listed_by) == (True, True, (f"{table}_unfit_rows",))
+        assert f"{table}_unfit_rows" in verdict.message()
     assert indexes_valid(session, table).passed
     assert schema_drift(session).passed
     check = written.catalog.checks[f"{table}_unfit_rows"]
@@ -263,6 +269,81 @@ def test_what_is_listed_is_counted_for_the_verdict(written: Written, tmp_path: P
     page = decisions_page(App("app", app().tables, rules=(open_to_all, closed, untabled)))
     (tmp_path / "DECISIONS.md").write_text(page)
     assert listed(written.session(), tmp_path) == {"dangling reference": 2, "open table": 1}
+
+
+def test_rules_that_rows_break_are_counted_for_the_report(written: Written) -> None:
+    session = written.session()
+    found = broken_rules(session)
+    assert {one.name for one in found} == BROKEN
+    assert {
+        (one.table, one.kind, one.rows) for one in found if one.name in ("fk_orders_group", "chk_teams_name_required")
+    } == {
+        ("orders", "reference", 1),
+        ("teams", "constraint", 1),
+    }
+    report = gather(session, {"dangling reference": 2})
+    page = render(report)
+    assert report.verdict.listed == {"dangling reference": 2}
+    assert all(name in page for name in BROKEN)
+
+
+def test_nobody_gets_what_no_file_opens_until_it_does(written: Written, tmp_path: Path) -> None:
+    url = written.copy()
+    rights = (
+        "select r, has_table_privilege(r, t, 'SELECT'), has_table_privilege(r, t, 'INSERT')"
+        " from unnest('{b44_readwrite,b44_readonly}'::text[]) r, unnest('{orders,notes}'::text[]) t order by r desc, t"
+    )
+    closed = written.catalog
+    opened = load_catalog(write_app_files(tmp_path / "app", replace(app(), opened=True)))
+    assert (closed.opened, opened.opened) == (False, True)
+    for catalog, expected in (
+        (closed, [("b44_readwrite", False, False)] * 2 + [("b44_readonly", False, False)] * 2),
+        (opened, [("b44_readwrite", True, True)] * 2 + [("b44_readonly", True, False)] * 2),
+        (closed, [("b44_readwrite", False, False)] * 2 + [("b44_readonly", False, False)] * 2),
+    ):
+        session = Session(url, catalog)
+        install_standard_roles(session)
+        # What is made by hand later is as the tables are.
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute("drop table if exists notes")
+            conn.execute("create table notes (id uuid)")
+        assert written.rows(rights, url) == expected
+        assert not [line for line in schema_drift(session).differences if "group roles" in line]
+        assert written.rows("select has_table_privilege('b44_migrator', 'orders', 'UPDATE')", url) == [(True,)]
+
+
+def test_a_corrected_record_is_migrated_whether_it_honours_what_others_break_or_not(written: Written) -> None:
+    url = written.copy()
+    session = written.session(url)
+    [sound] = written.rows("select id from migration.quarantine where reasons = '{duplicate_id}'", url)
+    for key, state, of in (
+        ("new-1", "done; $$ not {0}", f"id = {sound[0]}"),
+        ("new-2", "lost", "reasons = '{missing_id}'"),
+    ):
+        group = "nowhere" if key == "new-2" else "team-of-one"
+        changes = json.dumps({"id": key, "state": state, "group": group, "parentId": None})
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute(f"update migration.quarantine set record = record || %s where {of}".encode(), (changes,))
+    asked = corrected_records(session)
+    load_table(session, written.catalog.mappings["orders"])
+    for spec in written.catalog.of(*BEHIND):
+        build(session, spec)
+    done = replay_of(session, asked)
+    assert (done.corrected, done.migrated, done.refused) == (2, 2, ())
+    assert written.rows(
+        'select id, state, "group" from base44_compat."Order" where id like \'new%\' order by 1', url
+    ) == [
+        ("new-1", "done; $$ not {0}", "team-of-one"),
+        ("new-2", "lost", "nowhere"),
+    ]
+    listing = violations(session, written.catalog.checks["orders_unfit_rows"])
+    assert {row["column_name"] for row in listing.sample if row["id"] == "new-2"} == {"state", "group"}
+    assert not [row for row in listing.sample if row["id"] == "new-1"]
+    with psycopg.connect(url) as conn, pytest.raises(psycopg.errors.CheckViolation):
+        conn.execute("insert into orders (state) values ('lost')")
+    mapping = written.catalog.mappings["orders"]
+    parity = content_parity(session, mapping)
+    assert parity is None or parity.equal
 
 
 def test_the_value_of_a_secret_is_in_no_list(written: Written) -> None:

@@ -129,7 +129,7 @@ def test_all_that_may_stand_in_the_file_is_read(tmp_path: Path) -> None:
         ("[app]\nname = 'x'\ncolour = 'red'\n", ":3: unknown key app.colour; there are name, entities, export, "),
         ("[tables]\n", ":1: unknown key tables; there are app, entities"),
         ("[app]\nB44_HOME = 'x'\n", ":2: unknown key app.B44_HOME; there are name, entities, export, source,"
-         " example, strict; settings stand in .env or the environment"),
+         " example, strict, open; settings stand in .env or the environment"),
         ("\n[entities.Post]\ntabel = 'x'\n", ":3: unknown key entities.Post.tabel; there are table, first, leave_out, fields"),
         ("[entities.P.fields.x]\nname = 'y'\n", ":2: unknown key entities.P.fields.x.name; there are column, type, references"),
         ("[entities.Post]\ntable = 'Posts'\n", ":2: entities.Post.table must be a name in lower case"),

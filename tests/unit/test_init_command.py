@@ -449,6 +449,6 @@ def test_open_entities_are_read_back_from_the_page(name: str) -> None:
 def test_what_is_not_understood_opens_nothing_and_is_shown() -> None:
     rule = Rule("Reply", "read", "", Audience.UNKNOWN, "", source="created_by = `current_user`")
     page = decisions_page(App("x", (), rules=(rule,), left_out=("Draft",)))
-    assert "| `Reply` | read | `` created_by = `current_user` `` |" in page
+    assert "| `` created_by = `current_user` `` | `Reply` (read) |" in page
     assert "**everyone**" not in page
     assert "- `Draft`" in page

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from b44_assets.cli.quarantine import record_lines
 from b44_assets.errors import SettingsError
 from b44_assets.migration.quarantine import (
     Change,
@@ -101,6 +102,21 @@ def test_only_the_cell_that_was_edited_differs(
     assert {digest: fields for digest, fields in changed.items() if fields} == {
         chosen: {name: f"{found[chosen].record[name] or ''}!"}
     }
+
+
+@pytest.mark.parametrize(
+    ("record", "shows_raw", "shown"),
+    [
+        ({"id": "a", "token": "geheim", "settings": '{"api_key": "geheim", "size": 3}'}, True, '"size": 3'),
+        ({"_raw": 'a,"geheim'}, False, "_raw"),
+        ({"_raw": 'a,"open'}, True, "open"),
+    ],
+)
+def test_a_record_is_shown_without_its_secrets(record: dict[str, str | None], shows_raw: bool, shown: str) -> None:
+    [one] = quarantined(record)
+    text = "\n".join(record_lines(one, shows_raw=shows_raw))
+    assert "geheim" not in text
+    assert shown in text
 
 
 ONE = quarantined({"id": "a", "name": "b"})

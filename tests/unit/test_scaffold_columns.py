@@ -9,7 +9,7 @@ import pytest
 from b44_assets.scaffold.columns import candidate_types, confirmed_type, declared_type, is_allowed
 from b44_assets.scaffold.model import ColumnType as T
 from b44_assets.scaffold.model import Field, Origin
-from b44_assets.scaffold.sensitive import is_prose, is_secret
+from b44_assets.scaffold.sensitive import HIDDEN, is_prose, is_secret, without_secrets
 
 ITEM = Field("[]", types=("string",))
 
@@ -140,3 +140,20 @@ def test_secrets_by_name(name: str, kind: T, expected: bool) -> None:
 )
 def test_prose(given: dict[str, Any], expected: bool) -> None:
     assert is_prose(Field(types=("string",), **given), T.TEXT) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("token", "token"),
+        ('{"theme": "dark", "n": 1.50}', '{"theme": "dark", "n": 1.50}'),
+        ('{"a": [{"api_key": "x", "b": 1}]}', f'{{"a": [{{"api_key": "{HIDDEN}", "b": 1}}]}}'),
+        ('{"token": null, "tokens": 3, "password": true}', '{"token": null, "tokens": 3, "password": true}'),
+        ('{"secret": {"of": "x"}}', f'{{"secret": "{HIDDEN}"}}'),
+        # Cut off, and with its quotes still doubled.
+        ('{"password": "x', HIDDEN),
+        ('1,"{""password"":""x""}"', HIDDEN),
+    ],
+)
+def test_a_value_is_shown_without_the_secrets_in_it(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown

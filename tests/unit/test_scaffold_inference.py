@@ -189,14 +189,57 @@ def test_creators_that_are_no_users_stay_text(tmp_path: Path) -> None:
         assert column(app, f"{table}.created_by_id").type is ColumnType.TEXT
         assert column(app, f"{table}.created_by_id").reference is None
     assert "1 of 3 values" in decided(app, "*.created_by_id", "reference")[0].evidence
-    known = app_of(tmp_path, Boat=[{"created_by_id": oid(1)}], Harbour=[{"created_by_id": oid(1)}])
+    # A word for nobody is no id, and no other value either.
+    known = app_of(
+        tmp_path,
+        Boat=[{"created_by_id": oid(1), "created_by": "Undefined"}, {"created_by_id": "null"}],
+        Harbour=[{"created_by_id": oid(1)}],
+        User=[{"email": "ada@example.org"}],
+    )
     assert {column(known, f"{table}.created_by_id").type for table in ("boats", "harbours")} == {ColumnType.UUID}
+    assert column(known, "boats.created_by_id").fits
+    for name, filled in (("created_by_id", 1), ("created_by", 0)):
+        counts = column(known, f"boats.{name}").counts
+        assert counts is not None and counts.filled == filled
 
 
 def test_secrets_are_named(tmp_path: Path) -> None:
     app = app_of(tmp_path)
     assert column(app, "boats.radio_token").secret
     assert decided(app, "boats.radio_token", "secret")
+
+
+def test_secrets_within_objects_are_named_from_the_schema_and_from_the_values(tmp_path: Path) -> None:
+    keys = {"type": "array", "items": {"type": "object", "properties": {"apiKey": TEXT, "label": TEXT}}}
+    settings = {
+        "type": "object",
+        "properties": {"mail": {"type": "object", "properties": {"password": TEXT}}, "keys": keys},
+    }
+    one = {
+        "name": "Boat",
+        "type": "object",
+        "properties": {"settings": settings, "more": {"type": "object"}, "log": TEXT},
+    }
+    app = app_of(
+        tmp_path,
+        given=[one],
+        Boat=[
+            {
+                "settings": {"mail": {"password": "x"}, "keys": [{"apiKey": "y"}]},
+                "more": {"pin": 1234, "has_token": True},
+            },
+            {"more": [{"jwt": "z"}], "log": '{"tokens": 12, "note": "token"}'},
+        ],
+    )
+    named = {one.subject: one.evidence for one in app.decisions if one.topic == "secret"}
+    of_values = "by its name, in the values of the export"
+    assert named == {
+        "boats.settings.mail.password": "by its name",
+        "boats.settings.keys[].apiKey": "by its name",
+        "boats.more.pin": of_values,
+        "boats.more[].jwt": of_values,
+    }
+    assert [column(app, f"boats.{name}").secret for name in ("settings", "more", "log")] == [True, True, False]
 
 
 def test_entities_and_fields_of_the_export_alone_are_text(tmp_path: Path) -> None:
@@ -252,6 +295,9 @@ def test_repeated_keys_are_counted(tmp_path: Path) -> None:
         {"name": "A", "harbour_id": oid(1)},
         {"name": "A", "harbour_id": oid(1)},
         {"name": "A", "harbour_id": None},
+        # A record that stands there twice is one record.
+        {"name": "B", "harbour_id": oid(1), "id": oid(9)},
+        {"name": "B", "harbour_id": oid(1), "id": oid(9)},
     ]
     app = app_of(tmp_path, Boat=boats, Harbour=[])
     assert table(app, "boats").repeated == ((("name", "harbour_id"), 1),)

@@ -49,6 +49,8 @@ def entity(name: str, *fields: str) -> Entity:
         ("CompanyInfo", "company_info"),
         ("NewsArticle", "news_articles"),
         ("PgClass", "app_pg_classes"),
+        ("Value", "app_values"),
+        ("Reference", "app_references"),
     ],
 )
 def test_a_table_is_the_plural_of_its_entity(name: str, expected: str) -> None:

@@ -25,6 +25,16 @@ from b44_assets.scaffold.source_calls import calls_section, count_calls
         ("const url = 'https://x'; base44.integrations.Core.InvokeLLM({})", "integrations", "Core.InvokeLLM"),
         ("base44.auth.me()", "auth", "me"),
         ("base44.agents.createConversation()", "agents", "createConversation"),
+        ("await base44.entities[name].update(id, {})", "entities", "update"),
+        ("base44.entities[name].subscribe(() => {})", "entities.….subscribe", ""),
+        ("import { Post } from '@/entities/Post'; Post.list()", "entities", "list"),
+        ('import {Post as P, X} from "../api/entities";\nP.filter({})', "entities", "filter"),
+        ("import { Post } from '@/entities/all'; Post.subscribe(f)", "entities.….subscribe", "Post"),
+        ("import { User } from '@/entities/User'; await User.me()", "auth", "me"),
+        ("import { User } from '@/entities/User'; await User.list()", "entities", "list"),
+        ("import { UploadFile } from '@/integrations/Core'; UploadFile({ file })", "integrations", "Core.UploadFile"),
+        ("import { Core } from '@/api/integrations'; Core.InvokeLLM({})", "integrations", "Core.InvokeLLM"),
+        ("import { sendMail } from '@/functions/sendMail'; sendMail({})", "functions.invoke", "sendMail"),
     ],
 )
 def test_a_call_is_counted_by_its_kind_and_name(tmp_path: Path, text: str, kind: str, which: str) -> None:
@@ -42,6 +52,8 @@ def test_a_call_is_counted_by_its_kind_and_name(tmp_path: Path, text: str, kind:
         "base44.entities.Post",
         "store.subscribe(() => {})",
         "invoke('x')",
+        "import { Post } from '@/entities/Post'; posts.list(); my.Post.list()",
+        "import { Post } from '@/components/Post'; Post.list()",
     ],
 )
 def test_what_is_no_call_is_not(tmp_path: Path, text: str) -> None:

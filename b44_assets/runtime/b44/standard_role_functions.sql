@@ -97,9 +97,12 @@ begin
 end
 $$;
 
+-- Without the argument `opened`, as it was before.
+drop function if exists b44.standard_access(jsonb, jsonb, boolean);
+
 -- The statements that give the group roles what they should have and take what they should not, none where all is as it should be.
 -- Rows of a partitioned table are read through the table: its partitions are nobody's to read, whatever default privileges gave.
-create or replace function b44.standard_access(relations jsonb, routines jsonb, partitions boolean) returns setof text
+create or replace function b44.standard_access(relations jsonb, routines jsonb, partitions boolean, opened boolean) returns setof text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -186,12 +189,19 @@ as $$
       from objects o cross join lateral aclexplode(o.acl) a join b44.group_roles() g on g.role_oid = a.grantee
      where a.grantee <> o.owner
   ),
-  defaults (kind, role_name, privileges) as (
-    values ('TABLES', 'b44_readwrite', '{SELECT,INSERT,UPDATE,DELETE}'::text[]),
-           ('TABLES', 'b44_readonly', '{SELECT}'),
-           ('TABLES', 'b44_migrator', '{SELECT,INSERT,UPDATE,DELETE}'),
-           ('SEQUENCES', 'b44_readwrite', '{USAGE}'),
-           ('SEQUENCES', 'b44_migrator', '{USAGE}')
+  defaults (kind, role_name, privileges, wanted) as (
+    values ('TABLES', 'b44_readwrite', '{SELECT,INSERT,UPDATE,DELETE}'::text[], opened),
+           ('TABLES', 'b44_readonly', '{SELECT}', opened),
+           ('TABLES', 'b44_migrator', '{SELECT,INSERT,UPDATE,DELETE}', true),
+           ('SEQUENCES', 'b44_readwrite', '{USAGE}', opened),
+           ('SEQUENCES', 'b44_migrator', '{USAGE}', true)
+  ),
+  given_by_default (kind, role_name, privilege) as (
+    select case f.defaclobjtype when 'r' then 'TABLES' else 'SEQUENCES' end, g.role_name, a.privilege_type
+      from pg_default_acl f
+     cross join lateral aclexplode(f.defaclacl) a
+      join b44.group_roles() g on g.role_oid = a.grantee
+     where f.defaclrole = (select r.oid from pg_roles r where r.rolname = current_user) and f.defaclnamespace = 'public'::regnamespace and f.defaclobjtype in ('r', 'S')
   )
   select format('REVOKE %s ON %s %s FROM %I', string_agg(f.privilege, ', ' order by f.privilege), o.kind, o.shown, f.role_name)
     from found f join objects o on o.oid = f.oid and o.exact
@@ -208,17 +218,18 @@ as $$
   union all
   -- Of what whoever migrates makes.
   select format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA public GRANT %s ON %s TO %I',
-                m.rolname, array_to_string(d.privileges, ', '), d.kind, d.role_name)
+                current_user, array_to_string(d.privileges, ', '), d.kind, d.role_name)
     from defaults d
     join b44.group_roles() g on g.role_name = d.role_name
-    join pg_roles m on m.rolname = current_user
-   where exists (
-     select from unnest(d.privileges) p
-      where not exists (
-        select from pg_default_acl f cross join lateral aclexplode(f.defaclacl) a
-         where f.defaclrole = m.oid and f.defaclnamespace = 'public'::regnamespace
-           and f.defaclobjtype = case d.kind when 'TABLES' then 'r' else 'S' end::"char"
-           and a.grantee = g.role_oid and a.privilege_type = p))
+   where d.wanted
+     and exists (
+       select from unnest(d.privileges) p where (d.kind, d.role_name, p) not in (select * from given_by_default))
+  union all
+  select format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA public REVOKE %s ON %s FROM %I',
+                current_user, string_agg(f.privilege, ', ' order by f.privilege), f.kind, f.role_name)
+    from given_by_default f
+    join defaults d on d.kind = f.kind and d.role_name = f.role_name and not d.wanted
+   group by f.kind, f.role_name
 $$;
 
 -- Gives all that the program and the app have in this database to a role; what belongs to it already is passed over.
@@ -284,11 +295,11 @@ comment on function b44.acting_user() is 'The user for whom the application acts
 comment on function b44.acting_role() is 'As what the application acts, by its setting b44.role; null for all others';
 comment on function b44.acts_for_all() is 'Whether the rows of everybody are seen: by the migration, and by the application where it acts for itself';
 comment on function b44.make_standard_roles() is 'Makes the group roles that are missing';
-comment on function b44.standard_access(jsonb, jsonb, boolean) is 'Statements that bring the rights of the group roles to what they should be';
+comment on function b44.standard_access(jsonb, jsonb, boolean, boolean) is 'Statements that bring the rights of the group roles to what they should be';
 
 -- For the owner of the tables, who needs no grant, and for whom the owner lets.
 revoke all on routine
   b44.make_standard_roles(),
-  b44.standard_access(jsonb, jsonb, boolean),
+  b44.standard_access(jsonb, jsonb, boolean, boolean),
   b44.set_owner(name)
 from public;

@@ -196,6 +196,11 @@ return case
   when lower(btrim(value, E' \t\r\n')) in ('false', 'f', 'no', '0') then false
 end;
 
+-- Who made a record, as Base44 names them. A program's word for nobody is no name, and no id.
+create or replace function migration.as_creator(value text) returns text
+language sql immutable parallel safe
+return case when lower(btrim(value, E' \t\r\n')) not in ('null', 'undefined') then value end;
+
 -- Null also for what jsonb cannot hold (\u0000).
 create or replace function migration.as_jsonb(value text) returns jsonb
 language plpgsql immutable strict parallel safe
@@ -347,6 +352,7 @@ comment on function migration.as_uuid_array(text) is 'The identifiers of the Bas
 comment on function migration.other_ids(text[]) is
   'Those of some Base44 ids that cannot be read back from their UUIDs, by UUID; null where all can';
 comment on function migration.as_boolean(text) is 'true/t/yes/1 and false/f/no/0 in any case; null otherwise';
+comment on function migration.as_creator(text) is 'Who made a record: the text as it is; null for the words null and undefined';
 comment on function migration.as_jsonb(text) is 'JSON from text; null where it is none';
 comment on function migration.repeats_keys(text, jsonb) is 'Whether a key stands more than once in an object of a JSON text';
 comment on function migration.object_id_time(text) is 'The creation time within a Base44 ObjectId; null for other ids';
@@ -375,6 +381,7 @@ revoke all on routine
   migration.as_uuid_array(text),
   migration.other_ids(text[]),
   migration.as_boolean(text),
+  migration.as_creator(text),
   migration.as_jsonb(text),
   migration.repeats_keys(text, jsonb),
   migration.object_id_time(text),
