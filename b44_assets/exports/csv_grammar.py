@@ -11,7 +11,7 @@ that matching takes linear time.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,13 +36,21 @@ class Good:
 
     Attributes:
         start: Offset of the first byte.
-        end: Offset behind the last one.
-        records: How many.
+        ends: Offsets behind the records, line ends included, ascending.
     """
 
     start: int
-    end: int
-    records: int
+    ends: list[int]
+
+    @property
+    def end(self) -> int:
+        """Offset behind the last record."""
+        return self.ends[-1]
+
+    @property
+    def records(self) -> int:
+        """How many."""
+        return len(self.ends)
 
 
 @dataclass(frozen=True)
@@ -188,6 +196,19 @@ class Grammar:
         """Return the cells of a good stretch of all-quoted records, one record after the other, quotes included."""
         return self._cell.findall(data, good.start, good.end)
 
+    def cell_reader(self, index: int) -> Callable[[bytes, int, int], bytes]:
+        """Return what reads one cell, quotes included, of the whole record between two offsets."""
+        before = b"(?:%b%b){%d}" % (self._cell.pattern, re.escape(self._delimiter), index)
+        match = re.compile(b"%b(%b)" % (before, self._cell.pattern)).match
+
+        def read(data: bytes, start: int, end: int) -> bytes:
+            found = match(data, start, end)
+            if found is None:
+                raise ValueError(f"no whole record at offset {start}")
+            return found[1]
+
+        return read
+
     def is_begun(self, data: bytes) -> bool:
         """Tell whether the bytes are the beginning of a record that more bytes could complete."""
         return self._prefix.match(data) is not None
@@ -210,12 +231,12 @@ class Grammar:
         begins_blank = _LINE_END_BYTES + self._delimiter
         at, size = 0, len(data)
         while at < size:
-            start, records = at, 0
+            start, ends = at, list[int]()
             while match := whole(data, at):
                 at = match.end()
-                records += 1
-            if records:
-                segments.append(Good(start, at, records))
+                ends.append(at)
+            if ends:
+                segments.append(Good(start, ends))
                 continue
             if data[at] in begins_blank and (match := blank.match(data, at)):
                 if data[at] in _LINE_END_BYTES:

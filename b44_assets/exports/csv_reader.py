@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 
@@ -13,7 +16,7 @@ import pyarrow.csv as pa_csv
 from b44_assets.exports.csv_blocks import Block, blocks
 from b44_assets.exports.csv_grammar import NEVER_CLOSED, Fitted, Good, Malformed
 from b44_assets.exports.dialects import UTF8_MARK, CsvForm
-from b44_assets.exports.model import ENDS_WITHIN, Batch, ExportFile, ExportReader, Refused
+from b44_assets.exports.model import ENDS_WITHIN, Batch, ExportFile, ExportReader, Lines, Refused, Whole
 from b44_assets.exports.stream import ExportStream
 from b44_assets.exports.text import undoubled, visible_bytes
 
@@ -21,6 +24,9 @@ from b44_assets.exports.text import undoubled, visible_bytes
 pc: Final[Any] = pyarrow.compute
 
 _GUARDED: Final = ("'=", "'+", "'-", "'@")
+_GUARDED_CELL: Final = b"\"'"
+_CR: Final = 0x0D
+_LF: Final = 0x0A
 
 
 class CsvReader(ExportReader):
@@ -65,8 +71,9 @@ class CsvReader(ExportReader):
         """How far into the file reading has come, in bytes."""
         return self._bytes_read
 
-    def _read(self) -> Iterator[Batch]:
+    def _read(self, whole: Whole | None) -> Iterator[Batch]:
         number = 1
+        lines = None if whole is None or not self._has_plain_lines else _PlainLines(self._form, whole)
         for block in blocks(
             self.file.path,
             self._stream,
@@ -89,16 +96,29 @@ class CsvReader(ExportReader):
                 if count:
                     self.oddities[oddity] += count
             if block.split.segments:
-                yield self._batch(block, number)
+                yield self._batch(block, number, lines)
                 number += block.split.records
 
-    def _batch(self, block: Block, number: int) -> Batch:
+    @property
+    def _has_plain_lines(self) -> bool:
+        """Whether the dialect does nothing to cells that COPY would not undo."""
+        return self.dialect.delimiter == "," and self.dialect.null_literals == ("",) and not self.dialect.doubled_json
+
+    def _batch(self, block: Block, number: int, lines: _PlainLines | None) -> Batch:
         """Make a batch of a block whose first record has this number."""
         pieces: list[bytes | memoryview] = []
-        numbers: list[range] = []
+        numbers: list[Sequence[int]] = []
         refused: list[Refused] = []
         view = memoryview(block.data)
+        storable = b"\0" not in block.data and _is_utf8(view[: block.split.consumed])
+        plain = _Gathered([], [])
         for segment in block.split.segments:
+            if lines is not None and storable and isinstance(segment, Good):
+                others = lines.gather(block.data, segment, number, plain)
+                pieces += [view[start:end] for _, start, end in others]
+                numbers.append([one for one, _, _ in others])
+                number += segment.records
+                continue
             if isinstance(segment, Malformed):
                 raw: dict[str, str | None] = {"_raw": visible_bytes(segment.raw)}
                 refused.append(Refused(number, "malformed_record", segment.detail, raw))
@@ -108,12 +128,16 @@ class CsvReader(ExportReader):
             number += segment.records
         rows = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         record_numbers = pa.array(chain.from_iterable(numbers), pa.int64(), size=sum(map(len, numbers)))
-        if b"\0" not in block.data and _is_utf8(rows):
+        if storable or (b"\0" not in block.data and _is_utf8(rows)):
             columns = self._finished(self._parsed(rows, pa.string(), len(record_numbers)))
         else:
             columns, record_numbers, unstorable = self._storable(rows, record_numbers)
             refused = sorted([*refused, *unstorable], key=lambda one: one.record_number)
-        return Batch(record_numbers, columns, tuple(refused))
+        if lines is None or not plain.numbers:
+            return Batch(record_numbers, columns, tuple(refused))
+        return Batch(
+            record_numbers, columns, tuple(refused), Lines(plain.numbers, plain.texts, partial(lines.ids, plain.texts))
+        )
 
     def _parsed(self, rows: bytes | memoryview, kind: pa.DataType, expected: int) -> pa.RecordBatch:
         """Let Arrow split rows that are known to be well-formed into columns, with nulls."""
@@ -194,6 +218,86 @@ class CsvReader(ExportReader):
             self.oddities["cells un-doubled"] += count
         replaced = [cell if half is None else half for cell, half in zip(cells, halved, strict=True)]
         return pc.replace_with_mask(column, mask, pa.array(replaced, pa.string()))
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """Records that come as lines: their numbers, and their bytes."""
+
+    numbers: list[int]
+    texts: list[bytes]
+
+
+class _PlainLines:
+    """Tells the records of a file that may come as lines from those that may not."""
+
+    def __init__(self, form: CsvForm, whole: Whole) -> None:
+        self._suspect = whole.suspect
+        self._guarded = form.dialect.guarded
+        self._unchanged: list[tuple[Callable[[bytes, int, int], bytes], Callable[[str], bool]]] = [
+            (form.grammar.cell_reader(form.fields.index(field)), unchanged)
+            for field, unchanged in whole.unchanged.items()
+            if field in form.fields
+        ]
+        self._id = form.grammar.cell_reader(form.fields.index("id")) if "id" in form.fields else None
+
+    def gather(self, data: bytes, good: Good, first: int, plain: _Gathered) -> list[tuple[int, int, int]]:
+        """Add the plain records of a stretch of storable text; return the others, each with its number and its offsets.
+
+        Args:
+            data: The bytes of the block.
+            good: The stretch.
+            first: Number of its first record.
+            plain: Takes the records.
+        """
+        apart = self._apart(data, good)
+        others: list[tuple[int, int, int]] = []
+        start = good.start
+        for place, end in enumerate(good.ends):
+            if place in apart:
+                others.append((first + place, start, end))
+            else:
+                plain.numbers.append(first + place)
+                plain.texts.append(data[start : end - 1])
+            start = end
+        return others
+
+    def ids(self, texts: Sequence[bytes]) -> Iterator[str]:
+        """Read the ids of some records."""
+        if self._id is not None:
+            for text in texts:
+                yield _text_of(self._id(text, 0, len(text)))
+
+    def _apart(self, data: bytes, good: Good) -> set[int]:
+        """Find the places of the records that may not come as lines."""
+        ends = good.ends
+        apart: set[int] = set()
+        if data[good.end - 1] != _LF:
+            apart.add(len(ends) - 1)
+        if data.find(b"\r", good.start, good.end) >= 0:
+            # The server wants line ends of one sort, whatever stands within quotes.
+            apart.update(place for place, end in enumerate(ends) if data[end - 2] == _CR)
+        if self._guarded:
+            at = data.find(_GUARDED_CELL, good.start, good.end)
+            while at >= 0:
+                if data[at + 2] in b"=+-@":
+                    apart.add(bisect_right(ends, at))
+                at = data.find(_GUARDED_CELL, at + 1, good.end)
+        if self._suspect is not None:
+            at = good.start
+            while match := self._suspect.search(data, at, good.end):
+                place = bisect_right(ends, match.start())
+                at = ends[place]
+                if place not in apart and not self._stays(data, ends[place - 1] if place else good.start, at):
+                    apart.add(place)
+        return apart
+
+    def _stays(self, data: bytes, start: int, end: int) -> bool:
+        return all(unchanged(_text_of(read(data, start, end))) for read, unchanged in self._unchanged)
+
+
+def _text_of(cell: bytes) -> str:
+    return (cell[1:-1].replace(b'""', b'"') if cell[:1] == b'"' else cell).decode()
 
 
 def _ends_within(segments: Sequence[Good | Fitted | Malformed], *, is_open: bool) -> bool:

@@ -29,6 +29,7 @@ from b44_assets.exports.model import (
     ExportFile,
     ExportReader,
     Refused,
+    Whole,
 )
 from b44_assets.exports.names import free_name, matched, require_id
 from b44_assets.exports.stream import ExportStream
@@ -327,7 +328,7 @@ class JsonReader(ExportReader):
             room = max(1, self._longest_record - rest)
             wanted = self._piece_size if self._at else min(max(self._piece_size, rest), room)
 
-    def _read(self) -> Iterator[Batch]:
+    def _read(self, whole: Whole | None) -> Iterator[Batch]:
         number, begin = 0, self._bytes_read
         rows: list[dict[str, str | None]] = []
         numbers: list[int] = []

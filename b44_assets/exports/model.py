@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from re import Pattern
 from types import TracebackType
 from typing import Literal, Self
 
@@ -104,6 +105,34 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """Which records of a CSV file may come as they stand there, instead of in columns.
+
+    Attributes:
+        suspect: Found in the bytes of every record that may not; None where every record may.
+        unchanged: By field, what tells of its text whether the record may all the same; asked where `suspect` is found.
+    """
+
+    suspect: Pattern[bytes] | None = None
+    unchanged: Mapping[str, Callable[[str], bool]] = field(default_factory=dict[str, Callable[[str], bool]])
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Records as they stand in the file: cells in UTF-8 between commas, in quotes or bare, an empty one of either sort NULL.
+
+    Attributes:
+        record_numbers: One per record, ascending.
+        texts: The bytes of each, without line end; they hold no NUL, but may hold line breaks within quotes.
+        ids: Reads the id of each, where there is such a field; quotes in it are doubled still.
+    """
+
+    record_numbers: Sequence[int]
+    texts: Sequence[bytes]
+    ids: Callable[[], Iterator[str]]
+
+
+@dataclass(frozen=True)
 class Batch:
     """Some consecutive records of a file.
 
@@ -113,11 +142,20 @@ class Batch:
             `record_numbers`; null is NULL. (A JSON record without any key makes a row with no column at all, which only
             `record_numbers` shows.)
         refused: Records of the same stretch that are not among the rows, ascending.
+        lines: Further records of the same stretch, where they were asked for.
     """
 
     record_numbers: pa.Int64Array
     columns: pa.RecordBatch
     refused: tuple[Refused, ...] = ()
+    lines: Lines | None = None
+
+    @property
+    def records(self) -> int:
+        """How many records it holds, refused ones included."""
+        return (
+            len(self.record_numbers) + len(self.refused) + (0 if self.lines is None else len(self.lines.record_numbers))
+        )
 
 
 ENDS_WITHIN = "ends within a record"
@@ -170,10 +208,13 @@ class ExportReader(ABC):
         """How far into the file reading has come, in bytes; `size` at the end."""
 
     @abstractmethod
-    def _read(self) -> Iterator[Batch]: ...
+    def _read(self, whole: Whole | None) -> Iterator[Batch]: ...
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self, whole: Whole | None = None) -> Iterator[Batch]:
         """Read the records in the file's order.
+
+        Args:
+            whole: Which records may come as lines, where the file is such that they can; by default, none.
 
         Yields:
             Batches of at least one row or refused record each, their columns grown by fields met since the last one.
@@ -185,17 +226,19 @@ class ExportReader(ABC):
         if self._started:
             raise RuntimeError(f"{self.file.path} has been read already; open it again")
         self._started = True
-        return self._watched() if self._known else self._read()
+        return self._watched(whole) if self._known else self._read(whole)
 
-    def _watched(self) -> Iterator[Batch]:
+    def _watched(self, whole: Whole | None) -> Iterator[Batch]:
         watch = IdWatch(str(self.file.path), self._known)
-        for batch in self._read():
+        for batch in self._read(whole):
             unstorable = [one.record.get("id") for one in batch.refused if one.reason == "invalid_encoding"]
             watch.see(unstorable, len(unstorable))
             has_id = "id" in batch.columns.schema.names
             watch.see(
                 (cell.as_py() for cell in batch.columns.column("id")) if has_id else (), len(batch.record_numbers)
             )
+            if batch.lines is not None:
+                watch.see(batch.lines.ids(), len(batch.lines.record_numbers))
             yield batch
         watch.require(self.fields)
 

@@ -11,10 +11,10 @@ from b44_assets.exports.csv_reader import CsvReader
 from b44_assets.exports.dialects import UTF8_MARK, find_form, refuse_other_encodings
 from b44_assets.exports.json_envelope import find_envelope
 from b44_assets.exports.json_reader import JsonReader
-from b44_assets.exports.model import MAX_RECORD_BYTES, Batch, Dialect, ExportFile, ExportReader
+from b44_assets.exports.model import MAX_RECORD_BYTES, Batch, Dialect, ExportFile, ExportReader, Whole
 from b44_assets.exports.stream import ExportStream
 
-DEFAULT_BLOCK_BYTES: Final = 8 << 20
+DEFAULT_BLOCK_BYTES: Final = 2 << 20
 _LOOK_BYTES: Final = 1 << 16
 _ENVELOPE_BYTES: Final = 1 << 20
 
@@ -119,5 +119,5 @@ class _EmptyReader(ExportReader):
     def bytes_read(self) -> int:
         return self.size
 
-    def _read(self) -> Iterator[Batch]:
+    def _read(self, whole: Whole | None) -> Iterator[Batch]:
         return iter(())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import nh3
 import pyarrow as pa
@@ -27,6 +27,9 @@ _IGNORED = re.compile(r"[\x00-\x20\x7f-\xa0\u00ad\u200b-\u200f\u2028-\u202e\u206
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 _tag_in = re.compile(_TAG).search
+
+SUSPECT: Final = re.compile(_TAG.encode())
+"""Found in the UTF-8 of every text that `sanitize` could change."""
 
 
 def sanitize(text: str, form: ContentFormat = ContentFormat.HTML) -> str:
@@ -54,6 +57,32 @@ def sanitized_column(column: Any, form: ContentFormat = ContentFormat.HTML) -> A
     clean = _cleaner()
     cleaned = [safe if _tag_in(text) and (safe := clean(text)) != text else None for text in originals]
     return pc.replace_with_mask(pa.nulls(len(column), pa.string()), suspects, pa.array(cleaned, pa.string()))
+
+
+def remains() -> Callable[[str], bool]:
+    """What tells of a text whether `sanitize` leaves it as it is."""
+    clean = _cleaner()
+    return lambda text: not _tag_in(text) or is_simple(text) is not None or clean(text) == text
+
+
+def _simple() -> re.Pattern[str]:
+    """The form of HTML that every parser reads in one way, and the sanitizer writes as it was: no attributes, all elements closed.
+
+    Text holds nothing that is written otherwise than it is read: a bare `>`, an unnamed character, a non-breaking space as such.
+    """
+    plain = r"[^<>&\r\0\u00a0\ufeff]*+"
+    text = rf"{plain}(?:&(?:amp|lt|gt|nbsp);{plain})*"
+
+    def inline(group: str) -> str:
+        return rf"{text}(?:<(?:br>|(?P<{group}>strong|em|b|i|u|code)>{text}</(?P={group})>){text})*"
+
+    block = rf"(?P<block>p|h[1-6]|blockquote)>{inline('in_block')}</(?P=block)>"
+    items = rf"(?P<list>ul|ol)>[ \n\t]*+(?:<li>{inline('in_item')}</li>[ \n\t]*+)*</(?P=list)>"
+    return re.compile(rf"{inline('before')}(?:<(?:{block}|{items}){inline('between')})*")
+
+
+is_simple: Final = _simple().fullmatch
+"""Matches most of what an editor writes: cleaning it, which takes four times as long, would change nothing."""
 
 
 def _cleaner() -> Callable[[str], str]:

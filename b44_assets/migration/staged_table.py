@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 from psycopg import sql
-from psycopg.copy import QueuedLibpqWriter
 
 from b44_assets.catalog import TableMapping
-from b44_assets.exports import Batch, Refused
+from b44_assets.config.quantities import ContentFormat
+from b44_assets.exports import Batch, Lines, Refused, Whole
 from b44_assets.failpoints import failpoint
-from b44_assets.migration.html import sanitized_column
+from b44_assets.migration.html import SUSPECT, remains, sanitized_column
 from b44_assets.migration.sources import (
     CLEAN_PREFIX,
     MORE_FIELDS,
@@ -33,6 +34,16 @@ _THROTTLED_PIECE = 64 * 2**10
 _THROTTLED_BYTES_A_SECOND = 4 * 2**20
 """How fast it sends them. At full speed, some 24 MiB a second, one in eight statements beside it waited for the disk
 (benchmarks/foreground.py)."""
+
+
+def whole_records(session: Session, mapping: TableMapping, fields: Sequence[str]) -> Whole | None:
+    """Which records of a CSV file are staged as they stand in it; None where some of its fields have no column of their own."""
+    if len(_names(tuple(fields), mapping)) < len(fields):
+        return None
+    cleaned = [name for name in mapping.html if name in fields]
+    if not cleaned or session.content_format is not ContentFormat.HTML:
+        return Whole()
+    return Whole(SUSPECT, dict.fromkeys(cleaned, remains()))
 
 
 def write_staged_table(
@@ -99,7 +110,7 @@ def write_staged_table(
                         )
                 names = grown
             refused.extend(batch.refused)
-            records += len(batch.record_numbers) + len(batch.refused)
+            records += batch.records
             write.batch(table, mapping, names, batch)
             failpoint("stage: between blocks", conn)
     failpoint("stage: staged", conn)
@@ -143,18 +154,38 @@ def _more_fields(columns: pa.RecordBatch, names: Sequence[str]) -> Any:
 
 
 class _Copy:
-    """COPY in CSV, which Arrow writes and PostgreSQL reads without a Python object for each value."""
+    """COPY in CSV, which Arrow writes, or the file has, and PostgreSQL reads without a Python object for each value."""
 
-    def __init__(self, session: Session, conn: Connection) -> None:
+    def __init__(self, session: Session, conn: Connection, sender: ThreadPoolExecutor) -> None:
         self._session = session
         self._conn = conn
+        self._sender = sender
+        self._sending: Future[None] | None = None
         self._columns: tuple[str, ...] | None = None
+        self._empty_is_null: tuple[str, ...] = ()
         self._stack: Any = None
         self._copy: Any = None
 
     def batch(self, table: str, mapping: TableMapping, names: dict[str, str], batch: Batch) -> None:
-        if not batch.record_numbers:
-            return
+        # In a file that has lines, an empty cell is null, in quotes or not; its columns hold no empty text.
+        if batch.lines is not None:
+            self._lines(table, mapping, names, batch.lines)
+        if batch.record_numbers:
+            self._rows(table, mapping, names, batch)
+
+    def _lines(self, table: str, mapping: TableMapping, names: dict[str, str], lines: Lines) -> None:
+        cleaned = [CLEAN_PREFIX + name for name in mapping.html if name in names]
+        if not self._empty_is_null:
+            self.finish()
+            self._empty_is_null = tuple(names.values())
+        self._begin(table, (*names.values(), *cleaned, RECORD_NUMBER))
+        behind = b"," * (len(cleaned) + 1) + b"%d\n"
+        pieces: list[bytes] = []
+        for number, text in zip(lines.record_numbers, lines.texts, strict=True):
+            pieces += (text, behind % number)
+        self._send(memoryview(b"".join(pieces)))
+
+    def _rows(self, table: str, mapping: TableMapping, names: dict[str, str], batch: Batch) -> None:
         present: list[str] = batch.columns.schema.names
         columns: dict[str, Any] = {names[name]: batch.columns[name] for name in present if name in names}
         if further := [name for name in present if name not in names]:
@@ -168,35 +199,52 @@ class _Copy:
                     self._session.content_format,
                 )
         columns[RECORD_NUMBER] = pa.array(batch.record_numbers, pa.int64())
-        if tuple(columns) != self._columns:
-            self.finish()
-            self._columns = tuple(columns)
-            cursor = self._conn.cursor()
-            # Frozen, as the table is of this transaction: no reader has to mark the rows, and a count reads the index alone.
-            self._stack = cursor.copy(
-                sql.SQL("copy base44.{} ({}) from stdin (format csv, freeze)").format(
-                    sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, self._columns))
-                ),
-                writer=QueuedLibpqWriter(cursor),
-            )  # the server reads while the next batch is parsed
-            self._copy = self._stack.__enter__()
+        self._begin(table, tuple(columns))
         buffer = io.BytesIO()
         pa_csv.write_csv(
             pa.table(columns), buffer, pa_csv.WriteOptions(include_header=False, quoting_style="all_valid")
         )
         self._send(buffer.getbuffer())
 
+    def _begin(self, table: str, columns: tuple[str, ...]) -> None:
+        if columns == self._columns:
+            return
+        self.finish()
+        self._columns = columns
+        listed = sql.SQL(", ").join(map(sql.Identifier, columns))
+        # Frozen, as the table is of this transaction: no reader has to mark the rows, and a count reads the index alone.
+        options = sql.SQL("format csv, freeze")
+        if self._empty_is_null:
+            names = sql.SQL(", ").join(map(sql.Identifier, self._empty_is_null))
+            options += sql.SQL(", force_null ({})").format(names)
+        self._stack = self._conn.cursor().copy(
+            sql.SQL("copy base44.{} ({}) from stdin ({})").format(sql.Identifier(table), listed, options)
+        )
+        self._copy = self._stack.__enter__()
+
     def _send(self, text: memoryview) -> None:
-        """Where an application is in use, little by little, so that its commits find the disk free."""
+        """Sends text while the next is made; little by little where an application is in use, whose commits then find the disk free."""
         if not self._session.throttled:
-            self._copy.write(text)
+            self._wait()
+            self._sending = self._sender.submit(self._copy.write, text)
             return
         for start in range(0, len(text), _THROTTLED_PIECE):
             piece = text[start : start + _THROTTLED_PIECE]
             self._copy.write(piece)
             self._session.sleep(len(piece) / _THROTTLED_BYTES_A_SECOND)
 
+    def _wait(self) -> None:
+        """Waits until what is being sent has been."""
+        if self._sending is not None:
+            sending, self._sending = self._sending, None
+            sending.result()
+
     def finish(self, error: BaseException | None = None) -> None:
+        if error is None:
+            self._wait()
+        elif self._sending is not None:
+            # What has gone wrong with it is no news any more.
+            wait([self._sending])
         if self._stack is not None:
             stack, self._stack, self._columns = self._stack, None, None
             stack.__exit__(type(error) if error else None, error, None)
@@ -204,10 +252,11 @@ class _Copy:
 
 @contextmanager
 def _copying(session: Session, conn: Connection) -> Generator[_Copy]:
-    copy = _Copy(session, conn)
-    try:
-        yield copy
-    except BaseException as error:
-        copy.finish(error)
-        raise
-    copy.finish()
+    with ThreadPoolExecutor(1, thread_name_prefix="copy") as sender:
+        copy = _Copy(session, conn, sender)
+        try:
+            yield copy
+        except BaseException as error:
+            copy.finish(error)
+            raise
+        copy.finish()

@@ -27,7 +27,7 @@ from b44_assets.migration.sources import (
     create_source_view,
     staged_is_gone,
 )
-from b44_assets.migration.staged_table import write_staged_table
+from b44_assets.migration.staged_table import whole_records, write_staged_table
 from b44_assets.migration.whole_files import opened_whole, reading_whole
 from b44_assets.session import Connection, Session, scalar, take_advisory_lock, with_retry
 
@@ -142,7 +142,7 @@ def _stage_file(
                 return same
 
         def watched() -> Iterator[Batch]:
-            for batch in reader.batches():
+            for batch in reader.batches(whole_records(session, mapping, reader.fields)):
                 yield batch
                 session.progress(f"base44/{table}", reader.bytes_read, reader.size)
 

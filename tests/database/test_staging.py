@@ -70,6 +70,42 @@ def test_text_comes_through_copy_unchanged(target_18: Target, value: str) -> Non
     assert [row["x"] for row in staged(target_18)] == [value, f"{value}x{value}"]
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"], ids=["LF", "CRLF"])
+def test_records_of_csv_come_through_whichever_way_they_are_sent(line_end: str, target_18: Target) -> None:
+    texts = [
+        "\\.",
+        "\\N",
+        '"',
+        ",",
+        "a\nb",
+        "a\r\nb",
+        "\r",
+        "'",
+        "'=1",
+        "\t",
+        "é😀\ufeff",
+        "\x01",
+        " ",
+        "NULL",
+        "<b>ok</b>",
+        "1 < 2",
+    ]
+    texts += ["<b onclick='x'>bad</b>", "<script>x</script>", "", "last"]
+    rows = [(str(number), text, text) for number, text in enumerate(texts, start=1)]
+    lines = [
+        ",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in [("id", "content", "title"), *rows]
+    ]
+    (target_18.export / "Post_export.csv").write_bytes(line_end.join(lines).encode())
+    assert target_18.stage("posts").records == len(texts)
+    # The guard is no part of the value, an empty cell is null, and what cleaning leaves nothing of is empty, not null.
+    expected = [None if text == "" else text.removeprefix("'") if text == "'=1" else text for text in texts]
+    found = staged(target_18, "posts")
+    assert [row["_record_number"] for row in found] == [*range(1, len(texts) + 1)]
+    assert [(row["content"], row["title"]) for row in found] == [(text, text) for text in expected]
+    cleaned = {row["content"]: row["_clean_content"] for row in found if row["_clean_content"] is not None}
+    assert cleaned == {"<b onclick='x'>bad</b>": "<b>bad</b>", "<script>x</script>": ""}
+
+
 def test_a_cell_of_10_megabytes_comes_through_to_its_row(target_18: Target) -> None:
     content = "0123456789abcdef" * (10 << 16)
     target_18.migrate({"User": [user(1)], "Post": [post(1, content=content, note=content)]})

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from b44_assets.config.quantities import ContentFormat
-from b44_assets.migration.html import sanitize, sanitized_column
+from b44_assets.migration.html import is_simple, remains, sanitize, sanitized_column
 
 ADDRESSES = (
     "action", "archive", "background", "cite", "classid", "code", "codebase", "data", "dynsrc", "formaction", "href", "icon",
@@ -116,3 +116,81 @@ def test_a_column_is_cleaned_as_its_texts_are(texts: list[str | None], form: Con
 @example("<script>alert(1)</script>")
 def test_where_content_is_text_nothing_is_html(text: str) -> None:
     assert sanitize(text, ContentFormat.TEXT) == text
+
+
+NAMES = (
+    "p",
+    "h2",
+    "blockquote",
+    "ul",
+    "ol",
+    "li",
+    "strong",
+    "em",
+    "b",
+    "i",
+    "u",
+    "code",
+    "br",
+    "hr",
+    "script",
+    "pre",
+    "a",
+    "table",
+)
+WORDS = (
+    "x",
+    "a b",
+    " ",
+    "\n",
+    "&amp;",
+    "&lt;",
+    "&nbsp;",
+    "&copy;",
+    "&",
+    ">",
+    "\u00a0",
+    "\ufeff",
+    "\r",
+    "\0",
+    "\x01",
+    "\x0c",
+    "é😀",
+    "\ufffe",
+)
+MARKUP = (
+    *(f"<{name}>" for name in NAMES),
+    *(f"</{name}>" for name in NAMES),
+    "<p class='x'>",
+    "<!-- x -->",
+    "<P>",
+    "<",
+)
+
+
+def element(name: str, inside: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return inside.map(lambda text: f"<{name}>{text}</{name}>")
+
+
+WELL_FORMED = st.recursive(
+    st.sampled_from([*WORDS, "<br>", "<hr>"]),
+    lambda inside: st.one_of([element(name, st.lists(inside, max_size=3).map("".join)) for name in NAMES]),
+)
+
+
+@given(st.one_of(st.lists(st.one_of(WELL_FORMED, st.sampled_from(MARKUP)), max_size=6).map("".join), st.text()))
+@example("<p>a <strong>b</strong><br></p>\n<ul> <li>x</li>\n<li><em>y</em> &amp; z</li></ul> <h1></h1> t<i>u</i>")
+@example("<ul>x</ul>")
+@example("\ufeff<p>x</p>")
+def test_html_that_is_taken_for_simple_is_what_cleaning_makes_of_it(text: str) -> None:
+    assert not is_simple(text) or nh3.clean(text) == text
+    assert remains()(text) == (sanitize(text) == text)
+
+
+def test_what_an_editor_writes_is_simple() -> None:
+    assert is_simple(
+        "<p>a <strong>b</strong><br></p>\n<ul> <li>x</li>\n<li><em>y</em> &amp; z</li></ul> <h1></h1> t<i>u</i>"
+    )
+    assert not any(
+        map(is_simple, ("<p>x", "<p><p>x</p></p>", "<b>x</i>", "<p class='x'>x</p>", "<script>x</script>", "a > b"))
+    )

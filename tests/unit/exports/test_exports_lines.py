@@ -1,0 +1,118 @@
+"""Records that come as lines hold what the same records hold as columns."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from b44_assets.exports import Batch, ExportFile, Whole, open_export
+from tests.helpers.reading_exports import Row, plain_record, read
+
+CELLS = [
+    "",
+    "a",
+    "'=1",
+    "'a",
+    '"',
+    "a\nb",
+    "a\r\nb",
+    "\r",
+    ",",
+    "null",
+    "<b>",
+    "é😀",
+    "\\.",
+    "[1]",
+    '{"a":1}',
+    "\ufeff",
+    " ",
+]
+RECORDS = st.lists(st.lists(st.sampled_from(CELLS), min_size=3, max_size=3), min_size=1, max_size=8)
+
+
+def quoted(cells: list[str]) -> str:
+    return ",".join('"' + cell.replace('"', '""') + '"' for cell in cells)
+
+
+def in_lines(data: bytes, whole: Whole, block_size: int) -> tuple[list[Batch], dict[int, Row]]:
+    """The batches of a file, and all its rows, those of lines read by a plain reader."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "Post_export.csv")
+        path.write_bytes(data)
+        with open_export(ExportFile("Post", path), block_size) as reader:
+            batches = list(reader.batches(whole))
+            fields = reader.fields
+    rows: dict[int, Row] = {}
+    for batch in batches:
+        rows.update(zip(batch.record_numbers.to_pylist(), batch.columns.to_pylist(), strict=True))
+        if batch.lines is not None:
+            for number, text in zip(batch.lines.record_numbers, batch.lines.texts, strict=True):
+                record = plain_record(text + b"\n", all_quoted=False, final=False)
+                assert record is not None
+                assert record[1] == len(text) + 1
+                cells = [cell[1:-1].replace(b'""', b'"') if cell[:1] == b'"' else cell for cell in record[0]]
+                rows[number] = dict(zip(fields, (cell.decode() or None for cell in cells), strict=True))
+    return batches, rows
+
+
+@given(
+    RECORDS,
+    st.sampled_from(['"id","b","c"', "id,b,c"]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.integers(1, 99),
+)
+@example([["1", "a", "b"]], '"id","b","c"', "\n", True, 99)
+def test_lines_hold_what_columns_hold(
+    records: list[list[str]], header: str, line_end: str, ended: bool, block_size: int
+) -> None:
+    text = line_end.join([header, *map(quoted, records)]) + line_end * ended
+    expected = read(text.encode(), block_size=block_size)
+    _, rows = in_lines(text.encode(), Whole(), block_size)
+    assert rows == expected.rows
+
+
+@given(st.lists(st.sampled_from(["a", '"a"', "", '""', '"a,b"', "1.5"]), min_size=3, max_size=3))
+def test_lines_of_a_spreadsheet_hold_what_columns_hold(cells: list[str]) -> None:
+    text = "id,b,c\n" + ",".join(cells) + "\n1,,x\n"
+    _, rows = in_lines(text.encode(), Whole(), 99)
+    assert rows == read(text.encode()).rows
+
+
+def test_records_come_as_lines_but_for_those_that_are_not_plain() -> None:
+    plain, guarded, dos, last = '"1","a","b"', '"2","\'=1","b"', '"3","a","b"\r', '"4","a","b"'
+    text = "\n".join(['"id","b","c"', plain, guarded, dos, last])
+    (batch,), _ = in_lines(text.encode(), Whole(), 1 << 20)
+    assert batch.lines is not None
+    assert list(batch.lines.record_numbers) == [1]
+    assert list(batch.lines.ids()) == ["1"]
+    assert batch.record_numbers.to_pylist() == [2, 3, 4]
+    assert batch.records == 4
+
+
+def test_of_suspect_records_those_come_as_lines_that_stay_as_they_are() -> None:
+    text = '"id","b","c"\n"1","<ok ""x"">","y"\n"2","<bad>","y"\n"3","y","<elsewhere>"\n"4","",""\n'
+    asked: list[str] = []
+
+    def unchanged(cell: str) -> bool:
+        asked.append(cell)
+        return "bad" not in cell
+
+    (batch,), _ = in_lines(text.encode(), Whole(re.compile(b"<"), {"b": unchanged}), 1 << 20)
+    assert asked == ['<ok "x">', "<bad>", "y"]
+    assert batch.record_numbers.to_pylist() == [2]
+    assert batch.columns.to_pylist() == [{"id": "2", "b": "<bad>", "c": "y"}]
+
+
+def test_no_record_comes_as_a_line_where_copy_would_read_it_otherwise() -> None:
+    doubled = b'id,b,c\n"1","{""""a"""":1}","null"\n'
+    semicolons = b"id;b;c\n1;2;3\n"
+    nul = b'"id","b","c"\n"1","a\0","b"\n"2","a","b"\n'
+    not_utf8 = b'"id","b","c"\n"1","a\xff","b"\n"2","a","b"\n'
+    for data in (doubled, semicolons, nul, not_utf8):
+        batches, _ = in_lines(data, Whole(), 1 << 20)
+        assert [batch.lines for batch in batches] == [None]
