@@ -254,7 +254,7 @@ class _Inference:
         if entity in self._overrides.first_periods:
             why = "an override gives its first month"
         elif records >= PARTITIONED_FROM:
-            why = f"{records:,} records, and from {PARTITIONED_FROM:,} on the maintenance of one table takes minutes"
+            why = f"{records:,} records"
         else:
             return
         draft.partitioned = True

@@ -18,11 +18,7 @@ ABSENT: Final = object()
 """Stands where a schema gives no default; `None` is the default null."""
 
 PARTITIONED_FROM: Final = 1_000_000
-"""Records from which a table is partitioned by month.
-
-Below, an index of the whole table is some tens of megabytes, and a vacuum of it takes seconds. Partitions would cost more than they
-give: the key would have to hold the time of creation, no foreign key could point at the table, and no field be unique across months.
-"""
+"""Records from which a table is partitioned by month; `docs/decisions.md` has what was measured."""
 
 
 class Origin(StrEnum):
