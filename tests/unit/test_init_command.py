@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 
 import pytest
@@ -444,6 +445,20 @@ def test_open_entities_are_read_back_from_the_page(name: str) -> None:
     assert open_entities_of(page) >= {name, "First", "Last"}
     assert not open_entities_of(page) & {"Closed", "Field.x"}
     assert open_entities_of(decisions_page(App("x", (), rules=(closed,)))) == frozenset()
+
+
+def test_the_page_names_the_size_from_which_tables_are_partitioned_where_an_export_was_looked_at() -> None:
+    described = replies()
+    assert "## Partitions" not in decisions_page(described)
+    page = decisions_page(replace(described, tables=(replace(described.tables[0], records=4711),)))
+    said = page.partition("## Partitions")[2]
+    assert "1,000,000" in said and "`replies`, has 4,711" in said
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_the_page_says_who_gets_the_tables(opened: bool) -> None:
+    page = decisions_page(replace(replies(), opened=opened))
+    assert ("`b44 init . --open`" in page, "`open = true`" in page) == (not opened, opened)
 
 
 def test_what_is_not_understood_opens_nothing_and_is_shown() -> None:
