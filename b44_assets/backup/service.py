@@ -199,7 +199,12 @@ def archive_wal(backup_context: BackupContext, *, on: bool) -> None:
     """
     if backup_context.embedded is None:
         raise BackupError("archiving on a server of your own is configured there: see `b44 db archiving`")
+    begins = on and not backup_context.embedded.archives()
     (turn_on if on else turn_off)(backup_context.embedded)
+    if begins:
+        # The server counts as archived what was let go before, and it would be missed.
+        with _server(backup_context) as conn:
+            conn.execute("SELECT pg_catalog.pg_stat_reset_shared('archiver')")
 
 
 def ship_wal(backup_context: BackupContext, tell: Tell | None = None) -> Shipped:

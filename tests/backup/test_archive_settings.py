@@ -18,7 +18,7 @@ from b44_assets.backup.archive_settings import archiving, instructions
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.model import BackupKind
 from b44_assets.backup.recovery import restore_physical
-from b44_assets.backup.service import BackupContext, archive_wal, back_up, ship_wal
+from b44_assets.backup.service import BackupContext, archive_wal, back_up, look_at_archiving, ship_wal
 from b44_assets.backup.taking import describe
 from b44_assets.backup.wal_archive import wal_files
 from b44_assets.backup.wal_spool import ship
@@ -92,6 +92,24 @@ def test_archiving_is_turned_on_by_whoever_needs_it_unless_somebody_turned_it_of
         assert server_home.archives() is not turned_off
     finally:
         archive_wal(backup_context, on=True)
+
+
+def test_wal_that_was_let_go_before_is_not_missed(server_home: EmbeddedServer) -> None:
+    environ = {"B44_HOME": str(server_home.home)}
+    backup_context = BackupContext.of(Settings.load(environ=environ, directory=server_home.home.parent))
+    try:
+        archive_wal(backup_context, on=False)
+        with connect(server_home.url(), autocommit=True) as conn:
+            conn.execute("select pg_stat_reset_shared('archiver')")
+            conn.execute("create table let_go (i int)")
+            [segment] = conn.execute("select pg_walfile_name(pg_switch_wal())").fetchone() or ("",)
+            while conn.execute("select last_archived_wal from pg_stat_archiver").fetchone() != (segment,):
+                time.sleep(0.02)
+            conn.execute("drop table let_go")
+    finally:
+        archive_wal(backup_context, on=True)
+    state = look_at_archiving(backup_context)
+    assert (state.faults, state.last_archived == segment) == ((), False)
 
 
 def test_an_incremental_backup_that_is_refused_turns_nothing_on(server_home: EmbeddedServer, tmp_path: Path) -> None:
