@@ -13,6 +13,7 @@ from psycopg.rows import TupleRow
 
 from b44_assets.backup.service import BackupContext, look_at_archiving, newest_good, survey, wal_is_whole
 from b44_assets.catalog import load_catalog
+from b44_assets.config.app_folder import APP_FILE
 from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error, DatabaseError, free_at
 from b44_assets.migration.disk_room import REMEDY, lacking_room
@@ -50,23 +51,28 @@ class Finding:
     blocking: bool = False
 
 
-def diagnose(settings: Settings, origins: Mapping[str, str] | None = None) -> list[Finding]:
+def diagnose(
+    settings: Settings, origins: Mapping[str, str] | None = None, misspelt: Mapping[str, str] | None = None
+) -> list[Finding]:
     """Look at the settings, the target's server, the programs for it, Dagster's storage and the backups.
 
     Args:
         settings: In force.
         origins: Where each of them comes from that is not the default, by name.
+        misspelt: Variables that are no setting's, with the one that is meant.
     """
     origins = origins or {}
-    installations = available(settings.pg_bin)
+    try:
+        installations, unusable = available(settings.pg_bin), None
+    except DatabaseError as error:
+        installations, unusable = available(), error
     bundled = next(each for each in installations if each.origin == "bundled")
     findings = [Finding("bundled", f"PostgreSQL {shown(bundled.version)}"), *_of_settings(settings, origins)]
-    if settings.pg_bin is not None and all(each.origin != "configured" for each in installations):
-        findings.append(
-            Finding(
-                "programs", f"B44_PG_BIN={settings.pg_bin} has no pg_dump that runs", "name PostgreSQL's own folder"
-            )
-        )
+    findings += [
+        Finding("setting", f"{name} is no setting", f"{meant} is one") for name, meant in (misspelt or {}).items()
+    ]
+    if unusable is not None:
+        findings.append(Finding("programs", str(unusable), "without them there are no backups; or leave it out"))
     origin = origins.get("database_url", "default: B44_DATABASE_URL is not set")
     findings.append(Finding("target", f"{target_shown(settings)} ({origin})"))
     findings.append(Finding("disk", free_at(settings.home) or "how much is free is not known"))
@@ -111,6 +117,8 @@ def _of_settings(settings: Settings, origins: Mapping[str, str]) -> Iterator[Fin
             said = f"{variable} of the environment" if origin == variable else origin
             yield Finding("setting", said if variable in said else f"{variable}: {said}")
     yield Finding("sql", str(settings.sql_dir))
+    if (app := settings.sql_dir.parent / APP_FILE).is_file():
+        yield Finding("app", str(app))
 
 
 def _of_export(settings: Settings, export: Path, url: str) -> Iterator[Finding]:

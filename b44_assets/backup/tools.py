@@ -20,7 +20,7 @@ from psycopg import Connection, conninfo
 from psycopg.rows import TupleRow
 
 from b44_assets.errors import BackupError, said_with_remedy
-from b44_assets.postgres.clients import Clients, available, choose, newest, system_folders
+from b44_assets.postgres.clients import Clients, available, choose, newest, require_configured, system_folders
 from b44_assets.postgres.embedded.accounts import Account, RunningAs
 from b44_assets.postgres.embedded.binaries import MAJOR_VERSION, install_dir, reachable_install
 from b44_assets.postgres.embedded.processes import last_line
@@ -112,7 +112,10 @@ def server_programs(major: int, configured: Path | None = None, account: Account
 
     Raises:
         BackupError: They are not on this machine.
+        DatabaseError: There are none where they were configured.
     """
+    if configured is not None:
+        require_configured(configured)
     for place in (*((configured,) if configured else ()), *system_folders(major)):
         if _major(place) == major:
             return place

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from b44_assets.cli.terminal import print_line
 from b44_assets.errors import CatalogError, ExportError, SettingsError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def settings_with(*, reads: bool = False, **overrides: Any) -> Settings:
     A command that may be told its target says on standard error which it works on, and where that was said.
 
     Args:
-        reads: Whether the command only reads, and so needs a target that is there.
+        reads: Whether the command only works on what is there, and so needs a target that is.
         overrides: By setting; `None` is as if not given.
 
     Raises:
@@ -95,35 +96,39 @@ def settings_with(*, reads: bool = False, **overrides: Any) -> Settings:
     # Late: pydantic takes a third of a second, which `--help` need not wait for.
     from b44_assets.config.settings import Settings
 
-    settings = Settings.load(app=chosen_app(), **overrides)
-    click.get_current_context().meta[_ORIGINS] = Settings.origins(app=chosen_app(), **overrides)
+    settings, origins = Settings.load_with_origins(app=chosen_app(), **overrides)
+    click.get_current_context().meta[_ORIGINS] = origins
     if "database_url" in overrides:
         from b44_assets.postgres.embedded import target_exists, target_shown
 
         if reads and not target_exists(settings):
             raise SettingsError(
-                f"there is no database to read: B44_DATABASE_URL is not set, and there is no embedded server under"
+                f"there is no database yet: B44_DATABASE_URL is not set, and there is no embedded server under"
                 f" {settings.home}; name one by --database-url, go to the folder of its .b44, or begin with b44 migrate"
             )
         tell_target(target_shown(settings), origin_of("database_url") or "no B44_DATABASE_URL is set")
     return settings
 
 
-def origin_of(setting: str) -> str | None:
-    """Where a setting of `settings_with` comes from: an option, a variable, a file; None where it is the program's default."""
+def origins() -> dict[str, str]:
+    """Where each setting of `settings_with` comes from that is not the program's default: an option, a variable, a file."""
     context = click.get_current_context(silent=True)
-    return None if context is None else context.meta.get(_ORIGINS, {}).get(setting)
+    return {} if context is None else context.meta.get(_ORIGINS, {})
+
+
+def origin_of(setting: str) -> str | None:
+    """Where one of them comes from; None where it is the program's default."""
+    return origins().get(setting)
 
 
 def with_origins(line: str) -> str:
     """A line that names variables, each as it was really given: in which file it stands, or by which option."""
-    context = click.get_current_context(silent=True)
-    origins: dict[str, str] = {} if context is None else context.meta.get(_ORIGINS, {})
-    if not origins:
+    known = origins()
+    if not known:
         return line
     from b44_assets.config.settings import Settings
 
-    for name, origin in origins.items():
+    for name, origin in known.items():
         variable = Settings.variable(name) if name in Settings.model_fields else name
         if origin != variable and origin not in line:
             said = origin if variable in origin or origin.startswith("--") else f"{variable} in {origin}"
@@ -133,7 +138,7 @@ def with_origins(line: str) -> str:
 
 def tell_target(shown: str, origin: str) -> None:
     """Says on standard error what a command works on, and where that was named."""
-    click.echo(f"target: {shown} ({origin})", err=True)
+    print_line(f"target: {shown} ({origin})", err=True)
 
 
 def session_of(settings: Settings) -> Session:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,16 +10,24 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Column, Table
 
-from b44_assets.cli.options import app_option, chosen_app, database_option, json_option, session_of, settings_with
+from b44_assets.cli.options import (
+    app_option,
+    chosen_app,
+    database_option,
+    json_option,
+    origins,
+    session_of,
+    settings_with,
+)
 from b44_assets.cli.outcome import conclude
 from b44_assets.cli.output import (
-    new_console,
     number_column,
     print_accounts,
     print_json,
     print_table,
 )
 from b44_assets.cli.progress import listening, tell
+from b44_assets.cli.terminal import new_console, print_line, print_text
 from b44_assets.errors import B44Error, SettingsError, why
 from b44_assets.runs.job import run_job
 from b44_assets.runs.outcome import accounts_by_table, unmapped_entities_of
@@ -63,11 +70,11 @@ def status(database_url: str | None, as_json: bool) -> None:
         return
     console = new_console()
     if state.over:
-        click.echo(f"{state.message()[0].upper()}{state.message()[1:]}.")
+        print_line(f"{state.message()[0].upper()}{state.message()[1:]}.")
         return
     unmapped = unmapped_entities_of(session)
     if not found and not unmapped:
-        console.print("Nothing has been migrated into this database yet.")
+        print_text(console, "Nothing has been migrated into this database yet.")
         return
     print_accounts(console, found, unmapped)
     for one in progress_of(session):
@@ -75,7 +82,7 @@ def status(database_url: str | None, as_json: bool) -> None:
             speed = round(one.records_per_second or 0)
             rate = f", {speed:,} {plural(speed, 'record')} a second" if speed else ""
             end = f", done about {one.expected_end:%Y-%m-%d %H:%M} UTC" if one.expected_end else ""
-            console.print(f"  {one.entity}: {one.percentage:.1f} % done{rate}{end}")
+            print_text(console, f"  {one.entity}: {one.percentage:.1f} % done{rate}{end}")
     runs = Table(
         Column("run", no_wrap=True),
         Column("began (UTC)", no_wrap=True),
@@ -85,7 +92,7 @@ def status(database_url: str | None, as_json: bool) -> None:
     for run in recent_runs(session):
         runs.add_row(run.run_id, f"{run.began:%Y-%m-%d %H:%M}", f"{run.batches:,}", f"{run.records:,}")
     if runs.row_count:
-        console.print("The last runs that wrote records (b44 rollback --run takes one back):")
+        print_text(console, "The last runs that wrote records (b44 rollback --run takes one back):")
         print_table(console, runs)
 
 
@@ -109,7 +116,7 @@ def verify(database_url: str | None, as_json: bool) -> None:
         pass
     outcome, faults = run_job("verify", settings, session, listener=listening(quiet=as_json), reads=True)
     if state.over and not as_json:
-        click.echo(f"Row checks: not applicable: {state.whereabouts()}.")
+        print_line(f"Row checks: not applicable: {state.whereabouts()}.")
     conclude(outcome, faults, as_json=as_json)
 
 
@@ -127,8 +134,8 @@ def report(database_url: str | None, output: Path | None, as_json: bool) -> None
     if as_json:
         print_json({**verdict.facts(), "report": str(target)})
         return
-    click.echo(str(target))
-    click.echo(verdict.message())
+    print_line(str(target))
+    print_line(verdict.message())
 
 
 @click.command(short_help="Say what the target is, and what to mend.")
@@ -141,19 +148,14 @@ def doctor(database_url: str | None, as_json: bool) -> None:
     from b44_assets.doctor import diagnose
 
     settings = settings_with(database_url=database_url)
-    origins = Settings.origins(app=chosen_app(), database_url=database_url)
-
-    findings = diagnose(settings, origins)
+    findings = diagnose(settings, origins(), Settings.misspelt(app=chosen_app()))
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     else:
-        wrap = textwrap.TextWrapper(
-            new_console().width, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False
-        )
         for finding in findings:
-            click.echo(wrap.fill(f"{finding.subject + ':':12}{finding.said}"))
+            print_line(f"{finding.subject + ':':12}{finding.said}", indent=" " * 12)
             if finding.remedy is not None:
-                click.echo(wrap.fill(f"{'':12}-> {finding.remedy}"))
+                print_line(f"{'':12}-> {finding.remedy}", indent=" " * 15)
     if any(finding.blocking for finding in findings):
         raise SystemExit(1)
 

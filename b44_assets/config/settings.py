@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -282,23 +283,18 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: Naming the variable or option, and what would be right; never showing a URL's text.
         """
-        given, origins = cls._given(environ, directory, app, overrides)
-        try:
-            return cls(**given)
-        except ValidationError as error:
-            # Not chained: pydantic's error holds what was found, which may be a secret.
-            raise SettingsError(cls._line(error, origins)) from None
+        return cls.load_with_origins(environ, directory, app=app, **overrides)[0]
 
     @classmethod
-    def origins(
+    def load_with_origins(
         cls,
         environ: Mapping[str, str] | None = None,
         directory: Path | None = None,
         *,
         app: Path | None = None,
         **overrides: object,
-    ) -> dict[str, str]:
-        """Where each setting comes from that is not the program's default: an option, a variable, a file; by the setting's name.
+    ) -> tuple[Self, dict[str, str]]:
+        """As `load`, with where each setting comes from that is not the program's default: an option, a variable, a file.
 
         Args:
             environ: As of `load`, and so are the others.
@@ -306,10 +302,43 @@ class Settings(BaseSettings):
             app: See there.
             overrides: See there.
 
+        Returns:
+            The settings, and the origins by the setting's name.
+
         Raises:
             SettingsError: As of `load`.
         """
-        return cls._given(environ, directory, app, overrides)[1]
+        given, origins = cls._given(environ, directory, app, overrides)
+        try:
+            return cls(**given), origins
+        except ValidationError as error:
+            # Not chained: pydantic's error holds what was found, which may be a secret.
+            raise SettingsError(cls._line(error, origins)) from None
+
+    @classmethod
+    def misspelt(
+        cls, environ: Mapping[str, str] | None = None, directory: Path | None = None, *, app: Path | None = None
+    ) -> dict[str, str]:
+        """Variables that are no setting's and nearly spelt as one: where each stands, and the variable that is meant.
+
+        Args:
+            environ: As of `load`, and so are the others.
+            directory: See there.
+            app: See there.
+
+        Raises:
+            SettingsError: The `.env` or the app folder cannot be read.
+        """
+        directory = (Path.cwd() if directory is None else directory).absolute()
+        folder = find_app_folder(directory, app)
+        dotenv = (directory if folder is None else folder.path) / ".env"
+        known = {cls.variable(name) for name in cls.model_fields}
+        found: dict[str, str] = {}
+        for names, place in ((_dotenv(dotenv), f" in {dotenv}"), (os.environ if environ is None else environ, "")):
+            for name in sorted(name for name in names if name.startswith("B44_") and name not in known):
+                for meant in get_close_matches(name, known, 1, cutoff=0.8):
+                    found[f"{name}{place}"] = meant
+        return found
 
     @classmethod
     def _given(

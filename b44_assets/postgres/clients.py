@@ -71,7 +71,7 @@ def available(configured: Path | None = None) -> list[Clients]:
         configured: `B44_PG_BIN`, if set.
 
     Raises:
-        DatabaseError: The package with the bundled ones is not installed.
+        DatabaseError: The package with the bundled ones is not installed, or there are none where they were configured.
     """
     found: dict[Path, Clients] = {}
 
@@ -81,6 +81,7 @@ def available(configured: Path | None = None) -> list[Clients]:
             found.setdefault(folder.resolve(), Clients(folder, version, origin, _encrypts(folder / "pg_dump")))
 
     if configured is not None:
+        require_configured(configured)
         consider(configured, "configured")
     for major in _MAJORS:
         for folder in system_folders(major):
@@ -92,6 +93,19 @@ def available(configured: Path | None = None) -> list[Clients]:
             consider(place.resolve().parent, "system")
     consider(install_dir() / "bin", "bundled")
     return list(found.values())
+
+
+def require_configured(folder: Path) -> None:
+    """Refuses a folder of programs that has none, lest others are taken without a word.
+
+    Args:
+        folder: `B44_PG_BIN`.
+
+    Raises:
+        DatabaseError: No `pg_dump` runs there.
+    """
+    if _version(folder / "pg_dump") is None:
+        raise DatabaseError(f"B44_PG_BIN={folder} has no pg_dump that runs: name the folder of PostgreSQL's programs")
 
 
 def choose(installations: Sequence[Clients], server_version: int, *, encrypted: bool) -> Clients:

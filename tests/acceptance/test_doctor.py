@@ -73,6 +73,22 @@ def test_a_server_that_cannot_be_reached_fails(doctor: Doctor) -> None:
     assert "topsecret" not in json.dumps(findings)
 
 
+def test_what_is_nearly_spelt_as_a_setting_is_told_with_the_one_that_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("B44_BATCH_SIZ=500\nB44_PASSWORD=of-compose\n")
+    monkeypatch.setenv("B44_EXPORT_DIRECTORY", "export")
+    monkeypatch.setenv("B44_HOME", str(tmp_path / "home"))
+
+    findings = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)["findings"]
+
+    assert [(one["said"], one["remedy"]) for one in findings if one["subject"] == "setting" and one["remedy"]] == [
+        (f"B44_BATCH_SIZ in {tmp_path / '.env'} is no setting", "B44_BATCH_SIZE is one"),
+        ("B44_EXPORT_DIRECTORY is no setting", "B44_EXPORT_DIR is one"),
+    ]
+
+
 def test_a_configured_folder_without_programs_is_told(
     doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

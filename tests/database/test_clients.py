@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from b44_assets.backup.restoring import without_internal_options
+from b44_assets.backup.tools import server_programs
 from b44_assets.errors import DatabaseError
 from b44_assets.postgres import clients
 from b44_assets.postgres.clients import Clients, available, choose, newest, shown
@@ -105,8 +107,10 @@ def test_a_configured_folder_is_asked_what_it_is(program: Path, monkeypatch: pyt
     assert (shown(first.version), first.origin, first.encrypts) == ("17.11", "configured", False)
 
 
-def test_a_configured_folder_without_programs_does_not_count(tmp_path: Path) -> None:
-    assert all(each.origin != "configured" for each in available(tmp_path))
+@pytest.mark.parametrize("choosing", [available, lambda folder: server_programs(18, folder)])
+def test_a_configured_folder_without_programs_is_refused(choosing: Callable[[Path], object], tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match=rf"B44_PG_BIN={tmp_path} has no pg_dump that runs"):
+        choosing(tmp_path)
 
 
 # -- what older programs write down of a newer server ----------------------------------------------------------------
