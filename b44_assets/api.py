@@ -211,9 +211,7 @@ def _session(settings: Settings) -> Session:
 
 def _existing(settings: Settings) -> Session:
     if not target_exists(settings):
-        raise DatabaseError(
-            f"there is no database to read: no database_url, and no embedded server under {settings.home}"
-        )
+        raise DatabaseError(f"there is no database yet: no database_url, and no embedded server under {settings.home}")
     return _session(settings)
 
 

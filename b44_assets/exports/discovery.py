@@ -117,6 +117,8 @@ def survey(directory: Path, known: Collection[str] = ()) -> Survey:
             read_as.append(f"{path} is read as the export of {entity}")
     if not found:
         hints = "".join(f"; {line}" for line in passed_over[:3])
+        if (inner := next((path for path in paths if path.is_dir() and _holds_export(path, known)), None)) is not None:
+            hints += f"; {inner} has some: name that folder"
         raise ExportError(
             f"{directory}: no export file here (expected such as Post_export.csv, Post.json, Post.jsonl){hints}"
         )
@@ -127,6 +129,13 @@ def survey(directory: Path, known: Collection[str] = ()) -> Survey:
             )
     files = tuple(ExportFile(entity, found[entity]) for entity in sorted(found))
     return Survey(files, tuple(read_as), tuple(passed_over), tuple(others))
+
+
+def _holds_export(folder: Path, known: Collection[str]) -> bool:
+    try:
+        return any(_entity(path.name, known) is not None for path in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _exact(stem: str) -> str | None:

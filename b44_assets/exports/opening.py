@@ -54,7 +54,8 @@ def open_export(
             on_error.pop_all()
             return reader
     except OSError as error:
-        raise ExportError(f"{file.path}: cannot be read: {error.strerror}") from error
+        remedy = "; let this account read it (chmod +r)" if isinstance(error, PermissionError) else ""
+        raise ExportError(f"{file.path}: cannot be read: {error.strerror}{remedy}") from error
 
 
 def _open(

@@ -147,7 +147,12 @@ _NOTHING = sql.SQL("")
 # What the server or libpq says (in English) → what it means, and whether it may pass by itself. {where}, {user} and
 # {database} are filled in.
 _FAULTS: tuple[tuple[str, str, bool], ...] = (
-    (r"password authentication failed", "{where} refuses the password of user {user}", False),
+    (
+        r"password authentication failed",
+        "{where} refuses the password of user {user}: correct it where the URL stands, with @ : / ? # % in it written as"
+        " %40 %3A %2F %3F %23 %25",
+        False,
+    ),
     (
         r"no password supplied|password is required",
         "{where} asks for the password of user {user}: put it in the URL, in PGPASSWORD or in ~/.pgpass",
@@ -192,12 +197,20 @@ _FAULTS: tuple[tuple[str, str, bool], ...] = (
     (r"shutting down", "{where} is shutting down", True),
     (
         r"could not translate host name|failed to resolve host|Name or service not known|nodename nor servname",
-        "the name of {where} cannot be resolved",
+        "the name of {where} cannot be resolved: check how it is spelt, and the network",
         False,
     ),
     (r"No such file or directory", "no server listens on {where}", True),
-    (r"Connection refused", "{where} refuses the connection: no server listens there", True),
-    (r"timeout|timed out|No route to host|Network is unreachable", "{where} cannot be reached", True),
+    (
+        r"Connection refused",
+        "{where} refuses the connection: no server listens there; check host and port, and that it runs",
+        True,
+    ),
+    (
+        r"timeout|timed out|No route to host|Network is unreachable",
+        "{where} cannot be reached: check host and port, and what is between, such as a firewall",
+        True,
+    ),
     (r"Permission denied", "{where} is closed to this account", False),
     (r"server closed the connection unexpectedly|Connection reset", "{where} closed the connection at once", True),
 )

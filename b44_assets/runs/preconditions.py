@@ -25,6 +25,8 @@ _INSTEAD = {
     "replay": "what was in quarantine is in the archive, and goes into the tables like any other row",
 }
 """What to do where a command needs the migration tables and they are gone."""
+_VERBS = {"quarantine": "show", "rollback": "take back"}
+"""What a command does, where that is not its name."""
 
 
 class NothingMigratedError(B44Error):
@@ -42,7 +44,7 @@ def refuse_if_finished(session: Session, command: str) -> None:
     from b44_assets.migration.finish import migration_state
 
     if (state := migration_state(session)).over:
-        raise FinishedError(f"nothing to {command}: {state.message()}; {_INSTEAD[command]}")
+        raise FinishedError(f"nothing to {_VERBS.get(command, command)}: {state.message()}; {_INSTEAD[command]}")
 
 
 def require_migration(session: Session, command: str) -> None:
@@ -57,7 +59,9 @@ def require_migration(session: Session, command: str) -> None:
     refuse_if_finished(session, command)
 
     if not accounts(session):
-        raise NothingMigratedError(f"nothing to {command}: nothing has been migrated into this database yet")
+        raise NothingMigratedError(
+            f"nothing to {_VERBS.get(command, command)}: nothing has been migrated into this database yet (b44 migrate)"
+        )
 
 
 def check_export(export: Path, catalog: Catalog) -> bool:

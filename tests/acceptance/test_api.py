@@ -44,7 +44,7 @@ def test_plan_migrate_verify_and_status_agree(
 def test_without_a_target_nothing_is_made(small_sql: Path, tmp_path: Path) -> None:
     settings = Settings.load({}, tmp_path, sql_dir=small_sql)
 
-    with pytest.raises(B44Error, match="no database to read"):
+    with pytest.raises(B44Error, match="there is no database yet"):
         status(settings)
 
     assert list(tmp_path.iterdir()) == []

@@ -63,6 +63,9 @@ def test_version_is_that_of_the_package(b44: Command) -> None:
         (["sample", "x", "--dialect", "2019-01"], "--dialect"),
         (["db", "open"], "open"),
         (["--exprot"], "--exprot"),
+        (["migrate", "./export"], "--export DIR"),
+        (["frob"], "b44 --help"),
+        (["statsu"], "'status'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(arguments: list[str], named: str, b44: Command) -> None:

@@ -163,7 +163,8 @@ def fault(url: str, *, passes: bool = False) -> str:
 def test_a_wrong_password_is_named_and_not_shown(pg15: Pg15) -> None:
     message = fault(pg15.tcp_url(password=SECRET))
 
-    assert message == f"the PostgreSQL server 127.0.0.1:{pg15.port} refuses the password of user 'app'"
+    assert message.startswith(f"the PostgreSQL server 127.0.0.1:{pg15.port} refuses the password of user 'app': ")
+    assert SECRET not in message
 
 
 def test_a_missing_password_is_asked_for(pg15: Pg15, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,20 +229,23 @@ def test_a_port_where_nothing_listens_is_named() -> None:
 
     message = fault(f"postgresql://app:{SECRET}@127.0.0.1:{port}/shop", passes=True)
 
-    assert message == f"the PostgreSQL server 127.0.0.1:{port} refuses the connection: no server listens there"
+    assert message.startswith(
+        f"the PostgreSQL server 127.0.0.1:{port} refuses the connection: no server listens there; "
+    )
+    assert SECRET not in message
 
 
 def test_a_host_that_cannot_be_resolved_is_named() -> None:
     message = fault(f"postgresql://app:{SECRET}@no-such-host.invalid/shop")
 
-    assert message == "the name of the PostgreSQL server no-such-host.invalid cannot be resolved"
+    assert message.startswith("the name of the PostgreSQL server no-such-host.invalid cannot be resolved: ")
 
 
 def test_a_host_that_does_not_answer_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://app:{SECRET}@127.0.0.1:{silent.getsockname()[1]}/shop?connect_timeout=1"
 
-        assert fault(url, passes=True).endswith(" cannot be reached")
+        assert " cannot be reached: " in fault(url, passes=True)
 
 
 def test_a_socket_without_a_server_is_named() -> None:

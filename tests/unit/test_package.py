@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_the_wheel_has_every_file_of_the_program_and_says_that_it_is_typed(built
     assert "b44_assets/py.typed" in names
     assert {name for name in names if name.startswith(("tests/", "benchmarks/"))} == set()
     assert ("Classifier: Typing :: Typed" in metadata, "License-Expression: Apache-2.0" in metadata) == (True, True)
-    assert ("b44 = b44_assets.cli:main" in entries, "[dagster_dg_cli.registry_modules]" in entries) == (True, True)
+    assert ("b44 = b44_assets.__main__:main" in entries, "[dagster_dg_cli.registry_modules]" in entries) == (True, True)
 
 
 def test_the_source_distribution_has_what_the_tests_need(built: Path) -> None:
@@ -81,27 +81,22 @@ def test_the_command_of_a_wheel_works_in_another_folder_as_of_pipx_or_uvx(built:
     [wheel] = built.glob("*.whl")
     installed, work = tmp_path / "installed", tmp_path / "work"
     work.mkdir()
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(installed)
+    # As these do it, but that what it depends on is not installed once more.
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", installed], check=True)
+    [packages] = installed.glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    pip = [sys.executable, "-m", "pip", "--python", installed / "bin" / "python"]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
 
-    def run(*arguments: str) -> str:
+    def run(program: str, *arguments: str) -> str:
         told = subprocess.run(
-            [sys.executable, "-c", "from b44_assets.cli import main; main()", *arguments],
-            cwd=work,
-            env={**os.environ, "PYTHONPATH": str(installed)},
-            capture_output=True,
-            text=True,
-            check=False,
+            [installed / "bin" / program, *arguments], cwd=work, capture_output=True, text=True, check=False
         )
         assert told.returncode == 0, told.stderr
         return told.stdout
 
-    run("sample", "export", "--users", "3", "--posts", "3")
-    run("init", "blog", "--example", "blog")
+    run("b44", "sample", "export", "--users", "3", "--posts", "3")
+    run("b44", "init", "blog", "--example", "blog")
     assert (work / "blog" / "sql" / "tables" / "users.sql").is_file()
-    where = "import b44_assets; print(b44_assets.__file__)"
-    found = subprocess.run(
-        [sys.executable, "-c", where], cwd=work, env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+    found = run("python", "-c", "import b44_assets; print(b44_assets.__file__)")
     assert Path(found.strip()).is_relative_to(installed)

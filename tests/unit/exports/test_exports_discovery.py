@@ -216,6 +216,16 @@ def test_a_folder_without_export_files_is_an_error(tmp_path: Path) -> None:
         discover(tmp_path)
 
 
+def test_an_export_one_folder_further_down_is_named(tmp_path: Path) -> None:
+    inner = tmp_path / "my-app"
+    inner.mkdir()
+    fill(inner, "Post_export.csv")
+    with pytest.raises(
+        ExportError, match=rf"no export file here.*; {re.escape(str(inner))} has some: name that folder"
+    ):
+        discover(tmp_path)
+
+
 def test_an_unreadable_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Path) -> Iterator[Path]:
         raise PermissionError(13, "Permission denied")
