@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from dagster import Definitions
 
 from b44_assets.catalog.headers import HEADER_KEYS
 from b44_assets.cli import main
@@ -45,6 +46,22 @@ def rows(text: str) -> list[list[str]]:
     ]
     ruled = [number for number, row in enumerate(cells) if all(set(cell) == {"-"} for cell in row)]
     return [row for number, row in enumerate(cells) if number not in ruled and number + 1 not in ruled]
+
+
+def test_what_the_page_of_troubles_has_is_said_by_the_program_or_asked_by_a_test() -> None:
+    sources = [*(REPOSITORY / "b44_assets").rglob("*.py"), *(REPOSITORY / "tests").rglob("*.py")]
+    # Whole sentences, of strings over several lines.
+    said = re.sub(r'"\s*\n\s*f?"', "", "\n".join(source.read_text() for source in sources if source != Path(__file__)))
+    troubles = rows((DOCS / "troubleshooting.md").read_text())
+    fragments = [
+        (trouble, part.strip())
+        for trouble, line, *_ in troubles
+        for span in re.findall(r"`([^`]+)`", line)
+        if not re.fullmatch(r"b44 \w+|B44_\w+|connect_timeout", span)
+        for part in span.split("…")
+    ]
+    assert len(troubles) > 20
+    assert [one for one in fragments if one[1] not in said] == []
 
 
 # -- links -------------------------------------------------------------------------------------------------------------
@@ -195,8 +212,23 @@ def test_the_page_has_every_line_of_the_checklists_with_what_stands_for_it() -> 
     assert [list(row) for row in rows((DOCS / "checklists.md").read_text(encoding="utf-8"))] == said
 
 
-def test_every_asset_and_check_that_a_checklist_names_is_there() -> None:
-    definitions = build_definitions(Settings.load({}, Path("/nonexistent")))
+@pytest.fixture(scope="module")
+def definitions() -> Definitions:
+    return build_definitions(Settings.load({}, Path("/nonexistent")))
+
+
+def test_the_page_of_deployment_has_every_schedule_and_sensor_backups_first(definitions: Definitions) -> None:
+    section = re.findall(
+        r"^## What to turn on\n(.*?)^## ", (DOCS / "deployment.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    named = [re.findall(r"`(\w+)`", first) for first, _ in rows(section[0])]
+    told = [name for names in named for name in names]
+    there = [one.name for one in (*(definitions.schedules or ()), *(definitions.sensors or ())) if hasattr(one, "name")]
+    assert sorted(told) == sorted(there)
+    assert "logical_backup_schedule" in named[0]
+
+
+def test_every_asset_and_check_that_a_checklist_names_is_there(definitions: Definitions) -> None:
     assets = {spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()}
     checks = {key.name for key in definitions.resolve_asset_graph().asset_check_keys}
     lines = [line for lines in CHECKLISTS.values() for line in lines]
