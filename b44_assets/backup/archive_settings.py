@@ -134,8 +134,7 @@ def instructions(spool: Path, server_version: int) -> str:
 
        install -d -o postgres -g postgres -m 700 {shlex.quote(str(spool))}
 
-2. Put this into postgresql.conf (not by ALTER SYSTEM: that would travel with base backups, and a restored server would
-   write into the same archive):
+2. Put this into postgresql.conf (not by ALTER SYSTEM, which base backups take along: a restored server would write into the archive):
 
        wal_level = replica
        archive_mode = on

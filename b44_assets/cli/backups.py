@@ -11,9 +11,10 @@ import click
 from rich.table import Column, Table
 
 from b44_assets.cli.options import app_option, database_option, json_option, origin_of, settings_with, tell_target
-from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table, size_text
-from b44_assets.cli.progress import say
-from b44_assets.errors import BackupError, BadBackupError
+from b44_assets.cli.output import name_column, number_column, print_json, print_table, size_text
+from b44_assets.cli.progress import say, telling
+from b44_assets.cli.terminal import new_console, print_line
+from b44_assets.errors import BackupError, BadBackupError, SettingsError
 from b44_assets.postgres.connection_urls import redact
 from b44_assets.runs.instance import tell_dagster
 from b44_assets.wording import first_of, plural
@@ -28,10 +29,10 @@ _EXAMPLE_SPOOL = Path("/var/lib/b44/wal")
 KINDS = ("logical", "base", "incremental", "wal")
 
 
-def _backup_context(**overrides: Any) -> BackupContext:
+def _backup_context(*, reads: bool = False, **overrides: Any) -> BackupContext:
     from b44_assets.backup.service import BackupContext
 
-    settings = settings_with(**overrides)
+    settings = settings_with(reads=reads, **overrides)
     try:
         return BackupContext.of(settings)
     except BackupError as error:
@@ -55,25 +56,26 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
     from b44_assets.backup.model import BackupKind
     from b44_assets.backup.service import back_up, ship_wal
 
-    backup_context = _backup_context(database_url=database_url)
+    backup_context = _backup_context(reads=True, database_url=database_url)
     if kind == "wal":
         shipped = ship_wal(backup_context, say)
         if as_json:
             print_json({"files": shipped.files, "bytes": shipped.bytes})
         else:
             files = f"{shipped.files:,} {plural(shipped.files, 'file')}"
-            click.echo(f"{files} of the WAL ({size_text(shipped.bytes)}) taken to the store")
+            print_line(f"{files} of the WAL ({size_text(shipped.bytes)}) taken to the store")
         for line in shipped.refused[1:]:
             say(f"b44: {line}")
         if shipped.refused:
             raise BadBackupError(shipped.refused[0])
         return
-    done = back_up(backup_context, BackupKind(kind), tell=say)
+    with telling(quiet=as_json) as (tell, read):
+        done = back_up(backup_context, BackupKind(kind), progress=read, tell=tell)
     if as_json:
         print_json({**_as_json(done.backup), "unverified": done.unverified})
     elif done.backup.good:
         assert done.backup.verification is not None
-        click.echo(
+        print_line(
             f"{done.backup.id}: {size_text(done.backup.size)}, restored and found equal to its source in"
             f" {done.backup.verification.seconds:.1f} s"
         )
@@ -101,17 +103,20 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
     from b44_assets.backup.verification import verify
 
     if dry_run and not expire:
-        raise click.UsageError("--dry-run goes with --expire")
+        raise SettingsError("--dry-run goes with --expire")
     backup_context = _backup_context()
     catalogue = backup_context.catalogue
     tell_target(*_store_told(catalogue))
     unverified: list[str] = []
     if verify_id == "all":
-        done, unverified = verify_again(backup_context, tell=say)
+        with telling(quiet=as_json) as (tell, _):
+            done, unverified = verify_again(backup_context, tell=tell)
         if not done and not unverified:
             unverified = [f"nothing was verified: {catalogue.store.location} holds no backup that can be read"]
     elif verify_id is not None:
-        verify(catalogue, catalogue.find(verify_id), pg_bin=backup_context.settings.pg_bin, tell=say)
+        chosen = catalogue.find(verify_id)
+        with telling(quiet=as_json) as (tell, _):
+            verify(catalogue, chosen, pg_bin=backup_context.settings.pg_bin, tell=tell)
     if remove_id is not None:
         chosen = catalogue.find(remove_id)
         if _expires(chosen):
@@ -137,7 +142,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
         ]
         print_json({"backups": found, "drills": catalogue.drills(), "faults": list(listing.faults)})
     elif not listing.backups:
-        new_console().print("There is no backup yet: `b44 backup` takes one.")
+        print_line("There is no backup yet: `b44 backup` takes one.")
     else:
         table = Table(
             Column("backup", no_wrap=True),
@@ -208,27 +213,27 @@ def restore(
     tell_target(redact(into) if into_database else into, f"--into; from {store}, {origin}")
     if into_database:
         if target is not None:
-            raise click.UsageError("a logical backup holds one moment only: a recovery to a point goes into a folder")
+            raise SettingsError("a logical backup holds one moment only: a recovery to a point goes into a folder")
         chosen = catalogue.find(backup_id or "logical/latest")
-        restore_logical(
-            catalogue, chosen, into, privileges=not no_privileges, pg_bin=backup_context.settings.pg_bin, tell=say
-        )
+        with telling(quiet=as_json) as (tell, _):
+            restore_logical(
+                catalogue, chosen, into, privileges=not no_privileges, pg_bin=backup_context.settings.pg_bin, tell=tell
+            )
         if as_json:
             print_json(_restored(chosen.id, redact(into)))
         else:
-            click.echo(f"{chosen.id} is restored")
+            print_line(f"{chosen.id} is restored")
         return
     if no_privileges:
-        raise click.UsageError(
-            "--no-privileges is for a logical backup: a recovery into a folder brings its roles along"
-        )
+        raise SettingsError("--no-privileges is for a logical backup: a recovery into a folder brings its roles along")
     chosen = None if backup_id is None else catalogue.find(backup_id)
     if chosen is not None and not chosen.kind.physical:
         raise BackupError(f"{chosen.id} is a dump: it goes into a new database, --into postgresql://…")
     arguments = {} if target is None else {"target": target}
-    done = restore_physical(
-        catalogue, Path(into), backup=chosen, pg_bin=backup_context.settings.pg_bin, tell=say, **arguments
-    )
+    with telling(quiet=as_json) as (tell, _):
+        done = restore_physical(
+            catalogue, Path(into), backup=chosen, pg_bin=backup_context.settings.pg_bin, tell=tell, **arguments
+        )
     recovered = done.recovered
     last = recovered.last_transaction
     if as_json:
@@ -238,8 +243,8 @@ def restore(
     until = (
         "" if last is None else f"; its last transaction was committed at {last.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     )
-    click.echo(f"recovered to {recovered.lsn}{until}")
-    click.echo(f"start it: B44_HOME={shlex.quote(str(done.directory))} b44 db url")
+    print_line(f"recovered to {recovered.lsn}{until}")
+    print_line(f"start it: B44_HOME={shlex.quote(str(done.directory))} b44 db url")
 
 
 @click.command(short_help="Recover on trial, and measure loss and time.")
@@ -249,11 +254,13 @@ def drill(as_json: bool) -> None:
     """Recover as if the server were lost, from the store alone, and measure what would be lost and how long it takes."""
     from b44_assets.backup.service import rehearse
 
-    done = rehearse(_backup_context(database_url=None), say)
+    backup_context = _backup_context(reads=True, database_url=None)
+    with telling(quiet=as_json) as (tell, _):
+        done = rehearse(backup_context, tell)
     if as_json:
         print_json({"backup": done.backup, "rpo_seconds": done.rpo_seconds, "rto_seconds": done.rto_seconds})
         return
-    click.echo(
+    print_line(
         f"recovered from {done.backup}: the last {done.rpo_seconds:.1f} s would be lost (RPO), and the server would be back"
         f" after {done.rto_seconds:.1f} s (RTO)"
     )
@@ -269,7 +276,7 @@ def archiving(switch: str | None, database_url: str | None, as_json: bool) -> No
     from b44_assets.backup.archive_settings import instructions
     from b44_assets.backup.service import archive_wal, look_at_archiving
 
-    backup_context = _backup_context(database_url=database_url)
+    backup_context = _backup_context(reads=switch is None, database_url=database_url)
     if switch is not None:
         archive_wal(backup_context, on=switch == "on")
     state = look_at_archiving(backup_context)
@@ -279,9 +286,14 @@ def archiving(switch: str | None, database_url: str | None, as_json: bool) -> No
     if as_json:
         print_json({"on": state.on, "message": state.explanation, "faults": list(state.faults), "instructions": advice})
     elif advice is not None:
-        click.echo(advice)
+        for line in advice.splitlines():
+            # What is to be typed stays as it is.
+            if line.startswith(" "):
+                click.echo(line)
+            else:
+                print_line(line, indent="   ")
     elif state.works or not state.on:
-        click.echo(state.explanation)
+        print_line(state.explanation)
     if state.works:
         return
     if state.faults or backup_context.embedded is None:
@@ -304,7 +316,7 @@ def _target(to_time: str | None, to_lsn: str | None, to_point: str | None) -> Re
 
     given = [text for text in (to_time, to_lsn, to_point) if text is not None]
     if len(given) > 1:
-        raise click.UsageError("a recovery has one target: a time, a position or a restore point")
+        raise SettingsError("a recovery has one target: a time, a position or a restore point")
     if not given:
         return None
     if to_time is None:
@@ -312,7 +324,7 @@ def _target(to_time: str | None, to_lsn: str | None, to_point: str | None) -> Re
     try:
         moment = datetime.fromisoformat(to_time)
     except ValueError as error:
-        raise click.UsageError(f"--to-time must be a time such as 2026-11-26T15:04:05Z, not {to_time!r}") from error
+        raise SettingsError(f"--to-time must be a time such as 2026-11-26T15:04:05Z, not {to_time!r}") from error
     return RecoveryTarget(time=moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 

@@ -9,6 +9,7 @@ import click
 from b44_assets.cli.backups import archiving
 from b44_assets.cli.options import app_option, json_option, settings_with
 from b44_assets.cli.output import print_json
+from b44_assets.cli.terminal import print_line
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer, target_url
 
@@ -37,7 +38,7 @@ def stop(as_json: bool) -> None:
         print_json({"home": str(settings.home), "stopped": stopped})
     else:
         server = f"the embedded server under {settings.home}"
-        click.echo(f"{server} is stopped" if stopped else f"{server} was not running")
+        print_line(f"{server} is stopped" if stopped else f"{server} was not running")
 
 
 @db.command("bin", short_help="Print the folder of the programs that suit the server.")

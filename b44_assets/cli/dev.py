@@ -16,7 +16,9 @@ import click
 
 from b44_assets.cli.group import INTERRUPTED
 from b44_assets.cli.options import app_option, app_sql_dir, database_option, export_option, settings_with
+from b44_assets.cli.terminal import print_line
 from b44_assets.config.packaged import packaged
+from b44_assets.errors import SettingsError
 from b44_assets.postgres.embedded import target_url
 from b44_assets.runs.instance import connect_storage, prepare_dagster
 
@@ -47,7 +49,7 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
     prepare_dagster(settings)
     lock = _need_no_other(settings)
     target_url(settings)
-    click.echo(f"Dagster is starting; the graph of assets: http://127.0.0.1:{port}{_FIRST_PAGE} (Ctrl-C ends it)")
+    print_line(f"Dagster is starting; the graph of assets: http://127.0.0.1:{port}{_FIRST_PAGE} (Ctrl-C ends it)")
     process = subprocess.Popen(
         # "dg dev" needs a project folder; this works wherever the package is installed.
         [
@@ -82,7 +84,7 @@ def _need_no_other(settings: Settings) -> TextIO:
     """Refuses a second daemon over the same runs, where each schedule and sensor would fire twice; returns the lock to keep.
 
     Raises:
-        UsageError: There is one.
+        SettingsError: There is one.
     """
     from b44_assets.doctor import daemon_age
 
@@ -90,7 +92,7 @@ def _need_no_other(settings: Settings) -> TextIO:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise click.UsageError(
+        raise SettingsError(
             f"b44 dev runs already over the runs of {os.environ['DAGSTER_HOME']}: look at it, or end it first"
         ) from error
     lock.seek(0)
@@ -98,7 +100,7 @@ def _need_no_other(settings: Settings) -> TextIO:
     with connect_storage(settings, "b44 dev") as conn:
         age = daemon_age(conn, after=float(ended or 0))
     if age is not None and age < _HEARTBEAT_SECONDS:
-        raise click.UsageError(
+        raise SettingsError(
             f"another Dagster daemon over the same runs was alive {age:.0f} s ago: end it first (where it was killed,"
             " try again in a minute)"
         )
@@ -119,6 +121,6 @@ def _need_port(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise click.UsageError(
+            raise SettingsError(
                 f"port {port} cannot be used ({error.strerror}): is Dagster running already? Else name another one by --port"
             ) from error

@@ -8,6 +8,8 @@ import click
 
 from b44_assets.cli.options import app_option, database_option, json_option, settings_with
 from b44_assets.cli.output import print_json
+from b44_assets.cli.progress import say, telling
+from b44_assets.cli.terminal import ask, print_line
 from b44_assets.errors import BadBackupError, FinishedError, NotFinishedError, SettingsError
 from b44_assets.postgres.advisory_locks import LockHolder
 from b44_assets.wording import plural
@@ -34,14 +36,14 @@ def finish(
     from b44_assets.migration.finish import SCHEMAS, drop_migration_tables, migration_state, require_finishable
     from b44_assets.session import Session, migrating
 
-    settings = settings_with(database_url=database_url)
+    settings = settings_with(reads=True, database_url=database_url)
     session = Session.of(settings, load_catalog(settings.sql_dir))
 
     def running(holder: LockHolder | None) -> None:
         raise NotFinishedError(f"a migration of this database is running: {holder or 'it is just ending'}")
 
     with (
-        migrating(session, lambda line: click.echo(line, err=True), busy=running) as lock,
+        migrating(session, say, busy=running) as lock,
         session.under(lock).connection("finish") as conn,
     ):
         state = migration_state(session)
@@ -56,7 +58,8 @@ def finish(
         backup_context = BackupContext.of(settings)
         if not yes:
             _confirm(conn.info.dbname, backup_context.catalogue.store.location)
-        archived = archive_schemas(backup_context, SCHEMAS, lambda line: click.echo(line, err=True))
+        with telling(quiet=as_json) as (tell, _):
+            archived = archive_schemas(backup_context, SCHEMAS, tell)
         if archived.unverified is not None:
             raise BadBackupError(
                 f"{archived.backup.id} cannot be read back, and nothing was dropped: {archived.unverified}"
@@ -87,13 +90,12 @@ def finish(
 def _confirm(database: str, store: str) -> None:
     if not sys.stdin.isatty():
         raise SettingsError("finish drops tables, and there is no terminal to ask at: say --yes")
-    click.confirm(
-        f"Archive the migration tables and the staged export of {database} in {store}, and drop them?", abort=True
-    )
+    if not ask(f"Archive the migration tables and the staged export of {database} in {store}, and drop them?"):
+        raise NotFinishedError("nothing was archived or dropped, as you have said")
 
 
 def _done(archive: str, *, as_json: bool, said: str) -> None:
     if as_json:
         print_json({"archive": archive})
     else:
-        click.echo(said)
+        print_line(said)

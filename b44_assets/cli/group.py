@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from b44_assets.cli.options import with_origins
+from b44_assets.cli.terminal import print_line
 from b44_assets.errors import B44Error, NoRoomError, is_full, why
 
 INTERRUPTED = 130
@@ -55,17 +56,27 @@ def _errors_in_one_line() -> Generator[None]:
         # A command that was given nothing at all shows its help.
         if "\n" in said:
             raise
+        if isinstance(error, click.UsageError) and error.ctx is not None and "Did you mean" not in said:
+            said = f"{said.rstrip('.')}; {_hint(error, error.ctx)}"
         _fail(said, error.exit_code)
     except OSError as error:
         if not is_full(error):
             raise
         # Whatever of ours it was that was to be written: settings, Dagster's files, what is spooled on the way.
         _fail(f"{error.filename or 'a file'} cannot be written: {why(error)}", NoRoomError.exit_status)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
+        # Of click: Ctrl-C, or the end of what is typed, where it was to ask.
         click.echo("interrupted; run the same command again to go on", err=True)
         raise SystemExit(INTERRUPTED) from None
 
 
+def _hint(error: click.UsageError, context: click.Context) -> str:
+    # Of no other kind is an argument too many.
+    if type(error) is click.UsageError and any(option.name == "export" for option in context.command.params):
+        return "an export is named by --export DIR"
+    return f"{context.command_path} --help says what there is"
+
+
 def _fail(reason: str, status: int) -> NoReturn:
-    click.echo(f"b44: {with_origins(reason)}", err=True)
+    print_line(f"b44: {with_origins(reason)}", err=True)
     raise SystemExit(status) from None

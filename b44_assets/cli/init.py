@@ -12,6 +12,7 @@ import click
 
 from b44_assets.cli.options import json_option
 from b44_assets.cli.output import print_json
+from b44_assets.cli.terminal import print_line
 from b44_assets.errors import SettingsError
 from b44_assets.wording import plural
 
@@ -141,10 +142,10 @@ def init(
     if app is not None:
         _show_notices(app.notices)
     for change in changes.of(Action.DIFFERS):
-        click.echo(f"notice: {change.path} was edited and is kept; merge {change.path}.new into it", err=True)
+        print_line(f"notice: {change.path} was edited and is kept; merge {change.path}.new into it", err=True)
     for change in changes.of(Action.KEPT):
         if (folder / f"{change.path}.new").exists():
-            click.echo(
+            print_line(
                 f"notice: {change.path}.new is still to be merged into {change.path}, and to be removed", err=True
             )
     steps = [f"cd {shlex.quote(str(directory))}"] if folder != Path.cwd() else []
@@ -154,7 +155,7 @@ def init(
     if as_json:
         print_json({**_facts(app, changes, tables), "dry_run": dry_run, "next": steps})
     else:
-        click.echo(f"{_verdict(app, tables)}; next: {' && '.join(steps)}")
+        print_line(f"{_verdict(app, tables)}; next: {' && '.join(steps)}")
 
 
 def _show(changes: Changes, *, dry_run: bool) -> None:
@@ -162,21 +163,21 @@ def _show(changes: Changes, *, dry_run: bool) -> None:
     from b44_assets.scaffold.files import Action
 
     if dry_run:
-        click.echo("Nothing is written (--dry-run).")
+        print_line("Nothing is written (--dry-run).")
     elif not changes.any:
-        click.echo("Nothing has changed: every file is as it was generated last, or as you have edited it.")
+        print_line("Nothing has changed: every file is as it was generated last, or as you have edited it.")
     written = changes.of(Action.WRITTEN)
     by_folder = Counter(str(change.path.parent) for change in written)
     for parent, count in by_folder.items():
         names = ", ".join(change.path.name for change in written if change.path.parent == PurePosixPath("."))
         said = names if parent == "." else f"{parent}/ ({count} {plural(count, 'file')})"
-        click.echo(f"{Action.WRITTEN.value}: {said}")
+        print_line(f"{Action.WRITTEN.value}: {said}")
     for action in Action:
         if action is not Action.WRITTEN and action is not Action.UNCHANGED:
             for change in changes.of(action):
-                click.echo(f"{action.value}: {change.path}")
+                print_line(f"{action.value}: {change.path}")
     if same := len(changes.of(Action.UNCHANGED)):
-        click.echo(f"{Action.UNCHANGED.value}: {same} {plural(same, 'file')}")
+        print_line(f"{Action.UNCHANGED.value}: {same} {plural(same, 'file')}")
     _show_diffs(changes)
 
 
@@ -196,15 +197,15 @@ def _show_diffs(changes: Changes) -> None:
         click.echo(change.diff, nl=False)
     if left_out:
         files = plural(left_out, "updated file differs", "updated files differ")
-        click.echo(f"… and {left_out} more {files}, none of them edited by hand")
+        print_line(f"… and {left_out} more {files}, none of them edited by hand")
 
 
 def _show_notices(notices: tuple[Notice, ...]) -> None:
     for one in notices[:_MOST_NOTICES]:
         place = f"{one.path}: " if one.path is not None else ""
-        click.echo(f"notice: {place}{one.text}", err=True)
+        print_line(f"notice: {place}{one.text}", err=True)
     if more := len(notices[_MOST_NOTICES:]):
-        click.echo(f"notice: and {more} more, in DECISIONS.md", err=True)
+        print_line(f"notice: and {more} more, in DECISIONS.md", err=True)
 
 
 def _facts(app: App | None, changes: Changes, tables: int) -> dict[str, Any]:

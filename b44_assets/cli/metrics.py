@@ -10,6 +10,8 @@ import click
 
 from b44_assets.cli.options import app_option, database_option, json_option, session_of, settings_with
 from b44_assets.cli.output import print_json
+from b44_assets.cli.terminal import print_line
+from b44_assets.errors import SettingsError
 
 DEFAULT_HOST = "127.0.0.1"
 
@@ -47,16 +49,16 @@ class Address(click.ParamType[tuple[str, int]]):
 def metrics(database_url: str | None, textfile: Path | None, listen: tuple[str, int] | None, as_json: bool) -> None:
     """Print the monitoring's figures as Prometheus reads them, write them to a file, or serve them."""
     if textfile is not None and listen is not None:
-        raise click.UsageError("--textfile and --listen exclude each other")
+        raise SettingsError("--textfile and --listen exclude each other")
     if as_json and (textfile is not None or listen is not None):
-        raise click.UsageError("--json goes without --textfile and --listen")
-    settings = settings_with(database_url=database_url)
+        raise SettingsError("--json goes without --textfile and --listen")
+    settings = settings_with(reads=True, database_url=database_url)
     from b44_assets.maintenance.monitoring.prometheus import exporting, figures_of, serve, text_of, write_textfile
 
     with exporting(session_of(settings), settings) as exporter:
         if listen is not None:
             port, end = serve(exporter, *listen)
-            click.echo(f"serving http://{listen[0]}:{port}/metrics; Ctrl-C ends it", err=True)
+            print_line(f"serving http://{listen[0]}:{port}/metrics; Ctrl-C ends it", err=True)
             try:
                 threading.Event().wait()
             finally:

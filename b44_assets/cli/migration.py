@@ -22,10 +22,11 @@ from b44_assets.cli.options import (
     settings_with,
 )
 from b44_assets.cli.outcome import conclude
-from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table
+from b44_assets.cli.output import name_column, number_column, print_json, print_table
 from b44_assets.cli.plan import conclude_plan
 from b44_assets.cli.progress import listening, say, tell
 from b44_assets.cli.status import write_report
+from b44_assets.cli.terminal import ask, new_console, print_line, print_text
 from b44_assets.config.quantities import month_from
 from b44_assets.errors import B44Error, ExportError, SettingsError
 from b44_assets.runs.instance import tell_dagster
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
     from b44_assets.runs.outcome import Outcome
     from b44_assets.session import Session
+
+_NO_EXPORT = "no export: name its folder with --export DIR or B44_EXPORT_DIR"
 
 
 class UnacceptedQuarantineError(B44Error):
@@ -71,6 +74,7 @@ def migrate(
 ) -> None:
     """Migrate a folder of Base44 exports into the target: read, load, make the schema, check, all in one run."""
     from b44_assets.migration.finish import holds_records
+    from b44_assets.postgres.embedded import target_exists
 
     tell("starting", quiet=as_json)
     listener = listening(quiet=as_json)
@@ -78,12 +82,15 @@ def migrate(
     if dry_run:
         conclude_plan(settings, as_json=as_json, tables=tables, left_out=left_out, month=month)
         return
+    # Before an embedded server is made for it.
+    if settings.export_dir is not None:
+        need_export(settings.export_dir, settings)
+    elif not target_exists(settings):
+        raise ExportError(_NO_EXPORT)
     with importing_meanwhile(settings):
         session = session_of(settings)
     if settings.export_dir is None and not _staged_tables_exist(session):
-        raise ExportError("no export: name its folder with --export DIR or B44_EXPORT_DIR")
-    if settings.export_dir is not None:
-        need_export(settings.export_dir, settings)
+        raise ExportError(_NO_EXPORT)
     refuse_if_finished(session, "migrate")
     if holds_records(session):
         _tell_of_backup(settings, session)
@@ -100,7 +107,7 @@ def _tell_of_backup(settings: Settings, session: Session) -> None:
     """Say what one can go back to, before what is there is changed."""
     from b44_assets.backup.service import newest_told
 
-    click.echo(f"notice: {newest_told(session, settings)}", err=True)
+    say(f"notice: {newest_told(session, settings)}")
 
 
 def _warn_of_little_room(settings: Settings, session: Session) -> None:
@@ -109,7 +116,7 @@ def _warn_of_little_room(settings: Settings, session: Session) -> None:
     if settings.export_dir is not None and (
         line := lacking_room(session.url, settings.export_dir, session.catalog.entities)
     ):
-        click.echo(f"warning: {line}: {REMEDY}", err=True)
+        say(f"warning: {line}: {REMEDY}")
 
 
 @click.command(short_help="Migrate the refused records that were corrected.")
@@ -123,7 +130,7 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
 
     tell("starting", quiet=as_json)
     listener = listening(quiet=as_json)
-    settings = settings_with(database_url=database_url)
+    settings = settings_with(reads=True, database_url=database_url)
     session = session_of(settings)
     if entity is not None and entity not in session.catalog.mappings:
         raise SettingsError(f"--entity: no table {entity}; there are {', '.join(session.catalog.mappings)}")
@@ -155,7 +162,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
     if (run_id is None) == (partition is None):
         raise SettingsError("rollback needs either --run ID or --partition YYYY-MM")
     month = None if partition is None else month_from("--partition", partition)
-    settings = settings_with(database_url=database_url)
+    settings = settings_with(reads=True, database_url=database_url)
     session = session_of(settings)
     require_migration(session, "rollback")
     with exclusive_migration(session, say) as lock:
@@ -176,10 +183,10 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
         table.add_row(one.entity, *(f"{n:,}" for n in (one.deleted, one.restored, one.edited, one.in_use)))
     console = new_console()
     if not rolled_back.entities:
-        console.print("Nothing was to be taken back.")
+        print_text(console, "Nothing was to be taken back.")
         return
     print_table(console, table)
-    console.print("b44 migrate brings it back; b44 status shows how things stand.")
+    print_text(console, "b44 migrate brings it back; b44 status shows how things stand.")
 
 
 @click.command(short_help="Migrate the last export, check everything, sign it off.")
@@ -209,8 +216,8 @@ def cutover(
     settings = settings_with(export_dir=export, database_url=database_url)
     if settings.export_dir is None:
         raise ExportError("no export: name the folder of the last one with --export DIR or B44_EXPORT_DIR")
-    session = session_of(settings)
     need_export(settings.export_dir, settings)
+    session = session_of(settings)
     refuse_if_finished(session, "cutover")
     _tell_of_backup(settings, session)
     begun = datetime.now(UTC)
@@ -226,8 +233,8 @@ def cutover(
     write_report(settings, target, outcome, faults, begun=begun, signed_by=signed_by or getpass.getuser())
     outcome.more = {"signed_off": verdict.holds, "report": str(target)}
     if not as_json:
-        click.echo(f"{'Signed off' if verdict.holds else 'NOT signed off'}: {target}")
-        click.echo(
+        print_line(f"{'Signed off' if verdict.holds else 'NOT signed off'}: {target}")
+        print_line(
             f"Write freeze that this needed: {outcome.seconds:.1f} seconds"
             f" ({', '.join(f'{name} {seconds:.1f}' for name, seconds in outcome.stages.items())}),"
             " and before it the time that the export took."
@@ -243,11 +250,7 @@ def _unaccepted_quarantine(outcome: Outcome, *, accepted: bool, asks: bool) -> l
     count = sum(quarantined.values())
     said = f"{count:,} {plural(count, 'record is', 'records are')} in quarantine and not in this database"
     named = ", ".join(f"{table} {number:,}" for table, number in quarantined.items())
-    if (
-        asks
-        and sys.stdin.isatty()
-        and click.confirm(f"{said} ({named}).\nSign off the cut-over without them?", err=True)
-    ):
+    if asks and sys.stdin.isatty() and ask(f"{said} ({named}). Sign off the cut-over without them?"):
         return []
     return [
         UnacceptedQuarantineError(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from b44_assets.cli.options import with_origins
 from b44_assets.cli.output import print_json, print_outcome
+from b44_assets.cli.terminal import print_line
 from b44_assets.errors import B44Error, DatabaseError
 from b44_assets.migration.verdict import Conclusion
 from b44_assets.runs.preconditions import with_resume_hint
@@ -27,13 +26,13 @@ def conclude(outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None
         print_json(outcome.facts(faults))
     # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
     for fault in [fault for fault in faults if not isinstance(fault, DatabaseError)] or faults[:1]:
-        click.echo(f"b44: {with_origins(with_resume_hint(fault))}", err=True)
+        print_line(f"b44: {with_origins(with_resume_hint(fault))}", err=True)
     if not faults:
         for line in outcome.incomplete:
-            click.echo(f"b44: {line}", err=True)
+            print_line(f"b44: {line}", err=True)
     if not as_json:
         print_outcome(outcome, ended=bool(faults))
-        click.echo(verdict.message())
+        print_line(verdict.message())
     if faults:
         raise SystemExit(faults[0].exit_status)
     as_asked = outcome.partial and verdict.conclusion is Conclusion.INCOMPLETE and not outcome.incomplete

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,30 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
 
 from b44_assets.cli.options import origin_of
+from b44_assets.cli.terminal import UNBOUNDED, new_console, print_text
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
     from b44_assets.migration.accounts import EntityAccount
     from b44_assets.runs.outcome import Outcome
-
-_UNBOUNDED = 10_000
-"""The width of no terminal, in which nothing is folded."""
-
-
-def new_console(*, stderr: bool = False) -> Console:
-    """Makes a console that prints texts as they are, as wide as the terminal; in a pipe or a file a row stays one line.
-
-    COLUMNS stands above both. NO_COLOR is honoured, and without a terminal there are no escapes.
-    """
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal and not os.environ.get("COLUMNS"):
-        console.width = _UNBOUNDED
-    return console
 
 
 def print_json(facts: Mapping[str, Any]) -> None:
@@ -59,11 +46,34 @@ def number_column(name: str) -> Column:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Prints a table, with heads in two lines where names would be folded otherwise: a head in pieces is read more easily."""
-    if Measurement.get(console, console.options.update(max_width=_UNBOUNDED), table).maximum > console.width:
+    """Prints a table, as narrow as the terminal: nothing of it is cut off.
+
+    Heads are in two lines where names would be folded otherwise, as a head in pieces is read more easily. Where there is no room
+    for that either, cells have no margin; and where no table fits, each row is a line of prose.
+    """
+    heads = [str(column.header).replace("\n", " ") for column in table.columns]
+    if Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum > console.width:
         for column in table.columns:
             column.header = _SPLIT.get(str(column.header), column.header)
-    console.print(table)
+    if _narrowest(table) > console.width:
+        table.padding = 0
+    if _narrowest(table) <= console.width:
+        console.print(table)
+        return
+    for name, *values in zip(*(column.cells for column in table.columns), strict=True):
+        said = ", ".join(f"{head} {value}" for head, value in zip(heads[1:], values, strict=True) if value)
+        print_text(console, f"{name}: {said}")
+
+
+def _narrowest(table: Table) -> int:
+    """How many columns of the terminal a table needs at least, with names folded as far as they are."""
+    widths = [
+        column.min_width
+        or max(cell_len(line) for cell in (column.header, *column.cells) for line in str(cell).split("\n"))
+        for column in table.columns
+    ]
+    _, right, _, left = table.padding
+    return sum(width + left + right + 1 for width in widths) + 1
 
 
 def name_column(name: str) -> Column:
@@ -107,10 +117,10 @@ def print_outcome(outcome: Outcome, *, ended: bool) -> None:
         named = sum(sum(counts["reasons"].values()) for counts in outcome.entities.values())
         quarantined = sum(counts["quarantined"] for counts in outcome.entities.values())
         _add_total(reasons, ["", named])
-        console.print("Quarantined, by reason (b44 quarantine shows the records):")
+        print_text(console, "Quarantined, by reason (b44 quarantine shows the records):")
         print_table(console, reasons)
         if line := several_reasons(quarantined, named):
-            console.print(line)
+            print_text(console, line)
     if ended:
         return
     console.print("Look at it:")
@@ -119,10 +129,10 @@ def print_outcome(outcome: Outcome, *, ended: bool) -> None:
     given = " --database-url URL" if origin_of("database_url") == "--database-url" else ""
     psql = "psql URL" if given else f"{command} db psql"
     for line in (psql, f"{command} status{given}", f"{command} dev{given}"):
-        console.print(f"  {line}", soft_wrap=True)
+        print_text(console, f"  {line}")
     console.print(f"{outcome.seconds:.1f} seconds")
     if outcome.replay is not None:
-        console.print(outcome.replay.message(), soft_wrap=True)
+        print_text(console, outcome.replay.message())
 
 
 def several_reasons(quarantined: int, reasons: int) -> str:
@@ -158,10 +168,10 @@ def print_accounts(console: Console, found: tuple[EntityAccount, ...], unmapped:
     _print_unmapped(console, unmapped)
     for account in found:
         for reason, count in account.reasons.items():
-            console.print(f"  {account.entity}: {count:,} quarantined as {reason}")
+            print_text(console, f"  {account.entity}: {count:,} quarantined as {reason}")
     named = sum(sum(account.reasons.values()) for account in found)
     if line := several_reasons(sum(account.quarantined for account in found), named):
-        console.print(f"  {line}", soft_wrap=True)
+        print_text(console, f"  {line}")
 
 
 def _print_unmapped(console: Console, unmapped: dict[str, dict[str, Any]]) -> None:
@@ -173,9 +183,10 @@ def _print_unmapped(console: Console, unmapped: dict[str, dict[str, Any]]) -> No
         table.add_row(f"{entity} (no table)", f"{counts['read']:,}")
     print_table(console, table)
     if records := sum(counts["read"] for counts in unmapped.values()):
-        console.print(
+        print_text(
+            console,
             f"{records:,} {plural(records, 'record')} without a table {plural(records, 'is', 'are')} kept in migration.unmapped;"
-            " b44 init makes tables from the entities' schemas."
+            " b44 init makes tables from the entities' schemas.",
         )
 
 

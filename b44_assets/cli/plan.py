@@ -19,8 +19,9 @@ from b44_assets.cli.options import (
     settings_with,
     with_origins,
 )
-from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table
-from b44_assets.cli.progress import show_progress
+from b44_assets.cli.output import name_column, number_column, print_json, print_table
+from b44_assets.cli.progress import say, show_progress
+from b44_assets.cli.terminal import new_console, print_line, print_text
 from b44_assets.errors import DatabaseError, SettingsError
 from b44_assets.runs.signals import interrupted_by_sigterm
 from b44_assets.wording import some_of
@@ -82,19 +83,19 @@ def conclude_plan(
             tables=tables,
             left_out=left_out,
             progress=progress,
-            notice=lambda line: click.echo(f"notice: {line}", err=True),
+            notice=lambda line: say(f"notice: {line}"),
         )
     if as_json:
         print_json(found.as_dict())
     else:
         show_plan(new_console(), found)
     for line in found.warnings:
-        click.echo(f"warning: {line}", err=True)
+        say(f"warning: {line}")
     # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
     for fault in [fault for fault in found.faults if not isinstance(fault, DatabaseError)] or found.faults[:1]:
-        click.echo(f"b44: {with_origins(str(fault))}", err=True)
+        say(f"b44: {with_origins(str(fault))}")
     if not as_json:
-        click.echo(f"Plan: {found.message()}.")
+        print_line(f"Plan: {found.message()}.")
     if found.exit_status:
         raise SystemExit(found.exit_status)
 
@@ -108,11 +109,11 @@ def show_plan(console: Console, found: MigrationPlan) -> None:
         print_table(console, files)
     for one in found.entities:
         for oddity, count in one.oddities.items():
-            console.print(f"  {one.file}: {oddity} ({count:,})", soft_wrap=True)
+            print_text(console, f"  {one.file}: {oddity} ({count:,})")
         if one.unknown_fields:
-            console.print(
+            print_text(
+                console,
                 f"  {one.file}: no column for {some_of(one.unknown_fields, _LISTED)} (kept in migration.unmapped)",
-                soft_wrap=True,
             )
     _print_records(console, found)
     _print_schema(console, found.schema)
@@ -132,9 +133,9 @@ def _print_records(console: Console, found: MigrationPlan) -> None:
         print_table(console, table)
     for one in found.tables:
         for reason, count in one.reasons.items():
-            console.print(f"  {one.table}: {count:,} would be quarantined as {reason}", soft_wrap=True)
+            print_text(console, f"  {one.table}: {count:,} would be quarantined as {reason}")
         for kind, count in one.conflicts.items():
-            console.print(f"  {one.table}: {count:,} left alone: {_CONFLICTS.get(kind, kind)}", soft_wrap=True)
+            print_text(console, f"  {one.table}: {count:,} left alone: {_CONFLICTS.get(kind, kind)}")
 
 
 _CONFLICTS = {
@@ -146,14 +147,14 @@ _CONFLICTS = {
 
 def _print_schema(console: Console, schema: SchemaChanges) -> None:
     if schema.nothing:
-        console.print("Schema: as the SQL files say.", soft_wrap=True)
+        print_text(console, "Schema: as the SQL files say.")
         return
     if schema.program != "kept":
-        console.print(f"Schema: the program's own schemas b44 and migration would be {schema.program}.", soft_wrap=True)
+        print_text(console, f"Schema: the program's own schemas b44 and migration would be {schema.program}.")
     if 0 < len(schema.missing) <= _LISTED:
-        console.print(f"Schema: would be made: {', '.join(schema.missing)}", soft_wrap=True)
+        print_text(console, f"Schema: would be made: {', '.join(schema.missing)}")
     elif schema.missing:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(schema.missing_by_kind.items()))
-        console.print(f"Schema: would be made: {len(schema.missing):,} objects ({kinds})", soft_wrap=True)
+        print_text(console, f"Schema: would be made: {len(schema.missing):,} objects ({kinds})")
     for line in schema.different:
-        console.print(f"Schema: differs: {line}", soft_wrap=True)
+        print_text(console, f"Schema: differs: {line}")

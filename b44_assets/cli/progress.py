@@ -10,17 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-import click
-
+from b44_assets.cli.terminal import print_line
 from b44_assets.config.stages import CHECKS, PHASE, STEP, Stage
 from b44_assets.runs.job import Listener
 from b44_assets.wording import plural
 
 EVERY_SECONDS = 5.0
 """How often a line is written where there is no terminal."""
+AGAIN_SECONDS = 30.0
+"""After how long such a line is written again that says nothing new."""
 _RATE_AFTER_SECONDS = 1.0
 """For how long something has to run before its speed says anything."""
 _READING, _WRITING, _MAPPING, _VACUUM = "base44/", "sample/", ": mapping", "vacuum"
+_TOLD = "told/"
 
 
 @dataclass
@@ -63,6 +65,8 @@ class State:
             self.unit, self.done, self.total = "", 0, 0
         elif what.startswith(_READING):
             self._counts(Stage.READING, what.removeprefix(_READING), "bytes", done, total)
+        elif what.startswith(_TOLD):
+            self._counts(what.removeprefix(_TOLD), "", "bytes" if done else "", done, total)
         elif what.startswith(_WRITING):
             self._counts(Stage.WRITING, what.removeprefix(_WRITING), "records", done, total)
         elif what.endswith(_MAPPING):
@@ -76,7 +80,7 @@ class State:
         if before != (self.stage, self.subject):
             self._began = self.clock(), self.done
 
-    def _counts(self, stage: Stage, subject: str, unit: str, done: int, total: int) -> None:
+    def _counts(self, stage: str, subject: str, unit: str, done: int, total: int) -> None:
         self.stage, self.subject, self.unit, self.done, self.total = stage, subject, unit, done, total
 
     @property
@@ -117,17 +121,23 @@ class State:
             if (rate := self.rate) is not None:
                 left = (self.total - self.done) / rate
                 parts.append(f", {self._amount(round(rate))} a second, {_duration(left)} left")
+        elif self.unit and self.done:
+            parts.append(f": {self._amount(self.done)} {self._unit(self.done)}")
         return "".join(parts)
 
     def _amount(self, count: int) -> str:
         if self.unit != "bytes":
             return f"{count:,}"
-        return f"{count / 1e6:,.1f}" if self.total >= 1e6 else f"{count / 1e3:,.0f}"
+        return f"{count / 1e6:,.1f}" if self._large else f"{count / 1e3:,.0f}"
 
     def _unit(self, count: int) -> str:
         if self.unit != "bytes":
             return plural(count, self.unit.removesuffix("s"))
-        return "MB" if self.total >= 1e6 else "kB"
+        return "MB" if self._large else "kB"
+
+    @property
+    def _large(self) -> bool:
+        return max(self.total, self.done) >= 1e6
 
 
 def _duration(seconds: float) -> str:
@@ -137,7 +147,7 @@ def _duration(seconds: float) -> str:
 
 def say(line: str) -> None:
     """Prints a line for a person on standard error."""
-    click.echo(line, err=True)
+    print_line(line, err=True)
 
 
 def listening(*, quiet: bool) -> Listener:
@@ -148,7 +158,7 @@ def listening(*, quiet: bool) -> Listener:
 def tell(line: str, *, quiet: bool = False) -> None:
     """Says on a terminal what begins, before there is a bar."""
     if not quiet and sys.stderr.isatty():
-        click.echo(f"{line} …", err=True)
+        print_line(f"{line} …", err=True)
 
 
 @contextmanager
@@ -169,16 +179,49 @@ def show_progress(*, quiet: bool) -> Generator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
+def telling(*, quiet: bool) -> Generator[tuple[Callable[[str], None], Callable[[int], None]]]:
+    """Says what begins in a line each, and meanwhile how far that is: for work that tells of itself in words.
+
+    Args:
+        quiet: Whether nothing is said of how far it is.
+
+    Returns:
+        What takes such a line, and what takes bytes that were read since.
+    """
+    with show_progress(quiet=quiet) as report:
+        begun, read = "", 0
+
+        def tell(line: str) -> None:
+            nonlocal begun, read
+            begun, read = line, 0
+            say(line)
+            report(f"{_TOLD}{begun}", read, 0)
+
+        def count(more: int) -> None:
+            nonlocal read
+            read += more
+            report(f"{_TOLD}{begun}", read, 0)
+
+        yield tell, count
+
+
+@contextmanager
 def _lines(state: State) -> Generator[None]:
     ended = threading.Event()
 
     def speak() -> None:
-        # Before anything was reported there is nothing to say, and what is said once is not said again.
-        said = ""
+        # Before anything was reported there is nothing to say. What is said once is said again after a while, lest one thinks that
+        # nothing goes on.
+        said, since, last = "", 0.0, 0.0
         while not ended.wait(EVERY_SECONDS):
+            now = time.monotonic()
             if state.stage and (line := state.message()) != said:
-                said = line
-                click.echo(f"progress: {line}", err=True)
+                said, since = line, now
+            elif not said or now - last < AGAIN_SECONDS:
+                continue
+            last = now
+            going = f", for {_duration(now - since)}" if now > since else ""
+            print_line(f"progress: {said}{going}", err=True)
 
     speaker = threading.Thread(target=speak, name="progress", daemon=True)
     speaker.start()

@@ -8,8 +8,8 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from b44_assets.cli.output import new_console
 from b44_assets.cli.progress import State
+from b44_assets.cli.terminal import new_console
 
 
 class Bar(Progress):

@@ -13,7 +13,8 @@ import click
 from rich.table import Table
 
 from b44_assets.cli.options import app_option, database_option, json_option, session_of, settings_with
-from b44_assets.cli.output import name_column, new_console, number_column, print_json, print_table
+from b44_assets.cli.output import name_column, number_column, print_json, print_table
+from b44_assets.cli.terminal import new_console, print_line, print_text
 from b44_assets.errors import SettingsError, why
 from b44_assets.runs.preconditions import require_migration
 from b44_assets.wording import plural
@@ -75,7 +76,7 @@ def quarantine(
     if csv_file is not None and as_json:
         raise SettingsError("--csv and --json exclude each other")
     edited = read_corrections(corrected) if corrected is not None else ()
-    session = session_of(settings_with(database_url=database_url))
+    session = session_of(settings_with(reads=True, database_url=database_url))
     if table is not None and table not in session.catalog.mappings:
         raise SettingsError(f"no table {table}; there are {', '.join(session.catalog.mappings)}")
     require_migration(session, "quarantine")
@@ -84,9 +85,9 @@ def quarantine(
         if as_json:
             print_json({**done.facts(), "dry_run": dry_run})
             return
-        click.echo(done.message(only_look=dry_run))
+        print_line(done.message(only_look=dry_run))
         if done.changes and not dry_run:
-            click.echo("b44 replay migrates them.")
+            print_line("b44 replay migrates them.")
     elif csv_file is not None:
         _export(session, csv_file, table, reason)
     elif as_json:
@@ -107,7 +108,7 @@ def _export(session: Session, file: Path, table: str | None, reason: str | None)
         raise SettingsError(f"{file}: cannot be written: {why(error, file)}") from error
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
         count = write_csv(lambda: quarantined(session, table, reason), stream)
-    click.echo(f"{file}: {count:,} {plural(count, 'record')}; correct them there, then b44 quarantine --from {file}")
+    print_line(f"{file}: {count:,} {plural(count, 'record')}; correct them there, then b44 quarantine --from {file}")
 
 
 def _show(console: Console, session: Session, table: str | None, reason: str | None) -> None:
@@ -128,20 +129,21 @@ def _show(console: Console, session: Session, table: str | None, reason: str | N
         total += 1
         counts.update((one.table, each) for each in one.reasons)
     if not total:
-        console.print("No such record is in quarantine." if reason or table else "No record is in quarantine.")
+        print_text(console, "No such record is in quarantine." if reason or table else "No record is in quarantine.")
         return
     for one in shown:
         for line in record_lines(one, shows_raw=one.table not in guarded):
-            console.print(line, soft_wrap=True)
+            print_text(console, line)
     if total > len(shown):
-        console.print(f"… and {total - len(shown):,} more")
+        print_text(console, f"… and {total - len(shown):,} more")
     reasons = Table(name_column("table"), name_column("reason"), number_column("records"))
     for (name, each), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0][1])):
         reasons.add_row(name, each, f"{count:,}")
     print_table(console, reasons)
-    console.print(
+    print_text(
+        console,
         f"{total:,} {plural(total, 'record')}. To correct them: b44 quarantine --csv FILE, edit it, b44 quarantine --from FILE,"
-        " b44 replay."
+        " b44 replay.",
     )
 
 

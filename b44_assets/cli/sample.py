@@ -9,6 +9,7 @@ import click
 from b44_assets.cli.options import json_option
 from b44_assets.cli.output import print_json
 from b44_assets.cli.progress import show_progress
+from b44_assets.cli.terminal import print_line
 from b44_assets.sample.dialects import DIALECTS
 from b44_assets.sample.writer import write_sample
 from b44_assets.wording import plural
@@ -42,7 +43,7 @@ def sample(directory: Path, users: int, posts: int, seed: int, dialect: str, as_
         print_json({"directory": str(directory), "files": written.files, "bytes": written.bytes})
         return
     records, files, size = sum(written.files.values()), len(written.files), written.bytes
-    click.echo(
+    print_line(
         f"{directory}: {records:,} {plural(records, 'record')} in {files} {plural(files, 'file')},"
         f" {size:,} {plural(size, 'byte')}"
     )

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+import click
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from b44_assets.cli import main
 from tests.helpers.paths import REPOSITORY
 
 SCHEMA: dict[str, Any] = json.loads((REPOSITORY / "docs" / "output.schema.json").read_text(encoding="utf-8"))
+
+# They become other programs, or a service, and print what these print.
+WITHOUT = {"dev", "db psql", "db dump"}
+
+
+def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """All commands, by name: `migrate`, `db url`."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
 
 
 def command_of(arguments: Sequence[str]) -> str:

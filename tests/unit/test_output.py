@@ -6,22 +6,30 @@ import io
 import re
 from collections.abc import Callable
 
+import click
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.table import Table
 
 from b44_assets.cli import main
+from b44_assets.cli.group import Group
 from b44_assets.cli.outcome import conclude
-from b44_assets.cli.output import name_column, new_console, print_accounts, print_outcome
+from b44_assets.cli.output import name_column, number_column, print_accounts, print_outcome, print_table
 from b44_assets.cli.plan import show_plan
+from b44_assets.cli.terminal import folded, new_console, print_line
 from b44_assets.errors import ExportError
 from b44_assets.migration.accounts import EntityAccount
 from b44_assets.migration.verdict import Records
 from b44_assets.planning import MigrationPlan, PlannedEntity, PlannedTable
 from b44_assets.runs.outcome import Outcome
 from b44_assets.schema.drift import SchemaChanges
+from tests.helpers.output_schema import commands
 
 ALIKE = "customer_subscriptions_by_billing_period"
 
@@ -34,7 +42,7 @@ def printed(width: int, *names: str) -> list[list[str]]:
     print_accounts(Console(file=stream, width=width), tuple(found), unmapped)
     rows: list[list[str]] = []
     for line in stream.getvalue().splitlines():
-        assert len(line) <= width
+        assert len(line) <= width or line[:1] not in "│┃┏┡├└"
         if not line.startswith("│"):
             continue
         cells = [cell.strip() for cell in line.strip("│").split("│")]
@@ -102,6 +110,31 @@ def test_what_is_shown_is_the_same_at_every_width_and_in_a_pipe(
     assert " ".join(prose[80]).split() == " ".join(prose[120]).split() == " ".join(prose[0]).split()
 
 
+@given(st.text(alphabet="ab 日-", max_size=60), st.integers(2, 20))
+def test_a_folded_line_has_the_same_words_and_is_as_narrow_as_they_let_it(line: str, width: int) -> None:
+    lines = folded(line, width, "  ").split("\n")
+    assert " ".join(lines).split() == line.split()
+    assert all(cell_len(one) <= width or len(one.split()) == 1 for one in lines)
+
+
+def test_what_goes_on_in_the_next_line_is_indented_more() -> None:
+    assert folded("  posts: no column for bio", 15) == "  posts: no\n    column for\n    bio"
+    assert (
+        folded("posts:     no column for bio", 18, " " * 11) == "posts:     no\n           column\n           for bio"
+    )
+
+
+@pytest.mark.parametrize("columns", [8, 11])
+def test_of_a_table_that_is_too_wide_nothing_is_left_out(columns: int) -> None:
+    stream = io.StringIO()
+    table = Table(name_column("table"), *(number_column(f"head{n}") for n in range(columns)))
+    table.add_row("user_preferences", *(f"{n},000,000" for n in range(columns)))
+    print_table(Console(file=stream, width=80), table)
+    text = stream.getvalue()
+    assert all(f"{n},000,000" in text and f"head{n}" in text for n in range(columns))
+    assert all(len(line) <= 80 for line in text.splitlines() if line[:1] in "│┃┏┡├└")
+
+
 def test_a_usual_name_is_in_one_piece_at_80_columns() -> None:
     stream = io.StringIO()
     account = EntityAccount("orders_by_week", 123_456, 123_000, 0, 456, 0, 0, 0, 0, {}, {})
@@ -134,6 +167,31 @@ def test_a_terminal_without_colour_gets_none(
     assert set(re.findall(r"\x1b\[[\d;]*m", capsys.readouterr().out)) <= {"\x1b[0m", "\x1b[1m"}
 
 
+def test_a_line_goes_through_what_keeps_it_out_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, shown = io.TextIOWrapper(io.BytesIO()), io.StringIO()
+    monkeypatch.setattr("sys.stderr", FileProxy(Console(file=shown), raw))
+    print_line("taking a backup", err=True)
+    assert (shown.getvalue(), raw.buffer.tell()) == ("taking a backup\n", 0)
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, click.Abort])
+def test_whoever_ends_a_command_is_told_in_one_line_and_status_130(
+    ended: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.group(cls=Group)
+    def group() -> None:
+        pass
+
+    @group.command()
+    def work() -> None:
+        raise ended
+
+    with pytest.raises(SystemExit) as left:
+        group(["work"])
+    assert left.value.code == 130
+    assert capsys.readouterr() == ("", "interrupted; run the same command again to go on\n")
+
+
 def test_a_run_that_ended_before_it_began_prints_no_empty_tables(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = Outcome(entities={}, seconds=1.0, unmapped={"Comment": {"read": 0, "file": None}}, records=Records(0))
     with pytest.raises(SystemExit):
@@ -148,6 +206,12 @@ def test_the_list_of_commands_says_each_in_one_whole_line_of_80_columns(words: l
     for name, command in getattr(group, "commands", {}).items():
         [line] = [line for line in printed.splitlines() if line.split()[:1] == [name]]
         assert line.endswith(".") and not line.endswith("...") and len(line) <= 80, command
+
+
+def test_the_help_of_every_command_fits_80_columns() -> None:
+    for name, _ in commands():
+        printed = CliRunner().invoke(main, [*name.split(), "--help"], terminal_width=80).stdout
+        assert [line for line in printed.splitlines() if len(line) > 80] == [], name
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import jsonschema
 import pytest
 from click.testing import CliRunner
@@ -17,18 +15,7 @@ from b44_assets.errors import ExportError
 from b44_assets.migration.replays import Replay
 from b44_assets.migration.verdict import Records
 from b44_assets.runs.outcome import CheckOutcome, Outcome
-from tests.helpers.output_schema import SCHEMA, check_form
-
-# They become other programs, or a service, and print what these print.
-WITHOUT = {"dev", "db psql", "db dump"}
-
-
-def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from commands(command, (*path, name))
-        else:
-            yield " ".join((*path, name)), command
+from tests.helpers.output_schema import SCHEMA, WITHOUT, check_form, commands
 
 
 def test_the_schema_has_every_command_that_prints_something_and_no_other() -> None:

@@ -7,7 +7,6 @@ import re
 import threading
 from typing import Any
 
-import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +53,8 @@ REPORTS = st.lists(
         (("vacuum", 2, 9), "vacuum: 2 of 9 tables"),
         ((CHECKS, 12, 41), "checking: 12 of 41 checks"),
         (("sample/posts", 5_000, 6_000), "writing posts: 5,000 of 6,000 records"),
+        (("told/taking a base backup", 0, 0), "taking a base backup"),
+        (("told/taking a base backup", 12_300_000, 0), "taking a base backup: 12.3 MB"),
     ],
 )
 def test_what_is_told_is_said_in_its_own_unit(told: tuple[str, int, int], said: str) -> None:
@@ -153,13 +154,13 @@ def test_without_a_terminal_a_line_is_written_now_and_then(
 ) -> None:
     monkeypatch.setattr(progress, "EVERY_SECONDS", 0.01)
     written = threading.Event()
-    echo = click.echo
+    print_line = progress.print_line
 
-    def noted(*args: Any, **kwargs: Any) -> None:
-        echo(*args, **kwargs)
+    def noted(line: str, **more: Any) -> None:
+        print_line(line, **more)
         written.set()
 
-    monkeypatch.setattr(progress.click, "echo", noted)
+    monkeypatch.setattr(progress, "print_line", noted)
     with progress.show_progress(quiet=False) as report:
         for done in (1, 2):
             written.clear()
@@ -171,6 +172,31 @@ def test_without_a_terminal_a_line_is_written_now_and_then(
         "progress: step 1 of 2, schema posts_indexes",
         "progress: step 2 of 2, schema posts_indexes",
     ]
+
+
+def test_without_a_terminal_what_goes_on_for_long_is_said_again_with_how_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "AGAIN_SECONDS", 0.0)
+    written = threading.Semaphore(0)
+    print_line = progress.print_line
+
+    def noted(line: str, **more: Any) -> None:
+        print_line(line, **more)
+        written.release()
+
+    monkeypatch.setattr(progress, "print_line", noted)
+    with progress.telling(quiet=False) as (tell, read):
+        tell("taking a base backup")
+        read(700)
+        read(800)
+        for _ in range(3):
+            assert written.acquire(timeout=60)
+    said, first, *again = capsys.readouterr().err.splitlines()
+    assert (said, first) == ("taking a base backup", "progress: taking a base backup: 2 kB")
+    assert again
+    assert all(re.fullmatch(rf"{re.escape(first)}, for \d+ s", line) for line in again)
 
 
 def test_where_only_json_is_wanted_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
