@@ -24,6 +24,10 @@ _STOOD_ON: Mapping[Kind, tuple[Kind, ...]] = {
 """What a header `on` may name."""
 
 
+NAMES_OF_PROGRAM = frozenset({"b44", "migration", "other_entities"})
+"""Assets that the program has of its own, beside those of files."""
+
+
 def check_names(specs: list[Spec]) -> None:
     """Every name stands for one object, and what a header names is there."""
     seen: dict[str, Spec] = {}
@@ -38,6 +42,8 @@ def check_names(specs: list[Spec]) -> None:
                 )
             entities[entity] = spec
             continue
+        if spec.name in NAMES_OF_PROGRAM:
+            raise CatalogError(f"{spec.path}:1: {spec.name} is the name of an asset of the program's: take another one")
         if spec.name in seen:
             raise CatalogError(f"{spec.path}:1: {spec.name} stands there twice: {seen[spec.name].path}")
         seen[spec.name] = spec

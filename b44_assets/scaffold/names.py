@@ -9,7 +9,8 @@ The rules:
 - A name longer than PostgreSQL has room for is cut, and ends in a digest of the whole: 63 bytes for a column, `LONGEST_TABLE` for a
   table, of whose name those of partitions, indexes and constraints are made.
 - A column with a name that records have besides while they are migrated, or that PostgreSQL has itself, such as `reasons` or `ctid`,
-  ends in `_field`; a table with a name such as PostgreSQL's own (`pg_…`), or a reserved word for a name (`values`), begins with `app_`.
+  ends in `_field`; a table with a name such as PostgreSQL's own (`pg_…`), a reserved word (`values`) or a name of the program's own
+  (`b44`) begins with `app_`.
 - Of several that would have one name, the one that is spelt so has it, then the first by spelling; the others end in `_2`, `_3`, ….
 - `created_date` becomes `created_at` and `updated_date` `updated_at`, unless the entity has a field of that name itself.
 """
@@ -25,7 +26,7 @@ from typing import Final
 
 from pluralizer import Pluralizer
 
-from b44_assets.catalog.references import COLUMNS_OF_MIGRATION
+from b44_assets.catalog.references import COLUMNS_OF_MIGRATION, NAMES_OF_PROGRAM
 from b44_assets.scaffold.model import Decision, Entity, Field, Overrides
 
 LONGEST: Final = 63
@@ -58,6 +59,7 @@ RESERVED: Final = frozenset(
 """Words that cannot stand anywhere in SQL as a name without quotes: all but the unreserved ones of PostgreSQL 18."""
 
 _SYSTEM_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
+_NO_TABLES: Final = RESERVED | NAMES_OF_PROGRAM
 _NO_COLUMNS: Final = COLUMNS_OF_MIGRATION | _SYSTEM_COLUMNS | {"base44_id"}
 _SIMPLE: Final = re.compile(r"[a-z_][a-z0-9_]*")
 _WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -107,7 +109,7 @@ def singular(name: str) -> str:
 def table_name(entity: str) -> str:
     """Return the name of an entity's table, before others are regarded."""
     name = plural(snake_case(entity))
-    return shortened(f"app_{name}" if name.startswith("pg_") or name in RESERVED else name, LONGEST_TABLE)
+    return shortened(f"app_{name}" if name.startswith("pg_") or name in _NO_TABLES else name, LONGEST_TABLE)
 
 
 def column_name(field: str) -> str:
@@ -120,7 +122,7 @@ def is_usable(name: str, *, is_table: bool) -> bool:
     """Whether somebody may give a table or a column this name."""
     if not _SIMPLE.fullmatch(name) or len(name) > (LONGEST_TABLE if is_table else LONGEST):
         return False
-    return not (name.startswith("pg_") or name in RESERVED) if is_table else name not in _NO_COLUMNS
+    return not (name.startswith("pg_") or name in _NO_TABLES) if is_table else name not in _NO_COLUMNS
 
 
 def name_tables(entities: Iterable[Entity], overrides: Overrides) -> tuple[dict[str, str], tuple[Decision, ...]]:
@@ -130,7 +132,7 @@ def name_tables(entities: Iterable[Entity], overrides: Overrides) -> tuple[dict[
         Entity to table, and what was decided where the name is another than one would expect.
     """
     # What the files of one table are named after may not be another table's name.
-    kinds = ("constraints", "triggers", "partitions", "policies")
+    kinds = ("constraints", "triggers", "partitions", "policies", "lookup_indexes", "unfit_rows")
     names, decisions = _named(
         [entity.name for entity in entities],
         overrides.tables,
@@ -226,6 +228,8 @@ def _why(spelt: str, name: str) -> str | None:
         return "names that begin with pg_ are PostgreSQL's"
     if (word := plural(plain)) in RESERVED and name == f"app_{word}":
         return f"{word} is a reserved word of SQL"
+    if (word := plural(plain)) in NAMES_OF_PROGRAM and name == f"app_{word}":
+        return f"{word} is a name of the program's own"
     if plain.endswith(hashlib.sha256(spelt.encode()).hexdigest()[:_DIGEST]):
         return f"{spelt} has letters that are none of a to z"
     return None

@@ -334,6 +334,7 @@ def test_a_file_that_depends_on_itself_is_a_cycle(tmp_path: Path) -> None:
         ("views__Posts", "-- A.\nselect 1;", "views/Posts.sql: the file's name must be the object's"),
         ("views__2nd", "-- A.\nselect 1;", "views/2nd.sql: the file's name must be the object's"),
         ("views__users", "-- A.\nselect 1;", "views/users.sql:1: users stands there twice: tables/users.sql"),
+        ("views__b44", "-- A.\nselect 1;", "views/b44.sql:1: b44 is the name of an asset of the program's"),
         ("tables__posts", "-- A.\n-- partitions: day of t\nselect 1;", "tables/posts.sql:2: expected 'month of <column>'"),
         ("tables__posts", "-- A.\n-- first: 2020-01\nselect 1;", "tables/posts.sql:2: 'first' is for a table with periods"),
         ("tables__posts", "-- A.\n-- first: 2020\n-- partitions: month of a\nselect 1;", "tables/posts.sql:2: expected a month such"),

@@ -50,6 +50,8 @@ def entity(name: str, *fields: str) -> Entity:
         ("NewsArticle", "news_articles"),
         ("PgClass", "app_pg_classes"),
         ("Value", "app_values"),
+        ("B44", "app_b44"),
+        ("OtherEntity", "app_other_entities"),
         ("Reference", "app_references"),
     ],
 )
