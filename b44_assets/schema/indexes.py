@@ -9,9 +9,13 @@ from __future__ import annotations
 import functools
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from threading import Event
 
 import psycopg
 from psycopg import sql
@@ -36,10 +40,16 @@ from b44_assets.schema.online_ddl import (
     trusted,
 )
 from b44_assets.schema.unbuilt import Obstacle, attempt, attempt_each, cause_in_rows, rows_against_index
-from b44_assets.session import Connection, Session, scalar
+from b44_assets.session import Connection, Session, cancel_until_done, scalar
 
 _REBUILT = re.compile("_cc(new|old)[0-9]*$")
 """What REINDEX CONCURRENTLY adds to the name of the index that it builds, and to that of the one it replaces."""
+SHARED_BYTES = 32 * 2**20
+"""From how many bytes on two connections share the partitions of a table that nobody uses: PostgreSQL builds on one after the other,
+and with a second process on large ones only."""
+_LARGE_PARTITION_BYTES = 64 * 2**20
+_NAME_BYTES = 29
+"""Of a longer name the server may cut a part when it names an index, and two connections would wait for one name."""
 
 
 @retrying
@@ -222,12 +232,97 @@ class _Index:
     def _build(self, name: str) -> None:
         relation = sql.Identifier("public", self._definition.table)
         if not self._online:
-            self._change(create_index(self._definition, name, relation), bulk=True)
+            statement = create_index(self._definition, name, relation)
+            if self._partitioned and (leaves := self._leaves_to_share()):
+                self._build_shared(statement, leaves)
+            else:
+                self._change(statement, bulk=True)
         elif self._partitioned:
             self._change(create_index(self._definition, name, sql.SQL("only {}").format(relation)))
             self._complete(self._must_find(name), self._table_oid)
         else:
             self._create_concurrently(relation, self._table_oid, name)
+
+    def _leaves_to_share(self) -> dict[str, bool]:
+        """The partitions that two connections may build on, the largest first, with whether each is large; none where one will do."""
+        if self._session.throttled:
+            return {}
+        rows = self._conn.execute(
+            """
+            select c.relname, pg_table_size(c.oid)::bigint, c.relkind,
+                   exists (select from pg_index i join pg_class x on x.oid = i.indexrelid
+                            where i.indrelid = c.oid and not x.relispartition
+                              and not exists (select from pg_constraint k where k.conindid = x.oid))
+              from pg_partition_tree(%s) t
+              join pg_class c on c.oid = t.relid
+             where t.isleaf
+             order by 2 desc, 1
+            """,
+            (self._table_oid,),
+        ).fetchall()
+        # An index of a partition's own may be the very one that is to be built, which the server then takes as it is.
+        if any(kind != "r" or own or len(name.encode()) > _NAME_BYTES for name, _, kind, own in rows):
+            return {}
+        filled = {name: size >= _LARGE_PARTITION_BYTES for name, size, _, _ in rows if size}
+        return filled if len(filled) > 1 and sum(size for _, size, _, _ in rows) >= SHARED_BYTES else {}
+
+    def _build_shared(self, statement: sql.Composed, leaves: Mapping[str, bool]) -> None:
+        """Builds on the partitions with two connections, then on the table, where the server takes the indexes of its partitions."""
+
+        def build(conn: Connection, todo: deque[str]) -> None:
+            raise_memory(conn)
+            conn.execute("set local idle_in_transaction_session_timeout = '10min'")
+            workers = scalar(conn, "select current_setting('max_parallel_maintenance_workers')")
+            # Not a question before it: the other may take the last one between the two.
+            with suppress(IndexError):
+                while True:
+                    leaf = todo.popleft()
+                    conn.execute(
+                        "select set_config('max_parallel_maintenance_workers', %s, true)",
+                        (workers if leaves[leaf] else "0",),
+                    )
+                    part = create_index(self._definition, None, sql.Identifier("public", leaf))
+                    run(conn, self._spec, self._definition.statement.line, part)
+
+        def operation(conn: Connection) -> None:
+            todo, decided, kept = deque(leaves), Event(), Event()
+
+            def help_with(other: Connection) -> None:
+                with other.transaction():
+                    other.execute(
+                        "select set_config('lock_timeout', %s, true)", (f"{self._session.lock_timeout_ms}ms",)
+                    )
+                    try:
+                        build(other, todo)
+                    except BaseException:
+                        todo.clear()
+                        raise
+                    decided.wait()
+                    if not kept.is_set():
+                        raise psycopg.Rollback
+
+            conn.execute(
+                sql.SQL("lock table {} in share mode").format(sql.Identifier("public", self._definition.table))
+            )
+            with (
+                self._session.connection(f"apply {self._spec.name}") as other,
+                ThreadPoolExecutor(1, thread_name_prefix="index") as pool,
+            ):
+                helped = pool.submit(help_with, other)
+                try:
+                    build(conn, todo)
+                    kept.set()
+                    decided.set()
+                    helped.result()
+                except BaseException:
+                    todo.clear()
+                    decided.set()
+                    cancel_until_done([helped], [other])
+                    raise
+            raise_memory(conn)
+            run(conn, self._spec, self._definition.statement.line, statement)
+
+        change(self._session, self._conn, operation)
 
     def _create_concurrently(self, relation: sql.Composable, relation_oid: int, name: str | None) -> None:
         def clean_up() -> None:

@@ -18,6 +18,8 @@ from psycopg import errors
 
 from b44_assets.catalog import Kind, Spec, load_catalog
 from b44_assets.errors import DatabaseError
+from b44_assets.failpoints import armed
+from b44_assets.schema import indexes
 from b44_assets.schema import online_ddl as ddl
 from b44_assets.schema.apply import apply
 from b44_assets.schema.constraints import apply_constraints
@@ -289,6 +291,66 @@ def test_an_interrupted_build_goes_on_with_the_parts_that_are_there(loaded: Sess
     )
     assert value(loaded, "select count(*) from pg_index where not indisvalid") == 0
     assert value(loaded, "select to_regclass('idx_cut_off')") is None
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets two connections share the partitions of any table, the second of which builds the first index."""
+    begun, build_on = threading.Event(), indexes.run
+
+    def run(*args: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            assert begun.wait(30)
+        try:
+            build_on(*args)
+        finally:
+            begun.set()
+
+    monkeypatch.setattr(indexes, "SHARED_BYTES", 0)
+    monkeypatch.setattr(indexes, "run", run)
+
+
+PARTS = """
+    select count(*) = count(distinct indrelid), bool_and(indisvalid and c.relispartition),
+           count(*) = (select count(*) from pg_partition_tree('posts') where isleaf)
+      from pg_index i join pg_class c on c.oid = i.indexrelid
+     where i.indrelid in (select relid from pg_partition_tree('posts') where isleaf)
+       and pg_get_indexdef(i.indexrelid) like '%gin (tags)'
+"""
+
+
+@pytest.mark.usefixtures("shared")
+def test_what_two_connections_have_built_on_partitions_becomes_one_index(loaded: Session) -> None:
+    done = apply_indexes(loaded, spec(loaded, "posts_tags_indexes"), online=False)
+    assert done.created == ("idx_posts_tags_gin",)
+    with psycopg.connect(loaded.url) as conn:
+        assert conn.execute(PARTS.encode()).fetchone() == (True, True, True)
+    assert not apply_indexes(loaded, spec(loaded, "posts_tags_indexes"), online=False).changed
+
+
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("online", [True, False], ids=["online", "offline"])
+def test_parts_that_an_interruption_has_left_are_taken_into_the_index(loaded: Session, online: bool) -> None:
+    def interrupt(name: str, _: object) -> None:
+        if name == "schema: before commit":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), armed(interrupt):
+        apply_indexes(loaded, spec(loaded, "posts_tags_indexes"), online=False)
+    assert value(loaded, "select count(*) > 0 from pg_indexes where indexdef like '%%gin (tags)'")
+    apply_indexes(loaded, spec(loaded, "posts_tags_indexes"), online=online)
+    with psycopg.connect(loaded.url) as conn:
+        assert conn.execute(PARTS.encode()).fetchone() == (True, True, True)
+
+
+@pytest.mark.usefixtures("shared")
+def test_parts_of_an_index_that_rows_make_impossible_go_with_it(loaded: Session, tmp_path: Path) -> None:
+    execute(loaded, "update posts set like_count = -1 where id = (select id from posts order by created_at limit 1)")
+    before = schema_of(loaded)
+    broken = changed(loaded, tmp_path, "indexes/posts_tags_indexes.sql", "using gin (tags)", "(sqrt(like_count))")
+    done = apply_indexes(broken, spec(broken, "posts_tags_indexes"), online=False)
+    assert list(done.failed) == ["idx_posts_tags_gin"]
+    assert schema_of(loaded) == before
 
 
 def test_a_constraint_that_was_never_validated_is_validated(loaded: Session) -> None:
