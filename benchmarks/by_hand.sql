@@ -3,6 +3,8 @@
 -- leaves HTML as it is, since nothing in the server can sanitize it.
 --
 --   psql "$URL" -v ON_ERROR_STOP=1 -v export=DIR -f by_hand.sql
+--
+-- With `-v row_by_row=1` posts are moved one by one instead, in batches.
 \set QUIET on
 \cd :export
 set work_mem = '256MB';
@@ -158,6 +160,9 @@ select n, base || case when place > 1 then '-' || place else '' end as slug
 select format('create table %I partition of posts for values from (%L) to (%L)',
          to_char(m, '"posts_"YYYY_MM'), m, m + interval '1 month')
   from (select distinct date_trunc('month', created_at) as m from t_post where created_at is not null) months order by m \gexec
+\if :{?row_by_row}
+\ir row_by_row.sql
+\else
 begin;
 select set_config('b44.migrating', pg_current_xact_id()::text, true);
 insert into posts (id, user_id, title, content, slug, published, published_at, tags, category_id, view_count, like_count,
@@ -169,6 +174,7 @@ select t.id, user_id, t.title, unguarded(content), slug, coalesce(published, fal
    and t.tags is not null and t.view_count is not null and t.like_count is not null and created_at is not null
    and updated_at is not null and (t.publish_date is null or t.published_at is not null);
 commit;
+\endif
 
 -- The rest.
 insert into events (id, user_id, title, event_date, cancelled, created_at, updated_at, created_by)

@@ -115,11 +115,9 @@ def run(
         BenchmarkError: It ended with another status than 0.
     """
     started = time.monotonic()
-    # As it is where a package was installed: compiled once.
-    surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     process = subprocess.Popen(
         [str(word) for word in command],
-        env={**surroundings, **(env or {})},
+        env=surroundings(env or {}),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -137,6 +135,11 @@ def run(
     if process.returncode != 0:
         raise BenchmarkError(f"{Path(command[0]).name} ended with status {process.returncode}")
     return Ran(seconds, usage.ru_utime + usage.ru_stime, watch.peak or _max_rss(usage), output)
+
+
+def surroundings(env: Mapping[str, str]) -> dict[str, str]:
+    """Our own environment and variables on top of it, for a process that is as where a package was installed: compiled once."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | dict(env)
 
 
 def _max_rss(usage: resource.struct_rusage) -> int:

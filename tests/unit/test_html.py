@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import re
 from html.parser import HTMLParser
@@ -194,3 +195,37 @@ def test_what_an_editor_writes_is_simple() -> None:
     assert not any(
         map(is_simple, ("<p>x", "<p><p>x</p></p>", "<b>x</i>", "<p class='x'>x</p>", "<script>x</script>", "a > b"))
     )
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        "<b id={}><p>",
+        "<div>",
+        "<ul><li>",
+        "<i class={}><p>x<!-- </i> -->",
+        "<i class={}><p><textarea></i></textarea>",
+        "<u id='</u>{}'><p title='</u>'>",
+    ],
+)
+def test_elements_that_are_never_closed_are_shown_as_source(element: str) -> None:
+    text = "".join(element.format(number) for number in range(2_000))
+    assert sanitize(text) == html.escape(text, quote=False)
+
+
+def test_elements_that_are_opened_anew_with_each_paragraph_are_shown_as_source() -> None:
+    text = "<p>" + "".join(f"<b id={number}>" for number in range(600)) + "<p>x" * 5_000
+    assert sanitize(text) == html.escape(text, quote=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<p>A paragraph" * 2_000,
+        "<ul>" + "<li>One" * 2_000 + "</ul>",
+        "<div><section>" + "<p>A <b>long</b> <i>page</i>, <br>and <a href='https://example.org/'>so on</a></p>" * 2_000,
+        "<div>" * 30 + "<table>" + "<tr><td><b>a</b><td>b" * 2_000,
+    ],
+)
+def test_a_long_page_is_cleaned(text: str) -> None:
+    assert sanitize(text) == nh3.clean(text)

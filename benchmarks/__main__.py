@@ -1,0 +1,86 @@
+"""All that is measured, in one table of ratios.
+
+    python -m benchmarks --rows ab
+    python -m benchmarks --rows d --one-size 125000 --sling PATH --dlt PYTHON --pgloader PATH
+
+Each row compares two things of one run on one machine. Rows are chosen by their letters:
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from b44_assets.errors import B44Error
+from benchmarks.measuring import load, workplace
+from benchmarks.rows import ROWS, Row
+
+
+def told() -> str:
+    """The rows with what they are, a line each."""
+    return "\n".join(f"    {letter}  {(work.__doc__ or '').strip()}" for letter, work in ROWS.items())
+
+
+def report(found: dict[str, list[Row]]) -> None:
+    """Prints the table."""
+    console = Console(highlight=False)
+    right = ("value", "ratio", "goal")
+    table = Table("", "what", *(Column(name, justify="right", no_wrap=True) for name in right), "against")
+    for letter, rows in found.items():
+        for row in rows:
+            goal = "" if row.goal is None else f"≤ {row.goal:g}{'' if row.of_ratio else ' ' + row.unit}"
+            ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+            value = f"{row.value:,.2f} {row.unit}".strip()
+            table.add_row(letter, row.what, value, ratio, f"missed: {goal}" if row.missed else goal, row.against)
+        table.add_section()
+    console.print(load())
+    console.print(table)
+
+
+def main() -> None:
+    """Reads the options, measures, prints."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=f"{__doc__}\n{told()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rows", default="".join(ROWS), metavar="LETTERS", help="default: all of them")
+    parser.add_argument("--tables", type=int, nargs="*", default=[10, 66, 179], help="a: sizes of generated apps")
+    parser.add_argument("--records", type=int, default=10, help="a: records of each table")
+    parser.add_argument(
+        "--posts", type=int, nargs="*", default=[125_000, 250_000, 500_000, 1_000_000], help="c: numbers of posts"
+    )
+    parser.add_argument("--again", type=int, default=1, help="c: times that it runs once more with nothing to do")
+    parser.add_argument("--one-size", type=int, default=125_000, help="d to i: posts; g takes 20,000 at most")
+    parser.add_argument("--sling", type=Path, metavar="PATH", help="d: the program sling")
+    parser.add_argument("--dlt", type=Path, metavar="PYTHON", help="d: an interpreter with dlt[postgres] and pyarrow")
+    parser.add_argument("--pgloader", type=Path, metavar="PATH", help="d: the program pgloader")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if unknown := set(options.rows) - ROWS.keys():
+        parser.error(f"--rows: there is no row {min(unknown)}")
+    found: dict[str, list[Row]] = {}
+    try:
+        for letter in options.rows:
+            with workplace(None) as place:
+                found[letter] = []
+                for row in ROWS[letter](options, place):
+                    found[letter].append(row)
+                    if not options.json:
+                        print(f"{letter}: {row.what}: {row.value:.2f} {row.unit}", file=sys.stderr)
+    except (B44Error, ValueError) as error:
+        raise SystemExit(f"benchmarks: {error}") from error
+    if options.json:
+        print(json.dumps({letter: [asdict(row) for row in rows] for letter, rows in found.items()}))
+    else:
+        report(found)
+
+
+if __name__ == "__main__":
+    main()
