@@ -427,8 +427,9 @@ def take_advisory_lock(conn: Connection, name: str) -> None:
     However long it takes: whoever holds it is another run of ours at the same work. Only our own tables are locked later
     on such a connection, so its other waits need no bound either.
     """
-    conn.execute("set lock_timeout = 0")
-    conn.execute("select pg_advisory_lock(hashtextextended(%s, 44))", (name,))
+    conn.execute(
+        sql.SQL("set lock_timeout = 0; select pg_advisory_lock(hashtextextended({}, 44))").format(sql.Literal(name))
+    )
 
 
 def columns_of(conn: Connection, schema: str, relation: str) -> dict[str, bool]:
@@ -498,7 +499,7 @@ def plan_for_bulk(conn: Connection) -> None:
     Staged and freshly loaded tables have no statistics yet, and a nested loop over a mapping evaluates it once a row.
     Evaluating it is the dear part, passing rows between parallel workers is not.
     """
-    conn.execute("set local work_mem = '256MB'")
-    conn.execute("set local enable_nestloop = off")
-    conn.execute("set local enable_mergejoin = off")
-    conn.execute("set local parallel_tuple_cost = 0")
+    conn.execute(
+        "set local work_mem = '256MB'; set local enable_nestloop = off; set local enable_mergejoin = off;"
+        " set local parallel_tuple_cost = 0"
+    )

@@ -71,7 +71,8 @@ class Recorder:
                 self._answers[text] = self.connection.execute(query, params).fetchall()
             return _Answer(self._answers[text])
         if text.lower().startswith(_SETTING):
-            self.settings.append(text[len(_SETTING) :])
+            # Several may come in one round trip.
+            self.settings += text[len(_SETTING) :].split(f"; {_SETTING}")
         else:
             self.statements.append(text)
         return None

@@ -14,7 +14,7 @@ from b44_assets.catalog import Catalog
 from b44_assets.config.settings import Settings
 from b44_assets.config.stages import PHASE, STEP, phase_of, stage_of
 from b44_assets.errors import B44Error, FinishedError, NoRoomError, SettingsError, is_full, why
-from b44_assets.migration.finish import migration_state
+from b44_assets.migration.finish import MigrationState, migration_state
 from b44_assets.postgres.advisory_locks import HeldLock
 from b44_assets.postgres.advisory_locks import watched as lock_watched
 from b44_assets.postgres.read_replica import ReadReplica
@@ -35,6 +35,7 @@ class Migration:
         progress: Told about progress besides the run's log; the command line draws a bar with it.
         notice: Told, besides the run's log, that something is tried again or held back.
         lock: What keeps other migrations away, where whoever made this has it already.
+        room_seen: Whether whoever made this has looked already that all that `sql/` makes can be made.
         faults: Every fault that ended a step, for the command line's one line and exit status.
         warnings: What a person should know of a run that went well.
         reload: Reads the settings anew for each run; None where `settings` are those of the run.
@@ -46,11 +47,13 @@ class Migration:
     progress: Progress = silent
     notice: Callable[[str], None] = unsaid
     lock: HeldLock | None = None
+    room_seen: bool = False
     faults: list[B44Error] = field(default_factory=list[B44Error])
     warnings: list[str] = field(default_factory=list[str])
     reload: Callable[[], Settings] | None = None
     settings_fault: SettingsError | None = None
     _installed: set[str] = field(default_factory=set[str], repr=False)
+    _states: dict[str, MigrationState] = field(default_factory=dict[str, MigrationState], repr=False)
     _begun: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]], repr=False)
     _held: dict[str, ExitStack] = field(default_factory=dict[str, ExitStack], repr=False)
     _locks: dict[str, HeldLock] = field(default_factory=dict[str, HeldLock], repr=False)
@@ -159,10 +162,30 @@ class Migration:
         """
         with self.session(context) as session:
             if context.run.run_id not in self._installed:
-                need_room(session, ["/".join(key.path) for key in context.job_def.asset_layer.executable_asset_keys])
+                if not self.room_seen:
+                    need_room(
+                        session, ["/".join(key.path) for key in context.job_def.asset_layer.executable_asset_keys]
+                    )
                 install_runtime(session, over=migration_state(session).over)
                 self._installed.add(context.run.run_id)
             yield session
+
+    def state(self, context: dg.AssetCheckExecutionContext, session: Session) -> MigrationState:
+        """What the database says of its migration; asked once in a run that keeps others from ending it.
+
+        Args:
+            context: Of the step.
+            session: Of the step.
+
+        Raises:
+            DatabaseError: The target cannot be reached.
+        """
+        if session.lock is None:
+            return migration_state(session)
+        run_id = context.run.run_id
+        if run_id not in self._states:
+            self._states[run_id] = migration_state(session)
+        return self._states[run_id]
 
     @contextmanager
     def failing_in_one_line(self) -> Generator[None]:
@@ -229,6 +252,7 @@ class Migration:
         self._held.clear()
         self._locks.clear()
         self._installed.clear()
+        self._states.clear()
         self._begun.clear()
 
     def warn(self, context: dg.AssetExecutionContext, warning: str) -> None:

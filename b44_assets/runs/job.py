@@ -146,7 +146,13 @@ def run_job(
     from b44_assets.orchestration.run_retention import PROCESS_TAG, end_abandoned_runs, this_process
     from b44_assets.orchestration.storage import holding_events
 
-    migration = Migration(settings, session.catalog, notice=lambda line: listener.say(f"notice: {line}"), lock=lock)
+    migration = Migration(
+        settings,
+        session.catalog,
+        notice=lambda line: listener.say(f"notice: {line}"),
+        lock=lock,
+        room_seen=lock is not None,
+    )
     months = months_of(session.catalog, settings.first_month)
     first, last = months.get_first_partition_key() or "", months.get_last_partition_key() or ""
     if selection is not None and selection.month is not None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import Kind, Spec
+from b44_assets.errors import DatabaseError
 from b44_assets.schema.new_columns import add_new_columns, tables_lacking
 from b44_assets.schema.online_ddl import change, fault, of_migration_tables, retrying
 from b44_assets.schema.standard_roles import grant_access, needs_grants
-from b44_assets.session import Connection, Session, scalar
+from b44_assets.session import Connection, Session, scalar, with_retry
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,47 @@ def apply(session: Session, spec: Spec) -> Applied:
         if needs_grants(session, spec):
             grant_access(session, conn, [spec.options.get("on", spec.name)])
         return applied
+
+
+def apply_functions(session: Session, specs: Sequence[Spec]) -> Iterator[Applied]:
+    """As `apply`, for files of functions; where all are as their files say already, that is found out in one transaction.
+
+    Raises:
+        DatabaseError: As of `apply`.
+    """
+    if with_retry(session, lambda: _are_unchanged(session, specs)):
+        for spec in specs:
+            yield Applied(spec.name, len(spec.statements))
+        return
+    for spec in specs:
+        yield apply(session, spec)
+
+
+def _are_unchanged(session: Session, specs: Sequence[Spec]) -> bool:
+    """Whether files of functions change nothing, and their rights are as they should be."""
+
+    def run_all(conn: Connection) -> bool:
+        with conn.transaction(force_rollback=True):
+            hold_schema_lock(conn)
+            conn.execute("set local client_min_messages = warning")
+            finished = is_finished(conn)
+            before = scalar(conn, _ROUTINES)
+            for place, spec in enumerate(specs):
+                _run(conn, spec, finished=finished)
+                # In a new database the first one tells already.
+                if place in (0, len(specs) - 1) and scalar(conn, _ROUTINES) != before:
+                    return False
+        return True
+
+    with session.connection("apply functions") as conn:
+        try:
+            unchanged = change(session, conn, run_all)
+        except DatabaseError:
+            # Whose fault it is, and what goes before it, each file says by itself.
+            return False
+        if unchanged and (names := [spec.name for spec in specs if needs_grants(session, spec)]):
+            grant_access(session, conn, names)
+    return unchanged
 
 
 def _apply_secured(conn: Connection, spec: Spec) -> Applied:

@@ -26,6 +26,7 @@ from b44_assets.catalog import (
 from b44_assets.catalog.names import parsed
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.apply import is_finished
+from b44_assets.schema.runtime import is_current
 from b44_assets.session import Connection, Session, reason_of
 
 _TABLE = re.compile(r"\s*create\s+(unlogged\s+)?table\b", re.IGNORECASE)
@@ -121,7 +122,9 @@ def need_room(session: Session, names: Iterable[str] | None = None, *, only_look
         faults = _missing_rights(conn, _schemas(specs))
         faults = faults or _roles_in_the_way(conn, specs)
         if not faults:
-            faults = _obstacles(conn, _relations(specs)) + ([] if only_look else _routines_in_the_way(conn, specs))
+            faults = _obstacles(conn, _relations(specs))
+            if not only_look:
+                faults += _routines_in_the_way(conn, specs, current=is_current(conn, session))
     if faults:
         raise DatabaseError(f"the target cannot take the migration: {'; '.join(faults)} (nothing was made or changed)")
 
@@ -389,28 +392,39 @@ _SUSPECTED = """
                               order by p.oid::regprocedure::text)
               from pg_proc p
              where p.pronamespace = to_regnamespace(quote_ident(w.schema)) and p.proname = w.name
-               -- One with the body of the file is ours.
-               and not (pg_has_role(p.proowner, 'USAGE') and p.prosrc <> '' and strpos(w.text, p.prosrc) > 0)) as found
-      from unnest(%s::text[], %s::text[], %s::text[]) with ordinality w(schema, name, text, number)
+               -- One with the body of the file is ours. Of a body that was parsed there is no text to compare.
+               and not (pg_has_role(p.proowner, 'USAGE')
+                        and (w.known or p.prosrc <> '' and strpos(w.text, p.prosrc) > 0))) as found
+      from unnest(%s::text[], %s::text[], %s::text[], %s::boolean[]) with ordinality w(schema, name, text, known, number)
      order by w.number
 """
 
 
-def _routines_in_the_way(conn: Connection, specs: list[Spec]) -> list[str]:
+def _routines_in_the_way(conn: Connection, specs: list[Spec], *, current: bool) -> list[str]:
     """Functions that those of `sql/` cannot replace: of another role, or with another result, kind or names of arguments.
 
     The server itself is asked, by replacing them in a transaction that is rolled back; only those that differ from the file.
+
+    Args:
+        conn: With no transaction open.
+        specs: Files that are to be made.
+        current: Whether the program's own objects are as its files say.
     """
     statements = [
-        ((match["schema"] if match else None) or "public", (match["name"] if match else None) or "", statement.text)
+        (
+            (match["schema"] if match else None) or "public",
+            (match["name"] if match else None) or "",
+            statement.text,
+            current and spec.kind is Kind.RUNTIME,
+        )
         for spec in specs
         if spec.kind in (Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE)
         for statement in spec.statements
         # A function may need what its file, or one before it, makes or drops.
         if (match := _ROUTINE.match(statement.text)) or spec.kind in (Kind.RUNTIME, Kind.FUNCTION)
     ]
-    schemas, names, texts = zip(*statements, strict=True) if statements else ((), (), ())
-    found = dict(conn.execute(_SUSPECTED, (list(schemas), list(names), list(texts))).fetchall())
+    schemas, names, texts, known = zip(*statements, strict=True) if statements else ((), (), (), ())
+    found = dict(conn.execute(_SUSPECTED, (list(schemas), list(names), list(texts), list(known))).fetchall())
     suspected = {number - 1: others for number, others in found.items() if others is not None}
     faults: list[str] = []
     if not suspected:
@@ -419,7 +433,10 @@ def _routines_in_the_way(conn: Connection, specs: list[Spec]) -> list[str]:
         conn.execute("select pg_advisory_xact_lock(hashtextextended('b44 schema', 44))")
         conn.execute("set local client_min_messages = warning")
         conn.execute("set local check_function_bodies = off")
-        for place, (schema, name, text) in enumerate(statements):
+        for place, (schema, name, text, as_it_is) in enumerate(statements):
+            # What is there as its file says needs not be made for others that use it.
+            if as_it_is and place not in suspected:
+                continue
             try:
                 with conn.transaction():
                     conn.execute(text.encode())

@@ -97,6 +97,11 @@ def runtime_drift(conn: Connection, session: Session) -> str | None:
     return "functions or tables of schema b44 were changed by hand (b44 migrate makes them anew)"
 
 
+def is_current(conn: Connection, session: Session) -> bool:
+    """Tell whether the program's own objects are there, and as this version makes them; only reads."""
+    return _installed(conn) == (runtime_digest(session.catalog), *_made(conn, session, over=False))
+
+
 def program_state(conn: Connection, session: Session) -> str:
     """What this version would do with the program's own schemas: they are `made`, `changed`, or `kept` as they are; only reads."""
     installed = _installed(conn)

@@ -14,6 +14,7 @@ from b44_assets.catalog import Catalog, Kind
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.build import build
 from b44_assets.schema.preflight import need_room
+from b44_assets.schema.runtime import install_runtime
 from b44_assets.session import Session
 
 CATALOGUE = """
@@ -126,6 +127,24 @@ def test_functions_of_other_arguments_and_of_an_earlier_version_are_fine(
         "create function cart_total() returns integer language sql as 'select 1'",
     )
     need_room(session)
+
+
+def test_the_programs_own_functions_are_not_made_to_look_whether_they_can_be_made_where_they_are_there(
+    embedded_database: str, catalog: Catalog
+) -> None:
+    session = Session(embedded_database, catalog)
+    install_runtime(session)
+    # A sequence goes on in a transaction that is rolled back.
+    having(
+        embedded_database,
+        "create sequence made",
+        "create function note() returns event_trigger language plpgsql as"
+        " 'begin perform nextval(''public.made''); end'",
+        "create event trigger note on ddl_command_end execute function note()",
+    )
+    need_room(session, ())
+    with psycopg.connect(embedded_database) as conn:
+        assert conn.execute("select is_called from made").fetchone() == (False,)
 
 
 @pytest.mark.parametrize(

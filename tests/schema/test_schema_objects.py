@@ -20,6 +20,7 @@ from psycopg import errors
 
 from b44_assets.catalog import WITHOUT_OBJECT, Catalog, Kind, constraint_definitions, index_definitions, load_catalog
 from b44_assets.errors import CatalogError
+from b44_assets.schema.apply import apply_functions
 from b44_assets.schema.build import build
 from b44_assets.schema.standard_roles import install_standard_roles
 from b44_assets.session import Session
@@ -517,6 +518,8 @@ def test_functions_that_are_as_the_files_say_are_left_alone(built: Session, own:
     assert len(before) > 50
     for spec in built.catalog.of(Kind.RUNTIME, Kind.FUNCTION):
         build(built, spec)
+    functions = built.catalog.of(Kind.FUNCTION)
+    assert [one.name for one in apply_functions(built, functions)] == [spec.name for spec in functions]
     assert own.execute(ROUTINES).fetchall() == before
 
 
@@ -544,8 +547,8 @@ def test_a_function_that_somebody_has_changed_is_as_its_file_says_again(
 ) -> None:
     own.execute(tampered.encode())
     assert value(own, look) != expected
-    for spec in built.catalog.of(Kind.RUNTIME, Kind.FUNCTION):
-        build(built, spec)
+    functions = built.catalog.of(Kind.FUNCTION)
+    assert [one.name for one in apply_functions(built, functions)] == [spec.name for spec in functions]
     assert value(own, look) == expected
 
 

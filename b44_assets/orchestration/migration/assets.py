@@ -1,12 +1,14 @@
 """Staged exports and the tables that records are loaded into, as assets."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
-from b44_assets.migration.lineage import exported_fields, origins
+from b44_assets.migration.lineage import Origin, exported_fields, origins
 from b44_assets.migration.load import Load
 from b44_assets.migration.pipeline import load_months, load_table, stage_export
 from b44_assets.migration.table_facts import repairs_by_rule, staged_fields
@@ -109,10 +111,10 @@ def _table(
 
     def table(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
         migration.hold_migration_lock(context, stages=False)
-        with migration.installed_session(context) as session:
+        with migration.installed_session(context) as session, _lineage(catalog, mapping) as came_from:
             apply(session, spec)
             done = load_table(session, mapping)
-            facts = _facts(session, mapping, done)
+            facts = _facts(session, mapping, done, came_from.result())
         _log(context, done)
         return dg.MaterializeResult(metadata=facts)
 
@@ -129,10 +131,10 @@ def _rows_by_month(
     ) -> Iterator[dg.MaterializeResult[Any]]:
         keys = list(context.partition_keys)
         migration.hold_migration_lock(context, stages=False)
-        with migration.installed_session(context) as session:
+        with migration.installed_session(context) as session, _lineage(session.catalog, mapping) as came_from:
             apply(session, spec)
             done = load_months(session, mapping, range_of(months, keys), migration.settings.first_month)
-            facts = {} if done.load is None else _facts(session, mapping, done.load)
+            facts = {} if done.load is None else _facts(session, mapping, done.load, came_from.result())
         failed = {key_of_month(month): reason for month, reason in sorted(done.failed.items())}
         by_month: dict[str, Metadata] = {}
         if done.load is not None:
@@ -167,10 +169,18 @@ def of_whole_table(table: str, facts: Metadata) -> dg.AssetMaterialization:
     )
 
 
-def _facts(session: Session, mapping: TableMapping, done: Load) -> Metadata:
+@contextmanager
+def _lineage(catalog: Catalog, mapping: TableMapping) -> Generator[Future[dict[str, tuple[Origin, ...]]]]:
+    """Looks for the origins of a table's columns while the server loads the table."""
+    with ThreadPoolExecutor(1, thread_name_prefix="lineage") as pool:
+        yield pool.submit(origins, catalog, mapping)
+
+
+def _facts(
+    session: Session, mapping: TableMapping, done: Load, came_from: Mapping[str, tuple[Origin, ...]]
+) -> Metadata:
     """What there is to say of a table and its migrated records, whichever way it is loaded."""
     table = mapping.spec.name
-    came_from = origins(session.catalog, mapping)
     with session.connection(f"describe {table}") as conn:
         spellings = staged_fields(conn, mapping)
         described, repairs = describe_on(conn, table), repairs_by_rule(conn, table)

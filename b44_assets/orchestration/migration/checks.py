@@ -6,7 +6,6 @@ import dagster as dg
 
 from b44_assets.catalog import Catalog, TableMapping
 from b44_assets.migration.content_parity import ContentParity, content_parity
-from b44_assets.migration.finish import migration_state
 from b44_assets.migration.verification import Applied, RowParity, export_applied, row_parity
 from b44_assets.orchestration.common import VERIFY_ANEW_TAG, VERIFY_JOB, Answer, answered, key_of
 from b44_assets.orchestration.migration.jobs import DELTA_JOB, MIGRATE_JOB
@@ -52,7 +51,7 @@ def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition
         # A run that loads knows what its records were mapped to; whoever asks for the check wants it from the records.
         loads = context.run.job_name in (MIGRATE_JOB, DELTA_JOB) and VERIFY_ANEW_TAG not in context.run.tags
         with migration.session(context, reads=context.run.job_name == VERIFY_JOB) as session:
-            state = migration_state(session)
+            state = migration.state(context, session)
             if state.over:
                 said = f"not applicable: {state.whereabouts()}"
                 for name in sorted(selected):

@@ -14,7 +14,7 @@ from b44_assets.orchestration.metadata import of_columns, of_table
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.schema.jobs import MANAGE_PARTITIONS, REFRESH_VIEWS, SCHEMA_JOB
 from b44_assets.orchestration.schema.metadata import of_change, of_partitions
-from b44_assets.schema.apply import apply, ensure_tables
+from b44_assets.schema.apply import apply, apply_functions, ensure_tables
 from b44_assets.schema.build import ON_A_TABLE
 from b44_assets.schema.health import view_fresh
 from b44_assets.schema.introspection import columns_described, describe
@@ -96,9 +96,8 @@ def _functions(specs: Sequence[Spec]) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult[Any]]:
         chosen = [spec for spec in specs if key_of(spec.name) in context.selected_asset_keys]
         with migration.installed_session(context) as session:
-            for spec in chosen:
-                applied = apply(session, spec)
-                yield dg.MaterializeResult(asset_key=key_of(spec.name), metadata={"statements": applied.statements})
+            for applied in apply_functions(session, chosen):
+                yield dg.MaterializeResult(asset_key=key_of(applied.name), metadata={"statements": applied.statements})
 
     return functions
 
