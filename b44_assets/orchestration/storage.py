@@ -32,7 +32,6 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage
 from dagster_postgres.utils import DagsterPostgresException
 from dagster_shared.record import replace
-from dagster_shared.serdes import serialize_value
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
@@ -187,10 +186,8 @@ class EventLogStorage(PostgresEventLogStorage):
 
     def _store_on(self, conn: Connection, events: Sequence[EventLogEntry]) -> list[tuple[EventLogEntry, int]]:
         number = SqlEventLogStorageTable.c.id
-        stored = conn.execute(
-            SqlEventLogStorageTable.insert().returning(number, sort_by_parameter_order=True),
-            [self._event_to_row(event) for event in events],
-        )
+        rows = [self._event_to_row(event) for event in events]
+        stored = conn.execute(SqlEventLogStorageTable.insert().returning(number, sort_by_parameter_order=True), rows)
         numbered = list(zip(events, (int(row[0]) for row in stored), strict=True))
         self._store_on_assets(
             conn,
@@ -201,7 +198,12 @@ class EventLogStorage(PostgresEventLogStorage):
             ],
         )
         self._store_on_checks(
-            conn, [(event, number) for event, number in numbered if event.dagster_event_type in ASSET_CHECK_EVENTS]
+            conn,
+            [
+                (event, number, row["event"])
+                for (event, number), row in zip(numbered, rows, strict=True)
+                if event.dagster_event_type in ASSET_CHECK_EVENTS
+            ],
         )
         return numbered
 
@@ -242,17 +244,22 @@ class EventLogStorage(PostgresEventLogStorage):
         else:
             del self._known[key]
 
-    def _store_on_checks(self, conn: Connection, numbered: Sequence[tuple[EventLogEntry, int]]) -> None:
-        """Stores what is planned and what came of checks: all that is planned first, and of each check what is newest."""
+    def _store_on_checks(self, conn: Connection, numbered: Sequence[tuple[EventLogEntry, int, str]]) -> None:
+        """Stores what is planned and what came of checks: all that is planned first, and of each check what is newest.
+
+        Args:
+            conn: In a transaction.
+            numbered: Events of checks, each with its number and its text.
+        """
         planned: list[dict[str, Any]] = []
         evaluated: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for event, number in numbered:
+        for event, number, written in numbered:
             data: Any = event.get_dagster_event().event_specific_data
             row: dict[str, Any] = {
                 "asset_key": data.asset_key.to_string(),
                 "check_name": data.check_name,
                 "run_id": event.run_id,
-                "evaluation_event": serialize_value(event),
+                "evaluation_event": written,
                 "evaluation_event_timestamp": self._event_insert_timestamp(event),
                 "evaluation_event_storage_id": number,
             }
