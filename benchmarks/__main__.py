@@ -21,6 +21,8 @@ from b44_assets.errors import B44Error
 from benchmarks.measuring import load, workplace
 from benchmarks.rows import ROWS, Row
 
+_WIDTH_OF_A_FILE = 120
+
 
 def told() -> str:
     """The rows with what they are, a line each."""
@@ -30,6 +32,8 @@ def told() -> str:
 def report(found: dict[str, list[Row]]) -> None:
     """Prints the table."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_FILE
     right = ("value", "ratio", "goal")
     table = Table("", "what", *(Column(name, justify="right", no_wrap=True) for name in right), "against")
     for letter, rows in found.items():
