@@ -15,8 +15,6 @@ import psycopg
 import pytest
 from dagster import DagsterInstance
 from dagster._core.definitions.repository_definition.valid_definitions import SINGLETON_REPOSITORY_NAME
-from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster_graphql.schema import create_schema
 from psycopg import sql
 
 from b44_assets.postgres.embedded import EmbeddedServer
@@ -222,6 +220,10 @@ def test_verify_says_which_records_are_still_to_be_migrated(b44: Command, finish
 def test_a_run_of_the_command_is_shown_by_the_timeline_by_its_job_and_by_its_assets(
     b44: Command, migrated: Migrated, finished: str, dagster_storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # To import them takes every worker a second.
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster_graphql.schema import create_schema
+
     result = b44.on(finished)("migrate", "--export", migrated.export, "--table", "categories", "--json")
     assert result.status == 0
     label = f"{SINGLETON_REPOSITORY_NAME}@b44_assets"

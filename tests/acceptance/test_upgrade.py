@@ -21,6 +21,7 @@ from b44_assets.schema.runtime import install_runtime
 from b44_assets.session import Session
 from tests.helpers.command import Command
 from tests.helpers.databases import template_once
+from tests.helpers.sessions import keeping
 from tests.helpers.target import new_database
 
 HERE = Path(__file__).parent / "version_0_1"
@@ -53,8 +54,11 @@ def old(server_url: str) -> Generator[str]:
         yield url
 
 
-def session_on(url: str) -> Session:
-    return Session(url, load_catalog(Settings.load(environ={}).sql_dir))
+@pytest.fixture
+def session(old: str) -> Generator[Session]:
+    """A session of this version on it."""
+    with keeping(Session(old, load_catalog(Settings.load(environ={}).sql_dir))) as session:
+        yield session
 
 
 def test_a_migration_of_an_earlier_version_goes_on(b44: Command, old: str) -> None:
@@ -80,8 +84,7 @@ def test_a_migration_of_an_earlier_version_goes_on(b44: Command, old: str) -> No
         ]  # fmt: skip
 
 
-def test_the_application_writes_on_while_functions_are_moved(old: str) -> None:
-    session = session_on(old)
+def test_the_application_writes_on_while_functions_are_moved(old: str, session: Session) -> None:
     insert = """
         insert into posts (user_id, title, content, created_by)
         select id, 'Written meanwhile', 'Long enough for a post.', id from users limit 1 returning slug
@@ -94,11 +97,11 @@ def test_the_application_writes_on_while_functions_are_moved(old: str) -> None:
         assert not install_runtime(session)
 
 
-def test_what_has_another_name_now_is_renamed_with_all_that_it_holds(old: str) -> None:
+def test_what_has_another_name_now_is_renamed_with_all_that_it_holds(old: str, session: Session) -> None:
     row_before = "insert into migration.replaced values ('posts', gen_random_uuid(), 1, now(), '{}', '{\"base44_id\": \"a\"}', '[]')"
     with psycopg.connect(old, autocommit=True) as conn:
         conn.execute(row_before.encode())
-        install_runtime(session_on(old))
+        install_runtime(session)
         assert conn.execute("select migrated_before ->> 'base44_id' from migration.replaced").fetchall() == [("a",)]
         drain = (
             "select proname from pg_proc where pronamespace = 'b44'::regnamespace and proname ~ '^drain_(settle|wait)'"
@@ -106,7 +109,7 @@ def test_what_has_another_name_now_is_renamed_with_all_that_it_holds(old: str) -
         assert conn.execute(drain.encode()).fetchall() == [("drain_wait_for_snapshots",)]
 
 
-def test_rows_that_were_being_moved_out_of_a_default_partition_are_moved_on(old: str) -> None:
+def test_rows_that_were_being_moved_out_of_a_default_partition_are_moved_on(old: str, session: Session) -> None:
     with psycopg.connect(old, autocommit=True) as conn:
         conn.execute(
             "insert into posts (user_id, title, content, created_by, created_at)"
@@ -115,14 +118,13 @@ def test_rows_that_were_being_moved_out_of_a_default_partition_are_moved_on(old:
         step = "select phase from base44_drain_step('posts', 'month')"
         phases = iter(lambda: conn.execute(step.encode()).fetchone(), ("settling",))
         assert len(list(phases)) < 50
-        install_runtime(session_on(old))
+        install_runtime(session)
         conn.execute("call drain_default_partition('posts')")
         found = conn.execute("select tableoid::regclass::text from posts where title = 'Far ahead'").fetchall()
         assert found == [("posts_2031_03",)]
 
 
-def test_what_reads_the_ledger_says_that_it_is_of_an_earlier_version(old: str) -> None:
-    session = session_on(old)
+def test_what_reads_the_ledger_says_that_it_is_of_an_earlier_version(session: Session) -> None:
     for read in (accounts, load_progress, failed_parts):
         with pytest.raises(DatabaseError, match="earlier version"):
             read(session)
@@ -131,8 +133,7 @@ def test_what_reads_the_ledger_says_that_it_is_of_an_earlier_version(old: str) -
     assert failed_parts(session) == ()
 
 
-def test_what_was_changed_by_hand_is_made_anew(old: str) -> None:
-    session = session_on(old)
+def test_what_was_changed_by_hand_is_made_anew(old: str, session: Session) -> None:
     install_runtime(session)
     with psycopg.connect(old, autocommit=True) as conn:
         for change in (

@@ -57,12 +57,12 @@ def built(embedded: EmbeddedServer, template: Template) -> Template:
     """The template with the whole schema."""
 
     def build_all(url: str) -> None:
-        session = session_of(url, template.export)
-        for spec in session.catalog.of(
-            Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.POLICY, Kind.VIEW
-        ):
-            build(session, spec)
-        install_runtime(session)
+        with session_of(url, template.export).keeping() as session:
+            for spec in session.catalog.of(
+                Kind.PARTITION, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.POLICY, Kind.VIEW
+            ):
+                build(session, spec)
+            install_runtime(session)
 
     made = template_once(embedded.url("postgres"), "dagster_built", build_all, of=template.database)
     return Template(made, template.export)

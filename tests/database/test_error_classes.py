@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -68,7 +69,7 @@ def test_two_who_change_the_same_object_at_once_may_try_again(database: str) -> 
         one.execute("grant select on goods to public")
         waiting = pool.submit(other.execute, "grant insert on goods to public")
         while not one.execute("select 1 from pg_locks where not granted and pid = %s", (pid,)).fetchone():
-            pass
+            time.sleep(0.005)
         one.commit()
         with pytest.raises(psycopg.Error) as caught:
             waiting.result()

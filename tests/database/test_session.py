@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
@@ -220,7 +221,7 @@ def test_an_interruption_ends_the_questions_in_the_server(session: Session, inte
 
         def interrupts() -> None:
             while at_work(session) < 1:
-                pass
+                time.sleep(0.005)
             os.kill(os.getpid(), interrupting)
 
         with pytest.raises(Interruption):

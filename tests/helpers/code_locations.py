@@ -157,12 +157,12 @@ def template(embedded: EmbeddedServer) -> Template:
         folder.mkdir()
         write(folder / "User.jsonl", [user(n) for n in range(USERS)])
         write(folder / "Post.jsonl", posts())
-        session = session_of(url, folder)
-        for spec in session.catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
-            build(session, spec)
-        for mapping in session.catalog.mappings.values():
-            stage_export(session, mapping, folder)
-            load_table(session, mapping)
+        with session_of(url, folder).keeping() as session:
+            for spec in session.catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
+                build(session, spec)
+            for mapping in session.catalog.mappings.values():
+                stage_export(session, mapping, folder)
+                load_table(session, mapping)
 
     return Template(template_once(embedded.url("postgres"), "dagster_template", migrate), folder)
 

@@ -34,6 +34,8 @@ _PRELOADED = [
     "sqlglot.lineage",
     "sqlglot.optimizer.qualify",
     "tests.helpers.forking",
+    # The last.
+    "tests.helpers.frozen",
 ]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(_PRELOADED)

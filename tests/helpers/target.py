@@ -25,6 +25,7 @@ from b44_assets.schema.apply import apply
 from b44_assets.session import Connection, Session
 from tests.helpers.databases import create_database, database_url, template_once
 from tests.helpers.records import Record
+from tests.helpers.sessions import keeping
 
 SYSTEM_USER = "00000000-0000-8000-8000-000000000b44"
 # When the files of a template were written, and those of its copies.
@@ -226,22 +227,26 @@ def _session_on(url: str, catalog: Catalog) -> Session:
     return Session(url=url, catalog=catalog, pace=Pace(streams=1), sleep=lambda seconds: None)
 
 
-def _apply_all(session: Session) -> None:
-    for spec in session.catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
-        apply(session, spec)
+def _apply_all(url: str, catalog: Catalog) -> None:
+    with keeping(_session_on(url, catalog)) as session:
+        for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
+            apply(session, spec)
 
 
 @contextmanager
 def _target(url: str, catalog: Catalog, export: Path) -> Generator[Target]:
-    with connect(url, application_name="test", autocommit=True) as conn:
-        yield Target(_session_on(url, catalog), export, conn)
+    with (
+        keeping(_session_on(url, catalog)) as session,
+        connect(url, application_name="test", autocommit=True) as conn,
+    ):
+        yield Target(session, export, conn)
 
 
 @contextmanager
 def new_target(server_url: str, catalog: Catalog, export: Path, options: LiteralString = "") -> Generator[Target]:
     """A database of its own with the migration tables, and functions and tables of `sql/`, there for the block."""
     with new_database(server_url, options=options) as url:
-        _apply_all(_session_on(url, catalog))
+        _apply_all(url, catalog)
         with _target(url, catalog, export) as target:
             yield target
 
@@ -269,7 +274,7 @@ def copied_target(
         with _target(url, catalog, export) as target:
             target.migrate(records or {}, exported_at=_EXPORTED)
 
-    template = template_once(server_url, applied, lambda url: _apply_all(_session_on(url, catalog)))
+    template = template_once(server_url, applied, lambda url: _apply_all(url, catalog))
     if records is not None:
         template = template_once(server_url, migrated, migrate, of=applied)
     with new_database(server_url, template) as url, _target(url, catalog, export) as target:

@@ -19,6 +19,7 @@ from b44_assets.session import Session
 from tests.helpers.databases import create_database, database_url, template_once
 from tests.helpers.sample_exports import keep_posts
 from tests.helpers.schema_templates import Templates
+from tests.helpers.sessions import keeping
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -49,17 +50,17 @@ def templates(server_url: str, catalog: Catalog, tmp_path_factory: pytest.TempPa
         write_sample(export, users=24, posts=1_000, seed=7, dialect="jsonl", faults=0.03)
         # Every test copies the database.
         keep_posts(export, "2026-0[6-9]")
-        session = Session(url, catalog)
-        for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
-            build(session, spec)
-        for mapping in catalog.mappings.values():
-            stage_export(session, mapping, export)
-            load_table(session, mapping)
+        with keeping(Session(url, catalog)) as session:
+            for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
+                build(session, spec)
+            for mapping in catalog.mappings.values():
+                stage_export(session, mapping, export)
+                load_table(session, mapping)
 
     def build_all(url: str) -> None:
-        session = Session(url, catalog)
-        for spec in catalog.of(Kind.PARTITION, *ON_A_TABLE, Kind.VIEW):
-            build(session, spec)
+        with keeping(Session(url, catalog)) as session:
+            for spec in catalog.of(Kind.PARTITION, *ON_A_TABLE, Kind.VIEW):
+                build(session, spec)
 
     loaded = template_once(server_url, "template_loaded", load_all)
     return Templates(server_url, loaded, template_once(server_url, "template_built", build_all, of=loaded))
@@ -88,6 +89,7 @@ def _copied(templates: Templates, template: str, catalog: Catalog) -> Generator[
     with psycopg.connect(templates.server_url, autocommit=True) as conn:
         create_database(conn, name, template)
         try:
-            yield Session(database_url(templates.server_url, name), catalog)
+            with keeping(Session(database_url(templates.server_url, name), catalog)) as session:
+                yield session
         finally:
             conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))

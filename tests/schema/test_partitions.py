@@ -34,6 +34,7 @@ from b44_assets.schema.partitions import (
 from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session
 from tests.helpers.databases import create_database, database_url, template_once
+from tests.helpers.sessions import keeping
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -81,7 +82,8 @@ def session(server_url: str, template: str, catalog: Catalog) -> Generator[Sessi
     with psycopg.connect(server_url, autocommit=True) as server:
         create_database(server, name, template)
         try:
-            yield Session(database_url(server_url, name), catalog)
+            with keeping(Session(database_url(server_url, name), catalog)) as session:
+                yield session
         finally:
             server.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
@@ -377,7 +379,7 @@ def test_a_reader_in_the_way_is_waited_for(session: Session, conn: Connection) -
         with in_thread(lambda: conn.execute("select create_monthly_partition('2025-03-17')")):
             with psycopg.connect(session.url, autocommit=True) as watcher:
                 while not one(watcher, "select exists (select from pg_stat_activity where wait_event = 'PgSleep')"):
-                    pass
+                    time.sleep(0.005)
                 # It waits without a lock: others read and write.
                 watcher.execute("set lock_timeout = '5s'")
                 add_posts(watcher, "2024-07", 1)
@@ -484,7 +486,7 @@ def test_changes_that_come_in_while_rows_are_copied_are_not_lost(session: Sessio
         with in_thread(lambda: conn.execute("select create_monthly_partition('2025-03-17')")):
             with psycopg.connect(session.url, autocommit=True) as writer:
                 while not one(writer, "select exists (select from pg_stat_activity where wait_event = 'PgSleep')"):
-                    pass
+                    time.sleep(0.005)
                 writer.execute("delete from posts where slug = '2025-03-1'")
                 writer.execute("update posts set title = 'Changed' where slug = '2025-03-2'")
                 writer.execute("update posts set created_at = '2025-02-10 00:00+00' where slug = '2025-03-3'")
@@ -710,7 +712,7 @@ def test_a_reader_who_waits_while_rows_move_still_sees_each_once(session: Sessio
                 conn,
                 "select count(*) from pg_stat_activity where application_name = 'reader' and wait_event_type = 'Lock'",
             ):
-                pass
+                time.sleep(0.005)
             mover.commit()
     assert seen == [25]
 
@@ -1224,7 +1226,7 @@ def test_draining_killed_in_the_midst_of_a_step_is_finished_by_the_next_call(
             "select coalesce(bool_or(pg_terminate_backend(pid)), false) from pg_stat_activity"
             " where application_name = 'victim' and wait_event = 'PgSleep'",
         ):
-            pass
+            time.sleep(0.005)
     conn.execute("drop function slowly() cascade")
     finish(conn)
     assert (content(conn), leftovers(conn)) == (expected, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Generator
 from typing import Any
@@ -99,7 +100,7 @@ def test_two_sessions_that_give_one_id_in_two_months_do_not_both_succeed(built: 
                 "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
             )
             while thread.is_alive() and watching.execute(waits.encode()).fetchone() == (0,):
-                pass
+                time.sleep(0.005)
     thread.join()
     assert len(failed) == 1
     assert_true(db)
@@ -124,7 +125,7 @@ def test_a_post_written_twice_at_once_is_one(built: Session, db: Db, slug: str |
                 "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
             )
             while thread.is_alive() and watching.execute(waits.encode()).fetchone() == (0,):
-                pass
+                time.sleep(0.005)
     thread.join()
     assert done == [True]
     assert db.execute("select count(*) from posts where id = %s", (ID,)).fetchone() == (1,)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from b44_assets.schema.roles import make_roles
 from b44_assets.schema.runtime import install_runtime
 from b44_assets.session import Session
 from tests.database.test_preflight import as_role
+from tests.helpers.sessions import keeping
 from tests.schema.test_run_by_hand import everything, run_by_hand
 
 FILES = {
@@ -100,7 +102,7 @@ class App:
             path.parent.mkdir(parents=True, exist_ok=True)
             header = text if text.startswith("-- ") else f"\n{text}"
             path.write_text(self.named(f"-- What it is.\n{header}"))
-        return App(Session(self.session.url, load_catalog(root), attempts=1), self.reader, self.writer)
+        return App(replace(self.session, catalog=load_catalog(root)), self.reader, self.writer)
 
     def migrate(self, *kinds: Kind) -> dict[str, SchemaChange]:
         """Builds files in the order of a migration; by default all."""
@@ -129,8 +131,9 @@ def empty(database: str, tmp_path: Path) -> Generator[App]:
     root = tmp_path / "app"
     root.mkdir()
     nothing = load_catalog(_folder_of_nothing(tmp_path / "nothing"))
-    app = App(Session(database, nothing), f"reader_{mark}", f"writer_{mark}").at(root, FILES)
-    yield app
+    with keeping(Session(database, nothing, attempts=1)) as session:
+        app = App(session, f"reader_{mark}", f"writer_{mark}").at(root, FILES)
+        yield app
     with psycopg.connect(database, autocommit=True) as conn:
         for role in (app.writer, app.reader):
             if conn.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone():
@@ -404,7 +407,7 @@ def test_a_role_that_another_database_s_migration_is_just_making_is_waited_for(e
         other.execute(empty.named("create role READER").encode())
         made = pool.submit(make_roles, empty.session, [reader])
         while not other.execute("select 1 from pg_locks where not granted").fetchone():
-            pass
+            time.sleep(0.005)
         other.commit()
         assert made.result() == ()
     assert make_roles(empty.session, [reader]) == ()

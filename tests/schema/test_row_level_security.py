@@ -18,7 +18,7 @@ from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.row_security import apply_policies
 from b44_assets.schema.standard_roles import install_standard_roles
 from b44_assets.session import Connection, Session
-from tests.helpers.databases import database_url
+from tests.helpers.databases import create_database, database_url
 from tests.helpers.schema_templates import Templates
 
 Db = psycopg.Connection[Any]
@@ -38,7 +38,7 @@ def guarded(templates: Templates, catalog: Catalog) -> Generator[Session]:
     """A session on a copy of the whole schema, with the group roles and a login for each."""
     name = f"guarded_{uuid.uuid4().hex}"
     with psycopg.connect(templates.server_url, autocommit=True) as conn:
-        conn.execute(sql.SQL("create database {} template {}").format(*map(sql.Identifier, (name, templates.built))))
+        create_database(conn, name, templates.built)
         session = Session(database_url(templates.server_url, name), catalog)
         install_standard_roles(session)
         logins = [sql.Identifier(login_of(session, role)) for role in MEMBERS]

@@ -26,7 +26,7 @@ from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.runtime import install_runtime
 from b44_assets.schema.standard_roles import install_standard_roles
 from b44_assets.session import Session
-from tests.helpers.databases import database_url
+from tests.helpers.databases import create_database, database_url
 from tests.helpers.schema_templates import Templates
 from tests.helpers.workers import scratch_folder
 
@@ -46,7 +46,7 @@ def governed(templates: Templates, catalog: Catalog) -> Generator[Session]:
     """A session on a copy of the whole schema, with the group roles."""
     name = f"governed_{uuid.uuid4().hex}"
     with psycopg.connect(templates.server_url, autocommit=True) as conn:
-        conn.execute(sql.SQL("create database {} template {}").format(*map(sql.Identifier, (name, templates.built))))
+        create_database(conn, name, templates.built)
         session = Session(database_url(templates.server_url, name), catalog)
         install_standard_roles(session)
         yield session

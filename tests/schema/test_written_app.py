@@ -34,6 +34,7 @@ from b44_assets.schema.standard_roles import install_standard_roles
 from b44_assets.session import Session
 from tests.helpers.databases import create_database, database_url, template_once
 from tests.helpers.invented_app import EXPORT, LONG_NAME, app, object_id, write_app_files, write_export
+from tests.helpers.sessions import keeping
 
 BEHIND = (*ON_A_TABLE, Kind.VIEW_SCHEMA)
 DAY = datetime(2025, 11, 3, 9, 1, 0, 123456, UTC)
@@ -47,9 +48,10 @@ class Written:
     catalog: Catalog
     url: str
     copy: Callable[[], str]
+    kept: Session
 
-    def session(self, url: str = "") -> Session:
-        return Session(url or self.url, self.catalog)
+    def session(self, url: str = "", catalog: Catalog | None = None) -> Session:
+        return replace(self.kept, url=url or self.url, catalog=catalog or self.catalog)
 
     def rows(self, query: str, url: str = "") -> list[tuple[Any, ...]]:
         with psycopg.connect(url or self.url, autocommit=True) as conn:
@@ -93,7 +95,12 @@ def written(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Genera
     with psycopg.connect(server_url) as conn:
         newest = conn.info.server_version >= 160000
     export = write_export(folder / "export") if newest else write_csv(folder / "export")
-    made = template_once(server_url, "written_app", lambda url: migrate(Session(url, catalog), export))
+
+    def migrated(url: str) -> None:
+        with keeping(Session(url, catalog)) as session:
+            migrate(session, export)
+
+    made = template_once(server_url, "written_app", migrated)
     names: list[str] = []
 
     def copy() -> str:
@@ -103,7 +110,9 @@ def written(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Genera
             create_database(conn, name, made)
         return database_url(server_url, name)
 
-    yield Written(catalog, copy(), copy)
+    url = copy()
+    with keeping(Session(url, catalog)) as session:
+        yield Written(catalog, url, copy, session)
     with psycopg.connect(server_url, autocommit=True) as conn:
         for name in names:
             conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
@@ -442,7 +451,7 @@ def test_an_unlisted_constraint_refuses_the_record_that_breaks_it(written: Writt
     folder = tmp_path / "app"
     path = write_app_files(folder) / "constraints" / "orders_constraints.sql"
     path.write_text(path.read_text().replace("-- unfit_rows: listed\n", ""))
-    session = Session(url, load_catalog(folder / "sql"))
+    session = written.session(url, load_catalog(folder / "sql"))
     migrate(session, write_export(tmp_path / "export", changed_export()))
     refused = written.rows(
         "select base44_id, array_to_string(reasons, ',') from migration.quarantine where batch_number is not null", url
@@ -461,7 +470,7 @@ def test_a_unique_index_gives_way_to_rows_of_a_newer_export(written: Written, tm
     unique = replace(email, field=replace(email.field, unique=True))
     users = replace(users, columns=(users.columns[0], unique, *users.columns[2:]))
     catalog = load_catalog(write_app_files(tmp_path / "app", replace(described, tables=(users, *others))))
-    session = Session(url, catalog)
+    session = written.session(url, catalog)
     for spec in catalog.on("users", Kind.INDEX):
         build(session, spec)
     assert indexes_valid(session, "users").passed
@@ -478,7 +487,7 @@ def test_strict_refuses_what_breaks_a_rule(written: Written, tmp_path: Path) -> 
     url = written.copy()
     catalog = load_catalog(write_app_files(tmp_path / "app", app(strict=True)))
     assert not [spec for spec in catalog.specs if spec.lists_unfit_rows or spec.kind is Kind.CHECK]
-    session = Session(url, catalog)
+    session = written.session(url, catalog)
     for mapping in catalog.mappings.values():
         load_table(session, mapping)
     reasons = dict(
@@ -512,7 +521,7 @@ def test_a_view_whose_column_changes_its_type_keeps_who_may_read_it(written: Wri
     folder = tmp_path / "app"
     path = write_app_files(folder) / "schemas" / "base44_compat.sql"
     path.write_text(path.read_text().replace("       t.total,\n", "       t.total::text as total,\n"))
-    session = Session(url, load_catalog(folder / "sql"))
+    session = written.session(url, load_catalog(folder / "sql"))
     assert "Order" in " ".join(schema_drift(session).differences)
     [spec] = session.catalog.of(Kind.VIEW_SCHEMA)
     assert build(session, spec).replaced == ("Order",)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,6 @@
+"""Imported last by a process that others are forked from: none of them goes round, and so copies, what was imported before."""
+
+import gc
+
+gc.collect()
+gc.freeze()
