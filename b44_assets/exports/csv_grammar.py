@@ -209,6 +209,17 @@ class Grammar:
 
         return read
 
+    def cell_matcher(self, index: int, text: bytes) -> Callable[[bytes, int, int], bool]:
+        """Return what tells of the whole record between two offsets whether one cell is in quotes and the pattern matches its text.
+
+        Args:
+            index: Of the cell.
+            text: A pattern that matches no single quote: those of the text are doubled.
+        """
+        before = b"(?:%b%b){%d}" % (self._cell.pattern, re.escape(self._delimiter), index)
+        match = re.compile(b'%b"%b"(?!")' % (before, text)).match
+        return lambda data, start, end: match(data, start, end) is not None
+
     def is_begun(self, data: bytes) -> bool:
         """Tell whether the bytes are the beginning of a record that more bytes could complete."""
         return self._prefix.match(data) is not None

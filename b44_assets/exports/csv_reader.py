@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.compute
@@ -234,8 +234,8 @@ class _PlainLines:
     def __init__(self, form: CsvForm, whole: Whole) -> None:
         self._suspect = whole.suspect
         self._guarded = form.dialect.guarded
-        self._unchanged: list[tuple[Callable[[bytes, int, int], bytes], Callable[[str], bool]]] = [
-            (form.grammar.cell_reader(form.fields.index(field)), unchanged)
+        self._unchanged = [
+            _Judged.of(form, field, whole.harmless, unchanged)
             for field, unchanged in whole.unchanged.items()
             if field in form.fields
         ]
@@ -293,7 +293,25 @@ class _PlainLines:
         return apart
 
     def _stays(self, data: bytes, start: int, end: int) -> bool:
-        return all(unchanged(_text_of(read(data, start, end))) for read, unchanged in self._unchanged)
+        return all(
+            one.is_harmless(data, start, end) or one.unchanged(_text_of(one.read(data, start, end)))
+            for one in self._unchanged
+        )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """How one field of a record is judged, given the bytes and the record's offsets in them."""
+
+    is_harmless: Callable[[bytes, int, int], bool]
+    read: Callable[[bytes, int, int], bytes]
+    unchanged: Callable[[str], bool]
+
+    @classmethod
+    def of(cls, form: CsvForm, field: str, harmless: bytes | None, unchanged: Callable[[str], bool]) -> Self:
+        index = form.fields.index(field)
+        matcher = (lambda *_: False) if harmless is None else form.grammar.cell_matcher(index, harmless)
+        return cls(matcher, form.grammar.cell_reader(index), unchanged)
 
 
 def _text_of(cell: bytes) -> str:

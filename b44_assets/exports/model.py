@@ -110,10 +110,12 @@ class Whole:
 
     Attributes:
         suspect: Found in the bytes of every record that may not; None where every record may.
+        harmless: A pattern of bytes for the text of a field named in `unchanged`, its quotes doubled: such a one is not asked of.
         unchanged: By field, what tells of its text whether the record may all the same; asked where `suspect` is found.
     """
 
     suspect: Pattern[bytes] | None = None
+    harmless: bytes | None = None
     unchanged: Mapping[str, Callable[[str], bool]] = field(default_factory=dict[str, Callable[[str], bool]])
 
 

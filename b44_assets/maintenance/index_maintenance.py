@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import psycopg
 from psycopg import sql
 
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.online_ddl import CONCURRENT_LOCK_TIMEOUT_MS
-from b44_assets.session import Connection, Session, reason_of
+from b44_assets.session import Connection, Session, concurrently, reason_of
 
 BLOAT_THRESHOLD = 0.5
 """Share of an index that would be gone if it were rebuilt, from which on it is worth it."""
 BLOAT_MINIMUM_BYTES = 16 * 1024 * 1024
+_ANALYZES_ONLY = 18_00_00
+"""The first version that can leave the partitions out, which are analyzed beside the table then."""
+SHARED_BYTES = 32 * 1024 * 1024
+"""From how many bytes on that is worth a statement for each partition."""
 
 
 @dataclass(frozen=True)
@@ -204,14 +209,34 @@ def index_usage(
 
 
 def analyze(session: Session, table: str) -> None:
-    """Gathers the planner's statistics of a table and its partitions; keeps no reader or writer waiting.
+    """Gathers the planner's statistics of a table and its partitions, some at a time; keeps no reader or writer waiting.
 
     Raises:
         DatabaseError: There is no such table, or other DDL keeps it locked.
     """
+    statements: list[sql.Composed] = [sql.SQL("analyze {}").format(sql.Identifier("public", table))]
+    with session.connection(f"analyze {table}") as conn:
+        if conn.info.server_version >= _ANALYZES_ONLY:
+            rows = conn.execute(
+                "select c.relname, c.relkind = 'p', sum(pg_table_size(c.oid)) over ()"
+                " from pg_partition_tree(to_regclass(%s)) t join pg_class c on c.oid = t.relid"
+                # The table itself takes longest, as it is a sample of all partitions.
+                " order by t.level, pg_table_size(c.oid) desc, 1",
+                (f"public.{sql.Identifier(table).as_string(conn)}",),
+            ).fetchall()
+            if rows and rows[0][2] >= SHARED_BYTES:
+                statements = [
+                    sql.SQL("analyze {}{}").format(sql.SQL("only " if whole else ""), sql.Identifier("public", name))
+                    for name, whole, _ in rows
+                ]
+    for _ in concurrently(session, [partial(_analyze, session, table, statement) for statement in statements]):
+        pass
+
+
+def _analyze(session: Session, table: str, statement: sql.Composed) -> None:
     with session.connection(f"analyze {table}") as conn:
         conn.execute(sql.SQL("set lock_timeout = {}").format(sql.Literal(CONCURRENT_LOCK_TIMEOUT_MS)))
-        conn.execute(sql.SQL("analyze {}").format(sql.Identifier("public", table)))
+        conn.execute(statement)
 
 
 def reindex_bloated(

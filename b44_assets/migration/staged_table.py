@@ -17,7 +17,7 @@ from b44_assets.catalog import TableMapping
 from b44_assets.config.quantities import ContentFormat
 from b44_assets.exports import Batch, Lines, Refused, Whole
 from b44_assets.failpoints import failpoint
-from b44_assets.migration.html import SUSPECT, remains, sanitized_column
+from b44_assets.migration.html import SIMPLE, SUSPECT, remains, sanitized_column
 from b44_assets.migration.sources import (
     CLEAN_PREFIX,
     MORE_FIELDS,
@@ -43,7 +43,7 @@ def whole_records(session: Session, mapping: TableMapping, fields: Sequence[str]
     cleaned = [name for name in mapping.html if name in fields]
     if not cleaned or session.content_format is not ContentFormat.HTML:
         return Whole()
-    return Whole(SUSPECT, dict.fromkeys(cleaned, remains()))
+    return Whole(SUSPECT, SIMPLE, dict.fromkeys(cleaned, remains()))
 
 
 def write_staged_table(

@@ -19,6 +19,7 @@ from psycopg import errors
 from b44_assets.catalog import Kind, Spec, load_catalog
 from b44_assets.errors import DatabaseError
 from b44_assets.failpoints import armed
+from b44_assets.maintenance import index_maintenance
 from b44_assets.schema import indexes
 from b44_assets.schema import online_ddl as ddl
 from b44_assets.schema.apply import apply
@@ -291,6 +292,20 @@ def test_an_interrupted_build_goes_on_with_the_parts_that_are_there(loaded: Sess
     )
     assert value(loaded, "select count(*) from pg_index where not indisvalid") == 0
     assert value(loaded, "select to_regclass('idx_cut_off')") is None
+
+
+def test_a_large_table_and_each_of_its_partitions_get_statistics(
+    loaded: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_maintenance, "SHARED_BYTES", 0)
+    execute(loaded, "delete from pg_statistic where starelid in (select relid from pg_partition_tree('posts'))")
+    with loaded.keeping() as session:
+        index_maintenance.analyze(session, "posts")
+    assert value(loaded, "select count(*) > 0 from pg_stats where tablename = 'posts' and inherited")
+    filled = "select count(*) from (select distinct tableoid from posts)"
+    assert value(loaded, "select count(distinct tablename) from pg_stats where tablename like 'posts\\_20%%'") == value(
+        loaded, f"{filled} f where tableoid <> 'posts_default'::regclass"
+    )
 
 
 @pytest.fixture

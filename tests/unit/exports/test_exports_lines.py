@@ -95,17 +95,17 @@ def test_records_come_as_lines_but_for_those_that_are_not_plain() -> None:
 
 
 def test_of_suspect_records_those_come_as_lines_that_stay_as_they_are() -> None:
-    text = '"id","b","c"\n"1","<ok ""x"">","y"\n"2","<bad>","y"\n"3","y","<elsewhere>"\n"4","",""\n'
+    text = '"id","b","c"\n"1","<is ""x"">","y"\n"2","<bads>","y"\n"3","s","<elsewhere>"\n"4","",""\n"5","<no "" letter>","y"\n'
     asked: list[str] = []
 
     def unchanged(cell: str) -> bool:
         asked.append(cell)
         return "bad" not in cell
 
-    (batch,), _ = in_lines(text.encode(), Whole(re.compile(b"<"), {"b": unchanged}), 1 << 20)
-    assert asked == ['<ok "x">', "<bad>", "y"]
+    (batch,), _ = in_lines(text.encode(), Whole(re.compile(b"<"), b'(?:[^"s]|"")*', {"b": unchanged}), 1 << 20)
+    assert asked == ['<is "x">', "<bads>", "s"]
     assert batch.record_numbers.to_pylist() == [2]
-    assert batch.columns.to_pylist() == [{"id": "2", "b": "<bad>", "c": "y"}]
+    assert batch.columns.to_pylist() == [{"id": "2", "b": "<bads>", "c": "y"}]
 
 
 def test_no_record_comes_as_a_line_where_copy_would_read_it_otherwise() -> None:
