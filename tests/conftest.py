@@ -30,6 +30,21 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 _SERVERS = pytest.StashKey[Path]()
+# Each has a test that takes more than ten seconds; the longest is the first.
+_LONGEST = (
+    "test_ui",
+    "test_managed_server",
+    "test_recovery_page",
+    "test_output_page",
+    "test_server_versions",
+    "test_maintenance_after_migration",
+    "test_implausible_dates",
+    "test_definitions",
+    "test_cli",
+    "test_run_retention",
+    "test_hostile_input",
+    "test_plan_command",
+)
 _OF_A_TEST_SERVER = (
     # Nothing here outlives the session, and no kill of a process tears a page.
     "fsync = off",
@@ -78,13 +93,31 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the variants on the older server of what is long, and puts first what takes longest by itself."""
-    items.sort(key=lambda item: "browser" not in item.path.parts)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    """Marks the variants on the older server of what is long, and gives each worker first what takes longest by itself."""
     for item in items:
         if item.get_closest_marker("long") and "pg15" in item.name:
             item.add_marker(pytest.mark.slow)
+    yield
+    _deal_out(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def _deal_out(items: list[pytest.Item], workers: int) -> None:
+    """Puts the longest files at the beginnings of as many equal shares; begun last, all would wait for one of their tests."""
+    files: dict[str, list[pytest.Item]] = {name: [] for name in _LONGEST}
+    others: list[pytest.Item] = []
+    for item in items:
+        files.get(item.path.stem, others).append(item)
+    shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for number, found in enumerate(files.values()):
+        shares[number % workers] += found
+    size = len(items) // workers
+    for share in shares[:-1]:
+        wanted = max(size - len(share), 0)
+        share += others[:wanted]
+        del others[:wanted]
+    items[:] = [*(item for share in shares for item in share), *others]
 
 
 def pytest_collection_finish() -> None:
