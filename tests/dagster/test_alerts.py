@@ -205,6 +205,18 @@ def test_a_warning_is_told_of_where_it_is_about_a_threshold(checked: Checked) ->
     assert checked.tell() == [([("source figure", "warning")], [])]
 
 
+def test_a_warning_that_becomes_an_error_is_told_of_once_more(checked: Checked) -> None:
+    """As where a figure that could not be measured is over its threshold."""
+    checked.answer("figure", "WARN")
+    assert checked.tell() == [([("source figure", "warning")], [])]
+    checked.answer("figure", "ERROR")
+    assert checked.tell() == [([("source figure", "error")], [])]
+    checked.answer("figure", "WARN")
+    assert checked.tell() == []
+    checked.answer("figure", None)
+    assert checked.tell() == [([], ["source figure"])]
+
+
 def test_whoever_was_not_reached_is_told_the_next_time_and_nobody_twice(
     checked: Checked, hook: Webhook, mailbox: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Telling of checks: once when one begins to fail, from whatever run, and once when it is well again.
+"""Telling of checks: once when one begins to fail, from whatever run, or a warning becomes an error, and once when it is well again.
 
 What was told to whom stands in the instance, so that the sensor and the commands, which tell by themselves at the end of a run,
 do not tell the same twice.
@@ -36,6 +36,10 @@ class FailingCheck:
     severity: str
     said: str
     run_id: str
+
+    def worse_than(self, told: str | None) -> bool:
+        """Whether it has become worse since somebody was told that it fails, if ever, with that severity."""
+        return told is None or (told, self.severity) == ("warning", "error")
 
 
 @dataclass(frozen=True)
@@ -95,10 +99,10 @@ def tell_of_checks(instance: DagsterInstance, specs: Iterable[dg.AssetCheckSpec]
         states = states_of_checks(instance, specs)
         for channel in channels(settings):
             told = _Told.read(instance, channel, settings)
-            begun = [check for name, check in states.failing.items() if name not in told.failing]
+            begun = [check for check in states.failing.values() if check.worse_than(told.failing.get(check.name))]
             well = sorted(name for name in told.failing if name in states.passing)
             # A check that is no more is forgotten.
-            known = told.failing & names
+            known = {name: severity for name, severity in told.failing.items() if name in names and name not in well}
             if begun or well:
                 alert = alert_of_checks(begun, well)
                 try:
@@ -107,7 +111,7 @@ def tell_of_checks(instance: DagsterInstance, specs: Iterable[dg.AssetCheckSpec]
                     faults.append(str(error))
                     continue
                 said = alert.subject
-            told.write(instance, (known - frozenset(well)) | {check.name for check in begun})
+            told.write(instance, known | {name: one.severity for name, one in states.failing.items()})
     if faults:
         raise AlertError("; ".join(faults))
     return said
@@ -155,11 +159,11 @@ def _counted(names: list[str], one: str = "", many: str = "") -> str:
 
 @dataclass(frozen=True)
 class _Told:
-    """The checks that somebody was told fail, by name."""
+    """The checks that somebody was told fail, by name, with their severity."""
 
     key: str
     to: str
-    failing: frozenset[str]
+    failing: Mapping[str, str]
 
     @classmethod
     def read(cls, instance: DagsterInstance, channel: Channel, settings: Settings) -> _Told:
@@ -168,9 +172,11 @@ class _Told:
         to = hashlib.sha256((addresses or "").encode()).hexdigest()
         key = f"b44_assets/told_by_{channel.value}"
         noted = json.loads(instance.daemon_cursor_storage.get_cursor_values({key}).get(key, "{}"))
-        return cls(key, to, frozenset(noted.get("failing", []) if noted.get("to") == to else []))
+        failing = noted.get("failing", {}) if noted.get("to") == to else {}
+        # Earlier versions noted names alone.
+        return cls(key, to, failing if isinstance(failing, dict) else dict.fromkeys(failing, "error"))
 
-    def write(self, instance: DagsterInstance, failing: frozenset[str]) -> None:
+    def write(self, instance: DagsterInstance, failing: Mapping[str, str]) -> None:
         if failing != self.failing:
-            noted = json.dumps({"to": self.to, "failing": sorted(failing)})
+            noted = json.dumps({"to": self.to, "failing": failing}, sort_keys=True)
             instance.daemon_cursor_storage.set_cursor_values({self.key: noted})
