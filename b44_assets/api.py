@@ -147,7 +147,7 @@ def migrate(
     check_export(settings.export_dir, session.catalog)
     refuse_if_finished(session, "migrate")
     selection = selection_of(session, tables, left_out, month, _say)
-    with _own_process_kept(), exclusive_migration(session, _say) as lock:
+    with _own_process_kept(), exclusive_migration(settings, session, _say) as lock:
         outcome, faults = run_job(
             "migrate_everything", settings, session, listener=Listener(_say), selection=selection, lock=lock
         )

@@ -34,6 +34,7 @@ def finish(
     from b44_assets.catalog import load_catalog
     from b44_assets.failpoints import failpoint
     from b44_assets.migration.finish import SCHEMAS, drop_migration_tables, migration_state, require_finishable
+    from b44_assets.runs.preconditions import tell_of_backup
     from b44_assets.session import Session, migrating
 
     settings = settings_with(reads=True, database_url=database_url)
@@ -56,6 +57,7 @@ def finish(
             raise NotFinishedError("nothing to finish: nothing has been migrated into this database yet")
         require_finishable(session, accept_quarantine=accept_quarantine, accept_failed_checks=accept_failed_checks)
         backup_context = BackupContext.of(settings)
+        tell_of_backup(settings, session, say)
         if not yes:
             _confirm(conn.info.dbname, backup_context.catalogue.store.location)
         with telling(quiet=as_json) as (tell, _):

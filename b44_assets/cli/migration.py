@@ -73,7 +73,6 @@ def migrate(
     as_json: bool,
 ) -> None:
     """Migrate a folder of Base44 exports into the target: read, load, make the schema, check, all in one run."""
-    from b44_assets.migration.finish import holds_records
     from b44_assets.postgres.embedded import target_exists
 
     tell("starting", quiet=as_json)
@@ -92,22 +91,13 @@ def migrate(
     if settings.export_dir is None and not _staged_tables_exist(session):
         raise ExportError(_NO_EXPORT)
     refuse_if_finished(session, "migrate")
-    if holds_records(session):
-        _tell_of_backup(settings, session)
     selection = selection_of(session, tables, left_out, month, say)
-    with exclusive_migration(session, say) as lock:
+    with exclusive_migration(settings, session, say) as lock:
         _warn_of_little_room(settings, session)
         outcome, faults = run_job(
             "migrate_everything", settings, session, listener=listener, selection=selection, lock=lock
         )
     conclude(outcome, faults_of_run(settings, session.catalog, outcome, faults), as_json=as_json)
-
-
-def _tell_of_backup(settings: Settings, session: Session) -> None:
-    """Say what one can go back to, before what is there is changed."""
-    from b44_assets.backup.service import newest_told
-
-    say(f"notice: {newest_told(session, settings)}")
 
 
 def _warn_of_little_room(settings: Settings, session: Session) -> None:
@@ -135,7 +125,7 @@ def replay(entity: str | None, database_url: str | None, as_json: bool) -> None:
     if entity is not None and entity not in session.catalog.mappings:
         raise SettingsError(f"--entity: no table {entity}; there are {', '.join(session.catalog.mappings)}")
     require_migration(session, "replay")
-    with exclusive_migration(session, say) as lock:
+    with exclusive_migration(settings, session, say) as lock:
         tables = None if entity is None else [entity]
         corrected = corrected_records(session, tables)
         chosen = None if tables is None else Selection(frozenset(tables), only=frozenset(tables))
@@ -165,7 +155,7 @@ def rollback(run_id: str | None, partition: str | None, database_url: str | None
     settings = settings_with(reads=True, database_url=database_url)
     session = session_of(settings)
     require_migration(session, "rollback")
-    with exclusive_migration(session, say) as lock:
+    with exclusive_migration(settings, session, say) as lock:
         guarded = session.under(lock)
         rolled_back = roll_back_run(guarded, run_id or "") if month is None else roll_back_month(guarded, month)
     if rolled_back.parts:
@@ -219,10 +209,9 @@ def cutover(
     need_export(settings.export_dir, settings)
     session = session_of(settings)
     refuse_if_finished(session, "cutover")
-    _tell_of_backup(settings, session)
     begun = datetime.now(UTC)
     target = output or Path.cwd() / f"cutover-{begun:%Y%m%dT%H%M%SZ}.html"
-    with exclusive_migration(session, say) as lock:
+    with exclusive_migration(settings, session, say, cutover=True) as lock:
         outcome, faults = run_job(
             "migrate_everything", settings, session, listener=listener, verify_anew=True, lock=lock
         )

@@ -10,11 +10,12 @@ from typing import Self
 import dagster as dg
 from pydantic import Field
 
+from b44_assets.backup.service import newest_told
 from b44_assets.catalog import Catalog
 from b44_assets.config.settings import Settings
 from b44_assets.config.stages import PHASE, STEP, phase_of, stage_of
 from b44_assets.errors import B44Error, FinishedError, NoRoomError, SettingsError, is_full, why
-from b44_assets.migration.finish import MigrationState, migration_state
+from b44_assets.migration.finish import MigrationState, holds_records, migration_state
 from b44_assets.postgres.advisory_locks import HeldLock
 from b44_assets.postgres.advisory_locks import watched as lock_watched
 from b44_assets.postgres.read_replica import ReadReplica
@@ -35,7 +36,7 @@ class Migration:
         progress: Told about progress besides the run's log; the command line draws a bar with it.
         notice: Told, besides the run's log, that something is tried again or held back.
         lock: What keeps other migrations away, where whoever made this has it already.
-        room_seen: Whether whoever made this has looked already that all that `sql/` makes can be made.
+        prepared: Whether whoever made this has looked already for room for all that `sql/` makes, and has said which backup there is.
         faults: Every fault that ended a step, for the command line's one line and exit status.
         warnings: What a person should know of a run that went well.
         reload: Reads the settings anew for each run; None where `settings` are those of the run.
@@ -47,7 +48,7 @@ class Migration:
     progress: Progress = silent
     notice: Callable[[str], None] = unsaid
     lock: HeldLock | None = None
-    room_seen: bool = False
+    prepared: bool = False
     faults: list[B44Error] = field(default_factory=list[B44Error])
     warnings: list[str] = field(default_factory=list[str])
     reload: Callable[[], Settings] | None = None
@@ -155,17 +156,20 @@ class Migration:
     def installed_session(self, context: dg.AssetExecutionContext) -> Generator[Session]:
         """As `session`, for a step that makes something: the program's own tables and functions are there.
 
-        Before the first such step of a run it is looked whether all that the run makes can be made.
+        Before the first such step of a run it is looked whether all that the run makes can be made, and said which backup
+        there is of what is there.
 
         Raises:
             Failure: As of `session`; or something is in the way.
         """
         with self.session(context) as session:
             if context.run.run_id not in self._installed:
-                if not self.room_seen:
+                if not self.prepared:
                     need_room(
                         session, ["/".join(key.path) for key in context.job_def.asset_layer.executable_asset_keys]
                     )
+                    if holds_records(session):
+                        context.log.info(newest_told(session, self.settings))
                 install_runtime(session, over=migration_state(session).over)
                 self._installed.add(context.run.run_id)
             yield session

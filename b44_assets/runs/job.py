@@ -151,7 +151,7 @@ def run_job(
         session.catalog,
         notice=lambda line: listener.say(f"notice: {line}"),
         lock=lock,
-        room_seen=lock is not None,
+        prepared=lock is not None,
     )
     months = months_of(session.catalog, settings.first_month)
     first, last = months.get_first_partition_key() or "", months.get_last_partition_key() or ""

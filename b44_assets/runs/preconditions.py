@@ -14,6 +14,7 @@ from b44_assets.postgres.advisory_locks import HeldLock, watched
 
 if TYPE_CHECKING:
     from b44_assets.catalog import Catalog
+    from b44_assets.config.settings import Settings
     from b44_assets.session import Session
 
 _INSTEAD = {
@@ -76,19 +77,35 @@ def check_export(export: Path, catalog: Catalog) -> bool:
     return any(file.entity in known for file in discover(export, known))
 
 
+def tell_of_backup(settings: Settings, session: Session, say: Callable[[str], None]) -> None:
+    """Says in one line which backup one can go back to, or that there is none."""
+    from b44_assets.backup.service import newest_told
+
+    say(f"notice: {newest_told(session, settings)}")
+
+
 @contextmanager
-def exclusive_migration(session: Session, say: Callable[[str], None]) -> Generator[HeldLock]:
+def exclusive_migration(
+    settings: Settings, session: Session, say: Callable[[str], None], *, cutover: bool = False
+) -> Generator[HeldLock]:
     """Keeps two migrations of one target apart: of two exports at once, each would take back the other's staging.
 
+    Where records are there already, or the application comes to rely on them, it is said first which backup there is.
+
     Args:
+        settings: With the store of the backups.
         session: Of the target.
-        say: Takes a line about whoever is waited for.
+        say: Takes a line about whoever is waited for, and on the newest backup.
+        cutover: Whether the application moves to the target now.
 
     Raises:
         LockLostError: Others are not kept away any more; whatever was under way was ended in the server, too.
     """
+    from b44_assets.migration.finish import holds_records
     from b44_assets.session import migrating
 
+    if cutover or holds_records(session):
+        tell_of_backup(settings, session, say)
     with migrating(session, say) as lock:
         try:
             # As Ctrl-C does, which ends the SQL in the server.

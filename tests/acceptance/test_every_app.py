@@ -127,6 +127,7 @@ def test_the_first_run_is_taken_back_by_the_id_that_status_shows_and_leaves_what
     assert run_id in on("status").out
     result = on("rollback", "--run", run_id[:12], "--json")
     assert result.status == 0
+    assert result.err.count("notice: There is no backup of ") == 1
     assert {table: one["deleted"] for table, one in result.report["entities"].items()} == {
         table: one["migrated"] for table, one in app.result.report["entities"].items()
     }
@@ -222,6 +223,7 @@ def test_a_corrected_record_is_replayed_once(app: App) -> None:
     first = on("replay", "--entity", table, "--json")
     assert (first.status, value(url, count)) == (0, before + 1)
     assert first.report["replay"] == {"corrected": 1, "migrated": 1, "refused": []}
+    assert first.err.count("notice: There is no backup of ") == 1
     assert value(url, "select count(*) from migration.quarantine where replayed_at is not null") == 1
     assert on("replay", "--json").status == 0
     assert value(url, count) == before + 1

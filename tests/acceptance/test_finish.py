@@ -232,6 +232,8 @@ def test_a_store_that_is_damaged_meanwhile_keeps_the_tables(command: Command) ->
         "o.verify = damaged\n",
     )
     assert (done.returncode, "nothing was dropped" in done.stderr, "Traceback" in done.stderr) == (1, True, False), done
+    # What one can go back to is said before anything goes.
+    assert done.stderr.count("notice: There is no backup of ") == 1
     assert schemas(command.environment["B44_DATABASE_URL"]) == {"migration", "base44"}
 
 

@@ -33,3 +33,9 @@ def test_what_is_in_the_way_is_named_before_anything_is_made(
     assert named in str(fault)
     assert "nothing was made or changed" in str(fault)
     assert empty.execute(MADE) == before
+
+
+@pytest.mark.parametrize("asset", ["users", "users_account_indexes", "posts_partitions", "user_names"])
+def test_what_one_can_go_back_to_is_said_before_what_is_there_is_changed(migrated: Place, asset: str) -> None:
+    result = migrated.job(MIGRATE_JOB, assets=[dg.AssetKey(asset)])
+    assert (result.success, migrated.said_of_backup(result)) == (True, 1)

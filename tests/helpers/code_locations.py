@@ -106,6 +106,10 @@ class Place:
             },
         )
 
+    def said_of_backup(self, run: Any) -> int:
+        """How often a run has said that there is no backup of what it changes."""
+        return sum("There is no backup of" in event.user_message for event in self.instance.all_logs(run.run_id))
+
     def months(self) -> dict[str, int]:
         """Posts by month, as the database has them."""
         return dict(

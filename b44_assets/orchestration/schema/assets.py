@@ -5,14 +5,12 @@ from typing import Any
 
 import dagster as dg
 
-from b44_assets.backup.service import newest_told
 from b44_assets.catalog import Catalog, Kind, Spec
 from b44_assets.maintenance.index_maintenance import analyze
-from b44_assets.migration.finish import holds_records
 from b44_assets.orchestration.common import OWNERS, key_of, spec_of
 from b44_assets.orchestration.metadata import of_columns, of_table
 from b44_assets.orchestration.resources import Migration
-from b44_assets.orchestration.schema.jobs import MANAGE_PARTITIONS, REFRESH_VIEWS, SCHEMA_JOB
+from b44_assets.orchestration.schema.jobs import MANAGE_PARTITIONS, REFRESH_VIEWS
 from b44_assets.orchestration.schema.metadata import of_change, of_partitions
 from b44_assets.schema.apply import apply, apply_functions, ensure_tables
 from b44_assets.schema.build import ON_A_TABLE
@@ -76,10 +74,8 @@ def _runtime(catalog: Catalog) -> dg.AssetsDefinition:
     def runtime(
         context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        with migration.installed_session(context) as session:
-            # The command has said so itself.
-            if context.job_name == SCHEMA_JOB and holds_records(session):
-                context.log.info(newest_told(session, migration.settings))
+        with migration.installed_session(context):
+            pass
         for key in of_schema:
             if key in context.selected_asset_keys:
                 yield dg.MaterializeResult(asset_key=key)

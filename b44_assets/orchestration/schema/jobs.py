@@ -12,8 +12,6 @@ from b44_assets.catalog import WITHOUT_OBJECT, Catalog, Kind, Spec
 from b44_assets.orchestration.common import EXECUTOR, MAINTENANCE_TAGS, key_of
 from b44_assets.orchestration.schedules import ScheduledJob
 
-SCHEMA_JOB = "schema_only"
-
 REFRESH_VIEWS = ScheduledJob(
     "refresh_stats",
     "Fills the materialized views anew; their readers see the old rows until the new ones are there.",
@@ -43,7 +41,7 @@ def build_jobs(catalog: Catalog, runtime: tuple[dg.AssetKey, ...]) -> dict[str, 
         runtime: The assets of the program's own schemas.
     """
     without_records = dg.define_asset_job(
-        SCHEMA_JOB,
+        "schema_only",
         dg.AssetSelection.assets(
             *runtime,
             *(
