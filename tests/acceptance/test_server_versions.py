@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 import psycopg
 import pytest
+from psycopg.errors import InsufficientPrivilege as Denied
 
 from b44_assets.catalog import load_catalog
 from b44_assets.maintenance.monitoring import MEASUREMENTS
@@ -73,8 +74,13 @@ def test_all_is_measured_by_a_member_of_the_role_for_it(tried: Tried) -> None:
         conn.execute("create role watcher login; grant b44_monitor to watcher")
     watched = Watched(tried.server.url(), "watcher", "nobody", load_catalog(SQL_DIR))
     readings = {one.name: watched.read(one) for one in MEASUREMENTS}
-    # Of quarantined records it sees nothing, on no version.
-    assert [name for name, reading in readings.items() if reading.unseen] == ["quarantine"]
-    assert [name for name, reading in readings.items() if not (reading.numbers or reading.rows)] == ["quarantine"]
+    assert [name for name, reading in readings.items() if reading.unseen] == []
+    assert [name for name, reading in readings.items() if not (reading.numbers or reading.rows)] == []
+    # Of quarantined records it has the number, and reads none.
+    quarantined = sum(entity["quarantined"] for entity in tried.migrate.report["entities"].values())
+    assert readings["quarantine"].numbers["records"] == quarantined > 0
+    assert not watched.verdict("quarantine_empty", readings["quarantine"]).passed
+    with psycopg.connect(tried.server.url().replace("//postgres@", "//watcher@")) as conn, pytest.raises(Denied):
+        conn.execute("select record from migration.quarantine")
     # Elsewhere, or not at all, on others of the versions.
     assert readings["io"].rows["io"] and "buffers_total" in readings["checkpoints"].numbers

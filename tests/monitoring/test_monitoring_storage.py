@@ -189,13 +189,15 @@ def test_rows_in_a_default_partition_are_told(watched: Watched) -> None:
 
 def test_what_waits_in_quarantine_is_told_until_the_migration_is_over(watched: Watched) -> None:
     assert watched.verdict("quarantine_empty", watched.read("quarantine")).passed
-    watched.execute("create schema migration; create table migration.quarantine (entity text)")
+    watched.execute("create schema migration; create table migration.accounting (entity text, quarantined bigint)")
     hidden = watched.verdict("quarantine_empty", watched.read("quarantine"))
     assert not hidden.measured and "permission denied for schema migration" in hidden.text
+    assert f"GRANT b44_monitor TO {watched.watcher}" in hidden.text
     watched.execute(f"grant usage on schema migration to {watched.watcher}")
-    watched.execute(f"grant select on migration.quarantine to {watched.watcher}")
+    watched.execute(f"grant select on migration.accounting to {watched.watcher}")
+    watched.execute("insert into migration.accounting values ('Event', 0)")
     assert watched.verdict("quarantine_empty", watched.read("quarantine")).passed
-    watched.execute("insert into migration.quarantine values ('Order'), ('Order'), ('User')")
+    watched.execute("insert into migration.accounting values ('User', 1), ('Order', 2)")
     reading = watched.read("quarantine")
     assert [(row.labels["entity"], row.numbers["records"]) for row in reading.rows["quarantine"]] == [
         ("Order", 2),

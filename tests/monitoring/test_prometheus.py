@@ -173,9 +173,9 @@ def test_scrapes_share_a_connection_which_is_replaced_when_it_is_lost(
 def test_the_dashboard_asks_for_figures_that_there_are(watched: Watched) -> None:
     there = {"b44_up", "b44_measuring_seconds", "b44_check_passed", "b44_unseen"}
     watched.execute("create schema if not exists migration")
-    watched.execute("create table if not exists migration.quarantine (entity text, replayed_at timestamptz)")
+    watched.execute("create table if not exists migration.accounting (entity text, quarantined bigint)")
     watched.execute(f"grant usage on schema migration to {watched.watcher}")
-    watched.execute(f"grant select on migration.quarantine to {watched.watcher}")
+    watched.execute(f"grant select on migration.accounting to {watched.watcher}")
     with monitoring(watched.session(), settings_with()) as monitor:
         for one in MEASUREMENTS:
             there |= {figure.name for figure in watched.read(one).figures()}

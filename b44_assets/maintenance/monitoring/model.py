@@ -175,7 +175,7 @@ class Measurement:
         derive: Further numbers.
         plots: Numbers of single objects as numbers of their own, since nothing else is plotted; outside they have labels.
         interval: How often.
-        needs_table: A table without which there is nothing to measure, which is no fault.
+        needs_table: A table or view of the program's own without which there is nothing to measure, which is no fault.
         of_tables: Whether it is of the app's tables, which the graph shows upstream of it then; or of the server alone.
         replica: Whether its files read the tables themselves, which the read replica has as well, where the settings name one.
     """

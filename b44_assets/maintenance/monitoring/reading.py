@@ -108,7 +108,7 @@ class Monitor:
             try:
                 found = self._read(name, conn)
             except (errors.InsufficientPrivilege, errors.LockNotAvailable, errors.QueryCanceled) as error:
-                unseen.append(_why(self.server, error))
+                unseen.append(_why(self.server, error, "b44_monitor" if table else None))
                 continue
             if isinstance(found, tuple):
                 rows[name] = found
@@ -187,11 +187,11 @@ def increase(numbers: Mapping[str, Number], before: Earlier | None) -> dict[str,
     return {name: numbers[name] - before.numbers[name] for name in known}
 
 
-def _why(server: Server, error: psycopg.Error) -> str:
+def _why(server: Server, error: psycopg.Error, role: str | None) -> str:
     said = error.diag.message_primary or str(error)
     if isinstance(error, errors.InsufficientPrivilege):
-        missing = "pg_monitor" if not server.monitors else "what is missing"
-        return f"role {server.role} may not see it ({said}): GRANT {missing} to {server.role}"
+        missing = role or ("what is missing" if server.monitors else "pg_monitor")
+        return f"role {server.role} may not see it ({said}): GRANT {missing} TO {server.role}"
     if isinstance(error, errors.LockNotAvailable):
         return "others keep it locked; it is measured the next time"
     return f"the server took more than {STATEMENT_TIMEOUT_MS // 1000} s to answer"

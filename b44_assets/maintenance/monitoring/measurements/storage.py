@@ -339,6 +339,6 @@ QUARANTINE = Measurement(
         ),
     ),
     derive=_quarantined,
-    needs_table="migration.quarantine",
+    needs_table="migration.accounting",
     of_tables=True,
 )
