@@ -270,7 +270,9 @@ def is_live(session: Session, conn: Connection, table: str) -> bool:
                         where datname = current_database() and usesysid is not null
                           -- Of what kind another role's session is, is not shown.
                           and coalesce(backend_type, 'client backend') = 'client backend'
-                          and pid <> pg_backend_pid() and application_name not like 'b44%%')
+                          and pid <> pg_backend_pid() and application_name not like 'b44%%'
+                          -- One that has asked nothing yet, or was reset: a pooler keeps it, and nobody has it.
+                          and (state is distinct from 'idle' or application_name <> '' or query not in ('', 'DISCARD ALL')))
         """,
         {"table": f"public.{table}"},
     ).fetchone() or (0, False)

@@ -59,8 +59,6 @@ def pooled_with_tls(url: str) -> Generator[str]:
         certify(folder, account)
         settings = {
             "pool_mode": "session",
-            # One that was given back has no name, would be taken for the application's, and every index be built beside it.
-            "server_lifetime": "0",
             "auth_type": "scram-sha-256",
             "auth_file": str(folder / "users.txt"),
             "server_tls_sslmode": "require",

@@ -268,6 +268,30 @@ def test_a_session_of_another_role_makes_a_table_count_as_in_use_though_it_is_hi
         execute(built, f"drop owned by {owner}", f"drop role {owner}", f"drop role {app}")
 
 
+def test_what_a_pooler_keeps_and_nobody_has_is_no_use_of_a_table(
+    built: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ddl, "SMALL_BYTES", 0)
+    with (
+        psycopg.connect(built.url, autocommit=True, application_name="b44 test") as conn,
+        psycopg.connect(built.url, autocommit=True) as other,
+    ):
+
+        def after(statement: str) -> bool:
+            other.execute(statement.encode())
+            return ddl.is_live(built, conn, "posts")
+
+        assert not ddl.is_live(built, conn, "posts")
+        assert after("select")
+        assert not after("discard all".upper())
+        assert after("begin")
+        assert after("rollback")
+        assert not after("DISCARD ALL")
+        assert after("set application_name = 'shop'")
+        other.execute("reset application_name")
+        assert ddl.is_live(built, conn, "posts")
+
+
 def test_an_interrupted_build_goes_on_with_the_parts_that_are_there(loaded: Session) -> None:
     partition = value(
         loaded, "select min(inhrelid::regclass::text) from pg_inherits where inhparent = 'posts'::regclass"
