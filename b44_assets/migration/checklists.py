@@ -70,7 +70,10 @@ CHECKLISTS: Mapping[str, tuple[Line, ...]] = {
     ),
     "Indexes": (
         Line("the application's queries are known", stands="files of sql/queries/"),
-        Line("indexes of one, of several columns, partial and covering ones", ("indexes_valid", "query_plans")),
+        Line("there are indexes of single columns that are compared", ("indexes_valid", "query_plans")),
+        Line("there are indexes of several columns", ("indexes_valid", "query_plans")),
+        Line("there are indexes of a part of the rows", ("indexes_valid", "query_plans")),
+        Line("there are indexes that spare a look at the table", ("indexes_valid", "query_plans")),
         Line("the kind of index suits what is asked", ("query_plans",)),
         Line("use of indexes is watched", ("indexes_worth_having",)),
         Line("indexes that nobody uses, or that repeat another, are named", ("indexes_worth_having",)),
@@ -104,6 +107,10 @@ CHECKLISTS: Mapping[str, tuple[Line, ...]] = {
         Line(
             "plans of the application's queries are looked at", ("query_plans", "blocks_as_before", "rows_as_estimated")
         ),
+        Line("tables are made for how they are used", ("partition_bounds", "foreign_keys_hold"), "sql/tables"),
+        Line("the indexes serve the queries", ("query_plans", "indexes_worth_having")),
+        Line("queries that read too much are named", ("blocks_as_before", "indexes_suggested")),
+        Line("extensions are used where they are", stands="monitoring/slow_statements, monitoring/table_bloat"),
         Line("results that cost much are kept", ("view_fresh", "view_equals_query"), "materialized views"),
         Line("what is read stays in memory", ("mostly_cached",)),
         Line("settings of the server fit the database", ("settings_fit",), "monitoring/settings_advice"),
@@ -177,15 +184,15 @@ CHECKLISTS: Mapping[str, tuple[Line, ...]] = {
     ),
     "Security": (
         Line("values are bound, names quoted, never put into SQL as text", stands="a rule of the linter"),
-        Line(
-            "roles with the least rights, row-level security, audit",
-            ("schema_drift",),
-            "docs/security.md, docs/row-level-security.md",
-        ),
+        Line("who may do what is a matter of roles", ("schema_drift",), "docs/security.md"),
+        Line("no role has more rights than it needs", ("schema_drift",), "docs/security.md"),
+        Line("one sees one's own rows of personal tables", ("schema_drift",), "docs/row-level-security.md"),
+        Line("changes are noted, with who made them", ("schema_drift",), "docs/security.md"),
         Line("connections between machines are encrypted", ("sessions_encrypted",)),
         Line("PostgreSQL is up to date", ("newest_minor_release",)),
         Line("what becomes known to be unsafe is mended", ("newest_minor_release",), "B44_NEWEST_POSTGRES"),
-        Line("encryption at rest", stands="of backups: B44_BACKUP_KEY; of the data directory: its disk"),
+        Line("encryption at rest", stands="the data directory is as encrypted as its disk"),
+        Line("backups are encrypted", stands="B44_BACKUP_KEY"),
         Line("logins and passwords", stands="the server's: pg_hba.conf"),
     ),
     "Success": (
@@ -201,6 +208,51 @@ CHECKLISTS: Mapping[str, tuple[Line, ...]] = {
         ),
         Line("it is written down", stands="docs/index.md and the first comment of each file of sql/"),
         Line("what matters is measured", ("disk_free", "backup_new_enough", "connections_left")),
+    ),
+    "What to do": (
+        Line(
+            "there is a backup before the schema is changed",
+            ("backup_new_enough",),
+            "each run that changes it names the newest good one first, or says that there is none",
+        ),
+        Line(
+            "data moves in transactions", stands="each batch and what is noted of it are one; migration.migration_log"
+        ),
+        Line("a migration is tried on data like production's", stands="b44 plan; another target"),
+        Line("a migration is watched", stands="b44 status; its bar, and the log of its run"),
+        Line("changes of the schema and their reasons are written down", stands="docs/decisions.md; files of sql/"),
+        Line("types are the fitting ones", ("content_parity", "schema_drift")),
+        Line("indexes follow a plan", ("query_plans", "indexes_worth_having")),
+        Line("tables are analyzed and vacuumed", ("analyzed", "vacuumed"), "job statistics"),
+        Line("connections of an application are pooled", ("connections_left",)),
+        Line("the server is measured", ("statements_fast", "mostly_cached"), "job monitoring"),
+        Line("growth is planned for", ("grows_as_expected", "not_full_soon")),
+    ),
+    "What to avoid": (
+        Line(
+            "changing data without a backup",
+            ("backup_new_enough", "newest_is_good"),
+            "b44 migrate, b44 replay, b44 rollback, b44 cutover and b44 finish say which there is",
+        ),
+        Line("migrating in busy hours", stands="B44_THROTTLE gives way to the application"),
+        Line("types that take anything", ("content_parity", "schema_drift")),
+        Line("indexes that are of an earlier schema", ("indexes_valid", "schema_drift")),
+        Line("figures that nobody looks at", stands="B44_ALERT_WEBHOOK, B44_ALERT_EMAIL"),
+        Line("queries that ask for all columns", stands="files of sql/queries name their columns"),
+        Line("connections that are left open", ("connections_left", "no_idle_transaction")),
+        Line("rules of business in triggers", stands="triggers have what no constraint can say: sql/triggers"),
+        Line("the database as a queue or a cache", stands="people's work"),
+        Line("the same fact in several places", ("foreign_keys_hold", "view_equals_query")),
+    ),
+    "Common faults": (
+        Line("missing indexes", ("indexes_suggested", "query_plans")),
+        Line("locks that others wait for", ("no_long_wait", "no_long_lock", "no_long_transaction")),
+        Line("connections that are never closed", ("connections_left", "no_idle_transaction")),
+        Line("transactions that are too large", ("no_long_transaction",), "B44_BATCH_SIZE"),
+        Line("queries that are asked too often, or badly", ("statements_fast",), "monitoring/slow_statements"),
+        Line("too little is measured", ("disk_free", "connections_left"), "jobs monitoring and monitoring_daily"),
+        Line("backups that fail in silence", ("nothing_failed_silently", "backup_new_enough")),
+        Line("a schema that is not what its files say", ("schema_drift",)),
     ),
 }
 

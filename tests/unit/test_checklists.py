@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from b44_assets.migration.checklists import CHECKLISTS, evidence
+from tests.helpers.migrated_apps import SHOP
+from tests.helpers.paths import SQL_DIR
 
 ALL = [line for lines in CHECKLISTS.values() for line in lines]
 
@@ -21,3 +25,9 @@ def test_what_was_never_asked_is_not_measured() -> None:
     assert {one.verdict for one in evidence([])} == {"not measured", "not by a check"}
     unknown = evidence([("statements_fast", "unknown", "")])
     assert [one.verdict for one in unknown if one.text == "slow queries"] == ["not measured"]
+
+
+def test_queries_name_the_columns_that_they_ask_for() -> None:
+    files = [path for app in (SQL_DIR, SHOP / "sql") for path in (app / "queries").glob("*.sql")]
+    assert len(files) > 10
+    assert [path.name for path in files if re.search(r"\bselect\s+(\w+\.)?\*", path.read_text("utf-8"), re.I)] == []
