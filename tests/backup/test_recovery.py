@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from b44_assets.backup import wal_archive as archive
 from b44_assets.backup import wal_spool
@@ -20,19 +22,33 @@ from b44_assets.backup.archive_settings import archiving
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.drill import drill, history
 from b44_assets.backup.encryption import Key
+from b44_assets.backup.figures import CHECKS, read_backups
+from b44_assets.backup.health import Health
 from b44_assets.backup.lsn import lsn, position
 from b44_assets.backup.model import Backup, BackupKind, Verification
 from b44_assets.backup.recovery import PastEndError, RecoveryTarget, choose, recovering, restore_physical
 from b44_assets.backup.restoring import restore_logical
 from b44_assets.backup.scratch import scratch
+from b44_assets.backup.service import (
+    BackupContext,
+    Survey,
+    look_at_archiving,
+    newest_is_good,
+    nothing_is_broken,
+    ship_wal,
+    survey,
+    wal_is_whole,
+)
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import take
 from b44_assets.backup.verification import verify
+from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error, BackupError, BadBackupError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.helpers.loading import Commit, clear, commits, writing
 from tests.helpers.making import WHOLE
+from tests.helpers.waiting import eventually
 
 KEY = Key.generate()
 OTHER = Key.generate()
@@ -239,12 +255,31 @@ def copy(past: Past, tmp_path: Path) -> Catalogue:
     return Catalogue(Store.at(str(tmp_path / "copy")), KEY)
 
 
-def test_a_missing_segment_is_named(past: Past, copy: Catalogue, tmp_path: Path) -> None:
+@pytest.fixture
+def store(copy: Catalogue, server_home: EmbeddedServer) -> BackupContext:
+    """The same, as the checks look at it."""
+    return BackupContext(Settings.load({"B44_HOME": str(server_home.home)}, server_home.home), copy)
+
+
+def broken(store: BackupContext, look: Callable[[BackupContext, Survey], Mapping[str, Health]]) -> dict[str, str]:
+    """The checks that fail, with what they say."""
+    return {name: "; ".join(health.lines) for name, health in look(store, survey(store)).items() if not health.ok}
+
+
+def of_catalogue(_: BackupContext, found: Survey) -> dict[str, Health]:
+    newest = {f"newest {kind}": newest_is_good(found, kind, timedelta(days=1)) for kind in WHOLE}
+    return nothing_is_broken(found) | newest
+
+
+def test_a_missing_segment_is_named(past: Past, copy: Catalogue, store: BackupContext, tmp_path: Path) -> None:
+    assert broken(store, wal_is_whole) == {}
     files = archive.wal_files(copy.store, past.backups[BackupKind.BASE].system)
     since = position(past.backups[BackupKind.INCREMENTAL].state.lsn or "") // (16 * 1024**2)
     missing = next(file for file in files if len(file.name) == 24 and int(file.name[16:], 16) == since + 1)
     copy.store.remove(missing.path)
 
+    found = broken(store, wal_is_whole)
+    assert (found.keys(), missing.name in found["no_gap"]) == ({"no_gap"}, True)
     with pytest.raises(BadBackupError, match=f"WAL segment {missing.name} is missing from the archive"):
         restore_physical(copy, tmp_path / "new", backup=past.backups[BackupKind.BASE])
     with pytest.raises(PastEndError, match=f"WAL segment {missing.name} is missing from the archive"):
@@ -264,8 +299,11 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["missing", "truncated", "damaged"])
 @pytest.mark.parametrize("kind", WHOLE)
-def test_damage_to_each_file_is_found_and_named(past: Past, copy: Catalogue, kind: BackupKind, how: str) -> None:
+def test_damage_to_each_file_is_found_and_named(
+    past: Past, copy: Catalogue, store: BackupContext, kind: BackupKind, how: str
+) -> None:
     backup = past.backups[kind]
+    assert broken(store, of_catalogue) == {}
     for file in backup.files:
         path = Path(copy.store.location) / "backups" / backup.id / file.name
         whole = path.read_bytes()
@@ -277,13 +315,17 @@ def test_damage_to_each_file_is_found_and_named(past: Past, copy: Catalogue, kin
         assert len(found.verification.differences) == 1
         assert found.verification.differences[0].startswith(f"{backup.id}/{file.name}")
         assert how in found.verification.differences[0]
+        checks = broken(store, of_catalogue)
+        assert {"backups_verified", f"newest {kind}"} <= checks.keys()
+        assert backup.id in checks["backups_verified"]
         path.write_bytes(whole)
 
 
-def test_a_missing_link_of_a_chain_is_named(past: Past, copy: Catalogue, tmp_path: Path) -> None:
+def test_a_missing_link_of_a_chain_is_named(past: Past, copy: Catalogue, store: BackupContext, tmp_path: Path) -> None:
     base, last = past.backups[BackupKind.BASE], past.backups[BackupKind.INCREMENTAL]
     (Path(copy.store.location) / "backups" / base.id / "backup.json").unlink()
 
+    assert base.id in broken(store, of_catalogue)["chains_whole"]
     found = verify(copy, last)
 
     assert found.verification is not None
@@ -324,8 +366,9 @@ def test_a_source_that_held_something_else_is_named(past: Past, copy: Catalogue)
     "loses", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["something is lost", "nothing is lost"]
 )
 def test_a_drill_measures_what_would_be_lost_and_keeps_it(
-    past: Past, copy: Catalogue, server_home: EmbeddedServer, loses: bool
+    past: Past, copy: Catalogue, store: BackupContext, server_home: EmbeddedServer, loses: bool
 ) -> None:
+    assert failing(store) == {"recovery_rehearsed"}
     system = past.backups[BackupKind.BASE].system
     with connect(server_home.url(), autocommit=True) as conn:
         conn.execute("select pg_logical_emit_message(true, 'test', '')")
@@ -343,6 +386,23 @@ def test_a_drill_measures_what_would_be_lost_and_keeps_it(
     assert found.rows >= 2 * len(past.written)
     assert (found.lost_transactions, found.rpo_seconds > 0) == (int(loses), loses)
     assert history(copy) == [found]
+    assert failing(store) == set()
+    strict = "backup_age=0s,drill_age=0s,recovery_time=0s,recovery_point=0s"
+    assert failing(store, strict) == {
+        "backup_new_enough",
+        "recovery_rehearsed",
+        "recovery_time",
+        *(["recovery_point"] if loses else []),
+    }
+    shutil.rmtree(Path(copy.store.location) / "backups")
+    assert failing(store) == {"backup_new_enough"}
+
+
+def failing(store: BackupContext, thresholds: str = "") -> set[str]:
+    """The checks of the figures that fail."""
+    settings = Settings.load({"B44_THRESHOLDS": thresholds} if thresholds else {}, Path("/nonexistent"))
+    reading = read_backups(store)
+    return {check.name for check in CHECKS if not check.judge(reading, settings).passed}
 
 
 def test_archiving_tells_how_it_is(server_home: EmbeddedServer, catalogue: Catalogue) -> None:
@@ -359,6 +419,44 @@ def test_archiving_tells_how_it_is(server_home: EmbeddedServer, catalogue: Catal
     assert state.explanation.startswith(f"archiving of WAL works: {segment}")
     assert not nowhere.works
     assert "its archive_command puts it elsewhere" in nowhere.explanation
+
+
+def test_wal_that_is_not_archived_or_not_taken_to_the_store_is_told_until_it_is(
+    server_home: EmbeddedServer, catalogue: Catalogue
+) -> None:
+    context = BackupContext(Settings.load({"B44_HOME": str(server_home.home)}, server_home.home), catalogue)
+    # Whatever others have left there.
+    ship_wal(context)
+    with connect(server_home.url(), autocommit=True) as conn:
+
+        def finish_segment() -> str:
+            conn.execute("select pg_logical_emit_message(true, 'test', '')")
+            return one(conn, "select pg_walfile_name(pg_switch_wal())")
+
+        def archives_by(command: str | None) -> None:
+            conn.execute("alter system reset archive_command")
+            if command is not None:
+                conn.execute(sql.SQL("alter system set archive_command = {}").format(sql.Literal(command)))
+            conn.execute("select pg_reload_conf()")
+
+        failed = int(one(conn, "select failed_count from pg_stat_archiver"))
+        archives_by("/bin/false")
+        try:
+            segment = finish_segment()
+            eventually(lambda: int(one(conn, "select failed_count from pg_stat_archiver")) > failed)
+            refused = look_at_archiving(context)
+        finally:
+            archives_by(None)
+        assert (refused.works, segment in refused.explanation) == (False, True)
+        eventually(lambda: one(conn, "select last_archived_wal from pg_stat_archiver") == segment)
+        assert look_at_archiving(context).works
+
+    assert "keeps_up" not in broken(context, wal_is_whole)
+    long_ago = time.time() - 3600
+    os.utime(server_home.spool / segment, (long_ago, long_ago))
+    assert "1 WAL file waits" in broken(context, wal_is_whole)["keeps_up"]
+    ship_wal(context)
+    assert "keeps_up" not in broken(context, wal_is_whole)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Generator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -20,8 +20,10 @@ import pytest
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.consistent_snapshot import standing_still
 from b44_assets.backup.encryption import Key
+from b44_assets.backup.health import nothing_failed
 from b44_assets.backup.lsn import position
 from b44_assets.backup.model import Backup, BackupKind, Verification
+from b44_assets.backup.service import LONGEST_BACKUP
 from b44_assets.backup.state import configure_session
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import take
@@ -358,5 +360,9 @@ def test_a_killed_backup_counts_for_nothing_and_hinders_nobody(
     assert listing.backups == before
     assert [attempt.kind for attempt in listing.attempts] == [kind]
     assert listing.faults == ()
+    later = datetime.now(UTC) + LONGEST_BACKUP + timedelta(minutes=1)
+    told = nothing_failed(listing.backups, listing.attempts, later, LONGEST_BACKUP)
+    assert (told.ok, listing.attempts[0].id in told.lines[0]) == (False, True)
     assert take(kind, source, catalogue) in catalogue.backups()
+    assert nothing_failed(catalogue.backups(), catalogue.listing().attempts, later, LONGEST_BACKUP).ok
     assert waiting_slots(source) == 0

@@ -107,6 +107,28 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "test_wal_that_waits_for_too_long_or_is_refused_is_not_well",
         ),
     },
+    # On a real store and a real server, each with the condition itself.
+    "backup/test_recovery.py": {
+        "backup_new_enough": ("test_a_drill_measures_what_would_be_lost_and_keeps_it",),
+        "recovery_rehearsed": ("test_a_drill_measures_what_would_be_lost_and_keeps_it",),
+        "recovery_point": ("test_a_drill_measures_what_would_be_lost_and_keeps_it",),
+        "recovery_time": ("test_a_drill_measures_what_would_be_lost_and_keeps_it",),
+        "newest_is_good": ("test_damage_to_each_file_is_found_and_named",),
+        "backups_verified": ("test_damage_to_each_file_is_found_and_named",),
+        "chains_whole": ("test_a_missing_link_of_a_chain_is_named",),
+        "no_gap": ("test_a_missing_segment_is_named",),
+        "keeps_up": ("test_wal_that_is_not_archived_or_not_taken_to_the_store_is_told_until_it_is",),
+        "archiving_works": ("test_wal_that_is_not_archived_or_not_taken_to_the_store_is_told_until_it_is",),
+    },
+    "backup/test_taking.py": {
+        "nothing_failed_silently": ("test_a_killed_backup_counts_for_nothing_and_hinders_nobody",),
+    },
+    "dagster/test_backups.py": {
+        "records_readable": (
+            "test_the_review_goes_red_on_a_store_without_backups",
+            "test_the_review_goes_red_on_a_backup_that_came_to_nothing_and_on_one_that_is_damaged",
+        ),
+    },
     "database/test_verification.py": {
         "row_parity": ("test_good_data_passes_on_either_server", "test_a_deleted_row_is_found_and_named"),
         "content_parity": ("test_good_data_passes_on_either_server", "test_a_changed_value_is_found_and_named"),
