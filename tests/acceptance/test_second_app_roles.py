@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 import pytest
-from psycopg import errors, sql
+from psycopg import sql
 
 from b44_assets.catalog import STANDARD_ROLES, Catalog, Kind, load_catalog
 from tests.helpers.migrated_apps import App as Shop
+from tests.helpers.tried_rights import allowed, may, standard_rights
 
 Db = psycopg.Connection[Any]
 CLERK = "shop_clerk"
-TRIES: dict[str, LiteralString] = {
-    "SELECT": "select t from {} t limit 1",
-    "INSERT": "insert into {} default values",
-    "DELETE": "delete from {}",
-    "TRUNCATE": "truncate {}",
-}
-# By the header `access` of a table: what members may do who write, and who read.
-OF_HEADER = {
-    "write": ({"SELECT", "INSERT", "DELETE"}, {"SELECT"}),
-    "append": ({"SELECT", "INSERT"}, {"SELECT"}),
-    "read": ({"SELECT"}, {"SELECT"}),
-    "none": (set[str](), set[str]()),
-}
 
 
 @pytest.fixture
@@ -42,37 +30,9 @@ def catalog(shop: Shop) -> Catalog:
     return load_catalog(shop.sql)
 
 
-def allowed(conn: Db, role: str, statement: sql.Composed | str) -> bool:
-    """Whether a role is let try: what it runs into later, such as a missing value, is not asked."""
-    try:
-        with conn.transaction(force_rollback=True):
-            conn.execute(sql.SQL("set local role {}").format(sql.Identifier(role)))
-            conn.execute(statement.encode() if isinstance(statement, str) else statement)
-    except (errors.InsufficientPrivilege, errors.WrongObjectType):
-        return False
-    except (
-        errors.IntegrityError,
-        errors.FeatureNotSupported,
-        errors.RaiseException,
-        errors.ObjectNotInPrerequisiteState,
-    ):
-        return True
-    return True
-
-
-def may(conn: Db, role: str, relation: str) -> set[str]:
-    return {word for word, text in TRIES.items() if allowed(conn, role, sql.SQL(text).format(sql.Identifier(relation)))}
-
-
 def test_each_role_may_do_on_each_table_and_view_what_the_files_say_and_nothing_else(db: Db, catalog: Catalog) -> None:
     for spec in catalog.of(Kind.TABLE, Kind.VIEW):
-        writes, reads = OF_HEADER[spec.options.get("access", "write")]
-        expected: dict[str, set[str]] = {
-            "b44_owner": set(),
-            "b44_monitor": set(),
-            "b44_migrator": {"SELECT", "INSERT", "DELETE"},
-            "b44_readwrite": writes,
-            "b44_readonly": reads,
+        expected = standard_rights(spec.options.get("access", "write")) | {
             CLERK: {"SELECT"}
             if spec.name in ("products", "purchases", "order_lines") or spec.kind is Kind.VIEW
             else set(),
@@ -127,3 +87,17 @@ def test_the_clerk_reads_no_address_and_writes_nothing_but_the_stage(db: Db, sta
 def test_the_clerk_does_its_work(db: Db) -> None:
     assert allowed(db, CLERK, "select id, full_name from customers")
     assert allowed(db, CLERK, "update purchases set stage = 'shipped'")
+
+
+def test_each_role_may_call_what_changes_something_only_where_a_header_says_so(db: Db, catalog: Catalog) -> None:
+    by_header = {
+        (spec.options["execute"], spec.name) for spec in catalog.of(Kind.FUNCTION) if "execute" in spec.options
+    }
+    found = db.execute(
+        "select r.role, p.oid::regprocedure::text from unnest(%s::text[]) r (role) cross join pg_proc p"
+        " where p.pronamespace::regnamespace::text in ('public', 'b44', 'migration')"
+        " and (p.provolatile = 'v' or p.prosecdef) and has_function_privilege(r.role, p.oid, 'execute')"
+        " and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')",
+        ([*STANDARD_ROLES, CLERK],),
+    ).fetchall()
+    assert set(found) - by_header == {("b44_migrator", "b44.migrate_batch(text,integer)")}
