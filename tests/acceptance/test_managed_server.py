@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import threading
-import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import LiteralString
 from urllib.parse import quote
@@ -20,11 +15,14 @@ from psycopg import sql
 
 from b44_assets.backup.encryption import Key
 from b44_assets.sample import write_sample
-from tests.helpers.command import Command, Result, environment
+from tests.helpers.command import PATIENCE, Command, Result, environment
+from tests.helpers.command_tree import commands
 from tests.helpers.database_contents import rows, value
+from tests.helpers.forking import start_forked
 from tests.helpers.pooler import PGBOUNCER, pooled_with_tls
 from tests.helpers.sample_exports import keep_posts
 from tests.helpers.servers import OwnServer, programs
+from tests.helpers.traces import CommandLines, of_database, of_folder
 from tests.helpers.webhooks import webhook
 from tests.helpers.workers import made_once
 
@@ -54,44 +52,6 @@ _DATABASE: tuple[LiteralString, ...] = (
     "alter role {owner} in database {database} set statement_timeout = '2min'",
     "alter role {owner} in database {database} set idle_in_transaction_session_timeout = '1min'",
 )
-
-
-@dataclass
-class CommandLines:
-    """Those of every process of the machine while something runs."""
-
-    seen: set[str] = field(default_factory=set[str])
-
-    @contextmanager
-    def watched(self) -> Generator[None]:
-        over = threading.Event()
-        processes = Path("/proc")
-        standing = set(processes.iterdir())
-
-        def look(found: Iterable[Path]) -> None:
-            for process in found:
-                # It may end meanwhile, and not everything there is one.
-                try:
-                    line = (process / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                self.seen.add(line.replace(b"\0", b" ").decode(errors="replace"))
-
-        def watch() -> None:
-            # What was there before says the same all the time; it is looked at once more at the end.
-            while not over.wait(0.05):
-                found = set(processes.iterdir())
-                standing.intersection_update(found)
-                look(found - standing)
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
-            yield
-        finally:
-            over.set()
-            watcher.join()
-            look(processes.iterdir())
 
 
 @dataclass(frozen=True)
@@ -126,44 +86,50 @@ class Managed:
         for command, result in self.results.items():
             yield f"standard output of {command}", result.out.encode()
             yield f"standard error of {command}", result.err.encode()
-        for path in Path(self.folder).rglob("*"):
-            if path.is_file():
-                yield str(path), path.read_bytes()
+        yield from of_folder(Path(self.folder))
         yield "the server's log", Path(self.log).read_bytes()
         yield "command lines", "\n".join(self.command_lines).encode()
         yield "the webhook", self.told.encode()
         for url in (self.url, self.dagster):
-            for table in rows(url, _TABLES):
-                for (row,) in rows(url, sql.SQL("select t::text from {} t").format(sql.Identifier(*table))):
-                    yield ".".join(table), row.encode()
-        for (snapshot,) in rows(self.dagster, "select snapshot_body from snapshots"):
-            yield "a snapshot of Dagster's", zlib.decompress(snapshot)
+            yield from of_database(url)
 
 
-_TABLES = """
-select n.nspname::text, c.relname::text
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace
- where c.relkind = 'r' and n.nspname !~ '^(pg_|information_schema)'
-"""
-_BACK = "refused.csv"
+_BACK, _EXPORT = "refused.csv", "EXPORT"
+# In their order. A cut-over is a migration, too.
 _COMMANDS = {
     "doctor": ("doctor", "--json"),
-    "migrate": ("migrate", "--json"),
-    "verify": ("verify", "--json"),
+    "cutover": ("cutover", "--json", "--accept-quarantine"),
+    "metrics": ("metrics",),
+}
+# On one server only: they are the same on each, or need the server's own programs, with TLS, which only the operating system's have.
+_ONCE = {
     "status": ("status", "--json"),
     "quarantine": ("quarantine", "--csv", _BACK),
     "corrected": ("quarantine", "--from", _BACK),
-    "metrics": ("metrics",),
-    "report": ("report",),
-}
-# They need the server's own programs, with TLS, which only the operating system's have; a plan is made on another server.
-_WITH_PROGRAMS = {
+    "replay": ("replay", "--entity", "users", "--json"),
+    "rollback": ("rollback", "--partition", "2026-09", "--json"),
     "plan": ("plan", "--json"),
+    "migrate": ("migrate", "--table", "posts", "--month", "2026-09", "--json"),
+    "report": ("report",),
     "psql": ("db", "psql", "--", "-c", "select 1"),
     "dump": ("db", "dump", "--", "--schema=public", "--schema-only", "--file=schema.sql"),
+    "bin": ("db", "bin"),
+    "url": ("db", "url"),
+    "stop": ("db", "stop"),
+    "archiving": ("db", "archiving"),
     "backup": ("backup", "--kind", "logical"),
     "base backup": ("backup", "--kind", "base"),
+    "backups": ("backups",),
+    "drill": ("drill",),
+    "sample": ("sample", "tried", "--users", "3", "--posts", "5"),
+    "init": ("init", "app", "--export", _EXPORT),
 }
+_RESTORE = ("restore", "logical/latest", "--into")
+_FINISH = ("finish", "--accept-quarantine", "--accept-failed-checks", "--yes")
+_VERIFY = ("verify", "--json")
+_BROKEN = ("migrate", "--table", "categories")
+_ELSEWHERE = {"b44 dev": "browser/test_ui.py"}
+"""Commands that another test looks at: to start them takes long."""
 
 
 def prepare(server: OwnServer, database: str, of_server: Sequence[LiteralString] = ()) -> None:
@@ -185,20 +151,22 @@ def small_export(folder: Path) -> Path:
     return folder
 
 
-def by_api(b44: Command) -> Result:
-    """What the Python API says of itself."""
-    program = (
-        "from b44_assets.api import Settings, status; s = Settings.load(); print(s); print(repr(s)); print(status(s))"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=b44.directory,
-        env=b44.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return Result(ran.returncode, ran.stdout, ran.stderr)
+def use_api() -> None:
+    """What the Python API does, and says of itself."""
+    from b44_assets.api import Settings, migrate, plan, status, verify
+
+    settings = Settings.load()
+    print(settings, repr(settings), plan(settings), migrate(settings, tables=["categories"]), status(settings))
+    print(verify(settings))
+
+
+def by_api(b44: Command, folder: Path) -> Result:
+    """What comes of it."""
+    folder.mkdir()
+    process = start_forked(use_api, directory=b44.directory, environment=b44.environment, output=folder)
+    process.join(PATIENCE)
+    assert process.exitcode is not None
+    return Result(process.exitcode, (folder / "out").read_text(), (folder / "err").read_text())
 
 
 @pytest.fixture(params=[15, 18])
@@ -216,6 +184,7 @@ def managed(
         prepare(server, DATABASE, _SERVER)
         prepare(server, RESTORED)
         folder = tmp_path_factory.mktemp("managed")
+        export = small_export(tmp_path_factory.mktemp("export"))
         key = Key.generate().secret
         lines = CommandLines()
         with (
@@ -227,7 +196,7 @@ def managed(
                 folder,
                 environment(
                     B44_DATABASE_URL=url,
-                    B44_EXPORT_DIR=str(small_export(tmp_path_factory.mktemp("export"))),
+                    B44_EXPORT_DIR=str(export),
                     B44_FIRST_MONTH="2026-06",
                     B44_BACKUP_KEY=key,
                     B44_ALERT_WEBHOOK=f"{hook.address}/{WEBHOOK}",
@@ -236,16 +205,24 @@ def managed(
                     DAGSTER_PG_URL=dagster_storage.replace("postgres@", f"postgres:{quote(PASSWORD, safe='')}@"),
                 ),
             )
-            commands = _COMMANDS | (_WITH_PROGRAMS if (programs(server.major) / "pg_dump").exists() else {})
-            results = {name: b44(*arguments) for name, arguments in commands.items()}
-            results["api"] = by_api(b44)
-            direct = server.tcp_url(OWNER, quote(PASSWORD, safe=""), RESTORED)
-            if "backup" in results:
-                results["restore"] = b44("restore", "logical/latest", "--into", f"{direct}?sslmode=require")
+            once = (programs(server.major) / "pg_dump").exists()
+            results = {
+                name: b44(*(export if word == _EXPORT else word for word in words))
+                for name, words in (_COMMANDS | (_ONCE if once else {})).items()
+            }
+            if once:
+                direct = f"{server.tcp_url(OWNER, quote(PASSWORD, safe=''), RESTORED)}?sslmode=require"
+                results["restore"] = b44(*_RESTORE, direct)
+                results["finish"] = b44.on(direct)(*_FINISH)
             with psycopg.connect(server.url(DATABASE), autocommit=True) as conn:
                 conn.execute("drop index idx_users_role")
             # Somebody is told; the mail's server does not answer.
-            results["failing"] = b44("verify")
+            results["verify"] = b44(*_VERIFY)
+            if once:
+                results["api"] = by_api(b44, tmp_path_factory.mktemp("api") / "said")
+                with psycopg.connect(server.url(DATABASE), autocommit=True) as conn:
+                    conn.execute("alter table categories rename column name to called")
+                results["broken"] = b44(*_BROKEN)
         secrets = [PASSWORD, quote(PASSWORD, safe=""), WEBHOOK, MAIL, quote(MAIL, safe=""), key]
         return json.dumps(
             asdict(
@@ -273,19 +250,27 @@ def with_programs(managed: Managed) -> None:
         pytest.skip("there are no programs with TLS of this version")
 
 
+def test_every_command_is_run() -> None:
+    run = [*_COMMANDS.values(), *_ONCE.values(), _RESTORE, _FINISH, _VERIFY, _BROKEN]
+    called = {" ".join(("b44", *words[: 2 if words[0] == "db" else 1])) for words in run}
+    assert {*called, *_ELSEWHERE} == dict(commands()).keys()
+    assert all((Path(__file__).parents[1] / file).exists() for file in _ELSEWHERE.values())
+
+
 def test_an_owner_without_further_rights_migrates_verifies_and_backs_up(managed: Managed) -> None:
-    refused = {"base backup": 2} if "base backup" in managed.results else {}
+    refused = {"archiving": 1, "base backup": 2, "drill": 2, "broken": 2} if "backup" in managed.results else {}
     assert {name: result.status for name, result in managed.results.items() if result.status} == {
-        "failing": 1,
+        "verify": 1,
         **refused,
     }
+    assert {line.split()[1] for line in managed.results["verify"].report["failed"]} == {"indexes_valid", "schema_drift"}
     assert all(unaccounted == 0 for (unaccounted,) in rows(managed.url, "select unaccounted from migration.accounting"))
     assert value(managed.url, "select count(*) from posts") > 30
     assert value(managed.url, "select not rolsuper from pg_roles where rolname = %s", OWNER)
 
 
 def test_what_is_open_by_the_hosts_defaults_is_said(managed: Managed) -> None:
-    assert "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM anon" in managed.results["migrate"].err
+    assert "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM anon" in managed.results["cutover"].err
 
 
 def test_what_such_a_server_does_not_give_is_said_in_one_line(managed: Managed) -> None:
@@ -319,13 +304,18 @@ def test_its_backup_goes_into_another_database_of_the_host_beside_what_is_there(
 
 def test_no_secret_is_written_printed_sent_or_shown(managed: Managed) -> None:
     secrets = [secret.encode() for secret in managed.secrets]
-    found = {place: secret for place, text in managed.written for secret in secrets if secret in text}
-    assert found == {}
+    places = list(managed.written)
+    # What there is to be found is looked at.
+    names = {place for place, _ in places}
+    assert {"public.event_logs", "command lines", "the webhook", "the server's log"} <= names
+    assert any(place.endswith(".html") for place in names)
+    of_doctor = next(text for place, text in places if place == "standard output of doctor")
+    assert b"postgresql" in of_doctor
+    assert b"postgres" in b"".join(text for place, text in places if place == "command lines")
+    assert b"idx_users_role" in b"".join(text for place, text in places if place == "the webhook")
+    assert any(place == "a snapshot of Dagster's" and b"posts" in text for place, text in places)
 
-
-def test_what_is_written_is_looked_at(managed: Managed) -> None:
-    places = dict(managed.written)
-    assert b"postgresql" in places["standard output of doctor"]
-    assert any(place.endswith(".html") for place in places) and "public.event_logs" in places
-    assert b"postgres" in places["command lines"] and b"idx_users_role" in places["the webhook"]
-    assert any(place == "a snapshot of Dagster's" and b"posts" in text for place, text in managed.written)
+    found = {place: secret for place, text in places for secret in secrets if secret in text}
+    # It is asked for the URL.
+    asked = {"standard output of url"} if "url" in managed.results else set[str]()
+    assert found.keys() == asked, found

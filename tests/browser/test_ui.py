@@ -15,13 +15,16 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import psycopg
 import pytest
 
+from b44_assets.backup.encryption import Key
 from tests.helpers.code_locations import Place, post, posts, write
 from tests.helpers.paths import REPOSITORY
 from tests.helpers.servers import free_port
+from tests.helpers.traces import CommandLines, of_database, of_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -38,6 +41,8 @@ QUIET = (
     "--disable-sync",
 )
 LONGEST_WAIT = 150.0
+# They must stand nowhere. Locally, the server asks for none.
+PASSWORD, WEBHOOK = "marked%3Apassword", "marked-webhook"
 DOCUMENTED = REPOSITORY / "docs" / "images"
 """Pictures of the documentation: those of them that are there are made anew where B44_SCREENSHOTS names this folder."""
 
@@ -112,13 +117,20 @@ def ui(migrated: Place, tmp_path: Path) -> Generator[Ui]:
     with psycopg.connect(migrated.url, autocommit=True) as conn:
         conn.execute(f'create database "{storage}" template template0'.encode())
     port = free_port()
+
+    def with_password(url: str) -> str:
+        return url.replace("//postgres@", f"//postgres:{PASSWORD}@", 1)
+
+    key = Key.generate().secret
     environ = {
         **os.environ,
-        "B44_DATABASE_URL": migrated.url,
+        "B44_DATABASE_URL": with_password(migrated.url),
+        "B44_BACKUP_KEY": key,
+        "B44_ALERT_WEBHOOK": f"http://127.0.0.1:9/{WEBHOOK}",
         "B44_EXPORT_DIR": str(migrated.export),
         "B44_FIRST_MONTH": "2025-10",
         "B44_HOME": str(tmp_path / "home"),
-        "DAGSTER_PG_URL": migrated.url.replace(f"@/{name}?", f"@/{storage}?"),
+        "DAGSTER_PG_URL": with_password(migrated.url.replace(f"@/{name}?", f"@/{storage}?")),
     }
     log = (tmp_path / "dev.log").open("w")
     process = subprocess.Popen(
@@ -137,9 +149,17 @@ def ui(migrated: Place, tmp_path: Path) -> Generator[Ui]:
         except (urllib.error.URLError, ConnectionError):
             return False
 
+    lines = CommandLines()
     try:
-        until(answers)
-        yield found
+        with lines.watched():
+            until(answers)
+            yield found
+        at = f"@/{storage}?"
+        places = [*of_folder(tmp_path), *of_database(migrated.url.replace(f"@/{name}?", at))]
+        places.append(("command lines", "\n".join(lines.seen).encode()))
+        assert "public.event_logs" in dict(places) and b"dagster" in places[-1][1]
+        secrets = [secret.encode() for secret in (PASSWORD, unquote(PASSWORD), WEBHOOK, key)]
+        assert {place for place, text in places for secret in secrets if secret in text} == set()
     finally:
         process.send_signal(signal.SIGINT)
         try:

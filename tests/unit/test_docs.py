@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,10 +12,10 @@ import yaml
 from dagster import Definitions
 
 from b44_assets.catalog.headers import HEADER_KEYS
-from b44_assets.cli import main
 from b44_assets.config.settings import Settings
 from b44_assets.migration.checklists import CHECKLISTS
 from b44_assets.orchestration.code_location import build_definitions
+from tests.helpers.command_tree import commands
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
@@ -117,15 +116,6 @@ def test_the_readme_is_a_front_page() -> None:
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
-
-
-def commands(command: click.Command = main, path: tuple[str, ...] = ("b44",)) -> Iterator[tuple[str, click.Command]]:
-    """Every command that does something, by how it is called."""
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from commands(inner, (*path, name))
-    else:
-        yield " ".join(path), command
 
 
 COMMANDS = list(commands())
