@@ -6,20 +6,16 @@ import fcntl
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from b44_assets.cli.group import INTERRUPTED
-from b44_assets.cli.options import app_option, app_sql_dir, database_option, export_option, settings_with
+from b44_assets.cli.options import app_option, app_sql_dir, database_option, export_option, need_catalog, settings_with
 from b44_assets.cli.terminal import print_line
-from b44_assets.config.packaged import packaged
 from b44_assets.errors import SettingsError
-from b44_assets.postgres.embedded import target_url
+from b44_assets.postgres.embedded import embedded_runs, target_url
 from b44_assets.runs.instance import connect_storage, prepare_dagster
 
 if TYPE_CHECKING:
@@ -44,40 +40,29 @@ _HEARTBEAT_SECONDS = 45
 @app_option
 def dev(export: Path | None, database_url: str | None, port: int) -> None:
     """Start the Dagster web server and daemon on this machine, over the same runs and database."""
+    from b44_assets.runs.services import HOST, services
+
     settings = settings_with(export_dir=export, database_url=database_url)
     _need_port(port)
     prepare_dagster(settings)
     lock = _need_no_other(settings)
-    target_url(settings)
-    print_line(f"Dagster is starting; the graph of assets: http://127.0.0.1:{port}{_FIRST_PAGE} (Ctrl-C ends it)")
-    process = subprocess.Popen(
-        # "dg dev" needs a project folder; this works wherever the package is installed.
-        [
-            sys.executable,
-            "-W",
-            "ignore:Function `dev_command`",
-            "-m",
-            "dagster",
-            "dev",
-            "-w",
-            str(packaged("workspace.yaml")),
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(port),
-        ],
-        # Where its processes find the app folder. In the folder itself, Dagster warns of a dagster.yaml besides that of DAGSTER_HOME.
-        cwd=app_sql_dir(),
-        # Signals reach it through us, once, whether they come from the terminal or from a service manager.
-        start_new_session=True,
-        # A shell starts background jobs with SIGINT ignored, and Dagster would never end.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    print_line("Dagster is starting …")
+    # A shell starts background jobs with SIGINT ignored; a service manager ends by SIGTERM.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: process.send_signal(signal.SIGINT))
-    status = process.wait()
-    _note_end(lock)
-    raise SystemExit(0 if status in (0, -signal.SIGINT, INTERRUPTED) else status)
+        signal.signal(number, signal.default_int_handler)
+    try:
+        # In the folder of the app, which the code location reads.
+        with services(port, app_sql_dir()) as started:
+            need_catalog(settings)
+            target_url(settings)
+            started.wait_for_page()
+            print_line(f"the graph of assets: http://{HOST}:{port}{_FIRST_PAGE} (Ctrl-C ends it)")
+            started.start_daemon()
+            started.wait()
+    except KeyboardInterrupt:
+        print_line("Dagster has ended")
+    finally:
+        _note_end(lock)
 
 
 def _need_no_other(settings: Settings) -> TextIO:
@@ -97,6 +82,9 @@ def _need_no_other(settings: Settings) -> TextIO:
         ) from error
     lock.seek(0)
     ended = lock.read().strip()
+    if settings.dagster_pg_url is None and not embedded_runs(settings):
+        # Without its storage no daemon is alive.
+        return lock
     with connect_storage(settings, "b44 dev") as conn:
         age = daemon_age(conn, after=float(ended or 0))
     if age is not None and age < _HEARTBEAT_SECONDS:

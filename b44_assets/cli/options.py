@@ -165,6 +165,15 @@ def need_export(export: Path, settings: Settings) -> None:
         raise ExportError(f"{error} ({origin})") from error
 
 
+def need_catalog(settings: Settings) -> None:
+    """Says at once what is wrong with a file of `sql/`.
+
+    Raises:
+        CatalogError: One breaks the form.
+    """
+    _catalog_of(settings)
+
+
 def _catalog_of(settings: Settings) -> Catalog:
     """The files of `sql/`, read once a command: what it checks at first is what it works by."""
     from b44_assets.catalog import load_catalog

@@ -13,6 +13,8 @@ from b44_assets.migration.parts import Range
 KEY_FORMAT = "%Y-%m"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
+BACKFILL = "dagster/backfill"
+"""On the runs of a backfill, which Dagster's daemon starts."""
 
 
 def months_of(catalog: Catalog, first_month: date) -> dg.MonthlyPartitionsDefinition:

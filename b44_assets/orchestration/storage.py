@@ -30,9 +30,9 @@ from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, As
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage, PostgresRunStorage
-from dagster_postgres.utils import DagsterPostgresException
+from dagster_postgres.utils import DagsterPostgresException, retry_pg_connection_fn
 from dagster_shared.record import replace
-from sqlalchemy import Connection, make_url, text
+from sqlalchemy import Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -66,6 +66,12 @@ _EVALUATED = text("""
     select asset_key, check_name, run_id, execution_status, evaluation_event, evaluation_event_timestamp,
            evaluation_event_storage_id, materialization_event_storage_id
       from evaluated where (asset_key, check_name, run_id) not in (select asset_key, check_name, run_id from changed)
+""")
+
+# By these Dagster tells whether the tables of each of its storages are there.
+_TABLES_ARE_THERE = text("""
+    select bool_and(to_regclass(name) is not null)
+      from unnest(array['runs', 'instance_info', 'event_logs', 'jobs']) as tables (name)
 """)
 
 
@@ -304,6 +310,18 @@ class RunStorage(PostgresRunStorage):
         return super().add_run(dagster_run)
 
 
+@contextmanager
+def _knowing_the_tables(url: str) -> Generator[bool]:
+    """Tells whether Dagster's tables are there, and else keeps other processes from making them at the same time."""
+    engine = create_engine(url, poolclass=NullPool)
+    with retry_pg_connection_fn(engine.connect) as conn:
+        there = bool(conn.execute(_TABLES_ARE_THERE).scalar())
+        if not there:
+            # Until the end of this transaction.
+            conn.execute(text("select pg_advisory_xact_lock(hashtextextended('dagster tables', 0))"))
+        yield there
+
+
 class PostgresStorage(DagsterPostgresStorage):
     """`dagster-postgres`, with the address taken from the settings.
 
@@ -313,8 +331,8 @@ class PostgresStorage(DagsterPostgresStorage):
 
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
         """Opens no connection but to see that Dagster's tables are there."""
-        super().__init__(postgres_url, inst_data=inst_data)
-        # The tables were seen to just now.
+        with _knowing_the_tables(postgres_url) as there:
+            super().__init__(postgres_url, should_autocreate_tables=not there, inst_data=inst_data)
         self._event_log_storage = EventLogStorage(postgres_url, should_autocreate_tables=False)
         self._run_storage = RunStorage(postgres_url, should_autocreate_tables=False)
 
