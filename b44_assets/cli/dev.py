@@ -20,6 +20,7 @@ from b44_assets.runs.instance import connect_storage, prepare_dagster
 
 if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
+    from b44_assets.runs.services import Services
 
 _FIRST_PAGE = "/asset-groups"
 """A page of the UI that shows something before anything was run."""
@@ -50,6 +51,7 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
     # A shell starts background jobs with SIGINT ignored; a service manager ends by SIGTERM.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    started: Services | None = None
     try:
         # In the folder of the app, which the code location reads.
         with services(port, app_sql_dir()) as started:
@@ -60,7 +62,8 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
             started.start_daemon()
             started.wait()
     except KeyboardInterrupt:
-        print_line("Dagster has ended")
+        go_on = started is not None and started.runs_go_on
+        print_line("Dagster has ended; runs that are under way go on" if go_on else "Dagster has ended")
     finally:
         _note_end(lock)
 

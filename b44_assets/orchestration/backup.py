@@ -95,7 +95,9 @@ def of_drill(done: Drill) -> Metadata:
 
 
 def _job(name: str, asset: str, cron: str, schedule: str, overdue_after: timedelta) -> ScheduledJob:
-    description = f"{schedule} Materializes backup/{asset} and checks it."
+    # Started by hand, a job is of no day.
+    _, _, what = schedule.partition(": ")
+    description = f"{what[0].upper()}{what[1:]} Materializes backup/{asset} and checks it."
     return ScheduledJob(name, description, cron, schedule, overdue_after, BACKUP_TAGS)
 
 
@@ -167,7 +169,7 @@ INCREMENTAL = _backup(
     " compared together with what it needs. PostgreSQL 17 or newer.",
     lambda _: [BASE.key],
     cron="30 1 * * 1-6",
-    schedule="On the other days: what has changed since.",
+    schedule="On the other days: what has changed in the cluster since the last backup of it.",
     overdue_after=timedelta(hours=50),
 )
 

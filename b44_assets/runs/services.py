@@ -44,11 +44,13 @@ class Services:
         port: Where the web server listens.
         folder: Of the socket of the code location, and of the file that tells the others where it is.
         working_directory: Where the processes find the app folder; None: here.
+        runs_go_on: Whether, at the end, the code location was left for its runs.
     """
 
     port: int
     folder: Path
     working_directory: Path | None
+    runs_go_on: bool = field(default=False, init=False)
     _code: _Group = field(default_factory=lambda: _Group(), init=False)
     _others: _Group = field(default_factory=lambda: _Group(), init=False)
 
@@ -95,7 +97,8 @@ class Services:
         for process in self._others.processes.values():
             process.kill()
             process.wait()
-        if self._code.end(_LINGER_SECONDS):
+        self.runs_go_on = not self._code.end(_LINGER_SECONDS)
+        if not self.runs_go_on:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
