@@ -28,7 +28,10 @@ from b44_assets.errors import DatabaseError
 from b44_assets.schema.apply import is_finished
 from b44_assets.schema.runtime import is_current
 from b44_assets.session import Connection, Session, reason_of
+from b44_assets.wording import some_of
 
+_NAMED = 3
+"""How many columns of a table are named that it lacks."""
 _TABLE = re.compile(r"\s*create\s+(unlogged\s+)?table\b", re.IGNORECASE)
 _SCHEMA = re.compile(r'\s*create\s+schema\s+(?:if\s+not\s+exists\s+)?"?(?P<name>\w+)', re.IGNORECASE)
 _CHANGED_COLUMN = re.compile(
@@ -344,7 +347,7 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
     for number, columns in new.items():
         one = relations[number]
         if number not in made:
-            lacking[number] = [*(f"has no column {column}" for column in columns), *lacking.get(number, [])]
+            lacking[number] = [f"has no column {some_of(columns, _NAMED)}", *lacking.get(number, [])]
         elif (required := [column for column in columns if one.added[column]]) and _has_rows(conn, one):
             faults.append(
                 f"table {one.schema}.{one.name} has rows, and no column {', '.join(required)}, which is not null without a"

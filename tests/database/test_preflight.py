@@ -49,7 +49,7 @@ def having(url: str, *statements: str) -> str:
     ("statement", "named"),
     [
         ("create table users (id bigint, mail text)", ["public.users", "no column email", "id as bigint instead of uuid"]),
-        ("create table categories (id uuid)", ["public.categories", "no column slug"]),
+        ("create table categories (id uuid)", ["public.categories", "no column name", "and 7 more"]),
         ("create view posts as select 1 as id", ["public.posts is a view"]),
         ("create sequence events", ["public.events is a sequence"]),
         ("create table audit_logs (like pg_class)", ["public.audit_logs is a table, not a partitioned table"]),
