@@ -72,9 +72,8 @@ class ConstraintsValid:
     def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.only_listed and (self.missing or self.not_validated):
-            return (
-                f"rows that came from Base44 break {_counted(self.unfit)}, new rows may not{_listed_by(self.listed_by)}"
-            )
+            broken = _counted(self.unfit) or listed(self.missing + self.not_validated)
+            return f"rows that came from Base44 break {broken}, new rows may not{_listed_by(self.listed_by)}"
         if self.missing:
             return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
         if self.not_validated:
@@ -116,7 +115,8 @@ class IndexesValid:
     def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.only_listed and (self.missing or self.invalid or self.incomplete):
-            return f"rows that came from Base44 leave no room for {_counted(self.unfit)}{_listed_by(self.listed_by)}"
+            absent = _counted(self.unfit) or listed(self.missing + self.invalid)
+            return f"rows that came from Base44 leave no room for {absent}{_listed_by(self.listed_by)}"
         if self.missing:
             return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
         if self.invalid:
