@@ -113,6 +113,8 @@ def _wanted(session: Session, conn: Connection, spec: Spec, definition: ViewSche
     named = re.compile(rf"(comment\s+on\s+(?:view|column)\s+){spec.name}\.", re.IGNORECASE)
 
     def build(conn: Connection, schema: str) -> _State:
+        # A view may have the name of a table that it, or another one, reads.
+        conn.execute("set local search_path = public, pg_temp")
         for view in definition.views:
             run(conn, spec, view.statement.line, _create(view, schema))
         for comment in definition.comments:

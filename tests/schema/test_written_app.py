@@ -533,3 +533,14 @@ def test_a_view_whose_column_changes_its_type_keeps_who_may_read_it(written: Wri
     assert written.rows("select reloptions from pg_class where oid = 'base44_compat.\"Order\"'::regclass", url) == [
         (["security_invoker=true"],)
     ]
+
+
+def test_a_view_may_have_the_name_of_the_table_that_it_reads(written: Written, tmp_path: Path) -> None:
+    folder = tmp_path / "app"
+    path = write_app_files(folder) / "schemas" / "base44_compat.sql"
+    path.write_text(path.read_text().replace('base44_compat."Team"', "base44_compat.teams"))
+    session = Session(written.copy(), load_catalog(folder / "sql"))
+    [spec] = session.catalog.of(Kind.VIEW_SCHEMA)
+    assert build(session, spec).changed  # pyright: ignore[reportAttributeAccessIssue]
+    assert not build(session, spec).changed  # pyright: ignore[reportAttributeAccessIssue]
+    assert not schema_drift(session).differences
