@@ -383,6 +383,26 @@ def test_parts_that_an_interruption_has_left_are_taken_into_the_index(loaded: Se
 
 
 @pytest.mark.usefixtures("shared")
+def test_where_one_connection_fails_what_the_other_has_built_goes_too(
+    loaded: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = indexes.run
+
+    def failing(*args: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            # The other one has built a part by then.
+            run(args[0], args[1], args[2], "select 1")
+            raise DatabaseError("made to fail")
+        run(*args)
+
+    monkeypatch.setattr(indexes, "run", failing)
+    before = schema_of(loaded)
+    with pytest.raises(DatabaseError, match="made to fail"):
+        apply_indexes(loaded, spec(loaded, "posts_tags_indexes"), online=False)
+    assert schema_of(loaded) == before
+
+
+@pytest.mark.usefixtures("shared")
 def test_parts_of_an_index_that_rows_make_impossible_go_with_it(loaded: Session, tmp_path: Path) -> None:
     execute(loaded, "update posts set like_count = -1 where id = (select id from posts order by created_at limit 1)")
     before = schema_of(loaded)
