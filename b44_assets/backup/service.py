@@ -207,8 +207,13 @@ def archive_wal(backup_context: BackupContext, *, on: bool) -> None:
             conn.execute("SELECT pg_catalog.pg_stat_reset_shared('archiver')")
 
 
-def ship_wal(backup_context: BackupContext, tell: Tell | None = None) -> Shipped:
+def ship_wal(backup_context: BackupContext, tell: Tell | None = None, progress: Progress | None = None) -> Shipped:
     """Takes what the server has archived from the spool to the store.
+
+    Args:
+        backup_context: Whose.
+        tell: Told what is done.
+        progress: Told of the bytes that are in the store.
 
     Raises:
         BackupError: There is no spool, or the store refuses; what was not taken waits in the spool.
@@ -221,7 +226,9 @@ def ship_wal(backup_context: BackupContext, tell: Tell | None = None) -> Shipped
     with _server(backup_context) as conn:
         system = describe(conn).system
     # Shipping may take long; no session of the server is kept waiting for it.
-    return wal_spool.ship(backup_context.spool, backup_context.catalogue, system, tell)
+    if tell is not None:
+        tell("taking the WAL to the store")
+    return wal_spool.ship(backup_context.spool, backup_context.catalogue, system, progress)
 
 
 def look_at_archiving(backup_context: BackupContext) -> ArchivingState:

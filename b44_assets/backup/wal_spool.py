@@ -114,7 +114,7 @@ def waiting(spool: Path) -> Waiting:
     )
 
 
-def ship(spool: Path, catalogue: Catalogue, system: str, progress: Callable[[str], None] | None = None) -> Shipped:
+def ship(spool: Path, catalogue: Catalogue, system: str, progress: Callable[[int], None] | None = None) -> Shipped:
     """Takes what the server has archived from the spool to the store; one process at a time, others wait.
 
     May be killed at any point: a file leaves the spool when it is in the store, and what is in both is compared.
@@ -123,7 +123,7 @@ def ship(spool: Path, catalogue: Catalogue, system: str, progress: Callable[[str
         spool: The folder.
         catalogue: Whose store it goes to, sealed with its key.
         system: The cluster's system identifier.
-        progress: Told the name of each file that is in the store.
+        progress: Told of the bytes that each file has in the store.
 
     Raises:
         BackupError: The spool cannot be read, or the store refuses a file; what was shipped until then stays shipped.
@@ -142,12 +142,13 @@ def ship(spool: Path, catalogue: Catalogue, system: str, progress: Callable[[str
                 if sound:
                     refused.append(f"{file}: the archive has another segment of that name, {sound[0].path}")
                     continue
-                stored += _store(file, catalogue, system)
+                size = _store(file, catalogue, system)
+                stored += size
                 files += 1
+                if progress is not None:
+                    progress(size)
             with in_one_line(f"{file} cannot be removed"):
                 file.unlink()
-            if progress is not None:
-                progress(file.name)
     return Shipped(files, stored, waiting(spool), tuple(refused))
 
 

@@ -58,7 +58,8 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
 
     backup_context = _backup_context(reads=True, database_url=database_url)
     if kind == "wal":
-        shipped = ship_wal(backup_context, say)
+        with telling(quiet=as_json) as (tell, read):
+            shipped = ship_wal(backup_context, tell, read)
         if as_json:
             print_json({"files": shipped.files, "bytes": shipped.bytes})
         else:

@@ -193,8 +193,11 @@ def telling(*, quiet: bool) -> Generator[tuple[Callable[[str], None], Callable[[
 
         def tell(line: str) -> None:
             nonlocal begun, read
-            begun, read = line, 0
             say(line)
+            # A remark on what has begun already.
+            if line.startswith(("notice: ", "with ")):
+                return
+            begun, read = line, 0
             report(f"{_TOLD}{begun}", read, 0)
 
         def count(more: int) -> None:
