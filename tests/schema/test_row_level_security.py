@@ -268,6 +268,41 @@ def test_an_author_writes_with_slug_and_permission_though_registry_and_accounts_
         write_post(db, mine.user, published=True)
 
 
+def test_an_application_that_is_the_owner_is_held_to_the_policies_where_they_are_forced(
+    guarded: Session, db: Db, mine: Mine
+) -> None:
+    owner = sql.Identifier(f"owner_{uuid.uuid4().hex}")
+    db.execute(sql.SQL("create role {} in role b44_readwrite").format(owner))
+    db.execute(sql.SQL("grant create on schema public, b44 to {}").format(owner))
+    for table in (*PERSONAL, "post_slugs"):
+        db.execute(sql.SQL("alter table {} owner to {}").format(sql.Identifier(table), owner))
+    for (function,) in db.execute(
+        "select oid::regprocedure::text from pg_proc where prosecdef and pronamespace in (%s::regnamespace, %s::regnamespace)",
+        ("public", "b44"),
+    ).fetchall():
+        db.execute(sql.SQL("alter function {} owner to {}").format(sql.SQL(function), owner))
+    db.execute("select set_config('b44.user_id', %s, true)", (str(mine.user),))
+
+    def seen() -> dict[str, tuple[int, int]]:
+        with db.transaction(force_rollback=True):
+            db.execute(sql.SQL("set local session authorization {}").format(owner))
+            return {table: owners_seen(db, table, mine) for table in PERSONAL}
+
+    free = seen()
+    assert all(others > 0 for _, others in free.values())
+    for table in PERSONAL:
+        db.execute(sql.SQL("alter table {} force row level security").format(sql.Identifier(table)))
+    bound = seen()
+    with acting(db, guarded, "b44_readwrite", user_id=mine.user):
+        assert bound == {table: owners_seen(db, table, mine) for table in PERSONAL}
+    assert bound != free
+    with db.transaction(force_rollback=True):
+        db.execute(sql.SQL("set local session authorization {}").format(owner))
+        write_post(db, mine.user, published=True)
+        with pytest.raises(errors.InsufficientPrivilege):
+            write_post(db, mine.other, published=False)
+
+
 def test_partitions_that_are_made_later_are_closed_and_rows_move_to_them(guarded: Session, db: Db, mine: Mine) -> None:
     db.execute(
         "insert into posts (user_id, title, content, created_by, created_at)"
