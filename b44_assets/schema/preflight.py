@@ -327,6 +327,7 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
     wanted = [(number, *column) for number in tables for column in relations[number].columns]
     lacking: dict[int, list[str]] = {}
     new: dict[int, list[str]] = {}
+    retyped: dict[int, list[tuple[str, str, str]]] = {}
     for number, column, found, type_wanted in conn.execute(
         _COLUMNS,
         (
@@ -339,11 +340,21 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
     ).fetchall():
         if found is None and column in relations[number].added:
             new.setdefault(number, []).append(column)
+        elif found is None or type_wanted is None:
+            lacking.setdefault(number, []).append(f"has no column {column}")
         else:
-            lacking.setdefault(number, []).append(
-                f"has no column {column}" if found is None else f"has {column} as {found} instead of {type_wanted}"
+            retyped.setdefault(number, []).append((column, found, type_wanted))
+    made = _made_before(conn, {number: relations[number] for number in new.keys() | retyped.keys()})
+    for number, types in retyped.items():
+        one = relations[number]
+        told = [f"has {column} as {found} instead of {wanted}" for column, found, wanted in types]
+        if number in made and number not in lacking:
+            faults.append(
+                f"table {one.schema}.{one.name}, which a migration has made, {some_of(told, _NAMED)}: change it by"
+                f" {_conversion(conn, one, types)} and migrate again, which makes the views anew"
             )
-    made = _made_before(conn, {number: relations[number] for number in new})
+        else:
+            lacking.setdefault(number, []).extend(told)
     for number, columns in new.items():
         one = relations[number]
         if number not in made:
@@ -379,6 +390,32 @@ def _made_before(conn: Connection, tables: Mapping[int, _Relation]) -> frozenset
     ).fetchall()
     return frozenset(
         [*(number for (number,) in described), *(number for number, one in tables.items() if one.name in planned)]
+    )
+
+
+_STANDING = """
+    select distinct format('drop %%s if exists %%s cascade;', case c.relkind when 'm' then 'materialized view' else 'view' end,
+                           c.oid::regclass)
+      from pg_depend d
+      join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+      join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
+      join pg_class c on c.oid = r.ev_class
+     where d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass(%s) and a.attname = any (%s)
+     order by 1
+"""
+
+
+def _conversion(conn: Connection, table: _Relation, columns: list[tuple[str, str, str]]) -> str:
+    """The statements by which columns, each with its type and the one that it is to have, get that type; times are in UTC."""
+    name = sql.Identifier(table.schema, table.name).as_string(conn)
+    views = conn.execute(_STANDING, (name, [column for column, _, _ in columns])).fetchall()
+    changes: list[str] = []
+    for column, found, wanted in columns:
+        quoted = sql.Identifier(column).as_string(conn)
+        by = f"base44_uuid({quoted})" if (found, wanted) == ("text", "uuid") else f"{quoted}::{wanted}"
+        changes.append(f"alter {quoted} drop default, alter {quoted} type {wanted} using {by}")
+    return " ".join(
+        ["set timezone = 'UTC';", *(view for (view,) in views), f"alter table {name} {', '.join(changes)};"]
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from b44_assets.catalog import Kind, declared_columns, load_catalog
 from b44_assets.errors import DatabaseError
+from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.rollback import roll_back_run
 from b44_assets.scaffold.model import App, Column, ColumnType, Counts
@@ -40,6 +42,11 @@ def tasks(*states: str, further: tuple[Column, ...] = ()) -> App:
 
 OLDER = tasks("open")
 PRIORITY = Column("priority", field("priority", "number", default=1, description="it's 1, 2"), ColumnType.NUMERIC)
+RETYPED = {
+    ("due", "due"): ("string", ColumnType.TIMESTAMPTZ),
+    ("is_done", "Done?"): ("boolean", ColumnType.BOOLEAN),
+    ("task_id", "task_id"): ("string", ColumnType.UUID),
+}
 NOTES = table("notes", "Note", Column("text", field("text"), ColumnType.TEXT))
 NEWER = App("app", (*tasks("open", "done", further=(PRIORITY,)).tables, NOTES))
 
@@ -106,6 +113,41 @@ def test_a_row_that_the_application_has_changed_keeps_its_values(embedded_databa
     migrate(Session(url, load_catalog(write_app_files(tmp_path / "newer", NEWER))), export)
     assert rows(url, TASKS)[0] == (object_id(1), "Rigged", None)
     assert rows(url, "select unaccounted from migration.accounting where entity = 'tasks'") == [(0,)]
+
+
+def test_a_column_that_gets_another_type_is_changed_by_the_statements_that_the_fault_gives(
+    embedded_database: str, tmp_path: Path
+) -> None:
+    url = embedded_database
+    export = write_export(
+        tmp_path / "export",
+        {"Task": [{"id": object_id(1), "due": "2026-01-05T10:00:00.000000", "Done?": "true", "task_id": object_id(2)}]},
+    )
+    texts = [Column(name, field(source), ColumnType.TEXT) for name, source in RETYPED]
+    typed = [Column(name, field(source, kind), type_) for (name, source), (kind, type_) in RETYPED.items()]
+    migrate(
+        Session(url, load_catalog(write_app_files(tmp_path / "older", tasks("open", further=tuple(texts))))), export
+    )
+
+    newer = Session(url, load_catalog(write_app_files(tmp_path / "newer", tasks("open", further=tuple(typed)))))
+    with pytest.raises(
+        DatabaseError, match=r"has due as text instead of timestamp with time zone.*change it by"
+    ) as said:
+        need_room(newer)
+    given = re.search(r"change it by (.*) and migrate again", str(said.value))
+    assert given is not None
+    with psycopg.connect(url, autocommit=True, options="-c timezone=Asia/Tokyo") as conn:
+        conn.execute(given[1].encode())
+    migrate(newer, export)
+
+    assert rows(url, 'select due, "Done?", task_id from base44_compat."Task"') == [
+        (datetime(2026, 1, 5, 10, tzinfo=UTC), True, object_id(2))
+    ]
+    (mapping,) = newer.catalog.mappings.values()
+    parity = content_parity(newer, mapping)
+    assert parity is not None
+    assert (parity.compared, parity.differing, parity.missing) == (1, 0, 0)
+    assert schema_drift(newer).passed
 
 
 def visits(*further: Column) -> App:
