@@ -352,12 +352,24 @@ def newest_told(session: Session, settings: Settings) -> str:
     try:
         with session.connection("look") as conn:
             database = conn.info.dbname
+    except B44Error as error:
+        return _unknown(error)
+    return newest_of(database, settings)
+
+
+def newest_of(database: str, settings: Settings) -> str:
+    """The same of a database by its name."""
+    try:
         found = newest_good(BackupContext.of(settings), database)
     except B44Error as error:
-        return f"Whether there is a backup could not be found out: {error}"
+        return _unknown(error)
     if found is None:
         return f"There is no backup of {database} that was restored and found equal to it: b44 backup makes one."
     return f"The newest good backup of {database} is {found.id}, of {found.ended_at:%Y-%m-%d %H:%M} UTC."
+
+
+def _unknown(error: B44Error) -> str:
+    return f"Whether there is a backup could not be found out: {error}"
 
 
 def newest_is_good(found: Survey, kind: BackupKind, within: timedelta) -> Health:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import click
 
@@ -91,12 +92,17 @@ def _become(program: str, arguments: tuple[str, ...], *, to_dump: bool) -> None:
         BackupError: The password cannot be handed over but on a command line.
         DatabaseError: The target cannot be reached, or no program on this machine suits it.
     """
+    from b44_assets.backup.service import newest_of
     from b44_assets.backup.tools import Login
 
     settings = settings_with(reads=True, database_url=None)
     url = target_url(settings)
     with connect(url, application_name="b44 db") as conn:
         login = Login.of(url, conn, configured=settings.pg_bin, to_dump=to_dump)
+        database = conn.info.dbname
+    if not to_dump and not arguments and sys.stdin.isatty():
+        # Whoever types may change anything.
+        print_line(f"notice: {newest_of(database, settings)}", err=True)
     secrets = {name: value for name, value in login.environment.items() if name == "PGPASSWORD"}
     path = login.program(program)
     os.execve(path, [path, f"--dbname={login.conninfo}", *arguments], {**os.environ, **secrets})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.helpers.command import Command
+from tests.helpers.command import PATIENCE, Command, environment
 from tests.helpers.migrated_apps import Migrated
 from tests.helpers.servers import free_port
 
@@ -94,9 +97,28 @@ def test_psql_and_pg_dump_run_on_the_target_with_their_own_arguments(migrated: M
     dumped = on_target("db", "dump", "--schema-only", "--table=users")
 
     assert (asked.status, asked.out.strip().isdigit()) == (0, True), asked
+    assert "backup" not in asked.err
     assert wrong.status == 1
     assert dumped.status == 0
     assert "CREATE TABLE public.users" in dumped.out
+
+
+def test_whoever_opens_psql_on_a_terminal_is_told_of_backups(migrated: Migrated, b44: Command) -> None:
+    ours, terminal = os.openpty()
+    os.write(ours, b"\\q\n")
+    opened = subprocess.run(
+        [sys.executable, "-c", "from b44_assets.cli import main; main()", "db", "psql"],
+        stdin=terminal,
+        capture_output=True,
+        cwd=b44.directory,
+        env=environment(B44_DATABASE_URL=migrated.url),
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    os.close(terminal)
+    os.close(ours)
+    assert "notice: There is no backup of" in opened.stderr
 
 
 def test_a_second_b44_dev_and_another_daemon_are_refused_at_once(target: str, b44: Command) -> None:
