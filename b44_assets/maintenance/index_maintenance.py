@@ -12,6 +12,7 @@ from psycopg import sql
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.online_ddl import CONCURRENT_LOCK_TIMEOUT_MS
 from b44_assets.session import Connection, Session, concurrently, reason_of
+from b44_assets.wording import plural
 
 BLOAT_THRESHOLD = 0.5
 """Share of an index that would be gone if it were rebuilt, from which on it is worth it."""
@@ -89,7 +90,8 @@ class IndexUsage:
             return f"the same twice: {' = '.join(self.duplicates[0])}"
         if self.bloated:
             worst = max(self.bloated, key=lambda index: index.bloat or 0)
-            return f"{len(self.bloated)} indexes are bloated, {worst.name} by {worst.bloat:.0%}"
+            indexes = plural(len(self.bloated), "index is", "indexes are")
+            return f"{len(self.bloated)} {indexes} bloated, {worst.name} by {worst.bloat:.0%}"
         since = (
             "the database was made"
             if self.since is None

@@ -14,6 +14,7 @@ from b44_assets.catalog import Catalog, Kind, Query, Spec, query_definition
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.online_ddl import fault, trusted
 from b44_assets.session import Connection, Session, scalar
+from b44_assets.wording import plural
 
 SMALL_COST = 1_000.0
 """Below it (the planner's units: pages read in order) a query reads so little that another index may well be as cheap."""
@@ -85,7 +86,8 @@ class QueryPlans:
         if wrong:
             return "; ".join(wrong)
         waiting = "".join(f"; {query} waits for {relation}" for query, relation in self.waiting.items())
-        return f"{len(self.plans)} queries prune partitions and can use the indexes meant for them{waiting}"
+        queries = plural(len(self.plans), "query prunes", "queries prune")
+        return f"{len(self.plans)} {queries} partitions and can use the indexes that are meant{waiting}"
 
 
 def queries_of(catalog: Catalog, table: str) -> tuple[Spec, ...]:

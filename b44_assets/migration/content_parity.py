@@ -25,6 +25,7 @@ from b44_assets.session import (
     scalar,
     time_column,
 )
+from b44_assets.wording import plural
 
 DIFFERENCES_SHOWN = 20
 
@@ -101,15 +102,17 @@ class ContentParity:
             )
             if self.kept:
                 edited = f", {self.edited} edited since" if self.edited else ""
-                return f"{gone}; {self.compared} rows are as they were written{edited}; b44 migrate --export stages it again"
-            return f"{gone}; {self.missing} rows missing, {self.differing} rows are not as they were written"
+                return f"{gone}; {_rows(self.compared, 'is', 'are')} as they were written{edited}; b44 migrate --export stages it again"
+            return (
+                f"{gone}; {_rows(self.missing)} missing, {_rows(self.differing, 'is', 'are')} not as they were written"
+            )
         if self.verified_before:
-            return f"{self.compared} rows are as they were when each was compared with its record"
+            return f"{_rows(self.compared, 'is', 'are')} as they were when each was compared with its record"
         if self.planned:
-            return f"{self.compared} rows equal what their records were mapped to"
+            return f"{_rows(self.compared, 'equals', 'equal')} what their records were mapped to"
         if self.passed:
             apart = {"edited since": self.edited, "left alone by a newer export": self.conflicts}
-            return f"{self.compared} rows equal their records" + "".join(
+            return f"{_rows(self.compared, 'equals', 'equal')} their records" + "".join(
                 f"; {count} {what}" for what, count in apart.items() if count
             )
         worst = self.differences[0]
@@ -118,7 +121,11 @@ class ContentParity:
         since = (
             f"; {self.touched} were changed since they were written, without a newer updated_at" if self.touched else ""
         )
-        return f"{self.missing} rows missing, {self.differing} rows differ; {where} {what}{since}"
+        return f"{_rows(self.missing)} missing, {_rows(self.differing, 'differs', 'differ')}; {where} {what}{since}"
+
+
+def _rows(number: int, verb_of_one: str = "", verb: str = "") -> str:
+    return f"{number} {plural(number, 'row')} {verb_of_one if number == 1 else verb}".rstrip()
 
 
 def content_parity(session: Session, mapping: TableMapping, *, anew: bool = True) -> ContentParity | None:

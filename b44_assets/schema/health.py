@@ -123,7 +123,7 @@ class IndexesValid:
             return "; ".join((f"invalid: {listed(self.invalid)}", *self.obstacles))
         if self.incomplete:
             return "; ".join((f"not on every partition: {listed(self.incomplete)}", *self.obstacles))
-        return f"{self.checked} indexes are there and valid"
+        return f"{self.checked} {plural(self.checked, 'index is', 'indexes are')} there and valid"
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class ViewEqualsQuery:
             return f"the {self.rows} rows of {self.view} are those of its query"
         if self.fault:
             return f"{self.view} cannot be compared: its query fails: {self.fault}"
-        return f"{self.view} differs from its query in {self.differing} rows; refresh it"
+        return f"{self.view} differs from its query in {self.differing} {plural(self.differing, 'row')}; refresh it"
 
 
 def constraints_valid(session: Session, table: str) -> ConstraintsValid:

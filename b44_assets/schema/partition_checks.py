@@ -15,6 +15,7 @@ from b44_assets.errors import DatabaseError
 from b44_assets.schema.partitions import Partition, detaching_partitions, months_ago, partitions_in, rows_by_period
 from b44_assets.schema.unbuilt import noted_obstacles, partition_for_rows_of
 from b44_assets.session import Session, columns_of, scalar
+from b44_assets.wording import plural
 
 EXAMPLES = 20
 
@@ -75,7 +76,7 @@ class BoundsCheck:
             return f"moving rows out of the default partition of {self.table} is not finished; drain it again"
         if self.default_rows:
             rows, periods = sum(self.default_rows.values()), ", ".join(self.default_rows)
-            told = f"the default partition of {self.table} holds {rows} rows of {periods}"
+            told = f"the default partition of {self.table} holds {rows} {plural(rows, 'row')} of {periods}"
             return f"{told}; {self.in_the_way}" if self.in_the_way else told
         if self.gaps:
             return f"{self.table} has no partition for {', '.join(map(str, self.gaps))}"
@@ -89,7 +90,7 @@ class BoundsCheck:
             return f"{self.table} has no default partition: a row without a partition of its own is refused"
         if not self.partitions:
             return f"{self.table} has no partitions"
-        return f"{self.partitions} partitions of {self.table} without gaps"
+        return f"{self.partitions} {plural(self.partitions, 'partition')} of {self.table} without gaps"
 
 
 @dataclass(frozen=True)
