@@ -181,9 +181,15 @@ def _bare_records(data: bytes, fields: int) -> int:
 
 
 def usual_cells(sample: bytes, delimiter: bytes, fields: int, *, final: bool) -> int:
-    """Return the most common number of cells in a spreadsheet's first records, where rows may be cut short."""
+    """Return the most common number of cells in a spreadsheet's first records, where rows may be cut short.
+
+    Of two that are as common it is the greater, and never 1 where there are more fields: any line of a text is a record of one cell.
+    """
     counts = Counter(min(len(cells), fields) for cells in _first_rows(sample, delimiter, final=final) if any(cells))
-    return counts.most_common(1)[0][0] if counts else fields
+    if not counts:
+        return fields
+    _, cells = max((count, cells) for cells, count in counts.items())
+    return max(cells, min(2, fields))
 
 
 def _first_rows(data: bytes, delimiter: bytes, *, final: bool) -> Iterator[list[bytes]]:

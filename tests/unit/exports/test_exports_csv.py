@@ -94,6 +94,13 @@ def test_short_rows_of_a_spreadsheet_are_padded_with_null() -> None:
     assert reading.oddities == Counter({"rows cut short": 3})
 
 
+@pytest.mark.parametrize("line", [b"1\n", b"1,x\n", b"1,,,\n"])
+def test_a_line_of_a_text_in_a_short_row_of_a_spreadsheet_is_no_record(line: bytes) -> None:
+    reading = read(b"id,a,b,last\n" + line + b'2,,"\n0\n"\n')
+    assert reading.cells[1:] == [["2", None, "\n0\n", None]]
+    assert not reading.refused
+
+
 def test_surplus_cells_of_a_spreadsheet_are_tolerated_only_if_empty() -> None:
     reading = read(b'id,a\n1,x,,\n2,y,"",\n3,z,,w\n4,v\n')
     assert reading.cells == [["1", "x"], ["2", "y"], ["4", "v"]]
