@@ -13,6 +13,9 @@ from b44_assets.postgres.connect import data_directory
 TIMES_THE_EXPORT = 4
 """What a migration writes at most, as a multiple of its export: staged records, rows, their indexes, and the WAL of those."""
 
+BESIDE_THE_EXPORT = 64 * 2**20
+"""Bytes that it writes however small the export is: tables, indexes, functions, their WAL, Dagster's storage (44 MB for the blog)."""
+
 REMEDY = "make room there before it is full"
 
 
@@ -33,9 +36,7 @@ def lacking_room(url: str, export: Path, entities: Collection[str]) -> str:
     except (OSError, B44Error):
         # What is wrong with the folder is told by whoever reads it.
         return ""
-    if free >= TIMES_THE_EXPORT * size:
+    wanted = TIMES_THE_EXPORT * size + BESIDE_THE_EXPORT
+    if free >= wanted:
         return ""
-    return (
-        f"{free_at(directory)}, and the migration of {size / 2**20:,.1f} MB may take"
-        f" {TIMES_THE_EXPORT * size / 2**20:,.1f} MB"
-    )
+    return f"{free_at(directory)}, and the migration of {size / 2**20:,.1f} MB may take {wanted / 2**20:,.1f} MB"
