@@ -38,7 +38,8 @@ _STATE = """
         union all
         select concat_ws(' ', 'n', oid, nspowner, nspacl) from pg_namespace
         union all
-        select concat_ws(' ', 'd', oid, datdba, datacl) from pg_database
+        -- Not as text, which has the roles by name: of other databases, some may be dropped meanwhile.
+        select concat_ws(' ', 'd', oid, datdba, (select string_agg(a::text, ' ') from aclexplode(datacl) a)) from pg_database
         union all
         select concat_ws(' ', 'x', defaclrole, defaclnamespace, defaclobjtype, defaclacl) from pg_default_acl
         union all

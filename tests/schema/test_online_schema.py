@@ -30,6 +30,7 @@ from b44_assets.schema.partitions import apply_partitions
 from b44_assets.schema.triggers import apply_triggers
 from b44_assets.schema.views import apply_view, refresh
 from b44_assets.session import Session
+from tests.helpers.command import PATIENCE
 
 Db = psycopg.Connection[Any]
 
@@ -386,14 +387,17 @@ def test_parts_that_an_interruption_has_left_are_taken_into_the_index(loaded: Se
 def test_where_one_connection_fails_what_the_other_has_built_goes_too(
     loaded: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = indexes.run
+    run, built, failed = indexes.run, threading.Event(), threading.Event()
 
     def failing(*args: Any) -> None:
         if threading.current_thread() is threading.main_thread():
-            # The other one has built a part by then.
-            run(args[0], args[1], args[2], "select 1")
+            assert built.wait(PATIENCE)
+            failed.set()
             raise DatabaseError("made to fail")
         run(*args)
+        built.set()
+        # Else it might build all parts, and there would be nothing left to fail at.
+        assert failed.wait(PATIENCE)
 
     monkeypatch.setattr(indexes, "run", failing)
     before = schema_of(loaded)

@@ -524,7 +524,7 @@ def test_a_column_of_another_type_makes_a_view_anew_with_those_on_it_and_what_th
     assert views.execute("select obj_description('open_accounts'::regclass)") == [("Open",)]
     assert grants(views) == granted
     assert views.drift().differences == ()
-    assert {change.changed for change in views.migrate().values()} == {False}
+    assert [change for change in views.migrate().values() if change.changed] == []
 
 
 @pytest.mark.long
