@@ -213,7 +213,7 @@ CHECKLISTS: Mapping[str, tuple[Line, ...]] = {
         Line(
             "there is a backup before the schema is changed",
             ("backup_new_enough",),
-            "each run that changes it, and b44 db psql on a terminal, names the newest good one first, or says that there is none",
+            "each run that changes it, and its psql on a terminal, names the newest good one first, or says that there is none",
         ),
         Line(
             "data moves in transactions", stands="each batch and what is noted of it are one; migration.migration_log"
