@@ -99,13 +99,13 @@ def test_verify_names_record_and_column_of_planted_faults_in_any_table(app: App)
                 )
                 assert conn.execute(gone, (key,)).rowcount == 1
                 expected += [
-                    f"{table} content_parity: 1 rows missing, 0 rows differ; record {position} (id {base44_id}) has no row",
+                    f"{table} content_parity: 1 row missing, 0 rows differ; record {position} (id {base44_id}) has no row",
                     f"{table} row_parity: {held:,} records were migrated, {table} holds {held - 1:,} of them",
                 ]
             else:
                 column = changed_column(conn, mapping, key)
                 expected += [
-                    f"{table} content_parity: 0 rows missing, 1 rows differ;"
+                    f"{table} content_parity: 0 rows missing, 1 row differs;"
                     f" record {position} (id {base44_id}) differs in {column}"
                 ]
     with webhook() as hook:
