@@ -27,20 +27,14 @@ from b44_assets.errors import BackupError
 from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.postgres.embedded.configuration import quoted_setting
-from tests.helpers.servers import PG15_BIN, Pg15, ordinary_account, run_as, skip_without
+from tests.helpers.servers import PG15_BIN, Pg15, ordinary_account, own_pg15, run_as
 
 
 @pytest.fixture
 def own_server() -> Generator[Pg15]:
     """A PostgreSQL 15 of the test's own."""
-    skip_without(15)
-    folder = Path(tempfile.mkdtemp(prefix="b44-test-"))
-    folder.chmod(0o755)
-    server = Pg15(folder)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
+    with own_pg15() as server:
+        yield server
 
 
 def test_the_instructions_make_a_server_archive_into_the_spool(own_server: Pg15, catalogue: Catalogue) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Generator
@@ -34,7 +32,7 @@ from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.helpers.loading import ZOO, commits, writing
 from tests.helpers.making import WHOLE
-from tests.helpers.servers import Pg15, skip_without
+from tests.helpers.servers import own_pg15
 
 PHYSICAL = (BackupKind.BASE, BackupKind.INCREMENTAL)
 
@@ -108,17 +106,9 @@ def older(older_database: str) -> str:
 @pytest.fixture
 def older_server() -> Generator[str]:
     """URL of a filled database on a PostgreSQL 15 of the test's own: a base backup takes all that a server holds."""
-    skip_without(15)
-    folder = Path(tempfile.mkdtemp(prefix="b44-test-"))
-    folder.chmod(0o755)
-    server = Pg15(folder)
-    try:
-        server.start()
+    with own_pg15() as server:
         fill(server.url())
         yield server.url()
-    finally:
-        server.stop()
-        shutil.rmtree(folder)
 
 
 def test_a_base_backup_of_an_older_server_is_good(older_server: str, catalogue: Catalogue) -> None:

@@ -7,7 +7,9 @@ import pwd
 import shutil
 import socket
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,6 +165,21 @@ class Pg15(OwnServer):
     """The oldest server that is supported."""
 
     major: int = 15
+
+
+@contextmanager
+def own_pg15() -> Generator[Pg15]:
+    """A PostgreSQL 15 of the test's own, running; the test is skipped where there is none."""
+    skip_without(15)
+    folder = Path(tempfile.mkdtemp(prefix="b44-test-"))
+    folder.chmod(0o755)
+    server = Pg15(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def own_address() -> str:

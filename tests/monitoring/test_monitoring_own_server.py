@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from b44_assets.catalog import Catalog
-from tests.helpers.servers import PG15_BIN, Pg15, free_port, ordinary_account, run_as, skip_without
+from tests.helpers.servers import PG15_BIN, Pg15, free_port, ordinary_account, own_pg15, run_as
 from tests.helpers.waiting import eventually
 from tests.helpers.watched import Watched
 
@@ -26,21 +26,13 @@ def control(server: Pg15, *arguments: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def own(catalog: Catalog) -> Generator[Watched]:
-    skip_without(15)
-    folder = Path(tempfile.mkdtemp(prefix="b44-own-"))
-    folder.chmod(0o1777)
-    server = Pg15(folder)
-    server.start()
-    try:
+    with own_pg15() as server:
         with (server.data_dir / "postgresql.conf").open("a") as conf:
             conf.write(ARCHIVES)
         control(server, "-m", "fast", "-l", server.data_dir / "log", "restart")
         watched = Watched(server.url(), "watcher", "nobody", catalog)
         watched.execute("create role watcher login; grant pg_monitor to watcher; create role nobody login")
         yield watched
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_an_archive_command_that_fails_is_told_until_it_works(own: Watched) -> None:
