@@ -85,13 +85,7 @@ def init(
         written_path,
     )
 
-    if example is not None and (entities, export, source, strict, opened) != (
-        None,
-        None,
-        None,
-        False,
-        False,
-    ):
+    if example is not None and any((entities, export, source, strict, opened)):
         raise SettingsError(
             "--example goes without --entities, --export, --source, --strict and --open: it brings all it needs"
         )

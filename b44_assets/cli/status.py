@@ -175,7 +175,7 @@ def write_report(
         SettingsError: The file cannot be written.
     """
     from b44_assets.backup.service import newest_told
-    from b44_assets.migration.listed import listed
+    from b44_assets.migration.listed import broken_rules, listed
     from b44_assets.migration.report import Cutover, gather, render
 
     done = None
@@ -190,9 +190,11 @@ def write_report(
             faults=tuple(str(fault) for fault in faults),
         )
     session = session_of(settings)
+    broken = broken_rules(session)
     found = gather(
         session,
-        listed(session, settings.sql_dir.parent),
+        broken,
+        listed(session, settings.sql_dir.parent, broken),
         done,
         measured=_measured(session, settings),
         backup=newest_told(session, settings),

@@ -5,6 +5,7 @@ What belongs here: counting it, for a verdict and a report. What does not: the l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from b44_assets.schema.health import foreign_keys_hold
 from b44_assets.schema.online_ddl import trusted
 from b44_assets.schema.unbuilt import counts_in_the_way_of
 from b44_assets.session import Session, scalar
+
+_REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class BrokenRule:
     rows: int
 
 
-def listed(session: Session, app_folder: Path) -> dict[str, int]:
+def listed(session: Session, app_folder: Path, broken: Sequence[BrokenRule] | None = None) -> dict[str, int]:
     """Count what is listed, by what one of it is called; what there is none of is left out.
 
     A dangling reference names a record that is not there, by a foreign key that rows of the migration may break. An open table is
@@ -44,11 +47,15 @@ def listed(session: Session, app_folder: Path) -> dict[str, int]:
     Args:
         session: The run.
         app_folder: Where `sql/` and the page are.
+        broken: As `broken_rules` has counted them, where it has; else references are counted here.
 
     Raises:
         DatabaseError: The target cannot be reached.
     """
-    counts = {"dangling reference": sum(_dangling(session).values()), "open table": _open(session, app_folder)}
+    references = (
+        _dangling(session).values() if broken is None else [one.rows for one in broken if one.kind == _REFERENCE]
+    )
+    counts = {"dangling reference": sum(references), "open table": _open(session, app_folder)}
     return {name: count for name, count in counts.items() if count}
 
 
@@ -59,7 +66,7 @@ def broken_rules(session: Session) -> tuple[BrokenRule, ...]:
         DatabaseError: The target cannot be reached.
     """
     listed_of = {table: session.catalog.listed(table) for table in session.catalog.mappings}
-    found = [BrokenRule(table, name, "reference", rows) for (table, name), rows in _dangling(session).items()]
+    found = [BrokenRule(table, name, _REFERENCE, rows) for (table, name), rows in _dangling(session).items()]
     with session.connection("look for broken rules") as conn:
         checks: list[tuple[str, str, str]] = conn.execute(
             "select c.relname, k.conname, pg_get_expr(k.conbin, k.conrelid)"

@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 
 from b44_assets.migration.accounts import EntityAccount, accounts
 from b44_assets.migration.checklists import Evidence, evidence
-from b44_assets.migration.listed import BrokenRule, broken_rules
+from b44_assets.migration.listed import BrokenRule
 from b44_assets.migration.unmapped_entities import unmapped_entities
 from b44_assets.migration.verdict import Records, Verdict
 from b44_assets.session import Connection, Session, scalar
@@ -151,6 +151,7 @@ class Report:
 
 def gather(
     session: Session,
+    broken: tuple[BrokenRule, ...],
     listed: Mapping[str, int],
     cutover: Cutover | None = None,
     *,
@@ -161,6 +162,7 @@ def gather(
 
     Args:
         session: The run.
+        broken: Rules that rows break, as `listed.broken_rules` counts them.
         listed: What is kept as it is, as `listed.listed` counts it.
         cutover: What a cut-over came to.
         measured: What was measured of the server.
@@ -169,7 +171,7 @@ def gather(
     Raises:
         DatabaseError: The target cannot be reached, or nothing was ever migrated into it.
     """
-    found, without_table, broken = accounts(session), unmapped_entities(session), broken_rules(session)
+    found, without_table = accounts(session), unmapped_entities(session)
     with session.connection("report") as conn:
         return Report(
             at=datetime.now(UTC),

@@ -290,7 +290,7 @@ def test_rules_that_rows_break_are_counted_for_the_report(written: Written) -> N
         ("orders", "reference", 1),
         ("teams", "constraint", 1),
     }
-    report = gather(session, {"dangling reference": 2})
+    report = gather(session, found, {"dangling reference": 2})
     page = render(report)
     assert report.verdict.listed == {"dangling reference": 2}
     assert all(name in page for name in BROKEN)
