@@ -40,6 +40,7 @@ _TOPICS = (
         " before PostgreSQL 18.",
     ),
     ("index", "Indexes", "Beside those of keys, references, what is declared, and the time of creation."),
+    ("trigger", "Triggers", ""),
     ("partition", "Partitions", ""),
 )
 _STRICT: Mapping[str, str] = {

@@ -24,6 +24,7 @@ from b44_assets.scaffold.export_profile import (
 )
 from b44_assets.scaffold.model import (
     PARTITIONED_FROM,
+    UPDATED,
     App,
     Column,
     ColumnType,
@@ -232,6 +233,7 @@ class _Inference:
         self._decide_creators()
         order, late = load_order(list(self._tables.values()), self._pointing())
         tables = {self._tables[draft.entity.name]: self._table(draft, late) for draft in self._drafts.values()}
+        self._decide_updates(tables.values())
         return App(
             self._overrides.app or name,
             tuple(tables[one] for one in order),
@@ -533,6 +535,16 @@ class _Inference:
             bound = self._bound(ReferenceBy.ID if by_id else ReferenceBy.EMAIL, missing, constrained=constrained)
             evidence = f"built in; {found:,} of {_values(filled)} found, in all entities" if filled else "built in"
             self._decide(f"*.{one}", "reference", f"→ {table}{bound}", evidence, doubtful=missing > 0)
+
+    def _decide_updates(self, tables: Iterable[Table]) -> None:
+        """One line for each name that the column of the latest change has."""
+        for name in sorted({one.changed for one in tables if one.changed is not None}):
+            self._decide(
+                f"*.{name}",
+                "trigger",
+                "is set to the current time by an update that changes something else and leaves it alone, unless it is the migration's",
+                f"Base44 sets `{UPDATED}` whenever a record changes",
+            )
 
     def _bound(self, by: ReferenceBy, missing: int, *, constrained: bool) -> str:
         """How a reference is held, for its decision; nothing for a foreign key that all values honour."""

@@ -19,6 +19,8 @@ ABSENT: Final = object()
 
 PARTITIONED_FROM: Final = 1_000_000
 """Records from which a table is partitioned by month; `docs/decisions.md` has what was measured."""
+UPDATED: Final = "updated_date"
+"""The field that Base44 sets whenever a record changes."""
 
 
 class Origin(StrEnum):
@@ -215,7 +217,7 @@ class Decision:
 
     Attributes:
         subject: Such as `replies.discussion_id`; a table or an entity alone for what concerns all of it.
-        topic: `reference`, `type`, `name`, `rule`, `secret`, `partition`, `index`, `entity`, `field`, `constraint`.
+        topic: `reference`, `type`, `name`, `rule`, `secret`, `partition`, `index`, `trigger`, `entity`, `field`, `constraint`.
         text: What was decided, in one line.
         evidence: Why, with counts where there is an export.
         doubtful: Whether the data, or PostgreSQL, speaks against what the schema says, so that the app's owner should look at it.
@@ -251,6 +253,13 @@ class Table:
     first: date | None = None
     after: tuple[str, ...] = ()
     repeated: tuple[tuple[tuple[str, ...], int], ...] = ()
+
+    @property
+    def changed(self) -> str | None:
+        """The column of when a record last changed, as Base44 dates it; None where no such time is exported."""
+        return next(
+            (one.name for one in self.columns if one.field.name == UPDATED and one.type is ColumnType.TIMESTAMPTZ), None
+        )
 
 
 class Audience(StrEnum):

@@ -18,7 +18,7 @@ from b44_assets.exports.model import CREATOR_FIELDS
 from b44_assets.exports.names import free_name
 from b44_assets.scaffold.declared_rules import DeclaredRule, RuleKind, number, rules_of
 from b44_assets.scaffold.lookup_indexes import lookup_indexes, search_indexes
-from b44_assets.scaffold.model import ABSENT, App, Column, ColumnType, Field, Origin, ReferenceBy, Table
+from b44_assets.scaffold.model import ABSENT, UPDATED, App, Column, ColumnType, Field, Origin, ReferenceBy, Table
 from b44_assets.scaffold.names import quoted
 from b44_assets.scaffold.patterns import posix_pattern
 from b44_assets.scaffold.sql_text import (
@@ -32,7 +32,7 @@ from b44_assets.scaffold.sql_text import (
 
 COMPAT: Final = "base44_compat"
 """The schema of the views for code that was written for Base44."""
-_CREATED, _UPDATED = "created_date", "updated_date"
+_CREATED: Final = "created_date"
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,16 @@ class _TableFiles:
                 *((quoted(one.name), literal(_comment(one))) for one in self.columns),
                 (quoted(self.other_ids), literal(_OTHER_IDS)),
             ],
+            dated=None
+            if (changed := self._table.changed) is None
+            else {"table": literal(self.sql_name), "column": literal(changed)},
         )
 
     def _column(self, column: Column) -> str:
         text = f"{quoted(column.name)} {column.type.value}"
         if column.name == "id":
             return f"{text} {'not null' if self._partitioned else 'primary key'} default gen_random_uuid()"
-        if column.field.name in (_CREATED, _UPDATED) and column.type is ColumnType.TIMESTAMPTZ:
+        if column.field.name in (_CREATED, UPDATED) and column.type is ColumnType.TIMESTAMPTZ:
             return f"{text} not null default now()"
         default = _default(column)
         return text if default is None else f"{text} default {default}"
@@ -212,7 +215,7 @@ class _TableFiles:
                 for one in self.columns
                 if (conversion := _conversion(one)) is not None
             ],
-            made_at=self._made_at() if {_CREATED, _UPDATED} & {one.field.name for one in self.columns} else None,
+            made_at=self._made_at() if {_CREATED, UPDATED} & {one.field.name for one in self.columns} else None,
             joins=[
                 f"{quoted(rule.target or '')} {self._row_of(rule)}"
                 f" on {self._row_of(rule)}.id = {self._value(rule.column)}"
@@ -234,7 +237,7 @@ class _TableFiles:
             return "base44_uuid(f.base44_id)"
         if column.field.name == _CREATED and column.type is ColumnType.TIMESTAMPTZ:
             return "c.made_at"
-        if column.field.name == _UPDATED and column.type is ColumnType.TIMESTAMPTZ:
+        if column.field.name == UPDATED and column.type is ColumnType.TIMESTAMPTZ:
             return f"coalesce(v.{quoted(column.name)}, c.made_at)"
         if column.type is ColumnType.UUID:
             return f"base44_uuid({self._text(column)})"
@@ -249,7 +252,7 @@ class _TableFiles:
         given = [
             *([times[_CREATED]] if _CREATED in times else []),
             "migration.object_id_time(f.base44_id)",
-            *([times[_UPDATED]] if _UPDATED in times else []),
+            *([times[UPDATED]] if UPDATED in times else []),
             "f.exported_at",
         ]
         return f"coalesce({', '.join(given)})"
@@ -275,7 +278,7 @@ class _TableFiles:
                 continue
             field, value, name = self._field(column), f"v.{quoted(column.name)}", literal(column.name)
             fault = literal(conversion.fault)
-            if column.field.name in (_CREATED, _UPDATED) and column.type is ColumnType.TIMESTAMPTZ:
+            if column.field.name in (_CREATED, UPDATED) and column.type is ColumnType.TIMESTAMPTZ:
                 # The times that every row has are made of others then.
                 lost = f"{field} is not null and {value} is null"
                 yield _call("migration.repair", lost, name, fault, field, "c.made_at::text")
@@ -508,7 +511,7 @@ def _comment(column: Column) -> str:
 
 _BUILT_IN: Mapping[str, str] = {
     _CREATED: "When the record was made",
-    _UPDATED: "When the record last changed",
+    UPDATED: "When the record last changed",
     "created_by": "Who made it: an e-mail address as a rule",
     "created_by_id": "Who made it: the id of a user, a service or a visitor",
     "is_sample": "Whether Base44 made it up as an example",

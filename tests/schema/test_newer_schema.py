@@ -177,6 +177,8 @@ def test_a_table_by_month_is_migrated_goes_on_with_a_new_column_and_is_taken_bac
     newer = Session(url, load_catalog(write_app_files(tmp_path / "newer", visits(hint))), run_id="newer")
     migrate(newer, export)
     assert rows(url, 'select hint from base44_compat."Visit" order by id') == [("a",), ("b",)]
+    # No date was exported; that the migration fills a column is no change of a record.
+    assert rows(url, "select distinct updated_at = created_at from visits") == [(True,)]
     assert rows(url, "select data from migration.unmapped") == []
     assert rows(url, "select migrated, unaccounted from migration.accounting") == [(2, 0)]
     with pytest.raises(psycopg.errors.CheckViolation):
@@ -186,6 +188,48 @@ def test_a_table_by_month_is_migrated_goes_on_with_a_new_column_and_is_taken_bac
     assert rows(url, by_month) == held
     roll_back_run(newer, "older")
     assert rows(url, by_month) == []
+
+
+def test_a_folder_of_the_version_before_gets_the_trigger_that_dates_rows_and_keeps_it_in_force(
+    database: str, tmp_path: Path
+) -> None:
+    url, day = database, {"created_date": "2026-01-05T10:00:00.000000", "updated_date": "2026-01-06T10:00:00.000000"}
+    export = write_export(tmp_path / "export", {"Visit": [{"id": object_id(1), "state": "open", **day}]})
+    file = write_app_files(tmp_path / "older", visits()) / "tables" / "visits.sql"
+    head, dated, _ = file.read_text().partition("\n-- As Base44 did")
+    assert dated
+    file.write_text(head)
+    migrate(Session(url, load_catalog(file.parents[1])), export)
+
+    newer = Session(url, load_catalog(write_app_files(tmp_path / "newer", visits())))
+    drift = schema_drift(newer)
+    assert drift.differences == ("trigger visits.trg_set_updated_at is missing",)
+    migrate(newer, export)
+    assert schema_drift(newer).passed
+    # A partition that is made later has it, too.
+    rows(url, "select b44.create_partition('visits', 'month', '2027-01-01')")
+    made = "insert into visits (state, created_at, updated_at) values ('open', '2027-01-02', '2027-01-02') returning id"
+    assert len(rows(url, made)) == 1
+    assert rows(url, "update visits set is_sample = true returning updated_at = now()") == [(True,), (True,)]
+
+    triggers = "select xmin::text, tgrelid from pg_trigger where tgname = 'trg_set_updated_at' order by tgrelid"
+    before = rows(url, triggers)
+    build(newer, newer.catalog.table("visits"))
+    assert rows(url, triggers) == before
+    in_force = (
+        "select tgenabled::text, pg_get_triggerdef(oid) from pg_trigger where tgname = 'trg_set_updated_at' order by 2"
+    )
+    as_it_was = rows(url, in_force)
+    for statement in (
+        "alter table visits disable trigger trg_set_updated_at",
+        "alter table visits_2027_01 disable trigger trg_set_updated_at",
+        "create or replace trigger trg_set_updated_at before update on visits for each row"
+        " when (not b44.migrating('visits')) execute function b44.set_updated_at('updated_at')",
+    ):
+        with psycopg.connect(url) as conn:
+            conn.execute(statement.encode())
+        build(newer, newer.catalog.table("visits"))
+        assert rows(url, in_force) == as_it_was
 
 
 def hand_written(folder: Path, columns: str) -> Session:

@@ -178,6 +178,8 @@ def test_fields_of_the_apps_own_are_not_taken_for_the_dates_of_a_record(written:
     assert written.rows(query.replace("%s", f"'{object_id(17)}'")) == [("before the flood", {"by": "Noah"}, DAY, LATER)]
     changed = "update teams set {} where id = base44_uuid('team-of-one')"
     mapping = written.catalog.mappings["teams"]
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("alter table teams disable trigger trg_set_updated_at")
     for assignment, edited, differing in (
         ("name = 'Sailors', updated_at = '{}'", 0, 1),
         ("updated_date = updated_date + interval '1 day'", 1, 0),
@@ -443,6 +445,56 @@ def test_a_newer_export_costs_no_record_and_a_rollback_brings_back_what_was(writ
     assert all(row in written.rows(query, url) for query, rows in zip(kept, before, strict=True) for row in rows)
     with pytest.raises(psycopg.errors.CheckViolation):
         written.rows("insert into orders (state) values ('lost')", url)
+
+
+@pytest.mark.parametrize("role", ["owner", "application"])
+def test_what_the_application_changes_is_dated_unless_it_does_so_itself(written: Written, role: str) -> None:
+    url = written.copy()
+    with psycopg.connect(url) as conn:
+        if role == "application":
+            name = sql.Identifier(f"app_{uuid.uuid4().hex}")
+            conn.execute(sql.SQL("create role {}").format(name))
+            conn.execute(sql.SQL("grant select, update on all tables in schema public to {}").format(name))
+            conn.execute(sql.SQL("set session authorization {}").format(name))
+            # It may say that it is the migration, and is not.
+            conn.execute("select set_config('b44.migrating', pg_current_xact_id()::text, true)")
+
+        def dated(change: str, table: str = "orders", column: str = "updated_at") -> list[tuple[Any, ...]]:
+            # A row that breaks a rule takes no change at all.
+            row = f"where id = base44_uuid('{object_id(33 if table == 'orders' else 17)}')"
+            statement = f"update {table} set {change} {row} returning {column} = now(), {column} = '2026-06-01'"
+            return conn.execute(statement.encode()).fetchall()
+
+        assert dated("note = note") == [(False, False)]
+        assert dated("note = 'said', updated_at = '2026-06-01'") == [(False, True)]
+        assert dated("note = 'and written'") == [(True, False)]
+        # Its own field of that name is none of this.
+        assert dated("updated_at = '{}'", "teams", "updated_date") == [(True, False)]
+        conn.rollback()
+
+
+def test_rows_that_were_edited_without_a_date_of_their_own_are_known_and_kept(written: Written, tmp_path: Path) -> None:
+    url = written.copy()
+    session = written.session(url)
+    written.rows(f"update orders set note = 'ours' where id = base44_uuid('{object_id(33)}') returning id", url)
+    orders = session.catalog.mappings["orders"]
+    parity = content_parity(session, orders)
+    assert parity is not None
+    assert (parity.passed, parity.edited, parity.touched) == (True, 1, 0)
+
+    newer = {"updated_date": "2026-01-01T00:00:00.000000"}
+    export = {entity: deepcopy(records) for entity, records in EXPORT.items()}
+    export["Order"][0] |= {LONG_NAME: "theirs", **newer}
+    export["Team"][1] |= {"name": "Renamed", **newer}
+    migrate(session, write_export(tmp_path / "export", export))
+    assert written.rows(f"select note from orders where id = base44_uuid('{object_id(33)}')", url) == [("ours",)]
+    assert written.rows("select entity, kind from migration.conflicts", url) == [("orders", "edited")]
+    # What the migration writes has the date that the export gives.
+    team = f"select name, updated_date = '2026-01-01T00:00:00Z' from teams where id = base44_uuid('{object_id(18)}')"
+    assert written.rows(team, url) == [("Renamed", True)]
+    parity = content_parity(session, orders)
+    assert parity is not None
+    assert (parity.passed, parity.conflicts) == (True, 1)
 
 
 def test_an_unlisted_constraint_refuses_the_record_that_breaks_it(written: Written, tmp_path: Path) -> None:
