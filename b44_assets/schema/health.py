@@ -6,7 +6,7 @@ definitions (`drift`), plans (`query_plans`) and sizes (`monitoring`), or rules 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,7 +23,9 @@ from b44_assets.catalog import (
     index_definitions,
     view_definition,
 )
+from b44_assets.schema.breaking_rows import BreakingRow, breaking_rows
 from b44_assets.schema.online_ddl import trusted
+from b44_assets.schema.row_checks import SHOWN_ROWS
 from b44_assets.schema.unbuilt import cause_in_rows, counts_in_the_way_of, noted_obstacles, rows_in_the_way_of
 from b44_assets.schema.views import differences, last_refresh
 from b44_assets.session import CHANGED, MADE, Connection, Session, reason_of, scalar, time_column
@@ -53,6 +55,7 @@ class ConstraintsValid:
         only_listed: Whether rows may break all of these, by their files, and are known.
         unfit: How many rows break each of these.
         listed_by: Checks that list these rows, where all of them are listed: those are the ones to look at.
+        broken_by: The first of the rows that no check lists.
     """
 
     table: str
@@ -63,6 +66,7 @@ class ConstraintsValid:
     only_listed: bool = False
     unfit: Mapping[str, int] = field(default_factory=dict[str, int])
     listed_by: tuple[str, ...] = ()
+    broken_by: tuple[BreakingRow, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -73,7 +77,8 @@ class ConstraintsValid:
         """One line on what is wrong; or that nothing is."""
         if self.only_listed and (self.missing or self.not_validated):
             broken = _counted(self.unfit) or listed(self.missing + self.not_validated)
-            return f"rows that came from Base44 break {broken}, new rows may not{_listed_by(self.listed_by)}"
+            where = _listed_by(self.listed_by) or _named(self.broken_by)
+            return f"rows that came from Base44 break {broken}, new rows may not{where}"
         if self.missing:
             return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
         if self.not_validated:
@@ -136,6 +141,7 @@ class ForeignKeysHold:
         orphans: Rows whose reference has no row, by foreign key; with 0 for those that hold.
         only_listed: Whether rows may break all of those that do not hold, by their files.
         listed_by: Checks that list these rows, where all of them are listed: those are the ones to look at.
+        broken_by: The first of the rows that no check lists.
     """
 
     table: str
@@ -143,6 +149,7 @@ class ForeignKeysHold:
     orphans: dict[str, int]
     only_listed: bool = False
     listed_by: tuple[str, ...] = ()
+    broken_by: tuple[BreakingRow, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -153,7 +160,7 @@ class ForeignKeysHold:
         """One line on what is wrong; or that nothing is."""
         broken = tuple(f"{name} ({count} {plural(count, 'row')})" for name, count in self.orphans.items() if count)
         if broken:
-            return f"references without a row: {listed(broken)}{_listed_by(self.listed_by)}"
+            return f"references without a row: {listed(broken)}{_listed_by(self.listed_by) or _named(self.broken_by)}"
         number = len(self.orphans)
         return f"{number} foreign {plural(number, 'key holds', 'keys hold')} for {self.rows} {plural(self.rows, 'row')}"
 
@@ -258,6 +265,7 @@ def constraints_valid(session: Session, table: str) -> ConstraintsValid:
             only_listed=only_listed,
             unfit=counts_in_the_way_of(conn, {*missing, *unvalidated}),
             listed_by=_checks_listing(session, table, {*missing, *unvalidated}) if only_listed else (),
+            broken_by=breaking_rows(conn, session, table, unvalidated) if only_listed else (),
         )
 
 
@@ -303,6 +311,17 @@ def _counted(unfit: Mapping[str, int]) -> str:
 def _listed_by(checks: tuple[str, ...]) -> str:
     """The rest of a sentence on rows: where they are listed."""
     return f"; {' and '.join(checks)} {plural(len(checks), 'lists', 'list')} the rows" if checks else ""
+
+
+def _named(rows: Sequence[BreakingRow]) -> str:
+    """The rest of a sentence on rows that no check lists: the first ones of each constraint, with what is wrong in them."""
+    by_rule: dict[str, list[str]] = {}
+    for row in rows:
+        by_rule.setdefault(row.rule, []).append(row.told())
+    return "".join(
+        f"; {rule}: {', '.join(told[:SHOWN_ROWS])}{', …' if len(told) > SHOWN_ROWS else ''}"
+        for rule, told in [*by_rule.items()][:SHOWN]
+    )
 
 
 def _checks_listing(session: Session, table: str, rules: Iterable[str]) -> tuple[str, ...]:
@@ -353,13 +372,17 @@ def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
     )
     with session.connection(f"check {table}", replica=True) as conn:
         row = conn.execute(query).fetchone()
-    assert row is not None
-    orphans = dict(zip(references, row[1:], strict=True))
-    broken = {name for name, count in orphans.items() if count}
-    only_listed = broken <= session.catalog.listed(table)
-    return ForeignKeysHold(
-        table, row[0], orphans, only_listed, _checks_listing(session, table, broken) if only_listed else ()
-    )
+        assert row is not None
+        orphans = dict(zip(references, row[1:], strict=True))
+        broken = {name for name, count in orphans.items() if count}
+        return ForeignKeysHold(
+            table,
+            row[0],
+            orphans,
+            only_listed := broken <= session.catalog.listed(table),
+            _checks_listing(session, table, broken) if only_listed else (),
+            breaking_rows(conn, session, table, broken),
+        )
 
 
 def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, now: datetime | None = None) -> ViewFresh:

@@ -61,10 +61,11 @@ class Violations:
 
 
 def _shown(row: Mapping[str, str | None]) -> str:
-    return ", ".join(f"{column} {_shortened(value)}" for column, value in row.items())
+    return ", ".join(f"{column} {shortened(value)}" for column, value in row.items())
 
 
-def _shortened(value: str | None) -> str:
+def shortened(value: str | None) -> str:
+    """Give a value on one line, and no more of it than a message may hold."""
     if value is None:
         return "null"
     line = " ".join(value.split())

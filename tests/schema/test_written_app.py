@@ -26,6 +26,7 @@ from b44_assets.migration.report import gather, render
 from b44_assets.migration.rollback import roll_back_run
 from b44_assets.scaffold.decisions import decisions_page
 from b44_assets.scaffold.model import App, Audience, Rule
+from b44_assets.scaffold.sensitive import HIDDEN
 from b44_assets.schema.build import ON_A_TABLE, build
 from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.health import constraints_valid, foreign_keys_hold, indexes_valid
@@ -270,6 +271,33 @@ def test_the_checks_warn_and_list_the_rows(written: Written, table: str) -> None
     values = {row["column_name"]: row["value"] for row in found.sample}
     assert values.get("group", "GONE") == "GONE"
     assert values.get("last_order_id", "gone") == "gone"
+
+
+def test_rows_that_no_check_lists_are_named_with_their_values_but_for_secrets(written: Written, tmp_path: Path) -> None:
+    """As where a newer export is the first to break a rule, and the check was written before."""
+    files = write_app_files(tmp_path)
+    for path in (files / "checks").iterdir():
+        path.unlink()
+    session = written.session(catalog=load_catalog(files))
+    found = {
+        table: {(row.rule, row.id, *row.values) for row in constraints_valid(session, table).broken_by}
+        for table in ("orders", "teams", "users")
+    }
+    assert {rule for rows in found.values() for rule, *_ in rows} == BROKEN
+    assert found["orders"] >= {
+        ("chk_orders_state_values", object_id(34), ("state", "lost")),
+        ("fk_orders_group", object_id(34), ("group", "GONE")),
+    }
+    assert found["teams"] == {
+        ("chk_teams_name_required", object_id(18), ("name", None)),
+        ("fk_teams_last_order_id", object_id(18), ("last_order_id", "gone")),
+    }
+    assert found["users"] == {("chk_users_token_length", object_id(1), ("token", HIDDEN))}
+    verdict = foreign_keys_hold(session, "teams")
+    assert (verdict.passed, verdict.only_listed) == (False, True)
+    assert [row.id for row in verdict.broken_by] == [object_id(18)]
+    for said in (verdict.message(), constraints_valid(session, "teams").message()):
+        assert f"{object_id(18)} (last_order_id gone)" in said
 
 
 def test_what_is_listed_is_counted_for_the_verdict(written: Written, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
 from b44_assets.maintenance.query_plans import QueryPlans
 from b44_assets.orchestration.metadata import LISTED, named_lists, table
+from b44_assets.schema.breaking_rows import BreakingRow
 from b44_assets.schema.drift import SchemaDrift
 from b44_assets.schema.health import (
     ConstraintsValid,
@@ -85,7 +87,11 @@ def of_global_ids(verdict: GlobalIds) -> dict[str, Any]:
 
 def of_constraints(verdict: ConstraintsValid) -> dict[str, Any]:
     """How many constraints were looked at, and which are amiss."""
-    return {"checked": verdict.checked, **named_lists(missing=verdict.missing, not_validated=verdict.not_validated)}
+    return {
+        "checked": verdict.checked,
+        **named_lists(missing=verdict.missing, not_validated=verdict.not_validated),
+        **_broken_by(verdict.broken_by),
+    }
 
 
 def of_indexes(verdict: IndexesValid) -> dict[str, Any]:
@@ -102,7 +108,14 @@ def of_foreign_keys(verdict: ForeignKeysHold) -> dict[str, Any]:
         "rows": verdict.rows,
         "orphans": sum(verdict.orphans.values()),
         "by_foreign_key": table(("foreign_key", "orphans"), list(verdict.orphans.items())),
+        **_broken_by(verdict.broken_by),
     }
+
+
+def _broken_by(rows: Sequence[BreakingRow]) -> dict[str, Any]:
+    """The first rows that break constraints, a line for each value."""
+    lines = [(row.rule, row.id, column, text) for row in rows for column, text in row.values]
+    return {"broken_by": table(("constraint", "id", "column", "value"), lines)} if lines else {}
 
 
 def of_violations(verdict: Violations) -> dict[str, Any]:
