@@ -137,21 +137,19 @@ def migrate(
         B44Error: The run cannot begin.
     """
     from b44_assets.runs.job import Listener, run_job
-    from b44_assets.runs.outcome import faults_of_run
-    from b44_assets.runs.preconditions import check_export, exclusive_migration, refuse_if_finished
+    from b44_assets.runs.preconditions import exclusive_migration, refuse_if_finished, require_table
     from b44_assets.runs.selection import selection_of
 
     if settings.export_dir is None:
         raise ExportError("no export: name its folder by export_dir")
     session = _session(settings)
-    check_export(settings.export_dir, session.catalog)
+    require_table(settings.export_dir, settings.sql_dir, session.catalog)
     refuse_if_finished(session, "migrate")
     selection = selection_of(session, tables, left_out, month, _say)
     with _own_process_kept(), exclusive_migration(settings, session, _say) as lock:
         outcome, faults = run_job(
             "migrate_everything", settings, session, listener=Listener(_say), selection=selection, lock=lock
         )
-    faults = faults_of_run(settings, session.catalog, outcome, faults)
     return Result(
         outcome.verdict(faults),
         accounts(session),

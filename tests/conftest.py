@@ -9,6 +9,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Generator
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker is not None:
         config.stash[_SERVERS] = Path(worker["b44_servers"])
         return
+    # Python removes this one itself, at the very end; made later it would be in the folder that is gone by then.
+    get_temp_dir()
     # Short, since the path of a socket may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="b44-test-", dir=scratch_folder()))
     folder.chmod(0o1777)

@@ -83,8 +83,8 @@ def finish(
     _done(
         archived.backup.id,
         as_json=as_json,
-        said=f"{archived.backup.id}: {rows:,} {plural(rows, 'row')} of {len(tables)} {plural(len(tables), 'table is', 'tables are')}"
-        f" archived, read back and equal; schemas {' and '.join(SCHEMAS)}"
+        said=f"{archived.backup.id}: {rows:,} {plural(rows, 'row')} of {len(tables)} {plural(len(tables), 'table')}"
+        f" {plural(rows, 'is', 'are')} archived, read back and equal; schemas {' and '.join(SCHEMAS)}"
         " are dropped",
     )
 

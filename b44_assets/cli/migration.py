@@ -31,7 +31,6 @@ from b44_assets.config.quantities import month_from
 from b44_assets.errors import B44Error, ExportError, SettingsError
 from b44_assets.runs.instance import tell_dagster
 from b44_assets.runs.job import importing_meanwhile, run_job
-from b44_assets.runs.outcome import faults_of_run
 from b44_assets.runs.preconditions import (
     exclusive_migration,
     refuse_if_finished,
@@ -97,7 +96,7 @@ def migrate(
         outcome, faults = run_job(
             "migrate_everything", settings, session, listener=listener, selection=selection, lock=lock
         )
-    conclude(outcome, faults_of_run(settings, session.catalog, outcome, faults), as_json=as_json)
+    conclude(outcome, faults, as_json=as_json)
 
 
 def _warn_of_little_room(settings: Settings, session: Session) -> None:
@@ -215,7 +214,6 @@ def cutover(
         outcome, faults = run_job(
             "migrate_everything", settings, session, listener=listener, verify_anew=True, lock=lock
         )
-    faults = faults_of_run(settings, session.catalog, outcome, faults)
     if outcome.verdict(faults).holds:
         faults = _unaccepted_quarantine(outcome, accepted=accept_quarantine, asks=not as_json)
     verdict = outcome.verdict(faults)

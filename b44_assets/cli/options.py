@@ -148,16 +148,25 @@ def session_of(settings: Settings) -> Session:
     return Session.of(settings, _catalog_of(settings))
 
 
-def need_export(export: Path, settings: Settings) -> None:
+def need_export(export: Path, settings: Settings, *, moves: bool = True) -> None:
     """Says at once what is wrong with the folder, and where it was named.
+
+    Args:
+        export: The folder.
+        settings: In force.
+        moves: Whether its records are to be moved, so that at least one must have a table.
 
     Raises:
         ExportError: It cannot be read, or holds no export.
+        NothingMigratedOfExportError: No record has a table.
     """
-    from b44_assets.runs.preconditions import check_export
+    from b44_assets.runs.preconditions import check_export, require_table
 
     try:
-        check_export(export, _catalog_of(settings))
+        if moves:
+            require_table(export, settings.sql_dir, _catalog_of(settings))
+        else:
+            check_export(export, _catalog_of(settings))
     except ExportError as error:
         origin = origin_of("export_dir")
         if origin in (None, "--export"):

@@ -75,7 +75,7 @@ def conclude_plan(
     if month is not None:
         raise SettingsError("--dry-run is about all months of a table: leave --month out")
     if settings.export_dir is not None:
-        need_export(settings.export_dir, settings)
+        need_export(settings.export_dir, settings, moves=False)
     interrupted_by_sigterm()
     with show_progress(quiet=as_json) as progress:
         found = plan_migration(

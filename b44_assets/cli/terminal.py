@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 import click
@@ -11,6 +12,9 @@ from rich.console import Console
 
 UNBOUNDED = 10_000
 """The width of no terminal, in which nothing is folded."""
+_COMMAND = re.compile(r"`[^`]+`|(?:\b[A-Z0-9_]+=\S+ )?\bb44 (?:db )?[a-z]+\b(?: \.)?(?: -\S+(?: [^-\s]\S*)?)*")
+"""What is copied as a whole: a command with its options, the word after one of which is taken for its value."""
+_JOINED = "\ue000"
 
 
 def new_console(*, stderr: bool = False) -> Console:
@@ -25,7 +29,9 @@ def new_console(*, stderr: bool = False) -> Console:
 
 
 def folded(line: str, width: int, indent: str | None = None) -> str:
-    """A line in as many as it needs, folded at blanks; a word that is wider than the terminal, such as a path, stays whole.
+    """A line in as many as it needs, folded at blanks, but not within a command of ours or what is quoted by backticks.
+
+    What is wider than the terminal, such as a path, stays whole.
 
     Args:
         line: One line.
@@ -37,14 +43,14 @@ def folded(line: str, width: int, indent: str | None = None) -> str:
     if indent is None:
         indent = " " * (len(line) - len(line.lstrip(" ")) + 2)
     lines: list[str] = []
-    current, *words = line.split(" ")
+    current, *words = _COMMAND.sub(lambda found: found[0].replace(" ", _JOINED), line).split(" ")
     for word in words:
         longer = f"{current} {word}"
         if current.strip() and cell_len(longer) > width:
             lines.append(current.rstrip(" "))
             longer = f"{indent}{word}"
         current = longer
-    return "\n".join([*lines, current] if current.strip() else lines)
+    return "\n".join([*lines, current] if current.strip() else lines).replace(_JOINED, " ")
 
 
 def print_line(line: str, *, err: bool = False, indent: str | None = None) -> None:

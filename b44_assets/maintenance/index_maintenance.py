@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.errors import DatabaseError
-from b44_assets.schema.online_ddl import CONCURRENT_LOCK_TIMEOUT_MS
+from b44_assets.schema.online_ddl import CONCURRENT_LOCK_TIMEOUT_MS, SHARED_BYTES
 from b44_assets.session import Connection, Session, concurrently, reason_of
 from b44_assets.wording import plural
 
@@ -19,8 +19,6 @@ BLOAT_THRESHOLD = 0.5
 BLOAT_MINIMUM_BYTES = 16 * 1024 * 1024
 _ANALYZES_ONLY = 18_00_00
 """The first version that can leave the partitions out, which are analyzed beside the table then."""
-SHARED_BYTES = 32 * 1024 * 1024
-"""From how many bytes on that is worth a statement for each partition."""
 
 
 @dataclass(frozen=True)

@@ -98,14 +98,12 @@ def accounts(session: Session) -> tuple[EntityAccount, ...]:
         }
         reasons: dict[str, dict[str, int]] = {}
         for entity, reason, count in conn.execute(
-            "select q.entity, reason, count(*) from migration.quarantine q"
-            " join migration.plans s on s.entity = q.entity and s.generation = q.generation"
-            " cross join unnest(q.reasons) as reason where q.replayed_at is null group by 1, 2 order by 3 desc, 2"
+            "select entity, reason, records from migration.quarantined_by_reason order by records desc, reason"
         ).fetchall():
             reasons.setdefault(entity, {})[reason] = count
         repairs: dict[str, dict[str, int]] = {}
         for entity, column, count in conn.execute(
-            "select entity, column_name, count(*) from migration.repairs group by 1, 2 order by 3 desc, 2"
+            "select entity, column_name, repairs from migration.repaired_by_column order by repairs desc, column_name"
         ).fetchall():
             repairs.setdefault(entity, {})[column] = count
     return tuple(

@@ -101,7 +101,7 @@ class ContentParity:
                 " it, too"
             )
             if self.kept:
-                edited = f", {self.edited} edited since" if self.edited else ""
+                edited = f", {self.edited:,} edited since" if self.edited else ""
                 return f"{gone}; {_rows(self.compared, 'is', 'are')} as they were written{edited}; b44 migrate --export stages it again"
             return (
                 f"{gone}; {_rows(self.missing)} missing, {_rows(self.differing, 'is', 'are')} not as they were written"
@@ -113,19 +113,21 @@ class ContentParity:
         if self.passed:
             apart = {"edited since": self.edited, "left alone by a newer export": self.conflicts}
             return f"{_rows(self.compared, 'equals', 'equal')} their records" + "".join(
-                f"; {count} {what}" for what, count in apart.items() if count
+                f"; {count:,} {what}" for what, count in apart.items() if count
             )
         worst = self.differences[0]
         where = f"record {worst.record_number} (id {worst.base44_id})"
         what = f"differs in {', '.join(worst.columns)}" if worst.columns else "has no row"
         since = (
-            f"; {self.touched} were changed since they were written, without a newer updated_at" if self.touched else ""
+            f"; {_rows(self.touched, 'was', 'were')} changed since being written, without a newer updated_at"
+            if self.touched
+            else ""
         )
         return f"{_rows(self.missing)} missing, {_rows(self.differing, 'differs', 'differ')}; {where} {what}{since}"
 
 
 def _rows(number: int, verb_of_one: str = "", verb: str = "") -> str:
-    return f"{number} {plural(number, 'row')} {verb_of_one if number == 1 else verb}".rstrip()
+    return f"{number:,} {plural(number, 'row')} {verb_of_one if number == 1 else verb}".rstrip()
 
 
 def content_parity(session: Session, mapping: TableMapping, *, anew: bool = True) -> ContentParity | None:

@@ -65,6 +65,15 @@ def files_of_other_apps(catalog: Catalog, files: Sequence[ExportFile]) -> dict[s
     return {entity: other for entity, other in found if other is not None}
 
 
+def has_records(file: ExportFile) -> bool:
+    """Tells whether a file has a record at all; of one that cannot be read, whoever reads it says what is wrong."""
+    try:
+        with open_export(file, block_size=_LOOK_BYTES) as reader:
+            return next(iter(reader.batches()), None) is not None
+    except ExportError:
+        return True
+
+
 def _first_fields(file: ExportFile) -> tuple[str, ...]:
     """The fields of the file's first records; those of CSV stand in its header."""
     try:

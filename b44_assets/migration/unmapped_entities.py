@@ -95,6 +95,16 @@ def keep_unmapped(session: Session, directory: Path | None) -> UnmappedEntities:
     return with_retry(session, work)
 
 
+def records_of(file: ExportFile) -> int:
+    """How many records a file has, each of which would be kept.
+
+    Raises:
+        ExportError: It cannot be read.
+    """
+    with opened_whole(file) as reader:
+        return sum(len(batch.record_numbers) + len(batch.refused) for batch in reader.batches())
+
+
 def unmapped_entities(session: Session) -> tuple[UnmappedEntity, ...]:
     """Entities without a table of the export that was migrated last, in the order of their names."""
     with session.connection("look at unmapped entities") as conn:

@@ -7,14 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from b44_assets.errors import B44Error, nothing_has_a_table
+from b44_assets.errors import B44Error
 from b44_assets.migration.verdict import Records, Verdict
-from b44_assets.runs.preconditions import check_export
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
-    from b44_assets.catalog import Catalog
-    from b44_assets.config.settings import Settings
     from b44_assets.migration.accounts import EntityAccount
     from b44_assets.migration.replays import Replay
     from b44_assets.session import Session
@@ -134,19 +131,6 @@ class Outcome:
             **({} if self.replay is None else {"replay": self.replay.facts()}),
             **self.more,
         }
-
-
-def faults_of_run(settings: Settings, catalog: Catalog, outcome: Outcome, faults: list[B44Error]) -> list[B44Error]:
-    """The faults of a run, and that it moved nothing where the export has records, and none of them a table."""
-    if settings.export_dir is None or faults or not outcome.unmapped:
-        return faults
-    if any(counts["read"] for counts in outcome.entities.values()):
-        return faults
-    records = sum(counts["read"] for counts in outcome.unmapped.values())
-    if not records and check_export(settings.export_dir, catalog):
-        return faults  # files of tables, all of them without records
-    by_entity = {entity: counts["read"] for entity, counts in outcome.unmapped.items()}
-    return [nothing_has_a_table(settings.export_dir, settings.sql_dir, by_entity)]
 
 
 def accounts_by_table(found: tuple[EntityAccount, ...]) -> dict[str, dict[str, Any]]:

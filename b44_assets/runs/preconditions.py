@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from b44_assets.errors import B44Error, FinishedError, TransientDatabaseError
+from b44_assets.errors import B44Error, FinishedError, TransientDatabaseError, nothing_has_a_table
 from b44_assets.postgres.advisory_locks import HeldLock, watched
 
 if TYPE_CHECKING:
     from b44_assets.catalog import Catalog
     from b44_assets.config.settings import Settings
+    from b44_assets.exports import ExportFile
     from b44_assets.session import Session
 
 _INSTEAD = {
@@ -65,16 +66,45 @@ def require_migration(session: Session, command: str) -> None:
         )
 
 
-def check_export(export: Path, catalog: Catalog) -> bool:
-    """Say at once what is wrong with the folder, before a server is started for it; tell whether a file has a table.
+def check_export(export: Path, catalog: Catalog) -> None:
+    """Say at once what is wrong with the folder, before a server is started for it.
 
     Raises:
         ExportError: It cannot be read, or holds no export.
     """
     from b44_assets.exports import discover
 
-    known = catalog.entities
-    return any(file.entity in known for file in discover(export, known))
+    discover(export, catalog.entities)
+
+
+def require_table(export: Path, sql_dir: Path, catalog: Catalog) -> None:
+    """Refuse an export of which no record has a table, before anything is made for it.
+
+    Of most exports only the beginning of one file is read.
+
+    Raises:
+        ExportError: The folder cannot be read, or a file without a table cannot where none has one.
+        NothingMigratedOfExportError: No record has one.
+    """
+    from b44_assets.exports import discover
+    from b44_assets.migration.other_apps import has_records, of_another_app
+    from b44_assets.migration.unmapped_entities import records_of
+
+    mappings = {mapping.entity: mapping for mapping in catalog.mappings.values()}
+    apart: list[ExportFile] = []
+    some = False
+    for file in discover(export, catalog.entities):
+        mapping = mappings.get(file.entity)
+        if mapping is None or of_another_app(mapping, file) is not None:
+            apart.append(file)
+        elif has_records(file):
+            return
+        else:
+            some = True
+    records = {file.entity: records_of(file) for file in apart}
+    # Files of tables, all of them without records, are an app that nobody has used.
+    if not some or any(records.values()):
+        raise nothing_has_a_table(export, sql_dir, records)
 
 
 def tell_of_backup(settings: Settings, session: Session, say: Callable[[str], None]) -> None:

@@ -5,7 +5,7 @@ What belongs here: finding them, and what they and a replaced view were granted.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,8 +24,11 @@ _STANDING = """
         from standing s
         join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = s.oid and d.classid = 'pg_rewrite'::regclass
         join pg_rewrite r on r.oid = d.objid and r.ev_class <> s.oid
+       where s.depth > 0 or %(columns)s::text[] is null
+          or exists (select from pg_attribute a
+                      where a.attrelid = s.oid and a.attnum = d.refobjsubid and a.attname = any (%(columns)s))
     )
-    select n.nspname = 'public', c.relname, c.oid::regclass::text, c.relkind = 'm'
+    select n.nspname = 'public', c.relname, c.oid::regclass::text, case c.relkind when 'm' then 'materialized view' else 'view' end
       from (select oid, max(depth) as depth from standing group by oid) s
       join pg_class c using (oid)
       join pg_namespace n on n.oid = c.relnamespace
@@ -75,6 +78,35 @@ class ViewAccess:
                 conn.execute(trusted(statement))
 
 
+@dataclass(frozen=True)
+class StandingView:
+    """A view that stands on another relation, directly or by other views.
+
+    Attributes:
+        public: Whether it is in schema public.
+        name: Its name there.
+        shown: Its name with the schema, quoted as the server needs it.
+        kind: As SQL names it: `view` or `materialized view`.
+    """
+
+    public: bool
+    name: str
+    shown: str
+    kind: str
+
+
+def views_on(conn: Connection, relation: str, columns: Sequence[str] | None = None) -> list[StandingView]:
+    """Finds the views that stand on a relation, in the order in which they can be dropped.
+
+    Args:
+        conn: Of the target.
+        relation: With its schema, quoted as the server needs it.
+        columns: Only those that read one of these columns, and what stands on them; by default all.
+    """
+    rows = conn.execute(_STANDING, {"name": relation, "columns": None if columns is None else list(columns)}).fetchall()
+    return [StandingView(*row) for row in rows]
+
+
 @contextmanager
 def set_aside(session: Session, conn: Connection, spec: Spec) -> Generator[None]:
     """Drops the views that stand on a view, and makes them again after the block, with what they were granted.
@@ -88,16 +120,15 @@ def set_aside(session: Session, conn: Connection, spec: Spec) -> Generator[None]
         DatabaseError: One of them is none of the folder's; names it. Nothing is dropped then.
     """
     files = {one.name: one for one in session.catalog.of(Kind.VIEW)}
-    standing = conn.execute(_STANDING, {"name": f"public.{spec.name}"}).fetchall()
-    if others := [shown for ours, name, shown, _ in standing if not ours or name not in files]:
+    standing = views_on(conn, f"public.{spec.name}")
+    if others := [one.shown for one in standing if not one.public or one.name not in files]:
         raise DatabaseError(
             f"{spec.path}:{spec.statements[0].line}: {spec.name} cannot be replaced, since view {others[-1]} stands on it:"
             f" drop {others[-1]}, migrate, and make it again"
         )
-    access = [ViewAccess.of(conn, name) for _, name, _, _ in standing]
-    for _, name, _, materialized in standing:
-        kind = sql.SQL("materialized view" if materialized else "view")
-        conn.execute(sql.SQL("drop {} {}").format(kind, sql.Identifier("public", name)))
+    access = [ViewAccess.of(conn, one.name) for one in standing]
+    for one in standing:
+        conn.execute(sql.SQL("drop {} {}").format(trusted(one.kind), sql.Identifier("public", one.name)))
     yield
     for kept in reversed(access):
         _make(conn, files, files[kept.name])

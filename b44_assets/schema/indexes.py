@@ -24,6 +24,7 @@ from b44_assets.catalog import IndexDefinition, Spec, index_definitions
 from b44_assets.errors import DatabaseError
 from b44_assets.failpoints import failpoint
 from b44_assets.schema.online_ddl import (
+    SHARED_BYTES,
     SchemaChange,
     change,
     changing,
@@ -44,9 +45,6 @@ from b44_assets.session import Connection, Session, cancel_until_done, scalar
 
 _REBUILT = re.compile("_cc(new|old)[0-9]*$")
 """What REINDEX CONCURRENTLY adds to the name of the index that it builds, and to that of the one it replaces."""
-SHARED_BYTES = 32 * 2**20
-"""From how many bytes on two connections share the partitions of a table that nobody uses: PostgreSQL builds on one after the other,
-and with a second process on large ones only."""
 _LARGE_PARTITION_BYTES = 64 * 2**20
 _NAME_BYTES = 29
 """Of a longer name the server may cut a part when it names an index, and two connections would wait for one name."""

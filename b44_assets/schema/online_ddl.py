@@ -35,6 +35,9 @@ DEADLOCK_ATTEMPTS = 5
 """How often CONCURRENTLY is tried where its wait for old transactions makes a ring with theirs."""
 SMALL_BYTES = 1024 * 1024
 """A table of this size is indexed within milliseconds; doing so CONCURRENTLY would wait for every old transaction."""
+SHARED_BYTES = 32 * 1024 * 1024
+"""From how many bytes of a table on two connections share its partitions: the server takes one after the other, and with a second
+process large ones only."""
 
 _OF_MIGRATION_TABLES = re.compile(
     r"\s*(?:create\s+(?:or\s+replace\s+)?|comment\s+on\s+|alter\s+|(?:grant|revoke)\s[^;]*?\son\s+)(?:function|procedure|routine)\s+migration\.",

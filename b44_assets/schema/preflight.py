@@ -26,6 +26,7 @@ from b44_assets.catalog import (
 from b44_assets.catalog.names import parsed
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.apply import is_finished
+from b44_assets.schema.dependent_views import views_on
 from b44_assets.schema.runtime import is_current
 from b44_assets.session import Connection, Session, reason_of
 from b44_assets.wording import some_of
@@ -393,29 +394,21 @@ def _made_before(conn: Connection, tables: Mapping[int, _Relation]) -> frozenset
     )
 
 
-_STANDING = """
-    select distinct format('drop %%s if exists %%s cascade;', case c.relkind when 'm' then 'materialized view' else 'view' end,
-                           c.oid::regclass)
-      from pg_depend d
-      join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
-      join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
-      join pg_class c on c.oid = r.ev_class
-     where d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass(%s) and a.attname = any (%s)
-     order by 1
-"""
-
-
 def _conversion(conn: Connection, table: _Relation, columns: list[tuple[str, str, str]]) -> str:
     """The statements by which columns, each with its type and the one that it is to have, get that type; times are in UTC."""
     name = sql.Identifier(table.schema, table.name).as_string(conn)
-    views = conn.execute(_STANDING, (name, [column for column, _, _ in columns])).fetchall()
+    views = views_on(conn, name, [column for column, _, _ in columns])
     changes: list[str] = []
     for column, found, wanted in columns:
         quoted = sql.Identifier(column).as_string(conn)
         by = f"base44_uuid({quoted})" if (found, wanted) == ("text", "uuid") else f"{quoted}::{wanted}"
         changes.append(f"alter {quoted} drop default, alter {quoted} type {wanted} using {by}")
     return " ".join(
-        ["set timezone = 'UTC';", *(view for (view,) in views), f"alter table {name} {', '.join(changes)};"]
+        [
+            "set timezone = 'UTC';",
+            *(f"drop {view.kind} {view.shown};" for view in views),
+            f"alter table {name} {', '.join(changes)};",
+        ]
     )
 
 

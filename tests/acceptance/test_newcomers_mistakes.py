@@ -78,7 +78,18 @@ def test_a_second_download_half_a_file_and_a_target_that_is_not_empty(
 
 def test_the_export_of_another_app_is_one_line(small: Command, target: str, tmp_path: Path) -> None:
     (tmp_path / "Invoice.csv").write_text("id,total\n1,2\n")
-    result = small.on(target)("plan", "--export", tmp_path)
+    (tmp_path / "Ledger00.csv").write_text("id,remark\n")
+    planned = small.on(target)("plan", "--export", tmp_path)
+    migrated = small.on(target)("migrate", "--export", tmp_path)
 
-    fault = result.complaints[-1]
-    assert (result.status, "has a table" in fault, "b44 init" in fault) == (1, True, True), result
+    for result in (planned, migrated):
+        fault = result.complaints[-1]
+        assert (result.status, "has a table" in fault, "b44 init" in fault) == (1, True, True), result
+    with psycopg.connect(target) as conn:
+        assert conn.execute("select to_regnamespace('migration'), to_regclass('ledger_00')").fetchone() == (None, None)
+
+
+def test_an_app_that_nobody_has_used_yet_is_migrated(small: Command, target: str, tmp_path: Path) -> None:
+    (tmp_path / "Ledger00.csv").write_text("id,remark\n")
+
+    assert small.on(target)("migrate", "--export", tmp_path).status == 0

@@ -278,7 +278,7 @@ def test_what_an_application_changes_without_a_newer_date_blocks_no_load_and_no_
         if (e.asset_key.to_user_string(), e.check_name) == ("posts", "content_parity")
     ]
     assert (parity.passed, parity.severity.value) == (False, "WARN")
-    assert "3 were changed since they were written" in (parity.description or "")
+    assert "3 rows were changed since being written" in (parity.description or "")
     verified, _ = run(migrated, VERIFY_JOB, *WHOLE)
     assert failed_checks(verified) == {("posts", "content_parity")}
 

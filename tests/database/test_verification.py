@@ -338,7 +338,7 @@ def test_a_row_changed_since_it_was_written_is_told_apart_from_one_that_was_writ
     good.run(f"update posts set view_count = view_count + 1 where id = '{FIRST}'")
     found = content(good, "posts")
     assert (found.passed, found.written, found.differing, found.touched) == (False, True, 1, 1)
-    assert found.message().endswith("; 1 were changed since they were written, without a newer updated_at")
+    assert found.message().endswith("; 1 row was changed since being written, without a newer updated_at")
     good.run("update base44.posts set title = 'Changed' where _record_number = 2")
     found = content(good, "posts")
     assert (found.passed, found.written, found.differing, found.touched) == (False, False, 2, 1)

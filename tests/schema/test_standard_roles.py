@@ -104,7 +104,10 @@ def test_no_role_has_powers_and_the_one_for_monitoring_sees_the_server_and_no_re
     ).fetchall()
     assert {name for (name,) in powers} == set(STANDARD_ROLES)
     db.execute("set role b44_monitor")
-    for readable in ("migration.accounting", "migration.migration_log", "b44.check_results", "pg_stat_activity"):
+    for readable in (
+        *("migration.accounting", "migration.progress", "migration.migration_log", "migration.unmapped_entities"),
+        *("migration.quarantined_by_reason", "migration.repaired_by_column", "b44.check_results", "pg_stat_activity"),
+    ):
         db.execute(sql.SQL("select from {} limit 1").format(sql.Identifier(*readable.split("."))))
     assert db.execute("select pg_has_role('pg_monitor', 'USAGE')").fetchone() == (True,)
     refused: list[str] = []

@@ -124,6 +124,15 @@ def test_what_goes_on_in_the_next_line_is_indented_more() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["(b44 db stop),", "b44 init . --open", "b44 quarantine --from FILE", "`pg_ctl restart`", "A=1 b44 db url"],
+)
+def test_a_command_can_be_copied_as_it_is_never_folded(command: str) -> None:
+    for width in range(4, 40):
+        assert command in folded(f"what is told: {command} and more", width)
+
+
 @pytest.mark.parametrize("columns", [8, 11])
 def test_of_a_table_that_is_too_wide_nothing_is_left_out(columns: int) -> None:
     stream = io.StringIO()

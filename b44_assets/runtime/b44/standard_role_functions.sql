@@ -128,6 +128,9 @@ as $$
   of_program (relation, role_name) as (
     -- The migration's own tables may be gone.
     values (to_regclass('migration.accounting'), 'b44_monitor'), (to_regclass('migration.migration_log'), 'b44_monitor'),
+           (to_regclass('migration.progress'), 'b44_monitor'), (to_regclass('migration.unmapped_entities'), 'b44_monitor'),
+           (to_regclass('migration.quarantined_by_reason'), 'b44_monitor'),
+           (to_regclass('migration.repaired_by_column'), 'b44_monitor'),
            (to_regclass('migration.accounting'), 'b44_migrator'), (to_regclass('migration.migration_log'), 'b44_migrator'),
            (to_regclass('migration.quarantine'), 'b44_migrator'), (to_regclass('migration.repairs'), 'b44_migrator'),
            (to_regclass('migration.unmapped'), 'b44_migrator'), (to_regclass('migration.conflicts'), 'b44_migrator'),

@@ -1,5 +1,5 @@
 -- What became of every record read. A record waits (pending) only while a load is under way.
--- depends: migration/exports, migration/migration_log, migration/quarantine, migration/conflicts
+-- depends: migration/exports, migration/migration_log, migration/quarantine, migration/conflicts, migration/repairs
 
 create or replace view migration.accounting as
 select s.entity,
@@ -58,3 +58,21 @@ select a.entity as entity_type,
   ) r on true;
 
 comment on view migration.progress is 'Batches and records of each entity, how far it is, how fast it goes, and when it should be done';
+
+-- Numbers alone, for those who may not read the records themselves.
+create or replace view migration.quarantined_by_reason as
+select q.entity, reason, count(*) as records
+  from migration.quarantine q
+  join migration.plans s on s.entity = q.entity and s.generation = q.generation
+  cross join unnest(q.reasons) as reason
+ where q.replayed_at is null
+ group by q.entity, reason;
+
+comment on view migration.quarantined_by_reason is 'How many records of each entity are in quarantine, by reason; one that has several is counted for each';
+
+create or replace view migration.repaired_by_column as
+select r.entity, r.column_name, count(*) as repairs
+  from migration.repairs r
+ group by r.entity, r.column_name;
+
+comment on view migration.repaired_by_column is 'How many values of migrated records were changed rather than carried over, by column';
