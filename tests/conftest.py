@@ -23,6 +23,9 @@ from tests.helpers.databases import create_database, database_url
 from tests.helpers.servers import OwnServer, Pg15, skip_without
 from tests.helpers.workers import locked, scratch_folder
 
+# What is imported and collected stays: to look through it again and again is a quarter of the time that takes.
+gc.disable()
+
 # It compares, as a test does.
 pytest.register_assert_rewrite("tests.helpers.mapping_cases")
 
@@ -125,6 +128,7 @@ def _deal_out(items: list[pytest.Item], workers: int) -> None:
 
 def pytest_collection_finish() -> None:
     """Leaves out of every further round of the garbage collector what stays to the end: modules, and thousands of tests."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -5,6 +5,7 @@ It runs a program of Dagster's, and ends when its starter closes the other end o
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -78,6 +79,8 @@ def main() -> None:
     name, pipe, path, *arguments = sys.argv[1:]
     # A shell starts what runs in the background with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As in `b44_assets.__main__`.
+    gc.set_threshold(50_000, 20, 20)
     program = _PROGRAMS[name]()
     code_location = Path(path)
     try:

@@ -20,6 +20,7 @@ from b44_assets.orchestration.alerts.failed_runs import alert_of
 from b44_assets.orchestration.alerts.failing_checks import failing_checks_sensor, tell_of_checks
 from b44_assets.orchestration.common import ALERTS_ON_WARNING
 from b44_assets.orchestration.resources import Migration, MigrationResource
+from tests.helpers.code_locations import ephemeral
 from tests.helpers.servers import free_port
 from tests.helpers.webhooks import Webhook, serving, webhook
 
@@ -109,7 +110,7 @@ def test_the_alert_of_a_run_names_its_months_steps_and_reasons() -> None:
     def broken() -> None:
         breaks()
 
-    with dg.DagsterInstance.ephemeral() as instance:
+    with ephemeral() as instance:
         result = broken.execute_in_process(
             instance=instance,
             raise_on_error=False,
@@ -179,7 +180,7 @@ class Checked:
 @pytest.fixture
 def checked(tmp_path: Path, hook: Webhook) -> Generator[Checked]:
     environ = {"B44_ALERT_WEBHOOK": hook.address, "B44_HOME": str(tmp_path / "home")}
-    with dg.DagsterInstance.ephemeral() as instance:
+    with ephemeral() as instance:
         yield Checked(instance, settings(tmp_path, **environ), hook.received)
 
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import psycopg
 import pytest
 
@@ -16,6 +15,7 @@ from b44_assets.config.settings import Settings
 from b44_assets.orchestration.code_location import definitions_of
 from b44_assets.orchestration.resources import Migration
 from tests.dagster.test_runs import QUIET
+from tests.helpers.code_locations import ephemeral
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def migration(embedded_database: str, tmp_path: Path) -> Migration:
 
 
 def run(migration: Migration, job: str) -> Any:
-    with dg.DagsterInstance.ephemeral() as instance:
+    with ephemeral() as instance:
         return (
             definitions_of(migration)
             .resolve_job_def(job)

@@ -25,6 +25,7 @@ from b44_assets.orchestration.operations import (
     numbers_before,
 )
 from b44_assets.orchestration.resources import Migration
+from tests.helpers.code_locations import ephemeral
 
 JOB = ScheduledJob(
     "connections", "Counts them.", cron="*/5 * * * *", schedule="Often.", overdue_after=timedelta(minutes=15)
@@ -82,7 +83,7 @@ def migration(tmp_path: Path) -> Migration:
 
 @pytest.fixture
 def instance() -> Generator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
+    with ephemeral() as made:
         yield made
 
 

@@ -20,6 +20,7 @@ from b44_assets.orchestration.migration.jobs import MIGRATE_JOB, VERIFY_JOB
 from b44_assets.orchestration.resources import Migration
 from b44_assets.postgres.embedded import EmbeddedServer
 from b44_assets.sample import write_sample
+from tests.helpers.code_locations import ephemeral
 from tests.helpers.databases import create_database
 from tests.helpers.sample_exports import keep_posts
 
@@ -39,7 +40,7 @@ def run(
     """A run of a job for a range of months, or the part of it for some assets."""
     migration = Migration(settings, load_catalog(settings.sql_dir))
     definitions = definitions_of(migration)
-    with dg.DagsterInstance.ephemeral() as instance:
+    with ephemeral() as instance:
         result = definitions.resolve_job_def(job).execute_in_process(
             instance=instance,
             raise_on_error=False,
@@ -186,7 +187,7 @@ def test_metadata_tells_what_became_of_the_records(first_run: tuple[str, Path, d
 def test_a_month_s_event_has_its_own_numbers_and_the_table_s_stand_apart(migrated: Settings) -> None:
     definitions = definitions_of(Migration(migrated, load_catalog(migrated.sql_dir)))
     first, last = "2026-02", "2026-04"
-    with dg.DagsterInstance.ephemeral() as instance:
+    with ephemeral() as instance:
         result = definitions.resolve_job_def("replay").execute_in_process(
             instance=instance,
             run_config=QUIET,
@@ -216,7 +217,7 @@ def test_sizes_are_numbers_by_table_and_growth_is_told_from_the_second_time_on(m
     definitions = definitions_of(migration)
     assert migrated.database_url is not None
     sizes = dg.AssetKey(["monitoring", "table_sizes"])
-    with dg.DagsterInstance.ephemeral() as instance:
+    with ephemeral() as instance:
         facts: list[Any] = []
         for _ in range(2):
             done = definitions.resolve_job_def("monitoring").execute_in_process(instance=instance, run_config=QUIET)
@@ -238,7 +239,7 @@ def test_the_nightly_sweep_takes_what_has_changed_and_then_has_nothing_to_do(mig
     definitions = definitions_of(migration)
     assert migrated.database_url is not None
     swept: list[Any] = []
-    with dg.DagsterInstance.ephemeral() as instance:
+    with ephemeral() as instance:
         with psycopg.connect(migrated.database_url, autocommit=True) as conn:
             conn.execute(
                 "insert into categories (name, slug, created_by) select g::text, g::text, id"

@@ -6,13 +6,18 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dagster as dg
 import psycopg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from psycopg import sql
 
 from b44_assets.catalog import Kind, load_catalog
@@ -25,6 +30,8 @@ from b44_assets.schema.build import build
 from b44_assets.session import Session
 from tests.helpers.databases import create_database, template_once
 
+# The project's own does not change meanwhile.
+_catalog = cache(load_catalog)
 USERS = 6
 POST_MONTHS = ("2026-01", "2026-02", "2026-03", "2026-05")
 POSTS_A_MONTH = 4
@@ -62,8 +69,11 @@ class Place:
     instance: dg.DagsterInstance
 
     def __post_init__(self) -> None:
-        self.migration = Migration(self.settings, load_catalog(self.settings.sql_dir))
-        self.definitions = definitions_of(self.migration)
+        self.migration = Migration(self.settings, _catalog(self.settings.sql_dir))
+
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        return definitions_of(self.migration)
 
     @property
     def url(self) -> str:
@@ -148,7 +158,27 @@ def place_of(url: str, export: Path, instance: dg.DagsterInstance) -> Place:
 def session_of(url: str, directory: Path) -> Session:
     """A session of our own in a database, with the project's own `sql/`."""
     settings = Settings.load(environ={"B44_DATABASE_URL": url}, directory=directory)
-    return Session(url, load_catalog(settings.sql_dir), run_id="before")
+    return Session(url, _catalog(settings.sql_dir), run_id="before")
+
+
+_read_scripts = ScriptDirectory.from_config
+_scripts: dict[str | None, ScriptDirectory] = {}
+
+
+def _scripts_of(config: Config) -> ScriptDirectory:
+    location = config.get_main_option("script_location")
+    if location not in _scripts:
+        _scripts[location] = _read_scripts(config)
+    return _scripts[location]
+
+
+@contextmanager
+def ephemeral() -> Generator[dg.DagsterInstance]:
+    """An instance in memory. The revisions of Dagster's storage are read once a process, and not twice an instance."""
+    with mock.patch.object(ScriptDirectory, "from_config", _scripts_of):
+        made = dg.DagsterInstance.ephemeral()
+    with made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +203,7 @@ def template(embedded: EmbeddedServer) -> Template:
 
 @pytest.fixture
 def instance() -> Generator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
+    with ephemeral() as made:
         yield made
 
 

@@ -14,26 +14,50 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-# What the command imports when it runs a job.
+# What the command imports, and what Dagster does when it runs a job.
 _PRELOADED = [
+    # The first.
+    "tests.helpers.unswept",
     "b44_assets.cli",
     "b44_assets.definitions",
+    "b44_assets.backup.folder_store",
+    "b44_assets.backup.remote_store",
+    "b44_assets.doctor",
     "b44_assets.migration.accounts",
-    "b44_assets.migration.verification",
-    "b44_assets.migration.report",
+    "b44_assets.migration.chosen_tables",
+    "b44_assets.migration.disk_room",
     "b44_assets.migration.listed",
+    "b44_assets.migration.quarantine",
+    "b44_assets.migration.replays",
+    "b44_assets.migration.report",
+    "b44_assets.migration.verification",
     "b44_assets.exports",
+    "b44_assets.planning",
     "b44_assets.runs.instance",
     "b44_assets.runs.job",
     "b44_assets.orchestration.code_location",
     "b44_assets.orchestration.run_retention",
     "b44_assets.orchestration.storage",
+    "b44_assets.scaffold.generation",
     "b44_assets.schema.preflight",
+    "dagster._core.definitions.repository_definition.repository_data_builder",
+    "dagster._core.execution.execute_in_process",
+    "dagster._core.execution.plan.active",
+    "dagster._core.executor.in_process",
+    "dagster._core.instance.factory",
+    "dagster._core.instance.runs.run_domain",
+    "dagster._core.secrets.env_file",
+    "dagster._core.storage.migration.utils",
+    "dagster._core.storage.noop_compute_log_manager",
+    "dagster._core.storage.root",
+    "dagster._core.system_config.composite_descent",
     "dagster_postgres",
+    "psycopg2.extras",
     "sqlglot.dialects.postgres",
     "sqlglot.lineage",
     "sqlglot.optimizer.qualify",
     "tests.helpers.forking",
+    "upath.implementations.local",
     # The last.
     "tests.helpers.frozen",
 ]

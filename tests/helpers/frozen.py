@@ -2,5 +2,6 @@
 
 import gc
 
+gc.enable()
 gc.collect()
 gc.freeze()
