@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,14 @@ class Block:
 
 
 def blocks(
-    path: Path, stream: BinaryIO, grammar: Grammar, *, begin: int, block_size: int, longest_record: int
+    path: Path,
+    stream: BinaryIO,
+    grammar: Grammar,
+    *,
+    begin: int,
+    block_size: int,
+    longest_record: int,
+    form: re.Pattern[bytes] | None = None,
 ) -> Iterator[Block]:
     """Read and split a file; an incomplete record is carried over to the next block.
 
@@ -40,6 +48,7 @@ def blocks(
         begin: Offset of the first record.
         block_size: Bytes to read at a time.
         longest_record: In bytes; an incomplete record of this length is not waited for any more.
+        form: As for `Grammar.split`.
 
     Raises:
         ExportError: Reading fails, or a record is longer.
@@ -54,9 +63,9 @@ def blocks(
         position += len(more)
         is_last = len(more) < wanted
         data = data + more if data else more
-        split = grammar.split(data, final=is_last)
+        split = grammar.split(data, final=is_last, form=form)
         if not is_last and not split.consumed and len(data) >= longest_record:
-            split = grammar.split(data, final=False, overlong=True)
+            split = grammar.split(data, final=False, overlong=True, form=form)
             if not split.consumed:
                 raise ExportError(
                     f"{path}: record {number:,} is longer than {longest_record:,} bytes; look for a stray quote in it"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 _QUOTED: Final = rb'"[^"]*+(?:""[^"]*+)*+"'
@@ -37,10 +37,12 @@ class Good:
     Attributes:
         start: Offset of the first byte.
         ends: Offsets behind the records, line ends included, ascending.
+        unlike: Places, in `ends`, of the records that are not of the form that was asked for; none where none was.
     """
 
     start: int
     ends: list[int]
+    unlike: list[int] = field(default_factory=list[int])
 
     @property
     def end(self) -> int:
@@ -175,6 +177,7 @@ class Grammar:
         prefix = _QUOTED_PREFIX if all_quoted else rb"(?:%b|%b\r?+)" % (_QUOTED_PREFIX, _bare(delimiter))
 
         begin = _BEGIN if all_quoted else rb"%b(?!%b++\r?+(?:\n|\Z))" % (_BEGIN, comma)
+        self._begin = begin
 
         def record(cells: str, end: bytes) -> bytes:
             return b"%b%b(?:%b%b){%b}%b" % (begin, cell, comma, cell, cells.encode(), end)
@@ -220,11 +223,18 @@ class Grammar:
         match = re.compile(b'%b"%b"(?!")' % (before, text)).match
         return lambda data, start, end: match(data, start, end) is not None
 
+    def record_without(self, beginning: bytes) -> re.Pattern[bytes]:
+        """Compile what matches a whole record none of whose cells begins so, behind a quote or without; not at the end of the file."""
+        cell, comma = b'(?!"?%b)%b' % (beginning, self._cell.pattern), re.escape(self._delimiter)
+        return re.compile(b"%b%b(?:%b%b){%d}%b" % (self._begin, cell, comma, cell, self.fields - 1, _LINE_END))
+
     def is_begun(self, data: bytes) -> bool:
         """Tell whether the bytes are the beginning of a record that more bytes could complete."""
         return self._prefix.match(data) is not None
 
-    def split(self, data: bytes, *, final: bool, overlong: bool = False) -> Split:
+    def split(
+        self, data: bytes, *, final: bool, overlong: bool = False, form: re.Pattern[bytes] | None = None
+    ) -> Split:
         """Split the bytes from a record's beginning on.
 
         A damaged record ends before the first line from which one whole record parses, so that a stray or missing
@@ -234,20 +244,29 @@ class Grammar:
             data: Bytes that begin where a record begins.
             final: The file ends here; otherwise an incomplete last record is left for the next call.
             overlong: Do not wait for the end of an incomplete record if a whole one begins behind it.
+            form: Matches some of the whole records, each from its beginning to behind its line end; the others of a good stretch
+                are told apart.
         """
         segments: list[Good | Fitted | Malformed] = []
         blank_lines = cut_short = surplus = separators = 0
         whole, any_record = self._record[final].match, self._any[final]
+        formed = whole if form is None else form.match
         following, blank = self._next[final], self._blank[final]
         begins_blank = _LINE_END_BYTES + self._delimiter
         at, size = 0, len(data)
         while at < size:
-            start, ends = at, list[int]()
-            while match := whole(data, at):
+            start, ends, unlike = at, list[int](), list[int]()
+            while True:
+                while match := formed(data, at):
+                    at = match.end()
+                    ends.append(at)
+                if form is None or not (match := whole(data, at)):
+                    break
+                unlike.append(len(ends))
                 at = match.end()
                 ends.append(at)
             if ends:
-                segments.append(Good(start, ends))
+                segments.append(Good(start, ends, unlike))
                 continue
             if data[at] in begins_blank and (match := blank.match(data, at)):
                 if data[at] in _LINE_END_BYTES:

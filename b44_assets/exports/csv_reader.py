@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import Any, Final, Self
@@ -14,7 +15,7 @@ import pyarrow.compute
 import pyarrow.csv as pa_csv
 
 from b44_assets.exports.csv_blocks import Block, blocks
-from b44_assets.exports.csv_grammar import NEVER_CLOSED, Fitted, Good, Malformed
+from b44_assets.exports.csv_grammar import NEVER_CLOSED, Fitted, Good, Malformed, without_line_end
 from b44_assets.exports.dialects import UTF8_MARK, CsvForm
 from b44_assets.exports.model import ENDS_WITHIN, Batch, ExportFile, ExportReader, Lines, Refused, Whole
 from b44_assets.exports.stream import ExportStream
@@ -24,8 +25,10 @@ from b44_assets.exports.text import undoubled, visible_bytes
 pc: Final[Any] = pyarrow.compute
 
 _GUARDED: Final = ("'=", "'+", "'-", "'@")
-_GUARDED_CELL: Final = b"\"'"
-_CR: Final = 0x0D
+_GUARD: Final = b"'[=+@-]"
+# At the beginning of a cell: within one, a quote stands next to another. What it looks for comes first, which is quick.
+_GUARDED_CELL: Final = re.compile(b"\"'(?<![^,]\"')(?=[=+@-])")
+_UNGUARDED: Final = "guard quotes removed"
 _LF: Final = 0x0A
 
 
@@ -81,6 +84,7 @@ class CsvReader(ExportReader):
             begin=self._form.begin,
             block_size=self._block_size,
             longest_record=self._longest_record,
+            form=None if lines is None else lines.form,
         ):
             self._bytes_read = block.position
             is_open = block.is_last and block.data[-1:] not in (b"", b"\n")
@@ -111,7 +115,7 @@ class CsvReader(ExportReader):
         refused: list[Refused] = []
         view = memoryview(block.data)
         storable = b"\0" not in block.data and _is_utf8(view[: block.split.consumed])
-        plain = _Gathered([], [])
+        plain = _Gathered()
         for segment in block.split.segments:
             if lines is not None and storable and isinstance(segment, Good):
                 others = lines.gather(block.data, segment, number, plain)
@@ -126,6 +130,8 @@ class CsvReader(ExportReader):
                 pieces.append(view[segment.start : segment.end] if isinstance(segment, Good) else segment.row)
                 numbers.append(range(number, number + segment.records))
             number += segment.records
+        if plain.guards:
+            self.oddities[_UNGUARDED] += plain.guards
         rows = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         record_numbers = pa.array(chain.from_iterable(numbers), pa.int64(), size=sum(map(len, numbers)))
         if storable or (b"\0" not in block.data and _is_utf8(rows)):
@@ -172,9 +178,9 @@ class CsvReader(ExportReader):
         """Parse rows some of which hold NUL or invalid UTF-8; tell those apart."""
         parsed = self._parsed(rows, pa.binary(), len(record_numbers))
         details: dict[int, str] = {}
-        for field, column in zip(self.fields, parsed.columns, strict=True):
+        for name, column in zip(self.fields, parsed.columns, strict=True):
             for row, fault in _faults(column):
-                details.setdefault(row, f"field {field}: {fault}")
+                details.setdefault(row, f"field {name}: {fault}")
         bad = sorted(details)
         keep = pa.array((row not in details for row in range(parsed.num_rows)), pa.bool_(), size=parsed.num_rows)
         schema = pa.schema([(field, pa.string()) for field in self.fields])
@@ -205,7 +211,7 @@ class CsvReader(ExportReader):
         guarded = _starts_with(column, _GUARDED)
         if not (count := pc.sum(guarded).as_py()):
             return column
-        self.oddities["guard quotes removed"] += count
+        self.oddities[_UNGUARDED] += count
         return pc.if_else(guarded, pc.utf8_slice_codeunits(column, 1), column)
 
     def _halved(self, column: pa.StringArray) -> pa.StringArray:
@@ -220,20 +226,22 @@ class CsvReader(ExportReader):
         return pc.replace_with_mask(column, mask, pa.array(replaced, pa.string()))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Gathered:
-    """Records that come as lines: their numbers, and their bytes."""
+    """Records that come as lines: their numbers, their bytes, and how many cells had a guard taken off."""
 
-    numbers: list[int]
-    texts: list[bytes]
+    numbers: list[int] = field(default_factory=list[int])
+    texts: list[bytes] = field(default_factory=list[bytes])
+    guards: int = 0
 
 
 class _PlainLines:
     """Tells the records of a file that may come as lines from those that may not."""
 
     def __init__(self, form: CsvForm, whole: Whole) -> None:
+        # What matches the records of which nothing is to be taken off; None where that is all of them.
+        self.form = form.grammar.record_without(_GUARD) if form.dialect.guarded else None
         self._suspect = whole.suspect
-        self._guarded = form.dialect.guarded
         self._unchanged = [
             _Judged.of(form, field, whole.harmless, unchanged)
             for field, unchanged in whole.unchanged.items()
@@ -250,15 +258,21 @@ class _PlainLines:
             first: Number of its first record.
             plain: Takes the records.
         """
-        apart = self._apart(data, good)
+        guarded = set(good.unlike)
+        apart = self._apart(data, good, guarded)
+        has_other_ends = data.find(b"\r", good.start, good.end) >= 0 or data[good.end - 1] != _LF
         others: list[tuple[int, int, int]] = []
         start = good.start
         for place, end in enumerate(good.ends):
             if place in apart:
                 others.append((first + place, start, end))
             else:
+                text = without_line_end(data[start:end]) if has_other_ends else data[start : end - 1]
+                if place in guarded:
+                    text, count = _GUARDED_CELL.subn(b'"', text)
+                    plain.guards += count
                 plain.numbers.append(first + place)
-                plain.texts.append(data[start : end - 1])
+                plain.texts.append(text)
             start = end
         return others
 
@@ -268,28 +282,21 @@ class _PlainLines:
             for text in texts:
                 yield _text_of(self._id(text, 0, len(text)))
 
-    def _apart(self, data: bytes, good: Good) -> set[int]:
+    def _apart(self, data: bytes, good: Good, guarded: set[int]) -> set[int]:
         """Find the places of the records that may not come as lines."""
         ends = good.ends
         apart: set[int] = set()
-        if data[good.end - 1] != _LF:
-            apart.add(len(ends) - 1)
-        if data.find(b"\r", good.start, good.end) >= 0:
-            # The server wants line ends of one sort, whatever stands within quotes.
-            apart.update(place for place, end in enumerate(ends) if data[end - 2] == _CR)
-        if self._guarded:
-            at = data.find(_GUARDED_CELL, good.start, good.end)
-            while at >= 0:
-                if data[at + 2] in b"=+-@":
-                    apart.add(bisect_right(ends, at))
-                at = data.find(_GUARDED_CELL, at + 1, good.end)
-        if self._suspect is not None:
-            at = good.start
-            while match := self._suspect.search(data, at, good.end):
-                place = bisect_right(ends, match.start())
-                at = ends[place]
-                if place not in apart and not self._stays(data, ends[place - 1] if place else good.start, at):
-                    apart.add(place)
+        at = good.start
+        while self._suspect is not None and (match := self._suspect.search(data, at, good.end)):
+            place = bisect_right(ends, match.start())
+            start, at = ends[place - 1] if place else good.start, ends[place]
+            if place in guarded:
+                record = _GUARDED_CELL.sub(b'"', data[start:at])
+                stays = self._stays(record, 0, len(record))
+            else:
+                stays = self._stays(data, start, at)
+            if not stays:
+                apart.add(place)
         return apart
 
     def _stays(self, data: bytes, start: int, end: int) -> bool:

@@ -17,6 +17,7 @@ CELLS = [
     "a",
     "'=1",
     "'a",
+    ",'=",
     '"',
     "a\nb",
     "a\r\nb",
@@ -38,14 +39,14 @@ def quoted(cells: list[str]) -> str:
     return ",".join('"' + cell.replace('"', '""') + '"' for cell in cells)
 
 
-def in_lines(data: bytes, whole: Whole, block_size: int) -> tuple[list[Batch], dict[int, Row]]:
-    """The batches of a file, and all its rows, those of lines read by a plain reader."""
+def in_lines(data: bytes, whole: Whole, block_size: int) -> tuple[list[Batch], dict[int, Row], dict[str, int]]:
+    """The batches of a file, all its rows, those of lines read by a plain reader, and what was odd."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "Post_export.csv")
         path.write_bytes(data)
         with open_export(ExportFile("Post", path), block_size) as reader:
             batches = list(reader.batches(whole))
-            fields = reader.fields
+            fields, oddities = reader.fields, dict(reader.oddities)
     rows: dict[int, Row] = {}
     for batch in batches:
         rows.update(zip(batch.record_numbers.to_pylist(), batch.columns.to_pylist(), strict=True))
@@ -56,7 +57,7 @@ def in_lines(data: bytes, whole: Whole, block_size: int) -> tuple[list[Batch], d
                 assert record[1] == len(text) + 1
                 cells = [cell[1:-1].replace(b'""', b'"') if cell[:1] == b'"' else cell for cell in record[0]]
                 rows[number] = dict(zip(fields, (cell.decode() or None for cell in cells), strict=True))
-    return batches, rows
+    return batches, rows, oddities
 
 
 @given(
@@ -72,26 +73,40 @@ def test_lines_hold_what_columns_hold(
 ) -> None:
     text = line_end.join([header, *map(quoted, records)]) + line_end * ended
     expected = read(text.encode(), block_size=block_size)
-    _, rows = in_lines(text.encode(), Whole(), block_size)
+    _, rows, oddities = in_lines(text.encode(), Whole(), block_size)
     assert rows == expected.rows
+    assert oddities == expected.oddities
 
 
 @given(st.lists(st.sampled_from(["a", '"a"', "", '""', '"a,b"', "1.5"]), min_size=3, max_size=3))
 def test_lines_of_a_spreadsheet_hold_what_columns_hold(cells: list[str]) -> None:
     text = "id,b,c\n" + ",".join(cells) + "\n1,,x\n"
-    _, rows = in_lines(text.encode(), Whole(), 99)
+    _, rows, _ = in_lines(text.encode(), Whole(), 99)
     assert rows == read(text.encode()).rows
 
 
-def test_records_come_as_lines_but_for_those_that_are_not_plain() -> None:
-    plain, guarded, dos, last = '"1","a","b"', '"2","\'=1","b"', '"3","a","b"\r', '"4","a","b"'
-    text = "\n".join(['"id","b","c"', plain, guarded, dos, last])
-    (batch,), _ = in_lines(text.encode(), Whole(), 1 << 20)
+def test_lines_lack_line_ends_and_guards() -> None:
+    records = ['"1","a","b"', '"2","\'=1","\'@"', '"3","a","b,\'=1"\r', '"4","a"",""\'=1","b"']
+    text = "\n".join(['"id","b","c"', *records])
+    (batch,), _, _ = in_lines(text.encode(), Whole(), 1 << 20)
     assert batch.lines is not None
-    assert list(batch.lines.record_numbers) == [1]
-    assert list(batch.lines.ids()) == ["1"]
-    assert batch.record_numbers.to_pylist() == [2, 3, 4]
-    assert batch.records == 4
+    assert list(batch.lines.record_numbers) == [1, 2, 3, 4]
+    assert list(batch.lines.ids()) == ["1", "2", "3", "4"]
+    assert batch.lines.texts == [
+        b'"1","a","b"',
+        b'"2","=1","@"',
+        b'"3","a","b,\'=1"',
+        b'"4","a"",""\'=1","b"',
+    ]
+    assert (len(batch.record_numbers), batch.records) == (0, 4)
+
+
+def test_a_suspect_text_is_judged_without_its_guard() -> None:
+    text = '"id","b","c"\n"1","\'=<good>","y"\n"2","\'=<bad>","y"\n'
+    (batch,), rows, oddities = in_lines(text.encode(), Whole(re.compile(b"<"), None, {"b": "=<good>".__eq__}), 1 << 20)
+    assert batch.record_numbers.to_pylist() == [2]
+    assert {number: row["b"] for number, row in rows.items()} == {1: "=<good>", 2: "=<bad>"}
+    assert oddities == {"guard quotes removed": 2}
 
 
 def test_of_suspect_records_those_come_as_lines_that_stay_as_they_are() -> None:
@@ -102,7 +117,7 @@ def test_of_suspect_records_those_come_as_lines_that_stay_as_they_are() -> None:
         asked.append(cell)
         return "bad" not in cell
 
-    (batch,), _ = in_lines(text.encode(), Whole(re.compile(b"<"), b'(?:[^"s]|"")*', {"b": unchanged}), 1 << 20)
+    (batch,), _, _ = in_lines(text.encode(), Whole(re.compile(b"<"), b'(?:[^"s]|"")*', {"b": unchanged}), 1 << 20)
     assert asked == ['<is "x">', "<bads>", "s"]
     assert batch.record_numbers.to_pylist() == [2]
     assert batch.columns.to_pylist() == [{"id": "2", "b": "<bads>", "c": "y"}]
@@ -114,5 +129,5 @@ def test_no_record_comes_as_a_line_where_copy_would_read_it_otherwise() -> None:
     nul = b'"id","b","c"\n"1","a\0","b"\n"2","a","b"\n'
     not_utf8 = b'"id","b","c"\n"1","a\xff","b"\n"2","a","b"\n'
     for data in (doubled, semicolons, nul, not_utf8):
-        batches, _ = in_lines(data, Whole(), 1 << 20)
+        batches, _, _ = in_lines(data, Whole(), 1 << 20)
         assert [batch.lines for batch in batches] == [None]
