@@ -1,9 +1,11 @@
 """All that is measured, in one table of ratios.
 
     python -m benchmarks --rows ab
-    python -m benchmarks --rows d --one-size 125000 --sling PATH --dlt PYTHON --pgloader PATH
+    python -m benchmarks --rows d --dlt PYTHON
+    python -m benchmarks                # all of it, at full size: some hours, and 10 GB
 
-Each row compares two things of one run on one machine. Rows are chosen by their letters:
+Each row compares two things of one run on one machine. What a program is needed for that is not there is left out, and said so.
+Rows are chosen by their letters:
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
+import psycopg
 from rich.console import Console
 from rich.table import Column, Table
 
 from b44_assets.errors import B44Error
 from benchmarks.measuring import load, workplace
 from benchmarks.rows import ROWS, Row
+from benchmarks.staging import add_programs
 
 _WIDTH_OF_A_FILE = 120
 
@@ -62,28 +65,29 @@ def main() -> None:
     )
     parser.add_argument("--again", type=int, default=1, help="c: times that it runs once more with nothing to do")
     parser.add_argument("--one-size", type=int, default=125_000, help="d to i: posts; g takes 20,000 at most")
-    parser.add_argument("--sling", type=Path, metavar="PATH", help="d: the program sling")
-    parser.add_argument("--dlt", type=Path, metavar="PYTHON", help="d: an interpreter with dlt[postgres] and pyarrow")
-    parser.add_argument("--pgloader", type=Path, metavar="PATH", help="d: the program pgloader")
+    add_programs(parser, "d: ")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if unknown := set(options.rows) - ROWS.keys():
         parser.error(f"--rows: there is no row {min(unknown)}")
     found: dict[str, list[Row]] = {}
-    try:
-        for letter in options.rows:
+    failed: list[str] = []
+    for letter in options.rows:
+        found[letter] = []
+        # What was measured for hours is shown, whatever becomes of the rest.
+        try:
             with workplace(None) as place:
-                found[letter] = []
                 for row in ROWS[letter](options, place):
                     found[letter].append(row)
-                    if not options.json:
-                        print(f"{letter}: {row.what}: {row.value:.2f} {row.unit}", file=sys.stderr)
-    except (B44Error, ValueError) as error:
-        raise SystemExit(f"benchmarks: {error}") from error
+                    print(f"{letter}: {row.what}: {row.value:.2f} {row.unit}", file=sys.stderr)
+        except (B44Error, ValueError, OSError, psycopg.Error) as error:
+            failed.append(f"{letter}: {error}")
     if options.json:
         print(json.dumps({letter: [asdict(row) for row in rows] for letter, rows in found.items()}))
     else:
         report(found)
+    if failed:
+        raise SystemExit("benchmarks: " + "\n".join(failed))
 
 
 if __name__ == "__main__":

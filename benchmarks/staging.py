@@ -1,11 +1,12 @@
 """Staging one export file against COPY of the same file, and against Sling, dlt and pgloader, on the same server, in one run.
 
-    python benchmarks/staging.py --posts 125000 --sling PATH --dlt PYTHON --pgloader PATH
+    python benchmarks/staging.py --posts 125000 --dlt PYTHON
 
 COPY is psql's `\\copy` into a table of text columns without WAL, which is what a person would do. The others load the same file
 into a table of their own in the fast mode that their documentation names: Sling its bulk load by COPY, dlt Arrow tables read by pyarrow
 and loaded as CSV, pgloader COPY with several workers. `--dlt` names a Python interpreter that has `dlt[postgres]` and `pyarrow`.
-What is not given is left out. Staging also counts, hashes and numbers records, and keeps those apart that cannot be split into cells.
+What is neither named nor found is left out, and said so. Each of them is started for it, psql, too; ours runs in this process.
+Staging also counts, hashes and numbers records, keeps those apart that cannot be split into cells, and finds repeated ids.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -29,7 +32,7 @@ from rich.table import Column, Table
 # Run as a script, the folder above is not on the path.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from b44_assets.catalog import Kind, load_catalog
+from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error
 from b44_assets.migration.pipeline import stage_export
@@ -40,6 +43,13 @@ from b44_assets.session import Session
 from benchmarks.measuring import BenchmarkError, fresh_database, load, run, server, server_cpu, workplace
 
 COPY = "COPY"
+OURS = "b44"
+
+_NEEDED = {
+    "sling": "program sling",
+    "dlt": "Python interpreter with dlt[postgres] and pyarrow",
+    "pgloader": "program pgloader",
+}
 
 _DLT = """
 import sys
@@ -113,11 +123,15 @@ class Bench:
         with psycopg.connect(url) as conn:
             conn.execute(sql.SQL("create unlogged table source ({})").format(columns))
 
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The files of `sql/`, which a run reads once, whatever it stages."""
+        return load_catalog(Settings.load().sql_dir)
+
     def make_migration_tables(self, url: str) -> None:
         """Makes what staging stands on."""
-        catalog = load_catalog(Settings.load().sql_dir)
-        for spec in catalog.of(Kind.RUNTIME):
-            apply(Session(url=url, catalog=catalog), spec)
+        for spec in self.catalog.of(Kind.RUNTIME):
+            apply(Session(url=url, catalog=self.catalog), spec)
 
     def copy(self, url: str) -> float:
         """Copies the file as a person would."""
@@ -126,10 +140,9 @@ class Bench:
 
     def stage(self, url: str) -> float:
         """Stages the file in this process."""
-        catalog = load_catalog(Settings.load().sql_dir)
-        session = Session(url=url, catalog=catalog)
+        session = Session(url=url, catalog=self.catalog)
         begun = time.process_time()
-        stage_export(session, catalog.mappings["posts"], self.export)
+        stage_export(session, self.catalog.mappings["posts"], self.export)
         return time.process_time() - begun
 
     def sling(self, program: Path, url: str) -> float:
@@ -198,15 +211,28 @@ def measure(options: argparse.Namespace, place: Path) -> dict[str, Took]:
             Way("Sling", source, partial(bench.sling, options.sling), _nothing),
             Way("dlt", sql.Identifier("dlt", "posts"), partial(bench.dlt, options.dlt), _nothing),
             Way("pgloader", source, partial(bench.pgloader, options.pgloader), bench.make_table),
-            Way("b44", staged, bench.stage, bench.make_migration_tables),
+            Way(OURS, staged, bench.stage, bench.make_migration_tables),
         ]
-        left_out = {name for name in ("sling", "dlt", "pgloader") if getattr(options, name) is None}
+        left_out = {name for name in _NEEDED if getattr(options, name) is None}
+        for name in sorted(left_out):
+            print(f"staging: {name} is left out: there is no {_NEEDED[name]}; --{name} names one", file=sys.stderr)
         for _ in range(options.runs):
             for way in ways:
                 if way.name.lower() not in left_out:
                     took = bench.measure(way.table, way.work, way.prepare)
                     found[way.name] = min(found.get(way.name, took), took)
     return found
+
+
+def add_programs(parser: argparse.ArgumentParser, beginning: str = "") -> None:
+    """Adds the options that name the other programs; by default those on the path, and for dlt this interpreter if it has it."""
+    has_dlt = find_spec("dlt") is not None and find_spec("pyarrow") is not None
+    defaults = {"sling": which("sling"), "dlt": sys.executable if has_dlt else None, "pgloader": which("pgloader")}
+    for name, needed in _NEEDED.items():
+        found = defaults[name]
+        parser.add_argument(
+            f"--{name}", type=Path, metavar="PATH", default=found and Path(found), help=f"{beginning}the {needed}"
+        )
 
 
 def report(found: dict[str, Took], size: int) -> None:
@@ -227,9 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--posts", type=int, default=125_000)
     parser.add_argument("--runs", type=int, default=2, help="times that each loads the file; the quickest counts")
-    parser.add_argument("--sling", type=Path, metavar="PATH", help="the program sling")
-    parser.add_argument("--dlt", type=Path, metavar="PYTHON", help="an interpreter with dlt[postgres] and pyarrow")
-    parser.add_argument("--pgloader", type=Path, metavar="PATH", help="the program pgloader")
+    add_programs(parser)
     parser.add_argument("--keep", type=Path, help="folder for the server and the export, kept and used again")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
