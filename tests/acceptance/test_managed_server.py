@@ -14,13 +14,12 @@ import pytest
 from psycopg import sql
 
 from b44_assets.backup.encryption import Key
-from b44_assets.sample import write_sample
 from tests.helpers.command import PATIENCE, Command, Result, environment
 from tests.helpers.command_tree import commands
 from tests.helpers.database_contents import rows, value
 from tests.helpers.forking import start_forked
 from tests.helpers.pooler import PGBOUNCER, pooled_with_tls
-from tests.helpers.sample_exports import keep_posts
+from tests.helpers.sample_exports import small_export
 from tests.helpers.servers import OwnServer, programs
 from tests.helpers.traces import CommandLines, of_database, of_folder
 from tests.helpers.webhooks import webhook
@@ -142,13 +141,6 @@ def prepare(server: OwnServer, database: str, of_server: Sequence[LiteralString]
             conn.execute("set log_statement = none; set log_min_duration_statement = -1")
             for statement in statements:
                 conn.execute(sql.SQL(statement).format(**words))
-
-
-def small_export(folder: Path) -> Path:
-    """An export of few months: every partition takes its time."""
-    write_sample(folder, users=24, posts=1_000, seed=7, dialect="jsonl", faults=0.03)
-    keep_posts(folder, "2026-0[6-9]")
-    return folder
 
 
 def use_api() -> None:

@@ -18,7 +18,8 @@ from b44_assets.backup.encryption import Key
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.helpers.command import COMMAND, PATIENCE, Command, Result, environment
 from tests.helpers.database_contents import rows, value
-from tests.helpers.paths import EXPORTS, REPOSITORY
+from tests.helpers.paths import REPOSITORY
+from tests.helpers.sample_exports import small_export
 from tests.helpers.waiting import eventually
 from tests.helpers.workers import made_once
 
@@ -88,7 +89,7 @@ def reader(embedded: EmbeddedServer) -> Reader:
     `intact` is the store before that. Made once for all workers, and gone with their servers.
     """
     folder = embedded.home.parent / "page"
-    command = Command(folder, environment(B44_HOME=str(folder / "home")))
+    command = Command(folder, environment(B44_HOME=str(folder / "home"), B44_FIRST_MONTH="2026-06"))
     good = made_once(folder.with_suffix(".good"), lambda: make(command).isoformat())
     return Reader(command, datetime.fromisoformat(good))
 
@@ -98,7 +99,7 @@ def make(command: Command) -> datetime:
     folder = command.directory
     (folder / "etc").mkdir(parents=True)
     (folder / "etc" / "backup.key").write_text(Key.generate().secret)
-    migrated = command("migrate", "--export", EXPORTS / "2026-06")
+    migrated = command("migrate", "--export", small_export(folder / "export"))
     assert migrated.status == 0, migrated
     reader = Reader(command, datetime.now(UTC))
     server = reader.server
@@ -161,7 +162,7 @@ def test_a_lost_server_goes_on_and_says_that_the_staged_export_is_not_restored_b
     restored = EmbeddedServer(reader.folder / "srv" / "b44")
     try:
         there = reader.b44.having(B44_HOME=str(restored.home))
-        again = there("migrate", "--export", EXPORTS / "2026-06", "--json")
+        again = there("migrate", "--export", reader.folder / "export", "--json")
         assert again.status == 0, again
         for table in (DROPPED, THINNED):
             assert contents(restored.url(), table) == before(reader.server.url(), table)

@@ -14,8 +14,8 @@ from b44_assets.catalog import load_catalog
 from b44_assets.maintenance.monitoring import MEASUREMENTS
 from tests.helpers.command import Command, Result, environment
 from tests.helpers.database_contents import rows
-from tests.helpers.migrated_apps import NEWEST
-from tests.helpers.paths import EXPORTS, SQL_DIR
+from tests.helpers.paths import SQL_DIR
+from tests.helpers.sample_exports import small_export
 from tests.helpers.servers import OwnServer
 from tests.helpers.watched import Watched
 from tests.helpers.workers import made_once
@@ -49,7 +49,10 @@ def tried(
         b44 = Command(
             tmp_path_factory.mktemp("work"),
             environment(
-                B44_DATABASE_URL=server.url(), B44_EXPORT_DIR=str(EXPORTS / NEWEST), DAGSTER_PG_URL=dagster_storage
+                B44_DATABASE_URL=server.url(),
+                B44_EXPORT_DIR=str(small_export(tmp_path_factory.mktemp("export"))),
+                B44_FIRST_MONTH="2026-06",
+                DAGSTER_PG_URL=dagster_storage,
             ),
         )
         return json.dumps([asdict(b44(*command)) for command in (("migrate", "--json"), ("verify", "--json"))])

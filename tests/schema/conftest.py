@@ -13,11 +13,10 @@ from psycopg import sql
 from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.migration.pipeline import load_table, stage_export
-from b44_assets.sample import write_sample
 from b44_assets.schema.build import ON_A_TABLE, build
 from b44_assets.session import Session
 from tests.helpers.databases import create_database, database_url, template_once
-from tests.helpers.sample_exports import keep_posts
+from tests.helpers.sample_exports import small_export
 from tests.helpers.schema_templates import Templates
 from tests.helpers.sessions import keeping
 
@@ -46,10 +45,8 @@ def templates(server_url: str, catalog: Catalog, tmp_path_factory: pytest.TempPa
     """Made by whichever worker comes first."""
 
     def load_all(url: str) -> None:
-        export = tmp_path_factory.mktemp("export")
-        write_sample(export, users=24, posts=1_000, seed=7, dialect="jsonl", faults=0.03)
         # Every test copies the database.
-        keep_posts(export, "2026-0[6-9]")
+        export = small_export(tmp_path_factory.mktemp("export"))
         with keeping(Session(url, catalog)) as session:
             for spec in catalog.of(Kind.RUNTIME, Kind.FUNCTION, Kind.TABLE):
                 build(session, spec)
