@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from b44_assets.catalog import Catalog, Kind
+from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.config.quantities import Pace
 from b44_assets.errors import DatabaseError
 from b44_assets.maintenance.query_plans import query_plans
@@ -24,6 +25,7 @@ from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.health import constraints_valid, foreign_keys_hold, indexes_valid
 from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session
+from tests.helpers.paths import SQL_DIR
 from tests.helpers.scenario import FIRST, State, differences, state, write_exports
 from tests.helpers.target import new_database
 
@@ -149,6 +151,17 @@ def state_of(url: str) -> State:
     with connect(url, autocommit=True) as conn:
         conn.execute("set search_path = public")
         return state(conn)
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    """The project's own `sql/` with half of the months, which are as many times the same, and take their time."""
+    folder = Path(shutil.copytree(SQL_DIR, tmp_path_factory.mktemp("few") / "sql"))
+    months = folder / "partitions" / "posts_partitions.sql"
+    text = months.read_text(encoding="utf-8")
+    assert "-- ahead: 12\n" in text
+    months.write_text(text.replace("-- ahead: 12\n", "-- ahead: 1\n"), encoding="utf-8")
+    return load_catalog(folder)
 
 
 @pytest.fixture(scope="module")

@@ -3,5 +3,7 @@
 import gc
 
 gc.enable()
+# As the command does.
+gc.set_threshold(50_000, 20, 20)
 gc.collect()
 gc.freeze()
