@@ -27,7 +27,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def definitions_for(folder: Path, *, executor: bool = True) -> Definitions:
+def definitions_for(folder: Path | str, *, executor: bool = True) -> Definitions:
     """Everything of an app folder as Dagster definitions, alone or to be merged with others.
 
     Settings are read from the environment and the folder's `.env`, once now and again when a run starts.
@@ -45,5 +45,5 @@ def definitions_for(folder: Path, *, executor: bool = True) -> Definitions:
     from b44_assets.config.settings import Settings
     from b44_assets.orchestration.code_location import build_definitions
 
-    load = partial(Settings.load, app=folder.absolute())
+    load = partial(Settings.load, app=Path(folder).absolute())
     return build_definitions(load(), reload=load, executor=executor)

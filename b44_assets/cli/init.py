@@ -149,7 +149,9 @@ def init(
     if as_json:
         print_json({**_facts(app, changes, tables), "dry_run": dry_run, "next": steps})
     else:
-        print_line(f"{_verdict(app, tables)}; next: {' && '.join(steps)}")
+        print_line(_verdict(app, tables))
+        # Whole, so that it can be copied.
+        click.echo(f"next: {' && '.join(steps)}")
 
 
 def _show(changes: Changes, *, dry_run: bool) -> None:

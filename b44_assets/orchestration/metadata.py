@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -17,6 +18,8 @@ Metadata: TypeAlias = dict[str, Any]
 LISTED = 50
 """How many lines a table of metadata has at most."""
 _NAMED_BARS = 10
+_OF_BASE44 = re.compile(r" *\(?Base44: [^()]*\)?$")
+"""What b44 init ends a comment with that names one field, where a value comes from several."""
 
 
 def code_reference(spec: Spec) -> dict[str, Any]:
@@ -114,7 +117,8 @@ def _described(comment: str | None, fields: Sequence[str]) -> str | None:
     if not fields or (comment and f" {comment}".removesuffix(")").endswith((f"(Base44: {named}", f" Base44: {named}"))):
         return comment
     said = f"from the exported {named}"
-    return said if not comment else f"{comment.rstrip().removesuffix('.')} ({said})"
+    plain = _OF_BASE44.sub("", comment or "").rstrip().removesuffix(".")
+    return f"{plain} ({said})" if plain else said
 
 
 def named_lists(**lists: tuple[str, ...]) -> dict[str, Any]:

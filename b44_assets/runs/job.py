@@ -188,6 +188,11 @@ def run_job(
                     run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                 )
             if _interrupted(result):
+                # Dagster takes for a failure what nobody has ended in the UI.
+                if lock is None or not lock.lost:
+                    instance.report_run_canceled(
+                        result.dagster_run, "Interrupted at the command; run again, it goes on where it stopped."
+                    )
                 raise KeyboardInterrupt
             try:
                 tell_of_checks(instance, check_specs(definitions), settings)

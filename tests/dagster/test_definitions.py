@@ -394,6 +394,7 @@ def test_the_description_of_a_column_names_the_exported_fields_as_the_export_spe
         ColumnDescription("updated_by", "uuid", required=False, unique=False, comment="Who changed it"),
         # The comments that b44 init writes name the field themselves.
         ColumnDescription("title", "text", required=True, unique=False, comment="Shown on top (Base44: Title)"),
+        ColumnDescription("slug", "text", required=True, unique=False, comment="Its address (Base44: slug)"),
     ]
     said = of_columns("posts", columns, fields)["dagster/column_schema"].columns
     assert [column.description for column in said] == [
@@ -401,4 +402,5 @@ def test_the_description_of_a_column_names_the_exported_fields_as_the_export_spe
         "from the exported Title",
         "Who changed it",
         "Shown on top (Base44: Title)",
+        "Its address (from the exported Title)",
     ]

@@ -25,6 +25,8 @@ def run_failures_sensor(settings: Settings) -> dg.SensorDefinition:
     ) -> dg.SkipReason | None:
         if not configured:
             return dg.SkipReason("neither B44_ALERT_WEBHOOK nor B44_ALERT_EMAIL is set")
+        if context.dagster_run.status is dg.DagsterRunStatus.CANCELED:
+            return dg.SkipReason("whoever ran the command has interrupted it")
         send(alert_of(context), migration.settings)
         return None
 
