@@ -23,17 +23,18 @@ from b44_assets.schema.online_ddl import (
     fault,
     in_scratch_schema,
     is_live,
+    on_shadow,
     raise_memory,
     relation_oid,
     retrying,
     run,
+    run_together,
     shadow,
-    shadow_constraint,
     temporary_name,
     trusted,
 )
 from b44_assets.schema.unbuilt import Obstacle, attempt, attempt_each, cause_in_rows, rows_against_constraint
-from b44_assets.session import Connection, Session, scalar
+from b44_assets.session import Connection, Session
 
 _NOT_VALID_ON_PARTITIONED = 180_000
 """PostgreSQL takes NOT VALID foreign keys on partitioned tables from version 18 on."""
@@ -104,33 +105,23 @@ def definition_of(text: str) -> str:
 
 
 def _wanted(conn: Connection, schema: str, spec: Spec, definitions: Sequence[ConstraintDefinition]) -> dict[str, str]:
-    shadow(conn, schema, _tables(conn, spec, definitions[0].table), keys=True)
-    wanted: dict[str, str] = {}
-    for definition in definitions:
-        try:
-            shadow_constraint(conn, schema, definition)
-        except (errors.LockNotAvailable, errors.DeadlockDetected):
-            raise
-        except psycopg.Error as error:
-            raise fault(spec, definition.statement.line, error) from error
-        text = scalar(
-            conn,
-            "select pg_get_constraintdef(oid, true) from pg_constraint where conrelid = to_regclass(%s) and conname = %s",
-            (f"{schema}.{definition.table}", definition.name),
-        )
-        wanted[definition.name] = definition_of(text)
-    return wanted
+    table = definitions[0].table
+    shadow(conn, schema, _tables(conn, spec, table), keys=True)
+    run_together(conn, spec, [(one.statement.line, on_shadow(schema, one)) for one in definitions])
+    rows = conn.execute(
+        "select conname, pg_get_constraintdef(oid, true) from pg_constraint where conrelid = to_regclass(%s)",
+        (f"{schema}.{table}",),
+    ).fetchall()
+    return {name: definition_of(text) for name, text in rows}
 
 
 def _tables(conn: Connection, spec: Spec, table: str) -> list[str]:
-    return sorted({table, *(name for name in spec.depends if _is_table(conn, name))})
-
-
-def _is_table(conn: Connection, name: str) -> bool:
-    return (
-        scalar(conn, "select relkind in ('r', 'p') from pg_class where oid = to_regclass(%s)", (f"public.{name}",))
-        or False
-    )
+    rows = conn.execute(
+        "select name from unnest(%s::text[]) name join pg_class c on c.oid = to_regclass('public.' || quote_ident(name))"
+        " where c.relkind in ('r', 'p')",
+        (list(spec.depends),),
+    ).fetchall()
+    return sorted({table, *(name for (name,) in rows)})
 
 
 class _Constraint:

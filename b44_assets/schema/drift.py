@@ -11,7 +11,7 @@ from typing import Any
 
 from b44_assets.catalog import Kind, Spec, Statement, trigger_definitions
 from b44_assets.schema.access_drift import DeclaredAccess, access_drift, declared_access, open_scratch
-from b44_assets.schema.online_ddl import in_scratch_schema, of_migration_tables, run
+from b44_assets.schema.online_ddl import in_scratch_schema, of_migration_tables, run_together
 from b44_assets.schema.privileges import roles_found
 from b44_assets.schema.runtime import program_state, public_functions, runtime_drift
 from b44_assets.schema.standard_roles import standard_drift
@@ -211,9 +211,9 @@ def _built(
     def build(conn: Connection, schema: str) -> tuple[Facts, DeclaredAccess]:
         open_scratch(conn, schema)
         for spec in session.catalog.of(*_BUILT):
-            for statement in () if spec in left_out else _making(spec):
-                if not of_migration_tables(statement.text):
-                    run(conn, spec, statement.line, statement.text)
+            if spec not in left_out:
+                made = [one for one in _making(spec) if not of_migration_tables(one.text)]
+                run_together(conn, spec, [(one.line, one.text) for one in made])
         return _facts(conn, schema), declared_access(conn, schema, roles)
 
     return in_scratch_schema(session, conn, build)

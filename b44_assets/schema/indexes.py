@@ -36,6 +36,7 @@ from b44_assets.schema.online_ddl import (
     relation_oid,
     retrying,
     run,
+    run_together,
     shadow,
     temporary_name,
     trusted,
@@ -124,17 +125,13 @@ def form_of(unique: bool, definition: str) -> Form:
 
 def _wanted(conn: Connection, schema: str, spec: Spec, definitions: Sequence[IndexDefinition]) -> dict[str, Form]:
     shadow(conn, schema, [definitions[0].table])
-    wanted: dict[str, Form] = {}
-    for definition in definitions:
-        run(conn, spec, definition.statement.line, definition.statement.text)
-        row = conn.execute(
-            "select i.indisunique, pg_get_indexdef(i.indexrelid, 0, true) from pg_index i"
-            " where i.indexrelid = to_regclass(%s)",
-            (f"{schema}.{definition.name}",),
-        ).fetchone()
-        assert row is not None
-        wanted[definition.name] = form_of(*row)
-    return wanted
+    run_together(conn, spec, [(one.statement.line, one.statement.text) for one in definitions])
+    rows = conn.execute(
+        "select c.relname, i.indisunique, pg_get_indexdef(i.indexrelid, 0, true)"
+        " from pg_index i join pg_class c on c.oid = i.indexrelid where i.indrelid = to_regclass(%s)",
+        (f"{schema}.{definitions[0].table}",),
+    ).fetchall()
+    return {name: form_of(unique, text) for name, unique, text in rows}
 
 
 def create_index(

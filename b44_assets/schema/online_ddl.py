@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, LiteralString, ParamSpec, Self, TypeVar, cast
@@ -145,8 +145,11 @@ def in_scratch_schema(session: Session, conn: Connection, operation: Callable[[C
     def build(conn: Connection) -> T:
         with conn.transaction(force_rollback=True):
             schema = f"b44_scratch_{conn.info.backend_pid}"
-            conn.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
-            conn.execute(sql.SQL("set local search_path = {}, public").format(sql.Identifier(schema)))
+            conn.execute(
+                sql.SQL("create schema {schema}; set local search_path = {schema}, public").format(
+                    schema=sql.Identifier(schema)
+                )
+            )
             return operation(conn, schema)
 
     return change(session, conn, build)
@@ -154,27 +157,31 @@ def in_scratch_schema(session: Session, conn: Connection, operation: Callable[[C
 
 def shadow(conn: Connection, schema: str, tables: Iterable[str], *, keys: bool = False) -> None:
     """Makes empty tables in a scratch schema that look like those of public; with their keys, where these are wanted."""
-    for table in tables:
-        relation_oid(conn, table)
-        conn.execute(
+    names = list(tables)
+    absent = conn.execute(
+        "select name from unnest(%s::text[]) name where to_regclass('public.' || quote_ident(name)) is null", (names,)
+    ).fetchone()
+    if absent is not None:
+        raise _no_table(absent[0])
+    conn.execute(
+        sql.SQL("; ").join(
             sql.SQL("create table {} (like {} including generated{})").format(
                 sql.Identifier(schema, table),
                 sql.Identifier("public", table),
                 sql.SQL(" including indexes" if keys else ""),
             )
+            for table in names
         )
+    )
 
 
-def shadow_constraint(conn: Connection, schema: str, definition: ConstraintDefinition) -> None:
-    """Adds a constraint to the empty table of a scratch schema, as its file says.
-
-    Raises:
-        psycopg.Error: As it comes from the server.
-    """
+def on_shadow(schema: str, definition: ConstraintDefinition) -> sql.Composed:
+    """The statements that add a constraint to the empty table of a scratch schema, as its file says."""
     table, name = sql.Identifier(schema, definition.table), sql.Identifier(definition.name)
     # The keys that a shadow has of its table may have the same name by the server's rules.
-    conn.execute(sql.SQL("alter table {} drop constraint if exists {}").format(table, name))
-    conn.execute(sql.SQL("alter table {} add constraint {} {}").format(table, name, trusted(definition.rest).format()))
+    return sql.SQL(
+        "alter table {table} drop constraint if exists {name}; alter table {table} add constraint {name} {rest}"
+    ).format(table=table, name=name, rest=trusted(definition.rest).format())
 
 
 def of_migration_tables(text: str) -> bool:
@@ -201,6 +208,41 @@ def run(conn: Connection, spec: Spec, line: int, query: sql.Composable | str) ->
         raise
     except psycopg.Error as error:
         raise fault(spec, line, error) from error
+
+
+def run_together(conn: Connection, spec: Spec, statements: Sequence[tuple[int, sql.Composable | str]]) -> None:
+    """Runs statements of a file in one round trip; where one fails, which one is found by running one after the other.
+
+    Args:
+        conn: With a transaction open.
+        spec: The file.
+        statements: Each with its line.
+
+    Raises:
+        psycopg.OperationalError: As it comes from the server: a lock, a full disk or a lost connection is no fault of the file.
+        DatabaseError: One fails; names file and line.
+    """
+    if len(statements) > 1:
+        texts = [part if isinstance(part, str) else part.as_string(conn) for _, part in statements]
+        # Each on lines of its own: a comment may end it.
+        together = "\n;\n".join(("savepoint b44_file", *texts, "release savepoint b44_file"))
+        try:
+            conn.execute(together.encode())
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error:
+            conn.execute("rollback to savepoint b44_file; release savepoint b44_file")
+        else:
+            return
+    for line, part in statements:
+        # Text goes as it is: as a format, its braces would count.
+        statement: Any = part.encode() if isinstance(part, str) else part
+        try:
+            conn.execute(statement)
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:
+            raise fault(spec, line, error) from error
 
 
 def fault(spec: Spec, line: int, error: psycopg.Error) -> DatabaseError:
@@ -316,8 +358,12 @@ def relation_oid(conn: Connection, table: str) -> int:
     """
     oid: Any = scalar(conn, "select to_regclass(%s)::oid::bigint", (f"public.{table}",))
     if oid is None:
-        raise DatabaseError(f"there is no table {table}; materialize it first")
+        raise _no_table(table)
     return oid
+
+
+def _no_table(table: str) -> DatabaseError:
+    return DatabaseError(f"there is no table {table}; materialize it first")
 
 
 def temporary_name(name: str) -> str:

@@ -18,6 +18,7 @@ from b44_assets.schema.online_ddl import (
     in_scratch_schema,
     retrying,
     run,
+    run_together,
     trusted,
 )
 from b44_assets.schema.standard_roles import grant_access
@@ -41,9 +42,12 @@ def apply_plain_view(session: Session, spec: Spec) -> SchemaChange:
     name = definition.name
 
     def wanted(conn: Connection, schema: str) -> tuple[tuple[str, list[str]] | None, dict[tuple[str, str], str]]:
-        run(conn, spec, definition.statement.line, _create(definition, sql.Identifier(schema, name)))
-        for comment in definition.comments:
-            run(conn, spec, comment.line, comment.text)
+        create = _create(definition, sql.Identifier(schema, name))
+        run_together(
+            conn,
+            spec,
+            [(definition.statement.line, create), *((comment.line, comment.text) for comment in definition.comments)],
+        )
         return _found(conn, schema, name), comments_on(conn, schema, name)
 
     with changing(session, spec, name) as conn:

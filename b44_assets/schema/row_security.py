@@ -20,6 +20,7 @@ from b44_assets.schema.online_ddl import (
     relation_oid,
     retrying,
     run,
+    run_together,
     shadow,
 )
 from b44_assets.schema.roles import make_roles
@@ -93,8 +94,8 @@ def apply_policies(session: Session, spec: Spec) -> SchemaChange:
 
 def _wanted(conn: Connection, schema: str, spec: Spec, definition: RowSecurity, forced: bool) -> _State:
     shadow(conn, schema, [definition.table])
-    for statement in (*definition.switches, *(one.statement for one in definition.policies), *definition.comments):
-        run(conn, spec, statement.line, statement.text)
+    statements = (*definition.switches, *(one.statement for one in definition.policies), *definition.comments)
+    run_together(conn, spec, [(one.line, one.text) for one in statements])
     return replace(_state(conn, schema, definition.table), switches=(True, forced))
 
 

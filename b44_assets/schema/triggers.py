@@ -16,9 +16,10 @@ from b44_assets.schema.online_ddl import (
     relation_oid,
     retrying,
     run,
+    run_together,
     shadow,
 )
-from b44_assets.session import Connection, Session, scalar
+from b44_assets.session import Connection, Session
 
 
 @retrying
@@ -78,15 +79,12 @@ def _outcome(found: tuple[str, bool] | None, wanted: str) -> str:
 
 def _wanted(conn: Connection, schema: str, spec: Spec, definitions: Sequence[TriggerDefinition]) -> dict[str, str]:
     shadow(conn, schema, [definitions[0].table])
-    wanted: dict[str, str] = {}
-    for definition in definitions:
-        run(conn, spec, definition.statement.line, definition.statement.text)
-        wanted[definition.name] = scalar(
-            conn,
-            "select pg_get_triggerdef(oid, true) from pg_trigger where tgrelid = to_regclass(%s) and tgname = %s",
-            (f"{schema}.{definition.table}", definition.name),
-        )
-    return wanted
+    run_together(conn, spec, [(one.statement.line, one.statement.text) for one in definitions])
+    rows = conn.execute(
+        "select tgname, pg_get_triggerdef(oid, true) from pg_trigger where tgrelid = to_regclass(%s) and not tgisinternal",
+        (f"{schema}.{definitions[0].table}",),
+    ).fetchall()
+    return dict(rows)
 
 
 def _make(session: Session, conn: Connection, spec: Spec, definition: TriggerDefinition, *, enable: bool) -> None:

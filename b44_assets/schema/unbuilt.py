@@ -17,7 +17,7 @@ from psycopg import errors, sql
 from b44_assets.catalog import ConstraintDefinition, IndexDefinition, Spec
 from b44_assets.errors import DatabaseError
 from b44_assets.postgres.error_classes import FaultClass, classify
-from b44_assets.schema.online_ddl import in_scratch_schema, shadow, shadow_constraint, trusted
+from b44_assets.schema.online_ddl import in_scratch_schema, on_shadow, shadow, trusted
 from b44_assets.session import Connection, Session, columns_of, identifiers, reason_of, scalar
 
 T = TypeVar("T")
@@ -220,7 +220,7 @@ def rows_against_constraint(
 
     def find(conn: Connection, schema: str) -> _Rows:
         shadow(conn, schema, tables, keys=True)
-        shadow_constraint(conn, schema, definition)
+        conn.execute(on_shadow(schema, definition))
         row = conn.execute(
             "select oid::bigint, conindid::bigint, conexclop::bigint[],"
             " (select array_agg(a.attname::text order by a.attnum) from pg_attribute a"

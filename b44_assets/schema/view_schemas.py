@@ -20,6 +20,7 @@ from b44_assets.schema.online_ddl import (
     in_scratch_schema,
     retrying,
     run,
+    run_together,
     trusted,
 )
 from b44_assets.session import Connection, Session
@@ -115,15 +116,17 @@ def _wanted(session: Session, conn: Connection, spec: Spec, definition: ViewSche
     def build(conn: Connection, schema: str) -> _State:
         # A view may have the name of a table that it, or another one, reads.
         conn.execute("set local search_path = public, pg_temp")
-        for view in definition.views:
-            run(conn, spec, view.statement.line, _create(view, schema))
+        made: list[tuple[int, sql.Composable | str]] = [
+            (view.statement.line, _create(view, schema)) for view in definition.views
+        ]
         for comment in definition.comments:
             # In place of the file's own schema; the comment of which goes to the other one.
             text = named.sub(rf"\g<1>{schema}.", comment.text, count=1)
             text = re.sub(
                 rf"(comment\s+on\s+schema\s+){spec.name}\b", rf"\g<1>{schema}", text, count=1, flags=re.IGNORECASE
             )
-            run(conn, spec, comment.line, text)
+            made.append((comment.line, text))
+        run_together(conn, spec, made)
         return _state(conn, schema)
 
     state = in_scratch_schema(session, conn, build)

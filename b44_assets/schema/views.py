@@ -28,6 +28,7 @@ from b44_assets.schema.online_ddl import (
     in_scratch_schema,
     retrying,
     run,
+    run_together,
     temporary_name,
     trusted,
 )
@@ -201,18 +202,18 @@ def _found(conn: Connection, name: str) -> str | None:
 
 def _wanted(conn: Connection, schema: str, spec: Spec, definition: ViewDefinition) -> _Wanted:
     name = sql.Identifier(schema, definition.name)
-    run(conn, spec, definition.statement.line, _create(definition, name, filled=False))
-    indexes: dict[str, Form] = {}
-    for index in definition.indexes:
-        run(conn, spec, index.statement.line, index.statement.text)
-        row = conn.execute(
-            "select indisunique, pg_get_indexdef(indexrelid, 0, true) from pg_index where indexrelid = to_regclass(%s)",
-            (f"{schema}.{index.name}",),
-        ).fetchone()
-        assert row is not None
-        indexes[index.name] = form_of(*row)
-    for comment in definition.comments:
-        run(conn, spec, comment.line, comment.text)
+    made: list[tuple[int, sql.Composable | str]] = [
+        (definition.statement.line, _create(definition, name, filled=False)),
+        *((index.statement.line, index.statement.text) for index in definition.indexes),
+        *((comment.line, comment.text) for comment in definition.comments),
+    ]
+    run_together(conn, spec, made)
+    rows = conn.execute(
+        "select c.relname, i.indisunique, pg_get_indexdef(i.indexrelid, 0, true)"
+        " from pg_index i join pg_class c on c.oid = i.indexrelid where i.indrelid = to_regclass(%s)",
+        (f"{schema}.{definition.name}",),
+    ).fetchall()
+    indexes = {index: form_of(unique, text) for index, unique, text in rows}
     query = scalar(conn, "select pg_get_viewdef(to_regclass(%s), true)", (f"{schema}.{definition.name}",))
     return _Wanted(query, indexes, comments_on(conn, schema, definition.name))
 
