@@ -87,15 +87,17 @@ def migrate(
         raise ExportError(_NO_EXPORT)
     with importing_meanwhile(settings):
         session = session_of(settings)
-    if settings.export_dir is None and not _staged_tables_exist(session):
-        raise ExportError(_NO_EXPORT)
-    refuse_if_finished(session, "migrate")
-    selection = selection_of(session, tables, left_out, month, say)
-    with exclusive_migration(settings, session, say) as lock:
-        _warn_of_little_room(settings, session)
-        outcome, faults = run_job(
-            "migrate_everything", settings, session, listener=listener, selection=selection, lock=lock
-        )
+    # What a connection knows of the tables serves the whole command.
+    with session.keeping() as session:
+        if settings.export_dir is None and not _staged_tables_exist(session):
+            raise ExportError(_NO_EXPORT)
+        refuse_if_finished(session, "migrate")
+        selection = selection_of(session, tables, left_out, month, say)
+        with exclusive_migration(settings, session, say) as lock:
+            _warn_of_little_room(settings, session)
+            outcome, faults = run_job(
+                "migrate_everything", settings, session, listener=listener, selection=selection, lock=lock
+            )
     conclude(outcome, faults, as_json=as_json)
 
 

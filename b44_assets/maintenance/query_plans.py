@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -90,6 +92,10 @@ class QueryPlans:
         return f"{len(self.plans)} {queries} partitions and can use the indexes that are meant{waiting}"
 
 
+_Latest = Callable[[str, str], tuple[datetime | None, datetime | None]]
+"""Of a table and its column of time: when its latest month with rows begins and ends."""
+
+
 def queries_of(catalog: Catalog, table: str) -> tuple[Spec, ...]:
     """The queries about a table: those that name it first among what they depend on."""
     return tuple(spec for spec in catalog.of(Kind.QUERY) if spec.depends[:1] == (table,))
@@ -104,11 +110,19 @@ def query_plans(session: Session, table: str) -> QueryPlans:
     with session.connection("check query plans") as conn, conn.transaction():
         waiting: dict[str, str] = {}
         plans: list[QueryPlan] = []
+        # Which of the table's months is the latest, and whose part an index is, is the same for all of them.
+        latest = functools.cache(partial(_latest_moments, conn))
+        roots = dict(
+            conn.execute(
+                "select c.relname, p.relname from pg_inherits h join pg_class c on c.oid = h.inhrelid"
+                " join pg_class p on p.oid = h.inhparent where c.relkind = 'i'"
+            ).fetchall()
+        )
         for spec in queries_of(session.catalog, table):
             if missing := _missing(session, conn, spec):
                 waiting[spec.name] = missing
             else:
-                plans.append(_plan(session, conn, query_definition(spec)))
+                plans.append(_plan(session, conn, query_definition(spec), latest, roots))
         return QueryPlans(tuple(plans), waiting)
 
 
@@ -122,15 +136,9 @@ def _missing(session: Session, conn: Connection, spec: Spec) -> str | None:
     )
 
 
-def _plan(session: Session, conn: Connection, query: Query) -> QueryPlan:
-    since, until = _latest_month(session, conn, query)
+def _plan(session: Session, conn: Connection, query: Query, latest: _Latest, roots: dict[str, str]) -> QueryPlan:
+    since, until = _latest_month(session, latest, query)
     statement = _moved(query, since, until)
-    roots = dict(
-        conn.execute(
-            "select c.relname, p.relname from pg_inherits h join pg_class c on c.oid = h.inhrelid"
-            " join pg_class p on p.oid = h.inhparent where c.relkind = 'i'"
-        ).fetchall()
-    )
     plan = _explain(conn, query, statement)
     natural = list(nodes_of(plan))
     chosen = _indexes(natural, roots, query)
@@ -160,25 +168,29 @@ def _plan(session: Session, conn: Connection, query: Query) -> QueryPlan:
 
 def at_latest_month(session: Session, conn: Connection, query: Query) -> sql.Composable:
     """The query, its range of time moved to the latest month with rows."""
-    return _moved(query, *_latest_month(session, conn, query))
+    return _moved(query, *_latest_month(session, partial(_latest_moments, conn), query))
 
 
-def _latest_month(session: Session, conn: Connection, query: Query) -> tuple[datetime | None, datetime | None]:
+def _latest_month(session: Session, latest: _Latest, query: Query) -> tuple[datetime | None, datetime | None]:
     """From when to when the query's range goes once it is moved: the latest month with rows."""
     if query.since is None or query.prunes is None:
         return None, None
     period = session.catalog.table(query.prunes).period
     if period is None:
         return None, None
+    since, until = latest(query.prunes, period.column)
+    return since, until if query.until is not None else None
+
+
+def _latest_moments(conn: Connection, table: str, column: str) -> tuple[datetime | None, datetime | None]:
+    """When the latest month with rows begins and ends."""
     row = conn.execute(
         sql.SQL(
-            "select date_trunc('month', max({column}) at time zone 'UTC') at time zone 'UTC',"
-            " (date_trunc('month', max({column}) at time zone 'UTC') + interval '1 month') at time zone 'UTC' from {table}"
-        ).format(column=sql.Identifier(period.column), table=sql.Identifier("public", query.prunes))
+            "select month at time zone 'UTC', (month + interval '1 month') at time zone 'UTC'"
+            " from (select date_trunc('month', max({column}) at time zone 'UTC') as month from {table}) latest"
+        ).format(column=sql.Identifier(column), table=sql.Identifier("public", table))
     ).fetchone()
-    if row is None or row[0] is None:
-        return None, None
-    return row[0], row[1] if query.until is not None else None
+    return row or (None, None)
 
 
 def _moved(query: Query, since: datetime | None, until: datetime | None) -> sql.Composable:

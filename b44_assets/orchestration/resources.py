@@ -37,6 +37,7 @@ class Migration:
         notice: Told, besides the run's log, that something is tried again or held back.
         lock: What keeps other migrations away, where whoever made this has it already.
         prepared: Whether whoever made this has looked already for room for all that `sql/` makes, and has said which backup there is.
+        kept: Connections of whoever made this, for the run to use again; by default a run has its own.
         faults: Every fault that ended a step, for the command line's one line and exit status.
         warnings: What a person should know of a run that went well.
         reload: Reads the settings anew for each run; None where `settings` are those of the run.
@@ -49,6 +50,7 @@ class Migration:
     notice: Callable[[str], None] = unsaid
     lock: HeldLock | None = None
     prepared: bool = False
+    kept: Kept | None = None
     faults: list[B44Error] = field(default_factory=list[B44Error])
     warnings: list[str] = field(default_factory=list[str])
     reload: Callable[[], Settings] | None = None
@@ -245,11 +247,11 @@ class Migration:
 
     def of_a_run(self) -> Self:
         """The same resource, whose sessions use each other's connections until `release`, and wait for a standby once."""
-        return replace(self, _kept=Kept(), _read_replica=read_replica_of(self.settings))
+        return replace(self, _kept=self.kept or Kept(), _read_replica=read_replica_of(self.settings))
 
     def release(self) -> None:
         """Closes the connections that are kept for a run, and ends what `hold_migration_lock` began."""
-        if self._kept is not None:
+        if self._kept is not None and self._kept is not self.kept:
             self._kept.close()
         for stack in self._held.values():
             stack.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import groupby
 from typing import Any
@@ -294,8 +294,24 @@ def _asset_of(event: EventLogEntry) -> AssetKey | None:
 class RunStorage(PostgresRunStorage):
     """As `dagster-postgres` has it; a run in this process is one of the code location that its tag names, as any other.
 
-    Dagster gives such a run no origin, and the UI's timeline leaves runs without one out.
+    Dagster gives such a run no origin, and the UI's timeline leaves runs without one out. Which columns its table has it looks
+    for with many a question; those that are there stay.
     """
+
+    _columns: frozenset[str] = frozenset()
+
+    def has_run_stats_index_cols(self) -> bool:
+        """Whether times of runs are in columns of their own."""
+        return self._has("run_stats", super().has_run_stats_index_cols)
+
+    def has_backfill_id_column(self) -> bool:
+        """Whether the backfill of a run is in a column of its own."""
+        return self._has("backfill_id", super().has_backfill_id_column)
+
+    def _has(self, what: str, look: Callable[[], bool]) -> bool:
+        if what not in self._columns and look():
+            self._columns |= {what}
+        return what in self._columns
 
     def add_run(self, dagster_run: DagsterRun) -> DagsterRun:
         """Stores a run that begins."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Generator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString, cast
 from urllib.parse import quote
 
 import psycopg
@@ -325,14 +326,7 @@ def renew(
     known = conn.renewal if isinstance(conn, _Connection) else None
     if known is not None:
         chosen = {"lock_timeout": str(lock_timeout_ms), "application_name": application_name}
-        again = sql.SQL("{}; SELECT pg_catalog.pg_conf_load_time(), {}; {}").format(
-            _AS_NEW,
-            sql.SQL(", ").join(
-                sql.SQL("pg_catalog.set_config({}, {}, false)").format(name, value)
-                for name, value in (dict(known.settings) | chosen).items()
-            ),
-            then,
-        )
+        again = _renewing(tuple((dict(known.settings) | chosen).items())) + then
         if _loaded(conn.execute(again)) == known.loaded:
             return
     conn.execute(_AS_NEW)
@@ -345,6 +339,18 @@ def renew(
         conn.renewal = _Renewal(loaded[0], tuple(changed.items()))
     conn.execute("SELECT pg_catalog.set_config('application_name', %s, false)", (application_name,))
     conn.execute(then)
+
+
+@functools.lru_cache(maxsize=256)
+def _renewing(settings: tuple[tuple[str, str], ...]) -> sql.SQL:
+    """What makes a connection as good as new, with some settings; written out once, since it is asked for often."""
+    written = sql.SQL("{}; SELECT pg_catalog.pg_conf_load_time(), {}; ").format(
+        _AS_NEW,
+        sql.SQL(", ").join(
+            sql.SQL("pg_catalog.set_config({}, {}, false)").format(name, value) for name, value in settings
+        ),
+    )
+    return sql.SQL(cast(LiteralString, written.as_string()))
 
 
 def _loaded(cursor: psycopg.Cursor[TupleRow]) -> datetime | None:

@@ -152,6 +152,7 @@ def run_job(
         notice=lambda line: listener.say(f"notice: {line}"),
         lock=lock,
         prepared=lock is not None,
+        kept=session.kept,
     )
     months = months_of(session.catalog, settings.first_month)
     first, last = months.get_first_partition_key() or "", months.get_last_partition_key() or ""

@@ -160,7 +160,8 @@ def apply_partitions(session: Session, spec: Spec, *, keep_months: int | None = 
     """
     started = time.monotonic()
     table = spec.options["on"]
-    before = {part.name for part in describe_partitions(session, table)}
+    with session.connection(f"look for partitions of {table}") as conn:
+        before = partition_names(conn, table).keys()
     drained: Drained | None = None
     detached: tuple[str, ...] = ()
     failed: str | None = None
@@ -182,7 +183,7 @@ def apply_partitions(session: Session, spec: Spec, *, keep_months: int | None = 
 def _drain_or_name_rows(session: Session, table: str) -> Drained | Obstacle:
     """Moves rows out of the default partition, or finds those that make it impossible and keeps them in `migration.unbuilt`."""
     with session.connection(f"rows in the way of partitions of {table}") as conn:
-        default = next((part.name for part in partitions_in(conn, table) if part.default), None)
+        default = _default_of(partition_names(conn, table))
         if default is None:
             return drain_default(session, table)
 
@@ -264,7 +265,7 @@ def drain_default(
     with session.connection(f"drain {table}") as conn:
         # Rows are moved by many short transactions, each of which must see what the others have done.
         conn.execute("set default_transaction_isolation = 'read committed'")
-        before = {part.name for part in partitions_in(conn, table)}
+        before = partition_names(conn, table)
         while True:
             try:
                 # No transaction of psycopg's: the server commits at once, and not after another message from here.
@@ -289,12 +290,12 @@ def drain_default(
                 tell(f"{table}: {phase}" + (f", waits for {waits_for}" if idle else ""), done, total)
             if waited:
                 time.sleep(min(0.05 * 1.5 ** min(waited, 20), _LONGEST_PAUSE_SECONDS) * (1 - random() / 2))
-        after = partitions_in(conn, table)
-        made = tuple(part.name for part in after if part.name not in before)
+        after = partition_names(conn, table)
+        made = tuple(name for name in after if name not in before)
         rows = sum(
             scalar(conn, sql.SQL("select count(*) from public.{}").format(sql.Identifier(name))) for name in made
         )
-        default = next((part.name for part in after if part.default), None)
+        default = _default_of(after)
         left = {} if default is None else rows_by_period(conn, default, period)
     return Drained(table, rows, made, left, retries, time.monotonic() - started)
 
@@ -336,11 +337,36 @@ def _period(session: Session, table: str) -> Period:
     return period
 
 
+def partition_names(conn: Connection, table: str) -> dict[str, bool]:
+    """The partitions of a table of schema public by name, the default one last, with whether each is that.
+
+    Raises:
+        DatabaseError: As of `describe_partitions`.
+    """
+    rows = conn.execute(
+        "select c.relname, c.oid = p.partdefid from pg_class t left join pg_partitioned_table p on p.partrelid = t.oid"
+        " left join pg_inherits h on h.inhparent = t.oid and not h.inhdetachpending left join pg_class c on c.oid = h.inhrelid"
+        " where t.oid = to_regclass(%s) and t.relkind = 'p' order by 2, 1",
+        (f"public.{table}",),
+    ).fetchall()
+    if not rows:
+        raise _not_partitioned(table)
+    return {name: default for name, default in rows if name is not None}
+
+
+def _default_of(names: dict[str, bool]) -> str | None:
+    return next((name for name, default in names.items() if default), None)
+
+
+def _not_partitioned(table: str) -> DatabaseError:
+    return DatabaseError(f"there is no partitioned table {table}")
+
+
 def partitions_in(conn: Connection, table: str) -> tuple[Partition, ...]:
     """Reads the partitions of a table; as `describe_partitions`."""
     relation = f"public.{table}"
     if scalar(conn, "select relkind = 'p' from pg_class where oid = to_regclass(%s)", (relation,)) is not True:
-        raise DatabaseError(f"there is no partitioned table {table}")
+        raise _not_partitioned(table)
     rows = conn.execute(
         """
         select c.relname, pg_get_expr(c.relpartbound, c.oid),

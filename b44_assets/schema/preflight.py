@@ -6,7 +6,7 @@ What belongs here: what is in the way, read from the server's catalogue. What do
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import psycopg
@@ -18,12 +18,11 @@ from b44_assets.catalog import (
     Kind,
     Spec,
     constraint_definitions,
-    declared_columns,
     index_definitions,
     row_security,
     view_definition,
 )
-from b44_assets.catalog.names import parsed
+from b44_assets.catalog.columns import DeclaredTable, declared_table
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.apply import is_finished
 from b44_assets.schema.dependent_views import views_on
@@ -33,13 +32,11 @@ from b44_assets.wording import some_of
 
 _NAMED = 3
 """How many columns of a table are named that it lacks."""
-_TABLE = re.compile(r"\s*create\s+(unlogged\s+)?table\b", re.IGNORECASE)
 _SCHEMA = re.compile(r'\s*create\s+schema\s+(?:if\s+not\s+exists\s+)?"?(?P<name>\w+)', re.IGNORECASE)
 _CHANGED_COLUMN = re.compile(
     r'\b(?:(?:add|alter)\s+column\s+(?:if\s+not\s+exists\s+)?|rename\s+(?:column\s+)?"?\w+"?\s+to\s+)"?(?P<name>\w+)',
     re.IGNORECASE,
 )
-_PARTITION = re.compile(r'\bpartition\s+of\s+(?:\w+\s*\.\s*)?"?(?P<parent>\w+)', re.IGNORECASE)
 _OTHER = re.compile(
     r"\s*create\s+(?:or\s+replace\s+)?(?P<kind>view|sequence|(?:unique\s+)?index)\s+(?:if\s+not\s+exists\s+)?"
     r"(?:(?P<schema>\w+)\s*\.\s*)?(?P<name>\w+)(?:\s+on\s+(?:(?P<of>\w+)\s*\.\s*)?(?P<table>\w+))?",
@@ -174,8 +171,9 @@ def _made_by(spec: Spec) -> Iterator[_Relation]:
     if kind in (Kind.RUNTIME, Kind.TABLE, Kind.PARTITION):
         changed = {match["name"] for s in spec.statements for match in _CHANGED_COLUMN.finditer(s.text)}
         for statement in spec.statements:
-            if _TABLE.match(statement.text) and (table := _table(statement.text, changed)) is not None:
-                added = {one.name: one.required for one in declared_columns(statement.text) if not one.key}
+            if (declared := declared_table(statement.text)) is not None:
+                table = _table(declared, changed)
+                added = {one.name: one.required for one in declared.columns if not one.key}
                 own = kind is Kind.TABLE and table.schema == "public"
                 yield replace(table, added=added, comment=_comment(spec, table.name)) if own else table
             elif match := _OTHER.match(statement.text):
@@ -206,23 +204,10 @@ def _indexes(definitions: Iterable[IndexDefinition]) -> list[_Relation]:
     return [_Relation("public", index.name, "iI", index.table) for index in definitions]
 
 
-def _table(text: str, changed: set[str]) -> _Relation | None:
-    """A CREATE TABLE taken apart; None where the parser does not know what it says, and the server is left to complain."""
-    from sqlglot import exp
-
-    created = parsed(text)
-    if not isinstance(created, exp.Create) or (name := created.find(exp.Table)) is None:
-        return None
-    columns = tuple(
-        (column.name, column.kind.sql("postgres"))
-        for column in created.find_all(exp.ColumnDef)
-        if column.kind is not None and column.name not in changed
-    )
-    kinds = "p" if created.find(exp.PartitionedByProperty) is not None else "rp"
-    partition = _PARTITION.search(text)
-    return _Relation(
-        name.db or "public", name.name, kinds, columns=columns, parent=partition["parent"] if partition else ""
-    )
+def _table(declared: DeclaredTable, changed: set[str]) -> _Relation:
+    columns = tuple((one.name, one.type) for one in declared.columns if one.type and one.name not in changed)
+    kinds = "p" if declared.partitioned else "rp"
+    return _Relation(declared.schema, declared.name, kinds, columns=columns, parent=declared.parent)
 
 
 _RIGHTS = """
@@ -325,20 +310,15 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
                     f"{name} belongs to {owner}: migrate as that role, or give it to {user} if it is of a migration"
                 )
             tables.append(number - 1)
-    wanted = [(number, *column) for number in tables for column in relations[number].columns]
+    wanted = [
+        (number, relations[number].schema, relations[number].name, name, kind)
+        for number in tables
+        for name, kind in relations[number].columns
+    ]
     lacking: dict[int, list[str]] = {}
     new: dict[int, list[str]] = {}
     retyped: dict[int, list[tuple[str, str, str]]] = {}
-    for number, column, found, type_wanted in conn.execute(
-        _COLUMNS,
-        (
-            [item[0] for item in wanted],
-            [relations[item[0]].schema for item in wanted],
-            [relations[item[0]].name for item in wanted],
-            [item[1] for item in wanted],
-            [item[2] for item in wanted],
-        ),
-    ).fetchall():
+    for number, column, found, type_wanted in _other_columns(conn, wanted):
         if found is None and column in relations[number].added:
             new.setdefault(number, []).append(column)
         elif found is None or type_wanted is None:
@@ -372,6 +352,17 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
             " rename it, move it to another schema, or name another database in the URL"
         )
     return faults
+
+
+def _other_columns(
+    conn: Connection, wanted: Sequence[tuple[int, str, str, str, str]]
+) -> list[tuple[int, str, str | None, str | None]]:
+    """Columns that are not there, or of another type: number, name, type as it is and as it is to be."""
+    try:
+        return conn.execute(_COLUMNS, [[item[place] for item in wanted] for place in range(5)]).fetchall()
+    except errors.SyntaxError:
+        # A type that is none: of that the server complains with the line, when the file runs.
+        return []
 
 
 def _made_before(conn: Connection, tables: Mapping[int, _Relation]) -> frozenset[int]:

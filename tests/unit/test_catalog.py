@@ -24,6 +24,7 @@ from b44_assets.catalog import (
     split_statements,
     view_definition,
 )
+from b44_assets.catalog.columns import declared_table
 from b44_assets.config.quantities import EARLIEST_MONTH, period_text
 from b44_assets.errors import CatalogError
 
@@ -806,3 +807,35 @@ def test_a_plain_view_is_taken_apart(tmp_path: Path, head: str, kept: str) -> No
     view = view_definition(spec)
     assert (view.materialized, view.head, view.indexes, len(view.comments)) == (False, kept, (), 1)
     assert view.query == "select 1 as a, 2 as b from posts"
+
+
+@pytest.mark.parametrize(
+    ("column", "type_"),
+    [
+        ("a timestamp(3) with time zone not null", "timestamp(3) with time zone"),
+        ("a numeric(10, 2) default 0.00", "numeric(10, 2)"),
+        ('a text[] -- several, or none\n collate "C"', "text[]"),
+        ("a double precision generated always as (b * 2) stored", "double precision"),
+        ('a app."Kind" references kinds (id)', 'app."Kind"'),
+        ("a /* a flag */ boolean", "boolean"),
+    ],
+)
+def test_the_type_of_a_column_ends_where_its_rules_begin(column: str, type_: str) -> None:
+    table = declared_table(f"create table things ({column}, b integer check (b > 0))")
+    assert table is not None
+    assert [(one.name, one.type) for one in table.columns] == [("a", type_), ("b", "integer")]
+
+
+@pytest.mark.parametrize(
+    ("statement", "schema", "partitioned", "parent"),
+    [
+        ("create table things (a text default 'partition by')", "public", False, ""),
+        ("create table if not exists b44.things (a date) -- by day\n partition by range (a)", "b44", True, ""),
+        ('create table things partition of public."All" for values in (1)', "public", False, "All"),
+        ("create unlogged table things partition of more default partition by hash (a)", "public", True, "more"),
+    ],
+)
+def test_a_table_is_told_by_its_statement(statement: str, schema: str, partitioned: bool, parent: str) -> None:
+    table = declared_table(statement)
+    assert table is not None
+    assert (table.schema, table.name, table.partitioned, table.parent) == (schema, "things", partitioned, parent)
