@@ -103,12 +103,9 @@ def advisory_lock(
         sleep(pause)
         waited += pause
     try:
-        # Once more, for `HeldLock.check`: what is held twice can be given back once.
-        _try_lock(conn, key, shared=shared)
         yield HeldLock(conn, name, shared=shared)
     finally:
-        for _ in range(_TIMES_HELD):
-            _unlock(conn, key, shared=shared)
+        _unlock(conn, key, shared=shared)
 
 
 class HeldLock:
@@ -280,7 +277,9 @@ _LEFT_AT_WORK = sql.SQL("""
 
 def _try_lock(conn: psycopg.Connection[TupleRow], key: int, *, shared: bool) -> bool:
     function = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
-    row = conn.execute(sql.SQL("SELECT {}(%s)").format(sql.Identifier(function)), (key,)).fetchone()
+    # Held twice, for `HeldLock.check`: what is held twice can be given back once.
+    attempt = sql.SQL(" AND ").join([sql.SQL("{}({})").format(sql.Identifier(function), key)] * _TIMES_HELD)
+    row = conn.execute(sql.SQL("SELECT {}").format(attempt)).fetchone()
     _make_plan(conn)
     assert row is not None
     return bool(row[0])
@@ -308,7 +307,8 @@ def _unlock(conn: psycopg.Connection[TupleRow], key: int, *, shared: bool) -> No
     idle = conn.info.transaction_status == pq.TransactionStatus.IDLE
     try:
         function = "pg_advisory_unlock_shared" if shared else "pg_advisory_unlock"
-        conn.execute(sql.SQL("SELECT {}(%s)").format(sql.Identifier(function)), (key,))
+        given_back = sql.SQL(", ").join([sql.SQL("{}({})").format(sql.Identifier(function), key)] * _TIMES_HELD)
+        conn.execute(sql.SQL("SELECT {}").format(given_back))
     except errors.OperationalError as error:
         # The connection broke just now, and the lock went with it.
         logger.debug("advisory lock freed by the end of the session: %s", error)

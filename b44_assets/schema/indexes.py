@@ -77,20 +77,56 @@ def apply_indexes(session: Session, spec: Spec, *, online: bool | None = None) -
         wanted = functools.cache(
             lambda: in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
         )
-        attempts = {one.name: partial(_attempt, session, conn, spec, one, wanted, online) for one in definitions}
+        in_order = _all_in_order(conn, definitions, wanted)
+        attempts = {
+            one.name: partial(_attempt, session, conn, spec, one, wanted, online, in_order) for one in definitions
+        }
         outcomes, failed = attempt_each(session, conn, attempts)
     return SchemaChange.of(spec.name, outcomes, started, online=online, failed=failed)
 
 
+_STATES = """
+    select c.relname, i.indisunique, pg_get_indexdef(i.indexrelid, 0, true)
+      from pg_index i
+      join pg_class c on c.oid = i.indexrelid
+     where c.relnamespace = 'public'::regnamespace and c.relname = any(%(names)s) and i.indrelid = to_regclass(%(table)s)
+       and i.indisvalid and i.indisready and i.indislive
+       and not exists (select from pg_partition_tree(i.indexrelid) t join pg_index p on p.indexrelid = t.relid
+                        where not (p.indisvalid and p.indisready))
+       and (select count(*) from pg_partition_tree(i.indexrelid)) = (select count(*) from pg_partition_tree(to_regclass(%(table)s)))
+       -- What an interrupted rebuild has left, of whichever index, is cleared away one by one.
+       and not exists (select from pg_index x join pg_class n on n.oid = x.indexrelid
+                        where not x.indisvalid and n.relname ~ %(rebuilt)s
+                          and (x.indrelid = i.indrelid or x.indrelid in (select relid from pg_partition_tree(i.indrelid))))
+"""
+"""Indexes that are in force on all of a table."""
+
+
+def _all_in_order(conn: Connection, definitions: Sequence[IndexDefinition], forms: Forms) -> bool:
+    """Whether each index of a file is as it should be, which one question tells; where not, each is looked at by itself."""
+    names = [one.name for one in definitions]
+    table = f"public.{definitions[0].table}"
+    rows = conn.execute(_STATES, {"names": names, "table": table, "rebuilt": _REBUILT.pattern}).fetchall()
+    found = {name: form_of(unique, text) for name, unique, text in rows}
+    return found.keys() == set(names) and all(found[name] == form for name, form in forms().items() if name in found)
+
+
 def _attempt(
-    session: Session, conn: Connection, spec: Spec, definition: IndexDefinition, forms: Forms, online: bool
+    session: Session,
+    conn: Connection,
+    spec: Spec,
+    definition: IndexDefinition,
+    forms: Forms,
+    online: bool,
+    in_order: bool,
 ) -> str | Obstacle:
     def find(error: psycopg.Error) -> Obstacle:
         # A statement that fails without any rows is a fault of the file.
         forms()
         return rows_against_index(session, conn, spec, definition, error)
 
-    outcome = attempt(_Index(session, conn, spec, definition, forms, online).reconcile, find)
+    index = _Index(session, conn, spec, definition, forms, online)
+    outcome = attempt(index.keep if in_order else index.reconcile, find)
     if isinstance(outcome, Obstacle) and not outcome.rows and not online:
         # A plain build reads rows that are deleted, too, while an older transaction still sees them; a concurrent one does not.
         outcome = attempt(_Index(session, conn, spec, definition, forms, True).reconcile, find)
@@ -163,12 +199,22 @@ class _Index:
         self._definition = definition
         self._forms = wanted
         self._online = online
-        self._table_oid = relation_oid(conn, definition.table)
-        self._partitioned: bool = scalar(conn, "select relkind = 'p' from pg_class where oid = %s", (self._table_oid,))
+
+    @functools.cached_property
+    def _table_oid(self) -> int:
+        return relation_oid(self._conn, self._definition.table)
+
+    @functools.cached_property
+    def _partitioned(self) -> bool:
+        return scalar(self._conn, "select relkind = 'p' from pg_class where oid = %s", (self._table_oid,))
 
     @property
     def _wanted(self) -> Form:
         return self._forms()[self._definition.name]
+
+    def keep(self) -> str:
+        """As `reconcile`, of an index that is in order but perhaps for its statistics."""
+        return "repaired" if self._set_statistics(self._definition.name) else "unchanged"
 
     def reconcile(self) -> str:
         """Does what is to be done; returns what it was: created, replaced, unchanged or repaired."""
