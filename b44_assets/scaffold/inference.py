@@ -565,6 +565,10 @@ class _Inference:
         if one.required and counts.missing:
             records = counts.missing + counts.filled
             breaches.append(f"required, and blank in {counts.missing:,} of {records:,} {plural(records, 'record')}")
+        # Where records are refused for such a value, none is left to break this.
+        if one.required and counts.unfit and not self._overrides.strict:
+            unfit = plural(counts.unfit, "does not fit", "do not fit")
+            breaches.append(f"required, and {counts.unfit:,} of {_values(counts.filled)} {unfit}: null instead")
         if counts.outside:
             breaches.append(f"{counts.outside:,} of {_values(counts.filled)} outside {_outside_what(one)}")
         if breaches:

@@ -35,8 +35,8 @@ _CONSTRAINTS = """
      order by 1
 """
 _ROWS = """
-    select b44.original_id(broken.{key}, broken.line -> 'base44_ids'), array[{values}]::text[]
-      from (select t.*, to_jsonb(t.*) as line from public.{table} t where {condition} limit {most}) broken
+    select b44.original_id(broken.{key}, to_jsonb(broken.*) -> 'base44_ids'), array[{values}]::text[]
+      from (select t.* from public.{table} t where {condition} limit {most}) broken
 """
 
 
@@ -92,7 +92,9 @@ def breaking_rows(conn: Connection, session: Session, table: str, rules: Iterabl
             key=sql.Identifier(mapping.key),
             values=sql.SQL(", ").join(
                 sql.SQL(
-                    "b44.original_id(broken.{}, broken.line -> 'base44_ids')" if one in uuids else "broken.{}::text"
+                    "b44.original_id(broken.{}, to_jsonb(broken.*) -> 'base44_ids')"
+                    if one in uuids
+                    else "broken.{}::text"
                 ).format(sql.Identifier(one))
                 for one in columns
             ),

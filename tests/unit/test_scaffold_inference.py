@@ -124,6 +124,19 @@ def test_references_order_and_circles(tmp_path: Path) -> None:
     assert email is not None and (email.by, email.constrained) == (ReferenceBy.EMAIL, False)
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_is_required_and_does_not_fit_its_type_is_null_and_so_not_valid(tmp_path: Path, strict: bool) -> None:
+    boats = [{"masts": number} for number in range(19)] + [{"masts": "two"}]
+    app = app_of(tmp_path, Overrides(strict=strict), given=[{**BOAT, "required": ["masts"]}], Boat=boats)
+    one = column(app, "boats.masts")
+    assert one.counts is not None and (one.type, one.counts.unfit, one.counts.missing) == (ColumnType.BIGINT, 1, 0)
+    # Where such a record is refused, no row breaks it.
+    assert one.fits == strict
+    assert [decision.text for decision in decided(app, "boats.masts", "constraint")] == (
+        [] if strict else ["is NOT VALID"]
+    )
+
+
 def test_dangling_references_are_counted_and_their_constraint_is_not_valid(tmp_path: Path) -> None:
     boats = [{"harbour_id": oid(1)}, {"harbour_id": oid(1)}, {"harbour_id": oid(99)}, {"harbour_id": None}]
     app = app_of(tmp_path, Boat=boats, Harbour=[{"title": "A"}])
