@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from b44_assets.migration.plan import has_plans
+from b44_assets.errors import DatabaseError
+from b44_assets.migration.plan import OF_EARLIER_VERSION, has_plans
 from b44_assets.session import Session, scalar
 
 
@@ -89,6 +90,8 @@ def accounts(session: Session) -> tuple[EntityAccount, ...]:
     with session.connection("status") as conn:
         if not has_plans(conn) or scalar(conn, "select to_regclass('migration.accounting')") is None:
             return ()
+        if scalar(conn, "select to_regclass('migration.quarantined_by_reason') is null"):
+            raise DatabaseError(OF_EARLIER_VERSION)
         rows = {
             row[0]: row
             for row in conn.execute(

@@ -21,7 +21,7 @@ What belongs here: whether a plan stands, and making one from its steps (`plan_e
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import LiteralString
+from typing import Final, LiteralString
 
 from psycopg import sql
 
@@ -36,6 +36,12 @@ from b44_assets.migration.plan_notes import write_notes
 from b44_assets.migration.row_checksums import follow_new_columns
 from b44_assets.migration.sources import create_mapping_view
 from b44_assets.session import Connection, Session, columns_of, scalar, take_advisory_lock, with_retry
+
+OF_EARLIER_VERSION: Final = (
+    "the migration's tables in this database are those of an earlier version: b44 migrate, or the job schema_only,"
+    " brings them up to date"
+)
+"""What is said where something is asked of migration tables that they do not have yet."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,7 @@ def has_plans(conn: Connection) -> bool:
         "select to_regclass('migration.plans') is not null, to_regclass('migration.settlements') is not null"
     ).fetchone() or (False, False)
     if before and not now:
-        raise DatabaseError(
-            "the migration's tables in this database are those of an earlier version: b44 migrate, or the job schema_only,"
-            " brings them up to date"
-        )
+        raise DatabaseError(OF_EARLIER_VERSION)
     return now
 
 
