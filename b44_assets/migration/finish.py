@@ -146,7 +146,12 @@ def _state(session: Session, conn: Connection) -> MigrationState:
 def _migrated_rows(session: Session, conn: Connection, *, any_id: bool) -> bool:
     """Tells whether a table holds rows of a migration: such with ids of Base44, or any where there was one for certain."""
     for table, mapping in session.catalog.mappings.items():
-        if scalar(conn, "select to_regclass(%s)", (f"public.{table}",)) is None:
+        # A table of another app may have the name, and no such column.
+        if not scalar(
+            conn,
+            "select exists (select from pg_attribute where attrelid = to_regclass(%s) and attname = %s and not attisdropped)",
+            (f"public.{table}", mapping.key),
+        ):
             continue
         query = sql.SQL("select exists (select from public.{table} t where t.{key}::text like {form} and {counted})")
         form = "%" if any_id else "%000b44"

@@ -68,7 +68,7 @@ def test_a_second_download_half_a_file_and_a_target_that_is_not_empty(
     assert "warning: Ledger00 (1).csv ends within its last record" in planned.err
 
     with psycopg.connect(target, autocommit=True) as conn:
-        conn.execute("create table ledger_00 (id integer primary key, remark text)")
+        conn.execute("create table ledger_00 (remark integer)")
     refused = small.on(target)("migrate", "--export", tmp_path)
 
     assert refused.status == 2
