@@ -19,32 +19,43 @@ _LOOK_BYTES: Final = 1 << 18
 _FEWEST: Final = 2
 """Of so many fields at least the lack says something: one alone may have been renamed."""
 _NAMED: Final = 4
+_SHARE: Final = 0.25
+"""Of the fields that a mapping reads, a share below which those that a file has may be there by chance, as `action` in any log."""
+_OTHERS: Final = 3
+"""How many fields that no mapping reads, for each that it does, then say that the file is another's."""
 
 
 @dataclass(frozen=True)
 class OtherApp:
-    """A file that has nothing of what the mapping of its entity reads.
+    """A file that has nothing, or next to nothing, of what the mapping of its entity reads.
 
     Attributes:
         file: The file.
-        lacking: Fields that the mapping reads, as it names them.
+        lacking: Fields that the mapping reads and the file has not, as the mapping names them.
         mapping: The mapping's file, as it is named to people.
+        shared: How many of the mapping's fields the file has all the same.
     """
 
     file: ExportFile
     lacking: tuple[str, ...]
     mapping: str
+    shared: int = 0
 
     def message(self) -> str:
         """What is wrong, in one line without its end."""
         named = ", ".join(self.lacking[:_NAMED]) + (", …" if len(self.lacking) > _NAMED else "")
-        return f"{self.file.path.name} has none of the fields {named} that {self.mapping} reads: is it of another app?"
+        asked = "is it of another app?"
+        if not self.shared:
+            return f"{self.file.path.name} has none of the fields {named} that {self.mapping} reads: {asked}"
+        has = f"has {self.shared} of the {self.shared + len(self.lacking)} fields that {self.mapping} reads"
+        return f"{self.file.path.name} {has}, but not {named}: {asked}"
 
 
 def of_another_app(mapping: TableMapping, file: ExportFile) -> OtherApp | None:
-    """Tells whether a file has none of the fields that its mapping reads, and others instead; None where it may be the mapping's.
+    """Tells whether a file has others than the fields that its mapping reads; None where it may be the mapping's.
 
-    Built-in fields say nothing, and so does a file without records. A file that cannot be read is left to whoever reads it.
+    A few fields in common, of many, say nothing where the file has several times as many others. Built-in fields say nothing, and so
+    does a file without records. A file that cannot be read is left to whoever reads it.
     """
     own = [
         item for item in mapping.fields if all(matched(name, BUILT_IN) is None for name in (item.name, *item.spellings))
@@ -52,10 +63,14 @@ def of_another_app(mapping: TableMapping, file: ExportFile) -> OtherApp | None:
     if mapping.entity == _EVERY_APP_HAS or len(own) < _FEWEST:
         return None
     fields = [name for name in _first_fields(file) if matched(name, BUILT_IN) is None]
-    known = {loosely(name) for item in own for name in item.spellings}
-    if not fields or any(loosely(name) in known for name in fields):
+    given = {loosely(name) for name in fields}
+    shared = [item for item in own if any(loosely(name) in given for name in item.spellings)]
+    read = {loosely(name) for item in shared for name in item.spellings}
+    others = len(given - read)
+    by_chance = not shared or (len(shared) < _SHARE * len(own) and others >= _OTHERS * len(shared))
+    if not others or not by_chance:
         return None
-    return OtherApp(file, tuple(item.name for item in own), str(mapping.spec.path))
+    return OtherApp(file, tuple(one.name for one in own if one not in shared), str(mapping.spec.path), len(shared))
 
 
 def files_of_other_apps(catalog: Catalog, files: Sequence[ExportFile]) -> dict[str, OtherApp]:

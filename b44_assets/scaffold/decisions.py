@@ -26,7 +26,12 @@ _TOPICS = (
         "From the schemas, confirmed on the export where there is one; never guessed from the values alone. A value that does not fit"
         " is null, and kept in `migration.repairs`.",
     ),
-    ("name", "Names", "Where a name is not just the entity's or the field's in lower case."),
+    (
+        "name",
+        "Names",
+        "Tables are named as their entities, in snake_case and in the plural, columns as their fields, without accents; `created_date`"
+        " and `updated_date` are `created_at` and `updated_at`. These are named otherwise:",
+    ),
     (
         "secret",
         "Secrets",
@@ -36,8 +41,9 @@ _TOPICS = (
         "constraint",
         "Constraints",
         "What the schemas declare is a constraint each. One that the data does not honour is NOT VALID: it holds for what is written"
-        " from now on, and a check lists the records that break it. What is required is a CHECK, since NOT NULL is valid or not at all"
-        " before PostgreSQL 18.",
+        " from now on, and a check lists the records that break it. PostgreSQL checks all of a row that is changed, so that nothing in"
+        " such a row can be changed until it is mended, or the constraint is taken out. What is required is a CHECK, since NOT NULL is"
+        " valid or not at all before PostgreSQL 18.",
     ),
     ("index", "Indexes", "Beside those of keys, references, what is declared, and the time of creation."),
     ("trigger", "Triggers", ""),

@@ -182,23 +182,27 @@ def _values(column: Column) -> Comparison | None:
         listed = column.field.items.enum if column.field.items is not None else None
     if not listed:
         return None
-    constants = [constant for value in listed if (constant := _constant(value, column.type)) is not None]
-    # Blank is null here, which is none of them and passes.
-    filled = [value for value in listed if value is not None and not (isinstance(value, str) and not value.strip())]
-    if not constants or len(constants) != len(filled):
+    # A blank of the export is null, which passes; one that is listed, and may be the default, can be written all the same.
+    filled = [value for value in listed if value is not None and (column.type not in _NUMBERS or not _is_blank(value))]
+    constants = [constant for value in filled if (constant := _constant(value, column.type)) is not None]
+    if all(map(_is_blank, filled)) or len(constants) != len(filled):
         return None
     listed = tuple(dict.fromkeys(constants))
     return Comparison("<@", "array[]", listed=listed) if array else Comparison("in", "()", listed=listed)
 
 
 def _constant(value: Any, kind: ColumnType) -> str | None:
-    """A value of JSON as a constant that a column of a type can be compared with; None for a blank, or where it cannot be one."""
+    """A value of JSON as a constant that a column of a type can be compared with; None where it cannot be one."""
     if kind in _NUMBERS:
         return number(value) if kind is ColumnType.NUMERIC or _whole(value) else None
     if kind not in (ColumnType.TEXT, ColumnType.TEXT_ARRAY) or value is None or isinstance(value, list | dict):
         return None
     text = value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else number(value)
-    return None if text is None or not text.strip() or "\0" in text else literal(text)
+    return None if text is None or "\0" in text else literal(text)
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def number(value: Any) -> str | None:

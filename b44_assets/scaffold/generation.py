@@ -13,7 +13,7 @@ from b44_assets.scaffold.entity_schemas import read_schemas
 from b44_assets.scaffold.inference import infer
 from b44_assets.scaffold.model import App, Overrides
 from b44_assets.scaffold.source_calls import calls_section, count_calls
-from b44_assets.scaffold.sql_files import files_of
+from b44_assets.scaffold.sql_files import files_of, without_default
 
 
 def generate(
@@ -35,7 +35,7 @@ def generate(
     """
     reading = None if entities is None else read_schemas(entities)
     app = infer(reading, export, overrides)
-    app = replace(app, decisions=(*app.decisions, *not_held(app)))
+    app = replace(app, decisions=(*app.decisions, *not_held(app), *without_default(app)))
     calls = "" if source is None else calls_section(count_calls(source))
     files: dict[PurePath, str] = {PurePosixPath("sql") / path: text for path, text in files_of(app).items()}
     # The page is kept under version control: where the folders are on this machine is nobody's business.

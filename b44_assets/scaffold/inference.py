@@ -107,6 +107,11 @@ class _Inference:
         self._overrides = overrides
         self._without_schemas = not reading.entities
         self._notices = list(reading.notices)
+        self._unread = {
+            re.sub(r"\.jsonc?$", "", one.path.name, flags=re.IGNORECASE): one.path.name
+            for one in reading.notices
+            if one.path is not None
+        }
         self._decisions: list[Decision] = []
         entities = {entity.name: entity for entity in reading.entities}
         if USER not in entities:
@@ -166,7 +171,9 @@ class _Inference:
             if name not in self._drafts:
                 entity = Entity(name, Origin.EXPORT, ())
                 self._drafts[name] = _Draft(entity, _built_in(entity))
-                self._decide(name, "entity", "has a table made from the export alone", "no schema declares it")
+                file = self._unread.get(name)
+                why = "no schema declares it" if file is None else f"its schema, {file}, was not read"
+                self._decide(name, "entity", "has a table made from the export alone", why, doubtful=file is not None)
             draft = self._drafts[name]
             draft.profile = profile
             known = {one.name for one in draft.fields}
@@ -456,7 +463,7 @@ class _Inference:
         candidate = finding.candidate
         if candidate is None:
             if finding.evidence:
-                self._decide(subject, "reference", "is no reference", finding.evidence)
+                self._decide(subject, "reference", "is no reference", finding.evidence, doubtful=finding.elsewhere)
             return None, None
         found = finding.counts
         if found is not None and override is None and found.unfit > MOST_UNFIT * found.filled:
@@ -466,8 +473,8 @@ class _Inference:
         target = self._drafts[candidate.entity]
         constrained = candidate.by is ReferenceBy.ID and not target.partitioned
         table = self._tables[candidate.entity]
-        missing = found.filled - found.found if found is not None and constrained else 0
-        bound = self._bound(candidate.by, missing, constrained=constrained)
+        missing = found.filled - found.found if found is not None else 0
+        bound = self._bound(candidate.by, missing if constrained else 0, constrained=constrained)
         self._decide(subject, "reference", f"→ {table}{bound}", finding.evidence, doubtful=missing > 0)
         counts = self._counts(draft, one, ColumnType.TEXT)
         if counts is not None and found is not None:
@@ -476,6 +483,7 @@ class _Inference:
                 counts,
                 found=min(found.found, counts.filled) if candidate.by is not ReferenceBy.IDS else found.found,
                 unfit=unfit,
+                dangling=missing,
             )
         return Reference(table, candidate.by, candidate.rule, constrained), counts
 
@@ -531,8 +539,9 @@ class _Inference:
             by_id = one == CREATOR_FIELDS[0]
             filled, found = self._creators[f"{one} filled"], self._creators[f"{one} found"]
             constrained = by_id and not self._drafts[USER].partitioned
-            missing = filled - found if constrained else 0
-            bound = self._bound(ReferenceBy.ID if by_id else ReferenceBy.EMAIL, missing, constrained=constrained)
+            missing = filled - found
+            by = ReferenceBy.ID if by_id else ReferenceBy.EMAIL
+            bound = self._bound(by, missing if constrained else 0, constrained=constrained)
             evidence = f"built in; {found:,} of {_values(filled)} found, in all entities" if filled else "built in"
             self._decide(f"*.{one}", "reference", f"→ {table}{bound}", evidence, doubtful=missing > 0)
 

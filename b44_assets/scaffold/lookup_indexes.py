@@ -1,4 +1,4 @@
-"""The indexes of an app's tables: of what is unique, what is declared, references, the time of creation, and running text."""
+"""The indexes of an app's tables: of what is unique or declared, references, the time of creation, and running text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from b44_assets.scaffold.model import App, Column, ColumnType, ReferenceBy, Table
 from b44_assets.scaffold.names import quoted
+from b44_assets.scaffold.references import type_beside
 from b44_assets.scaffold.sql_text import LONGEST_LINE, fitting, identifiers
 
 _ARRAYS = frozenset({ColumnType.UUID_ARRAY, ColumnType.TEXT_ARRAY})
@@ -88,6 +89,7 @@ def _wanted(app: App, table: Table, columns: Sequence[Column], moment: str | Non
     for key, unique in (
         *_declared(table, columns),
         *(((one.name,), False) for one in columns if one.reference is not None or _is_pointed_at(app, table, one)),
+        *((key, False) for key in _of_several_entities(table, columns)),
         *([((moment,), False)] if moment is not None else []),
     ):
         wanted[key] = unique or wanted.get(key, False)
@@ -107,6 +109,15 @@ def _declared(table: Table, columns: Sequence[Column]) -> Iterator[tuple[_Key, b
         several = len(fields) > 1 and any(one.type in _ARRAYS for one in found)
         if fields and len(found) == len(fields) and not several:
             yield tuple(one.name for one in found), unique and fields not in repeated
+
+
+def _of_several_entities(table: Table, columns: Sequence[Column]) -> Iterator[_Key]:
+    """Ids that may be of several entities, each with the column that tells of which; the id alone finds nearly as few rows."""
+    by_field = {one.field.name: one for one in columns if one.type is ColumnType.TEXT}
+    for column in by_field.values():
+        kind = type_beside(table.entity, column.field) if column.reference is None else None
+        if kind is not None and kind.name in by_field:
+            yield column.name, by_field[kind.name].name
 
 
 def _is_pointed_at(app: App, table: Table, column: Column) -> bool:

@@ -149,6 +149,7 @@ class Counts:
         found: Of them, for a reference, those whose target is in the export.
         outside: Of them, those outside the enum, the limits or the pattern.
         missing: Records in which it is blank.
+        dangling: For a reference, the values, or the members of arrays, whose target is not in the export.
     """
 
     filled: int = 0
@@ -156,6 +157,7 @@ class Counts:
     found: int = 0
     outside: int = 0
     missing: int = 0
+    dangling: int = 0
 
 
 class ReferenceBy(StrEnum):

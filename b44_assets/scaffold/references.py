@@ -106,11 +106,13 @@ class Finding:
         candidate: What it points at, or None.
         evidence: Why, with counts where there is an export; empty where nothing speaks for a reference.
         counts: Its values, those of them that are found, and those that could be no id.
+        elsewhere: Whether its values are ids all the same, of an entity that its name says nothing of.
     """
 
     candidate: Candidate | None
     evidence: str = ""
     counts: Counts | None = None
+    elsewhere: bool = False
 
 
 class Names:
@@ -213,10 +215,8 @@ def _by_name(entity: Entity, field: Field, names: Names) -> tuple[list[Candidate
         return [*found, Candidate(entity.name, by, "own parent", strong=True)], ""
     if (described := _described(field, names)) is not None:
         found.append(Candidate(described, by, "named in its description", strong=True))
-    spelt = {snake_case(one.name) for one in entity.fields}
-    kinds = sorted(spelt & {f"{base}_type", f"{base}_kind", f"{base}_entity", f"{base}_entity_type", f"{base}_model"})
-    if kinds:
-        return found, f"{kinds[0]} tells what it points at, which may be records of several entities"
+    if (kind := type_beside(entity, field)) is not None:
+        return found, f"{snake_case(kind.name)} tells what it points at, which may be records of several entities"
     foreign = [part for part in parts if part in _SYSTEMS] + [part for part in parts[:-1] if part in _PROVIDERS]
     if foreign:
         return found, f"{foreign[0]} is another system"
@@ -237,6 +237,17 @@ def _by_name(entity: Entity, field: Field, names: Names) -> tuple[list[Candidate
             f"several entities' names end so: {', '.join(endings)}",
         )
     return found, ""
+
+
+def type_beside(entity: Entity, field: Field) -> Field | None:
+    """Return the field that tells of which entity another holds an id, as `target_type` of `target_id`; None where there is none."""
+    match = _IDS.fullmatch(snake_case(field.name))
+    if match is None:
+        return None
+    base = match["base"]
+    kinds = {f"{base}_type", f"{base}_kind", f"{base}_entity", f"{base}_entity_type", f"{base}_model"}
+    spelt = {snake_case(one.name): one for one in entity.fields}
+    return spelt[min(kinds & spelt.keys())] if kinds & spelt.keys() else None
 
 
 def _compared(entity: Entity, field: Field, by: ReferenceBy) -> list[Candidate]:
@@ -323,7 +334,8 @@ def find(
     is_email = emails >= 0.5
     found = [one for one in found if (one.by is ReferenceBy.EMAIL) == is_email]
     if not found:
-        return Finding(None, against or _elsewhere(profile.values, profiles))
+        elsewhere = "" if against else _elsewhere(profile.values, profiles)
+        return Finding(None, against or elsewhere, elsewhere=bool(elsewhere))
     scores = [(_found(one, profile, profiles), one) for one in found]
     known = [
         (number, one) for number, one in scores if number and (one.strong or number >= _least(one) * profile.named)
@@ -342,13 +354,13 @@ def find(
     weak = not first.strong and looked and profile.named >= _FEW
     if not shaped or weak or (is_email and not (first.strong and looked)):
         if elsewhere := _elsewhere(profile.values, profiles):
-            return Finding(None, elsewhere)
+            return Finding(None, elsewhere, elsewhere=True)
         none = f"{_none_found(profile)} in {first.entity}"
         return Finding(
             None, none if looked else f"{first.entity} has no records in the export, and its values are no ids"
         )
     if looked and (elsewhere := _elsewhere(profile.values, profiles)):
-        return Finding(None, f"{_said(first, field)}, but {elsewhere}")
+        return Finding(None, f"{_said(first, field)}, but {elsewhere}", elsewhere=True)
     return _judged(first, 0, profile, field, looked=looked)
 
 

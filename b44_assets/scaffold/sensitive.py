@@ -13,9 +13,10 @@ from b44_assets.scaffold.model import ColumnType, Field
 from b44_assets.scaffold.names import snake_case
 
 _SECRET: Final = re.compile(
-    r"(?:^|_)(?:password|passwd|passphrase|passcode|secrets?|private_key|api_?keys?|access_keys?|auth_keys?|signing_key"
-    r"|encryption_key|credentials?|totp|otp|mfa|two_factor_code|recovery_codes?|backup_codes?|tokens?|jwt|cvv|cvc|ssn|iban"
-    r"|pin|pin_code|verification_code)(?:_(?:hash|hashed|encrypted|value|enc))?\Z"
+    r"(?:^|_)(?:password|passwd|pwd|passphrase|passcode|secrets?|(?:secret|private|access|auth|signing|encryption)_keys?"
+    r"|api_?keys?|credentials?|totp|otp|mfa|(?:two_factor|totp|otp|mfa|2fa|pin|verification|login|auth|reset)_code"
+    r"|(?:recovery|backup)_codes?|seed_phrase|mnemonic|(?:secret|security)_answer|tokens?|jwt|bearer|cvv|cvc|ssn|iban|pin)"
+    r"(?:_(?:hash|hashed|salt|encrypted|value|enc))?\Z"
 )
 _HELD: Final = frozenset(
     {ColumnType.TEXT, ColumnType.TEXT_ARRAY, ColumnType.JSONB, ColumnType.BIGINT, ColumnType.NUMERIC}

@@ -18,7 +18,18 @@ from b44_assets.exports.model import CREATOR_FIELDS
 from b44_assets.exports.names import free_name
 from b44_assets.scaffold.declared_rules import DeclaredRule, RuleKind, number, rules_of
 from b44_assets.scaffold.lookup_indexes import lookup_indexes, search_indexes
-from b44_assets.scaffold.model import ABSENT, UPDATED, App, Column, ColumnType, Field, Origin, ReferenceBy, Table
+from b44_assets.scaffold.model import (
+    ABSENT,
+    UPDATED,
+    App,
+    Column,
+    ColumnType,
+    Decision,
+    Field,
+    Origin,
+    ReferenceBy,
+    Table,
+)
 from b44_assets.scaffold.names import quoted
 from b44_assets.scaffold.patterns import posix_pattern
 from b44_assets.scaffold.sql_text import (
@@ -356,22 +367,45 @@ class _TableFiles:
     def check_file(self) -> str | None:
         """The rows that are not what is declared; None where all are known to be."""
         unsure = [] if self._app.strict else [rule for rule in self.rules if not _known_to_hold(rule)]
+        members = [] if self._app.strict else [one for one in self.columns if self._may_dangle(one)]
         repeated = [] if self._app.strict else [*self._repetitions()]
-        if not unsure and not repeated:
+        if not unsure and not members and not repeated:
             return None
+        pointed = [*(rule.target for rule in unsure), *(one.reference.table for one in members if one.reference)]
         return _rendered(
             "check",
             name=self.name,
             table=self.sql_name,
             key=self._original("id"),
-            depends=_listed(dict.fromkeys(rule.target for rule in unsure if rule.target not in (None, self.name))),
+            depends=_listed(dict.fromkeys(one for one in pointed if one not in (None, self.name))),
             lists=_listed(rule.name for rule in unsure),
             rules=[
                 f"({literal(rule.column.name)}, {self._shown(rule)}, {literal(rule.said)},\n"
                 f"     {rule.broken('t.' + quoted(rule.column.name))})"
                 for rule in unsure
             ]
+            + [self._dangling_members(one) for one in members]
             + repeated,
+        )
+
+    def _may_dangle(self, column: Column) -> bool:
+        """Whether a column is an array of ids, some of which may name no row: no foreign key can hold them."""
+        reference, counts = column.reference, column.counts
+        if reference is None or reference.by is not ReferenceBy.IDS or column.type is not ColumnType.UUID_ARRAY:
+            return False
+        return reference.table in {one.name for one in self._app.tables} and (counts is None or counts.dangling > 0)
+
+    def _dangling_members(self, column: Column) -> str:
+        """What lists the rows with an array of ids of which some name no row."""
+        assert column.reference is not None
+        name, target = quoted(column.name), quoted(column.reference.table)
+        missing = (
+            f"from unnest(t.{name}) as m (id)\n        where not exists (select from {target} r where r.id = m.id)"
+        )
+        others = f"t.{quoted(self.other_ids)}"
+        return (
+            f"({literal(column.name)}, (\n       select string_agg(b44.original_id(m.id, {others}), ', ') {missing}),\n"
+            f"     {literal('no such row in ' + column.reference.table)},\n     exists (\n       select {missing}))"
         )
 
     def _repetitions(self) -> Iterator[str]:
@@ -542,6 +576,29 @@ def _default(column: Column) -> str | None:
         text = json.dumps(default, ensure_ascii=False)
         return None if "\\u0000" in text else literal(text)
     return None
+
+
+def without_default(app: App) -> tuple[Decision, ...]:
+    """The defaults of schemas that columns do not have, a decision each; a blank one is none."""
+    decisions: list[Decision] = []
+    for table in app.tables:
+        for column in table.columns:
+            given = column.field.default
+            if given is ABSENT or given is None or given == "" or _default(column) is not None:
+                continue
+            shown = line(json.dumps(given, ensure_ascii=False, default=str), 60)
+            fits = _allowed(column.field, given)
+            why = f"can be none of {column.type.value}" if fits else "is none that the schema allows"
+            decisions.append(
+                Decision(
+                    f"{table.name}.{column.name}",
+                    "constraint",
+                    "has no default",
+                    f"the schema's, {'(not shown)' if column.secret else shown}, {why}",
+                    doubtful=True,
+                )
+            )
+    return tuple(decisions)
 
 
 def _allowed(field: Field, value: Any) -> bool:

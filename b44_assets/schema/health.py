@@ -56,6 +56,7 @@ class ConstraintsValid:
         unfit: How many rows break each of these.
         listed_by: Checks that list these rows, where all of them are listed: those are the ones to look at.
         broken_by: The first of the rows that no check lists.
+        of_no_file: Of those that are not validated, the ones of the table that `sql/constraints/` does not give, or no longer.
     """
 
     table: str
@@ -67,6 +68,7 @@ class ConstraintsValid:
     unfit: Mapping[str, int] = field(default_factory=dict[str, int])
     listed_by: tuple[str, ...] = ()
     broken_by: tuple[BreakingRow, ...] = ()
+    of_no_file: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -79,6 +81,9 @@ class ConstraintsValid:
             broken = _counted(self.unfit) or listed(self.missing + self.not_validated)
             where = _listed_by(self.listed_by) or _named(self.broken_by)
             return f"rows that came from Base44 break {broken}, new rows may not{where}"
+        if self.of_no_file and not self.missing:
+            dropped = f"alter table {self.table} drop constraint {self.of_no_file[0]}"
+            return f"in no file of sql/ and never validated: {listed(self.of_no_file)}; put it back, validate it, or drop it: {dropped}"
         if self.missing:
             return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
         if self.not_validated:
@@ -266,6 +271,7 @@ def constraints_valid(session: Session, table: str) -> ConstraintsValid:
             unfit=counts_in_the_way_of(conn, {*missing, *unvalidated}),
             listed_by=_checks_listing(session, table, {*missing, *unvalidated}) if only_listed else (),
             broken_by=breaking_rows(conn, session, table, unvalidated) if only_listed else (),
+            of_no_file=tuple(name for own, _, name, validated in rows if own and not validated and name not in wanted),
         )
 
 

@@ -60,9 +60,23 @@ def test_a_file_with_none_of_the_fields_that_are_read_is_of_another_app(
     assert list(other.lacking) == own(mapping)
     assert other.message().startswith(f"{mapping.entity}{ending} has none of the fields {', '.join(own(mapping)[:4])}")
     assert other.message().endswith(f"that {mapping.spec.path} reads: is it of another app?")
-    # One field is enough, however it is written.
+    # One field is enough where there are few others, however it is written.
     spelt = own(mapping)[-1].replace("_", " ").upper()
     assert of_another_app(mapping, exported(tmp_path, mapping.entity, ["severity", spelt], ending)) is None
+
+
+def test_a_field_in_common_by_chance_makes_a_file_not_the_mapping_s(tmp_path: Path) -> None:
+    mapping = BLOG.mappings["audit_logs"]
+    others = ["severity", "actor", "entity"]
+
+    other = of_another_app(mapping, exported(tmp_path, "AuditLog", ["action", *others], ".json"))
+
+    assert other is not None
+    assert (other.shared, "action" in other.lacking, len(other.lacking)) == (1, False, len(own(mapping)) - 1)
+    assert "has 1 of the" in other.message()
+    # Two of seven are more than chance, and so is one beside few others.
+    for fields in (["action", "record_id", *others, "ip", "before", "after"], ["action", *others[1:]]):
+        assert of_another_app(mapping, exported(tmp_path, "AuditLog", fields, ".json")) is None
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -86,6 +86,14 @@ def test_a_constraint_that_was_never_validated_is_named(built: Session) -> None:
     plant(built, "alter table posts_default add constraint extra check (view_count >= 0) not valid")
     verdict = constraints_valid(built, "posts")
     assert (verdict.passed, verdict.not_validated) == (False, ("posts_default.extra",))
+    assert verdict.of_no_file == ()
+
+
+def test_a_constraint_that_was_taken_out_of_its_file_is_named_with_what_to_do(built: Session) -> None:
+    plant(built, "alter table users add constraint extra check (role <> 'guest') not valid")
+    verdict = constraints_valid(built, "users")
+    assert (verdict.passed, verdict.of_no_file) == (False, ("extra",))
+    assert "alter table users drop constraint extra" in verdict.message()
 
 
 def test_an_invalid_index_is_named(built: Session) -> None:

@@ -260,7 +260,10 @@ def test_the_checks_warn_and_list_the_rows(written: Written, table: str) -> None
     assert check.warns
     assert not found.fault
     assert {(row["id"], row["column_name"]) for row in found.sample} == {
-        "orders": {(object_id(34), name) for name in ("state", "code", "total", "tags", "group")},
+        "orders": {
+            *((object_id(34), name) for name in ("state", "code", "total", "tags", "group")),
+            (object_id(33), "member_ids"),
+        },
         "teams": {
             (object_id(18), "name"),
             (object_id(18), "last_order_id"),
@@ -271,6 +274,8 @@ def test_the_checks_warn_and_list_the_rows(written: Written, table: str) -> None
     values = {row["column_name"]: row["value"] for row in found.sample}
     assert values.get("group", "GONE") == "GONE"
     assert values.get("last_order_id", "gone") == "gone"
+    # Of an array, those that name no row.
+    assert values.get("member_ids", "nobody") == "nobody"
 
 
 def test_rows_that_no_check_lists_are_named_with_their_values_but_for_secrets(written: Written, tmp_path: Path) -> None:

@@ -72,6 +72,13 @@ def test_users_are_found_by_their_addresses_where_columns_hold_those() -> None:
     assert lookup_indexes(App("app", (people,)), people, (email,), None, partitioned=False) == ()
 
 
+def test_an_id_of_several_entities_is_found_with_what_tells_of_which() -> None:
+    fields = [column("target_type"), column("targetId"), column("kind"), column("code_id")]
+    table = Table("boats", Entity("Boat", Origin.SCHEMA, tuple(one.field for one in fields)), tuple(fields))
+    found = lookup_indexes(App("app", (table,)), table, fields, None, partitioned=False)
+    assert [one.method for one in found] == ['("targetId", target_type)']
+
+
 def test_a_statement_is_broken_before_its_table_where_it_is_long() -> None:
     assert Index("idx_a_b", "a", "(b)").statement == "create index if not exists idx_a_b on a (b);"
     prose = Column("story", Field("story"), ColumnType.TEXT, prose=True)

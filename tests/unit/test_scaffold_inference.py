@@ -13,9 +13,11 @@ import pytest
 from b44_assets.errors import B44Error
 from b44_assets.sample.dialects import DIALECTS, file_name, form_of
 from b44_assets.scaffold import inference
+from b44_assets.scaffold.declared_rules import RuleKind, rules_of
 from b44_assets.scaffold.entity_schemas import read_schemas
 from b44_assets.scaffold.inference import infer
 from b44_assets.scaffold.model import App, Column, ColumnType, Decision, Origin, Overrides, ReferenceBy, Table
+from b44_assets.scaffold.sql_files import without_default
 
 TEXT = {"type": "string"}
 BOAT = {
@@ -145,6 +147,27 @@ def test_dangling_references_are_counted_and_their_constraint_is_not_valid(tmp_p
     assert not one.fits and one.reference is not None and one.reference.constrained
     [decision] = decided(app, "boats.harbour_id", "reference")
     assert decision.evidence == "name matches, 2 of 3 values found" and "NOT VALID" in decision.text
+
+
+def test_what_the_owner_should_look_at_of_references_is_doubtful(tmp_path: Path) -> None:
+    boat_ids = {"type": "array", "items": TEXT}
+    visit = {"name": "Visit", "properties": {"boat_ids": boat_ids, "keel_id": TEXT, "owner_email": TEXT}}
+    visits = [
+        {"boat_ids": [oid(1), oid(99)], "keel_id": oid(number), "owner_email": f"{name}@example.org"}
+        for number, name in ((1, "ada"), (2, "ada"), (3, "bo"))
+    ]
+    app = app_of(
+        tmp_path,
+        given=[visit, BOAT, HARBOUR],
+        Visit=visits,
+        Boat=[{"name": name} for name in "ABC"],
+        User=[{"email": "ada@example.org"}],
+    )
+    counts = column(app, "visits.boat_ids").counts
+    assert counts is not None and counts.dangling == 3
+    for name in ("boat_ids", "keel_id", "owner_email"):
+        [decision] = decided(app, f"visits.{name}", "reference")
+        assert decision.doubtful, name
 
 
 def test_what_the_data_does_not_honour_is_counted_and_decided(tmp_path: Path) -> None:
@@ -287,6 +310,31 @@ def test_an_export_alone_recognises_ids_and_dates_in_every_dialect(tmp_path: Pat
     assert (kinds["at"], kinds["day"]) == (ColumnType.TIMESTAMPTZ, ColumnType.DATE)
     assert (kinds["phone"], kinds["created_at"]) == (ColumnType.TEXT, ColumnType.TIMESTAMPTZ)
     assert table(app, "boats").records == 2
+
+
+def test_an_entity_whose_schema_could_not_be_read_is_no_entity_without_one(tmp_path: Path) -> None:
+    folder = schemas(tmp_path / "entities", BOAT)
+    (folder / "Harbour.jsonc").write_text('{"properties": ')
+    app = infer(read_schemas(folder), export(tmp_path / "export", Harbour=[{"title": "A"}], Visit=[{"at": "noon"}]))
+    [broken], [unknown] = decided(app, "Harbour", "entity"), decided(app, "Visit", "entity")
+    assert broken.doubtful and "Harbour.jsonc" in broken.evidence
+    assert not unknown.doubtful
+
+
+def test_a_default_that_is_none_of_the_values_is_told_of(tmp_path: Path) -> None:
+    kinds = {
+        "a": {**TEXT, "enum": ["x", ""], "default": "y"},
+        "b": {**TEXT, "enum": ["x", ""], "default": ""},
+        "c": {"type": "integer", "default": "many"},
+        "d": {**TEXT, "default": "fine"},
+    }
+    app = app_of(tmp_path, given=[{"name": "Boat", "properties": kinds}])
+    assert [(one.subject, one.doubtful) for one in without_default(app)] == [("boats.a", True), ("boats.c", True)]
+    [values] = [
+        rule for rule in rules_of(app, table(app, "boats")) if (rule.kind, rule.column.name) == (RuleKind.VALUES, "b")
+    ]
+    # The default can be written.
+    assert values.comparisons[0].listed == ("'x'", "''")
 
 
 def test_an_entity_without_records_has_a_table(tmp_path: Path) -> None:
