@@ -21,6 +21,7 @@ from b44_assets.errors import B44Error
 from b44_assets.exports.model import BUILT_IN_FIELDS
 from b44_assets.scaffold.field_schemas import read_fields
 from b44_assets.scaffold.model import ABSENT, Entity, Field, Notice, Origin, Reading
+from b44_assets.wording import plural
 
 LARGEST: Final = 1 << 20
 """Bytes of a schema's file; the largest real one has 40,000."""
@@ -242,9 +243,8 @@ def _files(folder: Path, found: _Found) -> list[Path]:
         if path.is_dir():
             inner = sum(one.suffix.lower() in (".json", ".jsonc") for one in path.iterdir())
             if inner:
-                found.tell(
-                    path, f"is a folder with {inner} files of JSON, and is not read: schemas stand in one folder"
-                )
+                files_of_json = f"{inner} {plural(inner, 'file')} of JSON"
+                found.tell(path, f"is a folder with {files_of_json}, and is not read: schemas stand in one folder")
         elif (ending := _ending(path)) is not None:
             files.append((_ENDINGS.index(ending), path.name, path))
     return [path for _, _, path in sorted(files)]
