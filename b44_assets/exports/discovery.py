@@ -14,7 +14,7 @@ from b44_assets.exports.names import loosely, matched
 from b44_assets.wording import some_of
 
 # The name may be qualified by a schema; the entity's own name begins with a capital, so that notes such as
-# `truth.json` or `package.json` beside the export are not taken for entities.
+# `truth.json` or `package.json` beside the export are not taken for entities. A name that ends in `_export` says what it is.
 _NAME: Final = re.compile(r"(?P<entity>(?:[^\W\d]\w*\.)*(?P<own>[^\W\d_]\w*?))(?:_export)?", re.IGNORECASE)
 _ENDING: Final = re.compile(r"\.(?:csv|tsv|jsonl?|ndjson)\Z", re.IGNORECASE)
 # What browsers and file managers add to the name of a second download, or of a copy.
@@ -158,7 +158,17 @@ def _entity(name: str, known: Collection[str]) -> str | None:
     for text in (stem, plain):
         if (entity := matched(_EXPORT.sub("", text), known)) is not None:
             return entity
-    return candidates[0] or candidates[1]
+    return candidates[0] or candidates[1] or _in_lower_case(plain, known)
+
+
+def _in_lower_case(stem: str, known: Collection[str]) -> str | None:
+    """The entity of a file named as `order_export`; None where it may be the plural of a known one."""
+    match = _NAME.fullmatch(stem)
+    if match is None or not stem.lower().endswith("_export"):
+        return None
+    entity = match["entity"]
+    by_form = {loosely(other): other for other in known}
+    return entity if _singular(loosely(entity), by_form) is None else None
 
 
 def _why_not(name: str, by_form: dict[str, str]) -> str | None:

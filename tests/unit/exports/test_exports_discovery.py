@@ -55,6 +55,14 @@ def test_the_entity_is_spelt_as_in_the_name(tmp_path: Path, name: str, entity: s
     assert discover(tmp_path) == (ExportFile(entity, tmp_path / name),)
 
 
+@pytest.mark.parametrize("name", ["order_export.csv", "order_export (1).csv", "order_Export.jsonl"])
+def test_an_entity_in_lower_case_is_known_by_the_ending_of_its_name(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, name)
+    found = survey(tmp_path, KNOWN)
+    assert [file.entity for file in found.files] == ["order"]
+    assert found.read_as == (f"{tmp_path / name} is read as the export of order",)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -89,6 +97,8 @@ def test_other_files_are_not_read_and_named_in_a_notice(tmp_path: Path, name: st
         ("Post", "does not end in"),
         ("AuditLog.txt", "does not end in"),
         ("posts.csv", "name it Post_export.csv"),
+        ("posts_export.csv", "name it Post_export.csv"),
+        ("orders.csv", "name it as Post_export.csv"),
         ("categories.json", "name it Category_export.json"),
         ("2Post.csv", "name it as Post_export.csv"),
         ("some data.jsonl", "name it as Post_export.csv"),
