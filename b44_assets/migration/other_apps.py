@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,8 +54,9 @@ class OtherApp:
 def of_another_app(mapping: TableMapping, file: ExportFile) -> OtherApp | None:
     """Tells whether a file has others than the fields that its mapping reads; None where it may be the mapping's.
 
-    A few fields in common, of many, say nothing where the file has several times as many others. Built-in fields say nothing, and so
-    does a file without records. A file that cannot be read is left to whoever reads it.
+    A few fields in common, of many, say nothing where the file has several times as many others, and lacks one without which the
+    mapping takes no record. Built-in fields say nothing, and so does a file without records. A file that cannot be read is left to
+    whoever reads it.
     """
     own = [
         item for item in mapping.fields if all(matched(name, BUILT_IN) is None for name in (item.name, *item.spellings))
@@ -66,11 +67,16 @@ def of_another_app(mapping: TableMapping, file: ExportFile) -> OtherApp | None:
     given = {loosely(name) for name in fields}
     shared = [item for item in own if any(loosely(name) in given for name in item.spellings)]
     read = {loosely(name) for item in shared for name in item.spellings}
-    others = len(given - read)
-    by_chance = not shared or (len(shared) < _SHARE * len(own) and others >= _OTHERS * len(shared))
-    if not others or not by_chance:
+    others, lacking = len(given - read), tuple(item.name for item in own if item not in shared)
+    by_chance = len(shared) < _SHARE * len(own) and others >= _OTHERS * len(shared) and _demands_any(mapping, lacking)
+    if not others or (shared and not by_chance):
         return None
-    return OtherApp(file, tuple(one.name for one in own if one not in shared), str(mapping.spec.path), len(shared))
+    return OtherApp(file, lacking, str(mapping.spec.path), len(shared))
+
+
+def _demands_any(mapping: TableMapping, names: Iterable[str]) -> bool:
+    """Whether a mapping refuses every record that lacks one of some fields."""
+    return any(f"'missing_{name}'" in statement.text for statement in mapping.spec.statements for name in names)
 
 
 def files_of_other_apps(catalog: Catalog, files: Sequence[ExportFile]) -> dict[str, OtherApp]:

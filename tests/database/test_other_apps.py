@@ -79,6 +79,11 @@ def test_a_field_in_common_by_chance_makes_a_file_not_the_mapping_s(tmp_path: Pa
         assert of_another_app(mapping, exported(tmp_path, "AuditLog", fields, ".json")) is None
 
 
+def test_a_file_with_all_that_is_demanded_is_the_mapping_s_whatever_else_it_has(tmp_path: Path) -> None:
+    fields = ["name", *(f"other {number}" for number in range(20))]
+    assert of_another_app(BLOG.mappings["categories"], exported(tmp_path, "Category", fields, ".json")) is None
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_file_that_tells_nothing_is_taken_for_the_mapping_s(tmp_path: Path, ending: str) -> None:
     mapping = BLOG.mappings["audit_logs"]
