@@ -5,16 +5,11 @@ What belongs here: repeats and older versions within one export. What does not: 
 
 from __future__ import annotations
 
-from typing import Final
-
 from psycopg import sql
 
 from b44_assets.catalog import TableMapping
 from b44_assets.migration.sources import RECORD_NUMBER, SOURCE_FILE, last_change
 from b44_assets.session import Connection, columns_of
-
-_MOST_NAMED: Final = 10_000
-"""Repeated ids that are looked for by name; of more, the server finds them again."""
 
 
 def resolve_versions(conn: Connection, mapping: TableMapping) -> None:
@@ -32,31 +27,18 @@ def resolve_versions(conn: Connection, mapping: TableMapping) -> None:
     # Records without an id can be repeats all the same.
     # What migration.id_key calls: the server puts it in the place of the call, which takes a third off the time.
     key = sql.SQL("migration.to_id_key(s.id)" if "id" in staged else "''")
-    # By a number, which is grouped in half the time of a text. Where two keys have one number, what is repeated by it is not by
-    # its key, which is what counts below.
-    repeated: sql.Composable = sql.SQL(
-        "select hashtextextended({key}, 0) as number from base44.{table} s group by 1 having count(*) > 1"
-    ).format(key=key, table=sql.Identifier(table))
-    # On its own, as a SELECT may run in parallel and an INSERT may not.
-    found, numbers = conn.execute(
-        sql.SQL("select count(*), case when count(*) <= {} then array_agg(number) end from ({}) r").format(
-            sql.Literal(_MOST_NAMED), repeated
-        )
-    ).fetchone() or (0, None)
-    if not found:
-        return
-    if numbers is not None:
-        repeated = sql.SQL("select unnest({}::bigint[]) as number").format(sql.Literal(numbers))
     exported = [name for name in staged if name not in (RECORD_NUMBER, SOURCE_FILE)]
     conn.execute(
         sql.SQL(
             """
             insert into migration.versions (entity, record_number, repeated)
-            with repeated_ids as ({repeated}),
+            with repeated_ids as (
+              select {key} as key from base44.{table} s group by 1 having count(*) > 1
+            ),
             members as (
-              select s._record_number, {key} as key, md5(row({columns})::text) as digest, {newest} as newest
+              select s._record_number, r.key, md5(row({columns})::text) as digest, {newest} as newest
                 from base44.{table} s
-                join repeated_ids r on r.number = hashtextextended({key}, 0)
+                join repeated_ids r on r.key = {key}
             ),
             copies as (
               select m.*, row_number() over (partition by m.key, m.digest order by m._record_number) as copy from members m
@@ -73,7 +55,6 @@ def resolve_versions(conn: Connection, mapping: TableMapping) -> None:
         ).format(
             table=sql.Identifier(table),
             key=key,
-            repeated=repeated,
             entity=sql.Literal(table),
             columns=sql.SQL(", ").join(sql.Identifier("s", name) for name in exported),
             newest=last_change(mapping, staged),

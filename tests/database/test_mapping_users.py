@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from b44_assets.catalog import Catalog
-from b44_assets.migration import versions
 from tests.helpers.mapping_cases import Case, each, refused
 from tests.helpers.records import Record, moment, object_id, user, uuid_of
 from tests.helpers.servers import Pg15
@@ -203,16 +202,11 @@ def users(target: Target, *records: Record) -> Outcome:
     return target.outcome("users")
 
 
-@pytest.mark.parametrize("named", [2, 1])
-def test_repeats_equal_in_every_field_are_deduplicated(
-    named: int, target: Target, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # By name where few ids are repeated, and otherwise not.
-    monkeypatch.setattr(versions, "_MOST_NAMED", named)
-    found = users(target, user(1), user(2), user(1), user(1), user(2), user(3))
-    assert found.account["deduplicated"] == 3
-    assert (found.account["migrated"], found.reasons) == (3, {})
-    assert found.numbers == {object_id(1): 1, object_id(2): 2, object_id(3): 6}
+def test_repeats_equal_in_every_field_are_deduplicated(target: Target) -> None:
+    found = users(target, user(1), user(2), user(1), user(1))
+    assert found.account["deduplicated"] == 2
+    assert (found.account["migrated"], found.reasons) == (2, {})
+    assert found.numbers == {object_id(1): 1, object_id(2): 2}
 
 
 def test_a_missing_field_is_equal_to_null(target: Target) -> None:
