@@ -474,24 +474,37 @@ def test_an_index_name_that_another_table_has_is_not_taken_over(loaded: Session)
 
 
 class Violator(threading.Thread):
-    """Tries again and again to write what a protection forbids; remembers whether it ever got through."""
+    """Tries again and again to write what a protection forbids; remembers whether it ever got through.
+
+    As the guard of a session it tries anew between any two steps of a change, however quick they are.
+    """
 
     def __init__(self, url: str, statement: str) -> None:
         super().__init__(daemon=True)
         self._url, self._statement, self._stop_now = url, statement, threading.Event()
+        self._tried = threading.Condition()
         self.tries, self.successes = 0, 0
 
     def run(self) -> None:
         with psycopg.connect(self._url, autocommit=True) as conn:
             while not self._stop_now.is_set():
-                self.tries += 1
                 try:
                     with conn.transaction(force_rollback=True):
                         conn.execute(self._statement.encode())
                         self.successes += 1
                 except errors.IntegrityError:
-                    # Lets the change have its turn however slow the machine is.
-                    self._stop_now.wait(0.05)
+                    pass
+                with self._tried:
+                    self.tries += 1
+                    self._tried.notify_all()
+                # Lets the change have its turn however slow the machine is.
+                self._stop_now.wait(0.05)
+
+    def another_try(self) -> None:
+        """Waits until a try that began after this call has ended."""
+        with self._tried:
+            wanted = self.tries + 2
+            assert self._tried.wait_for(lambda: self.tries >= wanted, timeout=60)
 
     def __enter__(self) -> Violator:
         self.start()
@@ -521,8 +534,10 @@ def test_a_changed_constraint_takes_over_without_a_moment_of_neither(
     other = replace(changed(built, tmp_path, file, old, new), lock_timeout_ms=5_000)
     name = Path(file).stem
     with Violator(built.url, violation) as violator:
+        other = replace(other, guard=violator.another_try)
         done = apply_constraints(other, spec(other, name), online=True)
         again = apply_constraints(other, spec(other, name), online=True)
+        violator.another_try()
     assert len(done.replaced) == 1
     assert not again.changed
     assert violator.tries > 0
@@ -569,7 +584,9 @@ def test_a_unique_index_changes_without_a_moment_of_neither(built: Session, tmp_
         "insert into users (email, display_name) select email, display_name from users where display_name is not null"
     )
     with Violator(built.url, violation) as violator:
+        two = replace(two, guard=violator.another_try)
         assert apply_indexes(two, spec(two, "users_account_indexes"), online=True).replaced == ("idx_users_role",)
+        violator.another_try()
     assert violator.tries > 0
     assert violator.successes == 0
 
