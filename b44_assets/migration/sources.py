@@ -17,6 +17,7 @@ from psycopg import sql
 from b44_assets.catalog import Field, Period, Spec, TableMapping
 from b44_assets.config.quantities import EARLIEST_MONTH
 from b44_assets.errors import DatabaseError
+from b44_assets.postgres.error_classes import is_of_statement
 from b44_assets.session import Connection, columns_of, reason_of, scalar
 
 RECORD_NUMBER = "_record_number"
@@ -319,8 +320,7 @@ def create_mapping_view(conn: Connection, mapping: TableMapping, period: Period 
         conn.execute(
             sql.SQL("create view migration.{view} as ").format(**names) + sql.SQL(_MAPPED).format(shown=shown, **names)
         )
-    except psycopg.OperationalError:
-        # A full disk or a lost connection is no fault of the file.
-        raise
     except psycopg.Error as error:
+        if not is_of_statement(error):
+            raise
         raise DatabaseError(f"{mapping.spec.path}:{statement.line}: {reason_of(error)}") from error

@@ -94,6 +94,19 @@ _FILES: tuple[tuple[str, str], ...] = (
 )
 
 
+def is_of_statement(error: psycopg.Error) -> bool:
+    """Whether the statement is at fault, or the rows that it reads.
+
+    It is not where a lock was not to be had, the server lacks something, the connection was lost, or somebody has ended it. By
+    psycopg's `OperationalError` alone it cannot be told: a table of too many columns is one as well.
+
+    Args:
+        error: As psycopg has raised it.
+    """
+    ended = (error.sqlstate or "").startswith("57")  # operator_intervention, such as query_canceled
+    return not ended and classify(error) in (FaultClass.DATA, FaultClass.PERMANENT)
+
+
 def exhausted(said: str, error: psycopg.Error) -> ExhaustedError:
     """What the server has run out of, and what helps, in a line.
 

@@ -11,7 +11,7 @@ from psycopg import sql
 from b44_assets.catalog import Kind, Spec
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.new_columns import add_new_columns, tables_lacking
-from b44_assets.schema.online_ddl import change, fault, of_migration_tables, retrying, run_together
+from b44_assets.schema.online_ddl import change, naming, of_migration_tables, retrying, run_together
 from b44_assets.schema.standard_roles import grant_access, needs_grants
 from b44_assets.session import Connection, Session, scalar, with_retry
 
@@ -158,13 +158,8 @@ def _run(conn: Connection, spec: Spec, *, finished: bool) -> None:
     ]
     if spec.kind is Kind.TABLE:
         for statement in statements:
-            try:
+            with naming(spec, statement.line):
                 add_new_columns(conn, statement)
-            except psycopg.OperationalError:
-                # A full disk or a lost connection is no fault of the file; a lock is tried again.
-                raise
-            except psycopg.Error as error:
-                raise fault(spec, statement.line, error) from error
     run_together(conn, spec, [(one.line, one.text) for one in statements])
 
 

@@ -20,9 +20,9 @@ from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
     changing,
-    fault,
     in_scratch_schema,
     is_live,
+    naming,
     on_shadow,
     raise_memory,
     relation_oid,
@@ -253,10 +253,8 @@ class _Constraint:
             for (partition,) in partitions:
                 self._rename(conn, partition, new, name)
 
-        try:
+        with naming(self._spec, self._definition.statement.line):
             change(self._session, self._conn, swap)
-        except psycopg.Error as error:
-            raise fault(self._spec, self._definition.statement.line, error) from error
         if in_the_way is not None:
             raise in_the_way
 

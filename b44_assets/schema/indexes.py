@@ -29,9 +29,9 @@ from b44_assets.schema.online_ddl import (
     change,
     changing,
     concurrently,
-    fault,
     in_scratch_schema,
     is_live,
+    naming,
     raise_memory,
     relation_oid,
     retrying,
@@ -510,10 +510,8 @@ class _Index:
             conn.execute(sql.SQL("drop index {}").format(sql.Identifier("public", name)))
             conn.execute(sql.SQL("alter index {} rename to {}").format(new, sql.Identifier(name)))
 
-        try:
+        with naming(self._spec, self._definition.statement.line):
             change(self._session, self._conn, swap)
-        except psycopg.Error as error:
-            raise fault(self._spec, self._definition.statement.line, error) from error
 
     def _set_statistics(self, name: str) -> bool:
         """Sets the statistics targets where they differ, on the parent and each partition; tells whether any did."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import re
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Concatenate, LiteralString, ParamSpec, Self, TypeVar, cast
 
 import psycopg
@@ -21,6 +23,7 @@ from b44_assets.catalog import ConstraintDefinition, Spec
 from b44_assets.errors import DatabaseError
 from b44_assets.failpoints import failpoint
 from b44_assets.postgres.advisory_locks import advisory_lock
+from b44_assets.postgres.error_classes import is_of_statement
 from b44_assets.postgres.lock_retries import with_lock_retries
 from b44_assets.session import Connection, Session, explained, scalar, with_retry
 
@@ -195,19 +198,16 @@ def trusted(text: str) -> sql.SQL:
 
 
 def run(conn: Connection, spec: Spec, line: int, query: sql.Composable | str) -> None:
-    """Runs a statement of a file; a wait for a lock that was too long is left to the caller.
+    """Runs a statement of a file.
 
     Raises:
+        psycopg.Error: As of `naming`.
         DatabaseError: It fails; names file and line.
     """
     # Text goes as it is: as a format, its braces would count.
     statement: Any = query.encode() if isinstance(query, str) else query
-    try:
+    with naming(spec, line):
         conn.execute(statement)
-    except (errors.LockNotAvailable, errors.DeadlockDetected):
-        raise
-    except psycopg.Error as error:
-        raise fault(spec, line, error) from error
 
 
 def run_together(conn: Connection, spec: Spec, statements: Sequence[tuple[int, sql.Composable | str]]) -> None:
@@ -219,30 +219,44 @@ def run_together(conn: Connection, spec: Spec, statements: Sequence[tuple[int, s
         statements: Each with its line.
 
     Raises:
-        psycopg.OperationalError: As it comes from the server: a lock, a full disk or a lost connection is no fault of the file.
+        psycopg.Error: As of `naming`.
         DatabaseError: One fails; names file and line.
     """
     if len(statements) > 1:
         texts = [part if isinstance(part, str) else part.as_string(conn) for _, part in statements]
         # Each on lines of its own: a comment may end it.
-        together = "\n;\n".join(("savepoint b44_file", *texts, "release savepoint b44_file"))
+        parts = [f"{text}\n;\n" for text in ("savepoint b44_file", *texts, "release savepoint b44_file")]
         try:
-            conn.execute(together.encode())
-        except psycopg.OperationalError:
-            raise
-        except psycopg.Error:
-            conn.execute("rollback to savepoint b44_file; release savepoint b44_file")
+            conn.execute("".join(parts).encode())
+        except psycopg.Error as error:
+            if not is_of_statement(error):
+                raise
+            try:
+                conn.execute("rollback to savepoint b44_file; release savepoint b44_file")
+            except errors.InvalidSavepointSpecification:
+                # They could not be parsed, so that not even the first one was run; but where, the server has said.
+                place = bisect_right(list(accumulate(map(len, parts))), int(error.diag.statement_position or 0) - 1)
+                raise fault(spec, statements[max(place - 1, 0)][0], error) from error
         else:
             return
     for line, part in statements:
-        # Text goes as it is: as a format, its braces would count.
-        statement: Any = part.encode() if isinstance(part, str) else part
-        try:
-            conn.execute(statement)
-        except psycopg.OperationalError:
+        run(conn, spec, line, part)
+
+
+@contextmanager
+def naming(spec: Spec, line: int) -> Generator[None]:
+    """Lets an error of a statement of a file say so; any other is left to the caller, who may know to try again.
+
+    Raises:
+        psycopg.Error: As it came, where it is no fault of the statement.
+        DatabaseError: The statement fails; names file and line.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        if not is_of_statement(error):
             raise
-        except psycopg.Error as error:
-            raise fault(spec, line, error) from error
+        raise fault(spec, line, error) from error
 
 
 def fault(spec: Spec, line: int, error: psycopg.Error) -> DatabaseError:

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.catalog import RowCheck
-from b44_assets.postgres.error_classes import FaultClass, classify
+from b44_assets.postgres.error_classes import is_of_statement
 from b44_assets.schema.online_ddl import fault, trusted
 from b44_assets.session import Session
 from b44_assets.wording import plural
@@ -94,10 +94,7 @@ def violations(session: Session, check: RowCheck) -> Violations:
                 conn.execute("set local work_mem = '256MB'")
                 rows = conn.execute(query).fetchall()
         except psycopg.Error as error:
-            if isinstance(error, psycopg.errors.QueryCanceled) or classify(error) in (
-                FaultClass.TRANSIENT,
-                FaultClass.EXHAUSTED,
-            ):
+            if not is_of_statement(error):
                 raise
             why = str(fault(check.spec, statement.line, error))
             return Violations(check.spec.name, check.table, check.spec.description, 0, fault=why)

@@ -24,8 +24,8 @@ from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
     changing,
-    fault,
     in_scratch_schema,
+    naming,
     retrying,
     run,
     run_together,
@@ -107,10 +107,8 @@ def _apply(session: Session, conn: Connection, spec: Spec, definition: ViewDefin
         }
         reconcile_comments(session, conn, spec, definition, wanted.comments)
         populated = scalar(conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{name}",))
-        try:
+        with naming(spec, definition.statement.line):
             differs = not populated or bool(differences(conn, name, definition.query))
-        except psycopg.Error as error:
-            raise fault(spec, definition.statement.line, error) from error
         if differs:
             refresh_on(conn, name)
             refreshed = True
@@ -284,10 +282,8 @@ def _replace(session: Session, conn: Connection, spec: Spec, definition: ViewDef
             conn.execute(rename.format(sql.SQL("index"), own, sql.Identifier(index.name)))
         _comment(conn, spec, definition)
 
-    try:
+    with naming(spec, definition.statement.line):
         change(session, conn, swap)
-    except psycopg.Error as error:
-        raise fault(spec, definition.statement.line, error) from error
 
 
 def reconcile_comments(
