@@ -51,7 +51,8 @@ _TOPICS = (
 )
 _STRICT: Mapping[str, str] = {
     "reference": "Columns that name records of other tables: by a foreign key, or without one where it says by e-mail address (the"
-    " column is text) or an array of ids. A record that names none by a foreign key is refused, as `b44.toml` says.",
+    " column is text) or an array of ids. A record that names none by a foreign key is refused, as `b44.toml` says. By an array of ids"
+    " it is listed by a check, and so it is by a foreign key within a table or a circle of tables, whose target comes later.",
     "type": "From the schemas; a record with a value that does not fit is refused, as `b44.toml` says.",
     "constraint": "What the schemas declare is a constraint each; a record that breaks one is refused, as `b44.toml` says.",
 }

@@ -132,7 +132,7 @@ def name_tables(entities: Iterable[Entity], overrides: Overrides) -> tuple[dict[
         Entity to table, and what was decided where the name is another than one would expect.
     """
     # What the files of one table are named after may not be another table's name.
-    kinds = ("constraints", "triggers", "partitions", "policies", "lookup_indexes", "unfit_rows")
+    kinds = ("constraints", "triggers", "partitions", "policies", "lookup_indexes", "unfit_rows", "circular_references")
     names, decisions = _named(
         [entity.name for entity in entities],
         overrides.tables,

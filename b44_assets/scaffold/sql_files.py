@@ -89,6 +89,7 @@ def files_of(app: App) -> Mapping[PurePath, str]:
         *(("partitions", f"{one.name}_partitions", one.partitions_file()) for one in tables),
         *(("indexes", f"{one.name}_lookup_indexes", one.indexes_file()) for one in tables),
         *(("constraints", f"{one.name}_constraints", one.constraints_file()) for one in tables),
+        *(("constraints", f"{one.name}_circular_references", one.circular_references_file()) for one in tables),
         *(("checks", f"{one.name}_unfit_rows", one.check_file()) for one in tables),
         ("schemas", COMPAT, _compat_file(app, tables) if tables else None),
     ):
@@ -146,6 +147,10 @@ class _TableFiles:
         self.other_ids = free_name("base44_ids", {one.name for one in self.columns})
         self._sources = _sources(self.columns)
         self._repeated = {fields: None for fields, _ in table.repeated}
+        # Whether such a reference names a row is known after the load only: no record can be refused for it.
+        circular = {rule.name for rule in self.rules if app.strict and _is_circular(rule, self.name)}
+        self._circular = [rule for rule in self.rules if rule.name in circular]
+        self._refusing = [rule for rule in self.rules if app.strict and rule.name not in circular]
 
     # -- table -----------------------------------------------------------------------------------------------------
 
@@ -201,13 +206,10 @@ class _TableFiles:
 
     def mapping_file(self) -> str:
         """What becomes of a record."""
-        strict = self._strict_rules()
         return _rendered(
             "mapping",
             entity=self.entity,
-            depends=_listed(
-                dict.fromkeys(rule.target for rule in strict if rule.target is not None and rule.target != self.name)
-            ),
+            depends=_listed(_targets(self._refusing, self.name)),
             fields=_listed(self._sources[one.name].header for one in self.columns),
             columns=[
                 "f.record_number",
@@ -218,7 +220,7 @@ class _TableFiles:
             reasons=[
                 "case when f.base44_id is null then 'missing_id' end",
                 "case when f.superseded then 'duplicate_id' end",
-                *self._refusals(strict),
+                *self._refusals(),
             ],
             repairs=[*self._repairs()],
             conversions=[
@@ -230,7 +232,7 @@ class _TableFiles:
             joins=[
                 f"{quoted(rule.target or '')} {self._row_of(rule)}"
                 f" on {self._row_of(rule)}.id = {self._value(rule.column)}"
-                for rule in strict
+                for rule in self._refusing
                 if rule.kind is RuleKind.REFERENCE
             ],
         )
@@ -299,21 +301,10 @@ class _TableFiles:
                 lost = f"migration.repeats_keys({field}, {value})"
                 yield _call("migration.repair", lost, name, "'repeated_key'", field, f"{value}::text")
 
-    def _strict_rules(self) -> list[DeclaredRule]:
-        """The rules that records are refused by, where that is asked for: all but references to what is loaded later."""
-        if not self._app.strict:
-            return []
-        return [
-            rule
-            for rule in self.rules
-            if rule.kind is not RuleKind.REFERENCE
-            or (rule.column.reference is not None and not rule.column.reference.cyclic and rule.target != self.name)
-        ]
-
     def _row_of(self, rule: DeclaredRule) -> str:
         return quoted(f"{rule.column.name}_row")
 
-    def _refusals(self, strict: Sequence[DeclaredRule]) -> Iterator[str]:
+    def _refusals(self) -> Iterator[str]:
         if not self._app.strict:
             return
         for column in self.columns:
@@ -321,7 +312,7 @@ class _TableFiles:
             if _conversion(column) not in (None, _CREATOR):
                 field = self._field(column)
                 yield f"case when {field} is not null and v.{quoted(name)} is null then {literal(f'invalid:{name}')} end"
-            for rule in (rule for rule in strict if rule.column is column):
+            for rule in (rule for rule in self._refusing if rule.column is column):
                 value = self._value(column)
                 if rule.kind is RuleKind.REQUIRED:
                     yield f"case when {self._field(column)} is null then {literal(f'missing_{name}')} end"
@@ -339,19 +330,31 @@ class _TableFiles:
 
     def constraints_file(self) -> str | None:
         """What new rows must be."""
-        if not self.rules:
+        about = f"What rows of {self.name} must be, as the app's schema declares it."
+        if not self._app.strict:
+            return self._constraints(about + _KEPT, self.rules, listed=True)
+        return self._constraints(about, self._refusing, listed=False)
+
+    def circular_references_file(self) -> str | None:
+        """What references of new rows must name, where no record is refused for those that name none."""
+        about = f"References of {self.name} to itself, or to a table that is loaded after it."
+        return self._constraints(about + _KEPT, self._circular, listed=True)
+
+    def _constraints(self, about: str, rules: Sequence[DeclaredRule], *, listed: bool) -> str | None:
+        if not rules:
             return None
         constraints: list[dict[str, str]] = []
-        for rule in self.rules:
+        for rule in rules:
             rest = rule.holds(quoted(rule.column.name))
             unless = self._unless_there(rule.name)
             constraints.append({"name": rule.name, "unless": unless, "rest": rest, "quote": quoted_block(rest)})
         return _rendered(
             "constraints",
+            about=about,
             name=self.name,
             table=self.sql_name,
-            depends=_listed(dict.fromkeys(rule.target for rule in self.rules if rule.target not in (None, self.name))),
-            listed=not self._app.strict,
+            depends=_listed(_targets(rules, self.name)),
+            listed=listed,
             constraints=constraints,
         )
 
@@ -365,10 +368,11 @@ class _TableFiles:
         return f"if not exists (\n    {query}\n     {broken}\n  ) then"
 
     def check_file(self) -> str | None:
-        """The rows that are not what is declared; None where all are known to be."""
-        unsure = [] if self._app.strict else [rule for rule in self.rules if not _known_to_hold(rule)]
-        members = [] if self._app.strict else [one for one in self.columns if self._may_dangle(one)]
-        repeated = [] if self._app.strict else [*self._repetitions()]
+        """The rows that are not what is declared and are kept; None where all are known to be."""
+        # Where records are refused, what pointed at one of them points at nothing, whatever the export has.
+        unsure = self._circular if self._app.strict else [rule for rule in self.rules if not _known_to_hold(rule)]
+        members = [one for one in self.columns if self._may_dangle(one)]
+        repeated = [*self._repetitions()]
         if not unsure and not members and not repeated:
             return None
         pointed = [*(rule.target for rule in unsure), *(one.reference.table for one in members if one.reference)]
@@ -393,7 +397,8 @@ class _TableFiles:
         reference, counts = column.reference, column.counts
         if reference is None or reference.by is not ReferenceBy.IDS or column.type is not ColumnType.UUID_ARRAY:
             return False
-        return reference.table in {one.name for one in self._app.tables} and (counts is None or counts.dangling > 0)
+        dangling = counts is None or counts.dangling > 0 or self._app.strict
+        return dangling and reference.table in {one.name for one in self._app.tables}
 
     def _dangling_members(self, column: Column) -> str:
         """What lists the rows with an array of ids of which some name no row."""
@@ -471,6 +476,7 @@ class _TableFiles:
         }
 
 
+_KEPT = " Rows of Base44 that are otherwise are kept, and listed by the table's checks; new ones are refused."
 _OTHER_IDS = "Ids of this row that cannot be read back from their UUIDs, by UUID; null for most rows"
 
 
@@ -481,6 +487,16 @@ def _compat_file(app: App, tables: Sequence[_TableFiles]) -> str:
         depends=_listed(one.name for one in tables),
         views=[one.view() for one in sorted(tables, key=lambda one: one.entity)],
     )
+
+
+def _is_circular(rule: DeclaredRule, table: str) -> bool:
+    reference = rule.column.reference
+    return rule.target is not None and (rule.target == table or (reference is not None and reference.cyclic))
+
+
+def _targets(rules: Iterable[DeclaredRule], table: str) -> Iterable[str]:
+    """The other tables that rules of a table point at, each once."""
+    return dict.fromkeys(rule.target for rule in rules if rule.target is not None and rule.target != table)
 
 
 def _known_to_hold(rule: DeclaredRule) -> bool:
