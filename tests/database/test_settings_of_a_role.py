@@ -62,6 +62,8 @@ _OUT_OF_REASON = {
     "vacuum_cost_delay",
     "vacuum_cost_limit",
 }
+# Trees of each statement, and hundreds of megabytes of them, in the server's log: in the last of the runs only.
+_VERBOSE = {"debug_print_parse", "debug_print_plan", "debug_print_rewritten"}
 RUNS = 3
 
 # As somebody might who wants to be asked instead of PostgreSQL.
@@ -84,6 +86,8 @@ def hostile(conn: psycopg.Connection[Any], run: int) -> dict[str, str]:
     ).fetchall():
         if name in _TEXTS:
             chosen[name] = _TEXTS[name][run % len(_TEXTS[name])]
+        elif name in _VERBOSE and run != RUNS - 1:
+            continue
         elif kind == "bool":
             chosen[name] = "off" if boot == "on" else "on"
         elif kind == "enum":
