@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import random as random_module
 import threading
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 10.0
+_TICK_SECONDS = 0.01
+_IDLE_SECONDS = 1.0
 _DISPLACING_MS = 1_000
 """How long past `deadlock_timeout` an autovacuum may take to end once it was told to."""
 
@@ -168,9 +171,10 @@ class _Watch:
         self._pid = 0
         self._at_once = at_once
         self.expired = False
-        self._thread = threading.Thread(target=self._look, name="b44-lock-watch", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         if at_once:
+            self.start()
             # Connected before the attempt begins, or a short lock_timeout would be over first.
             self._ready.wait(timeout=5)
 
@@ -178,19 +182,28 @@ class _Watch:
         """The attempt begins, in this process of the server."""
         self._pid = pid
         self._begun.set()
+        if not self._at_once:
+            _starter().add(self, time.monotonic() + self._lock_timeout / 4)
+
+    def start(self) -> None:
+        """Begins to look, unless the attempt is over."""
+        with self._starting:
+            if not self._done.is_set():
+                self._thread = threading.Thread(target=self._look, name="b44-lock-watch", daemon=True)
+                self._thread.start()
 
     def stop(self) -> tuple[LockHolder, ...]:
         """Ends the watch and returns the sessions seen last."""
-        self._done.set()
+        with self._starting:
+            self._done.set()
         self._begun.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+        elif not self._at_once:
+            _starter().remove(self)
         return self._seen
 
     def _look(self) -> None:
-        if not self._at_once:
-            self._begun.wait()
-            if self._done.wait(self._lock_timeout / 4):
-                return
         try:
             with connect(
                 make_conninfo(self._dsn, password=self._password or None),
@@ -218,3 +231,47 @@ class _Watch:
             if len(waits) > 1 and sum(waits.values()) >= self._lock_timeout and not self.expired:
                 self.expired = True
                 conn.execute("SELECT pg_cancel_backend(pid) FROM pg_locks WHERE pid = %s AND NOT granted", (self._pid,))
+
+
+class _Starter:
+    """Starts the watches of attempts that take long, by one thread for all of them: nearly all are over before that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._due: dict[_Watch, float] = {}
+        self._thread: threading.Thread | None = None
+
+    def add(self, watch: _Watch, at: float) -> None:
+        """Has a watch started at a time of `time.monotonic`."""
+        with self._lock:
+            self._due[watch] = at
+            # A process that was forked has the object, but not the thread.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="b44-lock-watches", daemon=True)
+                self._thread.start()
+
+    def remove(self, watch: _Watch) -> None:
+        """Has it started no more."""
+        with self._lock:
+            self._due.pop(watch, None)
+
+    def _run(self) -> None:
+        last = time.monotonic()
+        while True:
+            time.sleep(_TICK_SECONDS)
+            now = time.monotonic()
+            with self._lock:
+                last = now if self._due else last
+                due = [watch for watch, at in self._due.items() if at <= now]
+                for watch in due:
+                    del self._due[watch]
+                if now - last >= _IDLE_SECONDS:
+                    self._thread = None
+                    return
+            for watch in due:
+                watch.start()
+
+
+@functools.cache
+def _starter() -> _Starter:
+    return _Starter()

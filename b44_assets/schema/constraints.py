@@ -68,35 +68,70 @@ def apply_constraints(session: Session, spec: Spec, *, online: bool | None = Non
         wanted = functools.cache(
             lambda: in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
         )
-        attempts = {
-            one.name: partial(
-                attempt,
-                _Constraint(session, conn, spec, one, wanted, online).reconcile,
-                partial(_rows_against, session, conn, spec, one, wanted),
-            )
-            for one in definitions
-        }
+        found = _all_found(conn, relation_oid(conn, table))
+        new = [one for one in definitions if one.name not in found]
+        added, refused = (frozenset[str](), {}) if online else _add_together(session, conn, spec, new)
+        attempts: dict[str, Callable[[], str | Obstacle]] = {}
+        for one in definitions:
+            constraint = _Constraint(session, conn, spec, one, wanted, online, found.get(one.name))
+            if one.name in added:
+                attempts[one.name] = partial(str, "created")
+            else:
+                work = partial(constraint.hold, refused[one.name]) if one.name in refused else constraint.reconcile
+                attempts[one.name] = partial(attempt, work, constraint.rows_against)
         outcomes, failed = attempt_each(session, conn, attempts)
     return SchemaChange.of(spec.name, outcomes, started, online=online, failed=failed)
 
 
-def _rows_against(
-    session: Session,
-    conn: Connection,
-    spec: Spec,
-    definition: ConstraintDefinition,
-    wanted: Callable[[], Mapping[str, str]],
-    error: psycopg.Error,
-) -> Obstacle:
-    # A statement that fails without any rows is a fault of the file.
-    wanted()
-    return rows_against_constraint(session, conn, spec, definition, error, _tables(conn, spec, definition.table))
+def _add_together(
+    session: Session, conn: Connection, spec: Spec, definitions: Sequence[ConstraintDefinition]
+) -> tuple[frozenset[str], dict[str, psycopg.Error]]:
+    """Adds new constraints of a table that nobody uses by one statement, which reads the table once for all conditions.
+
+    Returns:
+        Those that were added; and for those that rows break what the server said. Where it said something else, none was
+        added: one by one tells whose fault it is.
+    """
+    todo = {one.name: one for one in definitions}
+    refused: dict[str, psycopg.Error] = {}
+    while len(todo) > 1:
+        statement = sql.SQL("alter table {} {}").format(
+            sql.Identifier("public", definitions[0].table),
+            sql.SQL(", ").join(
+                sql.SQL("add constraint {} {}").format(sql.Identifier(one.name), trusted(one.rest).format())
+                for one in todo.values()
+            ),
+        )
+
+        def add(conn: Connection, statement: sql.Composed = statement) -> None:
+            raise_memory(conn)
+            run(conn, spec, definitions[0].statement.line, statement)
+
+        try:
+            change(session, conn, add)
+        except DatabaseError as error:
+            cause = cause_in_rows(error)
+            name = None if cause is None else cause.diag.constraint_name
+            if cause is None or name not in todo:
+                break
+            refused[name] = cause
+            del todo[name]
+        else:
+            return frozenset(todo), refused
+    return frozenset(), refused
 
 
 @dataclass(frozen=True)
 class _Found:
     definition: str
     valid: bool
+
+
+def _all_found(conn: Connection, table: int) -> dict[str, _Found]:
+    rows = conn.execute(
+        "select conname, pg_get_constraintdef(oid, true), convalidated from pg_constraint where conrelid = %s", (table,)
+    ).fetchall()
+    return {name: _Found(definition_of(text), valid) for name, text, valid in rows}
 
 
 def definition_of(text: str) -> str:
@@ -135,6 +170,7 @@ class _Constraint:
         definition: ConstraintDefinition,
         wanted: Callable[[], Mapping[str, str]],
         online: bool,
+        found: _Found | None,
     ) -> None:
         self._session = session
         self._conn = conn
@@ -142,8 +178,14 @@ class _Constraint:
         self._definition = definition
         self._definitions = wanted
         self._online = online
+        self._found = found
         self._table = sql.Identifier("public", definition.table)
-        self._table_oid = relation_oid(conn, definition.table)
+        # Whether the server has, under its name, what the file says: then the rows against it can be told from that.
+        self._held = False
+
+    @functools.cached_property
+    def _table_oid(self) -> int:
+        return relation_oid(self._conn, self._definition.table)
 
     @property
     def _wanted(self) -> str:
@@ -152,7 +194,7 @@ class _Constraint:
     def reconcile(self) -> str:
         """Does what is to be done; returns what it was: created, replaced, unchanged or repaired."""
         name = self._definition.name
-        found = self._find(name)
+        found = self._found
         if found is None:
             self._add(name)
             return "created"
@@ -163,6 +205,26 @@ class _Constraint:
             self._validate(self._table, name)
             return "repaired"
         return "unchanged"
+
+    def hold(self, error: psycopg.Error) -> str:
+        """Sees to it that a constraint that rows break holds for new rows, where the server can have it so.
+
+        Raises:
+            DatabaseError: Always, with what the server said of the rows.
+        """
+        if self._definition.form in ("check", "foreign"):
+            self._hold_for_new_rows(self._definition.name)
+        raise fault(self._spec, self._definition.statement.line, error) from error
+
+    def rows_against(self, error: psycopg.Error) -> Obstacle:
+        """Finds the rows that break it, as the server said that some do."""
+        if not self._held:
+            # A statement that fails without any rows is a fault of the file.
+            self._definitions()
+        tables = _tables(self._conn, self._spec, self._definition.table)
+        return rows_against_constraint(
+            self._session, self._conn, self._spec, self._definition, error, tables, in_place=self._held
+        )
 
     def _find(self, name: str, oid: int | None = None) -> _Found | None:
         row = self._conn.execute(
@@ -203,6 +265,8 @@ class _Constraint:
             # Foreign keys of partitioned tables before PostgreSQL 18.
             if not isinstance(error.__cause__, errors.FeatureNotSupported | errors.WrongObjectType):
                 raise
+        else:
+            self._held = name == self._definition.name
 
     def _add_in_steps(self, table: sql.Identifier, oid: int, name: str) -> None:
         found = self._find(name, oid)
@@ -220,6 +284,8 @@ class _Constraint:
         )
 
     def _validate(self, table: sql.Identifier, name: str) -> None:
+        """Validates one that says what the file says."""
+        self._held = self._held or (table == self._table and name == self._definition.name)
         self._change(sql.SQL("alter table {} validate constraint {}").format(table, sql.Identifier(name)))
 
     def _replace(self, name: str) -> None:
@@ -255,6 +321,7 @@ class _Constraint:
 
         with naming(self._spec, self._definition.statement.line):
             change(self._session, self._conn, swap)
+        self._held = True
         if in_the_way is not None:
             raise in_the_way
 

@@ -25,6 +25,7 @@ from b44_assets.errors import DatabaseError
 from b44_assets.failpoints import failpoint
 from b44_assets.schema.online_ddl import (
     SHARED_BYTES,
+    SMALL_BYTES,
     SchemaChange,
     change,
     changing,
@@ -78,8 +79,12 @@ def apply_indexes(session: Session, spec: Spec, *, online: bool | None = None) -
             lambda: in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
         )
         in_order = _all_in_order(conn, definitions, wanted)
-        attempts = {
-            one.name: partial(_attempt, session, conn, spec, one, wanted, online, in_order) for one in definitions
+        built = frozenset[str]() if online or in_order else _build_together(session, conn, spec, definitions)
+        attempts: dict[str, Callable[[], str | Obstacle]] = {
+            one.name: partial(str, "created")
+            if one.name in built
+            else partial(_attempt, session, conn, spec, one, wanted, online, in_order)
+            for one in definitions
         }
         outcomes, failed = attempt_each(session, conn, attempts)
     return SchemaChange.of(spec.name, outcomes, started, online=online, failed=failed)
@@ -109,6 +114,54 @@ def _all_in_order(conn: Connection, definitions: Sequence[IndexDefinition], form
     rows = conn.execute(_STATES, {"names": names, "table": table, "rebuilt": _REBUILT.pattern}).fetchall()
     found = {name: form_of(unique, text) for name, unique, text in rows}
     return found.keys() == set(names) and all(found[name] == form for name, form in forms().items() if name in found)
+
+
+def _build_together(
+    session: Session, conn: Connection, spec: Spec, definitions: Sequence[IndexDefinition]
+) -> frozenset[str]:
+    """Builds the indexes that a small table without partitions lacks, all in one transaction.
+
+    Of a large table each takes far longer than its transaction, and is not to be built again where another one fails.
+
+    Returns:
+        Those that were built: all that it lacked, or none where one of them could not be; one by one tells which.
+    """
+    new = conn.execute(
+        "select array(select name from unnest(%(names)s::text[]) name"
+        "  where to_regclass('public.' || quote_ident(name)) is null)"
+        " from pg_class where oid = to_regclass(%(table)s) and relkind = 'r' and pg_table_size(oid) <= %(small)s",
+        {
+            "names": [one.name for one in definitions],
+            "table": f"public.{definitions[0].table}",
+            "small": SMALL_BYTES,
+        },
+    ).fetchone()
+    lacking = [one for one in definitions if new is not None and one.name in new[0]]
+    if len(lacking) < 2:
+        return frozenset()
+    statements: list[tuple[int, sql.Composable | str]] = []
+    for one in lacking:
+        table, name = sql.Identifier("public", one.table), sql.Identifier("public", one.name)
+        statements.append((one.statement.line, create_index(one, one.name, table)))
+        statements += [
+            (
+                one.statement.line,
+                sql.SQL("alter index {} alter column {} set statistics {}").format(name, column, target),
+            )
+            for column, target in one.statistics.items()
+        ]
+
+    def build(conn: Connection) -> None:
+        raise_memory(conn)
+        run_together(conn, spec, statements)
+
+    try:
+        change(session, conn, build)
+    except DatabaseError as error:
+        if cause_in_rows(error) is None:
+            raise
+        return frozenset()
+    return frozenset(one.name for one in lacking)
 
 
 def _attempt(

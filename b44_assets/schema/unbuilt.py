@@ -7,12 +7,14 @@ What belongs here: telling such a fault from others, and finding the rows. What 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TypeVar
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.types.json import Jsonb
 
 from b44_assets.catalog import ConstraintDefinition, IndexDefinition, Spec
 from b44_assets.errors import DatabaseError
@@ -70,8 +72,10 @@ Place = tuple[int, str]
 
 @dataclass(frozen=True)
 class _Rows:
+    """Rows, and the columns that make them what they are; no places where these could not be told."""
+
     columns: tuple[str, ...]
-    places: tuple[Place, ...]
+    places: tuple[Place, ...] | None
 
 
 def cause_in_rows(error: Exception) -> psycopg.Error | None:
@@ -131,23 +135,16 @@ def attempt_each(
 
 def note_obstacles(session: Session, conn: Connection, objects: Sequence[str], found: Sequence[Obstacle]) -> None:
     """Keeps in `migration.unbuilt` what cannot be built of some objects, and forgets what was kept of them before."""
-    with conn.transaction():
-        if scalar(conn, "select to_regclass('migration.unbuilt')") is None:
-            return
+    if scalar(conn, "select to_regclass('migration.unbuilt')") is None:
+        return
+    with conn.transaction() if found else nullcontext():
         conn.execute("delete from migration.unbuilt where object = any(%s)", (list(objects),))
-        for one in found:
+        if found:
             conn.execute(
                 "insert into migration.unbuilt (object, relation, columns, reason, rows, examples, run_id)"
-                " values (%s, %s, %s, %s, %s, %s, %s)",
-                (
-                    one.object,
-                    one.relation,
-                    list(one.columns),
-                    one.reason,
-                    one.rows,
-                    list(one.examples),
-                    session.run_id,
-                ),
+                " select object, relation, columns, reason, rows, examples, %s from jsonb_to_recordset(%s) as"
+                " found (object text, relation text, columns text[], reason text, rows bigint, examples text[])",
+                (session.run_id, Jsonb([asdict(one) for one in found])),
             )
 
 
@@ -206,6 +203,8 @@ def rows_against_constraint(
     definition: ConstraintDefinition,
     error: psycopg.Error,
     tables: Sequence[str],
+    *,
+    in_place: bool = False,
 ) -> Obstacle:
     """Finds the rows that break a constraint.
 
@@ -216,38 +215,49 @@ def rows_against_constraint(
         definition: The constraint.
         error: What the server said.
         tables: The tables that its statement names.
+        in_place: Whether the table has it by now, NOT VALID, just as the statement says.
     """
 
     def find(conn: Connection, schema: str) -> _Rows:
         shadow(conn, schema, tables, keys=True)
         conn.execute(on_shadow(schema, definition))
-        row = conn.execute(
-            "select oid::bigint, conindid::bigint, conexclop::bigint[],"
-            " (select array_agg(a.attname::text order by a.attnum) from pg_attribute a"
-            "   where a.attrelid = conrelid and a.attnum = any(conkey)),"
-            " pg_get_expr(conbin, conrelid)"
-            " from pg_constraint where conrelid = to_regclass(%s) and conname = %s",
-            (f'"{schema}"."{definition.table}"', definition.name),
-        ).fetchone()
-        assert row is not None
-        oid, index, operators, columns, expression = row
-        if definition.form == "foreign":
-            return _Rows(tuple(columns), _orphans(conn, oid, definition.table))
-        if definition.form != "check":
-            return _Rows(_columns_read(conn, index), _clashing(conn, definition.table, index, operators))
-        broken = sql.SQL("select tableoid::bigint, ctid::text from public.{} where not ({}) limit {}").format(
-            sql.Identifier(definition.table), trusted(expression).format(), sql.Literal(_COUNTED)
-        )
-        try:
-            with conn.transaction():
-                return _Rows(tuple(columns or ()), tuple(conn.execute(broken).fetchall()))
-        except psycopg.Error as other:
-            if cause_in_rows(other) is None:
-                raise
-            # Evaluated for some rows, the condition itself fails.
-            return _Rows(tuple(columns or ()), _failing(conn, schema, definition.table))
+        rows = _breaking(conn, schema, definition)
+        # Evaluated for some rows, the condition itself fails.
+        return _Rows(rows.columns, _failing(conn, schema, definition.table)) if rows.places is None else rows
 
+    if in_place and definition.form in ("check", "foreign"):
+        rows = _breaking(conn, "public", definition)
+        if rows.places is not None:
+            return _told(session, conn, definition.name, definition.table, error, rows)
     return _obstacle(session, conn, definition.name, definition.table, error, find)
+
+
+def _breaking(conn: Connection, schema: str, definition: ConstraintDefinition) -> _Rows:
+    """The rows that break a constraint, as a schema's table has it; no places where its condition fails for a row."""
+    row = conn.execute(
+        "select oid::bigint, conindid::bigint, conexclop::bigint[],"
+        " (select array_agg(a.attname::text order by a.attnum) from pg_attribute a"
+        "   where a.attrelid = conrelid and a.attnum = any(conkey)),"
+        " pg_get_expr(conbin, conrelid)"
+        " from pg_constraint where conrelid = to_regclass(%s) and conname = %s",
+        (f'"{schema}"."{definition.table}"', definition.name),
+    ).fetchone()
+    assert row is not None
+    oid, index, operators, columns, expression = row
+    if definition.form == "foreign":
+        return _Rows(tuple(columns), _orphans(conn, oid, definition.table))
+    if definition.form != "check":
+        return _Rows(_columns_read(conn, index), _clashing(conn, definition.table, index, operators))
+    broken = sql.SQL("select tableoid::bigint, ctid::text from public.{} where not ({}) limit {}").format(
+        sql.Identifier(definition.table), trusted(expression).format(), sql.Literal(_COUNTED)
+    )
+    try:
+        with conn.transaction():
+            return _Rows(tuple(columns or ()), tuple(conn.execute(broken).fetchall()))
+    except psycopg.Error as other:
+        if cause_in_rows(other) is None:
+            raise
+        return _Rows(tuple(columns or ()), None)
 
 
 def rows_against_partition(
@@ -289,9 +299,13 @@ def _obstacle(
         if cause_in_rows(other) is None:
             raise
         return Obstacle(name, table, (), reason, 0, ())
-    return Obstacle(
-        name, table, rows.columns, reason, len(rows.places), _named(session, conn, table, rows.places[:SHOWN])
-    )
+    return _told(session, conn, name, table, error, rows)
+
+
+def _told(session: Session, conn: Connection, name: str, table: str, error: psycopg.Error, rows: _Rows) -> Obstacle:
+    places = rows.places or ()
+    shown = _named(session, conn, table, places[:SHOWN])
+    return Obstacle(name, table, rows.columns, reason_of(error), len(places), shown)
 
 
 def _oid(conn: Connection, schema: str, name: str) -> int:
@@ -439,23 +453,27 @@ def _named(session: Session, conn: Connection, table: str, places: Sequence[Plac
     ]
     if mapping is not None:
         keys = [mapping.key]
+    shown = keys or ["ctid"]
     known = mapping is not None and scalar(conn, "select to_regclass('migration.migrated')") is not None
+    rows = conn.execute(
+        sql.SQL(
+            "select {exported}, {shown} from unnest(%(parts)s::bigint[], %(places)s::text[]) with ordinality w (part, place, number)"
+            " join public.{table} t on t.tableoid = w.part::oid and t.ctid = w.place::tid {migrated} order by w.number"
+        ).format(
+            exported=sql.SQL("m.base44_id" if known else "null"),
+            shown=sql.SQL(", ").join(sql.SQL("t.{}::text").format(sql.Identifier(key)) for key in shown),
+            table=sql.Identifier(table),
+            migrated=sql.SQL(
+                "left join migration.migrated m on m.entity = %(entity)s and m.id::text = t.{}::text"
+            ).format(sql.Identifier(shown[0]))
+            if known
+            else sql.SQL(""),
+        ),
+        {"parts": [part for part, _ in places], "places": [place for _, place in places], "entity": table},
+    ).fetchall()
     names: list[str] = []
-    for part, place in places:
-        relation: str = scalar(conn, "select %s::oid::regclass::text", (part,))
-        row = conn.execute(
-            sql.SQL("select {} from only {} t where ctid = {}").format(
-                sql.SQL(", ").join(sql.SQL("t.{}::text").format(sql.Identifier(key)) for key in keys or ["ctid"]),
-                trusted(relation).format(),
-                sql.Literal(place),
-            )
-        ).fetchone()
-        if row is None:
-            continue
-        name = ", ".join(f"{key} {value}" for key, value in zip(keys or ["ctid"], row, strict=True))
-        exported = known and scalar(
-            conn, "select base44_id from migration.migrated where entity = %s and id::text = %s", (table, row[0])
-        )
+    for exported, *values in rows:
+        name = ", ".join(f"{key} {value}" for key, value in zip(shown, values, strict=True))
         names.append(f"{name} (Base44 id {exported})" if exported else name)
     return tuple(names)
 
