@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 from b44_assets.catalog.definitions import (
     FORMS,
@@ -45,6 +47,8 @@ from b44_assets.catalog.references import (
 from b44_assets.catalog.statements import split_statements
 from b44_assets.config.quantities import EARLIEST_MONTH, period_from, period_text
 from b44_assets.errors import CatalogError
+
+K = TypeVar("K")
 
 _FOLDERS = tuple(kind.value for kind in Kind if kind is not Kind.RUNTIME)
 _OF_PROGRAM = frozenset({Kind.RUNTIME.value, "books", "migration", "b44"})
@@ -84,7 +88,23 @@ class Catalog:
 
     def of(self, *kinds: Kind) -> tuple[Spec, ...]:
         """The files of some kinds, in order."""
+        if len(kinds) == 1:
+            return self._by_kind.get(kinds[0], ())
         return tuple(spec for spec in self.specs if spec.kind in kinds)
+
+    # Asked for each table of a run, of which there may be hundreds.
+
+    @cached_property
+    def _by_kind(self) -> Mapping[Kind, tuple[Spec, ...]]:
+        return _grouped((spec.kind, spec) for spec in self.specs)
+
+    @cached_property
+    def _by_table(self) -> Mapping[tuple[Kind, str], tuple[Spec, ...]]:
+        return _grouped(((spec.kind, spec.options["on"]), spec) for spec in self.specs if "on" in spec.options)
+
+    @cached_property
+    def _tables(self) -> Mapping[str, Spec]:
+        return {spec.name: spec for spec in self.of(Kind.TABLE)}
 
     def table(self, name: str) -> Spec:
         """The file of a table.
@@ -92,11 +112,11 @@ class Catalog:
         Raises:
             KeyError: There is none.
         """
-        return next((spec for spec in self.of(Kind.TABLE) if spec.name == name), None) or _missing(name)
+        return self._tables[name]
 
     def on(self, table: str, kind: Kind) -> tuple[Spec, ...]:
         """The files of a kind about a table, in order."""
-        return tuple(spec for spec in self.of(kind) if spec.options["on"] == table)
+        return self._by_table.get((kind, table), ())
 
     def partitions(self, table: str) -> Spec | None:
         """The file of a table's partitions, if there is one."""
@@ -189,8 +209,11 @@ class Catalog:
         return {mapping.entity: table for table, mapping in self.mappings.items()}
 
 
-def _missing(name: str) -> Spec:
-    raise KeyError(name)
+def _grouped(pairs: Iterable[tuple[K, Spec]]) -> dict[K, tuple[Spec, ...]]:
+    found: dict[K, list[Spec]] = {}
+    for key, spec in pairs:
+        found.setdefault(key, []).append(spec)
+    return {key: tuple(specs) for key, specs in found.items()}
 
 
 def load_catalog(root: Path) -> Catalog:

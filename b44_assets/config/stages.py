@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 
 STEP = "step "
@@ -48,21 +50,52 @@ def stage_of(step: str, tables: Collection[str]) -> Stage:
     return Stage.SCHEMA
 
 
-def phase_of(steps: Iterable[str], waiting: Iterable[str], tables: Collection[str]) -> tuple[Stage, int, int]:
-    """The phase of a run: the first of which a step has not ended. It never goes back to an earlier one.
+@dataclass(frozen=True)
+class Begun:
+    """A step of a run that begins.
+
+    Attributes:
+        stage: What it does.
+        number: Its number from 1, in the order in which they begin.
+        phase: The phase that the run is in: the first of which a step has not ended.
+        phase_number: Its number from 1.
+        phases: How many phases the run has.
+    """
+
+    stage: Stage
+    number: int
+    phase: Stage
+    phase_number: int
+    phases: int
+
+
+class Steps:
+    """The steps of a run, one of which is under way at a time, and its phases, which never go back to an earlier one.
 
     Steps of a later stage run within an earlier phase where others wait for them.
-
-    Args:
-        steps: All steps of the run.
-        waiting: Those that have not ended; at least one.
-        tables: As of `stage_of`.
-
-    Returns:
-        Its stage, its number from 1, and how many phases the run has.
     """
-    having = {stage_of(step, tables) for step in steps}
-    phases = [stage for stage in PHASES if stage in having]
-    left = {stage_of(step, tables) for step in waiting}
-    number, phase = next((number, stage) for number, stage in enumerate(phases, 1) if stage in left)
-    return phase, number, len(phases)
+
+    def __init__(self, names: Iterable[str], tables: Collection[str]) -> None:
+        """Takes all of a run.
+
+        Args:
+            names: Its steps.
+            tables: As of `stage_of`.
+        """
+        self._stages = {name: stage_of(name, tables) for name in names}
+        self._waiting = Counter(self._stages.values())
+        self._phases = [stage for stage in PHASES if stage in self._waiting]
+        self._numbers: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._stages)
+
+    def begin(self, name: str) -> Begun:
+        """Tells of a step that begins; those that began before it have ended."""
+        stage = self._stages[name]
+        if name not in self._numbers:
+            self._numbers[name] = len(self._numbers) + 1
+            self._waiting[stage] -= 1
+        left = (number for number, phase in enumerate(self._phases, 1) if phase is stage or self._waiting[phase])
+        number = next(left)
+        return Begun(stage, self._numbers[name], self._phases[number - 1], number, len(self._phases))

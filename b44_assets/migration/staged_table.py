@@ -119,12 +119,14 @@ def write_staged_table(
             sql.Identifier(table), sql.Identifier(RECORD_NUMBER)
         )
     )
-    for name, column in names.items():
-        conn.execute(
-            sql.SQL("comment on column base44.{}.{} is {}").format(
-                sql.Identifier(table), sql.Identifier(column), sql.Literal(f"Exported as: {name}")
-            )
+    comments = [
+        sql.SQL("comment on column base44.{}.{} is {}").format(
+            sql.Identifier(table), sql.Identifier(column), sql.Literal(f"Exported as: {name}")
         )
+        for name, column in names.items()
+    ]
+    if comments:
+        conn.execute(sql.SQL("; ").join(comments))
     return records, fields
 
 

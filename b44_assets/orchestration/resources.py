@@ -13,7 +13,7 @@ from pydantic import Field
 from b44_assets.backup.service import newest_told
 from b44_assets.catalog import Catalog
 from b44_assets.config.settings import Settings
-from b44_assets.config.stages import PHASE, STEP, phase_of, stage_of
+from b44_assets.config.stages import PHASE, STEP, Steps
 from b44_assets.errors import B44Error, FinishedError, NoRoomError, SettingsError, is_full, why
 from b44_assets.migration.finish import MigrationState, holds_records, migration_state
 from b44_assets.postgres.advisory_locks import HeldLock
@@ -57,7 +57,7 @@ class Migration:
     settings_fault: SettingsError | None = None
     _installed: set[str] = field(default_factory=set[str], repr=False)
     _states: dict[str, MigrationState] = field(default_factory=dict[str, MigrationState], repr=False)
-    _begun: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]], repr=False)
+    _begun: dict[str, Steps] = field(default_factory=dict[str, Steps], repr=False)
     _held: dict[str, ExitStack] = field(default_factory=dict[str, ExitStack], repr=False)
     _locks: dict[str, HeldLock] = field(default_factory=dict[str, HeldLock], repr=False)
     _shared: Session | None = field(default=None, repr=False)
@@ -129,14 +129,13 @@ class Migration:
     def _tell_step(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> None:
         """Tells which step of the run is under way, of how many, and in which phase of the run."""
         execution = context.op_execution_context
-        name = execution.op.name
-        tables = self.catalog.mappings
-        steps = {node.name for node in execution.job_def.nodes}
-        begun = self._begun.setdefault(context.run.run_id, {})
-        number = begun.setdefault(name, len(begun) + 1)
-        phase, *numbers = phase_of(steps, (steps - begun.keys()) | {name}, tables)
-        self.progress(f"{PHASE}{phase}", *numbers)
-        self.progress(f"{STEP}{stage_of(name, tables)} {name.removeprefix('base44__')}", number, len(steps))
+        name, run_id = execution.op.name, context.run.run_id
+        if run_id not in self._begun:
+            self._begun[run_id] = Steps((node.name for node in execution.job_def.nodes), self.catalog.mappings)
+        steps = self._begun[run_id]
+        step = steps.begin(name)
+        self.progress(f"{PHASE}{step.phase}", step.phase_number, step.phases)
+        self.progress(f"{STEP}{step.stage} {name.removeprefix('base44__')}", step.number, len(steps))
 
     @contextmanager
     def sharing(

@@ -15,7 +15,7 @@ from rich.console import Console
 from b44_assets.cli import progress
 from b44_assets.cli.progress import State
 from b44_assets.cli.progress_bar import Bar
-from b44_assets.config.stages import CHECKS, PHASE, PHASES, STEP, Stage, phase_of
+from b44_assets.config.stages import CHECKS, PHASE, PHASES, STEP, Stage, Steps
 
 
 class Clock:
@@ -116,12 +116,20 @@ def test_a_terminal_shows_the_phase_with_a_bar_and_the_step_beneath(phases: int,
     )
 )
 def test_phases_follow_each_other_whatever_the_order_of_the_steps(steps: list[str]) -> None:
-    told = [phase_of(steps, steps[number:], {"users", "posts"}) for number in range(len(steps))]
-    numbers = [number for _, number, _ in told]
+    run = Steps(steps, {"users", "posts"})
+    told = [run.begin(step) for step in steps]
+    assert [step.number for step in told] == list(range(1, len(steps) + 1))
+    numbers = [step.phase_number for step in told]
     assert numbers == sorted(numbers)
-    assert all(1 <= number <= total <= len(PHASES) for _, number, total in told)
-    # A phase is named by what is still to be done.
-    assert told[0][:2] == (min((phase for phase, _, _ in told), key=PHASES.index), 1)
+    assert all(1 <= step.phase_number <= step.phases <= len(PHASES) for step in told)
+    # A phase is the first of which a step has not ended.
+    stages = [step.stage for step in told]
+    assert [step.phase for step in told] == [min(stages[at:], key=PHASES.index) for at in range(len(stages))]
+
+
+def test_a_step_that_is_told_of_again_keeps_its_number() -> None:
+    run = Steps(["base44__users", "users", "users_parity"], {"users"})
+    assert [run.begin(step).number for step in ("base44__users", "users", "users", "users_parity")] == [1, 2, 2, 3]
 
 
 @given(REPORTS, st.floats(0, 1e6))
