@@ -20,6 +20,7 @@ from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
     changing,
+    fault,
     in_scratch_schema,
     is_live,
     naming,
