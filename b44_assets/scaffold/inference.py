@@ -362,10 +362,12 @@ class _Inference:
         if one.origin is Origin.BUILT_IN and one.name == "id":
             return Column(name, one, ColumnType.UUID, counts=self._counts(draft, one, ColumnType.UUID))
         given = self._overrides.types.get((entity.name, one.name))
-        kind = given or self._type(draft, one, subject)
+        kind, evidence, doubtful = (given, "", False) if given is not None else self._type(draft, one)
         reference, counts = self._reference(draft, one, subject, kind, given)
         if reference is not None and reference.by is not ReferenceBy.EMAIL:
             kind = ColumnType.UUID_ARRAY if reference.by is ReferenceBy.IDS else ColumnType.UUID
+        if evidence:
+            self._decide(subject, "type", f"is {kind.value}", evidence, doubtful=doubtful)
         counts = counts or self._counts(draft, one, kind)
         secret = is_secret(one, kind)
         if secret:
@@ -408,41 +410,26 @@ class _Inference:
             missing=draft.profile.records - cells.filled,
         )
 
-    def _type(self, draft: _Draft, one: Field, subject: str) -> ColumnType:
+    def _type(self, draft: _Draft, one: Field) -> tuple[ColumnType, str, bool]:
+        """The type that cells confirm; evidence, empty where nothing is to be said; whether it speaks against the type."""
         candidates = candidate_types(one, without_schemas=self._without_schemas)
         cells = self._cells(draft, one)
         recognised = one.origin is Origin.EXPORT
+        several = f"the schema allows {_listed(one.types)}" if len(one.types) > 1 else ""
         if cells is None or not cells.filled:
-            kind = confirmed_type(candidates, 0, {}, all_fit=recognised)
-            if len(one.types) > 1:
-                self._decide(subject, "type", f"is {kind.value}", f"the schema allows {_listed(one.types)}")
-            return kind
+            return confirmed_type(candidates, 0, {}, all_fit=recognised), several, False
         kind = confirmed_type(candidates, cells.filled, cells.fitting, all_fit=recognised)
         declared = candidates[0]
-        unfit = cells.filled - cells.fitting.get(declared, 0)
         if recognised and kind is not ColumnType.TEXT:
-            self._decide(subject, "type", f"is {kind.value}", f"all {cells.filled:,} values are in its form")
-        elif recognised or declared is ColumnType.TEXT:
-            if len(one.types) > 1:
-                self._decide(subject, "type", f"is {kind.value}", f"the schema allows {_listed(one.types)}")
-        elif kind is not declared:
+            return kind, f"all {cells.filled:,} values are in its form", False
+        if recognised or declared is ColumnType.TEXT:
+            return kind, several, False
+        unfit = cells.filled - cells.fitting.get(declared, 0)
+        said = f"{unfit:,} of {_values(cells.filled)} {plural(unfit, 'does', 'do')} not fit"
+        if kind is not declared:
             asked = "Base44 has" if one.origin is Origin.BUILT_IN else "the schema says"
-            self._decide(
-                subject,
-                "type",
-                f"is {kind.value}",
-                f"{asked} {declared.value}, which {unfit:,} of {_values(cells.filled)} {plural(unfit, 'does', 'do')} not fit",
-                doubtful=True,
-            )
-        elif unfit:
-            self._decide(
-                subject,
-                "type",
-                f"is {kind.value}",
-                f"{unfit:,} of {_values(cells.filled)} {plural(unfit, 'does', 'do')} not fit",
-                doubtful=True,
-            )
-        return kind
+            return kind, f"{asked} {declared.value}, which {said}", True
+        return kind, said if unfit else "", bool(unfit)
 
     def _reference(
         self, draft: _Draft, one: Field, subject: str, kind: ColumnType, given: ColumnType | None
@@ -476,13 +463,12 @@ class _Inference:
         missing = found.filled - found.found if found is not None else 0
         bound = self._bound(candidate.by, missing if constrained else 0, constrained=constrained)
         self._decide(subject, "reference", f"→ {table}{bound}", finding.evidence, doubtful=missing > 0)
-        counts = self._counts(draft, one, ColumnType.TEXT)
+        # Any text makes an id; what is no array makes no array of them.
+        counts = self._counts(draft, one, ColumnType.TEXT_ARRAY if candidate.by is ReferenceBy.IDS else ColumnType.TEXT)
         if counts is not None and found is not None:
-            unfit = found.unfit if candidate.by is ReferenceBy.ID else 0
             counts = replace(
                 counts,
                 found=min(found.found, counts.filled) if candidate.by is not ReferenceBy.IDS else found.found,
-                unfit=unfit,
                 dangling=missing,
             )
         return Reference(table, candidate.by, candidate.rule, constrained), counts

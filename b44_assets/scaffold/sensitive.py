@@ -47,6 +47,8 @@ _PROSE: Final = frozenset(
     | {"details", "about", "excerpt", "abstract", "article", "answer", "question", "feedback", "transcript", "story"}
     | {"instructions", "overview", "remarks", "explanation"}
 )
+_LABELS: Final = frozenset({"alt", "button", "cta", "font", "label", "line", "name", "placeholder"})
+"""Words before the last one that make of a text a label, or of a body a matter of its looks."""
 _LONG: Final = re.compile(r"\b(?:html|markdown|rich ?text|long text|full text|free text|multi-?line)\b", re.IGNORECASE)
 _SHORTEST_PROSE: Final = 200
 MOST_PROSE: Final = 4
@@ -144,5 +146,6 @@ def is_prose(field: Field, kind: ColumnType) -> bool:
     most = field.limits.get("maxLength")
     if most is not None and most < _SHORTEST_PROSE:
         return False
-    last = snake_case(field.name).rpartition("_")[2]
-    return field.format in _PROSE_FORMATS or last in _PROSE or _LONG.search(field.description) is not None
+    *words, last = snake_case(field.name).split("_")
+    named = last in _PROSE and not _LABELS.intersection(words)
+    return field.format in _PROSE_FORMATS or named or _LONG.search(field.description) is not None

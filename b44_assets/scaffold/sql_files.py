@@ -279,8 +279,9 @@ class _TableFiles:
         several = [
             f"migration.as_text_array({self._field(one)})" for one in self.columns if one.type is ColumnType.UUID_ARRAY
         ]
-        listed = f"array[{wrapped(single, first=33, indent=9)}]"
-        return f"migration.other_ids({' || '.join([listed, *several])})"
+        arrays = [f"array[{wrapped(single, first=33, indent=9)}]", *several]
+        fits = "\n" not in arrays[0] and sum(len(one) + 4 for one in arrays) + 39 <= LONGEST_LINE
+        return f"migration.other_ids({(' || ' if fits else _NEXT_ARRAY).join(arrays)})"
 
     def _repairs(self) -> Iterator[str]:
         """Values that their types cannot hold, and what jsonb does not keep of a text."""
@@ -477,6 +478,7 @@ class _TableFiles:
 
 
 _KEPT = " Rows of Base44 that are otherwise are kept, and listed by the table's checks; new ones are refused."
+_NEXT_ARRAY = "\n           || "
 _OTHER_IDS = "Ids of this row that cannot be read back from their UUIDs, by UUID; null for most rows"
 
 

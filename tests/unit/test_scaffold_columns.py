@@ -139,6 +139,8 @@ def test_secrets_by_name(name: str, kind: T, expected: bool) -> None:
         ({"name": "content", "format": "uri"}, False),
         ({"name": "message", "limits": {"maxLength": 80}}, False),
         ({"name": "title"}, False),
+        ({"name": "buttonText"}, False),
+        ({"name": "font_size_body"}, False),
     ],
 )
 def test_prose(given: dict[str, Any], expected: bool) -> None:

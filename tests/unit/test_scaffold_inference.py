@@ -149,6 +149,20 @@ def test_dangling_references_are_counted_and_their_constraint_is_not_valid(tmp_p
     assert decision.evidence == "name matches, 2 of 3 values found" and "NOT VALID" in decision.text
 
 
+def test_any_text_is_an_id_and_no_array_of_ids(tmp_path: Path) -> None:
+    properties = {"harbour_id": TEXT, "buoy_ids": {"type": "array", "items": TEXT}}
+    visit = {"name": "Visit", "properties": properties, "required": [*properties]}
+    visits = [{"harbour_id": oid(1), "buoy_ids": [oid(1)]} for _ in range(4)] + [
+        {"harbour_id": "12", "buoy_ids": "some"}
+    ]
+    buoy = {"name": "Buoy", "properties": {"label": TEXT}}
+    app = app_of(tmp_path, given=[visit, buoy, HARBOUR], Visit=visits, Buoy=[{"label": "A"}], Harbour=[{"title": "B"}])
+    assert [decision.text for decision in decided(app, "visits.harbour_id", "constraint")] == []
+    [decision] = decided(app, "visits.buoy_ids", "constraint")
+    assert "1 of 5 values does not fit" in decision.evidence
+    assert [decision.text for decision in decided(app, "visits.buoy_ids", "type")] == ["is uuid[]"]
+
+
 def test_what_the_owner_should_look_at_of_references_is_doubtful(tmp_path: Path) -> None:
     boat_ids = {"type": "array", "items": TEXT}
     visit = {"name": "Visit", "properties": {"boat_ids": boat_ids, "keel_id": TEXT, "owner_email": TEXT}}
