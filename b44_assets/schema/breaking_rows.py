@@ -14,26 +14,13 @@ from psycopg import sql
 
 from b44_assets.catalog import TableMapping
 from b44_assets.scaffold.sensitive import HIDDEN, is_secret_name, without_secrets
-from b44_assets.schema.online_ddl import trusted
 from b44_assets.schema.row_checks import shortened
+from b44_assets.schema.unbuilt import cause_in_rows, row_rules
 from b44_assets.session import Connection, Session
 
 SAMPLE_ROWS = 20
 """How many rows are kept of a constraint."""
 
-_CONSTRAINTS = """
-    select k.conname, pg_get_expr(k.conbin, k.conrelid), f.relname,
-           array(select a.attname::text from unnest(k.conkey) with ordinality c (number, place)
-                   join pg_attribute a on a.attrelid = k.conrelid and a.attnum = c.number order by c.place),
-           array(select a.attname::text from unnest(k.confkey) with ordinality c (number, place)
-                   join pg_attribute a on a.attrelid = k.confrelid and a.attnum = c.number order by c.place),
-           array(select a.attname::text from pg_attribute a
-                  where a.attrelid = k.conrelid and a.attnum = any(k.conkey) and a.atttypid = 'uuid'::regtype)
-      from pg_constraint k
-      left join pg_class f on f.oid = k.confrelid
-     where k.conrelid = to_regclass(%s) and k.conname = any(%s) and k.contype in ('c', 'f')
-     order by 1
-"""
 _ROWS = """
     select b44.original_id(broken.{key}, to_jsonb(broken.*) -> 'base44_ids'), array[{values}]::text[]
       from (select t.* from public.{table} t where {condition} limit {most}) broken
@@ -74,43 +61,34 @@ def breaking_rows(conn: Connection, session: Session, table: str, rules: Iterabl
     if mapping is None or not wanted:
         return ()
     found: list[BreakingRow] = []
-    for name, expression, target, columns, keys, uuids in conn.execute(
-        _CONSTRAINTS, (f"public.{sql.Identifier(table).as_string(conn)}", wanted)
-    ).fetchall():
-        if target is None:
-            condition = sql.SQL("not ({})").format(trusted(expression).format())
-        else:
-            condition = sql.SQL("{} and not exists (select from public.{} r where {})").format(
-                sql.SQL(" and ").join(sql.SQL("t.{} is not null").format(sql.Identifier(one)) for one in columns),
-                sql.Identifier(target),
-                sql.SQL(" and ").join(
-                    sql.SQL("r.{} = t.{}").format(sql.Identifier(key), sql.Identifier(one))
-                    for key, one in zip(keys, columns, strict=True)
-                ),
-            )
+    for rule in row_rules(conn, "public", table, wanted):
         query = sql.SQL(_ROWS).format(
             key=sql.Identifier(mapping.key),
             values=sql.SQL(", ").join(
                 sql.SQL(
                     "b44.original_id(broken.{}, to_jsonb(broken.*) -> 'base44_ids')"
-                    if one in uuids
+                    if one in rule.uuids
                     else "broken.{}::text"
                 ).format(sql.Identifier(one))
-                for one in columns
+                for one in rule.columns
             ),
             table=sql.Identifier(table),
-            condition=condition,
+            condition=rule.broken,
             most=sql.Literal(SAMPLE_ROWS),
         )
         try:
             with conn.transaction():
                 rows = conn.execute(query).fetchall()
-        except psycopg.errors.DataError:
+        except psycopg.Error as error:
+            if cause_in_rows(error) is None:
+                raise
             # Of some row the condition itself fails; that the constraint is not valid is told all the same.
             continue
         found += [
             BreakingRow(
-                name, key, tuple((one, _shown(mapping, one, text)) for one, text in zip(columns, texts, strict=True))
+                rule.name,
+                key,
+                tuple((one, _shown(mapping, one, text)) for one, text in zip(rule.columns, texts, strict=True)),
             )
             for key, texts in rows
         ]

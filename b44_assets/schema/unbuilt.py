@@ -31,6 +31,20 @@ _COUNTED = 1_000
 _ALSO_OF_ROWS = frozenset({"21000", "54001", "P0001"})
 """Besides what `classify` knows: a subquery with several rows, a text nested too deeply, a function that refuses a value."""
 
+_ROW_RULES = """
+    select k.conname, pg_get_expr(k.conbin, k.conrelid), f.relname,
+           array(select a.attname::text from unnest(k.conkey) with ordinality c (number, place)
+                   join pg_attribute a on a.attrelid = k.conrelid and a.attnum = c.number order by c.place),
+           array(select a.attname::text from unnest(k.confkey) with ordinality c (number, place)
+                   join pg_attribute a on a.attrelid = k.confrelid and a.attnum = c.number order by c.place),
+           array(select a.attname::text from pg_attribute a
+                  where a.attrelid = k.conrelid and a.attnum = any(k.conkey) and a.atttypid = 'uuid'::regtype)
+      from pg_constraint k
+      left join pg_class f on f.oid = k.confrelid
+     where k.conrelid = to_regclass(%s) and k.conname = any(%s) and k.contype in ('c', 'f')
+     order by 1
+"""
+
 
 @dataclass(frozen=True)
 class Obstacle:
@@ -234,30 +248,68 @@ def rows_against_constraint(
 
 def _breaking(conn: Connection, schema: str, definition: ConstraintDefinition) -> _Rows:
     """The rows that break a constraint, as a schema's table has it; no places where its condition fails for a row."""
-    row = conn.execute(
-        "select oid::bigint, conindid::bigint, conexclop::bigint[],"
-        " (select array_agg(a.attname::text order by a.attnum) from pg_attribute a"
-        "   where a.attrelid = conrelid and a.attnum = any(conkey)),"
-        " pg_get_expr(conbin, conrelid)"
-        " from pg_constraint where conrelid = to_regclass(%s) and conname = %s",
-        (f'"{schema}"."{definition.table}"', definition.name),
-    ).fetchone()
-    assert row is not None
-    oid, index, operators, columns, expression = row
-    if definition.form == "foreign":
-        return _Rows(tuple(columns), _orphans(conn, oid, definition.table))
-    if definition.form != "check":
+    if definition.form not in ("check", "foreign"):
+        index, operators = conn.execute(
+            "select conindid::bigint, conexclop::bigint[] from pg_constraint where conrelid = to_regclass(%s) and conname = %s",
+            (f'"{schema}"."{definition.table}"', definition.name),
+        ).fetchone() or (0, None)
         return _Rows(_columns_read(conn, index), _clashing(conn, definition.table, index, operators))
-    broken = sql.SQL("select tableoid::bigint, ctid::text from public.{} where not ({}) limit {}").format(
-        sql.Identifier(definition.table), trusted(expression).format(), sql.Literal(_COUNTED)
+    [rule] = row_rules(conn, schema, definition.table, [definition.name])
+    broken = sql.SQL("select t.tableoid::bigint, t.ctid::text from public.{} t where {} limit {}").format(
+        sql.Identifier(definition.table), rule.broken, sql.Literal(_COUNTED)
     )
     try:
         with conn.transaction():
-            return _Rows(tuple(columns or ()), tuple(conn.execute(broken).fetchall()))
+            return _Rows(rule.columns, tuple(conn.execute(broken).fetchall()))
     except psycopg.Error as other:
-        if cause_in_rows(other) is None:
+        if definition.form == "foreign" or cause_in_rows(other) is None:
             raise
-        return _Rows(tuple(columns or ()), None)
+        return _Rows(rule.columns, None)
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """A CHECK or a foreign key, as the server has it.
+
+    Attributes:
+        name: The constraint.
+        columns: What it reads of a row.
+        uuids: Those of them that are of type uuid.
+        broken: True of a row `t` of the table that breaks it.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    uuids: frozenset[str]
+    broken: sql.Composable
+
+
+def row_rules(conn: Connection, schema: str, table: str, names: Sequence[str]) -> tuple[RowRule, ...]:
+    """Reads constraints of a table; one that is not there, or is neither a CHECK nor a foreign key, is passed over.
+
+    Args:
+        conn: Any.
+        schema: Of the table, which is empty or not; what its foreign keys point at is looked for in public.
+        table: Its name.
+        names: Of the constraints.
+    """
+    rules: list[RowRule] = []
+    for name, expression, other, columns, keys, uuids in conn.execute(
+        _ROW_RULES, (sql.Identifier(schema, table).as_string(conn), list(names))
+    ).fetchall():
+        if other is None:
+            broken = sql.SQL("not ({})").format(trusted(expression).format())
+        else:
+            broken = sql.SQL("{} and not exists (select from public.{} r where {})").format(
+                sql.SQL(" and ").join(sql.SQL("t.{} is not null").format(sql.Identifier(one)) for one in columns),
+                sql.Identifier(other),
+                sql.SQL(" and ").join(
+                    sql.SQL("r.{} = t.{}").format(sql.Identifier(key), sql.Identifier(one))
+                    for key, one in zip(keys, columns, strict=True)
+                ),
+            )
+        rules.append(RowRule(name, tuple(columns), frozenset(uuids), broken))
+    return tuple(rules)
 
 
 def rows_against_partition(
@@ -362,30 +414,6 @@ def _clashing(conn: Connection, table: str, index: int, operators: list[int] | N
             for name, sign in zip(names, compared, strict=True)
         ),
         order=identifiers(names, "a"),
-        limit=sql.Literal(_COUNTED),
-    )
-    return tuple(conn.execute(query).fetchall())
-
-
-def _orphans(conn: Connection, constraint: int, table: str) -> tuple[Place, ...]:
-    pairs = conn.execute(
-        "select a.attname, r.attname, f.relname from pg_constraint k"
-        " cross join unnest(k.conkey, k.confkey) with ordinality as u (own, other, place)"
-        " join pg_attribute a on a.attrelid = k.conrelid and a.attnum = u.own"
-        " join pg_attribute r on r.attrelid = k.confrelid and r.attnum = u.other"
-        " join pg_class f on f.oid = k.confrelid where k.oid = %s order by u.place",
-        (constraint,),
-    ).fetchall()
-    query = sql.SQL(
-        "select t.tableoid::bigint, t.ctid::text from public.{table} t where {given}"
-        " and not exists (select from public.{other} r where {equal}) limit {limit}"
-    ).format(
-        table=sql.Identifier(table),
-        given=sql.SQL(" and ").join(sql.SQL("t.{} is not null").format(sql.Identifier(own)) for own, _, _ in pairs),
-        other=sql.Identifier(pairs[0][2]),
-        equal=sql.SQL(" and ").join(
-            sql.SQL("r.{} = t.{}").format(sql.Identifier(other), sql.Identifier(own)) for own, other, _ in pairs
-        ),
         limit=sql.Literal(_COUNTED),
     )
     return tuple(conn.execute(query).fetchall())
