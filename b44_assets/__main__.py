@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import sys
+
+from b44_assets.garbage import collect_seldom
 
 
 def main() -> None:
     """Run `b44`."""
-    # What is imported stays; to look through it at Python's pace takes a quarter of the time that Dagster's imports take.
-    gc.set_threshold(50_000, 20, 20)
+    collect_seldom()
     try:
         # Takes a quarter of a second.
         from b44_assets.cli import main as run

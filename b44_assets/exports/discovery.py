@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -98,7 +98,7 @@ def survey(directory: Path, known: Collection[str] = ()) -> Survey:
     by_form = {loosely(entity): entity for entity in known}
     for path in paths:
         name = path.name
-        entity = _entity(name, known)
+        entity = _entity(name, known, by_form)
         if entity is None:
             reason = _why_not(name, by_form)
             if reason is not None:
@@ -117,7 +117,9 @@ def survey(directory: Path, known: Collection[str] = ()) -> Survey:
             read_as.append(f"{path} is read as the export of {entity}")
     if not found:
         hints = "".join(f"; {line}" for line in passed_over[:3])
-        if (inner := next((path for path in paths if path.is_dir() and _holds_export(path, known)), None)) is not None:
+        if (
+            inner := next((path for path in paths if path.is_dir() and _holds_export(path, known, by_form)), None)
+        ) is not None:
             hints += f"; {inner} has some: name that folder"
         raise ExportError(
             f"{directory}: no export file here (expected such as Post_export.csv, Post.json, Post.jsonl){hints}"
@@ -131,9 +133,9 @@ def survey(directory: Path, known: Collection[str] = ()) -> Survey:
     return Survey(files, tuple(read_as), tuple(passed_over), tuple(others))
 
 
-def _holds_export(folder: Path, known: Collection[str]) -> bool:
+def _holds_export(folder: Path, known: Collection[str], by_form: Mapping[str, str]) -> bool:
     try:
-        return any(_entity(path.name, known) is not None for path in folder.iterdir())
+        return any(_entity(path.name, known, by_form) is not None for path in folder.iterdir())
     except OSError:
         return False
 
@@ -144,7 +146,7 @@ def _exact(stem: str) -> str | None:
     return match["entity"] if match is not None and match["own"][0].isupper() else None
 
 
-def _entity(name: str, known: Collection[str]) -> str | None:
+def _entity(name: str, known: Collection[str], by_form: Mapping[str, str]) -> str | None:
     """The entity that a file is of; None where its name tells of none."""
     if name.startswith(".") or not _ENDING.search(name):
         return None
@@ -158,20 +160,19 @@ def _entity(name: str, known: Collection[str]) -> str | None:
     for text in (stem, plain):
         if (entity := matched(_EXPORT.sub("", text), known)) is not None:
             return entity
-    return candidates[0] or candidates[1] or _in_lower_case(plain, known)
+    return candidates[0] or candidates[1] or _in_lower_case(plain, by_form)
 
 
-def _in_lower_case(stem: str, known: Collection[str]) -> str | None:
+def _in_lower_case(stem: str, by_form: Mapping[str, str]) -> str | None:
     """The entity of a file named as `order_export`; None where it may be the plural of a known one."""
     match = _NAME.fullmatch(stem)
     if match is None or not stem.lower().endswith("_export"):
         return None
     entity = match["entity"]
-    by_form = {loosely(other): other for other in known}
     return entity if _singular(loosely(entity), by_form) is None else None
 
 
-def _why_not(name: str, by_form: dict[str, str]) -> str | None:
+def _why_not(name: str, by_form: Mapping[str, str]) -> str | None:
     """Why a file that looks like one of an export's is not read; None where it does not look so."""
     if name.startswith("."):
         return None
@@ -189,7 +190,7 @@ def _why_not(name: str, by_form: dict[str, str]) -> str | None:
     return None
 
 
-def _singular(form: str, by_form: dict[str, str]) -> str | None:
+def _singular(form: str, by_form: Mapping[str, str]) -> str | None:
     for ending, singular in (("ies", "y"), ("es", ""), ("s", "")):
         if form.endswith(ending) and (meant := by_form.get(form.removesuffix(ending) + singular)) is not None:
             return meant

@@ -81,8 +81,12 @@ def _demands_any(mapping: TableMapping, names: Iterable[str]) -> bool:
 
 def files_of_other_apps(catalog: Catalog, files: Sequence[ExportFile]) -> dict[str, OtherApp]:
     """Those files of an export that are of another app, by entity."""
-    mappings = {mapping.entity: mapping for mapping in catalog.mappings.values()}
-    found = [(file.entity, of_another_app(mappings[file.entity], file)) for file in files if file.entity in mappings]
+    tables = catalog.entities
+    found = [
+        (file.entity, of_another_app(catalog.mappings[tables[file.entity]], file))
+        for file in files
+        if file.entity in tables
+    ]
     return {entity: other for entity, other in found if other is not None}
 
 

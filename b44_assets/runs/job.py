@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from b44_assets.config.stages import PHASES, stage_of
 from b44_assets.errors import B44Error, DatabaseError, FullDiskError, SettingsError
+from b44_assets.garbage import collect_seldom
 from b44_assets.postgres.embedded import embedded_runs
 from b44_assets.runs.instance import (
     connect_storage,
@@ -131,8 +132,8 @@ def run_job(
     # Only now: an embedded server that this starts would have the low priority for as long as it runs.
     if settings.throttle and hasattr(os, "nice"):
         os.nice(10)
-    # Dagster makes some hundred thousand objects that stay; looking through them at Python's pace takes a tenth of a short run.
-    gc.set_threshold(50_000, 20, 20)
+    # Whoever calls the Python API has not begun with it.
+    collect_seldom()
     listener.begin("making the graph of assets")
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import SQLAlchemyError

@@ -90,12 +90,12 @@ def require_table(export: Path, sql_dir: Path, catalog: Catalog) -> None:
     from b44_assets.migration.other_apps import has_records, of_another_app
     from b44_assets.migration.unmapped_entities import records_of
 
-    mappings = {mapping.entity: mapping for mapping in catalog.mappings.values()}
+    tables = catalog.entities
     apart: list[ExportFile] = []
     some = False
-    for file in discover(export, catalog.entities):
-        mapping = mappings.get(file.entity)
-        if mapping is None or of_another_app(mapping, file) is not None:
+    for file in discover(export, tables):
+        table = tables.get(file.entity)
+        if table is None or of_another_app(catalog.mappings[table], file) is not None:
             apart.append(file)
         elif has_records(file):
             return

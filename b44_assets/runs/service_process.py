@@ -5,7 +5,6 @@ It runs a program of Dagster's, and ends when its starter closes the other end o
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import signal
@@ -16,6 +15,8 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+
+from b44_assets.garbage import collect_seldom
 
 
 def _code_location() -> Callable[[], None]:
@@ -79,8 +80,7 @@ def main() -> None:
     name, pipe, path, *arguments = sys.argv[1:]
     # A shell starts what runs in the background with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # As in `b44_assets.__main__`.
-    gc.set_threshold(50_000, 20, 20)
+    collect_seldom()
     program = _PROGRAMS[name]()
     code_location = Path(path)
     try:
