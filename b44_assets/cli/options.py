@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +110,15 @@ def settings_with(*, reads: bool = False, **overrides: Any) -> Settings:
     return settings
 
 
-def origins() -> dict[str, str]:
+def origins() -> Mapping[str, str]:
     """Where each setting of `settings_with` comes from that is not the program's default: an option, a variable, a file."""
     context = click.get_current_context(silent=True)
-    return {} if context is None else context.meta.get(_ORIGINS, {})
+    return {} if context is None or _ORIGINS not in context.meta else context.meta[_ORIGINS].given
+
+
+def misspelt() -> Mapping[str, str]:
+    """Where each variable stands that is no setting's and nearly spelt as one, and the variable that is meant."""
+    return click.get_current_context().meta[_ORIGINS].misspelt
 
 
 def origin_of(setting: str) -> str | None:

@@ -12,9 +12,9 @@ from rich.table import Column, Table
 
 from b44_assets.cli.options import (
     app_option,
-    chosen_app,
     database_option,
     json_option,
+    misspelt,
     origins,
     session_of,
     settings_with,
@@ -144,11 +144,10 @@ def report(database_url: str | None, output: Path | None, as_json: bool) -> None
 @app_option
 def doctor(database_url: str | None, as_json: bool) -> None:
     """Say what the target is, how it stands with all that serves it, and what to mend; nothing is made or changed."""
-    from b44_assets.config.settings import Settings
     from b44_assets.doctor import diagnose
 
     settings = settings_with(database_url=database_url)
-    findings = diagnose(settings, origins(), Settings.misspelt(app=chosen_app()))
+    findings = diagnose(settings, origins(), misspelt())
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     else:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -122,6 +122,19 @@ def _addresses(text: str) -> tuple[str, ...]:
 
 _POSTGRESQL = _matching(_URL, "postgresql://user:password@host:5432/database")
 _Whole = Annotated[int, _text(quantities.whole), AfterValidator(_at_least_one)]
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where settings come from.
+
+    Attributes:
+        given: Of each that is not the program's default, by its name: an option, a variable, a file.
+        misspelt: Where each variable stands that is no setting's and nearly spelt as one, and the variable that is meant.
+    """
+
+    given: Mapping[str, str]
+    misspelt: Mapping[str, str]
 
 
 class Settings(BaseSettings):
@@ -293,8 +306,8 @@ class Settings(BaseSettings):
         *,
         app: Path | None = None,
         **overrides: object,
-    ) -> tuple[Self, dict[str, str]]:
-        """As `load`, with where each setting comes from that is not the program's default: an option, a variable, a file.
+    ) -> tuple[Self, Origins]:
+        """As `load`, with where the settings come from.
 
         Args:
             environ: As of `load`, and so are the others.
@@ -303,7 +316,7 @@ class Settings(BaseSettings):
             overrides: See there.
 
         Returns:
-            The settings, and the origins by the setting's name.
+            The settings, and their origins.
 
         Raises:
             SettingsError: As of `load`.
@@ -313,32 +326,7 @@ class Settings(BaseSettings):
             return cls(**given), origins
         except ValidationError as error:
             # Not chained: pydantic's error holds what was found, which may be a secret.
-            raise SettingsError(cls._line(error, origins)) from None
-
-    @classmethod
-    def misspelt(
-        cls, environ: Mapping[str, str] | None = None, directory: Path | None = None, *, app: Path | None = None
-    ) -> dict[str, str]:
-        """Variables that are no setting's and nearly spelt as one: where each stands, and the variable that is meant.
-
-        Args:
-            environ: As of `load`, and so are the others.
-            directory: See there.
-            app: See there.
-
-        Raises:
-            SettingsError: The `.env` or the app folder cannot be read.
-        """
-        directory = (Path.cwd() if directory is None else directory).absolute()
-        folder = find_app_folder(directory, app)
-        dotenv = (directory if folder is None else folder.path) / ".env"
-        known = {cls.variable(name) for name in cls.model_fields}
-        found: dict[str, str] = {}
-        for names, place in ((_dotenv(dotenv), f" in {dotenv}"), (os.environ if environ is None else environ, "")):
-            for name in sorted(name for name in names if name.startswith("B44_") and name not in known):
-                for meant in get_close_matches(name, known, 1, cutoff=0.8):
-                    found[f"{name}{place}"] = meant
-        return found
+            raise SettingsError(cls._line(error, origins.given)) from None
 
     @classmethod
     def _given(
@@ -347,16 +335,16 @@ class Settings(BaseSettings):
         directory: Path | None,
         app: Path | None,
         overrides: Mapping[str, object],
-    ) -> tuple[dict[str, Any], dict[str, str]]:
-        """The settings that are not as the program has them, by variable or option, and where each comes from, by name."""
+    ) -> tuple[dict[str, Any], Origins]:
+        """The settings that are not as the program has them, by variable or option, and where they come from."""
         if unknown := overrides.keys() - cls.model_fields.keys():
             raise TypeError(f"there is no setting named {min(unknown)!r}")
         directory = (Path.cwd() if directory is None else directory).absolute()
         folder = find_app_folder(directory, app)
         base = directory if folder is None else folder.path
         names = {cls.variable(name): name for name in cls.model_fields}
-        of_file = cls._read(_dotenv(base / ".env"), base)
-        of_process = cls._read(os.environ if environ is None else environ, directory)
+        file, process = _dotenv(base / ".env"), os.environ if environ is None else environ
+        of_file, of_process = cls._read(file, base), cls._read(process, directory)
         origins = {names.get(key, key): f"{key} in {base / '.env'}" for key in of_file}
         origins |= {names.get(key, key): key for key in of_process}
         given = of_file | of_process
@@ -376,7 +364,8 @@ class Settings(BaseSettings):
         for name, default in (("sql_dir", sql_dir), ("home", base / ".b44")):
             if name not in given:
                 given.setdefault(cls.variable(name), default)
-        return given, origins
+        misspelt = _misspelt(file, names, f" in {base / '.env'}") | _misspelt(process, names, "")
+        return given, Origins(origins, misspelt)
 
     @classmethod
     def _read(cls, found: Mapping[str, str | None], directory: Path) -> dict[str, Any]:
@@ -420,6 +409,12 @@ class Settings(BaseSettings):
             return line
         found = first["input"]
         return f"{line}, not {found!r}" if isinstance(found, str) else f"{line}, not {found}"
+
+
+def _misspelt(found: Iterable[str], known: Collection[str], place: str) -> dict[str, str]:
+    """Variables that are no setting's and nearly spelt as one, each with its place, and the variable that is meant."""
+    strange = sorted(name for name in found if name.startswith("B44_") and name not in known)
+    return {f"{name}{place}": meant for name in strange for meant in get_close_matches(name, known, 1, cutoff=0.8)}
 
 
 def _dotenv(path: Path) -> dict[str, str | None]:
