@@ -174,7 +174,7 @@ def write_report(
         SettingsError: The file cannot be written.
     """
     from b44_assets.backup.service import newest_told
-    from b44_assets.migration.listed import broken_rules, listed
+    from b44_assets.migration.listed import broken_rules, dangling_references, listed
     from b44_assets.migration.report import Cutover, gather, render
 
     done = None
@@ -189,11 +189,12 @@ def write_report(
             faults=tuple(str(fault) for fault in faults),
         )
     session = session_of(settings)
-    broken = broken_rules(session)
+    counted = None if outcome is None else outcome.dangling
+    dangling = dangling_references(session) if counted is None else counted
     found = gather(
         session,
-        broken,
-        listed(session, settings.sql_dir.parent, broken),
+        broken_rules(session, dangling),
+        listed(session, settings.sql_dir.parent, dangling),
         done,
         measured=_measured(session, settings),
         backup=newest_told(session, settings),

@@ -5,7 +5,7 @@ What belongs here: counting it, for a verdict and a report. What does not: the l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,6 @@ from b44_assets.schema.health import foreign_keys_hold
 from b44_assets.schema.online_ddl import trusted
 from b44_assets.schema.unbuilt import counts_in_the_way_of
 from b44_assets.session import Session, scalar
-
-_REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class BrokenRule:
     rows: int
 
 
-def listed(session: Session, app_folder: Path, broken: Sequence[BrokenRule] | None = None) -> dict[str, int]:
+def listed(session: Session, app_folder: Path, dangling: Mapping[tuple[str, str], int]) -> dict[str, int]:
     """Count what is listed, by what one of it is called; what there is none of is left out.
 
     A dangling reference names a record that is not there, by a foreign key that rows of the migration may break. An open table is
@@ -47,26 +45,24 @@ def listed(session: Session, app_folder: Path, broken: Sequence[BrokenRule] | No
     Args:
         session: The run.
         app_folder: Where `sql/` and the page are.
-        broken: As `broken_rules` has counted them, where it has; else references are counted here.
-
-    Raises:
-        DatabaseError: The target cannot be reached.
+        dangling: As `dangling_references` has counted them.
     """
-    references = (
-        _dangling(session).values() if broken is None else [one.rows for one in broken if one.kind == _REFERENCE]
-    )
-    counts = {"dangling reference": sum(references), "open table": _open(session, app_folder)}
+    counts = {"dangling reference": sum(dangling.values()), "open table": _open(session, app_folder)}
     return {name: count for name, count in counts.items() if count}
 
 
-def broken_rules(session: Session) -> tuple[BrokenRule, ...]:
+def broken_rules(session: Session, dangling: Mapping[tuple[str, str], int]) -> tuple[BrokenRule, ...]:
     """Count the rows that break each rule which rows of the migration may break, by table and rule.
+
+    Args:
+        session: The run.
+        dangling: As `dangling_references` has counted them, which is not done again.
 
     Raises:
         DatabaseError: The target cannot be reached.
     """
     listed_of = {table: session.catalog.listed(table) for table in session.catalog.mappings}
-    found = [BrokenRule(table, name, _REFERENCE, rows) for (table, name), rows in _dangling(session).items()]
+    found = [BrokenRule(table, name, "reference", rows) for (table, name), rows in dangling.items()]
     with session.connection("look for broken rules") as conn:
         checks: list[tuple[str, str, str]] = conn.execute(
             "select c.relname, k.conname, pg_get_expr(k.conbin, k.conrelid)"
@@ -93,8 +89,12 @@ def broken_rules(session: Session) -> tuple[BrokenRule, ...]:
     return tuple(sorted((one for one in found if one.rows), key=lambda one: (one.table, one.name)))
 
 
-def _dangling(session: Session) -> dict[tuple[str, str], int]:
-    """Rows without the row that they point at, by table and foreign key, of those that rows of the migration may break."""
+def dangling_references(session: Session) -> dict[tuple[str, str], int]:
+    """Count rows without the row that they point at, by table and foreign key, of those that rows of the migration may break.
+
+    Raises:
+        DatabaseError: The target cannot be reached.
+    """
     references = {
         (table, one.name): match["table"]
         for spec in session.catalog.of(Kind.CONSTRAINT)

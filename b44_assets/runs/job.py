@@ -119,7 +119,7 @@ def run_job(
     with session.connection("start"):
         pass
     from b44_assets.migration.accounts import accounts, records_written
-    from b44_assets.migration.listed import listed
+    from b44_assets.migration.listed import dangling_references, listed
     from b44_assets.migration.verdict import Records
 
     before = _before(session)
@@ -224,6 +224,7 @@ def run_job(
     for line in check_lines(checks):
         listener.say(line)
     unmapped = unmapped_entities_of(session)
+    dangling = dangling_references(session) if checks else None
     outcome = Outcome(
         entities=accounts_by_table(found),
         seconds=time.monotonic() - started,
@@ -237,7 +238,8 @@ def run_job(
         unmapped=unmapped,
         checks=checks,
         stages=_seconds_by_stage(result, session.catalog),
-        listed=listed(session, settings.sql_dir.parent) if checks else {},
+        listed=listed(session, settings.sql_dir.parent, dangling) if dangling is not None else {},
+        dangling=dangling,
         records=Records.of(found, sum(one["read"] for one in unmapped.values())) if found or unmapped else None,
         unchanged=lock is not None and before == (found, unmapped) and not records_written(session, result.run_id),
     )

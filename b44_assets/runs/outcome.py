@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,7 @@ class Outcome:
         records: The same records, added up; None once the migration's tables are gone.
         unchanged: Whether the run has moved nothing, and nothing was to be moved.
         listed: What was kept as it is, for a person to look at, counted by what one of it is called.
+        dangling: Rows without the row that they point at, by table and foreign key; None where they were not counted.
         replay: What became of corrected records, where the run was a replay.
         more: What else a command has to say, as `--json` prints it.
     """
@@ -80,6 +81,7 @@ class Outcome:
     records: Records | None = None
     unchanged: bool = False
     listed: dict[str, int] = field(default_factory=dict[str, int])
+    dangling: Mapping[tuple[str, str], int] | None = None
     replay: Replay | None = None
     more: dict[str, Any] = field(default_factory=dict[str, Any])
 

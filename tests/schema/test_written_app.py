@@ -19,7 +19,7 @@ from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, load_catalog
 from b44_assets.migration.content_parity import content_parity
-from b44_assets.migration.listed import broken_rules, listed
+from b44_assets.migration.listed import broken_rules, dangling_references, listed
 from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.replays import corrected_records, replay_of
 from b44_assets.migration.report import gather, render
@@ -309,15 +309,17 @@ def test_what_is_listed_is_counted_for_the_verdict(written: Written, tmp_path: P
     open_to_all = Rule("Order", "read", "", Audience.EVERYONE, "everyone")
     closed = Rule("Team", "read", "", Audience.SOME, "the role admin")
     untabled = replace(open_to_all, entity="Visit")
-    assert listed(written.session(), tmp_path) == {"dangling reference": 2}
+    session = written.session()
+    dangling = dangling_references(session)
+    assert listed(session, tmp_path, dangling) == {"dangling reference": 2}
     page = decisions_page(App("app", app().tables, rules=(open_to_all, closed, untabled)))
     (tmp_path / "DECISIONS.md").write_text(page)
-    assert listed(written.session(), tmp_path) == {"dangling reference": 2, "open table": 1}
+    assert listed(session, tmp_path, dangling) == {"dangling reference": 2, "open table": 1}
 
 
 def test_rules_that_rows_break_are_counted_for_the_report(written: Written) -> None:
     session = written.session()
-    found = broken_rules(session)
+    found = broken_rules(session, dangling_references(session))
     assert {one.name for one in found} == BROKEN
     assert {
         (one.table, one.kind, one.rows) for one in found if one.name in ("fk_orders_group", "chk_teams_name_required")
