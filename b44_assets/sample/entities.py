@@ -157,11 +157,6 @@ def invented_id(draw: Draw, made: Made) -> None:
     made.record["id"] = draw.invented_id(made.created)
 
 
-def unknown_id(draw: Draw, made: Made) -> Value:
-    """An ObjectId that no record of the export has."""
-    return draw.object_id(made.created)
-
-
 @dataclass(frozen=True, slots=True)
 class Person:
     """A migrated user, as other records name it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -323,8 +323,3 @@ class _Repeats:
                 self.number += not owner or self._seen[mark] != owner
             elif len(self._seen) < self._MOST:
                 self._seen[mark] = owner
-
-
-def entities_named(directory: Path, known: Collection[str]) -> tuple[str, ...]:
-    """The entities that an export has files of."""
-    return tuple(file.entity for file in survey(directory, known).files)
