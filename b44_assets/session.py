@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, LiteralString, Self, TypeVar, cast
 
 import psycopg
 from psycopg import sql
@@ -467,6 +467,11 @@ def time_column(conn: Connection, schema: str, relation: str, names: Sequence[st
         """,
         (schema, relation, list(names), list(names)),
     )
+
+
+def trusted(text: str) -> sql.SQL:
+    """Text of a file under `sql/`, or that the server has given, as SQL to be put in for a `{}`: trusted as the program itself is."""
+    return sql.SQL(cast(LiteralString, text))
 
 
 def identifiers(names: list[str] | tuple[str, ...], prefix: str | None = None) -> sql.Composed:

@@ -14,8 +14,8 @@ from psycopg import sql
 
 from b44_assets.catalog import Catalog, Kind, Query, Spec, query_definition
 from b44_assets.errors import DatabaseError
-from b44_assets.schema.online_ddl import fault, trusted
-from b44_assets.session import Connection, Session, scalar
+from b44_assets.schema.online_ddl import fault
+from b44_assets.session import Connection, Session, scalar, trusted
 from b44_assets.wording import plural
 
 SMALL_COST = 1_000.0
@@ -209,7 +209,7 @@ def _moved(query: Query, since: datetime | None, until: datetime | None) -> sql.
             else:
                 cut.append(part)
         parts = cut
-    return sql.Composed([trusted(part).format() if isinstance(part, str) else part for part in parts])
+    return sql.Composed([trusted(part) if isinstance(part, str) else part for part in parts])
 
 
 def fault_of(query: Query, error: psycopg.Error) -> DatabaseError:

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from b44_assets.catalog import ExchangeableUnique, Period, TableMapping
 from b44_assets.migration.sources import target_columns
-from b44_assets.session import MADE, Connection, checksum, identifiers, time_column
+from b44_assets.session import MADE, Connection, checksum, identifiers, time_column, trusted
 
 _ARGUMENTS = (
     "b44_first bigint, b44_last bigint, b44_batch bigint, b44_generation bigint, b44_partition date, b44_run text,"
@@ -126,8 +126,7 @@ class _Writing:
                 where p.entity = {entity} and p.batch_number = b44_batch));
             """,
             released=sql.Identifier(exchangeable.released),
-            # A header of a file under sql/, which is trusted as the program itself is.
-            expression=sql.SQL(exchangeable.expression),  # pyright: ignore[reportArgumentType]
+            expression=trusted(exchangeable.expression),
         )
 
     def move(self, *, updates: bool) -> sql.Composed:

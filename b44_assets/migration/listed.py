@@ -14,9 +14,8 @@ from psycopg import sql
 from b44_assets.catalog import FOREIGN_KEY, Kind, constraint_definitions, index_definitions
 from b44_assets.scaffold.decisions import PAGE, open_entities_of
 from b44_assets.schema.health import foreign_keys_hold
-from b44_assets.schema.online_ddl import trusted
 from b44_assets.schema.unbuilt import counts_in_the_way_of
-from b44_assets.session import Session, scalar
+from b44_assets.session import Session, scalar, trusted
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def broken_rules(session: Session, dangling: Mapping[tuple[str, str], int]) -> t
         for table, name, condition in checks:
             if name in listed_of.get(table, ()):
                 count = sql.SQL("select count(*) from public.{} where not ({})").format(
-                    sql.Identifier(table), trusted(condition).format()
+                    sql.Identifier(table), trusted(condition)
                 )
                 found.append(BrokenRule(table, name, "constraint", scalar(conn, count)))
         indexes = {

@@ -30,6 +30,7 @@ from b44_assets.session import (
     identifiers,
     pass_rules,
     scalar,
+    trusted,
     with_retry,
 )
 
@@ -291,7 +292,7 @@ class _Rollback:
                 found = self._run(
                     "delete from taken_back u where exists (select from {child} c where c.{column} = u.id {among})",
                     # As the server writes a relation's name, schema and quotes included.
-                    child=sql.SQL(relation),
+                    child=trusted(relation),
                     column=sql.Identifier(column),
                     among=among.format(key=self._names["key"]),
                 )
@@ -321,7 +322,7 @@ class _Rollback:
             self._run(
                 "update public.{table} set {released} = {expression} where {key} in (select id from taken_back)",
                 released=sql.Identifier(exchangeable.released),
-                expression=sql.SQL(exchangeable.expression),  # pyright: ignore[reportArgumentType]
+                expression=trusted(exchangeable.expression),
             )
         before = [name for name, generated in columns_of(self._conn, "public", self._table).items() if not generated]
         restored = despite_unfit_rows(

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from b44_assets.catalog import Period, TableMapping
 from b44_assets.migration.sources import target_columns
-from b44_assets.session import Connection, checksum, columns_of, identifiers, scalar
+from b44_assets.session import Connection, checksum, columns_of, identifiers, scalar, trusted
 
 _FOLLOWED: LiteralString = """
     update migration.migrated m set row_checksum = {after}
@@ -104,10 +104,9 @@ def _follow_rows(
         ).fetchall()
     )
     untouched = [
-        # Of the server's own catalogue.
         sql.SQL("(t.{0} is null or t.{0}::text is not distinct from ({1})::text)").format(
             sql.Identifier(name),
-            sql.SQL(defaults.get(name, "null").replace("{", "{{").replace("}", "}}")),  # pyright: ignore[reportArgumentType]
+            trusted(defaults.get(name, "null")),
         )
         for name in new
     ]

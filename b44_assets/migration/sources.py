@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import LiteralString, cast
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -18,7 +18,7 @@ from b44_assets.catalog import Field, Period, Spec, TableMapping
 from b44_assets.config.quantities import EARLIEST_MONTH
 from b44_assets.errors import DatabaseError
 from b44_assets.postgres.error_classes import is_of_statement
-from b44_assets.session import Connection, columns_of, reason_of, scalar
+from b44_assets.session import Connection, columns_of, reason_of, scalar, trusted
 
 RECORD_NUMBER = "_record_number"
 SOURCE_FILE = "_source_file"
@@ -300,8 +300,7 @@ def create_mapping_view(conn: Connection, mapping: TableMapping, period: Period 
     names = {
         "view": sql.Identifier(f"{table}_mapping"),
         "source": sql.Identifier(f"{table}_source"),
-        # The text of a file under sql/, which is trusted as the program itself is.
-        "mapping": sql.SQL(cast(LiteralString, statement.text)),
+        "mapping": trusted(statement.text),
     }
     conn.execute(sql.SQL("drop view if exists migration.{}").format(sql.Identifier(f"{table}_mapping")))
     try:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import psycopg
 from psycopg import errors, sql
 
-from b44_assets.session import Connection
+from b44_assets.session import Connection, trusted
 
 T = TypeVar("T")
 
@@ -76,10 +76,9 @@ def _put_back(conn: Connection, table: str, name: str, definition: str) -> None:
         with conn.transaction():
             conn.execute(
                 sql.SQL("alter table public.{} add constraint {} {} not valid").format(
-                    # As the server has written it.
                     sql.Identifier(table),
                     sql.Identifier(name),
-                    sql.SQL(definition),  # pyright: ignore[reportArgumentType]
+                    trusted(definition),
                 )
             )
     except psycopg.Error as error:

@@ -20,7 +20,7 @@ from b44_assets.postgres.embedded.binaries import MAJOR_VERSION
 from b44_assets.schema.build import build
 from b44_assets.schema.preflight import needed
 from b44_assets.schema.runtime import install_runtime
-from b44_assets.session import Connection, Session, columns_of, scalar
+from b44_assets.session import Connection, Session, columns_of, scalar, trusted
 
 _LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 _NOT_READ = ("repairs", "replaced", "unmapped", "unmapped_entities", "unbuilt")
@@ -180,7 +180,7 @@ def _make_like(target: Connection, conn: Connection, name: str) -> None:
     typed = [
         sql.SQL("{} {}").format(
             sql.Identifier(column),
-            sql.SQL(kind if scalar(conn, "select to_regtype(%s) is not null", (kind,)) else "text"),  # pyright: ignore[reportArgumentType]
+            trusted(kind if scalar(conn, "select to_regtype(%s) is not null", (kind,)) else "text"),
         )
         for column, kind in columns
     ]

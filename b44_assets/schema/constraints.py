@@ -32,10 +32,9 @@ from b44_assets.schema.online_ddl import (
     run_together,
     shadow,
     temporary_name,
-    trusted,
 )
 from b44_assets.schema.unbuilt import Obstacle, attempt, attempt_each, cause_in_rows, rows_against_constraint
-from b44_assets.session import Connection, Session
+from b44_assets.session import Connection, Session, trusted
 
 _NOT_VALID_ON_PARTITIONED = 180_000
 """PostgreSQL takes NOT VALID foreign keys on partitioned tables from version 18 on."""
@@ -99,7 +98,7 @@ def _add_together(
         statement = sql.SQL("alter table {} {}").format(
             sql.Identifier("public", definitions[0].table),
             sql.SQL(", ").join(
-                sql.SQL("add constraint {} {}").format(sql.Identifier(one.name), trusted(one.rest).format())
+                sql.SQL("add constraint {} {}").format(sql.Identifier(one.name), trusted(one.rest))
                 for one in todo.values()
             ),
         )
@@ -281,7 +280,7 @@ class _Constraint:
 
     def _statement(self, table: sql.Identifier, name: str) -> sql.Composed:
         return sql.SQL("alter table {} add constraint {} {}").format(
-            table, sql.Identifier(name), trusted(self._definition.rest).format()
+            table, sql.Identifier(name), trusted(self._definition.rest)
         )
 
     def _validate(self, table: sql.Identifier, name: str) -> None:

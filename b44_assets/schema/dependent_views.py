@@ -13,8 +13,8 @@ from psycopg import sql
 
 from b44_assets.catalog import Kind, Spec
 from b44_assets.errors import DatabaseError
-from b44_assets.schema.online_ddl import run, trusted
-from b44_assets.session import Connection, Session, scalar
+from b44_assets.schema.online_ddl import run
+from b44_assets.session import Connection, Session, scalar, trusted
 
 _STANDING = """
     with recursive standing (oid, depth) as (

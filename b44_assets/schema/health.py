@@ -24,11 +24,10 @@ from b44_assets.catalog import (
     view_definition,
 )
 from b44_assets.schema.breaking_rows import BreakingRow, breaking_rows
-from b44_assets.schema.online_ddl import trusted
 from b44_assets.schema.row_checks import SHOWN_ROWS
 from b44_assets.schema.unbuilt import cause_in_rows, counts_in_the_way_of, noted_obstacles, rows_in_the_way_of
 from b44_assets.schema.views import differences, last_refresh
-from b44_assets.session import CHANGED, MADE, Connection, Session, reason_of, scalar, time_column
+from b44_assets.session import CHANGED, MADE, Connection, Session, reason_of, scalar, time_column, trusted
 from b44_assets.wording import plural, some_of
 
 SHOWN = 5
@@ -450,7 +449,7 @@ def view_equals_query(session: Session, spec: Spec) -> ViewEqualsQuery:
             conn, "select relispopulated from pg_class where oid = to_regclass(%s)", (f"public.{spec.name}",)
         )
         if not populated:
-            count = sql.SQL("select count(*) from ({}) as expected").format(trusted(definition.query).format())
+            count = sql.SQL("select count(*) from ({}) as expected").format(trusted(definition.query))
             compared = partial(scalar, conn, count)
             rows = 0
         else:

@@ -40,10 +40,9 @@ from b44_assets.schema.online_ddl import (
     run_together,
     shadow,
     temporary_name,
-    trusted,
 )
 from b44_assets.schema.unbuilt import Obstacle, attempt, attempt_each, cause_in_rows, rows_against_index
-from b44_assets.session import Connection, Session, cancel_until_done, scalar
+from b44_assets.session import Connection, Session, cancel_until_done, scalar, trusted
 
 _REBUILT = re.compile("_cc(new|old)[0-9]*$")
 """What REINDEX CONCURRENTLY adds to the name of the index that it builds, and to that of the one it replaces."""
@@ -232,12 +231,8 @@ def create_index(
         concurrently=sql.SQL("concurrently" if concurrent else ""),
         name=sql.SQL("") if name is None else sql.SQL(" {}").format(sql.Identifier(name)),
         relation=relation,
-        rest=sql.SQL("{}").format(_raw(definition.rest)),
+        rest=trusted(definition.rest),
     )
-
-
-def _raw(text: str) -> sql.Composable:
-    return trusted(text).format()
 
 
 class _Index:
@@ -304,7 +299,7 @@ class _Index:
                 "select i.indexrelid::bigint, c.relname, i.indrelid::bigint, i.indisunique,"
                 " pg_get_indexdef(i.indexrelid, 0, true), i.indisvalid and i.indisready and i.indislive"
                 " from pg_index i join pg_class c on c.oid = i.indexrelid where {} order by i.indexrelid"
-            ).format(_raw(condition)),
+            ).format(trusted(condition)),
             params,
         ).fetchall()
         return [_Found(row[0], row[1], row[2], form_of(row[3], row[4]), row[5]) for row in rows]

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from psycopg import sql
 
 from b44_assets.catalog import DeclaredColumn, Spec, Statement, declared_columns
-from b44_assets.schema.online_ddl import trusted
-from b44_assets.session import Connection
+from b44_assets.session import Connection, trusted
 
 _MISSING = """
     select w.number
@@ -41,9 +40,7 @@ def add_new_columns(conn: Connection, statement: Statement) -> None:
             sql.SQL("alter table {} {}").format(
                 sql.Identifier("public", missing[0].table),
                 # A line for each: a comment may end it.
-                sql.SQL(", ").join(
-                    sql.SQL("add column {}\n").format(trusted(column.text).format()) for column in missing
-                ),
+                sql.SQL(", ").join(sql.SQL("add column {}\n").format(trusted(column.text)) for column in missing),
             )
         )
     for column in missing:
@@ -52,7 +49,7 @@ def add_new_columns(conn: Connection, statement: Statement) -> None:
                 sql.SQL("alter table {} alter column {} set default {}").format(
                     sql.Identifier("public", column.table),
                     sql.Identifier(column.name),
-                    trusted(column.default).format(),
+                    trusted(column.default),
                 )
             )
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Concatenate, LiteralString, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import psycopg
 from psycopg import errors, sql
@@ -25,7 +25,7 @@ from b44_assets.failpoints import failpoint
 from b44_assets.postgres.advisory_locks import advisory_lock
 from b44_assets.postgres.error_classes import is_of_statement
 from b44_assets.postgres.lock_retries import with_lock_retries
-from b44_assets.session import Connection, Session, explained, scalar, with_retry
+from b44_assets.session import Connection, Session, explained, scalar, trusted, with_retry
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -184,17 +184,12 @@ def on_shadow(schema: str, definition: ConstraintDefinition) -> sql.Composed:
     # The keys that a shadow has of its table may have the same name by the server's rules.
     return sql.SQL(
         "alter table {table} drop constraint if exists {name}; alter table {table} add constraint {name} {rest}"
-    ).format(table=table, name=name, rest=trusted(definition.rest).format())
+    ).format(table=table, name=name, rest=trusted(definition.rest))
 
 
 def of_migration_tables(text: str) -> bool:
     """Whether a statement makes or changes a function of schema migration, which goes after the cut-over."""
     return _OF_MIGRATION_TABLES.match(text) is not None
-
-
-def trusted(text: str) -> sql.SQL:
-    """Text of a file under `sql/`, which is trusted as the program itself is."""
-    return sql.SQL(cast(LiteralString, text.replace("{", "{{").replace("}", "}}")))
 
 
 def run(conn: Connection, spec: Spec, line: int, query: sql.Composable | str) -> None:

@@ -19,11 +19,10 @@ from b44_assets.schema.online_ddl import (
     retrying,
     run,
     run_together,
-    trusted,
 )
 from b44_assets.schema.standard_roles import grant_access
 from b44_assets.schema.views import comments_on, reconcile_comments
-from b44_assets.session import Connection, Session
+from b44_assets.session import Connection, Session, trusted
 
 
 @retrying
@@ -76,7 +75,7 @@ def _found(conn: Connection, schema: str, name: str) -> tuple[str, list[str]] | 
 
 
 def _create(definition: ViewDefinition, name: sql.Identifier) -> sql.Composed:
-    head, query = trusted(definition.head).format(), trusted(definition.query).format()
+    head, query = trusted(definition.head), trusted(definition.query)
     return sql.SQL("create or replace view {} {} as {}").format(name, head, query)
 
 

@@ -11,8 +11,8 @@ from psycopg import sql
 
 from b44_assets.catalog import RowCheck
 from b44_assets.postgres.error_classes import is_of_statement
-from b44_assets.schema.online_ddl import fault, trusted
-from b44_assets.session import Session
+from b44_assets.schema.online_ddl import fault
+from b44_assets.session import Session, trusted
 from b44_assets.wording import plural
 
 SAMPLE_ROWS = 20
@@ -85,7 +85,7 @@ def violations(session: Session, check: RowCheck) -> Violations:
     query = sql.SQL(
         "select found.total, array(select array[c.key, c.value] from json_each_text(found.line) c)"
         " from (select count(*) over () as total, to_json(violation) as line from (\n{}\n) violation limit {}) found"
-    ).format(trusted(statement.text).format(), sql.Literal(SAMPLE_ROWS))
+    ).format(trusted(statement.text), sql.Literal(SAMPLE_ROWS))
     with session.connection(f"check {check.table}", replica=True) as conn:
         try:
             with conn.transaction():

@@ -12,8 +12,8 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from b44_assets.catalog import STANDARD_ROLES, GroupRights, Kind, Spec
-from b44_assets.schema.online_ddl import change, trusted
-from b44_assets.session import Connection, Session, scalar
+from b44_assets.schema.online_ddl import change
+from b44_assets.session import Connection, Session, scalar, trusted
 
 _INSTALLED = "select to_regprocedure('b44.standard_access(jsonb, jsonb, boolean, boolean)') is not null"
 _GIVEN = """
@@ -86,7 +86,7 @@ def grant_access(session: Session, conn: Connection, names: Iterable[str] | None
     def grant(conn: Connection) -> None:
         # Asked once more where a lock was waited for, or somebody else was granting.
         for statement in known.pop() if known else needed_grants(conn, access):
-            conn.execute(trusted(statement).format())
+            conn.execute(trusted(statement))
 
     for attempt in range(1, _ATTEMPTS + 1):
         try:

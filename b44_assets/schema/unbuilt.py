@@ -19,8 +19,8 @@ from psycopg.types.json import Jsonb
 from b44_assets.catalog import ConstraintDefinition, IndexDefinition, Spec
 from b44_assets.errors import DatabaseError
 from b44_assets.postgres.error_classes import FaultClass, classify
-from b44_assets.schema.online_ddl import in_scratch_schema, on_shadow, shadow, trusted
-from b44_assets.session import Connection, Session, columns_of, identifiers, reason_of, scalar
+from b44_assets.schema.online_ddl import in_scratch_schema, on_shadow, shadow
+from b44_assets.session import Connection, Session, columns_of, identifiers, reason_of, scalar, trusted
 
 T = TypeVar("T")
 
@@ -298,7 +298,7 @@ def row_rules(conn: Connection, schema: str, table: str, names: Sequence[str]) -
         _ROW_RULES, (sql.Identifier(schema, table).as_string(conn), list(names))
     ).fetchall():
         if other is None:
-            broken = sql.SQL("not ({})").format(trusted(expression).format())
+            broken = sql.SQL("not ({})").format(trusted(expression))
         else:
             broken = sql.SQL("{} and not exists (select from public.{} r where {})").format(
                 sql.SQL(" and ").join(sql.SQL("t.{} is not null").format(sql.Identifier(one)) for one in columns),
@@ -404,13 +404,13 @@ def _clashing(conn: Connection, table: str, index: int, operators: list[int] | N
         """
     ).format(
         keys=sql.SQL(", ").join(
-            sql.SQL("({}) as {}").format(trusted(key).format(), sql.Identifier(name))
+            sql.SQL("({}) as {}").format(trusted(key), sql.Identifier(name))
             for key, name in zip(keys, names, strict=True)
         ),
         table=sql.Identifier(table),
-        condition=trusted(condition).format(),
+        condition=trusted(condition),
         equal=sql.SQL(" and ").join(
-            sql.SQL("a.{name} {sign} b.{name}").format(name=sql.Identifier(name), sign=trusted(sign).format())
+            sql.SQL("a.{name} {sign} b.{name}").format(name=sql.Identifier(name), sign=trusted(sign))
             for name, sign in zip(names, compared, strict=True)
         ),
         order=identifiers(names, "a"),
@@ -430,7 +430,7 @@ def _failing(conn: Connection, schema: str, table: str, *, only: str | None = No
 
     def taken(part: str, condition: sql.Composable) -> bool:
         statement = sql.SQL("insert into {} ({}) select {} from only {} where {}").format(
-            target, columns, columns, trusted(part).format(), condition
+            target, columns, columns, trusted(part), condition
         )
         try:
             # Nothing stays: rows do not clash with others, and the space is given back.
@@ -460,7 +460,7 @@ def _failing(conn: Connection, schema: str, table: str, *, only: str | None = No
                 stretches += [(middle, end), (first, middle)]
                 continue
             rows = conn.execute(
-                sql.SQL("select ctid::text from only {} where {}").format(trusted(part).format(), within)
+                sql.SQL("select ctid::text from only {} where {}").format(trusted(part), within)
             ).fetchall()
             found += [
                 (oid, place) for (place,) in rows if not taken(part, sql.SQL("ctid = {}").format(sql.Literal(place)))

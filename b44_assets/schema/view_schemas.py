@@ -21,9 +21,8 @@ from b44_assets.schema.online_ddl import (
     retrying,
     run,
     run_together,
-    trusted,
 )
-from b44_assets.session import Connection, Session
+from b44_assets.session import Connection, Session, trusted
 
 _VIEWS = """
     select c.relname, pg_get_viewdef(c.oid, true),
@@ -140,7 +139,7 @@ def _state(conn: Connection, schema: str) -> _State:
 
 
 def _create(view: ViewOfSchema, schema: str) -> sql.Composed:
-    head, query = trusted(view.head).format(), trusted(view.query).format()
+    head, query = trusted(view.head), trusted(view.query)
     return sql.SQL("create or replace view {} {} as {}").format(sql.Identifier(schema, view.name), head, query)
 
 

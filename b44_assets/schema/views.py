@@ -30,11 +30,10 @@ from b44_assets.schema.online_ddl import (
     run,
     run_together,
     temporary_name,
-    trusted,
 )
 from b44_assets.schema.standard_roles import grant_access
 from b44_assets.schema.unbuilt import Obstacle, attempt, note_obstacles, without_rows
-from b44_assets.session import Connection, Session, explained, scalar
+from b44_assets.session import Connection, Session, explained, scalar, trusted
 
 REFRESH_LOCK_TIMEOUT_MS = 600_000
 """A refresh keeps no reader waiting, so it may wait long for another refresh."""
@@ -156,7 +155,7 @@ def differences(conn: Connection, name: str, query: str) -> int:
             "with expected as ({query}) select count(*) from ("
             " (select * from expected except all select * from {view}) union all"
             " (select * from {view} except all select * from expected)) as differing"
-        ).format(query=trusted(query).format(), view=sql.Identifier("public", name)),
+        ).format(query=trusted(query), view=sql.Identifier("public", name)),
     )
 
 
@@ -235,7 +234,7 @@ def comments_on(conn: Connection, schema: str, name: str) -> dict[tuple[str, str
 
 def _create(definition: ViewDefinition, name: sql.Identifier, *, filled: bool = True) -> sql.Composed:
     return sql.SQL("create materialized view {} as {}{}").format(
-        name, trusted(definition.query).format(), sql.SQL("" if filled else " with no data")
+        name, trusted(definition.query), sql.SQL("" if filled else " with no data")
     )
 
 

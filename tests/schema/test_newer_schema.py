@@ -42,13 +42,14 @@ def tasks(*states: str, further: tuple[Column, ...] = ()) -> App:
 
 OLDER = tasks("open")
 PRIORITY = Column("priority", field("priority", "number", default=1, description="it's 1, 2"), ColumnType.NUMERIC)
+SHOWN = Column("shown", field("shown", "object", default={"by": {}}), ColumnType.JSONB)
 RETYPED = {
     ("due", "due"): ("string", ColumnType.TIMESTAMPTZ),
     ("is_done", "Done?"): ("boolean", ColumnType.BOOLEAN),
     ("task_id", "task_id"): ("string", ColumnType.UUID),
 }
 NOTES = table("notes", "Note", Column("text", field("text"), ColumnType.TEXT))
-NEWER = App("app", (*tasks("open", "done", further=(PRIORITY,)).tables, NOTES))
+NEWER = App("app", (*tasks("open", "done", further=(PRIORITY, SHOWN)).tables, NOTES))
 
 
 def migrate(session: Session, export: Path) -> None:
@@ -98,7 +99,7 @@ def test_new_columns_entities_and_enum_values_come_with_the_next_migration(
     ]
     [(said, valid)] = rows(url, ENUM)
     assert ("done" in said, valid) == (True, False)
-    assert rows(url, "insert into tasks (state) values ('done') returning priority::text") == [("1",)]
+    assert rows(url, "insert into tasks (state) values ('done') returning priority::text, shown") == [("1", {"by": {}})]
     assert schema_drift(session).passed
 
     roll_back_run(session, "newer")

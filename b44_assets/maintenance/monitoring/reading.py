@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 from psycopg import errors, sql
@@ -27,7 +27,7 @@ from b44_assets.maintenance.monitoring.model import (
     Seen,
     Server,
 )
-from b44_assets.session import Connection, Session, explained
+from b44_assets.session import Connection, Session, explained, trusted
 
 LOCK_TIMEOUT_MS = 100
 STATEMENT_TIMEOUT_MS = 10_000
@@ -87,7 +87,7 @@ class Monitor:
     def columns(self, part: str) -> tuple[str, ...]:
         """The figures and labels that a file of `sql/` gives on this server, whether or not there is an object to give them of."""
         statement = sql.SQL("select * from ({}) nothing limit 0").format(
-            sql.SQL(cast(LiteralString, _statement(part, self.server).decode()))
+            trusted(_statement(part, self.server).decode())
         )
         return tuple(column.name for column in self.conn.execute(statement).description or ())
 
@@ -232,9 +232,7 @@ def _statement(name: str, server: Server) -> bytes:
     text = _text(best)
     if extension is None:
         return text
-    # The file is part of this package.
-    trusted = sql.SQL(cast(LiteralString, text.decode()))
-    return trusted.format(extension=sql.Identifier(extension)).as_string(None).encode()
+    return trusted(text.decode()).format(extension=sql.Identifier(extension)).as_string(None).encode()
 
 
 @cache
