@@ -128,9 +128,9 @@ def _deal_out(items: list[pytest.Item], workers: int) -> None:
 
 def pytest_collection_finish() -> None:
     """Leaves out of every further round of the garbage collector what stays to the end: modules, and thousands of tests."""
-    gc.enable()
-    gc.collect()
+    # With what garbage is among it: to look for that takes longer than it is worth.
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
