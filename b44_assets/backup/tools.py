@@ -26,6 +26,8 @@ from b44_assets.postgres.embedded.binaries import MAJOR_VERSION, install_dir, re
 from b44_assets.postgres.embedded.processes import last_line
 
 _SECRETS = ("password", "sslpassword")
+# How a program calls itself and writes is its caller's matter.
+_OF_THE_CALLER = frozenset({"PGAPPNAME", "PGCLIENTENCODING"})
 # How long a program may take to end after it was asked to.
 _END_SECONDS = 10
 # What a server does for a psql that was killed ends soon, where its system can tell it of that.
@@ -90,6 +92,21 @@ class Login:
             environment["PGPASSWORD"] = str(parameters["password"])
         shown = {name: str(value) for name, value in parameters.items() if name not in _SECRETS}
         return cls(conninfo.make_conninfo(**shown), environment, clients)
+
+    def variables(self, conn: Connection[TupleRow]) -> dict[str, str]:
+        """Return the caller's environment, in which a program goes where a connection goes, whatever database it is told.
+
+        A database named on its command line would take the place of all that `conninfo` says.
+
+        Args:
+            conn: Open, to this server.
+        """
+        known = {option.envvar.decode(): option for option in conn.pgconn.info if option.envvar}
+        # What a service file says is in the connection, and stood above the variables.
+        taken = known.keys() - _OF_THE_CALLER | {"PGSERVICE"}
+        mine = {name: value for name, value in os.environ.items() if name not in taken}
+        options = ((name, option.val, option.compiled) for name, option in known.items() if name in taken)
+        return mine | {name: value.decode() for name, value, default in options if value and value != default}
 
     def program(self, name: str) -> str:
         """Return the path of a client program for this server."""

@@ -100,12 +100,12 @@ def _become(program: str, arguments: tuple[str, ...], *, to_dump: bool) -> None:
     with connect(url, application_name="b44 db") as conn:
         login = Login.of(url, conn, configured=settings.pg_bin, to_dump=to_dump)
         database = conn.info.dbname
+        reached_by = login.variables(conn)
     if not to_dump and not arguments and sys.stdin.isatty():
         # Whoever types may change anything.
         print_line(f"notice: {newest_of(database, settings)}", err=True)
-    secrets = {name: value for name, value in login.environment.items() if name == "PGPASSWORD"}
     path = login.program(program)
-    os.execve(path, [path, f"--dbname={login.conninfo}", *arguments], {**os.environ, **secrets})
+    os.execve(path, [path, *arguments], reached_by)
 
 
 db.add_command(archiving)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.helpers.command import PATIENCE, Command, environment
 from tests.helpers.migrated_apps import Migrated
@@ -101,6 +102,22 @@ def test_psql_and_pg_dump_run_on_the_target_with_their_own_arguments(migrated: M
     assert wrong.status == 1
     assert dumped.status == 0
     assert "CREATE TABLE public.users" in dumped.out
+
+
+def test_another_database_is_one_of_the_targets_server(migrated: Migrated, b44: Command) -> None:
+    on_target = b44.having(PGHOST="nowhere.invalid", PGPORT="9").on(migrated.url)
+
+    asked = [
+        on_target("db", "psql", *arguments, "-XAtc", "select current_database()").out
+        for arguments in (["-d", "postgres"], ["--", "--dbname=dbname=postgres"], [])
+    ]
+    named = on_target("db", "psql", "-XAtc", "select current_database()", "postgres")
+    dumped = on_target("db", "dump", "--schema-only", "postgres")
+
+    target = conninfo_to_dict(migrated.url)["dbname"]
+    assert asked == ["postgres\n", "postgres\n", f"{target}\n"]
+    assert named.out == "postgres\n", named
+    assert (dumped.status, "PostgreSQL database dump" in dumped.out) == (0, True), dumped
 
 
 def test_whoever_opens_psql_on_a_terminal_is_told_of_backups(migrated: Migrated, b44: Command) -> None:
