@@ -26,6 +26,7 @@ from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error, DatabaseError, ExportError
 from b44_assets.migration.accounts import EntityAccount, accounts
 from b44_assets.migration.finish import migration_state
+from b44_assets.migration.readable import remedied, require_checks, require_progress
 from b44_assets.migration.unmapped_entities import UnmappedEntity, unmapped_entities
 from b44_assets.migration.verdict import Records, Verdict
 from b44_assets.planning import MigrationPlan, PlannedEntity, PlannedTable, plan_migration
@@ -166,11 +167,12 @@ def verify(settings: Settings) -> Result:
         settings: With the target.
 
     Raises:
-        B44Error: There is no target, or the run cannot begin.
+        B44Error: There is no target, its role may not read all of it, or the run cannot begin.
     """
     from b44_assets.runs.job import Listener, run_job
 
     session = _existing(settings)
+    require_checks(session)
     with _own_process_kept():
         outcome, faults = run_job("verify", settings, session, listener=Listener(_say), reads=True)
     return Result(
@@ -192,9 +194,10 @@ def status(settings: Settings) -> Status:
         B44Error: There is no target, or it cannot be read.
     """
     session = _existing(settings)
-    state = migration_state(session)
-    found = () if state.over else accounts(session)
-    unmapped = () if state.over else unmapped_entities(session)
+    with remedied(session, require_progress):
+        state = migration_state(session)
+        found = () if state.over else accounts(session)
+        unmapped = () if state.over else unmapped_entities(session)
     records = None if state.over else Records.of(found, sum(one.records for one in unmapped))
     return Status(found, unmapped, state.message() if state.over else None, Verdict(records))
 

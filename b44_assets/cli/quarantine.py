@@ -68,6 +68,7 @@ def quarantine(
     Of a corrected record only the fields that differ are changed. b44 replay migrates them then.
     """
     from b44_assets.migration.quarantine import correct_quarantine, quarantined, read_corrections
+    from b44_assets.migration.readable import remedied, require_own
 
     if corrected is not None and (table, reason, csv_file) != (None, None, None):
         raise SettingsError("--from goes without TABLE, --reason and --csv: the file says which records")
@@ -79,21 +80,22 @@ def quarantine(
     session = session_of(settings_with(reads=True, database_url=database_url))
     if table is not None and table not in session.catalog.mappings:
         raise SettingsError(f"no table {table}; there are {', '.join(session.catalog.mappings)}")
-    require_migration(session, "quarantine")
-    if corrected is not None:
-        done = correct_quarantine(session, edited, corrected, only_look=dry_run)
-        if as_json:
-            print_json({**done.facts(), "dry_run": dry_run})
-            return
-        print_line(done.message(only_look=dry_run))
-        if done.changes and not dry_run:
-            print_line("b44 replay migrates them.")
-    elif csv_file is not None:
-        _export(session, csv_file, table, reason)
-    elif as_json:
-        print_json({"records": [one.facts() for one in quarantined(session, table, reason)]})
-    else:
-        _show(new_console(), session, table, reason)
+    with remedied(session, require_own):
+        require_migration(session, "quarantine")
+        if corrected is not None:
+            done = correct_quarantine(session, edited, corrected, only_look=dry_run)
+            if as_json:
+                print_json({**done.facts(), "dry_run": dry_run})
+                return
+            print_line(done.message(only_look=dry_run))
+            if done.changes and not dry_run:
+                print_line("b44 replay migrates them.")
+        elif csv_file is not None:
+            _export(session, csv_file, table, reason)
+        elif as_json:
+            print_json({"records": [one.facts() for one in quarantined(session, table, reason)]})
+        else:
+            _show(new_console(), session, table, reason)
 
 
 def _export(session: Session, file: Path, table: str | None, reason: str | None) -> None:

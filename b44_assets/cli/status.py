@@ -49,11 +49,18 @@ if TYPE_CHECKING:
 def status(database_url: str | None, as_json: bool) -> None:
     """Show how far the migration is, and what became of every record."""
     settings = settings_with(reads=True, database_url=database_url)
+    from b44_assets.migration.readable import remedied, require_progress
+
+    session = session_of(settings)
+    with remedied(session, require_progress):
+        _status(session, as_json=as_json)
+
+
+def _status(session: Session, *, as_json: bool) -> None:
     from b44_assets.migration.accounts import accounts, progress_of, recent_runs
     from b44_assets.migration.finish import migration_state
     from b44_assets.migration.verdict import Records
 
-    session = session_of(settings)
     state = migration_state(session)
     found = () if state.over else accounts(session)
     if as_json:
@@ -106,8 +113,10 @@ def verify(database_url: str | None, as_json: bool) -> None:
     settings = settings_with(reads=True, database_url=database_url)
     from b44_assets.migration.accounts import accounts
     from b44_assets.migration.finish import migration_state
+    from b44_assets.migration.readable import require_checks
 
     session = session_of(settings)
+    require_checks(session)
     state = migration_state(session)
     if not state.over and not accounts(session):
         raise NothingMigratedError("nothing has been migrated into this database yet: run b44 migrate")
@@ -128,9 +137,13 @@ def verify(database_url: str | None, as_json: bool) -> None:
 def report(database_url: str | None, output: Path | None, as_json: bool) -> None:
     """Write the state of migration and database as one self-contained HTML page."""
     settings = settings_with(reads=True, database_url=database_url)
-    require_migration(session_of(settings), "report")
+    from b44_assets.migration.readable import remedied, require_own
+
+    session = session_of(settings)
     target = output or Path.cwd() / "report.html"
-    verdict = write_report(settings, target, None, [], begun=datetime.now(UTC), signed_by=None)
+    with remedied(session, require_own):
+        require_migration(session, "report")
+        verdict = write_report(settings, target, None, [], begun=datetime.now(UTC), signed_by=None)
     if as_json:
         print_json({**verdict.facts(), "report": str(target)})
         return

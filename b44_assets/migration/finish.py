@@ -190,7 +190,8 @@ def note_checks(session: Session, results: Iterable[CheckResult]) -> None:
             """
             select to_regclass('b44.check_results') is not null,
                    coalesce(has_schema_privilege(to_regnamespace('b44'), 'usage')
-                     and has_table_privilege(to_regclass('b44.check_results'), 'select, insert, update'), false),
+                     and (select bool_and(has_table_privilege(to_regclass('b44.check_results'), wanted))
+                            from unnest(array['select', 'insert', 'update']) wanted), false),
                    has_database_privilege(current_database(), 'create')
             """
         ).fetchone() or (False, False, False)

@@ -13,6 +13,7 @@ from b44_assets.catalog import Catalog, Spec
 from b44_assets.config.settings import Settings
 from b44_assets.config.stages import CHECKS
 from b44_assets.migration.finish import CheckResult, note_checks
+from b44_assets.migration.readable import remedied, require_checks
 from b44_assets.orchestration.metadata import Metadata, code_reference
 from b44_assets.session import Session, concurrently, with_retry
 
@@ -126,6 +127,11 @@ class Answer:
         return CheckResult(asset.to_user_string(), name, outcome, self.message)
 
 
+def _asked(session: Session, ask: Callable[[], Answer]) -> Answer:
+    with remedied(session, require_checks):
+        return with_retry(session, ask)
+
+
 def answered(
     session: Session, questions: Sequence[tuple[dg.AssetCheckKey, Callable[[], Answer]]]
 ) -> Iterator[dg.AssetCheckResult]:
@@ -135,7 +141,7 @@ def answered(
         session: The run.
         questions: Each check with what answers it.
     """
-    answers = concurrently(session, [partial(with_retry, session, ask) for _, ask in questions])
+    answers = concurrently(session, [partial(_asked, session, ask) for _, ask in questions])
     noted: list[CheckResult] = []
     for (key, _), answer in zip(questions, answers, strict=True):
         session.progress(CHECKS, len(noted) + 1, len(questions))

@@ -15,7 +15,7 @@ from psycopg import sql
 from b44_assets.backup.scratch import initialize, scratch, serving
 from b44_assets.backup.tools import server_programs
 from b44_assets.catalog import Catalog, Kind
-from b44_assets.errors import DatabaseError
+from b44_assets.migration.readable import require_rows
 from b44_assets.postgres.embedded.binaries import MAJOR_VERSION
 from b44_assets.schema.build import build
 from b44_assets.schema.preflight import needed
@@ -83,23 +83,7 @@ def require_readable(target: Connection, catalog: Catalog) -> None:
     Raises:
         DatabaseError: Naming the tables, and what to grant.
     """
-    tables = [spec.name for spec in catalog.of(Kind.TABLE)]
-    user, denied, hidden = target.execute(
-        """
-        select quote_ident(current_user),
-               string_agg(c.oid::regclass::text, ', ' order by 1) filter (where not has_table_privilege(c.oid, 'SELECT')),
-               string_agg(c.oid::regclass::text, ', ' order by 1) filter (where row_security_active(c.oid))
-          from pg_class c
-         where c.relnamespace = to_regnamespace('public') and c.relname = any (%s) and c.relkind in ('r', 'p')
-            or c.relnamespace = to_regnamespace('migration') and c.relkind = 'r' and c.relname <> all (%s)
-               and c.relname !~ '_plan$'
-        """,
-        (tables, list(_NOT_READ)),
-    ).fetchone() or ("", None, None)
-    if denied:
-        raise DatabaseError(f"user {user} may not read {denied}: GRANT pg_read_all_data TO {user}")
-    if hidden:
-        raise DatabaseError(f"row security would hide rows of {hidden} from user {user}: ALTER ROLE {user} BYPASSRLS")
+    require_rows(target, catalog, but=_NOT_READ)
 
 
 def copy_rows(target: Connection, session: Session) -> None:

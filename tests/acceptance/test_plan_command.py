@@ -11,15 +11,19 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.config.stages import STEP
 from b44_assets.errors import DatabaseError
+from b44_assets.orchestration.common import Answer, answered
 from b44_assets.planning import plan_migration
+from b44_assets.session import Session
 from tests.helpers.command import Command
 from tests.helpers.database_contents import rows
 from tests.helpers.ledger_app import write_entries
@@ -130,7 +134,40 @@ def test_a_role_that_would_not_see_every_row_is_refused_with_the_remedy(
 
     result = b44.on(reader)("plan", "--export", migrated.export)
 
-    assert (result.status, said in result.fault, "users" in result.fault) == (2, True, True)
+    assert (result.status, said in result.fault, "posts" in result.fault) == (2, True, True)
+    # Nor does the data seem to be at fault.
+    checked = b44.on(reader)("verify")
+    assert (checked.status, checked.out, "run it as postgres, who owns the tables" in checked.fault) == (2, "", True)
+
+
+def test_of_what_a_role_may_not_read_it_is_said_what_to_grant(migrated: Migrated, b44: Command) -> None:
+    name = f"stranger_{uuid.uuid4().hex}"
+    with psycopg.connect(migrated.url, autocommit=True) as conn:
+        conn.execute(sql.SQL("create role {} login").format(sql.Identifier(name)))
+        try:
+            as_stranger = b44.on(migrated.url.replace("postgres@", f"{name}@"))
+            faults = {command: as_stranger(command) for command in ("status", "quarantine", "report")}
+            session = Session(
+                as_stranger.environment["B44_DATABASE_URL"], load_catalog(Settings.load(environ={}).sql_dir)
+            )
+
+            def look() -> Answer:
+                with session.connection("check users") as conn:
+                    conn.execute("select from users")
+                return Answer(True, "")
+
+            # A check that is run by itself, as in the UI.
+            with pytest.raises(DatabaseError, match=f"user {name} may not read .*: run it as postgres"):
+                list(answered(session, [(dg.AssetCheckKey(dg.AssetKey("users"), "row_parity"), look)]))
+        finally:
+            conn.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
+
+    assert {command: result.status for command, result in faults.items()} == dict.fromkeys(faults, 2)
+    assert {command: result.fault.partition(": GRANT ")[2] for command, result in faults.items()} == {
+        "status": f"b44_monitor TO {name}",
+        "quarantine": f"pg_read_all_data TO {name}",
+        "report": f"pg_read_all_data TO {name}",
+    }
 
 
 def test_newer_records_edited_rows_and_a_changed_schema_are_told(
