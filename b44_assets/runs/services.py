@@ -14,9 +14,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, TextIO
 
 from b44_assets.errors import B44Error
 
@@ -53,6 +54,7 @@ class Services:
     runs_go_on: bool = field(default=False, init=False)
     _code: _Group = field(default_factory=lambda: _Group(), init=False)
     _others: _Group = field(default_factory=lambda: _Group(), init=False)
+    _output: Output = field(default_factory=lambda: Output(), init=False)
 
     def start(self) -> None:
         """Starts the code location, and the web server, which waits for it once it is loaded itself."""
@@ -98,6 +100,7 @@ class Services:
             process.kill()
             process.wait()
         self.runs_go_on = not self._code.end(_LINGER_SECONDS)
+        self._output.end(0 if self.runs_go_on else _LINGER_SECONDS)
         if not self.runs_go_on:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -117,6 +120,8 @@ class Services:
             ],
             cwd=self.working_directory,
             pass_fds=(group.inherited,),
+            stdout=self._output.to(sys.stdout),
+            stderr=self._output.to(sys.stderr),
             # Ctrl-C in the terminal reaches them, and the runs that they start, through us alone.
             start_new_session=True,
         )
@@ -132,6 +137,38 @@ class Services:
         for name, process in (*self._code.processes.items(), *self._others.processes.items()):
             if (status := process.poll()) is not None:
                 raise ServiceError(f"the {name} of Dagster ended by itself, with status {status}; it said why above")
+
+
+class Output:
+    """Where the services write: to where we do, without colours where that is no terminal or nobody wants them."""
+
+    def __init__(self) -> None:
+        self._plain: dict[int, subprocess.Popen[bytes]] = {}
+
+    def to(self, stream: TextIO) -> int | IO[bytes] | None:
+        """Returns what stands for one of our streams; None is that itself."""
+        if stream.isatty() and not os.environ.get("NO_COLOR"):
+            return None
+        # Whatever stands for it in this process, such as what a test collects.
+        number = 2 if stream is sys.stderr else 1
+        if number not in self._plain:
+            self._plain[number] = subprocess.Popen(
+                # It needs no package, and starts at once.
+                [sys.executable, "-I", "-S", str(Path(__file__).with_name("plain_output.py"))],
+                stdin=subprocess.PIPE,
+                stdout=number,
+                start_new_session=True,
+            )
+        return self._plain[number].stdin
+
+    def end(self, seconds: float) -> None:
+        """Waits until what they wrote last is written; where they go on, so does what takes off their colours."""
+        for process in self._plain.values():
+            if process.stdin is not None:
+                process.stdin.close()
+        for process in self._plain.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
 
 
 class _Group:
