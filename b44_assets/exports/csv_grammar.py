@@ -295,8 +295,9 @@ class Grammar:
         if match is None:
             return None
         end = match.end()
-        if data.find(b"\n", at, end - 1) >= 0 and following.search(data, at, end):
-            return None  # a whole record inside of this one: a lost quote has joined them
+        if _ID.match(data, at) and any(_ID.match(data, inner.end()) for inner in following.finditer(data, at, end)):
+            # A record with an id of its own inside of this one: a lost quote has joined them. Any other line is one of a text.
+            return None
         text = without_line_end(match[0])
         cells = self._cell_before_delimiter.findall(text + self._delimiter)
         missing = self.fields - len(cells)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import tracemalloc
 
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from b44_assets.exports.csv_grammar import Fitted, Good, Grammar, Malformed
+from b44_assets.exports.dialects import usual_cells
 from tests.helpers.reading_exports import plain_record
 
 # Mostly what matters: quotes, delimiters, line ends, alone and in treacherous company.
@@ -143,3 +146,32 @@ def test_a_great_many_quotes_or_cells_need_little_memory_to_match() -> None:
         assert tracemalloc.get_traced_memory()[1] < 4 * len(cell)
     finally:
         tracemalloc.stop()
+
+
+LINES = st.sampled_from(["x", "0,x", "0,1,x", "", 'say "hi"', ",", "1,2,3,4"])
+CELLS = st.lists(LINES, max_size=4).map("\n".join)
+
+
+@given(st.integers(2, 5), st.lists(st.lists(CELLS, max_size=4), min_size=1, max_size=6))
+def test_lines_of_a_text_are_no_records_in_a_row_cut_short(fields: int, texts: list[list[str]]) -> None:
+    rows = [[f"id{number}", *cells[: fields - 1]] for number, cells in enumerate(texts)]
+    for row in rows:
+        while row[-1] == "":
+            row.pop()
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(rows)
+    data = written.getvalue().encode()
+
+    usual = usual_cells(data, b",", fields, final=True)
+    found = Grammar(fields, delimiter=b",", all_quoted=False, usual_cells=usual).split(data, final=True)
+
+    assert (found.records, [one for one in found.segments if isinstance(one, Malformed)]) == (len(rows), [])
+
+
+def test_a_record_inside_of_another_is_told_by_its_id() -> None:
+    ids = [letter * 24 for letter in (b"a", b"b", b"c")]
+    # The first lost its closing quote, and the last its opening one.
+    data = b'%b,"x\n%b,y\n%b,z"\n' % tuple(ids)
+    found = Grammar(4, delimiter=b",", all_quoted=False, usual_cells=2).split(data, final=True)
+    assert found.segments[0] == Malformed(ids[0] + b',"x', "a quote or carriage return in the unquoted cell 2")
+    assert found.segments[1] == Fitted(ids[1] + b",y,,\n")
