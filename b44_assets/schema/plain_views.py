@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
-import psycopg
 from psycopg import errors, sql
 
-from b44_assets.catalog import Spec, ViewDefinition, view_definition
+from b44_assets.catalog import Spec, ViewDefinition, ViewOfSchema, view_definition
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.dependent_views import ViewAccess, set_aside
 from b44_assets.schema.online_ddl import (
@@ -41,7 +42,7 @@ def apply_plain_view(session: Session, spec: Spec) -> SchemaChange:
     name = definition.name
 
     def wanted(conn: Connection, schema: str) -> tuple[tuple[str, list[str]] | None, dict[tuple[str, str], str]]:
-        create = _create(definition, sql.Identifier(schema, name))
+        create = create_view(definition, sql.Identifier(schema, name))
         run_together(
             conn,
             spec,
@@ -54,10 +55,15 @@ def apply_plain_view(session: Session, spec: Spec) -> SchemaChange:
         found = _found(conn, "public", name)
         if found is None:
             outcome = "created"
-            change(session, conn, lambda c: _make(c, spec, definition))
+            create = create_view(definition, sql.Identifier("public", name))
+            change(session, conn, lambda c: run(c, spec, definition.statement.line, create))
         elif found != view:
             outcome = "replaced"
-            change(session, conn, lambda c: _replace(session, c, spec, definition))
+            change(
+                session,
+                conn,
+                lambda c: make_view(c, spec, definition, "public", lambda: set_aside(session, c, spec)),
+            )
         else:
             outcome = "unchanged"
         reconcile_comments(session, conn, spec, definition, comments)
@@ -74,35 +80,48 @@ def _found(conn: Connection, schema: str, name: str) -> tuple[str, list[str]] | 
     ).fetchone()
 
 
-def _create(definition: ViewDefinition, name: sql.Identifier) -> sql.Composed:
+def create_view(definition: ViewDefinition | ViewOfSchema, name: sql.Identifier) -> sql.Composed:
+    """The statement that makes a view, or replaces it in place, under a name of choice."""
     head, query = trusted(definition.head), trusted(definition.query)
     return sql.SQL("create or replace view {} {} as {}").format(name, head, query)
 
 
-def _make(conn: Connection, spec: Spec, definition: ViewDefinition) -> None:
-    run(conn, spec, definition.statement.line, _create(definition, sql.Identifier("public", definition.name)))
+def make_view(
+    conn: Connection,
+    spec: Spec,
+    definition: ViewDefinition | ViewOfSchema,
+    schema: str,
+    aside: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
+    """Makes a view, or replaces it: in place where PostgreSQL can, else it is dropped and made anew, with what it was granted.
 
+    Args:
+        conn: In a transaction.
+        spec: Its file.
+        definition: The view.
+        schema: Where it stands.
+        aside: What has to go, and to come back, around one that is dropped.
 
-def _replace(session: Session, conn: Connection, spec: Spec, definition: ViewDefinition) -> None:
+    Raises:
+        DatabaseError: The statement fails, or another view stands on one that has to go.
+    """
+    name, line = sql.Identifier(schema, definition.name), definition.statement.line
+    create = create_view(definition, name)
     try:
         with conn.transaction():
-            _make(conn, spec, definition)
+            run(conn, spec, line, create)
             return
     except DatabaseError as error:
         # A column that is gone, has another name or another type.
         if not isinstance(error.__cause__, errors.InvalidTableDefinition):
             raise
-    access = ViewAccess.of(conn, definition.name)
-    with set_aside(session, conn, spec):
+    access = ViewAccess.of(conn, definition.name, schema=schema)
+    with aside():
         try:
-            conn.execute(sql.SQL("drop view {}").format(sql.Identifier("public", definition.name)))
+            conn.execute(sql.SQL("drop view {}").format(name))
         except errors.DependentObjectsStillExist as error:
-            raise _depended_on(spec, error) from error
-        _make(conn, spec, definition)
+            what = (error.diag.message_detail or "").partition("\n")[0]
+            said = f"{fault(spec, line, error)} ({what})"
+            raise DatabaseError(f"{said}: drop that, migrate, and make it again") from error
+        run(conn, spec, line, create)
         access.give_back(conn)
-
-
-def _depended_on(spec: Spec, error: psycopg.Error) -> DatabaseError:
-    said = fault(spec, spec.statements[0].line, error)
-    what = (error.diag.message_detail or "").partition("\n")[0]
-    return DatabaseError(f"{said} ({what}): drop that, migrate, and make it again")

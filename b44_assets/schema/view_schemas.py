@@ -7,22 +7,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from psycopg import errors, sql
+from psycopg import sql
 
-from b44_assets.catalog import Spec, ViewOfSchema, ViewSchema, view_schema
-from b44_assets.errors import DatabaseError
-from b44_assets.schema.dependent_views import ViewAccess
+from b44_assets.catalog import Spec, ViewSchema, view_schema
 from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
     changing,
-    fault,
     in_scratch_schema,
     retrying,
     run,
     run_together,
 )
-from b44_assets.session import Connection, Session, trusted
+from b44_assets.schema.plain_views import create_view, make_view
+from b44_assets.session import Connection, Session
 
 _VIEWS = """
     select c.relname, pg_get_viewdef(c.oid, true),
@@ -79,7 +77,7 @@ def apply_view_schema(session: Session, spec: Spec) -> SchemaChange:
                 run(conn, spec, definition.creation.line, definition.creation.text)
                 for view in definition.views:
                     if outcomes[view.name] != "unchanged":
-                        _make(conn, spec, view)
+                        make_view(conn, spec, view, spec.name)
                 for comment in definition.comments:
                     run(conn, spec, comment.line, comment.text)
 
@@ -116,7 +114,7 @@ def _wanted(session: Session, conn: Connection, spec: Spec, definition: ViewSche
         # A view may have the name of a table that it, or another one, reads.
         conn.execute("set local search_path = public, pg_temp")
         made: list[tuple[int, sql.Composable | str]] = [
-            (view.statement.line, _create(view, schema)) for view in definition.views
+            (view.statement.line, create_view(view, sql.Identifier(schema, view.name))) for view in definition.views
         ]
         for comment in definition.comments:
             # In place of the file's own schema; the comment of which goes to the other one.
@@ -136,29 +134,3 @@ def _state(conn: Connection, schema: str) -> _State:
     views = {name: (query, options) for name, query, options in conn.execute(_VIEWS, (schema,)).fetchall()}
     comments = {(view, column): text for view, column, text in conn.execute(_COMMENTS, {"schema": schema}).fetchall()}
     return _State(views, comments)
-
-
-def _create(view: ViewOfSchema, schema: str) -> sql.Composed:
-    head, query = trusted(view.head), trusted(view.query)
-    return sql.SQL("create or replace view {} {} as {}").format(sql.Identifier(schema, view.name), head, query)
-
-
-def _make(conn: Connection, spec: Spec, view: ViewOfSchema) -> None:
-    try:
-        with conn.transaction():
-            run(conn, spec, view.statement.line, _create(view, spec.name))
-            return
-    except DatabaseError as error:
-        # A column that is gone, has another name or another type.
-        if not isinstance(error.__cause__, errors.InvalidTableDefinition):
-            raise
-    name = sql.Identifier(spec.name, view.name)
-    access = ViewAccess.of(conn, view.name, schema=spec.name)
-    try:
-        conn.execute(sql.SQL("drop view {}").format(name))
-    except errors.DependentObjectsStillExist as error:
-        said = fault(spec, view.statement.line, error)
-        what = (error.diag.message_detail or "").partition("\n")[0]
-        raise DatabaseError(f"{said} ({what}): drop that, migrate, and make it again") from error
-    run(conn, spec, view.statement.line, _create(view, spec.name))
-    access.give_back(conn)
