@@ -5,12 +5,20 @@ What belongs here: following names through a mapping. What does not: any databas
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from b44_assets.atomic_files import write_atomically
 from b44_assets.catalog import Catalog, Kind, TableMapping
 from b44_assets.migration.sources import VERDICTS
+
+logger = logging.getLogger(__name__)
 
 _OWN = {"record_number", "source_file", "exported_at", "superseded"}
 """What the source view adds to the exported fields, and no field stands behind."""
@@ -80,6 +88,41 @@ def origins(catalog: Catalog, mapping: TableMapping) -> dict[str, tuple[Origin, 
         for name in columns
         if name not in _ABOUT_THE_RECORD
     }
+
+
+def kept_origins(catalog: Catalog, mapping: TableMapping, folder: Path) -> dict[str, tuple[Origin, ...]]:
+    """As `origins`, without following the names of a mapping again whose origins are kept in a folder.
+
+    They are kept for the same SQL, followed by the same code of ours and of sqlglot, whose import alone takes longer than many a step.
+
+    Args:
+        catalog: The files of `sql/`.
+        mapping: One of its mappings.
+        folder: It is made where it is missing; where it cannot be written, nothing is kept.
+    """
+    path = folder / f"{mapping.spec.name}.json"
+    try:
+        digest, _, text = path.read_text(encoding="utf-8").partition("\n")
+    except (OSError, UnicodeDecodeError):
+        digest, text = "", ""
+    if digest == _digest(catalog, mapping, text):
+        return {name: tuple(Origin(*one) for one in of) for name, of in json.loads(text).items()}
+    found = origins(catalog, mapping)
+    text = json.dumps({name: [(one.table, one.column) for one in of] for name, of in found.items()})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, f"{_digest(catalog, mapping, text)}\n{text}".encode(), mode=0o644)
+    except OSError as error:
+        logger.debug("the origins of columns are not kept: %s", error)
+    return found
+
+
+def _digest(catalog: Catalog, mapping: TableMapping, text: str) -> str:
+    """Of all that origins depend on, and of the origins as they are kept: a file that was cut short or changed has another."""
+    tables = sorted(spec.name for spec in catalog.of(Kind.TABLE))
+    source = Path(__file__).read_text(encoding="utf-8")
+    on = (version("sqlglot"), source, sorted(_ABOUT_THE_RECORD), tables, mapping.spec.name, mapping.spec.digest, text)
+    return hashlib.sha256(repr(on).encode()).hexdigest()
 
 
 def _without_laterals(query: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,12 +24,13 @@ from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.maintenance.monitoring import MEASUREMENTS
-from b44_assets.migration.lineage import Origin, exported_fields, origins
+from b44_assets.migration.lineage import Origin, exported_fields, kept_origins, origins
 from b44_assets.orchestration.code_location import build_definitions
 from b44_assets.orchestration.metadata import of_columns
 from b44_assets.orchestration.migration.jobs import DELTA_JOB, MIGRATE_JOB, REPLAY_JOB, VERIFY_JOB
 from b44_assets.orchestration.partitions import months_of
 from b44_assets.schema.introspection import ColumnDescription
+from tests.helpers.paths import SQL_DIR
 
 ROOT = Path(__file__).parents[2]
 TABLES = ("users", "categories", "posts", "events", "user_preferences", "user_sessions", "audit_logs")
@@ -368,6 +370,38 @@ def test_a_column_comes_from_its_own_field_though_a_lateral_converts_several() -
     catalog = load_catalog(Settings.load(environ={}).sql_dir)
     found = origins(catalog, catalog.mappings["audit_logs"])
     assert (found["old_values"], found["new_values"]) == ((Origin(None, "old_values"),), (Origin(None, "new_values"),))
+
+
+def test_origins_are_kept_for_the_same_sql_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, sql_dir = tmp_path / "home" / "lineage", tmp_path / "sql"
+    shutil.copytree(SQL_DIR, sql_dir)
+    catalog = load_catalog(sql_dir)
+    found = kept_origins(catalog, catalog.mappings["posts"], folder)
+    assert found == origins(catalog, catalog.mappings["posts"])
+    with monkeypatch.context() as patched:
+        patched.delattr("b44_assets.migration.lineage.origins")
+        assert kept_origins(catalog, catalog.mappings["posts"], folder) == found
+
+    kept = folder / "posts.json"
+    written = kept.read_bytes()
+    for broken in (written[:-9], written.replace(b"title", b"tilte"), b"\xff"):
+        kept.write_bytes(broken)
+        assert kept_origins(catalog, catalog.mappings["posts"], folder) == found
+        assert kept.read_bytes() == written
+
+    mapping = sql_dir / "mappings" / "posts.sql"
+    mapping.write_text(mapping.read_text().replace("t.heading as title", "t.content as title"))
+    changed = load_catalog(sql_dir)
+    newer = kept_origins(changed, changed.mappings["posts"], folder)
+    assert newer["title"] == (Origin(None, "content"), Origin(None, "title"))
+    assert newer == origins(changed, changed.mappings["posts"])
+
+
+def test_origins_are_found_where_they_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("no folder")
+    catalog = load_catalog(SQL_DIR)
+    mapping = catalog.mappings["events"]
+    assert kept_origins(catalog, mapping, tmp_path / "home" / "lineage") == origins(catalog, mapping)
 
 
 def test_every_column_that_a_mapping_takes_from_the_export_has_an_origin() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from b44_assets.catalog import Catalog, Kind, Spec, TableMapping
-from b44_assets.migration.lineage import Origin, exported_fields, origins
+from b44_assets.migration.lineage import Origin, exported_fields, kept_origins
 from b44_assets.migration.load import Load
 from b44_assets.migration.pipeline import load_months, load_table, stage_export
 from b44_assets.migration.table_facts import repairs_by_rule, staged_fields
@@ -111,7 +111,7 @@ def _table(
 
     def table(context: dg.AssetExecutionContext, migration: dg.ResourceParam[Migration]) -> dg.MaterializeResult[Any]:
         migration.hold_migration_lock(context, stages=False)
-        with migration.installed_session(context) as session, _lineage(catalog, mapping) as came_from:
+        with migration.installed_session(context) as session, _lineage(migration, catalog, mapping) as came_from:
             apply(session, spec)
             done = load_table(session, mapping)
             facts = _facts(session, mapping, done, came_from.result())
@@ -131,7 +131,10 @@ def _rows_by_month(
     ) -> Iterator[dg.MaterializeResult[Any]]:
         keys = list(context.partition_keys)
         migration.hold_migration_lock(context, stages=False)
-        with migration.installed_session(context) as session, _lineage(session.catalog, mapping) as came_from:
+        with (
+            migration.installed_session(context) as session,
+            _lineage(migration, session.catalog, mapping) as came_from,
+        ):
             apply(session, spec)
             done = load_months(session, mapping, range_of(months, keys), migration.settings.first_month)
             facts = {} if done.load is None else _facts(session, mapping, done.load, came_from.result())
@@ -175,10 +178,12 @@ def of_whole_table(table: str, facts: Metadata) -> dg.AssetMaterialization:
 
 
 @contextmanager
-def _lineage(catalog: Catalog, mapping: TableMapping) -> Generator[Future[dict[str, tuple[Origin, ...]]]]:
+def _lineage(
+    migration: Migration, catalog: Catalog, mapping: TableMapping
+) -> Generator[Future[dict[str, tuple[Origin, ...]]]]:
     """Looks for the origins of a table's columns while the server loads the table."""
     with ThreadPoolExecutor(1, thread_name_prefix="lineage") as pool:
-        yield pool.submit(origins, catalog, mapping)
+        yield pool.submit(kept_origins, catalog, mapping, migration.settings.home / "lineage")
 
 
 def _facts(
