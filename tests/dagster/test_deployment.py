@@ -163,3 +163,13 @@ def test_the_code_server_knows_the_options_of_its_unit() -> None:
     )
     for option in ("--module-name", "--location-name", "--host", "--port"):
         assert option in said.stdout
+
+
+def test_the_image_takes_what_it_names_and_no_secrets_that_lie_beside() -> None:
+    lines = (DOCS / "Containerfile").read_text().splitlines()
+    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    assert {"b44_assets", "sql", "pyproject.toml", "constraints.txt"} <= set(copied)
+    assert all((ROOT / name).exists() for name in copied)
+    assert not {".", "docs", ".env"} & set(copied)
+    # The page has the folder of backups given to it.
+    assert any("useradd" in line and "--uid 999 " in line for line in lines) and "chown 999 backups" in PAGE
