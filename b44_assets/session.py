@@ -194,6 +194,17 @@ class Session:
         """The same session, whose work ends where the lock is lost, and is waited for by whoever has the lock next."""
         return replace(self, guard=lock.check, lock=lock)
 
+    def guard_again(self) -> None:
+        """Asks before a piece of work that one of its connections was asked for: as `guard`, but for an answer of just now.
+
+        Raises:
+            LockLostError: As of `HeldLock.check`.
+        """
+        if self.lock is None:
+            self.guard()
+        else:
+            self.lock.check_again()
+
     @contextmanager
     def keeping(self, kept: Kept | None = None) -> Generator[Session]:
         """The same session, which uses its connections again until the end of the block.

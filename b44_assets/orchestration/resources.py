@@ -119,8 +119,8 @@ class Migration:
             session = self.offline_session(context.run.run_id, report, notice)
             session = replace(session, read_replica=self._read_replica or session.read_replica if reads else None)
             if lock is not None:
-                # Whatever this step does, no other migration is under way.
-                lock.check()
+                # Whatever this step does, no other migration is under way; each of its connections asks that first.
+                lock.check_again()
                 session = session.under(lock)
             # What a connection knows of the tables serves all steps of a run; to gather it takes longer than most of them.
             with session.keeping(self._kept) as keeping:

@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 _POLL_SECONDS = 0.25
 _TIMES_HELD = 2
+_CHECK_AGAIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class HeldLock:
         )
         self._key = advisory_key(name) % 2**64
         self._lost: str | None = None
+        self._checked = -_CHECK_AGAIN_SECONDS
         self._pid: int | None = None
 
     @property
@@ -196,6 +198,7 @@ class HeldLock:
                 lost, a lock is lost for good, since others may have had it meanwhile.
         """
         if self._lost is None:
+            self._checked = time.monotonic()
             try:
                 # Held twice, it stays held throughout; to look for it among all locks of the server takes far longer, and
                 # this is asked before every piece of work.
@@ -210,6 +213,14 @@ class HeldLock:
                 f"the connection that kept other migrations of this database away was lost ({self._lost}); stopped at once,"
                 " and nothing that was done is lost: run the same command again to go on"
             )
+
+    def check_again(self) -> None:
+        """As `check`, but for a check of just now: for work of a session that said it is `at_work` before that one.
+
+        Whoever gets the lock after a loss waits for such a session (`outlast`), so that nothing it does meanwhile is amiss.
+        """
+        if self._lost is not None or time.monotonic() - self._checked >= _CHECK_AGAIN_SECONDS:
+            self.check()
 
     @property
     def lost(self) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 import psycopg
@@ -70,55 +71,93 @@ def apply_constraints(session: Session, spec: Spec, *, online: bool | None = Non
         )
         found = _all_found(conn, relation_oid(conn, table))
         new = [one for one in definitions if one.name not in found]
-        added, refused = (frozenset[str](), {}) if online else _add_together(session, conn, spec, new)
+        added = _Added() if online else _add_together(session, conn, spec, new)
         attempts: dict[str, Callable[[], str | Obstacle]] = {}
         for one in definitions:
             constraint = _Constraint(session, conn, spec, one, wanted, online, found.get(one.name))
-            if one.name in added:
+            if one.name in added.whole:
                 attempts[one.name] = partial(str, "created")
-            else:
-                work = partial(constraint.hold, refused[one.name]) if one.name in refused else constraint.reconcile
-                attempts[one.name] = partial(attempt, work, constraint.rows_against)
+                continue
+            refused = added.refused.get(one.name)
+            work = (
+                constraint.reconcile
+                if refused is None
+                else partial(constraint.hold, refused, held=one.name in added.held)
+            )
+            attempts[one.name] = partial(attempt, work, constraint.rows_against)
         outcomes, failed = attempt_each(session, conn, attempts)
     return SchemaChange.of(spec.name, outcomes, started, online=online, failed=failed)
 
 
 def _add_together(
     session: Session, conn: Connection, spec: Spec, definitions: Sequence[ConstraintDefinition]
-) -> tuple[frozenset[str], dict[str, psycopg.Error]]:
+) -> _Added:
     """Adds new constraints of a table that nobody uses by one statement, which reads the table once for all conditions.
 
-    Returns:
-        Those that were added; and for those that rows break what the server said. Where it said something else, none was
-        added: one by one tells whose fault it is.
+    Those that rows break are added by another one, to hold for new rows only. Where the server says anything else, nothing is
+    added: one by one tells whose fault it is.
     """
     todo = {one.name: one for one in definitions}
     refused: dict[str, psycopg.Error] = {}
     while len(todo) > 1:
-        statement = sql.SQL("alter table {} {}").format(
-            sql.Identifier("public", definitions[0].table),
-            sql.SQL(", ").join(
-                sql.SQL("add constraint {} {}").format(sql.Identifier(one.name), trusted(one.rest))
-                for one in todo.values()
-            ),
-        )
-
-        def add(conn: Connection, statement: sql.Composed = statement) -> None:
-            raise_memory(conn)
-            run(conn, spec, definitions[0].statement.line, statement)
-
         try:
-            change(session, conn, add)
+            _alter(session, conn, spec, [*todo.values()])
         except DatabaseError as error:
             cause = cause_in_rows(error)
             name = None if cause is None else cause.diag.constraint_name
             if cause is None or name not in todo:
-                break
+                return _Added(refused=refused)
             refused[name] = cause
             del todo[name]
         else:
-            return frozenset(todo), refused
-    return frozenset(), refused
+            break
+    added = frozenset(todo) if len(todo) > 1 else frozenset[str]()
+    later = [one for one in definitions if one.name in refused and one.form in ("check", "foreign")]
+    if len(later) > 1:
+        # Foreign keys of partitioned tables before PostgreSQL 18 cannot be so.
+        with suppress(DatabaseError):
+            _alter(session, conn, spec, later, valid=False)
+            return _Added(added, refused, frozenset(one.name for one in later))
+    return _Added(added, refused)
+
+
+def _alter(
+    session: Session,
+    conn: Connection,
+    spec: Spec,
+    definitions: Sequence[ConstraintDefinition],
+    *,
+    valid: bool = True,
+) -> None:
+    how = sql.SQL("" if valid else " not valid")
+    statement = sql.SQL("alter table {} {}").format(
+        sql.Identifier("public", definitions[0].table),
+        sql.SQL(", ").join(
+            sql.SQL("add constraint {} {}{}").format(sql.Identifier(one.name), trusted(one.rest), how)
+            for one in definitions
+        ),
+    )
+
+    def add(conn: Connection) -> None:
+        raise_memory(conn)
+        run(conn, spec, definitions[0].statement.line, statement)
+
+    change(session, conn, add)
+
+
+@dataclass(frozen=True)
+class _Added:
+    """What became of new constraints.
+
+    Attributes:
+        whole: Those that were added, and hold for every row.
+        refused: What the server said of those that rows break.
+        held: Those of them that were added all the same, NOT VALID.
+    """
+
+    whole: frozenset[str] = frozenset()
+    refused: Mapping[str, psycopg.Error] = field(default_factory=dict[str, psycopg.Error])
+    held: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -206,13 +245,19 @@ class _Constraint:
             return "repaired"
         return "unchanged"
 
-    def hold(self, error: psycopg.Error) -> str:
+    def hold(self, error: psycopg.Error, *, held: bool) -> str:
         """Sees to it that a constraint that rows break holds for new rows, where the server can have it so.
+
+        Args:
+            error: What the server said of the rows.
+            held: Whether it does by now.
 
         Raises:
             DatabaseError: Always, with what the server said of the rows.
         """
-        if self._definition.form in ("check", "foreign"):
+        if held:
+            self._held = True
+        elif self._definition.form in ("check", "foreign"):
             self._hold_for_new_rows(self._definition.name)
         raise fault(self._spec, self._definition.statement.line, error) from error
 

@@ -124,7 +124,7 @@ def change(session: Session, conn: Connection, operation: Callable[[Connection],
     Raises:
         DatabaseError: No attempt got its lock; names who stood in the way.
     """
-    session.guard()
+    session.guard_again()
 
     def watched(conn: Connection) -> T:
         done = operation(conn)
