@@ -818,6 +818,26 @@ def test_a_lock_that_is_lost_is_lost_for_good_and_says_so_in_one_line(database: 
                     lock.check()
 
 
+def test_a_lock_asked_for_again_is_asked_for_unless_it_was_just_now(database: str) -> None:
+    with connect(database, autocommit=True) as other, connect(database, autocommit=True) as conn:
+        other.execute("SELECT 1")
+        with advisory_lock(conn, "migrate") as lock:
+            lock.check()
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", (conn.info.backend_pid,))
+
+            def is_lost() -> bool:
+                try:
+                    lock.check_again()
+                except LockLostError:
+                    return True
+                return False
+
+            eventually(is_lost)
+            # Known to be lost, it is at once.
+            with pytest.raises(LockLostError):
+                lock.check_again()
+
+
 def test_whoever_watches_a_lock_is_told_once_that_it_is_lost(database: str) -> None:
     told: list[bool] = []
     with (

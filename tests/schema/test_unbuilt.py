@@ -10,7 +10,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors
 
+from b44_assets.catalog import constraint_definitions
 from b44_assets.schema.apply import apply
 from b44_assets.schema.constraints import apply_constraints
 from b44_assets.schema.health import constraints_valid, indexes_valid, view_equals_query, view_fresh
@@ -164,6 +166,31 @@ def test_a_constraint_that_rows_break_fails_alone_and_is_proven_once_they_are_me
     execute(loaded, f"update {table} set {mend} where id = '{key}'")
     assert not apply_constraints(loaded, spec(loaded, file), online=online).failed
     assert constraints_valid(loaded, table).passed
+
+
+def test_rules_that_rows_break_hold_for_new_rows_and_the_others_for_all(loaded: Session) -> None:
+    first, second = keys(loaded, "select id from users order by id limit 2")
+    execute(
+        loaded,
+        f"update users set role = 'root' where id = '{first}'",
+        f"update users set created_by = gen_random_uuid() where id = '{second}'",
+    )
+    done = apply_constraints(loaded, spec(loaded, "users_constraints"), online=False)
+    assert done.failed.keys() == {"chk_users_role_valid", "fk_users_created_by"}
+    assert first in done.failed["chk_users_role_valid"]
+    assert second in done.failed["fk_users_created_by"]
+    valid = "select conname from pg_constraint where conrelid = 'users'::regclass and convalidated"
+    assert {*keys(loaded, valid.replace("convalidated", "not convalidated"))} == done.failed.keys()
+    assert {*done.created} <= {*keys(loaded, valid)}
+    assert {*done.created} | done.failed.keys() == {
+        one.name for one in constraint_definitions(spec(loaded, "users_constraints"))
+    }
+    for broken in ("role = 'root'", "created_by = gen_random_uuid()"):
+        with pytest.raises(errors.IntegrityError):
+            execute(loaded, f"update users set {broken} where id not in ('{first}', '{second}')")
+    assert (
+        apply_constraints(loaded, spec(loaded, "users_constraints"), online=False).failed.keys() == done.failed.keys()
+    )
 
 
 def test_rows_that_no_partition_can_take_stay_in_the_default_one_and_are_named_and_all_else_is_done(
