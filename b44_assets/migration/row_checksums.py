@@ -52,8 +52,10 @@ def follow_new_columns(conn: Connection, mapping: TableMapping, period: Period |
     """
     table = mapping.spec.name
     columns, fields = target_columns(conn, mapping), [item.name for item in mapping.fields[1:]]
-    written, read = _before(conn, mapping, columns, fields)
-    if (written, read) == (columns, fields):
+    noted = conn.execute("select columns, fields from migration.checksummed where entity = %s", (table,)).fetchone()
+    # Noted from the first time on: a column that the mapping fills no more is known from nowhere else.
+    written, read = noted if noted is not None else _before(conn, mapping, columns, fields)
+    if noted is not None and (written, read) == (columns, fields):
         return
     if scalar(conn, "select exists (select from migration.migrated where entity = %s)", (table,)):
         if written != columns and {*written} <= {*columns_of(conn, "public", table)}:
@@ -72,9 +74,6 @@ def _before(
 ) -> tuple[list[str], list[str]]:
     """The columns and fields of the checksums that are there; of an earlier version, the columns that its plan had."""
     table = mapping.spec.name
-    row = conn.execute("select columns, fields from migration.checksummed where entity = %s", (table,)).fetchone()
-    if row is not None:
-        return row
     planned = columns_of(conn, "migration", f"{table}_plan")
     written = [name for name in columns if not planned or name in planned or name in mapping.large_columns]
     return written, [name for name in fields if name in written or name not in columns]

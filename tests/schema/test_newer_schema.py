@@ -116,6 +116,17 @@ def test_a_row_that_the_application_has_changed_keeps_its_values(embedded_databa
     assert rows(url, "select unaccounted from migration.accounting where entity = 'tasks'") == [(0,)]
 
 
+def test_rows_follow_a_schema_that_drops_a_field_as_it_gets_another(embedded_database: str, tmp_path: Path) -> None:
+    hint = Column("hint", field("hint"), ColumnType.TEXT)
+    url, export = embedded_database, write_export(tmp_path / "export", EXPORT)
+    older = load_catalog(write_app_files(tmp_path / "older", tasks("open", further=(hint,))))
+    migrate(Session(url, older), export)
+    newer = {"Task": [{"id": object_id(2), "title": "Sail", "priority": "4", "updated_date": "2027-01-01T00:00:00"}]}
+    catalog = load_catalog(write_app_files(tmp_path / "newer", tasks("open", further=(PRIORITY,))))
+    migrate(Session(url, catalog), write_export(tmp_path / "export", newer))
+    assert rows(url, "select title, priority::text, hint from tasks where hint is not null") == [("Sail", "4", "kept")]
+
+
 def test_a_column_that_gets_another_type_is_changed_by_the_statements_that_the_fault_gives(
     embedded_database: str, tmp_path: Path
 ) -> None:
