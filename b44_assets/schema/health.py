@@ -251,7 +251,9 @@ def constraints_valid(session: Session, table: str) -> ConstraintsValid:
             select c.oid = to_regclass(%(table)s), c.relname, k.conname, k.convalidated
               from pg_constraint k
               join pg_class c on c.oid = k.conrelid
-             where c.oid = to_regclass(%(table)s) or c.oid in (select relid from pg_partition_tree(to_regclass(%(table)s)))
+             -- As an array, lest all constraints of the database be read for each table.
+             where k.conrelid = any(array(select to_regclass(%(table)s)::oid
+                                     union select relid from pg_partition_tree(to_regclass(%(table)s))))
              order by c.relname, k.conname
             """,
             {"table": f"public.{table}"},
@@ -285,8 +287,8 @@ def indexes_valid(session: Session, table: str) -> IndexesValid:
                                      = (select count(*) from pg_inherits h where h.inhparent = i.indrelid)
               from pg_index i
               join pg_class c on c.oid = i.indexrelid
-             where i.indrelid = to_regclass(%(table)s)
-                or i.indrelid in (select relid from pg_partition_tree(to_regclass(%(table)s)))
+             where i.indrelid = any(array(select to_regclass(%(table)s)::oid
+                                     union select relid from pg_partition_tree(to_regclass(%(table)s))))
              order by c.relname
             """,
             {"table": f"public.{table}"},

@@ -101,7 +101,8 @@ _STATES = """
        -- What an interrupted rebuild has left, of whichever index, is cleared away one by one.
        and not exists (select from pg_index x join pg_class n on n.oid = x.indexrelid
                         where not x.indisvalid and n.relname ~ %(rebuilt)s
-                          and (x.indrelid = i.indrelid or x.indrelid in (select relid from pg_partition_tree(i.indrelid))))
+                          and x.indrelid = any(array(select to_regclass(%(table)s)::oid
+                                               union select relid from pg_partition_tree(to_regclass(%(table)s)))))
 """
 """Indexes that are in force on all of a table."""
 
