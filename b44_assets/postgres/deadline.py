@@ -55,12 +55,13 @@ class Deadline:
         _limit(conn, f"{left}ms")
         try:
             conn.execute(statement)
+            # The last statement that the limit holds for: where few milliseconds are left, it may be the one that is ended.
+            _limit(conn, row[0])
         except errors.QueryCanceled as error:
             # Else somebody has cancelled it.
             if self.milliseconds:
                 raise
             raise errors.LockNotAvailable("the locks were not to be had in time") from error
-        _limit(conn, row[0])
 
 
 def _limit(conn: Connection[TupleRow], value: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
+from typing import cast
 
 import psycopg
 import pytest
@@ -233,6 +234,27 @@ def test_a_deadline_ends_with_the_locks(ten_tables: str) -> None:
             assert conn.execute("show statement_timeout").fetchone() == ("0",)
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 Deadline.after(0).run(conn, sql.SQL("select 1"))
+
+
+class SlowAtTheEnd:
+    """A connection on which the last statement of a deadline, which gives the limit back, takes long."""
+
+    def __init__(self, conn: psycopg.Connection) -> None:
+        self._conn, self._asked = conn, 0
+
+    def execute(self, query: sql.SQL | sql.Composed | str) -> object:
+        self._asked += 1
+        text = query if isinstance(query, str) else query.as_string(self._conn)
+        return self._conn.execute(f"select pg_sleep(60); {text}".encode() if self._asked == 4 else text.encode())
+
+
+def test_a_deadline_that_is_over_while_the_limit_is_given_back_is_over(ten_tables: str) -> None:
+    with (
+        connect(ten_tables, autocommit=True) as conn,
+        conn.transaction(force_rollback=True),
+        pytest.raises(psycopg.errors.LockNotAvailable),
+    ):
+        Deadline.after(0.2).run(cast("psycopg.Connection", SlowAtTheEnd(conn)), sql.SQL("lock table t0"))
 
 
 def test_a_statement_that_somebody_cancels_is_not_said_to_be_late(ten_tables: str) -> None:
