@@ -137,10 +137,10 @@ def _is_timestamp(text: str) -> bool:
     if match is None or not _is_day(match["year"], match["month"], match["day"]):
         return False
     hour, minute, second = int(match["hour"] or 0), int(match["minute"] or 0), int(match["second"] or 0)
-    fraction = (match["fraction"] or "").strip(".0")
-    if minute > 59 or second > 60 or hour > 24 or (second == 60 and fraction):
+    if minute > 59 or second > 60:
         return False
-    if hour == 24 and (minute or second or fraction):
+    # Up to the day's very end, in microseconds, as the server reads them: also by a second of 60 with a fraction.
+    if (hour * 3600 + minute * 60 + second) * 10**6 + round(float(match["fraction"] or 0) * 10**6) > 86_400 * 10**6:
         return False
     return int(match["zone_hour"] or 0) <= 15 and int(match["zone_minute"] or 0) <= 59
 

@@ -6,7 +6,7 @@ import json
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from b44_assets.scaffold.columns import FITS
@@ -69,6 +69,7 @@ def test_every_type_that_is_told_has_its_function() -> None:
 
 @few
 @given(st.lists(anything, min_size=1, max_size=80, unique=True))
+@example(["1900-01-01T00:59:60.1", "2023-02-28 23:59:60", "2023-02-28 23:59:60.1", "2023-02-28 23:59:59.9999999"])
 def test_a_cell_fits_where_the_database_can_hold_it(shared_target: Target, values: list[str]) -> None:
     calls = ", ".join(f"{function}(v) is not null" for function in FUNCTIONS.values())
     rows: list[tuple[Any, ...]] = shared_target.all(f"select v, {calls} from unnest(%s::text[]) v", values)
