@@ -17,7 +17,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -222,23 +222,6 @@ class Catalogue:
         """
         return list(self.listing().backups)
 
-    def abandoned(self) -> list[Attempt]:
-        """Returns the attempts that have come to nothing, or not yet to anything, by time.
-
-        Raises:
-            BackupError: The store cannot be listed.
-        """
-        return list(self.listing().attempts)
-
-    def verifications(self, backup: Backup) -> list[Verification]:
-        """Returns all verifications of a backup that can be read, by time.
-
-        Raises:
-            BackupError: The store cannot be listed, or not be read.
-        """
-        files = [path.rpartition("/")[2] for path in self.store.names(f"backups/{backup.id}/")]
-        return [self._verification(backup.id, name) for name in _by_time(files)]
-
     def find(self, text: str) -> Backup:
         """Returns the backup that is meant.
 
@@ -409,11 +392,11 @@ class Catalogue:
         return backup
 
     def _newest_verification(self, backup_id: str, files: Mapping[str, int]) -> Verification | None:
-        names = _by_time(files)
-        return self._verification(backup_id, names[-1]) if names else None
-
-    def _verification(self, backup_id: str, name: str) -> Verification:
-        path = f"backups/{backup_id}/{name}"
+        """By the time in its name, whichever version wrote it."""
+        names = {match[1]: name for name in files if (match := _VERIFICATION.fullmatch(name))}
+        if not names:
+            return None
+        path = f"backups/{backup_id}/{names[max(names)]}"
         return records.to_verification(self._get(path), path)
 
     def _open(self, backup: Backup, file: StoredFile) -> Any:
@@ -431,12 +414,6 @@ class Catalogue:
         if len(data) > _LONGEST_RECORD:
             raise BadBackupError(f"{path} is too long to be a record")
         return records.read(data, path)
-
-
-def _by_time(files: Iterable[str]) -> list[str]:
-    """Names of the verifications among files, by time, whichever version wrote them."""
-    found = {match[1]: name for name in files if (match := _VERIFICATION.fullmatch(name))}
-    return [found[time] for time in sorted(found)]
 
 
 def chain(backup: Backup, backups: Sequence[Backup], faults: Sequence[str] = ()) -> list[Backup]:

@@ -91,11 +91,6 @@ class Key:
         """The first identity, `AGE-SECRET-KEY-1…`: for the file that the user keeps, and nowhere else."""
         return str(self.identities[0])
 
-    @property
-    def recipient(self) -> str:
-        """The public half, `age1…`: tells keys apart, and opens nothing."""
-        return str(self.identities[0].to_public())
-
 
 def _identity(text: str, where: str) -> pyrage.x25519.Identity:
     try:

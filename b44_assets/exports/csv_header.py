@@ -22,13 +22,12 @@ _BLANK_LINES: Final = re.compile(rb"(?:[ \t,;|]*\r?\n)*")
 
 @dataclass(frozen=True)
 class Header:
-    r"""The first line of a CSV file.
+    """The first line of a CSV file.
 
     Attributes:
         fields: Its names; a repeated one with a suffix such as `_2`, a blank one as `column_7`.
         delimiter: One byte.
         quoted: Every name stands in quotes.
-        line_end: `\n`, `\r\n`, or nothing where the file ends with it.
         length: In bytes, with blank lines before it and its line end.
         oddities: What was unusual about it.
     """
@@ -36,7 +35,6 @@ class Header:
     fields: tuple[str, ...]
     delimiter: bytes
     quoted: bool
-    line_end: str
     length: int
     oddities: Counter[str]
 
@@ -97,9 +95,8 @@ def read_header(path: Path, head: bytes, *, final: bool, known: Sequence[str] = 
     fields = recognised(distinct(names, oddities), known, oddities)
     if known:
         require_id(path, fields, known)
-    line_end = "\r\n" if row.endswith(b"\r\n") else "\n" if row.endswith(b"\n") else ""
     quoted = all(cell.startswith(b'"') for cell in cells)
-    return Header(fields, delimiter, quoted, line_end, begin + length, oddities)
+    return Header(fields, delimiter, quoted, begin + length, oddities)
 
 
 def _behind_blank_lines(head: bytes, at: int) -> int:

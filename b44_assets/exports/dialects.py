@@ -101,9 +101,7 @@ def find_form(
     dialect = Dialect(
         name=name,
         delimiter=header.delimiter.decode(),
-        line_end=header.line_end,
         byte_order_mark=begin > 0,
-        header_quoted=header.quoted,
         all_quoted=all_quoted,
         null_literals=("null", "undefined") if name == "2025-06" else ("",),
         guarded=name == "2026-06",

@@ -65,9 +65,7 @@ class Dialect:
         name: `2025-06`, `2025-08` and `2026-06` are the dashboard's CSV by its first month, `spreadsheet` is CSV saved
             again by hand, `json` one array of objects, `jsonl` one object a line, `empty` a file without content.
         delimiter: Between the cells of a CSV file: `,`, `;` or a tab; empty for the others.
-        line_end: Of the header line, `\n` or `\r\n`; empty where there is none.
         byte_order_mark: The file begins with the UTF-8 signature.
-        header_quoted: Every name in the header stands in quotes.
         all_quoted: Every cell stands in quotes, so a record has exactly as many cells as the header has names.
         null_literals: Whole cells that mean NULL.
         guarded: One `'` stands before cells that begin with `=`, `+`, `-` or `@`.
@@ -76,9 +74,7 @@ class Dialect:
 
     name: DialectName
     delimiter: str = ""
-    line_end: str = ""
     byte_order_mark: bool = False
-    header_quoted: bool = False
     all_quoted: bool = False
     null_literals: tuple[str, ...] = ()
     guarded: bool = False

@@ -20,16 +20,15 @@ from b44_assets.errors import DatabaseError
 from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
+    change_by,
     changing,
     fault,
     in_scratch_schema,
     is_live,
     naming,
     on_shadow,
-    raise_memory,
     relation_oid,
     retrying,
-    run,
     run_together,
     shadow,
     temporary_name,
@@ -69,7 +68,7 @@ def apply_constraints(session: Session, spec: Spec, *, online: bool | None = Non
         wanted = functools.cache(
             lambda: in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
         )
-        found = _all_found(conn, relation_oid(conn, table))
+        found = _found_on(conn, relation_oid(conn, table))
         new = [one for one in definitions if one.name not in found]
         added = _Added() if online else _add_together(session, conn, spec, new)
         attempts: dict[str, Callable[[], str | Obstacle]] = {}
@@ -97,11 +96,17 @@ def _add_together(
     Those that rows break are added by another one, to hold for new rows only. Where the server says anything else, nothing is
     added: one by one tells whose fault it is.
     """
+
+    def add(which: Mapping[str, ConstraintDefinition], *, valid: bool = True) -> None:
+        first = next(iter(which.values()))
+        statement = _additions(sql.Identifier("public", first.table), which, valid=valid)
+        change_by(session, conn, spec, first.statement.line, statement, bulk=True)
+
     todo = {one.name: one for one in definitions}
     refused: dict[str, psycopg.Error] = {}
     while len(todo) > 1:
         try:
-            _alter(session, conn, spec, [*todo.values()])
+            add(todo)
         except DatabaseError as error:
             cause = cause_in_rows(error)
             name = None if cause is None else cause.diag.constraint_name
@@ -112,37 +117,27 @@ def _add_together(
         else:
             break
     added = frozenset(todo) if len(todo) > 1 else frozenset[str]()
-    later = [one for one in definitions if one.name in refused and one.form in ("check", "foreign")]
+    later = {one.name: one for one in definitions if one.name in refused and one.form in ("check", "foreign")}
     if len(later) > 1:
         # Foreign keys of partitioned tables before PostgreSQL 18 cannot be so.
         with suppress(DatabaseError):
-            _alter(session, conn, spec, later, valid=False)
-            return _Added(added, refused, frozenset(one.name for one in later))
+            add(later, valid=False)
+            return _Added(added, refused, frozenset(later))
     return _Added(added, refused)
 
 
-def _alter(
-    session: Session,
-    conn: Connection,
-    spec: Spec,
-    definitions: Sequence[ConstraintDefinition],
-    *,
-    valid: bool = True,
-) -> None:
+def _additions(
+    table: sql.Identifier, definitions: Mapping[str, ConstraintDefinition], *, valid: bool = True
+) -> sql.Composed:
+    """The statement that adds constraints to a table, each under its name; with `valid` off, for new rows only."""
     how = sql.SQL("" if valid else " not valid")
-    statement = sql.SQL("alter table {} {}").format(
-        sql.Identifier("public", definitions[0].table),
+    return sql.SQL("alter table {} {}").format(
+        table,
         sql.SQL(", ").join(
-            sql.SQL("add constraint {} {}{}").format(sql.Identifier(one.name), trusted(one.rest), how)
-            for one in definitions
+            sql.SQL("add constraint {} {}{}").format(sql.Identifier(name), trusted(one.rest), how)
+            for name, one in definitions.items()
         ),
     )
-
-    def add(conn: Connection) -> None:
-        raise_memory(conn)
-        run(conn, spec, definitions[0].statement.line, statement)
-
-    change(session, conn, add)
 
 
 @dataclass(frozen=True)
@@ -166,9 +161,12 @@ class _Found:
     valid: bool
 
 
-def _all_found(conn: Connection, table: int) -> dict[str, _Found]:
+def _found_on(conn: Connection, table: int | str, name: str | None = None) -> dict[str, _Found]:
+    """The constraints of a table, by its oid or its name as SQL has it, or the one of a name."""
     rows = conn.execute(
-        "select conname, pg_get_constraintdef(oid, true), convalidated from pg_constraint where conrelid = %s", (table,)
+        "select conname, pg_get_constraintdef(oid, true), convalidated from pg_constraint"
+        " where conrelid = %s::regclass and coalesce(conname = %s::text, true)",
+        (table, name),
     ).fetchall()
     return {name: _Found(definition_of(text), valid) for name, text, valid in rows}
 
@@ -182,11 +180,7 @@ def _wanted(conn: Connection, schema: str, spec: Spec, definitions: Sequence[Con
     table = definitions[0].table
     shadow(conn, schema, _tables(conn, spec, table), keys=True)
     run_together(conn, spec, [(one.statement.line, on_shadow(schema, one)) for one in definitions])
-    rows = conn.execute(
-        "select conname, pg_get_constraintdef(oid, true) from pg_constraint where conrelid = to_regclass(%s)",
-        (f"{schema}.{table}",),
-    ).fetchall()
-    return {name: definition_of(text) for name, text in rows}
+    return {name: found.definition for name, found in _found_on(conn, f"{schema}.{table}").items()}
 
 
 def _tables(conn: Connection, spec: Spec, table: str) -> list[str]:
@@ -272,17 +266,13 @@ class _Constraint:
         )
 
     def _find(self, name: str, oid: int | None = None) -> _Found | None:
-        row = self._conn.execute(
-            "select pg_get_constraintdef(oid, true), convalidated from pg_constraint where conrelid = %s and conname = %s",
-            (oid or self._table_oid, name),
-        ).fetchone()
-        return None if row is None else _Found(definition_of(row[0]), row[1])
+        return _found_on(self._conn, oid or self._table_oid, name).get(name)
 
     def _add(self, name: str) -> None:
         form = self._definition.form
         if not self._online or form not in ("check", "foreign"):
             try:
-                self._change(self._statement(self._table, name), bulk=True)
+                self._change(_additions(self._table, {name: self._definition}), bulk=True)
             except DatabaseError as error:
                 if cause_in_rows(error) is not None and form in ("check", "foreign"):
                     self._hold_for_new_rows(name)
@@ -298,14 +288,13 @@ class _Constraint:
                 self._add_in_steps(sql.Identifier("public", partition), oid, name)
             if partitions:
                 # Each partition's own is taken over: nothing is read again.
-                self._change(self._statement(self._table, name))
+                self._change(_additions(self._table, {name: self._definition}))
                 return
         self._add_in_steps(self._table, self._table_oid, name)
 
     def _hold_for_new_rows(self, name: str) -> None:
-        statement = sql.SQL("{} not valid").format(self._statement(self._table, name))
         try:
-            self._change(statement)
+            self._change(_additions(self._table, {name: self._definition}, valid=False))
         except DatabaseError as error:
             # Foreign keys of partitioned tables before PostgreSQL 18.
             if not isinstance(error.__cause__, errors.FeatureNotSupported | errors.WrongObjectType):
@@ -319,14 +308,9 @@ class _Constraint:
             self._change(sql.SQL("alter table {} drop constraint {}").format(table, sql.Identifier(name)))
             found = None
         if found is None:
-            self._change(sql.SQL("{} not valid").format(self._statement(table, name)))
+            self._change(_additions(table, {name: self._definition}, valid=False))
         if found is None or not found.valid:
             self._validate(table, name)
-
-    def _statement(self, table: sql.Identifier, name: str) -> sql.Composed:
-        return sql.SQL("alter table {} add constraint {} {}").format(
-            table, sql.Identifier(name), trusted(self._definition.rest)
-        )
 
     def _validate(self, table: sql.Identifier, name: str) -> None:
         """Validates one that says what the file says."""
@@ -379,9 +363,4 @@ class _Constraint:
         )
 
     def _change(self, statement: sql.Composable, *, bulk: bool = False) -> None:
-        def operation(conn: Connection) -> None:
-            if bulk:
-                raise_memory(conn)
-            run(conn, self._spec, self._definition.statement.line, statement)
-
-        change(self._session, self._conn, operation)
+        change_by(self._session, self._conn, self._spec, self._definition.statement.line, statement, bulk=bulk)

@@ -28,6 +28,7 @@ from b44_assets.schema.online_ddl import (
     SMALL_BYTES,
     SchemaChange,
     change,
+    change_by,
     changing,
     concurrently,
     in_scratch_schema,
@@ -588,12 +589,7 @@ class _Index:
     # Helpers
 
     def _change(self, statement: sql.Composable, *, bulk: bool = False) -> None:
-        def operation(conn: Connection) -> None:
-            if bulk:
-                raise_memory(conn)
-            run(conn, self._spec, self._definition.statement.line, statement)
-
-        change(self._session, self._conn, operation)
+        change_by(self._session, self._conn, self._spec, self._definition.statement.line, statement, bulk=bulk)
 
     def _must_find(self, name: str) -> _Found:
         found = self._find(name)

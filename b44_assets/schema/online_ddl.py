@@ -136,6 +136,31 @@ def change(session: Session, conn: Connection, operation: Callable[[Connection],
     return done
 
 
+def change_by(
+    session: Session, conn: Connection, spec: Spec, line: int, statement: sql.Composable | str, *, bulk: bool = False
+) -> None:
+    """Makes a change by one statement of a file, as `change` does.
+
+    Args:
+        session: The run.
+        conn: A connection with no transaction open.
+        spec: The file.
+        line: Of the statement.
+        statement: What it says, or comes to.
+        bulk: Whether it reads or builds much, and is given the memory for it.
+
+    Raises:
+        DatabaseError: It fails, or no attempt got its lock; names file and line, or who stood in the way.
+    """
+
+    def operation(conn: Connection) -> None:
+        if bulk:
+            raise_memory(conn)
+        run(conn, spec, line, statement)
+
+    change(session, conn, operation)
+
+
 def in_scratch_schema(session: Session, conn: Connection, operation: Callable[[Connection, str], T]) -> T:
     """Runs something in a schema that is gone afterwards, first on the search path: to see what statements come to.
 

@@ -14,6 +14,7 @@ from b44_assets.schema.dependent_views import ViewAccess, set_aside
 from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
+    change_by,
     changing,
     fault,
     in_scratch_schema,
@@ -56,7 +57,7 @@ def apply_plain_view(session: Session, spec: Spec) -> SchemaChange:
         if found is None:
             outcome = "created"
             create = create_view(definition, sql.Identifier("public", name))
-            change(session, conn, lambda c: run(c, spec, definition.statement.line, create))
+            change_by(session, conn, spec, definition.statement.line, create)
         elif found != view:
             outcome = "replaced"
             change(

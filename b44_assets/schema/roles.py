@@ -15,7 +15,7 @@ from psycopg import IsolationLevel, errors
 
 from b44_assets.catalog import Spec, Statement, role_definition
 from b44_assets.errors import DatabaseError
-from b44_assets.schema.online_ddl import SchemaChange, change, changing, retrying, run
+from b44_assets.schema.online_ddl import SchemaChange, change, change_by, changing, retrying, run
 from b44_assets.session import Connection, Session, scalar
 
 _OF_THE_CLUSTER = re.compile(
@@ -86,7 +86,7 @@ def _is_there(conn: Connection, role: str) -> bool:
 def _make(session: Session, conn: Connection, spec: Spec) -> None:
     creation = role_definition(spec).creation
     try:
-        change(session, conn, lambda c: run(c, spec, creation.line, creation.text))
+        change_by(session, conn, spec, creation.line, creation.text)
     except DatabaseError as error:
         if not isinstance(error.__cause__, errors.InsufficientPrivilege):
             raise

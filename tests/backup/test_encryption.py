@@ -216,11 +216,11 @@ def test_progress_tells_of_every_byte_that_is_read() -> None:
 
 def test_a_key_is_read_from_text_and_from_a_file_of_it(tmp_path: Path) -> None:
     file = tmp_path / "key.txt"
-    file.write_text(f"# created: today\n# public key: {KEY.recipient}\n{KEY.secret}\n")
+    file.write_text(f"# created: today\n# public key: {KEY.identities[0].to_public()}\n{KEY.secret}\n")
 
-    assert Key.parse(KEY.secret).recipient == KEY.recipient
-    assert Key.parse(KEY.secret.lower()).recipient == KEY.recipient
-    assert Key.parse(str(file)).recipient == KEY.recipient
+    assert Key.parse(KEY.secret).secret == KEY.secret
+    assert Key.parse(KEY.secret.lower()).secret == KEY.secret
+    assert Key.parse(str(file)).secret == KEY.secret
 
 
 def test_a_new_key_before_the_old_one_still_reads_what_the_old_one_sealed(tmp_path: Path) -> None:

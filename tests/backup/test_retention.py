@@ -272,7 +272,7 @@ def test_what_may_go_is_gone_with_all_that_it_was_made_of(catalogue: Catalogue) 
 
     assert [backup.id for backup in catalogue.backups()][:2] == [base.id, new.id]
     assert not catalogue.store.names(f"backups/{old.id}")
-    assert catalogue.abandoned() == []
+    assert catalogue.listing().attempts == ()
     assert list(catalogue.store.names("wal/")) == [archived(9).path]
     assert told == [old.id, "20261122T151500Z-logical", archived(4).path]
 
