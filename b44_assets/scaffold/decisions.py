@@ -10,13 +10,22 @@ from typing import Final
 from b44_assets.scaffold.model import PARTITIONED_FROM, App, Audience, Decision, Rule
 from b44_assets.wording import plural
 
+_REFERENCES = (
+    "Columns that name records of other tables, by a foreign key. Without one are those that name a user by e-mail address (the column"
+    " is text), arrays of ids, and those that name rows of a partitioned table."
+)
+_DELETING = (
+    " A row that a foreign key refers to cannot be deleted before the rows that refer to it. Base44 deletes it, and leaves references"
+    " that name nothing."
+)
+_CONSTRAINTS = "Whatever the schemas declare of a field's values (required, enum, limits, pattern) is a constraint."
 _TOPICS = (
     (
         "reference",
         "References",
-        "Columns that name records of other tables: by a foreign key, or without one where it says by e-mail address (the column is"
-        " text) or an array of ids. One that is NOT VALID holds for what is written from now on; values that name no record are kept,"
-        " and listed by a check.",
+        _REFERENCES
+        + " One that is NOT VALID holds for what is written from now on; values that name no record are kept, and listed by a"
+        " check." + _DELETING,
     ),
     ("entity", "Entities", ""),
     ("field", "Fields", ""),
@@ -40,30 +49,37 @@ _TOPICS = (
     (
         "constraint",
         "Constraints",
-        "What the schemas declare is a constraint each. One that the data does not honour is NOT VALID: it holds for what is written"
-        " from now on, and a check lists the records that break it. PostgreSQL checks all of a row that is changed, so that nothing in"
-        " such a row can be changed until it is mended, or the constraint is taken out. What is required is a CHECK, since NOT NULL is"
-        " valid or not at all before PostgreSQL 18.",
+        _CONSTRAINTS
+        + " One that the data does not honour is NOT VALID: it holds for what is written from now on, and a check lists the"
+        " records that break it. PostgreSQL checks all of a row that is changed: nothing in such a row can be changed until it is"
+        " mended, or the constraint is taken out. What is required is a CHECK, since before PostgreSQL 18 no column can be NOT NULL"
+        " for new rows alone.",
     ),
-    ("index", "Indexes", "Beside those of keys, references, what is declared, and the time of creation."),
+    (
+        "index",
+        "Indexes",
+        "Besides these, every key, every reference, what the schemas declare, what a rule compares with the caller, `slug` and the time"
+        " of creation have one.",
+    ),
     ("trigger", "Triggers", ""),
     ("partition", "Partitions", ""),
 )
 _STRICT: Mapping[str, str] = {
-    "reference": "Columns that name records of other tables: by a foreign key, or without one where it says by e-mail address (the"
-    " column is text) or an array of ids. A record that names none by a foreign key is refused, as `b44.toml` says. By an array of ids"
-    " it is listed by a check, and so it is by a foreign key within a table or a circle of tables, whose target comes later.",
+    "reference": _REFERENCES
+    + " As `b44.toml` says, a record whose foreign key names no record is refused. Only listed by a check are"
+    " members of arrays of ids that name none, and such foreign keys of tables that refer to themselves or to each other in a circle,"
+    " since their targets are loaded later." + _DELETING,
     "type": "From the schemas; a record with a value that does not fit is refused, as `b44.toml` says.",
-    "constraint": "What the schemas declare is a constraint each; a record that breaks one is refused, as `b44.toml` says.",
+    "constraint": _CONSTRAINTS + " As `b44.toml` says, a record that breaks one is refused.",
 }
 """What is said of some topics instead where records are refused."""
 _CLOSED = (
-    "None of these is in force in the database: only the tables' owner and who migrates may do anything. `b44 init . --open` gives all"
-    " rows to the application's role `b44_readwrite`, and to `b44_readonly` to be read."
+    "None of these rules is in force in the database: only the tables' owner and the role that migrates may read or write anything."
+    " After `b44 init . --open` and `b44 migrate`, `b44_readwrite` may read and write all rows, and `b44_readonly` may read them."
 )
 _OPENED = (
-    "None of these is in force in the database. As `b44.toml` says (`open = true`), whoever is given the role `b44_readwrite` reads and"
-    " writes all rows, and whoever is given `b44_readonly` reads them."
+    "None of these rules is in force in the database. As `b44.toml` says (`open = true`), members of `b44_readwrite` may read and write"
+    " all rows, and members of `b44_readonly` may read them."
 )
 _REASON = (
     "Measured at that size, 460 MB and 70 MB of indexes: all indexes anew take 2 s, those of one month 0.2 s, and the time of all"
@@ -123,7 +139,7 @@ def decisions_page(app: App, calls: str = "") -> str:
         f"# Decisions: {_plain(app.name)}",
         f"`b44 init` made {len(app.tables)} {plural(len(app.tables), 'table')} and {references}"
         f" {plural(references, 'reference')}. Each inference stands here with its evidence."
-        " What you want otherwise goes into `b44.toml`; then run `b44 init .` again, which keeps what you have edited by hand.",
+        " To have something otherwise, say so in `b44.toml`, and run `b44 init .` again: it keeps what you have edited by hand.",
         _summary(app, [(title, found[topic]) for topic, title, _ in topics]),
         _rules(app),
     ]
@@ -153,10 +169,10 @@ def decisions_page(app: App, calls: str = "") -> str:
 def _summary(app: App, topics: Iterable[tuple[str, Sequence[Decision]]]) -> str:
     """What there is to look at, with links."""
     lines: list[str] = []
-    if opened := len(open_entities(app)):
-        lines.append(
-            f"{_link(_RULES, 'Rules')}: {opened} {plural(opened, 'entity', 'entities')} open to everyone in Base44"
-        )
+    unread = {rule.entity for rule in app.rules if rule.access is Audience.UNKNOWN}
+    found = [(len(open_entities(app)), "open to everyone in Base44"), (len(unread), "with rules that cannot be read")]
+    if said := [f"{many} {plural(many, 'entity', 'entities')} {what}" for many, what in found if many]:
+        lines.append(f"{_link(_RULES, 'Rules')}: {', '.join(said)}")
     for title, decisions in topics:
         if doubtful := sum(one.doubtful for one in decisions):
             of_all = f" of {len(decisions)}, first in the table" if doubtful < len(decisions) else ""
@@ -215,14 +231,17 @@ def _rules(app: App) -> str:
             f" {'entities' if many else 'entity'}.** Whoever knew the app's address could do this, which may be more than was meant."
         )
         parts.append(_rule_table(app, opened))
-    closed = tuple(dict.fromkeys(rule.entity for rule in rules if rule.entity not in opened))
+    # Of one of which no rule can be read there is nothing to say here.
+    read = {rule.entity for rule in rules if rule.access is not Audience.UNKNOWN}
+    closed = tuple(dict.fromkeys(rule.entity for rule in rules if rule.entity in read and rule.entity not in opened))
     if closed:
         parts += ["### Restricted" if opened else "", _rule_table(app, closed)]
     unknown = [rule for rule in app.rules if rule.access is Audience.UNKNOWN]
     if unknown:
         parts += [
-            "### Not understood",
-            "Rules in no form, or under no key, that Base44 documents. What they do there is not known, and nothing is opened by them.",
+            "### Rules that cannot be read",
+            "Their form, or their key, is none that Base44 documents: whether Base44 follows them, or lets everyone in, is not known."
+            " The database opens nothing because of them.",
             _table(("rule", "of"), _by_rule(unknown)),
         ]
     fields = [rule for rule in app.rules if rule.field]
@@ -251,7 +270,7 @@ def _who(rule: Rule) -> str:
     if rule.access is Audience.EVERYONE:
         return "**everyone**"
     if rule.access is Audience.UNKNOWN:
-        return "not known"
+        return "cannot be read"
     return rule.who or rule.access.value
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from b44_assets.scaffold.model import App, Column, ColumnType, Decision, ReferenceBy, Table
 from b44_assets.scaffold.names import quoted
 from b44_assets.scaffold.patterns import posix_pattern
-from b44_assets.scaffold.sql_text import fitting, literal, wrapped
+from b44_assets.scaffold.sql_text import LONGEST_LINE, fitting, literal, wrapped
 
 _NUMBERS = frozenset({ColumnType.NUMERIC, ColumnType.BIGINT})
 _ARRAYS = frozenset({ColumnType.TEXT_ARRAY, ColumnType.UUID_ARRAY})
@@ -78,6 +78,8 @@ class Comparison:
 
 
 _LONGEST_LIST = 100
+_LONGEST_CONDITION = LONGEST_LINE - 7
+"""What stands before and behind it in a list of unfit rows left out."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,9 @@ class DeclaredRule:
             target_row: What to call the row that a reference looks for.
         """
         if self.target is not None:
-            table = quoted(self.target)
-            return (
-                f"{value} is not null and not exists (select from {table} {target_row} where {target_row}.id = {value})"
-            )
+            missing = f"not exists (select from {quoted(self.target)} {target_row} where {target_row}.id = {value})"
+            whole = f"{value} is not null and {missing}"
+            return whole if len(whole) <= _LONGEST_CONDITION else f"{value} is not null\n     and {missing}"
         return " or ".join(one.broken(value) for one in self.comparisons)
 
 

@@ -353,7 +353,10 @@ class _Inference:
         for column in draft.columns:
             if column.prose:
                 self._decide(
-                    f"{table}.{column.name}", "index", "full-text search", "running text by name, format or description"
+                    f"{table}.{column.name}",
+                    "index",
+                    "has an index for full-text search",
+                    "its name, format or description says that it is running text",
                 )
 
     def _column(self, draft: _Draft, one: Field, name: str) -> Column:

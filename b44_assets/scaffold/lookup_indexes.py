@@ -1,4 +1,4 @@
-"""The indexes of an app's tables: of what is unique or declared, references, the time of creation, and running text."""
+"""The indexes of an app's tables: of what is unique or declared, references, who may see a row, slugs, the time of creation, prose."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from b44_assets.scaffold.model import App, Column, ColumnType, ReferenceBy, Table
-from b44_assets.scaffold.names import quoted
-from b44_assets.scaffold.references import type_beside
+from b44_assets.scaffold.names import quoted, snake_case
+from b44_assets.scaffold.references import compared_with_caller, type_beside
 from b44_assets.scaffold.sql_text import LONGEST_LINE, fitting, identifiers
 
 _ARRAYS = frozenset({ColumnType.UUID_ARRAY, ColumnType.TEXT_ARRAY})
@@ -90,6 +90,8 @@ def _wanted(app: App, table: Table, columns: Sequence[Column], moment: str | Non
         *_declared(table, columns),
         *(((one.name,), False) for one in columns if one.reference is not None or _is_pointed_at(app, table, one)),
         *((key, False) for key in _of_several_entities(table, columns)),
+        *((key, False) for key in _of_callers(table, columns)),
+        *(((one.name,), False) for one in columns if _is_slug(one)),
         *([((moment,), False)] if moment is not None else []),
     ):
         wanted[key] = unique or wanted.get(key, False)
@@ -118,6 +120,19 @@ def _of_several_entities(table: Table, columns: Sequence[Column]) -> Iterator[_K
         kind = type_beside(table.entity, column.field) if column.reference is None else None
         if kind is not None and kind.name in by_field:
             yield column.name, by_field[kind.name].name
+
+
+def _of_callers(table: Table, columns: Sequence[Column]) -> Iterator[_Key]:
+    """What the entity's rules compare with the caller: the application asks for the caller's own records by it."""
+    compared = {name for name, _ in compared_with_caller(table.entity.rls)}
+    for column in columns:
+        if column.field.name in compared and column.type in (ColumnType.TEXT, ColumnType.UUID, *_ARRAYS):
+            yield (column.name,)
+
+
+def _is_slug(column: Column) -> bool:
+    """Whether a page's address names its record by a column."""
+    return snake_case(column.field.name) == "slug" and column.type is ColumnType.TEXT
 
 
 def _is_pointed_at(app: App, table: Table, column: Column) -> bool:

@@ -158,7 +158,11 @@ class Names:
 
 def may_refer(entity: Entity, field: Field) -> bool:
     """Whether a field's name, or a rule, allows that it is a reference, so that its values are to be looked at."""
-    if field.target or field.format == "email" or any(name == field.name for name, _ in _callers(entity.rls)):
+    if (
+        field.target
+        or field.format == "email"
+        or any(name == field.name for name, _ in compared_with_caller(entity.rls))
+    ):
         return True
     name = snake_case(field.name)
     if not _is_textual(field):
@@ -252,24 +256,24 @@ def type_beside(entity: Entity, field: Field) -> Field | None:
 
 def _compared(entity: Entity, field: Field, by: ReferenceBy) -> list[Candidate]:
     """Users, of a field that a rule compares with what the caller is."""
-    kinds = {what for name, what in _callers(entity.rls) if name == field.name}
+    kinds = {what for name, what in compared_with_caller(entity.rls) if name == field.name}
     if len(kinds) != 1:
         return []
     kind = ReferenceBy.EMAIL if "email" in kinds else by
     return [Candidate(USER, kind, "compared with the caller", strong=True)]
 
 
-def _callers(rule: Any) -> Iterator[tuple[str, str]]:
-    """Fields that a rule compares with the caller's `id` or `email`."""
+def compared_with_caller(rule: Any) -> Iterator[tuple[str, str]]:
+    """Fields that a rule compares with the caller's `id` or `email`, each with which of the two."""
     if isinstance(rule, dict):
         for key, value in rule.items():
             if isinstance(value, str) and (match := _CALLER.fullmatch(value)) is not None:
                 yield key.removeprefix("data."), match["what"]
             else:
-                yield from _callers(value)
+                yield from compared_with_caller(value)
     elif isinstance(rule, list):
         for one in rule:
-            yield from _callers(one)
+            yield from compared_with_caller(one)
 
 
 def _described(field: Field, names: Names) -> str | None:
@@ -390,9 +394,17 @@ def _none_found(profile: FieldProfile) -> str:
 
 
 def _said(one: Candidate, field: Field) -> str:
-    if one.rule == "by a person":
-        return f"{field.name} names a person"
-    return one.rule
+    """Why a field may point at an entity, as the page of decisions says it."""
+    said = {
+        "by a person": f"{field.name} names a person",
+        "compared with the caller": "a rule compares it with the caller",
+        "own parent": "names a parent of the same entity",
+        "prefix dropped": f"ends in the name of {one.entity}",
+        "named in its description": f"its description names {one.entity}",
+        "word for a person": "its name is a word for a person",
+        "ending of a name": f"only the name of {one.entity} ends so",
+    }
+    return said.get(one.rule, one.rule)
 
 
 def _percent(share: float) -> str:

@@ -49,6 +49,8 @@ _PROSE: Final = frozenset(
 )
 _LABELS: Final = frozenset({"alt", "button", "cta", "font", "label", "line", "name", "placeholder"})
 """Words before the last one that make of a text a label, or of a body a matter of its looks."""
+_UNSEARCHED: Final = frozenset({"meta", "seo", "og", "twitter", "error", "payment", "bank", "stripe", "last"})
+"""Words before the last one that make of it what search engines read, a failure, an account, or a copy of another record's text."""
 _LONG: Final = re.compile(r"\b(?:html|markdown|rich ?text|long text|full text|free text|multi-?line)\b", re.IGNORECASE)
 _SHORTEST_PROSE: Final = 200
 MOST_PROSE: Final = 4
@@ -147,5 +149,5 @@ def is_prose(field: Field, kind: ColumnType) -> bool:
     if most is not None and most < _SHORTEST_PROSE:
         return False
     *words, last = snake_case(field.name).split("_")
-    named = last in _PROSE and not _LABELS.intersection(words)
+    named = last in _PROSE and not (_LABELS | _UNSEARCHED).intersection(words)
     return field.format in _PROSE_FORMATS or named or _LONG.search(field.description) is not None

@@ -124,7 +124,8 @@ def _list_of(items: Sequence[str], empty: str) -> str:
 
 def _call(function: str, *arguments: str) -> str:
     """A call in a list, on as many lines as it needs."""
-    return f"{function}({wrapped(arguments, first=10 + len(function), indent=11)})"
+    # Behind the call stands a comma.
+    return f"{function}({wrapped(arguments, first=10 + len(function), indent=11, width=LONGEST_LINE - 2)})"
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -279,7 +280,9 @@ class _TableFiles:
         several = [
             f"migration.as_text_array({self._field(one)})" for one in self.columns if one.type is ColumnType.UUID_ARRAY
         ]
-        arrays = [f"array[{wrapped(single, first=33, indent=9)}]", *several]
+        # Behind the last one stands what the column is called.
+        width = LONGEST_LINE - len(f"]) as {quoted(self.other_ids)},")
+        arrays = [f"array[{wrapped(single, first=33, indent=9, width=width)}]", *several]
         fits = "\n" not in arrays[0] and sum(len(one) + 4 for one in arrays) + 39 <= LONGEST_LINE
         return f"migration.other_ids({(' || ' if fits else _NEXT_ARRAY).join(arrays)})"
 
@@ -385,8 +388,12 @@ class _TableFiles:
             depends=_listed(dict.fromkeys(one for one in pointed if one not in (None, self.name))),
             lists=_listed(rule.name for rule in unsure),
             rules=[
-                f"({literal(rule.column.name)}, {self._shown(rule)}, {literal(rule.said)},\n"
-                f"     {rule.broken('t.' + quoted(rule.column.name))})"
+                _row(
+                    literal(rule.column.name),
+                    self._shown(rule),
+                    literal(rule.said),
+                    broken=rule.broken("t." + quoted(rule.column.name)),
+                )
                 for rule in unsure
             ]
             + [self._dangling_members(one) for one in members]
@@ -421,18 +428,21 @@ class _TableFiles:
             columns = [by_field[name] for name in fields if name in by_field]
             if len(columns) == len(fields):
                 names = [quoted(one.name) for one in columns]
-                same = " and ".join(f"r.{name} = t.{name}" for name in names)
-                shown = [f"t.{name}" for name, one in zip(names, columns, strict=True) if not one.secret]
+                same = "\n          and ".join((*(f"r.{name} = t.{name}" for name in names), "r.id <> t.id"))
+                shown = [one for one in columns if not one.secret]
+                values = [f"t.{quoted(one.name)}" for one in shown]
                 value = (
-                    f"concat_ws(', ', {', '.join(shown)})"
+                    f"concat_ws(', ', {', '.join(values)})"
                     if len(shown) > 1
-                    else f"{shown[0]}::text"
+                    else _as_text(shown[0])
                     if shown
                     else "null"
                 )
-                yield (
-                    f"({literal(', '.join(one.name for one in columns))}, {value}, 'not unique',\n"
-                    f"     exists (select from {self.sql_name} r where {same} and r.id <> t.id))"
+                yield _row(
+                    literal(", ".join(one.name for one in columns)),
+                    value,
+                    "'not unique'",
+                    broken=f"exists (\n       select from {self.sql_name} r\n        where {same})",
                 )
 
     def _shown(self, rule: DeclaredRule) -> str:
@@ -440,8 +450,7 @@ class _TableFiles:
             return "null"
         if rule.kind is RuleKind.REFERENCE:
             return self._original(rule.column.name)
-        name = f"t.{quoted(rule.column.name)}"
-        return name if rule.column.type is ColumnType.TEXT else f"{name}::text"
+        return _as_text(rule.column)
 
     def _original(self, column: str) -> str:
         return f"b44.original_id(t.{quoted(column)}, t.{quoted(self.other_ids)})"
@@ -473,7 +482,10 @@ class _TableFiles:
             "name": quoted(fitting(self.entity)),
             "columns": [*shown.values()],
             "table": self.sql_name,
-            "comment": literal(f"{self.entity} of Base44; its rows are those of {self.name}"),
+            "comment": _behind(
+                f"comment on view {COMPAT}.{quoted(fitting(self.entity))} is",
+                literal(f"{self.entity} of Base44; its rows are those of {self.name}"),
+            ),
         }
 
 
@@ -485,10 +497,27 @@ _OTHER_IDS = "Ids of this row that cannot be read back from their UUIDs, by UUID
 def _compat_file(app: App, tables: Sequence[_TableFiles]) -> str:
     return _rendered(
         "compat",
-        app=line(app.name, 40),
+        about=f"Every entity of {line(app.name, 40)} under the name that it had in Base44, with its old field names, ids and values."
+        " A view shows whoever reads it only what the policies of its table do.",
         depends=_listed(one.name for one in tables),
         views=[one.view() for one in sorted(tables, key=lambda one: one.entity)],
     )
+
+
+def _row(*values: str, broken: str) -> str:
+    """What a list of unfit rows says of one rule, and when it does."""
+    return f"({wrapped((*values, ''), first=4, indent=5).rstrip()}\n     {broken})"
+
+
+def _behind(start: str, rest: str) -> str:
+    """What stands behind the start of a statement, on a line of its own where one would be too long."""
+    return f" {rest}" if len(start) + len(rest) + 2 <= LONGEST_LINE else f"\n  {rest}"
+
+
+def _as_text(column: Column) -> str:
+    """The value of a column of the listed row, as text."""
+    name = f"t.{quoted(column.name)}"
+    return name if column.type is ColumnType.TEXT else f"{name}::text"
 
 
 def _is_circular(rule: DeclaredRule, table: str) -> bool:

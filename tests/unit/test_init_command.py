@@ -464,7 +464,11 @@ def test_the_page_says_who_gets_the_tables(opened: bool) -> None:
 
 def test_what_is_not_understood_opens_nothing_and_is_shown() -> None:
     rule = Rule("Reply", "read", "", Audience.UNKNOWN, "", source="created_by = `current_user`")
-    page = decisions_page(App("x", (), rules=(rule,), left_out=("Draft",)))
+    known = Rule("Topic", "read", "", Audience.SOME, "the role admin")
+    page = decisions_page(App("x", (), rules=(rule, known), left_out=("Draft",)))
+    # It is not said to be restricted.
+    assert "| `Reply` |" not in page and "| `Topic` |" in page
+    assert "1 entity with rules that cannot be read" in page
     assert "| `` created_by = `current_user` `` | `Reply` (read) |" in page
     assert "**everyone**" not in page
     assert "- `Draft`" in page

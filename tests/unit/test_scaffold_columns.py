@@ -141,6 +141,9 @@ def test_secrets_by_name(name: str, kind: T, expected: bool) -> None:
         ({"name": "title"}, False),
         ({"name": "buttonText"}, False),
         ({"name": "font_size_body"}, False),
+        ({"name": "og_description"}, False),
+        ({"name": "lastMessage"}, False),
+        ({"name": "error_message"}, False),
     ],
 )
 def test_prose(given: dict[str, Any], expected: bool) -> None:

@@ -79,6 +79,20 @@ def test_an_id_of_several_entities_is_found_with_what_tells_of_which() -> None:
     assert [one.method for one in found] == ['("targetId", target_type)']
 
 
+def test_what_a_rule_compares_with_the_caller_is_found_whether_it_is_a_reference_or_not() -> None:
+    rls = {
+        "read": {"$or": [{"created_by_id": "{{user.id}}"}, {"data.helpers": "{{user.email}}"}, {"data.state": "open"}]}
+    }
+    columns = (column("created_by_id"), column("helpers", kind=ColumnType.TEXT_ARRAY), column("state"))
+    table = Table("boats", Entity("Boat", Origin.SCHEMA, (), rls=rls), columns)
+    found = lookup_indexes(App("app", (table,)), table, columns, None, partitioned=False)
+    assert [one.method for one in found] == ["(created_by_id)", "using gin (helpers)"]
+
+
+def test_what_names_a_record_in_a_pages_address_is_found() -> None:
+    assert made(column("Slug"), column("slug_id"), column("slug", kind=ColumnType.JSONB)) == [('("Slug")', False)]
+
+
 def test_a_statement_is_broken_before_its_table_where_it_is_long() -> None:
     assert Index("idx_a_b", "a", "(b)").statement == "create index if not exists idx_a_b on a (b);"
     prose = Column("story", Field("story"), ColumnType.TEXT, prose=True)

@@ -120,7 +120,7 @@ def test_a_rule_that_compares_it_with_the_caller_says_that_it_names_a_user(right
     assert may_refer(entity("Crew", rls=rls), text("keeper"))
     assert finding(text("keeper"), rls=rls) == (
         ("User", "compared with the caller"),
-        "compared with the caller",
+        "a rule compares it with the caller",
         by,
     )
 

@@ -1,0 +1,41 @@
+"""What the files of an app's `sql/` look like."""
+
+from __future__ import annotations
+
+from b44_assets.scaffold.model import (
+    App,
+    Column,
+    ColumnType,
+    Counts,
+    Entity,
+    Field,
+    Origin,
+    Reference,
+    ReferenceBy,
+    Table,
+)
+from b44_assets.scaffold.sql_files import files_of
+
+LONG = "backroom_storage_areas"
+
+
+def link(name: str, target: str) -> Column:
+    reference = Reference(target, ReferenceBy.ID, "name matches", constrained=True)
+    return Column(
+        name, Field(name, types=("string",)), ColumnType.UUID, reference, Counts(filled=3, dangling=1), fits=False
+    )
+
+
+def test_no_line_is_longer_than_can_be_read() -> None:
+    identifier = Column("id", Field("id", Origin.BUILT_IN), ColumnType.UUID)
+    area = Table(LONG, Entity("BackroomStorageArea", Origin.SCHEMA, ()), (identifier,))
+    lists = [
+        Column(f"{LONG[:at]}_in_words", Field(f"{LONG[:at]}_in_words"), ColumnType.TEXT_ARRAY) for at in range(14, 23)
+    ]
+    columns = (identifier, link(f"{LONG}_id", LONG), link("area_id", LONG), link("site_area_id", LONG), *lists)
+    key = (f"{LONG}_id", "area_id", "site_area_id")
+    task = Table("fill_tasks", Entity("FillTask", Origin.SCHEMA, ()), columns, after=(LONG,), repeated=((key, 1),))
+    files = files_of(App("shop", (area, task)))
+    assert {path.parts[0] for path in files} == {"tables", "mappings", "indexes", "constraints", "checks", "schemas"}
+    lines = [line for text in files.values() for line in text.splitlines() if not line.startswith("comment on column")]
+    assert [line for line in lines if len(line) > 120] == []
