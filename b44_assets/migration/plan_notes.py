@@ -9,6 +9,7 @@ from b44_assets.migration.corrections import note_corrections, show_corrected
 from b44_assets.migration.plan_basis import Basis
 from b44_assets.migration.sources import target_columns
 from b44_assets.migration.unique_names import add_suffixes
+from b44_assets.migration.unmapped_fields import keep_unmapped_fields
 from b44_assets.session import (
     MADE,
     Connection,
@@ -51,6 +52,7 @@ def write_notes(
     if again:
         _note_retained(conn, mapping)
         _note_conflicts(session, conn, mapping)
+        keep_unmapped_fields(conn, mapping)
     _note_undated(conn, session.catalog, mapping)
 
 

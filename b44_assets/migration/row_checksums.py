@@ -10,7 +10,8 @@ from typing import LiteralString
 from psycopg import sql
 
 from b44_assets.catalog import Period, TableMapping
-from b44_assets.migration.sources import target_columns
+from b44_assets.migration.sources import name_agrees, target_columns, without_suffixed
+from b44_assets.migration.unmapped_fields import keep_fields_of_edited_rows
 from b44_assets.session import Connection, checksum, columns_of, identifiers, scalar, trusted
 
 _FOLLOWED: LiteralString = """
@@ -37,6 +38,17 @@ _FOLLOWED_RECORDS: LiteralString = """
       from migration.{source} f
      where m.entity = {entity} and f.base44_id = m.base44_id and not f.superseded and m.record_checksum = {read_before}
 """
+# Where a field is read no more, what it said is known from nowhere else: the record is the one that was migrated if it still gives
+# what its row has, which nobody has edited, in all columns that are filled as before.
+_FOLLOWED_RECORDS_BY_ROWS: LiteralString = """
+    update migration.migrated known set record_checksum = f.record_checksum
+      from migration.{mapping} m
+      join migration.{source} f using (record_number)
+      join public.{table} t on t.{key} = m.{key}
+     where known.entity = {entity} and known.id = m.{key} and {same_time} and known.row_checksum = {after}
+       and cardinality(m.reasons) = 0 and (f.last_change > coalesce(known.updated_at, '-infinity')) is not true
+       and {stored} = {mapped} and {agrees}
+"""
 
 
 def follow_new_columns(conn: Connection, mapping: TableMapping, period: Period | None) -> None:
@@ -62,6 +74,13 @@ def follow_new_columns(conn: Connection, mapping: TableMapping, period: Period |
             _follow_rows(conn, mapping, period, written, columns)
         if read != fields and {*read} <= {*fields}:
             _follow_records(conn, mapping, read)
+        elif read != fields:
+            _follow_records_by_rows(conn, mapping, period, written, columns)
+        if further := [name for name in fields if name not in read]:
+            edited = sql.SQL("{} and {} <> known.row_checksum").format(
+                _same_time(period, "known"), checksum(columns, "t")
+            )
+            keep_fields_of_edited_rows(conn, mapping, further, edited)
     conn.execute(
         "insert into migration.checksummed (entity, columns, fields) values (%s, %s, %s)"
         " on conflict (entity) do update set columns = excluded.columns, fields = excluded.fields",
@@ -90,6 +109,34 @@ def _follow_records(conn: Connection, mapping: TableMapping, read: list[str]) ->
     )
 
 
+def _follow_records_by_rows(
+    conn: Connection, mapping: TableMapping, period: Period | None, written: list[str], columns: list[str]
+) -> None:
+    table = mapping.spec.name
+    compared = without_suffixed(mapping, [name for name in columns if name in written])
+    conn.execute(
+        sql.SQL(_FOLLOWED_RECORDS_BY_ROWS).format(
+            mapping=sql.Identifier(f"{table}_mapping"),
+            source=sql.Identifier(f"{table}_source"),
+            table=sql.Identifier(table),
+            entity=sql.Literal(table),
+            key=sql.Identifier(mapping.key),
+            same_time=_same_time(period, "known"),
+            after=checksum(columns, "t"),
+            stored=checksum(compared, "t"),
+            mapped=checksum(compared, "m"),
+            agrees=name_agrees(mapping, "t", "m"),
+        )
+    )
+
+
+def _same_time(period: Period | None, migrated: str) -> sql.Composable:
+    """Whether the row `t` is in the partition that it was written into."""
+    if period is None:
+        return sql.SQL("true")
+    return sql.SQL("t.{} = {}").format(sql.Identifier(period.column), sql.Identifier(migrated, "created_at"))
+
+
 def _follow_rows(
     conn: Connection, mapping: TableMapping, period: Period | None, written: list[str], columns: list[str]
 ) -> None:
@@ -113,9 +160,7 @@ def _follow_rows(
         "table": sql.Identifier(table),
         "entity": sql.Literal(table),
         "key": sql.Identifier(mapping.key),
-        "same_time": sql.SQL("true")
-        if period is None
-        else sql.SQL("t.{} = m.created_at").format(sql.Identifier(period.column)),
+        "same_time": _same_time(period, "m"),
         "before": checksum(written, "t"),
         "after": checksum(columns, "t"),
         "untouched": sql.SQL(" and ").join(untouched) if untouched else sql.SQL("true"),

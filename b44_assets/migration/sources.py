@@ -130,14 +130,14 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
             )
             for name, column in [*_columns(item, staged).items()][1:]
         ]
-    unmapped = [sql.SQL("jsonb_strip_nulls({})").format(piece) for piece in _objects(rest)]
+    unmapped = [sql.SQL("jsonb_strip_nulls({})").format(piece) for piece in as_objects(rest)]
     # Only where there is such a field: most exports have none, and the function is called for every record.
     more = MORE_FIELDS in staged and any(column_names([name])[name] not in staged for name in fields)
     if more:
         unmapped.append(sql.SQL("migration.present_fields(s.{})").format(sql.Identifier(MORE_FIELDS)))
     record = [
         sql.SQL("to_jsonb(s.*) - {}::text[]").format(sql.Literal(sorted(own | set(renamed)))),
-        *_objects(
+        *as_objects(
             [
                 sql.SQL("{}, s.{}").format(sql.Literal(name), sql.Identifier(column))
                 for column, name in renamed.items()
@@ -185,7 +185,7 @@ def create_source_view(conn: Connection, mapping: TableMapping) -> None:
     )
 
 
-def _objects(members: list[sql.Composed]) -> list[sql.Composed]:
+def as_objects(members: list[sql.Composed]) -> list[sql.Composed]:
     """Pairs of name and value as JSON objects; `jsonb_build_object` takes 100 arguments at most."""
     return [
         sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(members[start : start + 40]))

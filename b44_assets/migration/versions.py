@@ -8,12 +8,14 @@ from __future__ import annotations
 from psycopg import sql
 
 from b44_assets.catalog import TableMapping
-from b44_assets.migration.sources import RECORD_NUMBER, SOURCE_FILE, last_change
+from b44_assets.migration.sources import MORE_FIELDS, RECORD_NUMBER, SOURCE_FILE, last_change
 from b44_assets.session import Connection, columns_of
 
 
 def resolve_versions(conn: Connection, mapping: TableMapping) -> None:
     """Notes which of several records of one id are passed over: repeats equal in every field, and older versions.
+
+    Fields without a value are equal, however blank they are written.
 
     The newest `updated_at` wins; of equally new ones the last in the file.
 
@@ -56,7 +58,12 @@ def resolve_versions(conn: Connection, mapping: TableMapping) -> None:
             table=sql.Identifier(table),
             key=key,
             entity=sql.Literal(table),
-            columns=sql.SQL(", ").join(sql.Identifier("s", name) for name in exported),
+            columns=sql.SQL(", ").join(_compared(name) for name in exported),
             newest=last_change(mapping, staged),
         )
     )
+
+
+def _compared(column: str) -> sql.Composable:
+    value = sql.Identifier("s", column)
+    return sql.SQL("migration.present_fields({})" if column == MORE_FIELDS else "b44.present({})").format(value)

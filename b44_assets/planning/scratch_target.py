@@ -95,6 +95,7 @@ def copy_rows(target: Connection, session: Session) -> None:
     """
     tables = [("public", spec.name) for spec in session.catalog.of(Kind.TABLE)]
     with session.connection("copy the target", idles=True) as conn:
+        _add_former_columns(target, conn)
         # Rows were checked where they come from, and are to arrive in any order.
         conn.execute("set session_replication_role = replica")
         tables += [("migration", name) for name in _plain_tables(conn, "migration") if name not in _NOT_READ]
@@ -136,6 +137,22 @@ def _copy(target: Connection, conn: Connection, schema: str, name: str) -> bool:
     return True
 
 
+def _add_former_columns(target: Connection, conn: Connection) -> None:
+    """Adds the columns that were filled before and are in no file now: by them a row that was edited is told from others."""
+    if not columns_of(target, "migration", "checksummed"):
+        return
+    noted: Iterable[tuple[str, list[str]]] = target.execute(
+        "select entity, columns from migration.checksummed"
+    ).fetchall()
+    for table, filled in noted:
+        there = columns_of(conn, "public", table)
+        former = {name for name in filled if name not in there}
+        if there and former:
+            columns = [column for name, column in _typed_columns(target, conn, table) if name in former]
+            for column in columns:
+                conn.execute(sql.SQL("alter table {} add column {}").format(sql.Identifier("public", table), column))
+
+
 def _continue_identities(conn: Connection) -> None:
     """Numbers that are given go on after those that were copied."""
     rows: Iterable[tuple[str, str]] = conn.execute(
@@ -155,17 +172,25 @@ def _continue_identities(conn: Connection) -> None:
 
 
 def _make_like(target: Connection, conn: Connection, name: str) -> None:
-    """Makes an empty table with the columns of one of the target's; of a type that the scratch server lacks, as text."""
+    """Makes an empty table with the columns of one of the target's."""
+    columns = [column for _, column in _typed_columns(target, conn, name)]
+    conn.execute(sql.SQL("create table {} ({})").format(sql.Identifier("public", name), sql.SQL(", ").join(columns)))
+
+
+def _typed_columns(target: Connection, conn: Connection, table: str) -> list[tuple[str, sql.Composable]]:
+    """The columns of one of the target's tables, by name; of a type that the scratch server lacks, as text."""
     columns: Iterable[tuple[str, str]] = target.execute(
         "select attname, format_type(atttypid, atttypmod) from pg_attribute"
         " where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum",
-        (f"public.{name}",),
+        (f"public.{sql.Identifier(table).as_string(target)}",),
     ).fetchall()
-    typed = [
-        sql.SQL("{} {}").format(
-            sql.Identifier(column),
-            trusted(kind if scalar(conn, "select to_regtype(%s) is not null", (kind,)) else "text"),
+    return [
+        (
+            column,
+            sql.SQL("{} {}").format(
+                sql.Identifier(column),
+                trusted(kind if scalar(conn, "select to_regtype(%s) is not null", (kind,)) else "text"),
+            ),
         )
         for column, kind in columns
     ]
-    conn.execute(sql.SQL("create table {} ({})").format(sql.Identifier("public", name), sql.SQL(", ").join(typed)))

@@ -67,7 +67,9 @@ def common(*, updated: bool = True) -> list[Case]:
                  {"updated_at": moment("2026-01-05")}),
         ]  # fmt: skip
     return [
-        *[Case(f"an id that is {name} is missing", {"id": value}, reasons=("missing_id",)) for name, value in BLANKS.items()],
+        # Each with a field of its own: they would be repeats of one record.
+        *[Case(f"an id that is {name} is missing", {"id": value, "blank": name}, reasons=("missing_id",))
+          for name, value in BLANKS.items()],
         *times,
         refused("a creation time that is none is invalid", "invalid:created_at", created_date="soon"),
         refused("a time of the update that is none is invalid", "invalid:updated_at", updated_date="soon"),

@@ -209,9 +209,9 @@ def test_repeats_equal_in_every_field_are_deduplicated(target: Target) -> None:
     assert found.numbers == {object_id(1): 1, object_id(2): 2}
 
 
-def test_a_missing_field_is_equal_to_null(target: Target) -> None:
-    found = users(target, user(1, bio=None), user(1))
-    assert (found.account["deduplicated"], found.account["migrated"]) == (1, 1)
+def test_a_missing_field_is_equal_to_a_blank_one(target: Target) -> None:
+    found = users(target, user(1, bio=None), user(1), user(1, bio=""), user(1, bio=" \t"))
+    assert (found.account["deduplicated"], found.account["migrated"]) == (3, 1)
 
 
 def test_repeats_without_an_id_are_deduplicated_too(target: Target) -> None:
@@ -479,7 +479,8 @@ def superseded_and_repeated(records: Sequence[Record]) -> tuple[set[int], set[in
     seen: set[tuple[Any, ...]] = set()
     versions: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     for number, record in enumerate(records, 1):
-        content = tuple(sorted((name, str(value)) for name, value in record.items() if value is not None))
+        filled = ((name, value) for name, value in record.items() if trimmed(text_of(value)) is not None)
+        content = tuple(sorted((name, str(value)) for name, value in filled))
         if content in seen:
             repeated.add(number)
             continue

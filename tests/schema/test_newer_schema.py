@@ -12,10 +12,12 @@ import psycopg
 import pytest
 
 from b44_assets.catalog import Kind, declared_columns, load_catalog
+from b44_assets.config.settings import Settings
 from b44_assets.errors import DatabaseError
 from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.rollback import roll_back_run
+from b44_assets.planning import plan_migration
 from b44_assets.scaffold.model import App, Column, ColumnType, Counts
 from b44_assets.schema.build import ON_A_TABLE, build
 from b44_assets.schema.drift import schema_drift
@@ -125,6 +127,30 @@ def test_rows_follow_a_schema_that_drops_a_field_as_it_gets_another(embedded_dat
     catalog = load_catalog(write_app_files(tmp_path / "newer", tasks("open", further=(PRIORITY,))))
     migrate(Session(url, catalog), write_export(tmp_path / "export", newer))
     assert rows(url, "select title, priority::text, hint from tasks where hint is not null") == [("Sail", "4", "kept")]
+
+
+def test_a_renamed_field_fills_its_column_of_rows_that_nobody_edited_as_the_plan_says(
+    embedded_database: str, tmp_path: Path
+) -> None:
+    def files(name: str) -> Path:
+        return write_app_files(tmp_path / name, tasks("open", further=(Column(name, field(name), ColumnType.TEXT),)))
+
+    def records(name: str, *titles: str) -> dict[str, list[dict[str, Any]]]:
+        return {"Task": [{"id": object_id(n), "title": title, name: "kept"} for n, title in enumerate(titles, 1)]}
+
+    url, older, newer = embedded_database, files("hint"), files("note")
+    migrate(Session(url, load_catalog(older)), write_export(tmp_path / "export", records("hint", "Rig", "Row", "Sail")))
+    rows(url, "update tasks set title = 'Edited' where title = 'Row' returning id")
+    export = write_export(tmp_path / "export", records("note", "Rig", "Row", "Sail on"))
+
+    known = {"B44_SQL_DIR": str(newer), "B44_EXPORT_DIR": str(export), "B44_DATABASE_URL": url}
+    plan = plan_migration(Settings.load(known, tmp_path))
+    assert [(one.changed, one.unchanged, one.conflicts) for one in plan.tables] == [(1, 2, {"not_newer": 1})]
+
+    migrate(Session(url, load_catalog(newer)), export)
+    assert rows(url, "select title, note from tasks order by id") == [("Rig", "kept"), ("Edited", None), ("Sail", None)]
+    assert rows(url, "select base44_id, kind from migration.conflicts") == [(object_id(3), "not_newer")]
+    assert rows(url, "select base44_id, data from migration.unmapped") == [(object_id(2), {"note": "kept"})]
 
 
 def test_a_column_that_gets_another_type_is_changed_by_the_statements_that_the_fault_gives(
