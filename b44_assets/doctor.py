@@ -17,6 +17,7 @@ from b44_assets.config.app_folder import APP_FILE
 from b44_assets.config.settings import Settings
 from b44_assets.errors import B44Error, DatabaseError, free_at
 from b44_assets.migration.disk_room import REMEDY, lacking_room
+from b44_assets.migration.readable import require_progress
 from b44_assets.postgres.clients import Clients, available, choose, newest, shown
 from b44_assets.postgres.connect import connect, room_of_server
 from b44_assets.postgres.connection_urls import redact
@@ -104,7 +105,7 @@ def diagnose(
         findings.append(Finding("disk", f"of the server: {room}"))
     if settings.export_dir is not None:
         findings += _of_export(settings, settings.export_dir, url)
-    findings += [_privileges(settings, url), *_programs(installations, version, encrypted=encrypted)]
+    findings += [*_privileges(settings, url), *_programs(installations, version, encrypted=encrypted)]
     return [*findings, *_of_dagster(settings), *_of_backups(settings, url)]
 
 
@@ -148,6 +149,16 @@ _SERVER = """
 """
 
 
+_EXTENSIONS_THERE = """
+    select name, installed_version is not null,
+           -- It counts only what was loaded with the server; null where this role may not see that.
+           case when name <> 'pg_stat_statements' then true
+                when pg_has_role('pg_read_all_settings', 'usage')
+                then current_setting('shared_preload_libraries') like '%%pg_stat_statements%%' end
+      from pg_available_extensions where name = any (%s)
+"""
+
+
 def _of_server(conn: Connection, *, encrypted: bool) -> Iterator[Finding]:
     version = shown(conn.info.server_version)
     yield Finding("server", f"PostgreSQL {version}, connection {'encrypted' if encrypted else 'not encrypted'}")
@@ -162,13 +173,15 @@ def _of_server(conn: Connection, *, encrypted: bool) -> Iterator[Finding]:
     yield Finding(
         "files", f"max_files_per_process is {files:,}; the app has {relations:,} tables, partitions and indexes", remedy
     )
-    rows: Sequence[TupleRow] = conn.execute(
-        "select name, installed_version is not null from pg_available_extensions where name = any (%s)",
-        (list(_EXTENSIONS),),
-    ).fetchall()
-    for name, installed in rows:
-        without = None if installed else f"without it {_EXTENSIONS[name]}: create extension {name}"
-        yield Finding("extension", f"{name} is {'there' if installed else 'not installed'}", without)
+    rows: Sequence[TupleRow] = conn.execute(_EXTENSIONS_THERE, (list(_EXTENSIONS),)).fetchall()
+    for name, installed, loads in rows:
+        mends = [
+            *([f"add {name} to shared_preload_libraries and restart the server"] if loads is False else []),
+            *([] if installed else [f"create extension {name}"]),
+        ]
+        without = f"without it {_EXTENSIONS[name]}: {', then '.join(mends)}" if mends else None
+        said = "not installed" if not installed else "there, but not loaded" if mends else "there"
+        yield Finding("extension", f"{name} is {said}", without)
     yield Finding("user", user)
 
 
@@ -186,12 +199,22 @@ def _replica(target: Connection, url: str) -> Finding:
     return Finding("replica", f"a standby of the target, {far}: {redact(url)}")
 
 
-def _privileges(settings: Settings, url: str) -> Finding:
+def _privileges(settings: Settings, url: str) -> Iterator[Finding]:
+    session = Session.of(settings, load_catalog(settings.sql_dir), url=url)
+    unreadable: B44Error | None = None
     try:
-        need_room(Session.of(settings, load_catalog(settings.sql_dir), url=url), only_look=True)
+        require_progress(session)
     except B44Error as error:
-        return Finding("privileges", str(error), "a migration cannot run before that is done; reading can")
-    return Finding("privileges", "the user may make all that the SQL files say")
+        unreadable = error
+    try:
+        need_room(session, only_look=True)
+    except B44Error as error:
+        but = "" if unreadable else "; reading can"
+        yield Finding("privileges", str(error), f"a migration cannot run before that is done{but}")
+    else:
+        yield Finding("privileges", "the user may make all that the SQL files say")
+    if unreadable:
+        yield Finding("privileges", str(unreadable), "b44 status cannot run before that is done")
 
 
 def _programs(installations: Sequence[Clients], version: int, *, encrypted: bool) -> list[Finding]:

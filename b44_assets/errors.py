@@ -197,7 +197,14 @@ def nothing_has_a_table(export: Path, sql_dir: Path, records: Mapping[str, int])
     """
     count = sum(records.values())
     entities = ", ".join(f"{entity} {number:,}" for entity, number in list(records.items())[:10])
+    # Of an app whose folder was not made by `b44 init`.
+    here = Path("sql")
+    other = " or name those of this folder: B44_SQL_DIR=sql" if _other_tables(here, sql_dir) else ""
     return NothingMigratedOfExportError(
         f"{export}: none of its {count:,} record{'' if count == 1 else 's'} has a table in {sql_dir} ({entities});"
-        " make the tables of this app with b44 init"
+        f" make the tables of this app with b44 init{other and ','}{other}"
     )
+
+
+def _other_tables(here: Path, sql_dir: Path) -> bool:
+    return (here / "mappings").is_dir() and here.resolve() != sql_dir.resolve()

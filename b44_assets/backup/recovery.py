@@ -147,7 +147,10 @@ def choose(backups: Sequence[Backup], target: RecoveryTarget) -> list[Backup]:
     """
     physical = [backup for backup in backups if backup.kind.physical and backup.good]
     if not physical:
-        raise BackupError("there is no base backup that was verified and found good, with which a recovery could begin")
+        raise BackupError(
+            "there is no base backup that was verified and found good, with which a recovery could begin:"
+            " take one by b44 backup --kind base"
+        )
     # Positions of two clusters have nothing to do with each other.
     physical = [backup for backup in physical if backup.system == physical[-1].system]
     if target.time is not None:

@@ -170,7 +170,7 @@ def snapshot(
             continue
         except errors.InsufficientPrivilege as error:
             conn.execute("rollback")
-            raise BackupError(f"this role cannot back up all of the database: {_said(error)}") from error
+            raise _not_all(conn, error) from error
         except errors.Error:
             conn.execute("rollback")
             raise
@@ -222,7 +222,7 @@ def capture(
             sequences = read_sequences(conn, physical=physical, schemas=schemas)
         access = None if physical or schemas.only else access_of(conn, version, left_out=schemas.left_out)
     except errors.InsufficientPrivilege as error:
-        raise BackupError(f"this role cannot back up all of the database: {_said(error)}") from error
+        raise _not_all(conn, error) from error
     return SourceState(row[0], lsn, digests, states, sequences, access)
 
 
@@ -338,6 +338,14 @@ def _table(conn: Connection[TupleRow], name: tuple[Any, ...]) -> TableState:
 def _portions(tables: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
     for start in range(0, len(tables), _PER_STATEMENT):
         yield tables[start : start + _PER_STATEMENT]
+
+
+def _not_all(conn: Connection[TupleRow], error: errors.InsufficientPrivilege) -> BackupError:
+    user = conn.info.user
+    return BackupError(
+        f"this role cannot back up all of the database: {_said(error)}: take it as the owner of the tables (the user of"
+        f" the URL), or GRANT pg_read_all_data TO {user}, and where rows are hidden from it ALTER ROLE {user} BYPASSRLS"
+    )
 
 
 def _said(error: errors.Error) -> str:

@@ -123,12 +123,12 @@ def print_outcome(outcome: Outcome, *, ended: bool) -> None:
             print_text(console, line)
     if ended:
         return
-    console.print("Look at it:")
+    console.print("Look at it, and back it up:")
     command = _own_command()
     # A target that only an option names is none of those commands'.
     given = " --database-url URL" if origin_of("database_url") == "--database-url" else ""
     psql = "psql URL" if given else f"{command} db psql"
-    for line in (psql, f"{command} status{given}", f"{command} dev{given}"):
+    for line in (psql, f"{command} status{given}", f"{command} dev{given}", f"{command} backup{given}"):
         print_text(console, f"  {line}")
     console.print(f"{outcome.seconds:.1f} seconds")
     if outcome.replay is not None:

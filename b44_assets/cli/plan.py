@@ -19,7 +19,7 @@ from b44_assets.cli.options import (
     settings_with,
     with_origins,
 )
-from b44_assets.cli.output import name_column, number_column, print_json, print_table
+from b44_assets.cli.output import name_column, number_column, print_json, print_table, several_reasons
 from b44_assets.cli.progress import say, show_progress
 from b44_assets.cli.terminal import new_console, print_line, print_text
 from b44_assets.errors import DatabaseError, SettingsError
@@ -136,6 +136,9 @@ def _print_records(console: Console, found: MigrationPlan) -> None:
             print_text(console, f"  {one.table}: {count:,} would be quarantined as {reason}")
         for kind, count in one.conflicts.items():
             print_text(console, f"  {one.table}: {count:,} left alone: {_CONFLICTS.get(kind, kind)}")
+    named = sum(sum(one.reasons.values()) for one in found.tables)
+    if line := several_reasons(sum(one.quarantined for one in found.tables), named):
+        print_text(console, f"  {line}")
 
 
 _CONFLICTS = {

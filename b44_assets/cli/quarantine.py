@@ -137,7 +137,10 @@ def _show(console: Console, session: Session, table: str | None, reason: str | N
         for line in record_lines(one, shows_raw=one.table not in guarded):
             print_text(console, line)
     if total > len(shown):
-        print_text(console, f"… and {total - len(shown):,} more")
+        print_text(
+            console,
+            f"… and {total - len(shown):,} more: name a TABLE or a --reason, or write all of them by --csv FILE",
+        )
     reasons = Table(name_column("table"), name_column("reason"), number_column("records"))
     for (name, each), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0][1])):
         reasons.add_row(name, each, f"{count:,}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,9 @@ def refuse_if_finished(session: Session, command: str) -> None:
     """
     from b44_assets.migration.finish import migration_state
 
-    if (state := migration_state(session)).over:
+    with _saying_what_it_lacks(session):
+        state = migration_state(session)
+    if state.over:
         raise FinishedError(f"nothing to {_VERBS.get(command, command)}: {state.message()}; {_INSTEAD[command]}")
 
 
@@ -59,8 +61,9 @@ def require_migration(session: Session, command: str) -> None:
     from b44_assets.migration.accounts import accounts
 
     refuse_if_finished(session, command)
-
-    if not accounts(session):
+    with _saying_what_it_lacks(session):
+        found = accounts(session)
+    if not found:
         raise NothingMigratedError(
             f"nothing to {_VERBS.get(command, command)}: nothing has been migrated into this database yet (b44 migrate)"
         )
@@ -107,6 +110,14 @@ def require_table(export: Path, sql_dir: Path, catalog: Catalog) -> None:
         raise nothing_has_a_table(export, sql_dir, records)
 
 
+def _saying_what_it_lacks(session: Session) -> AbstractContextManager[None]:
+    """Says which rights a role needs for a migration where one of them is missing in the block."""
+    from b44_assets.migration.readable import remedied
+    from b44_assets.schema.preflight import need_room
+
+    return remedied(session, lambda asked: need_room(asked, only_look=True))
+
+
 def tell_of_backup(settings: Settings, session: Session, say: Callable[[str], None]) -> None:
     """Says in one line which backup one can go back to, or that there is none."""
     from b44_assets.backup.service import newest_told
@@ -134,9 +145,11 @@ def exclusive_migration(
     from b44_assets.migration.finish import holds_records
     from b44_assets.session import migrating
 
-    if cutover or holds_records(session):
+    with _saying_what_it_lacks(session):
+        told = cutover or holds_records(session)
+    if told:
         tell_of_backup(settings, session, say)
-    with migrating(session, say) as lock:
+    with _saying_what_it_lacks(session), migrating(session, say) as lock:
         try:
             # As Ctrl-C does, which ends the SQL in the server.
             with watched(lock, lambda: os.kill(os.getpid(), signal.SIGINT)):

@@ -27,7 +27,7 @@ from b44_assets.errors import DatabaseError
 from b44_assets.schema.apply import is_finished
 from b44_assets.schema.dependent_views import views_on
 from b44_assets.schema.runtime import is_current
-from b44_assets.session import Connection, Session, reason_of
+from b44_assets.session import Connection, Session, reason_of, scalar
 from b44_assets.wording import some_of
 
 _NAMED = 3
@@ -118,7 +118,8 @@ def need_room(session: Session, names: Iterable[str] | None = None, *, only_look
     wanted = needed(session.catalog, names)
     specs = [spec for spec in session.catalog.specs if spec.name in wanted]
     with session.connection("look for obstacles") as conn:
-        if is_finished(conn):
+        # Where its state may not be read, somebody else has the schema, which is named.
+        if scalar(conn, _READS_STATE) and is_finished(conn):
             specs = [spec for spec in specs if not spec.name.startswith("migration/")]
         faults = _missing_rights(conn, _schemas(specs))
         faults = faults or _roles_in_the_way(conn, specs)
@@ -210,6 +211,11 @@ def _table(declared: DeclaredTable, changed: set[str]) -> _Relation:
     return _Relation(declared.schema, declared.name, kinds, columns=columns, parent=declared.parent)
 
 
+_READS_STATE = """
+    select not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                        where n.nspname = 'b44' and c.relname = 'migration_state'
+                          and not (has_schema_privilege(n.oid, 'USAGE') and has_table_privilege(c.oid, 'SELECT')))
+"""
 _RIGHTS = """
     select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean, quote_ident(current_user),
            quote_ident(current_database()), has_database_privilege(current_database(), 'CREATE'),

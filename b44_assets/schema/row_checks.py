@@ -57,7 +57,7 @@ class Violations:
         shown = "; ".join(_shown(row) for row in self.sample[:SHOWN_ROWS])
         more = self.count - min(len(self.sample), SHOWN_ROWS)
         rest = f"; and {more:,} more" if more else ""
-        return f"{self.count:,} {plural(self.count, 'violation')} ({shown}{rest}): {self.rule}"
+        return f"{self.count:,} {plural(self.count, 'violation')} ({shown}{rest}) of the rule: {self.rule}"
 
 
 def _shown(row: Mapping[str, str | None]) -> str:

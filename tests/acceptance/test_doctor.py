@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 
@@ -71,6 +72,16 @@ def test_a_server_that_cannot_be_reached_fails(doctor: Doctor) -> None:
     assert status == 1
     assert findings["server"]["blocking"]
     assert "topsecret" not in json.dumps(findings)
+
+
+def test_an_extension_that_the_server_has_not_loaded_is_not_there(doctor: Doctor, embedded_database: str) -> None:
+    with psycopg.connect(embedded_database) as conn:
+        conn.execute("create extension pg_stat_statements")
+
+    _, findings = doctor("--database-url", embedded_database)
+
+    assert "not loaded" in findings["extension"]["said"]
+    assert "shared_preload_libraries" in findings["extension"]["remedy"]
 
 
 def test_what_is_nearly_spelt_as_a_setting_is_told_with_the_one_that_is_meant(

@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.errors import DatabaseError
+from b44_assets.runs.preconditions import refuse_if_finished
 from b44_assets.schema.build import build
 from b44_assets.schema.preflight import need_room
 from b44_assets.schema.runtime import install_runtime
@@ -203,6 +204,16 @@ def test_tables_and_schemas_of_another_role_are_named(database: str, role: str, 
     assert "public.categories belongs to" in said
     having(database, f"alter table categories owner to {role}")
     need_room(Session(as_role(database, role), catalog))
+
+
+def test_a_role_that_may_not_even_read_the_state_of_a_migration_is_told_what_it_needs(
+    database: str, role: str, catalog: Catalog
+) -> None:
+    install_runtime(Session(database, catalog))
+    session = Session(as_role(database, role), catalog)
+    with pytest.raises(DatabaseError, match=f"ALTER SCHEMA migration OWNER TO {role}"):
+        refuse_if_finished(session, "migrate")
+    assert f"ALTER SCHEMA b44 OWNER TO {role}" in complaint(session.url, catalog)
 
 
 def test_a_function_of_another_role_is_named(database: str, role: str, catalog: Catalog) -> None:

@@ -42,7 +42,7 @@ def test_rows_are_counted_and_the_first_ones_shown(database: str, tmp_path: Path
     assert (verdict.passed, verdict.count, len(verdict.sample)) == (False, 1000, SAMPLE_ROWS)
     assert verdict.sample[1] == {"id": "2", "price": "-1"}
     assert verdict.message() == (
-        "1,000 violations (id 1, price 0; id 2, price -1; id 3, price -2; and 997 more):"
+        "1,000 violations (id 1, price 0; id 2, price -1; id 3, price -2; and 997 more) of the rule:"
         " Every price is above nothing. Correct it."
     )
 
@@ -73,7 +73,9 @@ def test_a_message_is_one_line_whatever_the_values_are(database: str, tmp_path: 
     verdict = judged(
         database, tmp_path, "select note from goods", "insert into goods values (1, 0, E'a\\n b' || repeat('x', 1000))"
     )
-    assert verdict.message() == f"1 violation (note a b{'x' * 56}…): Every price is above nothing. Correct it."
+    assert (
+        verdict.message() == f"1 violation (note a b{'x' * 56}…) of the rule: Every price is above nothing. Correct it."
+    )
 
 
 @pytest.mark.parametrize(
