@@ -243,6 +243,11 @@ class Settings(BaseSettings):
         return str(self.home / "backups") if self.backup_url is None else self.backup_url
 
     @property
+    def lineage_dir(self) -> Path:
+        """The folder in which the origins of columns are kept."""
+        return self.home / "lineage"
+
+    @property
     def pace(self) -> Pace:
         """How hard a load may push: all that `throttle` brings with it, less what is set by itself."""
         preset = LIVE if self.throttle else Pace()

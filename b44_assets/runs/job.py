@@ -119,6 +119,7 @@ def run_job(
     with session.connection("start"):
         pass
     from b44_assets.migration.accounts import accounts, records_written
+    from b44_assets.migration.lineage import followed_meanwhile
     from b44_assets.migration.listed import dangling_references, listed
     from b44_assets.migration.verdict import Records
 
@@ -165,6 +166,7 @@ def run_job(
         with (
             redirect_stderr(_WithoutLoggerFaults(sys.stderr)),
             listener.progress() as progress,
+            nullcontext() if lock is None else followed_meanwhile(session.catalog, settings.lineage_dir),
             throw_away_instance() if unseen else dagster_instance() as instance,
         ):
             # Dagster opens two connections for each event otherwise, which takes longer than most steps.

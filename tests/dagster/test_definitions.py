@@ -24,13 +24,14 @@ from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
 from b44_assets.errors import SettingsError
 from b44_assets.maintenance.monitoring import MEASUREMENTS
-from b44_assets.migration.lineage import Origin, exported_fields, kept_origins, origins
+from b44_assets.migration.lineage import Origin, exported_fields, followed_meanwhile, kept_origins, origins
 from b44_assets.orchestration.code_location import build_definitions
 from b44_assets.orchestration.metadata import of_columns
 from b44_assets.orchestration.migration.jobs import DELTA_JOB, MIGRATE_JOB, REPLAY_JOB, VERIFY_JOB
 from b44_assets.orchestration.partitions import months_of
 from b44_assets.schema.introspection import ColumnDescription
 from tests.helpers.paths import SQL_DIR
+from tests.helpers.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 TABLES = ("users", "categories", "posts", "events", "user_preferences", "user_sessions", "audit_logs")
@@ -395,6 +396,17 @@ def test_origins_are_kept_for_the_same_sql_alone(tmp_path: Path, monkeypatch: py
     newer = kept_origins(changed, changed.mappings["posts"], folder)
     assert newer["title"] == (Origin(None, "content"), Origin(None, "title"))
     assert newer == origins(changed, changed.mappings["posts"])
+
+
+def test_origins_of_many_mappings_are_kept_by_a_process_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("b44_assets.migration.lineage._WORTH_A_PROCESS", 1)
+    catalog = load_catalog(SQL_DIR)
+    folder = tmp_path / "lineage"
+    with followed_meanwhile(catalog, folder):
+        eventually(lambda: len([*folder.glob("[!.]*.json")]) == len(catalog.mappings))
+    monkeypatch.delattr("b44_assets.migration.lineage.origins")
+    found = {table: kept_origins(catalog, mapping, folder) for table, mapping in catalog.mappings.items()}
+    assert found["posts"]["title"] == (Origin(None, "title"),)
 
 
 def test_origins_are_found_where_they_cannot_be_kept(tmp_path: Path) -> None:

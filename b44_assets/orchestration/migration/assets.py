@@ -183,7 +183,7 @@ def _lineage(
 ) -> Generator[Future[dict[str, tuple[Origin, ...]]]]:
     """Looks for the origins of a table's columns while the server loads the table."""
     with ThreadPoolExecutor(1, thread_name_prefix="lineage") as pool:
-        yield pool.submit(kept_origins, catalog, mapping, migration.settings.home / "lineage")
+        yield pool.submit(kept_origins, catalog, mapping, migration.settings.lineage_dir)
 
 
 def _facts(
