@@ -90,13 +90,17 @@ class Kept:
 
     def rest(self) -> None:
         """Gives back the locks of those that nobody uses; one that is lost is closed."""
-        for free in tuple(self.free.values()):
-            for conn in tuple(free):
+        for url in tuple(self.free):
+            rested: list[Connection] = []
+            # Taken meanwhile, lest another thread use them.
+            while (conn := self.take(url)) is not None:
                 try:
                     conn.execute("select pg_advisory_unlock_all()")
                 except psycopg.Error:
-                    free.remove(conn)
                     conn.close()
+                else:
+                    rested.append(conn)
+            self.free[url] += rested
 
     def close(self) -> None:
         """Closes those that nobody uses."""
