@@ -34,7 +34,7 @@ def finish(
     from b44_assets.catalog import load_catalog
     from b44_assets.failpoints import failpoint
     from b44_assets.migration.finish import SCHEMAS, drop_migration_tables, migration_state, require_finishable
-    from b44_assets.runs.preconditions import tell_of_backup
+    from b44_assets.runs.preconditions import saying_what_it_lacks, tell_of_backup
     from b44_assets.session import Session, migrating
 
     settings = settings_with(reads=True, database_url=database_url)
@@ -44,6 +44,7 @@ def finish(
         raise NotFinishedError(f"a migration of this database is running: {holder or 'it is just ending'}")
 
     with (
+        saying_what_it_lacks(session),
         migrating(session, say, busy=running) as lock,
         session.under(lock).connection("finish") as conn,
     ):

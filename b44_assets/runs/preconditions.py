@@ -45,7 +45,7 @@ def refuse_if_finished(session: Session, command: str) -> None:
     """
     from b44_assets.migration.finish import migration_state
 
-    with _saying_what_it_lacks(session):
+    with saying_what_it_lacks(session):
         state = migration_state(session)
     if state.over:
         raise FinishedError(f"nothing to {_VERBS.get(command, command)}: {state.message()}; {_INSTEAD[command]}")
@@ -61,7 +61,7 @@ def require_migration(session: Session, command: str) -> None:
     from b44_assets.migration.accounts import accounts
 
     refuse_if_finished(session, command)
-    with _saying_what_it_lacks(session):
+    with saying_what_it_lacks(session):
         found = accounts(session)
     if not found:
         raise NothingMigratedError(
@@ -110,7 +110,7 @@ def require_table(export: Path, sql_dir: Path, catalog: Catalog) -> None:
         raise nothing_has_a_table(export, sql_dir, records)
 
 
-def _saying_what_it_lacks(session: Session) -> AbstractContextManager[None]:
+def saying_what_it_lacks(session: Session) -> AbstractContextManager[None]:
     """Says which rights a role needs for a migration where one of them is missing in the block."""
     from b44_assets.migration.readable import remedied
     from b44_assets.schema.preflight import need_room
@@ -145,11 +145,11 @@ def exclusive_migration(
     from b44_assets.migration.finish import holds_records
     from b44_assets.session import migrating
 
-    with _saying_what_it_lacks(session):
+    with saying_what_it_lacks(session):
         told = cutover or holds_records(session)
     if told:
         tell_of_backup(settings, session, say)
-    with _saying_what_it_lacks(session), migrating(session, say) as lock:
+    with saying_what_it_lacks(session), migrating(session, say) as lock:
         try:
             # As Ctrl-C does, which ends the SQL in the server.
             with watched(lock, lambda: os.kill(os.getpid(), signal.SIGINT)):

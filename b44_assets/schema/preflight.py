@@ -28,7 +28,7 @@ from b44_assets.schema.apply import is_finished
 from b44_assets.schema.dependent_views import views_on
 from b44_assets.schema.runtime import is_current
 from b44_assets.session import Connection, Session, reason_of, scalar
-from b44_assets.wording import some_of
+from b44_assets.wording import plural, some_of
 
 _NAMED = 3
 """How many columns of a table are named that it lacks."""
@@ -222,7 +222,7 @@ _RIGHTS = """
            to_regnamespace('public') is not null,
            coalesce(has_schema_privilege(to_regnamespace('public'), 'USAGE'), false),
            coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false),
-           array(select quote_ident(nspname) from pg_namespace
+           array(select array[quote_ident(nspname), quote_ident(pg_get_userbyid(nspowner))] from pg_namespace
                   where nspname = any (%(schemas)s) and not pg_has_role(nspowner, 'USAGE') order by nspname),
            exists (select from unnest(%(schemas)s::text[]) name where to_regnamespace(quote_ident(name)) is null)
 """
@@ -244,7 +244,12 @@ def _missing_rights(conn: Connection, schemas: list[str]) -> list[str]:
     elif missing := [right for right, given in (("USAGE", usage), ("CREATE", objects)) if not given]:
         rights = ", ".join(missing)
         faults.append(f"user {user} lacks {rights} on schema public: GRANT {rights} ON SCHEMA public TO {user}")
-    faults += [f"schema {name} belongs to another role: ALTER SCHEMA {name} OWNER TO {user}" for name in foreign]
+    for owner in dict.fromkeys(owner for _, owner in foreign):
+        theirs = [name for name, each in foreign if each == owner]
+        faults.append(
+            f"{plural(len(theirs), 'schema')} {', '.join(theirs)} {plural(len(theirs), 'belongs', 'belong')} to {owner}:"
+            f" migrate as that role, or {'; '.join(f'ALTER SCHEMA {name} OWNER TO {user}' for name in theirs)}"
+        )
     return faults
 
 
