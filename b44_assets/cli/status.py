@@ -89,7 +89,8 @@ def _status(session: Session, *, as_json: bool) -> None:
             speed = round(one.records_per_second or 0)
             rate = f", {speed:,} {plural(speed, 'record')} a second" if speed else ""
             end = f", done about {one.expected_end:%Y-%m-%d %H:%M} UTC" if one.expected_end else ""
-            print_text(console, f"  {one.entity}: {one.percentage:.1f} % done{rate}{end}")
+            waits = "" if one.running else "; no migration is running: b44 migrate goes on"
+            print_text(console, f"  {one.entity}: {one.percentage:.1f} % done{rate}{end}{waits}")
     runs = Table(
         Column("run", no_wrap=True),
         Column("began (UTC)", no_wrap=True),

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from b44_assets.errors import DatabaseError
 from b44_assets.migration.plan import OF_EARLIER_VERSION, has_plans
-from b44_assets.session import Session, scalar
+from b44_assets.postgres.advisory_locks import lock_holder
+from b44_assets.session import MIGRATION_LOCK, Session, scalar
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,19 @@ class EntityAccount:
 
 @dataclass(frozen=True)
 class EntityProgress:
-    """How far an entity is: percent of its records, records a second of late, and when it should be done (UTC)."""
+    """How far an entity is.
+
+    Attributes:
+        entity: Its table.
+        percentage: Of its records.
+        running: Whether a migration of the database is under way.
+        records_per_second: Of late; None where none is under way, or nothing is known yet.
+        expected_end: When it should be done (UTC); None likewise.
+    """
 
     entity: str
     percentage: float
+    running: bool
     records_per_second: float | None
     expected_end: datetime | None
 
@@ -53,7 +63,11 @@ def progress_of(session: Session) -> tuple[EntityProgress, ...]:
         rows = conn.execute(
             "select entity_type, percentage::float8, records_per_second::float8, expected_end from migration.progress"
         ).fetchall()
-    return tuple(EntityProgress(*row) for row in rows)
+        running = lock_holder(conn, MIGRATION_LOCK) is not None
+    return tuple(
+        EntityProgress(entity, percentage, running, speed if running else None, end if running else None)
+        for entity, percentage, speed, end in rows
+    )
 
 
 def recent_runs(session: Session, most: int = 5) -> tuple[WritingRun, ...]:

@@ -305,6 +305,11 @@ def _holder(conn: psycopg.Connection[TupleRow], key: int) -> LockHolder | None:
     return holder
 
 
+def lock_holder(conn: psycopg.Connection[TupleRow], name: str) -> LockHolder | None:
+    """Returns who holds a named lock of the database; None where nobody does."""
+    return _holder(conn, advisory_key(name))
+
+
 def _unlock(conn: psycopg.Connection[TupleRow], key: int, *, shared: bool) -> None:
     if conn.closed:
         return

@@ -13,8 +13,9 @@ from psycopg import sql
 
 from b44_assets.errors import DatabaseError, SettingsError
 from b44_assets.failpoints import armed
+from b44_assets.migration.accounts import progress_of
 from b44_assets.migration.parts import Range
-from b44_assets.session import Connection, scalar
+from b44_assets.session import Connection, migrating, scalar
 from tests.helpers.records import Record, object_id, post, user, uuid_of
 from tests.helpers.target import Target
 
@@ -95,6 +96,17 @@ def test_a_load_says_what_it_did(target_18: Target) -> None:
     ]  # fmt: skip
     assert done.repairs == {"content": 7}
     assert done.preview == ((8, object_id(7), "missing_title"), (10, object_id(0), "duplicate_id"))
+
+
+def test_when_it_ends_is_told_only_while_a_migration_runs(target_18: Target) -> None:
+    target = staged(target_18).having(batch_size=2)
+    target.load("posts")
+    target.run("update migration.migration_log set status = 'failed' where partition_key = '2026-03-01'")
+    posts = [one for one in progress_of(target.session) if one.entity == "posts"]
+    assert [(one.running, one.records_per_second, one.expected_end) for one in posts] == [(False, None, None)]
+    with migrating(target.session, print):
+        (running,) = [one for one in progress_of(target.session) if one.entity == "posts"]
+    assert running.running and running.records_per_second and running.expected_end
 
 
 def test_batches_are_ranges_of_positions_and_noted(target_18: Target) -> None:

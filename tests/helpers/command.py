@@ -22,7 +22,7 @@ COMMAND = Path(sys.executable).with_name("b44")
 # Longer than any of it takes on a slow machine: only a process that hangs is ended by it.
 PATIENCE = 300.0
 _KEPT = re.compile(
-    r"warning: posts publish_permissions: [\d,]+ violations? \(.*\) of the rule: The author of a published post is active\..*"
+    r"warning: posts publish_permissions: [\d,]+ violations? \(.*\) of the rule: The author of a published post is active .*"
 )
 
 

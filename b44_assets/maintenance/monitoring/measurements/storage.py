@@ -332,7 +332,7 @@ QUARANTINE = Measurement(
                 "quarantine",
                 count,
                 "records in quarantine:",
-                "migration.quarantine has their reasons; correct the records there and run `b44 replay`",
+                "`b44 quarantine` shows them with their reasons; correct them and run `b44 replay`",
                 absent="the migration is over",
             ),
             warns=True,
