@@ -9,18 +9,21 @@ from pathlib import Path
 from b44_assets.catalog.model import Statement
 from b44_assets.errors import CatalogError
 
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
+# The last one takes all that is none of the others, in one piece: a command reads these files at each start.
 _TOKEN = re.compile(
     r"""
-    (?P<comment>--[^\n]*)
-  | (?P<block>/\*)
-  | (?P<escape>[eE]'(?:[^'\\]|\\.|'')*')
-  | (?P<string>'(?:[^']|'')*')
-  | (?P<name>"(?:[^"]|"")*")
-  | (?P<dollar>\$(?:[A-Za-z_][A-Za-z0-9_]*)?\$)
-  | (?P<word>[A-Za-z_][A-Za-z0-9_$]*)
+    (?P<space>(?:\s|--[^\n]*)++)
   | (?P<end>;)
-  | (?P<open>['"])
-  | (?P<other>\s+|.)
+  | (?P<block>/\*)
+  | (?P<string>[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|"(?:[^"]|"")*+")
+  | (?P<dollar>\$(?:[A-Za-z_][A-Za-z0-9_]*)?\$)
+  | (?P<open>[eE]'|['"])
+  | (?P<other>(?:
+        (?![eE]')[A-Za-z_][A-Za-z0-9_$]*+
+      | [^A-Za-z_\-/'"$;]++
+      | -(?!-) | /(?!\*) | \$(?!(?:[A-Za-z_][A-Za-z0-9_]*)?\$)
+    )++)
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -37,6 +40,7 @@ def split_statements(text: str, path: Path) -> Iterator[Statement]:
     """
     position, depth, meaningful = 0, 0, -1
     previous = ""
+    has_bodies = "atomic" in text.lower()
 
     def line_of(offset: int) -> int:
         return text.count("\n", 0, offset) + 1
@@ -52,7 +56,7 @@ def split_statements(text: str, path: Path) -> Iterator[Statement]:
                 level += 1 if bound[0] == "/*" else -1
                 position = bound.end()
             continue
-        if kind == "comment" or match[0].isspace():
+        if kind == "space":
             continue
         if kind == "open":
             raise CatalogError(f"{path}:{line_of(begun)}: quote is never closed")
@@ -68,14 +72,14 @@ def split_statements(text: str, path: Path) -> Iterator[Statement]:
             if closing < 0:
                 raise CatalogError(f"{path}:{line_of(begun)}: {match[0]} is never closed")
             position = closing + len(match[0])
-        elif kind == "word":
-            word = match[0].lower()
-            if word == "atomic" and previous == "begin":
-                depth = 1
-            elif depth and word == "case":
-                depth += 1
-            elif depth and word == "end":
-                depth -= 1
-            previous = word
+        elif kind == "other" and has_bodies:
+            for word in _WORD.findall(match[0].lower()):
+                if word == "atomic" and previous == "begin":
+                    depth = 1
+                elif depth and word == "case":
+                    depth += 1
+                elif depth and word == "end":
+                    depth -= 1
+                previous = word
     if meaningful >= 0:
         yield Statement(text[meaningful:].rstrip(), line_of(meaningful))

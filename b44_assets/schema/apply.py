@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ class Applied:
     statements: int
 
 
+_ROUTINE = re.compile(
+    r"create\s+(?:or\s+replace\s+)?(?:function|procedure)\s+(?:(?P<schema>\w+)\.)?(?P<name>\w+)", re.IGNORECASE
+)
 _ROUTINES = """
     select md5(string_agg(concat(p::text, obj_description(p.oid, 'pg_proc')), ' ' order by p.oid)
              || (select coalesce(string_agg(c::text, ' ' order by c.oid), '') from pg_collation c
@@ -78,10 +82,12 @@ def _are_unchanged(session: Session, specs: Sequence[Spec]) -> bool:
             hold_schema_lock(conn)
             conn.execute("set local client_min_messages = warning")
             finished = is_finished(conn)
+            if _makes_new_routines(conn, specs[0]):
+                return False
             before = scalar(conn, _ROUTINES)
             for place, spec in enumerate(specs):
                 _run(conn, spec, finished=finished)
-                # In a new database the first one tells already.
+                # Where they all have changed, the first one tells already.
                 if place in (0, len(specs) - 1) and scalar(conn, _ROUTINES) != before:
                     return False
         return True
@@ -123,7 +129,7 @@ def apply_on(conn: Connection, spec: Spec) -> Applied:
         hold_schema_lock(conn)
         # "already exists, skipping" is how running twice is meant to go.
         conn.execute("set local client_min_messages = warning")
-        before = scalar(conn, _ROUTINES) if _holds_functions(spec) else None
+        before = scalar(conn, _ROUTINES) if _holds_functions(spec) and not _makes_new_routines(conn, spec) else None
         with conn.transaction() as attempt:
             _run(conn, spec, finished=is_finished(conn))
             if before is not None and scalar(conn, _ROUTINES) == before:
@@ -138,6 +144,23 @@ def hold_schema_lock(conn: Connection) -> None:
 
 def _holds_functions(spec: Spec) -> bool:
     return spec.kind is Kind.FUNCTION or (spec.kind is Kind.RUNTIME and spec.name.endswith("_functions"))
+
+
+def routines_made(specs: Iterable[Spec]) -> frozenset[str]:
+    """The functions and procedures that files make, each with its schema."""
+    found = (match for spec in specs for one in spec.statements for match in _ROUTINE.finditer(one.text))
+    return frozenset(f"{match['schema'] or 'public'}.{match['name']}".lower() for match in found)
+
+
+def _makes_new_routines(conn: Connection, spec: Spec) -> bool:
+    """Whether none of a file's functions is there yet: then it changes something, which needs not be looked for."""
+    made = sorted(routines_made([spec]))
+    return bool(made) and scalar(
+        conn,
+        "select not exists (select from pg_proc p join pg_namespace n on n.oid = p.pronamespace"
+        " where p.proname = any(%s) and format('%%s.%%s', n.nspname, p.proname) = any(%s))",
+        ([name.partition(".")[2] for name in made], made),
+    )
 
 
 def is_finished(conn: Connection) -> bool:

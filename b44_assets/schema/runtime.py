@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from b44_assets.catalog import Catalog, Kind, Spec
-from b44_assets.schema.apply import apply_on, hold_schema_lock, is_finished
+from b44_assets.schema.apply import apply_on, hold_schema_lock, is_finished, routines_made
 from b44_assets.schema.online_ddl import change
 from b44_assets.schema.standard_roles import install_standard_roles
 from b44_assets.session import Connection, Session, scalar, with_retry
@@ -19,7 +19,6 @@ from b44_assets.session import Connection, Session, scalar, with_retry
 STAYING = "b44/"
 """How the names of files begin whose objects stay after the cut-over."""
 
-_ROUTINE = re.compile(r"create\s+(?:or\s+replace\s+)?(?:function|procedure)\s+(\w+\.)?(\w+)", re.IGNORECASE)
 _RELATION = re.compile(
     r"create\s+(?:unlogged\s+|or\s+replace\s+)?(?:table|view)\s+(?:if\s+not\s+exists\s+)?(\w+)\.(\w+)", re.IGNORECASE
 )
@@ -79,13 +78,8 @@ def install_state(conn: Connection, session: Session) -> None:
 
 def public_functions(catalog: Catalog) -> frozenset[str]:
     """The names of the program's functions that stand in schema public, for whoever calls them by hand."""
-    return frozenset(
-        match[2]
-        for spec in catalog.of(Kind.RUNTIME)
-        for statement in spec.statements
-        for match in _ROUTINE.finditer(statement.text)
-        if match[1] is None
-    )
+    made = (name.split(".") for name in routines_made(catalog.of(Kind.RUNTIME)))
+    return frozenset(name for schema, name in made if schema == "public")
 
 
 def runtime_drift(conn: Connection, session: Session) -> str | None:
@@ -141,9 +135,9 @@ def _made(conn: Connection, session: Session, over: bool) -> tuple[str, str]:
     return staying, _digest_of_objects(conn, [spec for spec in specs if not spec.name.startswith(STAYING)])
 
 
-def _digest_of_objects(conn: Connection, specs: Iterable[Spec]) -> str:
+def _digest_of_objects(conn: Connection, specs: Sequence[Spec]) -> str:
+    routines = sorted(routines_made(specs))
     texts = [statement.text for spec in specs for statement in spec.statements]
-    routines = {f"{match[1] or 'public.'}{match[2]}" for text in texts for match in _ROUTINE.finditer(text)}
     relations = {f"{match[1]}.{match[2]}" for text in texts for match in _RELATION.finditer(text)}
     digest: str = scalar(
         conn,
@@ -154,13 +148,19 @@ def _digest_of_objects(conn: Connection, specs: Iterable[Spec]) -> str:
                       -- Group roles may be missing on another server.
                       where a::text !~ '^b44_(owner|migrator|readwrite|readonly|monitor)=')), ' ' order by p.oid::regprocedure::text)
              from pg_proc p
-             join pg_namespace n on n.oid = p.pronamespace and format('%%s.%%s', n.nspname, p.proname) = any(%(routines)s)
-            where p.prokind in ('f', 'p')),
+             join pg_namespace n on n.oid = p.pronamespace
+            -- By their names they are found in an index, among the thousands that the server has.
+            where p.proname = any(%(names)s) and format('%%s.%%s', n.nspname, p.proname) = any(%(routines)s)
+              and p.prokind in ('f', 'p')),
           (select string_agg(concat_ws(' ', r.name, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull), ' '
                     order by r.name, a.attname)
              from unnest(%(relations)s::text[]) r (name)
              left join pg_attribute a on a.attrelid = to_regclass(r.name) and a.attnum > 0 and not a.attisdropped)))
         """,
-        {"routines": sorted(routines), "relations": sorted(relations)},
+        {
+            "routines": routines,
+            "names": [name.partition(".")[2] for name in routines],
+            "relations": sorted(relations),
+        },
     )
     return _FORM + digest

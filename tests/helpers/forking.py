@@ -63,6 +63,7 @@ _PRELOADED = [
     "sqlglot.lineage",
     "sqlglot.optimizer.qualify",
     "tests.helpers.forking",
+    "tests.helpers.screens",
     "upath.implementations.local",
     # The last.
     "tests.helpers.frozen",

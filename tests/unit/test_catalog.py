@@ -330,6 +330,8 @@ def test_a_file_that_depends_on_itself_is_a_cycle(tmp_path: Path) -> None:
         ("views__aaa", "-- A view.\n\n-- or none;\n;;\n", "views/aaa.sql: holds no statement"),
         ("views__aaa", "-- A.\nselect 1;\nselect 'it''s;\n", "views/aaa.sql:3: quote is never closed"),
         ("views__aaa", '-- A.\n\nselect "it;\n', "views/aaa.sql:3: quote is never closed"),
+        ("views__aaa", "-- A.\nselect 'it''s,\n''and more;\n", "views/aaa.sql:2: quote is never closed"),
+        ("views__aaa", "-- A.\nselect E'it\\';\n", "views/aaa.sql:2: quote is never closed"),
         ("views__aaa", "-- A.\nselect 1; /* but\n /* so */", "views/aaa.sql:2: comment is never closed"),
         ("views__aaa", "-- A.\ndo\n$x$ begin $$; end $y$", "views/aaa.sql:3: $x$ is never closed"),
         ("views__Posts", "-- A.\nselect 1;", "views/Posts.sql: the file's name must be the object's"),
