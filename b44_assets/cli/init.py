@@ -78,6 +78,7 @@ def init(
     from b44_assets.scaffold.files import Action
     from b44_assets.scaffold.folder import (
         Project,
+        doubled_constraints,
         example_files,
         project_files,
         require_usable,
@@ -142,6 +143,13 @@ def init(
             print_line(
                 f"notice: {change.path}.new is still to be merged into {change.path}, and to be removed", err=True
             )
+    for one in doubled_constraints(changes):
+        stands, them = plural(len(one.names), "stands", "stand"), plural(len(one.names), "it", "them")
+        print_line(
+            f"notice: {', '.join(one.names)} {stands} in {one.kept}, which was edited, and now in {one.other} as well:"
+            f" take {them} out of {one.kept}",
+            err=True,
+        )
     steps = [f"cd {shlex.quote(str(directory))}"] if folder != Path.cwd() else []
     steps += ["b44 sample export"] if example is not None else []
     steps += ["b44 migrate" if project.export else "b44 migrate --export DIR"]

@@ -13,10 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from b44_assets.config.app_folder import APP_FILE, AppFolder, find_app_folder
 from b44_assets.config.packaged import packaged
-from b44_assets.scaffold.files import STATE_FILE, Changes, FolderError, apply_changes, plan_changes
+from b44_assets.scaffold.files import STATE_FILE, Action, Changes, FolderError, apply_changes, plan_changes
 
 _TEMPLATES = Path(__file__).parent / "project"
 EXAMPLES = ("blog",)
+_CONSTRAINT = re.compile(r"\badd constraint (?P<name>\w+|\"(?:[^\"]|\"\")+\")", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -141,3 +142,38 @@ def write_folder(folder: Path, files: Mapping[PurePath, str], *, dry_run: bool =
         # By its b44.toml it is known as an app folder, should the rest not be reached.
         apply_changes(folder, changes, first=[PurePosixPath(APP_FILE)])
     return changes
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """Constraints that stand in an edited file, and in another one to which the generation has moved them.
+
+    Attributes:
+        names: As SQL has them.
+        kept: The edited file, from the folder.
+        other: The generated one, likewise.
+    """
+
+    names: tuple[str, ...]
+    kept: PurePosixPath
+    other: PurePosixPath
+
+
+def doubled_constraints(changes: Changes) -> tuple[Doubled, ...]:
+    """Find the constraints that are in two files until what was generated is merged into the edited one."""
+    generated = [
+        (change.path, _constraints(change.after))
+        for change in changes.of(Action.WRITTEN, Action.UPDATED, Action.UNCHANGED)
+    ]
+    found: list[Doubled] = []
+    for change in changes.of(Action.DIFFERS, Action.KEPT):
+        own = _constraints(change.before)
+        for path, names in generated:
+            if both := tuple(name for name in own if name in names):
+                found.append(Doubled(both, change.path, path))
+    return tuple(found)
+
+
+def _constraints(text: str | None) -> dict[str, None]:
+    """The names of the constraints that a file adds, in their order."""
+    return {match["name"]: None for match in _CONSTRAINT.finditer(text or "")}

@@ -231,8 +231,10 @@ class _TableFiles:
             ],
             made_at=self._made_at() if {_CREATED, UPDATED} & {one.field.name for one in self.columns} else None,
             joins=[
-                f"{quoted(rule.target or '')} {self._row_of(rule)}"
-                f" on {self._row_of(rule)}.id = {self._value(rule.column)}"
+                _joined(
+                    f"{quoted(rule.target or '')} {self._row_of(rule)}",
+                    f"on {self._row_of(rule)}.id = {self._value(rule.column)}",
+                )
                 for rule in self._refusing
                 if rule.kind is RuleKind.REFERENCE
             ],
@@ -315,16 +317,16 @@ class _TableFiles:
             name = column.name
             if _conversion(column) not in (None, _CREATOR):
                 field = self._field(column)
-                yield f"case when {field} is not null and v.{quoted(name)} is null then {literal(f'invalid:{name}')} end"
+                yield _when(f"{field} is not null and v.{quoted(name)} is null", f"invalid:{name}")
             for rule in (rule for rule in self._refusing if rule.column is column):
                 value = self._value(column)
                 if rule.kind is RuleKind.REQUIRED:
-                    yield f"case when {self._field(column)} is null then {literal(f'missing_{name}')} end"
+                    yield _when(f"{self._field(column)} is null", f"missing_{name}")
                 elif rule.kind is RuleKind.REFERENCE:
                     row = self._row_of(rule)
-                    yield f"case when {self._text(column)} is not null and {row}.id is null then {literal(f'orphan_{name}')} end"
+                    yield _when(f"{self._text(column)} is not null and {row}.id is null", f"orphan_{name}")
                 else:
-                    yield f"case when {rule.broken(value)} then {literal(f'invalid:{name}')} end"
+                    yield _when(rule.broken(value), f"invalid:{name}")
 
     # -- what stands on the table ----------------------------------------------------------------------------------
 
@@ -502,6 +504,17 @@ def _compat_file(app: App, tables: Sequence[_TableFiles]) -> str:
         depends=_listed(one.name for one in tables),
         views=[one.view() for one in sorted(tables, key=lambda one: one.entity)],
     )
+
+
+def _when(condition: str, reason: str) -> str:
+    """A reason for which a record is refused, in the list of them; null where it does not apply."""
+    start, rest = f"case when {condition}", f"then {literal(reason)} end"
+    return f"{start} {rest}" if len(start) + len(rest) + 11 <= LONGEST_LINE else f"{start}\n           {rest}"
+
+
+def _joined(table: str, condition: str) -> str:
+    """What stands behind `left join`, on as many lines as it needs."""
+    return f"{table} {condition}" if len(table) + len(condition) + 13 <= LONGEST_LINE else f"{table}\n    {condition}"
 
 
 def _row(*values: str, broken: str) -> str:

@@ -237,6 +237,29 @@ def test_an_edited_file_is_kept_and_the_difference_is_shown(
     assert "merged" not in run(".", at=tmp_path / "app").stderr
 
 
+def test_a_constraint_that_has_moved_out_of_an_edited_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = "alter table boats add constraint {} check (true);\n"
+    files: dict[PurePath, str] = {PurePosixPath("sql/constraints/boats.sql"): added.format("one") + added.format("two")}
+
+    def generate(
+        entities: Path | None, export: Path | None, source: Path | None, overrides: Overrides
+    ) -> tuple[App, Mapping[PurePath, str]]:
+        return replies(), files
+
+    monkeypatch.setattr(generation, "generate", generate)
+    run("app", "--entities", "entities", at=tmp_path)
+    edited = tmp_path / "app/sql/constraints/boats.sql"
+    edited.write_text("-- mine\n" + edited.read_text())
+    files[PurePosixPath("sql/constraints/boats.sql")] = added.format("one")
+    assert "stands" not in run("app", at=tmp_path).stderr
+    files[PurePosixPath("sql/constraints/others.sql")] = added.format("two")
+    for _ in range(2):
+        said = run("app", at=tmp_path).stderr
+        assert "take it out of sql/constraints/boats.sql" in said and "two stands in" in said
+
+
 def test_of_many_differences_those_of_edited_files_are_all_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from b44_assets.scaffold.model import (
     App,
     Column,
@@ -26,7 +28,8 @@ def link(name: str, target: str) -> Column:
     )
 
 
-def test_no_line_is_longer_than_can_be_read() -> None:
+@pytest.mark.parametrize("strict", [False, True])
+def test_no_line_is_longer_than_can_be_read(strict: bool) -> None:
     identifier = Column("id", Field("id", Origin.BUILT_IN), ColumnType.UUID)
     area = Table(LONG, Entity("BackroomStorageArea", Origin.SCHEMA, ()), (identifier,))
     lists = [
@@ -35,7 +38,7 @@ def test_no_line_is_longer_than_can_be_read() -> None:
     columns = (identifier, link(f"{LONG}_id", LONG), link("area_id", LONG), link("site_area_id", LONG), *lists)
     key = (f"{LONG}_id", "area_id", "site_area_id")
     task = Table("fill_tasks", Entity("FillTask", Origin.SCHEMA, ()), columns, after=(LONG,), repeated=((key, 1),))
-    files = files_of(App("shop", (area, task)))
+    files = files_of(App("shop", (area, task), strict=strict))
     assert {path.parts[0] for path in files} == {"tables", "mappings", "indexes", "constraints", "checks", "schemas"}
     lines = [line for text in files.values() for line in text.splitlines() if not line.startswith("comment on column")]
     assert [line for line in lines if len(line) > 120] == []
