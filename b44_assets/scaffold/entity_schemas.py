@@ -373,15 +373,15 @@ def _differences(keep: Entity, drop: Entity) -> list[str]:
     kept = {one.name: one for one in keep.fields}
     dropped = {one.name: one for one in drop.fields}
     lines = (
-        ("only there", [name for name in kept if name not in dropped]),
-        ("only here", [name for name in dropped if name not in kept]),
-        ("otherwise there", [name for name in kept if name in dropped and kept[name] != dropped[name]]),
+        ("fields of that file alone", [name for name in kept if name not in dropped]),
+        ("fields of this file alone", [name for name in dropped if name not in kept]),
+        ("declared differently", [name for name in kept if name in dropped and kept[name] != dropped[name]]),
     )
     found = [f"{word}: {', '.join(names)}" for word, names in lines if names]
     if _rules(keep) != _rules(drop):
-        found.append("other rules there")
+        found.append("the rules differ")
     if keep.indexes != drop.indexes:
-        found.append("other indexes there")
+        found.append("the indexes differ")
     return found
 
 

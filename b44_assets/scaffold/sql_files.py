@@ -591,7 +591,9 @@ def _comment(column: Column) -> str:
     field = f"Base44: {line(column.field.name)}"
     if column.name == "id":
         return "Identifier; made from the Base44 id for migrated records"
-    said = line(column.field.description, 300) or _BUILT_IN.get(column.field.name, "")
+    said = line(column.field.description, 300)
+    if not said and column.field.origin is Origin.BUILT_IN:
+        said = _BUILT_IN.get(column.field.name, "")
     if column.reference is not None and not said:
         said = {
             ReferenceBy.ID: f"{column.reference.table}.id",
@@ -609,6 +611,11 @@ _BUILT_IN: Mapping[str, str] = {
     "created_by": "Who made it: an e-mail address as a rule",
     "created_by_id": "Who made it: the id of a user, a service or a visitor",
     "is_sample": "Whether Base44 made it up as an example",
+    "email": "E-mail address by which the user signed in",
+    "full_name": "Name that is shown of the user",
+    "role": "What the user may do, as the app's rules compare it",
+    "is_verified": "Whether the e-mail address was confirmed",
+    "disabled": "Whether the user was kept from signing in",
 }
 
 

@@ -64,7 +64,7 @@ def test_of_two_that_declare_an_entity_the_newer_layout_counts_and_the_differenc
     assert [field.name for field in named(reading)["Boat"].fields] == ["hull", "sail"]
     [notice] = reading.notices
     assert notice.path == tmp_path / "src/entities/Boat.json"
-    assert "only here: mast" in notice.text and "otherwise there: sail" in notice.text
+    assert "of this file alone: mast" in notice.text and "differently: sail" in notice.text
 
 
 def test_in_one_folder_the_file_with_the_name_of_the_entity_counts(tmp_path: Path) -> None:

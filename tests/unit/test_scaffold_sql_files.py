@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 import pytest
 
 from b44_assets.scaffold.model import (
@@ -42,3 +44,16 @@ def test_no_line_is_longer_than_can_be_read(strict: bool) -> None:
     assert {path.parts[0] for path in files} == {"tables", "mappings", "indexes", "constraints", "checks", "schemas"}
     lines = [line for text in files.values() for line in text.splitlines() if not line.startswith("comment on column")]
     assert [line for line in lines if len(line) > 120] == []
+
+
+def test_a_field_that_base44_fills_is_explained_and_one_of_the_apps_own_is_not() -> None:
+    identifier = Column("id", Field("id", Origin.BUILT_IN), ColumnType.UUID)
+    columns = (
+        identifier,
+        Column("email", Field("email", Origin.BUILT_IN), ColumnType.TEXT),
+        Column("role", Field("role"), ColumnType.TEXT),
+    )
+    table = files_of(App("shop", (Table("users", Entity("User", Origin.SCHEMA, ()), columns),)))[
+        PurePath("tables/users.sql")
+    ]
+    assert "signed in (Base44: email)'" in table and "role is 'Base44: role'" in table
