@@ -92,6 +92,7 @@ def survey(directory: Path, known: Collection[str] = ()) -> Survey:
     except OSError as error:
         raise ExportError(f"{directory}: the export folder cannot be read: {error.strerror}") from error
     found: dict[str, Path] = {}
+    doubled: dict[str, str] = {}
     read_as: list[str] = []
     passed_over: list[str] = []
     others: list[str] = []
@@ -112,9 +113,13 @@ def survey(directory: Path, known: Collection[str] = ()) -> Survey:
                 f"{path}: is named as the export of {entity}, but is {kind}; remove it, or put the file there"
             )
         if (other := found.setdefault(entity, path)) != path:
-            raise ExportError(f"{directory}: {other.name} and {name} are both exports of {entity}; keep one")
-        if _exact(_ENDING.sub("", name)) != entity:
+            doubled.setdefault(entity, f"{other.name} and {name}")
+        elif not _spelt_out(_ENDING.sub("", name), entity, known):
             read_as.append(f"{path} is read as the export of {entity}")
+    if doubled:
+        (entity, names), *more = doubled.items()
+        likewise = f"; likewise those of {some_of([name for name, _ in more], _MOST_NAMED)}" if more else ""
+        raise ExportError(f"{directory}: {names} are both exports of {entity}; keep one{likewise}")
     if not found:
         hints = "".join(f"; {line}" for line in passed_over[:3])
         if (
@@ -138,6 +143,11 @@ def _holds_export(folder: Path, known: Collection[str], by_form: Mapping[str, st
         return any(_entity(path.name, known, by_form) is not None for path in folder.iterdir())
     except OSError:
         return False
+
+
+def _spelt_out(stem: str, entity: str, known: Collection[str]) -> bool:
+    """Whether a file's name is the entity's; where its script has no capitals, that of a known one."""
+    return _exact(stem) == entity or (entity in known and stem in (entity, f"{entity}_export"))
 
 
 def _exact(stem: str) -> str | None:

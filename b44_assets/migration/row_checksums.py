@@ -39,7 +39,8 @@ _FOLLOWED_RECORDS: LiteralString = """
      where m.entity = {entity} and f.base44_id = m.base44_id and not f.superseded and m.record_checksum = {read_before}
 """
 # Where a field is read no more, what it said is known from nowhere else: the record is the one that was migrated if it still gives
-# what its row has, which nobody has edited, in all columns that are filled as before.
+# what its row has, which nobody has edited, in all columns that are filled as before. Where the row has nothing, an export that
+# lacked the field may have been the last one.
 _FOLLOWED_RECORDS_BY_ROWS: LiteralString = """
     update migration.migrated known set record_checksum = f.record_checksum
       from migration.{mapping} m
@@ -47,7 +48,7 @@ _FOLLOWED_RECORDS_BY_ROWS: LiteralString = """
       join public.{table} t on t.{key} = m.{key}
      where known.entity = {entity} and known.id = m.{key} and {same_time} and known.row_checksum = {after}
        and cardinality(m.reasons) = 0 and (f.last_change > coalesce(known.updated_at, '-infinity')) is not true
-       and {stored} = {mapped} and {agrees}
+       and {given} and {agrees}
 """
 
 
@@ -123,8 +124,12 @@ def _follow_records_by_rows(
             key=sql.Identifier(mapping.key),
             same_time=_same_time(period, "known"),
             after=checksum(columns, "t"),
-            stored=checksum(compared, "t"),
-            mapped=checksum(compared, "m"),
+            given=sql.SQL(" and ").join(
+                sql.SQL("({0} is null or {0} is not distinct from {1})").format(
+                    sql.Identifier("t", name), sql.Identifier("m", name)
+                )
+                for name in compared
+            ),
             agrees=name_agrees(mapping, "t", "m"),
         )
     )

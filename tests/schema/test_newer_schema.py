@@ -135,20 +135,22 @@ def test_a_renamed_field_fills_its_column_of_rows_that_nobody_edited_as_the_plan
     def files(name: str) -> Path:
         return write_app_files(tmp_path / name, tasks("open", further=(Column(name, field(name), ColumnType.TEXT),)))
 
-    def records(name: str, *titles: str) -> dict[str, list[dict[str, Any]]]:
+    def records(name: str, *titles: str | None) -> dict[str, list[dict[str, Any]]]:
         return {"Task": [{"id": object_id(n), "title": title, name: "kept"} for n, title in enumerate(titles, 1)]}
 
     url, older, newer = embedded_database, files("hint"), files("note")
-    migrate(Session(url, load_catalog(older)), write_export(tmp_path / "export", records("hint", "Rig", "Row", "Sail")))
+    first = records("hint", "Rig", "Row", "Sail", None)
+    migrate(Session(url, load_catalog(older)), write_export(tmp_path / "export", first))
     rows(url, "update tasks set title = 'Edited' where title = 'Row' returning id")
-    export = write_export(tmp_path / "export", records("note", "Rig", "Row", "Sail on"))
+    export = write_export(tmp_path / "export", records("note", "Rig", "Row", "Sail on", "Found"))
 
     known = {"B44_SQL_DIR": str(newer), "B44_EXPORT_DIR": str(export), "B44_DATABASE_URL": url}
     plan = plan_migration(Settings.load(known, tmp_path))
-    assert [(one.changed, one.unchanged, one.conflicts) for one in plan.tables] == [(1, 2, {"not_newer": 1})]
+    assert [(one.changed, one.unchanged, one.conflicts) for one in plan.tables] == [(2, 2, {"not_newer": 1})]
 
     migrate(Session(url, load_catalog(newer)), export)
-    assert rows(url, "select title, note from tasks order by id") == [("Rig", "kept"), ("Edited", None), ("Sail", None)]
+    found = [("Rig", "kept"), ("Edited", None), ("Sail", None), ("Found", "kept")]
+    assert rows(url, "select title, note from tasks order by id") == found
     assert rows(url, "select base44_id, kind from migration.conflicts") == [(object_id(3), "not_newer")]
     assert rows(url, "select base44_id, data from migration.unmapped") == [(object_id(2), {"note": "kept"})]
 

@@ -154,6 +154,18 @@ def test_a_second_file_of_an_entity_is_an_error_naming_both(tmp_path: Path, name
     assert name in str(caught.value) and "Post_export.csv" in str(caught.value)
 
 
+def test_all_entities_with_a_second_file_are_named_at_once(tmp_path: Path) -> None:
+    fill(tmp_path, "Post.csv", "Post (1).csv", "User.csv", "User (1).csv", "Event.csv", "AuditLog.csv", "AuditLog (1).csv")
+    with pytest.raises(ExportError, match=r"keep one; likewise those of Post, User$"):
+        survey(tmp_path, KNOWN)
+
+
+@pytest.mark.parametrize("name", ["予約.json", "مريض_export.csv"])
+def test_of_a_name_without_capitals_that_is_spelt_out_nothing_is_said(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, name)
+    assert survey(tmp_path, {"予約", "مريض"}).read_as == ()
+
+
 def test_a_name_near_to_two_entities_is_neither_s(tmp_path: Path) -> None:
     fill(tmp_path, "audit-log.csv", "User.csv")
     found = survey(tmp_path, {"AuditLog", "Audit_Log", "User"})
