@@ -136,8 +136,16 @@ def init(
         _show(changes, dry_run=dry_run)
     if app is not None:
         _show_notices(app.notices)
+    given = {
+        "--entities": entities,
+        "--export": export,
+        "--source": source,
+        "--name": name,
+        "--strict": strict,
+        "--open": opened,
+    }
     for change in changes.of(Action.DIFFERS):
-        print_line(f"notice: {change.path} was edited and is kept; merge {change.path}.new into it", err=True)
+        print_line(_kept(change.path, [option for option, value in given.items() if value]), err=True)
     for change in changes.of(Action.KEPT):
         if (folder / f"{change.path}.new").exists():
             print_line(
@@ -202,6 +210,14 @@ def _show_diffs(changes: Changes) -> None:
     if left_out:
         files = plural(left_out, "updated file differs", "updated files differ")
         print_line(f"… and {left_out} more {files}, none of them edited by hand")
+
+
+def _kept(path: PurePosixPath, options: list[str]) -> str:
+    """A line on an edited file: of the options that were given only b44.toml tells the next time."""
+    line = f"notice: {path} was edited and is kept; merge {path}.new into it"
+    if str(path) != "b44.toml" or not options:
+        return line
+    return f"{line}, or the next b44 init goes without {' and '.join(options)}"
 
 
 def _show_notices(notices: tuple[Notice, ...]) -> None:

@@ -64,6 +64,8 @@ _NO_COLUMNS: Final = COLUMNS_OF_MIGRATION | _SYSTEM_COLUMNS | {"base44_id"}
 _SIMPLE: Final = re.compile(r"[a-z_][a-z0-9_]*")
 _WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _OTHER: Final = re.compile(r"[^a-z0-9]+")
+_NO_LETTERS: Final = re.compile(r"[\W_]+")
+_ID: Final = re.compile(r"(?<=[^\W_])(?=Ids?\Z)")
 # Letters that have no decomposition into one of a to z and marks.
 _LETTERS: Final = str.maketrans(
     {"ß": "ss", "æ": "ae", "ø": "o", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "\u0131": "i"}
@@ -85,13 +87,29 @@ def shortened(name: str, longest: int = LONGEST) -> str:
 
 def snake_case(name: str) -> str:
     """Return a name in snake_case, of a to z, digits and `_`; the same name again for what is one already."""
-    plain = unicodedata.normalize("NFKD", name)
-    spaced = _WORDS.sub("_", "".join(letter for letter in plain if not unicodedata.combining(letter)))
-    lower = spaced.lower().translate(_LETTERS)
+    lower = _in_lower_case(name)
     words = _OTHER.sub("_", lower).strip("_")
-    if any(letter.isalnum() and not letter.isascii() for letter in lower) or not words:
+    if _of_another_script(lower) or not words:
         words = _digested(words or "name", name)
     return f"_{words}" if words[0].isdigit() else words
+
+
+def comparable(name: str) -> str:
+    """Return a name as it is compared with others: in snake_case, but letters of another script stay."""
+    if not _of_another_script(_in_lower_case(name)):
+        return snake_case(name)
+    return _NO_LETTERS.sub("_", _in_lower_case(_ID.sub("_", name))).strip("_")
+
+
+def _in_lower_case(name: str) -> str:
+    """A name without accents, its words apart."""
+    plain = unicodedata.normalize("NFKD", name)
+    spaced = _WORDS.sub("_", "".join(letter for letter in plain if not unicodedata.combining(letter)))
+    return spaced.lower().translate(_LETTERS)
+
+
+def _of_another_script(lower: str) -> bool:
+    return any(letter.isalnum() and not letter.isascii() for letter in lower)
 
 
 def plural(name: str) -> str:

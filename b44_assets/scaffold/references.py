@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from b44_assets.scaffold.export_profile import EntityProfile, FieldProfile, Sample, is_id
 from b44_assets.scaffold.model import Counts, Entity, Field, ReferenceBy
-from b44_assets.scaffold.names import singular, snake_case
+from b44_assets.scaffold.names import comparable, singular
 from b44_assets.wording import plural
 
 MIXED: Final = 0.1
@@ -116,23 +116,23 @@ class Finding:
 
 
 class Names:
-    """The entities of an app by their names, in the singular of snake_case."""
+    """The entities of an app by their names, in the singular of snake_case, letters of other scripts as they are."""
 
     def __init__(self, entities: Iterable[Entity]) -> None:
         """Take in all entities."""
         self._by_name: dict[str, list[str]] = {}
         self._forms: dict[str, str] = {}
-        self._fields = {entity.name: {snake_case(field.name) for field in entity.fields} for entity in entities}
+        self._fields = {entity.name: {comparable(field.name) for field in entity.fields} for entity in entities}
         self.spelt = frozenset(self._fields)
         for entity in sorted(self._fields):
-            plain = singular(snake_case(entity))
+            plain = singular(comparable(entity))
             self._by_name.setdefault(plain, []).append(entity)
             self._forms[entity] = plain
         # A plugin's entities name each other without the plugin's name.
         self._by_last: dict[str, list[str]] = {}
         for entity in self._forms:
             if "." in entity:
-                last = singular(snake_case(entity.rpartition(".")[2]))
+                last = singular(comparable(entity.rpartition(".")[2]))
                 self._by_last.setdefault(last, []).append(entity)
 
     def has_own(self, one: Candidate, name: str) -> bool:
@@ -164,7 +164,7 @@ def may_refer(entity: Entity, field: Field) -> bool:
         or any(name == field.name for name, _ in compared_with_caller(entity.rls))
     ):
         return True
-    name = snake_case(field.name)
+    name = comparable(field.name)
     if not _is_textual(field):
         return False
     return (
@@ -191,25 +191,25 @@ def candidates(entity: Entity, field: Field, names: Names) -> tuple[list[Candida
     """What a field may point at by its name, the best first, and why there is none where something speaks against it."""
     found, against = _by_name(entity, field, names)
     # A plan that has a `plan_id` of its own is known by that one, and not by its id.
-    name = snake_case(field.name)
+    name = comparable(field.name)
     return [replace(one, strong=False, alone=False) if names.has_own(one, name) else one for one in found], against
 
 
 def _by_name(entity: Entity, field: Field, names: Names) -> tuple[list[Candidate], str]:
     by = ReferenceBy.IDS if _is_array(field) else ReferenceBy.ID
     if field.target:
-        target = names.exact(snake_case(field.target), entity.name)
+        target = names.exact(comparable(field.target), entity.name)
         if target is not None:
             return [Candidate(target, by, "declared", strong=True)], ""
     if not _is_textual(field):
         return [], ""
-    name = snake_case(field.name)
+    name = comparable(field.name)
     found = _compared(entity, field, by)
     match = _IDS.fullmatch(name)
     if match is None:
         return [*found, *_of_persons(name, field)], ""
     base = match["base"]
-    named = singular(snake_case(entity.name))
+    named = singular(comparable(entity.name))
     if (target := names.exact(base, entity.name)) is not None:
         other = target != entity.name
         return [*found, Candidate(target, by, "name matches", strong=other, alone=other)], ""
@@ -220,7 +220,7 @@ def _by_name(entity: Entity, field: Field, names: Names) -> tuple[list[Candidate
     if (described := _described(field, names)) is not None:
         found.append(Candidate(described, by, "named in its description", strong=True))
     if (kind := type_beside(entity, field)) is not None:
-        return found, f"{snake_case(kind.name)} tells what it points at, which may be records of several entities"
+        return found, f"{comparable(kind.name)} tells what it points at, which may be records of several entities"
     foreign = [part for part in parts if part in _SYSTEMS] + [part for part in parts[:-1] if part in _PROVIDERS]
     if foreign:
         return found, f"{foreign[0]} is another system"
@@ -245,12 +245,12 @@ def _by_name(entity: Entity, field: Field, names: Names) -> tuple[list[Candidate
 
 def type_beside(entity: Entity, field: Field) -> Field | None:
     """Return the field that tells of which entity another holds an id, as `target_type` of `target_id`; None where there is none."""
-    match = _IDS.fullmatch(snake_case(field.name))
+    match = _IDS.fullmatch(comparable(field.name))
     if match is None:
         return None
     base = match["base"]
     kinds = {f"{base}_type", f"{base}_kind", f"{base}_entity", f"{base}_entity_type", f"{base}_model"}
-    spelt = {snake_case(one.name): one for one in entity.fields}
+    spelt = {comparable(one.name): one for one in entity.fields}
     return spelt[min(kinds & spelt.keys())] if kinds & spelt.keys() else None
 
 

@@ -14,9 +14,9 @@ from b44_assets.schema.access_drift import DeclaredAccess, access_drift, declare
 from b44_assets.schema.online_ddl import in_scratch_schema, of_migration_tables, run_together
 from b44_assets.schema.privileges import roles_found
 from b44_assets.schema.runtime import program_state, public_functions, runtime_drift
-from b44_assets.schema.standard_roles import standard_drift
+from b44_assets.schema.standard_roles import rights_to_change, standard_drift
 from b44_assets.schema.unbuilt import rows_in_the_way_of
-from b44_assets.schema.view_schemas import view_schema_differences
+from b44_assets.schema.view_schemas import declared_views, found_views, view_schema_differences
 from b44_assets.schema.views import NOTED_IN_COMMENT
 from b44_assets.session import Connection, Session, scalar
 from b44_assets.wording import some_of
@@ -26,6 +26,7 @@ Facts = dict[str, dict[str, str | None]]
 
 SHOWN = 5
 
+_THERE = "select to_regclass('public.' || quote_ident(%s)) is not null"
 _BUILT = (Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.POLICY, Kind.VIEW)
 
 
@@ -158,11 +159,17 @@ def declared_objects(session: Session) -> Facts:
     with session.connection("build the schema") as conn:
         conn.execute("set client_min_messages = warning")
         _, left_out, roles = _roles_declared(session, conn)
-        return _built(session, conn, left_out, roles)[0]
+        facts = _built(session, conn, left_out, roles)[0]
+        read = {spec.name for spec in session.catalog.of(Kind.TABLE, Kind.VIEW)}
+        for spec in session.catalog.of(Kind.VIEW_SCHEMA):
+            # Of a table without records nothing is made on a server that is for planning.
+            if all(scalar(conn, _THERE, (name,)) for name in read & {*spec.depends}):
+                facts |= declared_views(session, conn, spec)
+        return facts
 
 
 def schema_changes(session: Session, wanted: Facts, version: int, conn: Connection | None) -> SchemaChanges:
-    """Compares schema public of a database with what the files come to; only reads.
+    """Compares the objects of a database with what the files come to; only reads.
 
     Args:
         session: For the catalogue.
@@ -172,6 +179,8 @@ def schema_changes(session: Session, wanted: Facts, version: int, conn: Connecti
     """
     found: Facts = {} if conn is None else _facts(conn, "public")
     if conn is not None:
+        for spec in session.catalog.of(Kind.VIEW_SCHEMA):
+            found |= found_views(conn, spec)
         if scalar(conn, "select to_regclass('migration.unbuilt')") is not None:
             _pass_listed(conn, session, wanted, found)
         if conn.info.server_version // 10_000 != version // 10_000:
@@ -188,6 +197,8 @@ def schema_changes(session: Session, wanted: Facts, version: int, conn: Connecti
     if conn is None:
         return SchemaChanges((*missing, *(f"role {name}" for name in roles)), tuple(different))
     there = roles_found(conn, roles)
+    if rights := rights_to_change(conn, session):
+        different.append(f"rights of the group roles: {some_of(rights, SHOWN, '; ')}")
     return SchemaChanges(
         (*missing, *(f"role {name}" for name in roles if name not in there)),
         tuple(different),

@@ -144,6 +144,23 @@ def standard_drift(conn: Connection, session: Session) -> list[str]:
     ]
 
 
+def rights_to_change(conn: Connection, session: Session) -> list[str]:
+    """The statements by which a migration would change the rights of the group roles; none where the session may not find out.
+
+    Args:
+        conn: To a database that was migrated before, or not.
+        session: For the catalogue.
+    """
+    asked = scalar(
+        conn,
+        "select bool_and(has_function_privilege(f.oid, 'EXECUTE')) from pg_proc f"
+        " where f.pronamespace = to_regnamespace('b44') and f.proname in ('standard_access', 'group_roles')",
+    )
+    if not asked or not _is_governed(conn):
+        return []
+    return needed_grants(conn, session.catalog.access_of(), partitions=False)
+
+
 def needs_grants(session: Session, spec: Spec) -> bool:
     """Whether what a file makes has other rights than those that default privileges give, or is only open behind policies."""
     by_default = "write" if session.catalog.opened else "none"

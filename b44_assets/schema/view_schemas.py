@@ -106,6 +106,27 @@ def view_schema_differences(session: Session, conn: Connection, spec: Spec) -> t
     return tuple(said)
 
 
+def declared_views(session: Session, conn: Connection, spec: Spec) -> dict[str, dict[str, str | None]]:
+    """What the views of a file come to, by their names as in a message.
+
+    Raises:
+        DatabaseError: The file does not run.
+    """
+    return _facts(conn, spec.name, _wanted(session, conn, spec, view_schema(spec)))
+
+
+def found_views(conn: Connection, spec: Spec) -> dict[str, dict[str, str | None]]:
+    """What the views of a file are in a database, likewise; only reads."""
+    return _facts(conn, spec.name, _state(conn, spec.name))
+
+
+def _facts(conn: Connection, schema: str, state: _State) -> dict[str, dict[str, str | None]]:
+    return {
+        f"view {schema}.{sql.Identifier(name).as_string(conn)}": {"query": query, "options": ", ".join(options) or None}
+        for name, (query, options) in state.views.items()
+    }
+
+
 def _wanted(session: Session, conn: Connection, spec: Spec, definition: ViewSchema) -> _State:
     """What the file comes to, made in a schema that is gone afterwards."""
     named = re.compile(rf"(comment\s+on\s+(?:view|column)\s+){spec.name}\.", re.IGNORECASE)

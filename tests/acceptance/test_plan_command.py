@@ -192,6 +192,7 @@ def test_newer_records_edited_rows_and_a_changed_schema_are_told(
         conn.execute("update posts set title = 'Edited here' where id = base44_uuid(%s)", (edited[at["id"]],))
         conn.execute("drop index idx_events_user_date")
         conn.execute("comment on table users is 'Mine'")
+        conn.execute("revoke select on categories from b44_readonly")
 
     result = b44.on(finished)("plan", "--export", folder, "--json")
 
@@ -199,8 +200,9 @@ def test_newer_records_edited_rows_and_a_changed_schema_are_told(
     posts = result.report["entities"]["posts"]
     assert (posts["new"], posts["changed"], posts["vanished"], posts["conflicts"]) == (1, 1, 1, {"edited": 1})
     assert result.report["schema"]["missing"] == ["index events.idx_events_user_date"]
-    [different] = result.report["schema"]["different"]
+    different, rights = result.report["schema"]["different"]
     assert different.startswith("table users: comment is Mine, sql/ says ")
+    assert rights == "rights of the group roles: GRANT SELECT ON TABLE public.categories TO b44_readonly"
     assert b44.on(finished)("migrate", "--export", folder, "--json").status == 0
     assert rows(finished, "select count(*) from posts where title = 'A newer title'") == [(2,)]
 

@@ -147,6 +147,8 @@ def test_a_renamed_field_fills_its_column_of_rows_that_nobody_edited_as_the_plan
     known = {"B44_SQL_DIR": str(newer), "B44_EXPORT_DIR": str(export), "B44_DATABASE_URL": url}
     plan = plan_migration(Settings.load(known, tmp_path))
     assert [(one.changed, one.unchanged, one.conflicts) for one in plan.tables] == [(2, 2, {"not_newer": 1})]
+    assert plan.schema.missing == ("column tasks.note",)
+    assert [one.partition(": ")[0] for one in plan.schema.different] == ['view base44_compat."Task"']
 
     migrate(Session(url, load_catalog(newer)), export)
     found = [("Rig", "kept"), ("Edited", None), ("Sail", None), ("Found", "kept")]

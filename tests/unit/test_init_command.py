@@ -260,6 +260,17 @@ def test_a_constraint_that_has_moved_out_of_an_edited_file_is_named(
         assert "take it out of sql/constraints/boats.sql" in said and "two stands in" in said
 
 
+def test_an_option_that_an_edited_file_does_not_keep_is_named(
+    tmp_path: Path, asked: list[tuple[Path | None, Path | None, Overrides]]
+) -> None:
+    run("app", "--entities", "entities", at=tmp_path)
+    file = tmp_path / "app" / "b44.toml"
+    file.write_text(file.read_text() + "# mine\n")
+    assert "or the next b44 init goes without --open" in run("app", "--open", at=tmp_path).stderr
+    file.write_text((tmp_path / "app" / "b44.toml.new").read_text() + "# mine\n")
+    assert "goes without" not in run("app", "--open", at=tmp_path).stderr
+
+
 def test_of_many_differences_those_of_edited_files_are_all_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,23 @@ def test_a_plugins_entities_name_each_other_without_its_name() -> None:
     assert found(text("order_id"), of="shop.OrderNote") == ("shop.Order", "name matches")
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("лодка_id", "Лодка"),
+        ("ЛодкаId", "Лодка"),
+        ("予約_ids", "予約"),
+        ("новая_лодка_id", "Лодка"),
+        ("река_id", None),
+        ("strasse_id", "Straße"),
+    ],
+)
+def test_a_name_in_another_script_is_compared_as_it_is(name: str, expected: str | None) -> None:
+    crew = entity("Crew", text(name))
+    found = find(crew, crew.fields[0], Names([crew, *map(entity, ("Лодка", "予約", "Straße"))]), {}, None).candidate
+    assert (found.entity if found is not None else None) == expected
+
+
 @pytest.mark.parametrize("name", ["target_type", "targetKind", "target_entity"])
 def test_a_field_beside_one_that_tells_its_type_is_left_alone(name: str) -> None:
     assert found(text("target_id"), beside=(text(name),)) is None

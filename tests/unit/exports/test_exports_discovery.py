@@ -155,7 +155,16 @@ def test_a_second_file_of_an_entity_is_an_error_naming_both(tmp_path: Path, name
 
 
 def test_all_entities_with_a_second_file_are_named_at_once(tmp_path: Path) -> None:
-    fill(tmp_path, "Post.csv", "Post (1).csv", "User.csv", "User (1).csv", "Event.csv", "AuditLog.csv", "AuditLog (1).csv")
+    fill(
+        tmp_path,
+        "Post.csv",
+        "Post (1).csv",
+        "User.csv",
+        "User (1).csv",
+        "Event.csv",
+        "AuditLog.csv",
+        "AuditLog (1).csv",
+    )
     with pytest.raises(ExportError, match=r"keep one; likewise those of Post, User$"):
         survey(tmp_path, KNOWN)
 
