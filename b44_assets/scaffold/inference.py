@@ -347,7 +347,7 @@ class _Inference:
             self._decide(
                 table,
                 "field",
-                f"has columns of text for fields that only the export has: {', '.join(only)}",
+                f"has columns for fields that only the export has: {', '.join(only)}",
                 "no schema declares them",
             )
         for column in draft.columns:
@@ -540,7 +540,7 @@ class _Inference:
             self._decide(
                 f"*.{name}",
                 "trigger",
-                "is set to the current time by an update that changes something else and leaves it alone, unless it is the migration's",
+                "an update that changes a row, and not this column, sets it to the current time; the migration's own updates do not",
                 f"Base44 sets `{UPDATED}` whenever a record changes",
             )
 
