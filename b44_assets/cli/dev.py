@@ -14,9 +14,9 @@ import click
 
 from b44_assets.cli.options import app_option, app_sql_dir, database_option, export_option, need_catalog, settings_with
 from b44_assets.cli.terminal import print_line
-from b44_assets.errors import SettingsError
+from b44_assets.errors import DatabaseError, SettingsError
 from b44_assets.postgres.embedded import embedded_runs, target_url
-from b44_assets.runs.instance import connect_storage, prepare_dagster
+from b44_assets.runs.instance import connect_storage, prepare_dagster, runs_under_way
 
 if TYPE_CHECKING:
     from b44_assets.config.settings import Settings
@@ -62,7 +62,8 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
             started.start_daemon()
             started.wait()
     except KeyboardInterrupt:
-        go_on = started is not None and started.runs_go_on
+        # On a machine that is busy a code location may end late without a run.
+        go_on = started is not None and started.runs_go_on and _runs_under_way(settings)
         print_line("Dagster has ended; runs that are under way go on" if go_on else "Dagster has ended")
     finally:
         _note_end(lock)
@@ -96,6 +97,15 @@ def _need_no_other(settings: Settings) -> TextIO:
             " try again in a minute)"
         )
     return lock
+
+
+def _runs_under_way(settings: Settings) -> bool:
+    """Tells whether a run is under way; where its storage cannot be asked, one may be."""
+    try:
+        with connect_storage(settings, "b44 dev") as conn:
+            return runs_under_way(conn)
+    except DatabaseError:
+        return True
 
 
 def _note_end(lock: TextIO) -> None:

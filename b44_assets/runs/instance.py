@@ -70,6 +70,20 @@ def connect_storage(settings: Settings, application_name: str) -> Connection:
         raise kind(f"DAGSTER_PG_URL: {error}") from error
 
 
+def runs_under_way(conn: Connection) -> bool:
+    """Tells whether a run has begun and not ended yet.
+
+    Args:
+        conn: On the database of Dagster's storage.
+    """
+    if conn.execute("select to_regclass('runs')").fetchone() == (None,):
+        return False
+    return (
+        conn.execute("select from runs where status in ('STARTING', 'STARTED', 'CANCELING') limit 1").fetchone()
+        is not None
+    )
+
+
 def throw_away_instance() -> DagsterInstance:
     """An instance that keeps nothing, for a command that only reads where there is no storage."""
     from dagster import DagsterInstance
