@@ -90,6 +90,11 @@ def files_of_other_apps(catalog: Catalog, files: Sequence[ExportFile]) -> dict[s
     return {entity: other for entity, other in found if other is not None}
 
 
+def has_users_alone(catalog: Catalog, files: Iterable[ExportFile]) -> bool:
+    """Tells whether users are all that an export has of several tables: every app has these, so that they say nothing."""
+    return len(catalog.entities) > 1 and {file.entity for file in files} & catalog.entities.keys() == {_EVERY_APP_HAS}
+
+
 def has_records(file: ExportFile) -> bool:
     """Tells whether a file has a record at all; of one that cannot be read, whoever reads it says what is wrong."""
     try:

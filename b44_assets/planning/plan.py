@@ -256,8 +256,7 @@ def _look_at_others(settings: Settings, session: Session, found: _Findings) -> N
         found.faults.append(fault)
         return
     found.entities += [_without_table(one) for one in kept.entities]
-    found.warnings += [warning for one in kept.entities if (warning := one.warning())]
-    found.warnings += kept.passed_over
+    found.warnings += kept.warnings
     files = [one for one in found.entities if one.table is not None]
     nothing_read = not any(one.records for one in files)
     if found.faults or settings.export_dir is None or not kept.entities or not nothing_read:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ _INSTEAD = {
 """What to do where a command needs the migration tables and they are gone."""
 _VERBS = {"quarantine": "show", "rollback": "take back"}
 """What a command does, where that is not its name."""
+_READS = frozenset({"report", "quarantine"})
+"""Commands that move no record."""
 
 
 class NothingMigratedError(B44Error):
@@ -45,7 +47,7 @@ def refuse_if_finished(session: Session, command: str) -> None:
     """
     from b44_assets.migration.finish import migration_state
 
-    with saying_what_it_lacks(session):
+    with saying_what_it_lacks(session, command):
         state = migration_state(session)
     if state.over:
         raise FinishedError(f"nothing to {_VERBS.get(command, command)}: {state.message()}; {_INSTEAD[command]}")
@@ -61,7 +63,7 @@ def require_migration(session: Session, command: str) -> None:
     from b44_assets.migration.accounts import accounts
 
     refuse_if_finished(session, command)
-    with saying_what_it_lacks(session):
+    with saying_what_it_lacks(session, command):
         found = accounts(session)
     if not found:
         raise NothingMigratedError(
@@ -110,11 +112,18 @@ def require_table(export: Path, sql_dir: Path, catalog: Catalog) -> None:
         raise nothing_has_a_table(export, sql_dir, records)
 
 
-def saying_what_it_lacks(session: Session) -> AbstractContextManager[None]:
-    """Says which rights a role needs for a migration where one of them is missing in the block."""
+def saying_what_it_lacks(session: Session, command: str = "migrate") -> AbstractContextManager[None]:
+    """Says which rights a role needs for a migration where one of them is missing in the block.
+
+    Args:
+        session: Of the role.
+        command: What is asked for; of one that only reads nothing is said, as it says itself what it reads.
+    """
     from b44_assets.migration.readable import remedied
     from b44_assets.schema.preflight import need_room
 
+    if command in _READS:
+        return nullcontext()
     return remedied(session, lambda asked: need_room(asked, only_look=True))
 
 

@@ -83,11 +83,8 @@ def _other_entities() -> dg.AssetsDefinition:
         migration.hold_migration_lock(context, stages=True)
         with migration.installed_session(context) as session:
             kept = keep_unmapped(session, migration.export_dir)
-        for one in kept.entities:
-            if warning := one.warning():
-                migration.warn(context, warning)
-        for line in kept.passed_over:
-            migration.warn(context, line)
+        for warning in kept.warnings:
+            migration.warn(context, warning)
         facts: dict[str, Any] = {"records": sum(kept.records.values())}
         if kept.passed_over:
             facts["not_read"] = list(kept.passed_over)
