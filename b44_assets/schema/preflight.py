@@ -309,8 +309,15 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
         if kind is None:
             faults.append(f"there is a type {name}, where a table of that name is to be made: rename it")
         elif kind not in wanted.kinds:
-            shown = _KINDS.get(kind, "something else")
-            faults.append(f"{name} is {shown}, not {_KINDS[wanted.kinds[0]]}: rename it, or move it to another schema")
+            shown, meant = _KINDS.get(kind, "something else"), _KINDS[wanted.kinds[0]]
+            if {kind, *wanted.kinds} <= {"r", "p"} and _made_before(conn, {number: wanted}):
+                # Out of the way, its records would count as lost.
+                faults.append(
+                    f"{name}, which a migration has made, is {shown}, not {meant}: undo what its file says otherwise now,"
+                    " or migrate into a new database (--database-url)"
+                )
+            else:
+                faults.append(f"{name} is {shown}, not {meant}: rename it, or move it to another schema")
         elif wanted.table and not on_its_table:
             faults.append(f"index {name} is one of {table}, not of {wanted.table}: rename it")
         elif not in_its_place:

@@ -54,6 +54,8 @@ def having(url: str, *statements: str) -> str:
         ("create view posts as select 1 as id", ["public.posts is a view"]),
         ("create sequence events", ["public.events is a sequence"]),
         ("create table audit_logs (like pg_class)", ["public.audit_logs is a table, not a partitioned table"]),
+        ("create table audit_logs (like pg_class); comment on table audit_logs is 'Who changed what'",
+         ["public.audit_logs, which a migration has made, is a table, not a partitioned table", "into a new database"]),
         ("create type user_sessions as enum ('a')", ["type public.user_sessions"]),
         ("create schema migration; create table migration.migrated (id int)", ["migration.migrated", "no column entity"]),
         ("create table posts_default (id int) partition by range (id); create view users as select 1",
