@@ -171,11 +171,13 @@ class _TableFiles:
         if self._partitioned:
             lines.append(f"primary key (id, {quoted(self.moment or '')})")
         said = line(self._table.entity.description, 200)
-        about = line(self._table.entity.description, 90)
         partition = ", a partition for each month (UTC)" if self._partitioned else ""
+        records = f"Records of {self.entity}{partition}"
+        # On one line, which is the first of a header: two signs for the comment, a colon, and how it ends.
+        about = line(self._table.entity.description, max(20, min(90, LONGEST_LINE - len(records) - 7)))
         return _rendered(
             "table",
-            about=f"Records of {self.entity}{partition}{': ' + about if about else ''}{'' if about.endswith(('.', '…')) else '.'}",
+            about=f"{records}{': ' + about if about else ''}{'' if about.endswith(('.', '…')) else '.'}",
             opened=self._app.opened,
             partitioned=self._partitioned,
             moment=quoted(self.moment or ""),
@@ -353,12 +355,20 @@ class _TableFiles:
         for rule in rules:
             rest = rule.holds(quoted(rule.column.name))
             unless = self._unless_there(rule.name)
-            constraints.append({"name": rule.name, "unless": unless, "rest": rest, "quote": quoted_block(rest)})
+            table, added = f"alter table {self.sql_name}", f"add constraint {rule.name}"
+            fits = len(table) + len(added) + 5 <= LONGEST_LINE
+            constraints.append(
+                {
+                    "unless": unless,
+                    "added": f"{table} {added}" if fits else f"{table}\n      {added}",
+                    "rest": rest,
+                    "quote": quoted_block(rest),
+                }
+            )
         return _rendered(
             "constraints",
             about=about,
             name=self.name,
-            table=self.sql_name,
             depends=_listed(_targets(rules, self.name)),
             listed=listed,
             constraints=constraints,
@@ -509,6 +519,8 @@ def _compat_file(app: App, tables: Sequence[_TableFiles]) -> str:
 def _when(condition: str, reason: str) -> str:
     """A reason for which a record is refused, in the list of them; null where it does not apply."""
     start, rest = f"case when {condition}", f"then {literal(reason)} end"
+    if len(start) + 9 > LONGEST_LINE:
+        start = start.replace(" is not null and ", " is not null\n            and ")
     return f"{start} {rest}" if len(start) + len(rest) + 11 <= LONGEST_LINE else f"{start}\n           {rest}"
 
 

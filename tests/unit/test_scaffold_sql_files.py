@@ -39,10 +39,16 @@ def test_no_line_is_longer_than_can_be_read(strict: bool) -> None:
     ]
     columns = (identifier, link(f"{LONG}_id", LONG), link("area_id", LONG), link("site_area_id", LONG), *lists)
     key = (f"{LONG}_id", "area_id", "site_area_id")
-    task = Table("fill_tasks", Entity("FillTask", Origin.SCHEMA, ()), columns, after=(LONG,), repeated=((key, 1),))
-    files = files_of(App("shop", (area, task), strict=strict))
+    entity = Entity(
+        "FillTask", Origin.SCHEMA, (), description="What is to be filled, where it is taken from and by whom " * 3
+    )
+    task = Table("fill_tasks", entity, columns, after=(LONG,), repeated=((key, 1),))
+    of_task = Entity("FillTaskOfAnAreaOfTheBackroom", Origin.SCHEMA, (), description=entity.description)
+    name = "fill_tasks_of_an_area_of_the_backroom"
+    needed = Column("assigned_to_whom", Field("assigned_to_whom", required=True), ColumnType.TEXT)
+    files = files_of(App("shop", (area, task, Table(name, of_task, (identifier, needed))), strict=strict))
     assert {path.parts[0] for path in files} == {"tables", "mappings", "indexes", "constraints", "checks", "schemas"}
-    lines = [line for text in files.values() for line in text.splitlines() if not line.startswith("comment on column")]
+    lines = [line for text in files.values() for line in text.splitlines() if not line.startswith("comment on ")]
     assert [line for line in lines if len(line) > 120] == []
 
 
