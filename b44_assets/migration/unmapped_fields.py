@@ -15,10 +15,13 @@ from b44_assets.catalog import TableMapping
 from b44_assets.migration.sources import as_objects
 from b44_assets.session import Connection
 
-# What is kept of a record already stays as it is: the record is no newer.
+# What is kept of a record already stays as it is: the record is no newer. Most have all, and are not even locked.
 _KEPT: LiteralString = """
     insert into migration.unmapped as u (entity, base44_id, data)
-    {kept}
+    select k.entity, k.base44_id, k.data
+      from ({kept}) k (entity, base44_id, data)
+      left join migration.unmapped o on o.entity = k.entity and o.base44_id = k.base44_id
+     where (o.data @> k.data) is not true
     on conflict (entity, base44_id) do update set data = excluded.data || u.data
      where not u.data ?& array(select jsonb_object_keys(excluded.data))
 """
