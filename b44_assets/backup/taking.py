@@ -395,8 +395,8 @@ class ManifestTap:
 def _check(conn: Connection[TupleRow], server: Server, kind: BackupKind) -> None:
     if not server.replication:
         raise BackupError(
-            f"user {conn.info.user!r} may not take base or incremental backups or receive WAL: that needs the attribute"
-            " REPLICATION, which managed servers do not give; logical backups work"
+            f"user {conn.info.user!r} may not take base or incremental backups or receive WAL: have a superuser run"
+            f' ALTER ROLE "{conn.info.user}" REPLICATION, which managed servers do not give; logical backups work'
         )
     row = conn.execute(
         "select current_setting('wal_level'), current_setting('summarize_wal', true),"

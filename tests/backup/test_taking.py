@@ -255,7 +255,7 @@ def test_a_role_without_replication_takes_logical_backups_and_is_told_so_about_t
     for kind in PHYSICAL:
         with pytest.raises(
             BackupError,
-            match=r"'managed' may not take base .* needs the attribute REPLICATION.*; logical backups work$",
+            match=r"'managed' may not take base .* ALTER ROLE .managed. REPLICATION.*; logical backups work$",
         ):
             take(kind, url, catalogue)
 
