@@ -279,7 +279,8 @@ def _of_storage(conn: Connection) -> Iterator[Finding]:
         yield Finding("daemon", f"none is alive (seen: {seen}); schedules and sensors do nothing", start)
     on = dict(
         conn.execute(
-            "select lower(instigator_type), count(*) from instigators where status = 'RUNNING' group by 1"
+            # Declared in code: on by itself, from the first start of a daemon.
+            "select lower(instigator_type), count(*) from instigators where status in ('RUNNING', 'DECLARED_IN_CODE') group by 1"
         ).fetchall()
     )
     schedules, sensors = on.get("schedule", 0), on.get("sensor", 0)
