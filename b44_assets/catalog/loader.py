@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -252,8 +252,12 @@ def load_catalog(root: Path) -> Catalog:
     )
 
 
+@cache
 def load_runtime() -> tuple[Spec, ...]:
-    """Reads the SQL that comes with the program: what every app's migration stands on, in the order in which it is installed."""
+    """Reads the SQL that comes with the program: what every app's migration stands on, in the order in which it is installed.
+
+    Once a process.
+    """
     paths = sorted(_RUNTIME.glob("*/*.sql"))
     return in_order([_read(path, Kind.RUNTIME, f"{path.parent.name}/{path.stem}") for path in paths])
 

@@ -117,28 +117,34 @@ _SIZES = """
        where locktype = 'relation' and mode = 'AccessExclusiveLock'
          and database = (select oid from pg_database where datname = current_database())
     ),
+    known as materialized (
+      select tablename, attname, avg_width from pg_stats where schemaname = 'public' and not inherited
+    ),
+    -- The columns of B-trees: those of the table, and expressions, whose statistics are the index's.
+    keys as (
+      select l.indexrelid, count(s.avg_width) as known, sum(s.avg_width) as width
+        from leaves l
+        join pg_index i on i.indexrelid = l.indexrelid and not i.indisexclusion
+        join pg_class x on x.oid = l.indexrelid and x.relkind = 'i' and x.reltuples > 0
+        join pg_am a on a.oid = x.relam and a.amname = 'btree'
+       cross join lateral unnest(i.indkey::smallint[]) with ordinality as k (attnum, place)
+        join pg_attribute c on c.attrelid = case k.attnum when 0 then l.indexrelid else l.indrelid end
+         and c.attnum = case k.attnum when 0 then k.place else k.attnum end
+        join pg_class o on o.oid = c.attrelid
+        left join known s on s.tablename = o.relname and s.attname = c.attname
+       group by l.indexrelid
+    ),
     -- An entry: tuple header and line pointer (12 bytes), then its columns, aligned; pages are filled to nine tenths.
     sizes as (
       select l.root, l.indexrelid, l.indrelid,
              case when l.indexrelid in (select relation from locked) then x.relpages::bigint * 8192
                   else pg_relation_size(l.indexrelid) end as bytes,
-             case when a.amname = 'btree' and not i.indisexclusion and x.reltuples > 0 and w.known = i.indnatts then
-               greatest(2, ceil(x.reltuples * (12 + ceil(w.width / 8.0) * 8) / (8192 * 0.9) * 1.01) + 1) * 8192
+             case when k.known = x.relnatts then
+               greatest(2, ceil(x.reltuples * (12 + ceil(k.width / 8.0) * 8) / (8192 * 0.9) * 1.01) + 1) * 8192
              end as expected
         from leaves l
         join pg_class x on x.oid = l.indexrelid and x.relkind = 'i'
-        join pg_am a on a.oid = x.relam
-        join pg_index i on i.indexrelid = l.indexrelid
-        cross join lateral (
-          select count(s.avg_width) as known, sum(s.avg_width) as width
-            from unnest(i.indkey::smallint[]) with ordinality as k (attnum, place)
-            join pg_class t on t.oid = l.indrelid
-            left join pg_attribute c on c.attrelid = l.indrelid and c.attnum = k.attnum and k.attnum > 0
-            left join pg_stats s on s.schemaname = 'public' and not s.inherited
-             and (k.attnum > 0 and s.tablename = t.relname and s.attname = c.attname
-               or k.attnum = 0 and s.tablename = x.relname
-                  and s.attname = (select e.attname from pg_attribute e where e.attrelid = x.oid and e.attnum = k.place))
-        ) w
+        left join keys k on k.indexrelid = l.indexrelid
     )
 """
 

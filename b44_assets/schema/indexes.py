@@ -78,12 +78,13 @@ def apply_indexes(session: Session, spec: Spec, *, online: bool | None = None) -
         wanted = functools.cache(
             lambda: in_scratch_schema(session, conn, lambda c, schema: _wanted(c, schema, spec, definitions))
         )
+        on = _Table(conn, table)
         in_order = _all_in_order(conn, definitions, wanted)
         built = frozenset[str]() if online or in_order else _build_together(session, conn, spec, definitions)
         attempts: dict[str, Callable[[], str | Obstacle]] = {
             one.name: partial(str, "created")
             if one.name in built
-            else partial(_attempt, session, conn, spec, one, wanted, online, in_order)
+            else partial(_attempt, session, conn, spec, one, on, wanted, online, in_order)
             for one in definitions
         }
         outcomes, failed = attempt_each(session, conn, attempts)
@@ -170,6 +171,7 @@ def _attempt(
     conn: Connection,
     spec: Spec,
     definition: IndexDefinition,
+    on: _Table,
     forms: Forms,
     online: bool,
     in_order: bool,
@@ -179,11 +181,11 @@ def _attempt(
         forms()
         return rows_against_index(session, conn, spec, definition, error)
 
-    index = _Index(session, conn, spec, definition, forms, online)
+    index = _Index(session, conn, spec, definition, on, forms, online)
     outcome = attempt(index.keep if in_order else index.reconcile, find)
     if isinstance(outcome, Obstacle) and not outcome.rows and not online:
         # A plain build reads rows that are deleted, too, while an older transaction still sees them; a concurrent one does not.
-        outcome = attempt(_Index(session, conn, spec, definition, forms, True).reconcile, find)
+        outcome = attempt(_Index(session, conn, spec, definition, on, forms, True).reconcile, find)
     return outcome
 
 
@@ -237,26 +239,72 @@ def create_index(
     )
 
 
+class _Table:
+    """The table of a file's indexes: what is asked once for all of them."""
+
+    def __init__(self, conn: Connection, name: str) -> None:
+        self._conn = conn
+        self._name = name
+        self._small = False
+
+    @functools.cached_property
+    def oid(self) -> int:
+        return relation_oid(self._conn, self._name)
+
+    @functools.cached_property
+    def partitioned(self) -> bool:
+        return scalar(self._conn, "select relkind = 'p' from pg_class where oid = %s", (self.oid,))
+
+    def leaves_to_share(self) -> dict[str, bool]:
+        """The partitions that two connections may build on, the largest first, with whether each is large; none where one will do.
+
+        Of a small table this is not asked again for the next index: it takes as long as to build one.
+        """
+        if self._small:
+            return {}
+        rows = self._conn.execute(
+            """
+            select c.relname, pg_table_size(c.oid)::bigint, c.relkind,
+                   exists (select from pg_index i join pg_class x on x.oid = i.indexrelid
+                            where i.indrelid = c.oid and not x.relispartition
+                              and not exists (select from pg_constraint k where k.conindid = x.oid))
+              from pg_partition_tree(%s) t
+              join pg_class c on c.oid = t.relid
+             where t.isleaf
+             order by 2 desc, 1
+            """,
+            (self.oid,),
+        ).fetchall()
+        filled = {name: size >= _LARGE_PARTITION_BYTES for name, size, _, _ in rows if size}
+        if len(filled) < 2 or sum(size for _, size, _, _ in rows) < SHARED_BYTES:
+            self._small = True
+            return {}
+        # An index of a partition's own may be the very one that is to be built, which the server then takes as it is.
+        return (
+            {} if any(kind != "r" or own or len(name.encode()) > _NAME_BYTES for name, _, kind, own in rows) else filled
+        )
+
+
 class _Index:
     """One index, on its way to what it should be."""
 
     def __init__(
-        self, session: Session, conn: Connection, spec: Spec, definition: IndexDefinition, wanted: Forms, online: bool
+        self,
+        session: Session,
+        conn: Connection,
+        spec: Spec,
+        definition: IndexDefinition,
+        on: _Table,
+        wanted: Forms,
+        online: bool,
     ) -> None:
         self._session = session
         self._conn = conn
         self._spec = spec
         self._definition = definition
+        self._on = on
         self._forms = wanted
         self._online = online
-
-    @functools.cached_property
-    def _table_oid(self) -> int:
-        return relation_oid(self._conn, self._definition.table)
-
-    @functools.cached_property
-    def _partitioned(self) -> bool:
-        return scalar(self._conn, "select relkind = 'p' from pg_class where oid = %s", (self._table_oid,))
 
     @property
     def _wanted(self) -> Form:
@@ -273,7 +321,7 @@ class _Index:
         if found is None:
             self._build(name)
             outcome = "created"
-        elif found.table_oid != self._table_oid:
+        elif found.table_oid != self._on.oid:
             raise DatabaseError(
                 f"{self._spec.path}:{self._definition.statement.line}: {name} is an index of another table already"
             )
@@ -315,7 +363,7 @@ class _Index:
             "select not exists (select from pg_partition_tree(%(index)s) t join pg_index i on i.indexrelid = t.relid"
             "  where not (i.indisvalid and i.indisready))"
             " and (select count(*) from pg_partition_tree(%(index)s)) = (select count(*) from pg_partition_tree(%(table)s))",
-            {"index": found.oid, "table": self._table_oid},
+            {"index": found.oid, "table": self._on.oid},
         )
 
     # Building
@@ -324,38 +372,15 @@ class _Index:
         relation = sql.Identifier("public", self._definition.table)
         if not self._online:
             statement = create_index(self._definition, name, relation)
-            if self._partitioned and (leaves := self._leaves_to_share()):
+            if not self._session.throttled and self._on.partitioned and (leaves := self._on.leaves_to_share()):
                 self._build_shared(statement, leaves)
             else:
                 self._change(statement, bulk=True)
-        elif self._partitioned:
+        elif self._on.partitioned:
             self._change(create_index(self._definition, name, sql.SQL("only {}").format(relation)))
-            self._complete(self._must_find(name), self._table_oid)
+            self._complete(self._must_find(name), self._on.oid)
         else:
-            self._create_concurrently(relation, self._table_oid, name)
-
-    def _leaves_to_share(self) -> dict[str, bool]:
-        """The partitions that two connections may build on, the largest first, with whether each is large; none where one will do."""
-        if self._session.throttled:
-            return {}
-        rows = self._conn.execute(
-            """
-            select c.relname, pg_table_size(c.oid)::bigint, c.relkind,
-                   exists (select from pg_index i join pg_class x on x.oid = i.indexrelid
-                            where i.indrelid = c.oid and not x.relispartition
-                              and not exists (select from pg_constraint k where k.conindid = x.oid))
-              from pg_partition_tree(%s) t
-              join pg_class c on c.oid = t.relid
-             where t.isleaf
-             order by 2 desc, 1
-            """,
-            (self._table_oid,),
-        ).fetchall()
-        # An index of a partition's own may be the very one that is to be built, which the server then takes as it is.
-        if any(kind != "r" or own or len(name.encode()) > _NAME_BYTES for name, _, kind, own in rows):
-            return {}
-        filled = {name: size >= _LARGE_PARTITION_BYTES for name, size, _, _ in rows if size}
-        return filled if len(filled) > 1 and sum(size for _, size, _, _ in rows) >= SHARED_BYTES else {}
+            self._create_concurrently(relation, self._on.oid, name)
 
     def _build_shared(self, statement: sql.Composed, leaves: Mapping[str, bool]) -> None:
         """Builds on the partitions with two connections, then on the table, where the server takes the indexes of its partitions."""
@@ -437,7 +462,7 @@ class _Index:
             and (
                 _REBUILT.sub("", found.name) in own
                 # The server names those of partitions.
-                or (relation_oid != self._table_oid and found.form == self._wanted)
+                or (relation_oid != self._on.oid and found.form == self._wanted)
             )
         ]
         for leftover in leftovers:
@@ -450,8 +475,8 @@ class _Index:
             "not i.indisvalid and c.relname ~ %s"
             " and (i.indrelid = %s or i.indrelid in (select relid from pg_partition_tree(%s)))",
             _REBUILT.pattern,
-            self._table_oid,
-            self._table_oid,
+            self._on.oid,
+            self._on.oid,
         )
         dropped = False
         for oid in {found.table_oid for found in rebuilt}:
@@ -527,10 +552,10 @@ class _Index:
     # Repairing and replacing
 
     def _repair(self, found: _Found) -> None:
-        if not self._partitioned:
+        if not self._on.partitioned:
             self._rebuild(found)
             return
-        self._complete(found, self._table_oid)
+        self._complete(found, self._on.oid)
         if not self._sound(self._must_find_oid(found.oid)):
             self._replace(found.name)
 

@@ -2,6 +2,10 @@
 
 import gc
 
+from b44_assets.catalog.loader import load_runtime
+
+# The program's own files, which each of them needs.
+load_runtime()
 gc.enable()
 # As the command does.
 gc.set_threshold(50_000, 20, 20)
