@@ -90,8 +90,8 @@ def files_of_other_apps(catalog: Catalog, files: Sequence[ExportFile]) -> dict[s
     return {entity: other for entity, other in found if other is not None}
 
 
-def has_users_alone(catalog: Catalog, files: Iterable[ExportFile]) -> bool:
-    """Tells whether users are all that an export has of several tables: every app has these, so that they say nothing."""
+def has_user_alone(catalog: Catalog, files: Iterable[ExportFile]) -> bool:
+    """Tells whether entity User is all that an export has of several tables: every app has it, so that it says nothing."""
     return len(catalog.entities) > 1 and {file.entity for file in files} & catalog.entities.keys() == {_EVERY_APP_HAS}
 
 

@@ -15,7 +15,7 @@ from b44_assets.exports import ExportFile, ExportReader, survey
 from b44_assets.exports.names import matched
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.misspelt_entities import mapping_hint
-from b44_assets.migration.other_apps import files_of_other_apps, has_users_alone
+from b44_assets.migration.other_apps import files_of_other_apps, has_user_alone
 from b44_assets.migration.whole_files import opened_whole, reading_whole
 from b44_assets.session import Connection, Session, scalar, with_retry
 from b44_assets.wording import plural
@@ -56,21 +56,21 @@ class UnmappedEntities:
     Attributes:
         entities: In the order of their names.
         passed_over: Of each file that looks like one of the export's and is not read, a line with the remedy.
-        users_alone: Whether no other file of the export has a table than that of the users.
+        user_alone: Whether no other file of the export has a table than that of entity User.
     """
 
     entities: tuple[UnmappedEntity, ...]
     passed_over: tuple[str, ...] = ()
-    users_alone: bool = False
+    user_alone: bool = False
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know of it, a line each."""
         said = [warning for one in self.entities if (warning := one.warning())]
-        if self.users_alone and any(self.records.values()):
+        if self.user_alone and any(self.records.values()):
             said.append(
-                "users are all that this export has of these tables, and every app has users: is it of another app?"
-                " Then b44 rollback takes its users back"
+                "User is all that this export has of these tables, and every app has that entity: is it of another app?"
+                " Then b44 rollback takes its records back"
             )
         return (*said, *self.passed_over)
 
@@ -103,7 +103,7 @@ def keep_unmapped(session: Session, directory: Path | None) -> UnmappedEntities:
             _forget(session, conn, [file.entity for file in files])
             kept = [reading_whole(session, partial(_keep, session, conn, file, present)) for file in files]
         kept = [replace(one, other_app=others[one.entity].message()) if one.entity in others else one for one in kept]
-        alone = has_users_alone(session.catalog, [file for file in found.files if file.entity not in others])
+        alone = has_user_alone(session.catalog, [file for file in found.files if file.entity not in others])
         return UnmappedEntities(tuple(kept), found.passed_over, alone)
 
     return with_retry(session, work)

@@ -126,7 +126,7 @@ def test_its_records_are_kept_whole_and_none_is_judged(target_18: Target) -> Non
     assert "AuditLog.jsonl has none of the fields" in staged.other_app
     assert kept.records == {"AuditLog": 2}
     # Of this app it has no more than users, as an export of any app has.
-    assert (kept.users_alone, len(kept.warnings)) == (True, 2)
+    assert (kept.user_alone, len(kept.warnings)) == (True, 2)
     assert "is it of another app?" in kept.entities[0].other_app
     assert target_18.all("select data from migration.unmapped where entity = 'AuditLog' order by base44_id") == [
         (one,) for one in records
@@ -135,5 +135,5 @@ def test_its_records_are_kept_whole_and_none_is_judged(target_18: Target) -> Non
     target_18.write({"AuditLog": [{"id": object_id(1), "table_name": "users"}], "User": [user(1)]})
     assert target_18.stage("audit_logs").records == 1
     kept = keep_unmapped(target_18.session, target_18.export)
-    assert (kept.records, kept.users_alone, kept.warnings) == ({}, False, ())
+    assert (kept.records, kept.user_alone, kept.warnings) == ({}, False, ())
     assert target_18.all("select data from migration.unmapped where entity = 'AuditLog'") == []
