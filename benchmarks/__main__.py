@@ -2,7 +2,7 @@
 
     python -m benchmarks --rows ab
     python -m benchmarks --rows d --dlt PYTHON
-    python -m benchmarks                # all of it, at full size: some hours, and 10 GB
+    python -m benchmarks                # all of it, at full size: about an hour, and 10 GB
 
 Each row compares two things of one run on one machine. What a program is needed for that is not there is left out, and said so.
 Rows are chosen by their letters:

@@ -28,8 +28,8 @@ _OWN = {"record_number", "source_file", "exported_at", "superseded"}
 """What the source view adds to the exported fields, and no field stands behind."""
 _ABOUT_THE_RECORD = {"record_number", "base44_id", *VERDICTS}
 """Columns of a mapping that are not the target's."""
-_WORTH_A_PROCESS = 12
-"""So many mappings, at some 20 ms each, take less with a process of their own, which needs 0.6 s to begin."""
+_WORTH_A_PROCESS = 90_000
+"""Bytes of mappings that take as long to follow (7 ms for each thousand) as a process takes to begin (0.6 s)."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def kept_origins(catalog: Catalog, mapping: TableMapping, folder: Path) -> dict[
 
 @contextmanager
 def followed_meanwhile(catalog: Catalog, folder: Path) -> Generator[None]:
-    """Lets a process of its own keep the origins of many mappings while the block has other things to do.
+    """Lets a process of its own keep the origins of long mappings, or of many, while the block has other things to do.
 
     Whoever asks `kept_origins` for one that is not kept yet finds it without waiting for that process, which ends with the block.
 
@@ -130,7 +130,7 @@ def followed_meanwhile(catalog: Catalog, folder: Path) -> Generator[None]:
         folder: As of `kept_origins`.
     """
     unkept = [one for one in catalog.mappings.values() if _kept(folder / f"{one.spec.name}.json", catalog, one) is None]
-    if len(unkept) < _WORTH_A_PROCESS:
+    if sum(len(one.spec.statements[0].text) for one in unkept) < _WORTH_A_PROCESS:
         yield
         return
     nowhere = subprocess.DEVNULL
