@@ -7,6 +7,7 @@ from threading import Thread
 
 import pytest
 
+from b44_assets.maintenance.monitoring import Reading
 from tests.helpers.waiting import eventually
 from tests.helpers.watched import Watched, settings_with, waits
 
@@ -80,15 +81,22 @@ def test_sessions_that_have_to_write_blocks_are_told(watched: Watched) -> None:
         return
     assert watched.verdict("sessions_need_not_write", watched.read("io", before)).passed
     (buffers,) = watched.execute("select setting::int from pg_settings where name = 'shared_buffers'")[0]
-    with watched.connect() as conn:
-        conn.execute("create unlogged table written (x text storage plain)")
-        # A row a block, and more of them than there are buffers.
-        conn.execute("insert into written select repeat('x', 7000) from generate_series(1, %s)", (buffers * 5 // 4,))
-        conn.execute("drop table written")
-    eventually(lambda: watched.read("io", before).increases["session_writes_total"] > buffers // 8)
-    reading = watched.read("io", before)
-    red = watched.verdict("sessions_need_not_write", reading, "session_writes=10%")
-    assert (red.passed, red.measured) == (False, True) and "shared_buffers" in red.text
+
+    def sessions_wrote() -> Reading | None:
+        before = watched.read("io")
+        with watched.connect() as conn:
+            conn.execute("create unlogged table written (x text storage plain)")
+            # A row a block, and twice as many as there are buffers.
+            conn.execute("insert into written select repeat('x', 7000) from generate_series(1, %s)", (buffers * 2,))
+            conn.execute("select pg_stat_force_next_flush()")
+            conn.execute("drop table written")
+        reading = watched.read("io", before)
+        red = watched.verdict("sessions_need_not_write", reading, "session_writes=10%")
+        assert red.passed or (red.measured and "shared_buffers" in red.text)
+        return None if red.passed else reading
+
+    # A database that is made on this server meanwhile has the checkpointer write all blocks, those of unlogged tables too.
+    reading = eventually(sessions_wrote, seconds=60)
     assert watched.verdict("sessions_need_not_write", reading, "session_writes=100%").passed
     assert "client backend" in {row.labels["backend"] for row in reading.rows["io"]}
 
