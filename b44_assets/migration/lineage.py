@@ -48,7 +48,7 @@ class Origin:
 def origins(catalog: Catalog, mapping: TableMapping) -> dict[str, tuple[Origin, ...]]:
     """The origins of each column that a mapping fills, those of the export first; none for a constant.
 
-    A reference (`customer_id`) comes from the row that it points at, and from the field that names that row.
+    A value of a row that is looked up comes from that row, and from the fields by which it is found.
     """
     # Not at the head of the file: it takes as long to import as many a step takes to run, and most never need it.
     from sqlglot import exp, parse_one
@@ -67,6 +67,7 @@ def origins(catalog: Catalog, mapping: TableMapping) -> dict[str, tuple[Origin, 
         schema=schema,
         validate_qualify_columns=False,
     )
+    _name_what_finds_rows(query)
     scope = build_scope(query)
 
     def of(name: str) -> Iterator[Origin]:
@@ -84,9 +85,6 @@ def origins(catalog: Catalog, mapping: TableMapping) -> dict[str, tuple[Origin, 
                 yield Origin(None, "id")
             elif (field := derived.get(column, column)) in fields and table in (None, "source"):
                 yield Origin(None, field)
-        # Of a reference, the field that names the row.
-        if (field := name if name in fields else f"{name}_id") in fields:
-            yield Origin(None, field)
 
     columns = [select.alias_or_name for select in query.selects]
     return {
@@ -181,6 +179,23 @@ def _without_laterals(query: Any) -> Any:
                     value = exp.paren(named[column.name].copy())
                     column.replace(exp.alias_(value, column.name) if isinstance(column.parent, exp.Select) else value)
     return query
+
+
+def _name_what_finds_rows(query: Any) -> None:
+    """Lets each column of a row that is joined stand beside the columns by which it is found."""
+    from sqlglot import exp
+
+    for select in query.find_all(exp.Select):
+        found_by: dict[str, list[Any]] = {}
+        for join in select.args.get("joins") or ():
+            if (condition := join.args.get("on")) is not None:
+                alias = join.this.alias_or_name
+                others = [column for column in condition.find_all(exp.Column) if column.table != alias]
+                found_by[alias] = [one for column in others for one in (column, *found_by.get(column.table, ()))]
+        for column in list(select.find_all(exp.Column)):
+            if found_by.get(column.table) and column.find_ancestor(exp.Join, exp.Select) is select:
+                value = exp.Coalesce(this=column.copy(), expressions=[one.copy() for one in found_by[column.table]])
+                column.replace(exp.alias_(value, column.name) if column.parent is select else value)
 
 
 def exported_fields(

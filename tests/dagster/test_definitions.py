@@ -30,6 +30,7 @@ from b44_assets.orchestration.metadata import of_columns
 from b44_assets.orchestration.migration.jobs import DELTA_JOB, MIGRATE_JOB, REPLAY_JOB, VERIFY_JOB
 from b44_assets.orchestration.partitions import months_of
 from b44_assets.schema.introspection import ColumnDescription
+from tests.helpers.migrated_apps import SHOP
 from tests.helpers.paths import SQL_DIR
 from tests.helpers.waiting import eventually
 
@@ -361,7 +362,7 @@ def test_columns_come_from_the_fields_that_the_mapping_reads() -> None:
     found = origins(catalog, catalog.mappings["posts"])
     assert found["title"] == (Origin(None, "title"),)
     assert found["slug"] == (Origin(None, "title"),)
-    assert found["user_id"] == (Origin(None, "user_id"), Origin("users", "id"))
+    assert found["user_id"] == (Origin(None, "created_by_id"), Origin(None, "user_id"), Origin("users", "id"))
     assert found["published"] == (Origin(None, "published"), Origin(None, "status"))
     assert found["updated_by"] == ()
     assert not found.keys() & {"reasons", "repairs", "unmapped", "record_number"}
@@ -371,6 +372,14 @@ def test_a_column_comes_from_its_own_field_though_a_lateral_converts_several() -
     catalog = load_catalog(Settings.load(environ={}).sql_dir)
     found = origins(catalog, catalog.mappings["audit_logs"])
     assert (found["old_values"], found["new_values"]) == ((Origin(None, "old_values"),), (Origin(None, "new_values"),))
+
+
+def test_a_reference_comes_from_the_field_by_which_its_row_is_found() -> None:
+    catalog = load_catalog(SHOP / "sql")
+    found = origins(catalog, catalog.mappings["order_lines"])
+    assert found["purchase_id"] == (Origin(None, "purchase"), Origin("purchases", "id"))
+    assert found["product_id"] == (Origin(None, "product"), Origin("products", "id"))
+    assert origins(catalog, catalog.mappings["products"])["parent_id"] == (Origin(None, "id"), Origin(None, "parent"))
 
 
 def test_origins_are_kept_for_the_same_sql_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,7 +403,7 @@ def test_origins_are_kept_for_the_same_sql_alone(tmp_path: Path, monkeypatch: py
     mapping.write_text(mapping.read_text().replace("t.heading as title", "t.content as title"))
     changed = load_catalog(sql_dir)
     newer = kept_origins(changed, changed.mappings["posts"], folder)
-    assert newer["title"] == (Origin(None, "content"), Origin(None, "title"))
+    assert newer["title"] == (Origin(None, "content"),)
     assert newer == origins(changed, changed.mappings["posts"])
 
 
