@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
 
 from tests.helpers.paths import REPOSITORY
 from tests.helpers.workers import made_once
@@ -33,7 +36,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def build() -> str:
         clone = shared / "clone_to_publish"
         subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", REPOSITORY, clone], check=True)
-        subprocess.run([sys.executable, "-c", BUILD, folder], cwd=clone, check=True, capture_output=True)
+        addressed = os.environ | {"B44_PROJECT_URL": "https://code.example/team/b44-assets/"}
+        subprocess.run([sys.executable, "-c", BUILD, folder], cwd=clone, env=addressed, check=True, capture_output=True)
         return "built"
 
     made_once(shared / "published.txt", build)
@@ -60,6 +64,23 @@ def test_the_wheel_has_every_file_of_the_program_and_says_that_it_is_typed(built
     assert {name for name in names if name.startswith(("tests/", "benchmarks/"))} == set()
     assert ("Classifier: Typing :: Typed" in metadata, "License-Expression: Apache-2.0" in metadata) == (True, True)
     assert ("b44 = b44_assets.__main__:main" in entries, "[dagster_dg_cli.registry_modules]" in entries) == (True, True)
+
+
+def test_a_package_names_the_addresses_that_its_builder_gives(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = "https://code.example/team/b44-assets"
+    [wheel] = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        urls = [line for line in archive.read(name).decode().splitlines() if line.startswith("Project-URL: ")]
+    assert urls == [
+        f"Project-URL: Source, {home}",
+        f"Project-URL: Documentation, {home}/blob/main/docs/index.md",
+        f"Project-URL: Changelog, {home}/blob/main/CHANGELOG.md",
+        f"Project-URL: Issues, {home}/issues",
+    ]
+    monkeypatch.delenv("B44_PROJECT_URL", raising=False)
+    at_home = ProjectMetadata(str(REPOSITORY), PluginManager())
+    assert at_home.core.urls == {}
 
 
 def test_the_source_distribution_has_what_the_tests_need(built: Path) -> None:
