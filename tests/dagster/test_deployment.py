@@ -165,11 +165,15 @@ def test_the_code_server_knows_the_options_of_its_unit() -> None:
         assert option in said.stdout
 
 
-def test_the_image_takes_what_it_names_and_no_secrets_that_lie_beside() -> None:
+def test_the_image_takes_what_it_is_built_from_and_no_secrets_that_lie_beside(tmp_path: Path) -> None:
     lines = (DOCS / "Containerfile").read_text().splitlines()
     copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
     assert {"b44_assets", "sql", "pyproject.toml", "constraints.txt"} <= set(copied)
     assert all((ROOT / name).exists() for name in copied)
     assert not {".", "docs", ".env"} & set(copied)
+    for name in copied:
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / Path(name).name)
+    build = [sys.executable, "-c", "import hatchling.build; hatchling.build.build_wheel('built')"]
+    subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
     # The page has the folder of backups given to it.
     assert any("useradd" in line and "--uid 999 " in line for line in lines) and "chown 999 backups" in PAGE
