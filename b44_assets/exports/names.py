@@ -130,7 +130,14 @@ def _listed(names: Sequence[str]) -> str:
 @functools.lru_cache(maxsize=1 << 14)
 def loosely(name: str) -> str:
     """Return a name without case, blanks, `-` and `_`: names that are equal so are easily taken for one another."""
-    return _FILLING.sub("", unicodedata.normalize("NFC", name)).casefold()
+    return caseless(_FILLING.sub("", name))
+
+
+def caseless(name: str) -> str:
+    """Return a name without case. Letters that are not the same stay apart: `Straße` is not `Strasse`, as it is to `casefold`."""
+    plain = unicodedata.normalize("NFC", name)
+    folded = ((letter, letter.casefold()) for letter in plain)
+    return "".join(one if len(one) == 1 else letter.lower() for letter, one in folded)
 
 
 def matched(name: str, known: Collection[str]) -> str | None:

@@ -249,6 +249,8 @@ def is_allowed(field: Field) -> Callable[[str], bool] | None:
             tests.append(lambda text: len(text) >= least)
         if most is not None:
             tests.append(lambda text: len(text) <= most)
+    elif declared_type(field) is ColumnType.TEXT_ARRAY:
+        tests += _array_tests(field)
     if not tests:
         return None
     return lambda text: all(test(text) for test in tests)
@@ -265,6 +267,33 @@ def _in_enum(enum: tuple[Any, ...]) -> Callable[[str], bool]:
         return bool(numbers) and _is_numeric(text) and Decimal(text.strip()) in numbers
 
     return test
+
+
+def _array_tests(field: Field) -> list[Callable[[str], bool]]:
+    """What is asked of an array of texts; a null in it is a member like another, and none that a list of values has."""
+    least, most = field.limits.get("minItems"), field.limits.get("maxItems")
+    enum = field.items.enum if field.items is not None else None
+    tests: list[Callable[[list[Any]], bool]] = []
+    if least is not None:
+        tests.append(lambda members: len(members) >= least)
+    if most is not None:
+        tests.append(lambda members: len(members) <= most)
+    if enum is not None:
+        is_listed = _in_enum(enum)
+        tests.append(lambda members: all(one is not None and is_listed(_as_text(one)) for one in members))
+
+    def holds(text: str, test: Callable[[list[Any]], bool]) -> bool:
+        try:
+            members = json_of(text)
+        except ValueError:
+            return True
+        return not isinstance(members, list) or test(members)
+
+    return [lambda text, test=test: holds(text, test) for test in tests]
+
+
+def _as_text(member: Any) -> str:
+    return member if isinstance(member, str) else json.dumps(member)
 
 
 def _number_tests(limits: Mapping[str, Any]) -> list[Callable[[str], bool]]:

@@ -13,6 +13,7 @@ from b44_assets.scaffold.model import App, Column, ColumnType, Decision, Referen
 from b44_assets.scaffold.names import quoted
 from b44_assets.scaffold.patterns import posix_pattern
 from b44_assets.scaffold.sql_text import LONGEST_LINE, fitting, literal, wrapped
+from b44_assets.wording import plural
 
 _NUMBERS = frozenset({ColumnType.NUMERIC, ColumnType.BIGINT})
 _ARRAYS = frozenset({ColumnType.TEXT_ARRAY, ColumnType.UUID_ARRAY})
@@ -156,6 +157,11 @@ def rules_of(app: App, table: Table) -> tuple[DeclaredRule, ...]:
     return (*of_values, *references)
 
 
+def kinds_held(column: Column) -> frozenset[RuleKind]:
+    """What a column's values are held to by constraints; references are left aside."""
+    return frozenset(kind for kind, _, _ in _of_values(column))
+
+
 _Condition = tuple[RuleKind, str, tuple[Comparison, ...]]
 
 
@@ -282,4 +288,28 @@ def not_held(app: App) -> tuple[Decision, ...]:
                         doubtful=True,
                     )
                 )
+            if limits := limits_not_held(column):
+                decisions.append(
+                    Decision(
+                        f"{table.name}.{column.name}",
+                        "constraint",
+                        f"the {plural(len(limits), 'limit is', 'limits are')} not enforced: {', '.join(limits)}",
+                        f"a column of type {column.type.value} is not held to it",
+                        doubtful=True,
+                    )
+                )
     return tuple(decisions)
+
+
+def limits_not_held(column: Column) -> list[str]:
+    """Names of the limits that no constraint of a column holds, though they forbid something."""
+    held = kinds_held(column)
+    covered = {"pattern", *(_length_keys(column.type) if RuleKind.LENGTH in held else ())}
+    covered |= {
+        key for key in column.field.limits if key.lower().endswith(("minimum", "maximum")) and RuleKind.RANGE in held
+    }
+    return sorted(
+        key
+        for key, bound in column.field.limits.items()
+        if key not in covered and bound is not False and not (key in ("minLength", "minItems") and bound == 0)
+    )

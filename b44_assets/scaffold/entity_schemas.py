@@ -19,6 +19,7 @@ import json5
 
 from b44_assets.errors import B44Error
 from b44_assets.exports.model import BUILT_IN_FIELDS
+from b44_assets.exports.names import caseless
 from b44_assets.scaffold.field_schemas import read_fields
 from b44_assets.scaffold.model import ABSENT, Entity, Field, Notice, Origin, Reading
 from b44_assets.wording import plural
@@ -196,7 +197,7 @@ def _read_folder(folder: Path, found: _Found) -> None:
             continue
         if entity is None:
             continue
-        key = entity.name.casefold()
+        key = caseless(entity.name)
         if (other := own.get(key)) is None:
             own[key] = entity
             continue

@@ -14,6 +14,7 @@ from typing import Final
 from b44_assets.errors import B44Error
 from b44_assets.exports.model import BUILT_IN_FIELDS, CREATOR_FIELDS, INTERNAL_FIELDS, NOBODY
 from b44_assets.scaffold.columns import FITS, MOST_UNFIT, candidate_types, confirmed_type, is_allowed
+from b44_assets.scaffold.declared_rules import RuleKind, kinds_held, limits_not_held
 from b44_assets.scaffold.export_profile import (
     EntityProbes,
     EntityProfile,
@@ -379,10 +380,9 @@ class _Inference:
             secret = self._decide_members(draft, one, subject, kind)
         if given is not None:
             self._decide(subject, "type", f"is {given.value}", "an override says so")
-        fits = self._fits(subject, one, counts, reference)
-        return Column(
-            name, one, kind, reference, counts, fits, secret, reference is None and not secret and is_prose(one, kind)
-        )
+        prose = reference is None and not secret and is_prose(one, kind)
+        column = Column(name, one, kind, reference, counts, secret=secret, prose=prose)
+        return replace(column, fits=self._fits(subject, column, counts))
 
     def _decide_members(self, draft: _Draft, one: Field, subject: str, kind: ColumnType) -> bool:
         """Name what holds secrets within a field's objects; return whether anything does."""
@@ -555,10 +555,11 @@ class _Inference:
         held = "" if self._overrides.strict else " NOT VALID:"
         return f",{held} {missing:,} {plural(missing, 'value names', 'values name')} no record" if missing else ""
 
-    def _fits(self, subject: str, one: Field, counts: Counts | None, reference: Reference | None) -> bool:
+    def _fits(self, subject: str, column: Column, counts: Counts | None) -> bool:
         """Whether the export honours what is declared; each breach is a decision."""
         if counts is None:
             return True
+        one, reference = column.field, column.reference
         breaches: list[str] = []
         if one.required and counts.missing:
             records = counts.missing + counts.filled
@@ -567,8 +568,9 @@ class _Inference:
         if one.required and counts.unfit and not self._overrides.strict:
             unfit = plural(counts.unfit, "does not fit", "do not fit")
             breaches.append(f"required, and {counts.unfit:,} of {_values(counts.filled)} {unfit}: null instead")
-        if counts.outside:
-            breaches.append(f"{counts.outside:,} of {_values(counts.filled)} outside {_outside_what(one)}")
+        held = kinds_held(column) - {RuleKind.REQUIRED}
+        if counts.outside and held:
+            breaches.append(f"{counts.outside:,} of {_values(counts.filled)} outside {_outside_what(column, held)}")
         if breaches:
             text = "refuses records" if self._overrides.strict else "is NOT VALID"
             self._decide(subject, "constraint", text, "; ".join(breaches), doubtful=True)
@@ -612,8 +614,9 @@ def _listed(words: Iterable[str]) -> str:
     return " and ".join(words)
 
 
-def _outside_what(one: Field) -> str:
-    what = [*(["the enum"] if one.enum is not None else []), *sorted(one.limits)]
+def _outside_what(column: Column, held: frozenset[RuleKind]) -> str:
+    limits = column.field.limits.keys() - set(limits_not_held(column))
+    what = [*(["the enum"] if RuleKind.VALUES in held else []), *sorted(limits)]
     return ", ".join(what) or "the limits"
 
 

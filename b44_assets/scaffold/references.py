@@ -4,7 +4,8 @@ The rules, in their order, where `x` is a field's name without `_id` or `_ids`:
 
 1. `override`: the app's owner says so. `declared`: the schema says so itself.
 2. `compared with the caller`: a rule of the entity compares the field with the caller's id or e-mail address.
-3. `name matches`: `x` is the name of an entity, or of one whose name begins with the same plugin's.
+3. `name matches`: `x` is the name of an entity, or of one whose name begins with the same plugin's; of several with one singular,
+   as `Quiz` and `Quizzes`, of the one that is spelt so.
 4. `own parent`: `parent_id` points at the entity itself, and so does `parent_page_id` of `SitePage`.
 5. `prefix dropped`: `x` ends in the name of an entity, as `primary_contact` in `Contact`; of several in the longest one. A word of
    another system before it, as in `stripe_customer_id`, makes it that system's id.
@@ -146,8 +147,19 @@ class Names:
         of_plugin = self._by_last.get(plain, [])
         own = [entity for entity in of_plugin if entity.rpartition(".")[0] == space]
         for found in (own if space else [], self._by_name.get(plain, []), of_plugin):
-            if len(found) == 1:
-                return found[0]
+            if (entity := self._meant(found, name)) is not None:
+                return entity
+        return None
+
+    @staticmethod
+    def _meant(alike: list[str], name: str) -> str | None:
+        """Of entities whose names are alike, the one that a name spells out, as `Quiz` beside `Quizzes`, and `User` beside `User_`."""
+        if len(alike) < 2:
+            return alike[0] if alike else None
+        for spelt in (name, singular(name)):
+            if found := [one for one in alike if comparable(one.rpartition(".")[2]) == spelt]:
+                plain = found if len(found) == 1 else [one for one in found if one.rpartition(".")[2].isalnum()]
+                return plain[0] if len(plain) == 1 else None
         return None
 
     def ending_in(self, name: str) -> list[str]:

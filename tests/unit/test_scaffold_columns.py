@@ -90,6 +90,16 @@ def test_a_field_of_the_export_alone_is_text_and_without_schemas_a_date_where_ev
             ["0", "9.99", "x"],
             ["-0.1", "10"],
         ),
+        (
+            Field(
+                "a",
+                types=("array",),
+                items=Field("[]", types=("string",), enum=("red", "blue")),
+                limits={"maxItems": 2},
+            ),
+            ["[]", '["red","blue"]', "{}", "[red"],
+            ['["red","green"]', '["red",null]', '["red","red","red"]'],
+        ),
     ],
 )
 def test_enums_and_limits(field: Field, inside: list[str], outside: list[str]) -> None:

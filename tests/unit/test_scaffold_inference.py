@@ -13,7 +13,7 @@ import pytest
 from b44_assets.errors import B44Error
 from b44_assets.sample.dialects import DIALECTS, file_name, form_of
 from b44_assets.scaffold import inference
-from b44_assets.scaffold.declared_rules import RuleKind, rules_of
+from b44_assets.scaffold.declared_rules import RuleKind, not_held, rules_of
 from b44_assets.scaffold.entity_schemas import read_schemas
 from b44_assets.scaffold.inference import infer
 from b44_assets.scaffold.model import App, Column, ColumnType, Decision, Origin, Overrides, ReferenceBy, Table
@@ -456,3 +456,19 @@ def test_the_same_again_is_the_same(tmp_path: Path) -> None:
 def test_neither_schema_nor_export_is_an_error() -> None:
     with pytest.raises(B44Error):
         infer(None)
+
+
+def test_limits_that_a_columns_type_cannot_hold_are_no_constraint_and_said_to_be_none(tmp_path: Path) -> None:
+    app = app_of(tmp_path, Boat=[{"length": "-1"}, *[{"length": "long"}] * 3])
+    assert column(app, "boats.length").type is ColumnType.TEXT and column(app, "boats.length").fits
+    assert decided(app, "boats.length", "constraint") == []
+    [said] = not_held(app)
+    assert (said.subject, said.text) == ("boats.length", "the limit is not enforced: minimum")
+
+
+def test_members_of_an_array_outside_the_enum_make_its_constraint_not_valid(tmp_path: Path) -> None:
+    flags = {"type": "array", "items": {"type": "string", "enum": ["red", "blue"]}}
+    boat = {**BOAT, "properties": {"flags": flags}, "required": [], "indexes": []}
+    app = app_of(tmp_path, given=[boat], Boat=[{"flags": ["red"]}, {"flags": ["red", "pink"]}])
+    assert not column(app, "boats.flags").fits
+    assert [one.evidence for one in decided(app, "boats.flags", "constraint")] == ["1 of 2 values outside the enum"]

@@ -244,3 +244,22 @@ def test_ids_are_the_same_in_upper_and_lower_case(given_id: str) -> None:
 )
 def test_other_texts_are_no_ids(other: str) -> None:
     assert not is_id(other)
+
+
+@pytest.mark.parametrize(
+    ("entities", "field", "expected"),
+    [
+        (("Quiz", "Quizzes"), "quiz_id", "Quiz"),
+        (("Quiz", "Quizzes"), "quizzes_id", "Quizzes"),
+        (("Quiz", "Quizzes"), "last_quiz_ids", "Quiz"),
+        (("Person", "People"), "person_id", "Person"),
+        (("User", "User_"), "user_id", "User"),
+        (("Straße", "Strasse"), "strasse_id", None),
+    ],
+)
+def test_of_entities_with_names_alike_the_one_is_meant_that_is_spelt_so(
+    entities: tuple[str, ...], field: str, expected: str | None
+) -> None:
+    crew = entity("Crew", text(field))
+    candidate = find(crew, crew.fields[0], Names([crew, *map(entity, entities)]), {}, None).candidate
+    assert (None if candidate is None else candidate.entity) == expected

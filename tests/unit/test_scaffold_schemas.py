@@ -90,6 +90,12 @@ def test_an_extension_is_an_entity_by_its_files_name_and_said_to_be_one(tmp_path
     assert [notice.path for notice in reading.notices] == [tmp_path / "shop.Order.jsonc"]
 
 
+def test_names_that_differ_in_more_than_case_are_two_entities(tmp_path: Path) -> None:
+    for name in ("Straße", "Strasse", "BOOT", "boot"):
+        write(tmp_path / f"{name}.jsonc", schema_of(name, hull=TEXT))
+    assert set(named(read_schemas(tmp_path))) == {"Straße", "Strasse", "BOOT"}
+
+
 @pytest.mark.parametrize(
     "content",
     [
