@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -88,6 +87,7 @@ def diagnose(
     try:
         with connect(url, application_name="b44 doctor", autocommit=True) as conn:
             version, encrypted = conn.info.server_version, conn.pgconn.ssl_in_use
+            database: str = scalar(conn, "select current_database()")
             findings += _of_server(conn, encrypted=encrypted)
             if settings.read_url is not None:
                 findings.append(_replica(conn, settings.read_url))
@@ -103,10 +103,16 @@ def diagnose(
         )
     if room := room_of_server(url):
         findings.append(Finding("disk", f"of the server: {room}"))
-    if settings.export_dir is not None:
-        findings += _of_export(settings, settings.export_dir, url)
-    findings += [*_privileges(settings, url), *_programs(installations, version, encrypted=encrypted)]
-    return [*findings, *_of_dagster(settings), *_of_backups(settings, url)]
+    catalog = load_catalog(settings.sql_dir)
+    if settings.export_dir is not None and (lacking := lacking_room(url, settings.export_dir, catalog.entities)):
+        findings.append(Finding("disk", lacking, REMEDY))
+    findings += _privileges(Session.of(settings, catalog, url=url))
+    findings += [*_programs(installations, version, encrypted=encrypted), *_of_dagster(settings)]
+    try:
+        findings.extend(_of_backups(settings, database))
+    except B44Error as error:
+        findings.append(Finding("backups", str(error), "correct what it names"))
+    return findings
 
 
 def _of_settings(settings: Settings, origins: Mapping[str, str]) -> Iterator[Finding]:
@@ -120,12 +126,6 @@ def _of_settings(settings: Settings, origins: Mapping[str, str]) -> Iterator[Fin
     yield Finding("sql", str(settings.sql_dir))
     if (app := settings.sql_dir.parent / APP_FILE).is_file():
         yield Finding("app", str(app))
-
-
-def _of_export(settings: Settings, export: Path, url: str) -> Iterator[Finding]:
-    """Whether there is room for what the export becomes."""
-    if lacking := lacking_room(url, export, load_catalog(settings.sql_dir).entities):
-        yield Finding("disk", lacking, REMEDY)
 
 
 def _port() -> Finding:
@@ -199,8 +199,7 @@ def _replica(target: Connection, url: str) -> Finding:
     return Finding("replica", f"a standby of the target, {far}: {redact(url)}")
 
 
-def _privileges(settings: Settings, url: str) -> Iterator[Finding]:
-    session = Session.of(settings, load_catalog(settings.sql_dir), url=url)
+def _privileges(session: Session) -> Iterator[Finding]:
     unreadable: B44Error | None = None
     try:
         require_progress(session)
@@ -292,32 +291,17 @@ def _of_storage(conn: Connection) -> Iterator[Finding]:
     yield Finding("schedules", f"{schedules} schedules and {sensors} sensors are on", remedy)
 
 
-def _of_backups(settings: Settings, url: str) -> list[Finding]:
-    def look() -> Iterator[Finding]:
-        context = BackupContext.of(settings)
-        state = look_at_archiving(context)
-        yield Finding(
-            "archiving", state.explanation, None if state.works else "b44 db archiving on, or what it then says"
-        )
-        with connect(url, application_name="b44 doctor", autocommit=True) as conn:
-            database = str(scalar(conn, "select current_database()"))
-        backup = newest_good(context, database)
-        if backup is None:
-            yield Finding("backups", f"there is no good backup of {database}", "b44 backup takes one")
-        else:
-            hours = (datetime.now(UTC) - backup.ended_at).total_seconds() / 3600
-            yield Finding("backups", f"the newest good one is {backup.id}, {hours:,.1f} h old")
-        for answer in wal_is_whole(context, survey(context)).values():
-            yield Finding("wal", answer.lines[0], None if answer.ok else "b44 backup --kind base begins a new chain")
-
-    return _or_why("backups", look)
-
-
-def _or_why(subject: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """What was found, and why no more."""
-    found: list[Finding] = []
-    try:
-        found.extend(look())
-    except B44Error as error:
-        found.append(Finding(subject, str(error), "correct what it names"))
-    return found
+def _of_backups(settings: Settings, database: str) -> Iterator[Finding]:
+    """Whether the WAL is archived, and what there is to restore from."""
+    context = BackupContext.of(settings)
+    state = look_at_archiving(context)
+    yield Finding("archiving", state.explanation, None if state.works else "b44 db archiving on, or what it then says")
+    found = survey(context)
+    backup = newest_good(found.listing.backups, database)
+    if backup is None:
+        yield Finding("backups", f"there is no good backup of {database}", "b44 backup takes one")
+    else:
+        hours = (datetime.now(UTC) - backup.ended_at).total_seconds() / 3600
+        yield Finding("backups", f"the newest good one is {backup.id}, {hours:,.1f} h old")
+    for answer in wal_is_whole(context, found).values():
+        yield Finding("wal", answer.lines[0], None if answer.ok else "b44 backup --kind base begins a new chain")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -460,6 +460,15 @@ def columns_of(conn: Connection, schema: str, relation: str) -> dict[str, bool]:
         (schema, relation),
     ).fetchall()
     return dict(rows)
+
+
+def absent_relations(conn: Connection, names: Iterable[str]) -> frozenset[str]:
+    """Those of some tables and views that are not in schema public."""
+    rows: list[tuple[str]] = conn.execute(
+        "select name from unnest(%s::text[]) name where to_regclass('public.' || quote_ident(name)) is null",
+        (list(names),),
+    ).fetchall()
+    return frozenset(name for (name,) in rows)
 
 
 MADE: Final = ("created_date", "created_at")

@@ -175,16 +175,15 @@ def whole_wal(
     return _answer(wrong, seen or ["there is no WAL archive"])
 
 
-def shipping(waiting: Waiting, refused: Sequence[str], longest: timedelta, now: datetime) -> Health:
+def shipping(waiting: Waiting, longest: timedelta, now: datetime) -> Health:
     """Tells whether what the server archives gets into the store.
 
     Args:
         waiting: What the spool holds.
-        refused: As of `archive.Shipped`.
         longest: How long a segment may wait in the spool.
         now: With its zone.
     """
-    wrong = list(refused)
+    wrong: list[str] = []
     if waiting.oldest is not None and now - waiting.oldest > longest:
         wrong.append(
             f"{_waiting(waiting)}, the oldest for {_span(now - waiting.oldest)}; at most {_span(longest)} are allowed"

@@ -6,7 +6,7 @@ restoring them: it is reached only where something is taken from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -333,15 +333,11 @@ def survey(backup_context: BackupContext) -> Survey:
     )
 
 
-def newest_good(backup_context: BackupContext, database: str) -> Backup | None:
-    """The newest backup that was restored and found equal to its source, of a database or of a whole cluster; None without one.
-
-    Raises:
-        BackupError: The store does not answer.
-    """
+def newest_good(backups: Iterable[Backup], database: str) -> Backup | None:
+    """The newest backup that was restored and found equal to its source, of a database or of a whole cluster; None without one."""
     good = [
         backup
-        for backup in backup_context.catalogue.listing().backups
+        for backup in backups
         if backup.good and backup.kind.of_database and (backup.kind.physical or backup.database == database)
     ]
     return max(good, key=lambda backup: backup.ended_at, default=None)
@@ -360,7 +356,7 @@ def newest_told(session: Session, settings: Settings) -> str:
 def newest_of(database: str, settings: Settings) -> str:
     """The same of a database by its name."""
     try:
-        found = newest_good(BackupContext.of(settings), database)
+        found = newest_good(BackupContext.of(settings).catalogue.backups(), database)
     except B44Error as error:
         return _unknown(error)
     if found is None:
@@ -394,7 +390,7 @@ def wal_is_whole(backup_context: BackupContext, found: Survey) -> dict[str, Heal
     waiting = found.waiting or Waiting(0, 0, None)
     return {
         "no_gap": health.whole_wal(found.listing.backups, found.wal, histories),
-        "keeps_up": health.shipping(waiting, (), LONGEST_WAIT, found.at),
+        "keeps_up": health.shipping(waiting, LONGEST_WAIT, found.at),
     }
 
 

@@ -15,7 +15,7 @@ from psycopg import sql
 from b44_assets.catalog import Catalog, Kind, Query, Spec, query_definition
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.online_ddl import fault
-from b44_assets.session import Connection, Session, scalar, trusted
+from b44_assets.session import Connection, Session, absent_relations, scalar, trusted
 from b44_assets.wording import plural
 
 SMALL_COST = 1_000.0
@@ -129,11 +129,7 @@ def query_plans(session: Session, table: str) -> QueryPlans:
 def _missing(session: Session, conn: Connection, spec: Spec) -> str | None:
     """A table or view that a query reads beside its own and that is not there; None where all are."""
     relations = [one.name for one in session.catalog.of(Kind.TABLE, Kind.VIEW) if one.name in spec.depends[1:]]
-    return scalar(
-        conn,
-        "select name from unnest(%s::text[]) name where to_regclass(quote_ident(name)) is null limit 1",
-        (relations,),
-    )
+    return min(absent_relations(conn, relations), default=None)
 
 
 def _plan(session: Session, conn: Connection, query: Query, latest: _Latest, roots: dict[str, str]) -> QueryPlan:

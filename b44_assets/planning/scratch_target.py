@@ -20,7 +20,7 @@ from b44_assets.postgres.embedded.binaries import MAJOR_VERSION
 from b44_assets.schema.build import build
 from b44_assets.schema.preflight import needed
 from b44_assets.schema.runtime import install_runtime
-from b44_assets.session import Connection, Session, columns_of, scalar, trusted
+from b44_assets.session import Connection, Session, absent_relations, columns_of, scalar, trusted
 
 _LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 _NOT_READ = ("repairs", "replaced", "unmapped", "unmapped_entities", "unbuilt")
@@ -70,11 +70,9 @@ def _build(session: Session) -> None:
 
 def hand_staged(conn: Connection, catalog: Catalog) -> tuple[str, ...]:
     """The tables of a target that an export was staged into by hand, such as `base44_users`."""
-    return tuple(
-        f"base44_{table}"
-        for table in catalog.mappings
-        if scalar(conn, "select to_regclass(%s) is not null", (f"base44_{table}",))
-    )
+    names = [f"base44_{table}" for table in catalog.mappings]
+    absent = absent_relations(conn, names)
+    return tuple(name for name in names if name not in absent)
 
 
 def require_readable(target: Connection, catalog: Catalog) -> None:

@@ -261,9 +261,7 @@ class _Constraint:
             # A statement that fails without any rows is a fault of the file.
             self._definitions()
         tables = _tables(self._conn, self._spec, self._definition.table)
-        return rows_against_constraint(
-            self._session, self._conn, self._spec, self._definition, error, tables, in_place=self._held
-        )
+        return rows_against_constraint(self._session, self._conn, self._definition, error, tables, in_place=self._held)
 
     def _find(self, name: str, oid: int | None = None) -> _Found | None:
         return _found_on(self._conn, oid or self._table_oid, name).get(name)

@@ -18,7 +18,7 @@ from b44_assets.schema.standard_roles import rights_to_change, standard_drift
 from b44_assets.schema.unbuilt import rows_in_the_way_of
 from b44_assets.schema.view_schemas import declared_views, found_views, view_schema_differences
 from b44_assets.schema.views import NOTED_IN_COMMENT
-from b44_assets.session import Connection, Session, scalar
+from b44_assets.session import Connection, Session, absent_relations, scalar
 from b44_assets.wording import some_of
 
 Facts = dict[str, dict[str, str | None]]
@@ -26,7 +26,6 @@ Facts = dict[str, dict[str, str | None]]
 
 SHOWN = 5
 
-_THERE = "select to_regclass('public.' || quote_ident(%s)) is not null"
 _BUILT = (Kind.FUNCTION, Kind.TABLE, Kind.INDEX, Kind.CONSTRAINT, Kind.TRIGGER, Kind.POLICY, Kind.VIEW)
 
 
@@ -160,10 +159,10 @@ def declared_objects(session: Session) -> Facts:
         conn.execute("set client_min_messages = warning")
         _, left_out, roles = _roles_declared(session, conn)
         facts = _built(session, conn, left_out, roles)[0]
-        read = {spec.name for spec in session.catalog.of(Kind.TABLE, Kind.VIEW)}
+        absent = absent_relations(conn, [spec.name for spec in session.catalog.of(Kind.TABLE, Kind.VIEW)])
         for spec in session.catalog.of(Kind.VIEW_SCHEMA):
             # Of a table without records nothing is made on a server that is for planning.
-            if all(scalar(conn, _THERE, (name,)) for name in read & {*spec.depends}):
+            if absent.isdisjoint(spec.depends):
                 facts |= declared_views(session, conn, spec)
         return facts
 
@@ -232,12 +231,11 @@ def _built(
 
 def _pass_listed(conn: Connection, session: Session, wanted: Facts, found: Facts) -> None:
     """Takes a constraint that rows may break for what the files say, validated or not; and one that rows make impossible, too."""
-    for table in {
-        spec.options["on"] for spec in session.catalog.of(Kind.CONSTRAINT, Kind.INDEX) if spec.lists_unfit_rows
-    }:
-        listed = session.catalog.listed(table)
-        impossible = rows_in_the_way_of(conn, listed)
-        for name in listed:
+    tables = {spec.options["on"] for spec in session.catalog.of(Kind.CONSTRAINT, Kind.INDEX) if spec.lists_unfit_rows}
+    listed = {table: session.catalog.listed(table) for table in tables}
+    impossible = rows_in_the_way_of(conn, {name for names in listed.values() for name in names})
+    for table, names in listed.items():
+        for name in names:
             for fact in (f"constraint {table}.{name}", f"index {table}.{name}"):
                 if fact in found:
                     definition = found[fact].get("definition") or ""

@@ -36,8 +36,7 @@ MAX_AGE = timedelta(hours=7)
 """A view refreshed every six hours is late after seven."""
 
 
-def listed(names: tuple[str, ...]) -> str:
-    """Names in a sentence, not too many."""
+def _some(names: tuple[str, ...]) -> str:
     return some_of(names, SHOWN)
 
 
@@ -77,16 +76,16 @@ class ConstraintsValid:
     def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.only_listed and (self.missing or self.not_validated):
-            broken = _counted(self.unfit) or listed(self.missing + self.not_validated)
+            broken = _counted(self.unfit) or _some(self.missing + self.not_validated)
             where = _listed_by(self.listed_by) or _named(self.broken_by)
             return f"rows that came from Base44 break {broken}, new rows may not{where}"
         if self.of_no_file and not self.missing:
             dropped = f"alter table {self.table} drop constraint {self.of_no_file[0]}"
-            return f"in no file of sql/ and never validated: {listed(self.of_no_file)}; put it back, validate it, or drop it: {dropped}"
+            return f"in no file of sql/ and never validated: {_some(self.of_no_file)}; put it back, validate it, or drop it: {dropped}"
         if self.missing:
-            return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
+            return "; ".join((f"{self.table} lacks {_some(self.missing)}", *self.obstacles))
         if self.not_validated:
-            return "; ".join((f"never validated: {listed(self.not_validated)}", *self.obstacles))
+            return "; ".join((f"never validated: {_some(self.not_validated)}", *self.obstacles))
         return f"{self.checked} constraints are there and hold for every row"
 
 
@@ -124,14 +123,14 @@ class IndexesValid:
     def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
         if self.only_listed and (self.missing or self.invalid or self.incomplete):
-            absent = _counted(self.unfit) or listed(self.missing + self.invalid)
+            absent = _counted(self.unfit) or _some(self.missing + self.invalid)
             return f"rows that came from Base44 leave no room for {absent}{_listed_by(self.listed_by)}"
         if self.missing:
-            return "; ".join((f"{self.table} lacks {listed(self.missing)}", *self.obstacles))
+            return "; ".join((f"{self.table} lacks {_some(self.missing)}", *self.obstacles))
         if self.invalid:
-            return "; ".join((f"invalid: {listed(self.invalid)}", *self.obstacles))
+            return "; ".join((f"invalid: {_some(self.invalid)}", *self.obstacles))
         if self.incomplete:
-            return "; ".join((f"not on every partition: {listed(self.incomplete)}", *self.obstacles))
+            return "; ".join((f"not on every partition: {_some(self.incomplete)}", *self.obstacles))
         return f"{self.checked} {plural(self.checked, 'index is', 'indexes are')} there and valid"
 
 
@@ -164,7 +163,7 @@ class ForeignKeysHold:
         """One line on what is wrong; or that nothing is."""
         broken = tuple(f"{name} ({count} {plural(count, 'row')})" for name, count in self.orphans.items() if count)
         if broken:
-            return f"references without a row: {listed(broken)}{_listed_by(self.listed_by) or _named(self.broken_by)}"
+            return f"references without a row: {_some(broken)}{_listed_by(self.listed_by) or _named(self.broken_by)}"
         number = len(self.orphans)
         return f"{number} foreign {plural(number, 'key holds', 'keys hold')} for {self.rows} {plural(self.rows, 'row')}"
 
@@ -312,7 +311,7 @@ def indexes_valid(session: Session, table: str) -> IndexesValid:
 
 
 def _counted(unfit: Mapping[str, int]) -> str:
-    return listed(tuple(f"{name} ({count} {plural(count, 'row')})" for name, count in unfit.items()))
+    return _some(tuple(f"{name} ({count} {plural(count, 'row')})" for name, count in unfit.items()))
 
 
 def _listed_by(checks: tuple[str, ...]) -> str:

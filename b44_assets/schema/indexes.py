@@ -30,7 +30,6 @@ from b44_assets.schema.online_ddl import (
     change,
     change_by,
     changing,
-    concurrently,
     in_scratch_schema,
     is_live,
     naming,
@@ -38,6 +37,7 @@ from b44_assets.schema.online_ddl import (
     relation_oid,
     retrying,
     run,
+    run_concurrently,
     run_together,
     shadow,
     temporary_name,
@@ -179,7 +179,7 @@ def _attempt(
     def find(error: psycopg.Error) -> Obstacle:
         # A statement that fails without any rows is a fault of the file.
         forms()
-        return rows_against_index(session, conn, spec, definition, error)
+        return rows_against_index(session, conn, definition, error)
 
     index = _Index(session, conn, spec, definition, on, forms, online)
     outcome = attempt(index.keep if in_order else index.reconcile, find)
@@ -218,10 +218,15 @@ def form_of(unique: bool, definition: str) -> Form:
 def _wanted(conn: Connection, schema: str, spec: Spec, definitions: Sequence[IndexDefinition]) -> dict[str, Form]:
     shadow(conn, schema, [definitions[0].table])
     run_together(conn, spec, [(one.statement.line, one.statement.text) for one in definitions])
+    return forms_on(conn, f"{schema}.{definitions[0].table}")
+
+
+def forms_on(conn: Connection, relation: str) -> dict[str, Form]:
+    """The indexes of a relation, which is named with its schema, by name."""
     rows = conn.execute(
         "select c.relname, i.indisunique, pg_get_indexdef(i.indexrelid, 0, true)"
         " from pg_index i join pg_class c on c.oid = i.indexrelid where i.indrelid = to_regclass(%s)",
-        (f"{schema}.{definitions[0].table}",),
+        (relation,),
     ).fetchall()
     return {name: form_of(unique, text) for name, unique, text in rows}
 
@@ -446,7 +451,7 @@ class _Index:
 
         clean_up()
         statement = create_index(self._definition, name, relation, concurrent=True)
-        concurrently(self._conn, self._spec, self._definition.statement.line, statement, clean_up, self._session)
+        run_concurrently(self._conn, self._spec, self._definition.statement.line, statement, clean_up, self._session)
 
     def _drop_leftovers(self, relation_oid: int, kept: int = 0) -> bool:
         """Drops invalid indexes that an interrupted build or rebuild of this one left on a table, but for one.
@@ -564,7 +569,7 @@ class _Index:
         if self._online:
             self._drop_leftovers(found.table_oid, found.oid)
             statement = sql.SQL("reindex index concurrently {}").format(name)
-            concurrently(
+            run_concurrently(
                 self._conn,
                 self._spec,
                 self._definition.statement.line,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from psycopg import sql
 
 from b44_assets.catalog import DeclaredColumn, Spec, Statement, declared_columns
-from b44_assets.session import Connection, trusted
+from b44_assets.session import Connection, absent_relations, trusted
 
 _MISSING = """
     select w.number
@@ -62,12 +62,9 @@ def tables_lacking(conn: Connection, specs: Sequence[Spec]) -> frozenset[str]:
         for statement in spec.statements
         for column in declared_columns(statement.text)
     ]
-    absent: list[tuple[str]] = conn.execute(
-        "select name from unnest(%s::text[]) name where to_regclass('public.' || quote_ident(name)) is null",
-        ([spec.name for spec in specs],),
-    ).fetchall()
+    absent = absent_relations(conn, [spec.name for spec in specs])
     missing = {*_missing(conn, [column for column, _ in by_column])}
-    return frozenset([*(name for (name,) in absent), *(name for column, name in by_column if column in missing)])
+    return absent | {name for column, name in by_column if column in missing}
 
 
 def _missing(conn: Connection, columns: Sequence[DeclaredColumn]) -> list[DeclaredColumn]:

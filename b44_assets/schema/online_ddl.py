@@ -25,7 +25,7 @@ from b44_assets.failpoints import failpoint
 from b44_assets.postgres.advisory_locks import advisory_lock
 from b44_assets.postgres.error_classes import is_of_statement
 from b44_assets.postgres.lock_retries import with_lock_retries
-from b44_assets.session import Connection, Session, explained, scalar, trusted, with_retry
+from b44_assets.session import Connection, Session, absent_relations, explained, scalar, trusted, with_retry
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -186,11 +186,8 @@ def in_scratch_schema(session: Session, conn: Connection, operation: Callable[[C
 def shadow(conn: Connection, schema: str, tables: Iterable[str], *, keys: bool = False) -> None:
     """Makes empty tables in a scratch schema that look like those of public; with their keys, where these are wanted."""
     names = list(tables)
-    absent = conn.execute(
-        "select name from unnest(%s::text[]) name where to_regclass('public.' || quote_ident(name)) is null", (names,)
-    ).fetchone()
-    if absent is not None:
-        raise _no_table(absent[0])
+    if absent := absent_relations(conn, names):
+        raise _no_table(min(absent))
     conn.execute(
         sql.SQL("; ").join(
             sql.SQL("create table {} (like {} including generated{})").format(
@@ -284,7 +281,7 @@ def fault(spec: Spec, line: int, error: psycopg.Error) -> DatabaseError:
     return explained(f"{spec.path}:{line}", error)
 
 
-def concurrently(
+def run_concurrently(
     conn: Connection, spec: Spec, line: int, query: sql.Composed, clean_up: Callable[[], object], session: Session
 ) -> None:
     """Runs a statement that cannot run in a transaction.

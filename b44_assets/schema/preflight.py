@@ -24,7 +24,7 @@ from b44_assets.catalog import (
 )
 from b44_assets.catalog.columns import DeclaredTable, declared_table
 from b44_assets.errors import DatabaseError
-from b44_assets.schema.apply import is_finished
+from b44_assets.schema.apply import hold_schema_lock, is_finished
 from b44_assets.schema.dependent_views import views_on
 from b44_assets.schema.runtime import is_current
 from b44_assets.session import Connection, Session, reason_of, scalar
@@ -387,12 +387,11 @@ def _made_before(conn: Connection, tables: Mapping[int, _Relation]) -> frozenset
     """Those of some tables that an earlier version of their files has made: records were planned for them, or they say so."""
     if not tables:
         return frozenset()
-    known = conn.execute(
-        "select exists (select from pg_attribute where attrelid = to_regclass('migration.plans') and attname = 'entity')"
-    ).fetchone()
-    planned = (
-        {name for (name,) in conn.execute("select entity from migration.plans")} if known == (True,) else set[str]()
+    known = scalar(
+        conn,
+        "select exists (select from pg_attribute where attrelid = to_regclass('migration.plans') and attname = 'entity')",
     )
+    planned = {name for (name,) in conn.execute("select entity from migration.plans")} if known else set[str]()
     described = conn.execute(
         "select number from unnest(%s::text[], %s::text[], %s::integer[]) w (name, said, number)"
         " where obj_description(to_regclass('public.' || quote_ident(name)), 'pg_class') = said",
@@ -422,10 +421,7 @@ def _conversion(conn: Connection, table: _Relation, columns: list[tuple[str, str
 
 
 def _has_rows(conn: Connection, table: _Relation) -> bool:
-    found = conn.execute(
-        sql.SQL("select exists (select from {})").format(sql.Identifier(table.schema, table.name))
-    ).fetchone()
-    return found == (True,)
+    return scalar(conn, sql.SQL("select exists (select from {})").format(sql.Identifier(table.schema, table.name)))
 
 
 _SUSPECTED = """
@@ -472,7 +468,7 @@ def _routines_in_the_way(conn: Connection, specs: list[Spec], *, current: bool) 
     if not suspected:
         return faults
     with conn.transaction(force_rollback=True):
-        conn.execute("select pg_advisory_xact_lock(hashtextextended('b44 schema', 44))")
+        hold_schema_lock(conn)
         conn.execute("set local client_min_messages = warning")
         conn.execute("set local check_function_bodies = off")
         for place, (schema, name, text, as_it_is) in enumerate(statements):

@@ -1,6 +1,6 @@
 """Rows that make an index, a constraint or a view impossible: found, named, and kept until the object is built.
 
-What belongs here: telling such a fault from others, and finding the rows. What does not: building; see `indexing`,
+What belongs here: telling such a fault from others, and finding the rows. What does not: building; see `indexes`,
 `constraints` and `views`.
 """
 
@@ -16,7 +16,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
-from b44_assets.catalog import ConstraintDefinition, IndexDefinition, Spec
+from b44_assets.catalog import ConstraintDefinition, IndexDefinition
 from b44_assets.errors import DatabaseError
 from b44_assets.postgres.error_classes import FaultClass, classify
 from b44_assets.schema.online_ddl import in_scratch_schema, on_shadow, shadow
@@ -164,7 +164,7 @@ def note_obstacles(session: Session, conn: Connection, objects: Sequence[str], f
 
 def noted_obstacles(conn: Connection, objects: Sequence[str], *, since: datetime | None = None) -> tuple[str, ...]:
     """What `migration.unbuilt` says of some objects, each in one line; with `since`, only what was noted later."""
-    if scalar(conn, "select to_regclass('migration.unbuilt')") is None:
+    if not objects or scalar(conn, "select to_regclass('migration.unbuilt')") is None:
         return ()
     rows = conn.execute(
         "select object, relation, columns, reason, rows, examples from migration.unbuilt"
@@ -194,7 +194,7 @@ def rows_in_the_way_of(conn: Connection, objects: Iterable[str]) -> frozenset[st
 
 
 def rows_against_index(
-    session: Session, conn: Connection, spec: Spec, definition: IndexDefinition, error: psycopg.Error
+    session: Session, conn: Connection, definition: IndexDefinition, error: psycopg.Error
 ) -> Obstacle:
     """Finds the rows that an index cannot take: those with equal keys, or each that fails by itself."""
 
@@ -213,7 +213,6 @@ def rows_against_index(
 def rows_against_constraint(
     session: Session,
     conn: Connection,
-    spec: Spec,
     definition: ConstraintDefinition,
     error: psycopg.Error,
     tables: Sequence[str],
@@ -225,7 +224,6 @@ def rows_against_constraint(
     Args:
         session: The run.
         conn: With no transaction open.
-        spec: The file.
         definition: The constraint.
         error: What the server said.
         tables: The tables that its statement names.
@@ -344,13 +342,12 @@ def _obstacle(
     error: psycopg.Error,
     find: Callable[[Connection, str], _Rows],
 ) -> Obstacle:
-    reason = reason_of(error)
     try:
         rows = in_scratch_schema(session, conn, find)
     except psycopg.Error as other:
         if cause_in_rows(other) is None:
             raise
-        return Obstacle(name, table, (), reason, 0, ())
+        return Obstacle(name, table, (), reason_of(error), 0, ())
     return _told(session, conn, name, table, error, rows)
 
 

@@ -19,7 +19,7 @@ from b44_assets.catalog import IndexDefinition, Spec, ViewDefinition, view_defin
 from b44_assets.errors import DatabaseError
 from b44_assets.failpoints import failpoint
 from b44_assets.schema.dependent_views import ViewAccess, set_aside
-from b44_assets.schema.indexes import Form, create_index, form_of
+from b44_assets.schema.indexes import Form, create_index, form_of, forms_on
 from b44_assets.schema.online_ddl import (
     SchemaChange,
     change,
@@ -205,14 +205,9 @@ def _wanted(conn: Connection, schema: str, spec: Spec, definition: ViewDefinitio
         *((comment.line, comment.text) for comment in definition.comments),
     ]
     run_together(conn, spec, made)
-    rows = conn.execute(
-        "select c.relname, i.indisunique, pg_get_indexdef(i.indexrelid, 0, true)"
-        " from pg_index i join pg_class c on c.oid = i.indexrelid where i.indrelid = to_regclass(%s)",
-        (f"{schema}.{definition.name}",),
-    ).fetchall()
-    indexes = {index: form_of(unique, text) for index, unique, text in rows}
-    query = scalar(conn, "select pg_get_viewdef(to_regclass(%s), true)", (f"{schema}.{definition.name}",))
-    return _Wanted(query, indexes, comments_on(conn, schema, definition.name))
+    relation = f"{schema}.{definition.name}"
+    query = scalar(conn, "select pg_get_viewdef(to_regclass(%s), true)", (relation,))
+    return _Wanted(query, forms_on(conn, relation), comments_on(conn, schema, definition.name))
 
 
 def comments_on(conn: Connection, schema: str, name: str) -> dict[tuple[str, str], str]:

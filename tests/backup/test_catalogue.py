@@ -20,9 +20,8 @@ from b44_assets.backup import serialization as records
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.encryption import Key
 from b44_assets.backup.model import Backup, BackupKind, Verification
-from b44_assets.backup.service import BackupContext, newest_good
+from b44_assets.backup.service import newest_good
 from b44_assets.backup.store import Store
-from b44_assets.config.settings import Settings
 from b44_assets.errors import BackupError, BadBackupError
 from tests.helpers import disks
 from tests.helpers.making import BAD, GOOD, NOW, a_backup, stored_backup
@@ -394,16 +393,15 @@ def test_the_latest_is_the_newest_good_one(plain: Catalogue) -> None:
 
 
 def test_the_newest_good_backup_of_a_database_is_one_that_it_can_be_restored_from(plain: Catalogue) -> None:
-    context = BackupContext(Settings.load({}, Path("/nonexistent")), plain)
     name = a_backup().database
     stored_backup(plain, a_backup(BackupKind.MIGRATION, days_ago=1))
-    assert newest_good(context, name) is None
+    assert newest_good(plain.backups(), name) is None
     good = stored_backup(plain, a_backup(days_ago=3))
     stored_backup(plain, a_backup(days_ago=2, verification=BAD))
-    assert newest_good(context, name) == good
-    assert newest_good(context, "another") is None
+    assert newest_good(plain.backups(), name) == good
+    assert newest_good(plain.backups(), "another") is None
     base = stored_backup(plain, a_backup(BackupKind.BASE, days_ago=2.5))
-    assert newest_good(context, "another") == newest_good(context, name) == base
+    assert newest_good(plain.backups(), "another") == newest_good(plain.backups(), name) == base
 
 
 # -- chains ------------------------------------------------------------------------------------------------------------

@@ -34,14 +34,15 @@ from b44_assets.orchestration.migration.pending_records import PENDING_RECORDS
 from b44_assets.orchestration.partitions import is_monthly, key_of_month, range_tags
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.run_retention import UNFINISHED, end_abandoned_runs
-from b44_assets.schema.health import listed
+from b44_assets.wording import some_of
 
 RETRIES_OF_A_FAILED_BATCH = 3
 """How often what failed is run again without anybody's help."""
 _OTHERS = "*"
 """Stands for all files of entities without a table."""
 _RUNS_LOOKED_BACK = 100
-
+_NAMED = 5
+"""How many files a reason names."""
 
 Months = dg.MonthlyPartitionsDefinition
 
@@ -148,7 +149,8 @@ def _without_table(migration: Migration) -> str:
     """The files of entities without a table, the first of them by name."""
     assert migration.export_dir is not None
     known = migration.catalog.entities
-    return listed(tuple(file.path.name for file in discover(migration.export_dir, known) if file.entity not in known))
+    names = [file.path.name for file in discover(migration.export_dir, known) if file.entity not in known]
+    return some_of(names, _NAMED)
 
 
 def _as_staged(migration: Migration, now: Mapping[str, str]) -> dict[str, str]:
