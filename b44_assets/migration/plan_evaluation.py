@@ -19,6 +19,9 @@ from b44_assets.session import (
     plan_for_bulk,
 )
 
+_LONGEST_ID = 2_000
+"""In bytes: what is kept of a record by its id, is indexed by it, and an index takes 2,704."""
+
 
 def evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, again: bool) -> None:
     """Makes `migration.<table>_plan`, and notes before which rows may give up the values that they hold.
@@ -146,19 +149,23 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
     new = sql.SQL("known.id is null" if again else "true")
     # A key that a row of the new system has; among the migrated ones it is the record's own.
     taken = sql.SQL("({} and holder.{} is not null)").format(new, sql.Identifier(mapping.key))
+    overlong = sql.SQL("coalesce(octet_length(m.base44_id) > {}, false)").format(sql.Literal(_LONGEST_ID))
     special: dict[str, sql.Composable] = {
-        "reasons": sql.SQL("case when {} then m.reasons || array['id_taken'] else m.reasons end").format(taken)
+        "reasons": sql.SQL(
+            "m.reasons || array_remove(array[case when {} then 'id_taken' end, case when {} then 'id_too_long' end], null)"
+        ).format(taken, overlong)
     }
+    refused = sql.SQL("(cardinality(m.reasons) > 0 or {} or {})").format(taken, overlong)
     contested, renamed = sql.SQL("false"), sql.SQL("true")
     if not again:
-        action = sql.SQL("case when cardinality(m.reasons) > 0 or {} then 'refused' else 'insert' end").format(taken)
+        action = sql.SQL("case when {} then 'refused' else 'insert' end").format(refused)
     else:
         edited = sql.SQL("({} <> known.row_checksum)").format(checksum(filled, "t"))
         agrees = sql.SQL("({} or {} and not {})").format(
             name_agrees(mapping, "t", "m"), made_of_the_same(mapping, "t", "m"), edited
         )
         parts = {
-            "taken": taken,
+            "refused": refused,
             "edited": edited,
             "same": sql.SQL("({} = {} and {})").format(
                 mapped, checksum(without_suffixed(mapping, filled), "t"), agrees
@@ -168,7 +175,7 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
         }
         action = sql.SQL(
             """
-            case when cardinality(m.reasons) > 0 or {taken} then 'refused'
+            case when {refused} then 'refused'
                  when known.id is null then 'insert'
                  when f.record_checksum = known.record_checksum then
                    case when {gone} or {same} or {edited} then 'unchanged' else 'update' end

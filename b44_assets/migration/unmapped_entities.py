@@ -20,6 +20,11 @@ from b44_assets.migration.whole_files import opened_whole, reading_whole
 from b44_assets.session import Connection, Session, scalar, with_retry
 from b44_assets.wording import plural
 
+_LONGEST_ID = 2_000
+"""In bytes: an index takes 2,704."""
+_SHOWN = 500
+"""Characters of a longer one that are kept beside the record's number; all of it stands in the record."""
+
 
 @dataclass(frozen=True)
 class UnmappedEntity:
@@ -191,12 +196,14 @@ def _copy(session: Session, conn: Connection, file: ExportFile, reader: ExportRe
                 """
                 insert into migration.unmapped (entity, base44_id, data)
                 select {entity},
-                       case when base44_id is null or row_number() over (partition by base44_id order by record_number) > 1
-                         then concat_ws(' ', base44_id, 'record ' || record_number) else base44_id end,
+                       -- Beside ids that end like one with a number, those with a number would not be unique.
+                       case when base44_id is null or base44_id ~ 'record [0-9]+$' or octet_length(base44_id) > {longest}
+                           or row_number() over (partition by base44_id order by record_number) > 1
+                         then concat_ws(' ', left(base44_id, {shown}), 'record ' || record_number) else base44_id end,
                        data
                   from migration.arriving
                 """
-            ).format(entity=sql.Literal(file.entity))
+            ).format(entity=sql.Literal(file.entity), longest=sql.Literal(_LONGEST_ID), shown=sql.Literal(_SHOWN))
         )
         conn.execute("drop table migration.arriving")
         conn.execute("delete from migration.unmapped_entities where entity = %s", (file.entity,))

@@ -16,10 +16,11 @@ from b44_assets.config.quantities import QuarantineLimit
 from b44_assets.errors import ThresholdError
 from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.plan import make_plan
+from b44_assets.migration.rollback import roll_back_run
 from b44_assets.migration.sources import target_columns
 from b44_assets.migration.verification import export_applied, row_parity
 from b44_assets.schema.apply import apply
-from tests.helpers.records import Record, object_id, post, user, uuid_of
+from tests.helpers.records import LONG_ID, Record, object_id, post, user, uuid_of
 from tests.helpers.target import Target
 
 OLD, NEW = "2026-03-01T00:00:00", "2026-03-02T00:00:00"
@@ -131,6 +132,30 @@ def test_what_other_records_made_possible_is_followed_at_the_same_time_stamp(tar
     sound(target_18, "posts")
 
 
+def test_what_an_update_of_another_record_made_possible_is_followed_and_goes_with_it(target_18: Target) -> None:
+    posts = [article(1, user_id=None, created_by="new@example.com"), article(2, created_by="new@example.com")]
+    target_18.migrate({"User": [person(1), person(2)], "Post": posts})
+    creators = {2: uuid_of(object_id(1))}
+    assert created_by(target_18) == creators
+    # The same file of posts, whose author has got that address since.
+    target_18.having(run_id="second").migrate(
+        {"User": [person(1), person(2, NEW, email="new@example.com")], "Post": posts}
+    )
+    assert created_by(target_18) == {1: uuid_of(object_id(2)), 2: uuid_of(object_id(2))}
+    sound(target_18, "posts")
+    target_18.having(run_id="third").migrate(
+        {"User": [person(1, NEW, full_name="One"), person(2, NEW, email="new@example.com")]}
+    )
+    roll_back_run(target_18.session, "second")
+    target_18.load("posts")
+    assert created_by(target_18) == creators
+
+
+def created_by(target: Target) -> dict[int, str]:
+    """The creator of each migrated post, by the post's number."""
+    return {int(base44_id[8:], 16): str(row["created_by"]) for base44_id, row in target.outcome("posts").rows.items()}
+
+
 def test_a_record_without_any_date_keeps_the_one_of_its_first_export(target_18: Target) -> None:
     first = datetime(2026, 4, 1, tzinfo=UTC)
     undated = {"id": "nanoid", "title": "No date", "content": "Long enough.", "user_id": object_id(1)}
@@ -225,7 +250,8 @@ def test_an_address_of_a_row_whose_record_is_no_newer_is_taken(target_18: Target
 def test_a_newer_version_that_the_server_refuses_is_told_and_its_row_kept(target_18: Target) -> None:
     users(target_18, [person(n, email=f"{n}@example.com") for n in (1, 2, 3)])
     # The first keeps its address since its record is no newer, and so the second one keeps the one the third would get.
-    newer = [person(2, NEW, email="1@example.com"), person(3, NEW, email="2@example.com")]
+    # That its record writes its id otherwise now, makes it no other record.
+    newer = [person(2, NEW, email="1@example.com"), person(3, NEW, email="2@example.com", id=object_id(3).upper())]
     users(target_18, [person(1, email="z@example.com"), *newer])
     assert {row["email"] for row in target_18.table("users")} == {"1@example.com", "2@example.com", "3@example.com"}
     assert target_18.outcome("users").reasons == {2: ["duplicate_email"], 3: ["refused:users_email_key"]}
@@ -400,6 +426,15 @@ def test_a_row_of_the_new_system_with_the_id_of_a_record_is_left_alone(target_18
     target_18.migrate({"User": [person(1), person(2)]})
     assert target_18.outcome("users").reasons == {2: ["id_taken"]}
     assert {row["email"] for row in target_18.table("users")} == {"user1@example.com", "mine@example.com"}
+
+
+def test_an_id_that_no_index_takes_is_refused_and_the_others_are_in(target_18: Target) -> None:
+    target_18.migrate(
+        {"User": [person(1), {"email": "x@example.com", "role": "emperor", "mood": "glad", "id": LONG_ID}]}
+    )
+    assert target_18.outcome("users").reasons == {2: ["id_too_long"]}
+    assert list(target_18.outcome("users").rows) == [object_id(1)]
+    sound(target_18, "users")
 
 
 # -- vanished -----------------------------------------------------------------------------------------------------------

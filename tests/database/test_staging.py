@@ -20,7 +20,7 @@ from b44_assets.migration.content_parity import content_parity
 from b44_assets.migration.corrections import correct
 from b44_assets.migration.unmapped_entities import UnmappedEntity, keep_unmapped, unmapped_entities
 from b44_assets.session import Connection
-from tests.helpers.records import Record, object_id, post, user, uuid_of
+from tests.helpers.records import LONG_ID, Record, object_id, post, user, uuid_of
 from tests.helpers.target import Outcome, Target
 
 
@@ -524,6 +524,16 @@ def test_records_of_other_entities_are_kept_whole(target_18: Target) -> None:
     assert [row[0] for row in kept] == [
         {"id": "1", "text": "a", "list": "[1]"}, {"id": "1", "text": "b"}, {"text": "c"},
     ]  # fmt: skip
+
+
+def test_records_of_other_entities_are_kept_whole_whatever_their_ids(target_18: Target) -> None:
+    ids = ["record 2", None, "1 record 4", "1", "1", LONG_ID, LONG_ID]
+    target_18.write({"Comment": [{"id": one, "text": str(place)} for place, one in enumerate(ids)]})
+    assert keep_unmapped(target_18.session, target_18.export).records == {"Comment": len(ids)}
+    kept = target_18.all(
+        "select data ->> 'id' from migration.unmapped where entity = 'Comment' order by data ->> 'text'"
+    )
+    assert [row[0] for row in kept] == ids
 
 
 # -- files that change meanwhile -----------------------------------------------------------------------------------------

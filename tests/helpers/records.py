@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import uuid
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from datetime import UTC, datetime
 
 NAMESPACE = uuid.UUID("62617365-3434-8000-8000-00000000b044")
 FIRST_SECOND = 1_700_000_000  # 2023-11-14 22:13:20 UTC
+LONG_ID = random.Random(0).randbytes(4_500).hex()
+"""Longer than a page of an index, and nothing that could be compressed."""
 Record = Mapping[str, object]
 
 

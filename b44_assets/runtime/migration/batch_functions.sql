@@ -70,7 +70,13 @@ create or replace function migration.refuse_record(
 language plpgsql
 set search_path = public, pg_temp
 as $$
+declare
+  key_column name;
 begin
+  select a.attname into key_column
+    from pg_index i
+    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+   where i.indrelid = to_regclass(format('public.%I', entity_name)) and i.indisprimary;
   -- A record stands there once. One that was corrected has waited for its batch; what was corrected since is read first.
   execute format($sql$
     delete from migration.quarantine q using migration.%I s
@@ -91,10 +97,10 @@ begin
   execute format($sql$
     insert into migration.retained (entity, id, base44_id, reason, generation)
     select m.entity, m.id, m.base44_id, 'refused', $2
-      from migration.%1$I s join migration.migrated m on m.entity = $1 and m.base44_id = s.base44_id
+      from migration.%I s join migration.migrated m on m.entity = $1 and m.id = s.%I
      where s._position = $3 and s._action = 'update'
     on conflict (entity, id) do update set reason = excluded.reason, generation = excluded.generation
-    $sql$, entity_name || '_plan')
+    $sql$, entity_name || '_plan', coalesce(key_column, 'id'))
     using entity_name, planned, place;
   insert into migration.migration_log
     (entity_type, batch_number, records_refused, status, started_at, completed_at, partition_key, generation,

@@ -9,9 +9,11 @@ set search_path = public, pg_temp
 as $$
 begin
   return encode(sha256(convert_to(made_of || coalesce(
-    (select string_agg(format(E'\n%s %s %s', name, held.records, held.last_batch), '' order by place)
+    (select string_agg(format(E'\n%s %s %s', name, held.records, held.last_batch) || coalesce(' ' || held.updates, ''),
+                       '' order by place)
        from unnest(reads) with ordinality as read (name, place)
-      cross join lateral (select count(*) as records, max(m.batch_number) as last_batch
+      -- Of updates all batches, not the last: one may be taken back, and later ones stay.
+      cross join lateral (select count(*) as records, max(m.batch_number) as last_batch, sum(m.updated_batch) as updates
                             from migration.migrated m where m.entity = name) held), ''), 'UTF8')), 'hex');
 end
 $$;
