@@ -194,8 +194,11 @@ def _first_rows(data: bytes, delimiter: bytes, *, final: bool) -> Iterator[list[
     """Split rows into cells, up to the first that breaks the grammar; 1,000 will do."""
     at = 0
     for _ in range(1_000):
-        window = data[at : at + _WINDOW_BYTES]
-        length = first_row(window, delimiter, final=final and at + _WINDOW_BYTES >= len(data))
+        window, length, size = b"", None, _WINDOW_BYTES
+        while length is None and len(window) < len(data) - at:
+            window = data[at : at + size]
+            length = first_row(window, delimiter, final=final and at + size >= len(data))
+            size *= 4
         cells = None if not window or length is None else split_row(without_line_end(window[:length]), delimiter)
         if length is None or cells is None:
             return

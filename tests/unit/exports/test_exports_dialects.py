@@ -94,6 +94,12 @@ def test_a_first_record_longer_than_the_sample_is_read_on() -> None:
     assert name_of(b'id,a\n"' + text + b',",bare\n') == "spreadsheet"
 
 
+def test_bare_cells_of_a_long_first_record_are_seen() -> None:
+    reading = read(b'id,a,b\n1,x,"' + b"y" * 70_000 + b',"\n2,"x,y","z,"\n')
+    assert reading.dialect.name == "spreadsheet"
+    assert reading.reasons == {}
+
+
 @pytest.mark.parametrize(("last", "name"), [(b'"null"', "2025-06"), (b'""', "2025-08"), (b'"x"', "2025-08")])
 def test_evidence_behind_the_first_mib_counts_where_none_came_before(tmp_path: Path, last: bytes, name: str) -> None:
     path = tmp_path / "Post_export.csv"
