@@ -26,9 +26,11 @@ _KEPT: LiteralString = """
      where not u.data ?& array(select jsonb_object_keys(excluded.data))
 """
 _OF_UNCHANGED: LiteralString = """
-    select {entity}, s.base44_id, f.unmapped
+    select {entity}, known.base44_id, f.unmapped
       from migration.{planned} s
       join migration.{source} f using (record_number)
+      -- By the id as it was written then: it may be written otherwise now.
+      join migration.migrated known on known.entity = {entity} and known.id = s.{key}
      where s._action = 'unchanged' and f.unmapped <> '{{}}'
 """
 _OF_EDITED: LiteralString = """
@@ -57,7 +59,13 @@ def keep_unmapped_fields(conn: Connection, mapping: TableMapping) -> None:
     read = {next((name for name in item.spellings if name in exported), item.name) for item in mapping.fields}
     if exported <= read:
         return
-    _keep(conn, sql.SQL(_OF_UNCHANGED), mapping, planned=sql.Identifier(f"{table}_plan"))
+    _keep(
+        conn,
+        sql.SQL(_OF_UNCHANGED),
+        mapping,
+        planned=sql.Identifier(f"{table}_plan"),
+        key=sql.Identifier(mapping.key),
+    )
 
 
 def keep_fields_of_edited_rows(

@@ -113,7 +113,8 @@ def test_repairs_and_unmapped_fields_are_those_of_the_newer_version(target_18: T
 def test_a_field_that_only_a_later_export_has_is_kept_of_records_that_are_no_newer(target_18: Target) -> None:
     target_18.migrate({"User": [person(1)], "Post": [article(1), article(2, mood="glad"), article(3)]})
     target_18.run("update posts set title = 'Edited' where title = 'Title 3'")
-    later = [article(1, mood="sad"), article(2, mood="sad", weather="rain"), article(3, mood="calm")]
+    second = article(2, mood="sad", weather="rain", id=object_id(2).upper())
+    later = [article(1, mood="sad"), second, article(3, mood="calm")]
     target_18.migrate({"Post": later})
     assert target_18.outcome("posts").unmapped == {
         object_id(1): {"mood": "sad"},
