@@ -44,6 +44,12 @@ _DATE: Final = re.compile(
     r"(?:[T ]00:00(?::00(?:[.]0+)?)?(?: ?(?:[Zz]|[+-]00(?::?00)?))?)?"
 )
 _TIME: Final = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:[.][0-9]{1,6}0*)?)?")
+_SHOWN_BY_SPREADSHEET: Final = re.compile(
+    r"[0-9]{1,2}([./-])[0-9]{1,2}\1[0-9]{2,4}(?:,? [0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?(?: ?[AP]M)?)?"
+    r"|[+-]?[0-9]{1,3}(?:[., \u00a0\u202f][0-9]{3})*(?:[.,][0-9]+)?|[+-]?[0-9]+,[0-9]+"
+    r"|wahr|falsch|vrai|faux|verdadero|falso|vero|verdadeiro|waar|onwaar|prawda|fa\u0142sz|sann|sant|falskt|falsk",
+    re.IGNORECASE,
+)
 _BOOLEANS: Final = frozenset({"true", "t", "yes", "1", "false", "f", "no", "0"})
 _BIGGEST: Final = 1 << 63
 _LONGEST_BIGINT: Final = 100
@@ -165,6 +171,11 @@ def _is_numeric(text: str) -> bool:
 
 def _is_boolean(text: str) -> bool:
     return text.strip(_SPACE).lower() in _BOOLEANS
+
+
+def is_shown_by_spreadsheet(text: str) -> bool:
+    """Whether a text has a form in which a spreadsheet shows dates, numbers or booleans, and Base44 does not write them."""
+    return _SHOWN_BY_SPREADSHEET.fullmatch(text.strip(_SPACE)) is not None
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -20,7 +20,7 @@ from b44_assets.errors import ExportError
 from b44_assets.exports.discovery import survey
 from b44_assets.exports.model import Batch, ExportFile
 from b44_assets.exports.opening import open_export
-from b44_assets.scaffold.columns import FITS, texts_of
+from b44_assets.scaffold.columns import FITS, is_shown_by_spreadsheet, texts_of
 from b44_assets.scaffold.model import ColumnType, Notice
 from b44_assets.scaffold.sensitive import secret_paths
 
@@ -129,6 +129,7 @@ class FieldProfile:
         filled: Cells that are not blank.
         fitting: Of them, those that fit each type of the probe.
         outside: Of them, those that break the enum or a limit.
+        shown: Of them, those that fit no type, and are written as a spreadsheet shows dates, numbers or booleans.
         values: Those that were asked for; of an array each member.
         named: How many values that were: with arrays another number than `filled`.
         secrets: Paths within its values, where these are JSON, that hold secrets by their names.
@@ -137,6 +138,7 @@ class FieldProfile:
     filled: int = 0
     fitting: Counter[ColumnType] = field(default_factory=lambda: Counter[ColumnType]())
     outside: int = 0
+    shown: int = 0
     values: Sample | None = None
     named: int = 0
     secrets: set[str] = field(default_factory=lambda: set[str]())
@@ -265,6 +267,8 @@ def _add_cells(profile: FieldProfile, probe: Probe, cells: pa.Array) -> None:
         fitting = [kind for kind, test in tests if test(text)]
         for kind in fitting:
             profile.fitting[kind] += times
+        if tests and not fitting and is_shown_by_spreadsheet(text):
+            profile.shown += times
         if probe.allowed is not None and (not tests or fitting) and not probe.allowed(text):
             profile.outside += times
         if profile.values is not None:

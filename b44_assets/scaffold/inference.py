@@ -133,6 +133,7 @@ class _Inference:
         self._decisions += decisions
         self._names = Names(self._entities)
         self._creators: Counter[str] = Counter()
+        self._shown: set[str] = set()
 
     # -- the export ----------------------------------------------------------------------------------------------------
 
@@ -239,6 +240,7 @@ class _Inference:
         for draft in self._drafts.values():
             self._add_columns(draft)
         self._decide_creators()
+        self._notice_spreadsheets()
         order, late = load_order(list(self._tables.values()), self._pointing())
         tables = {self._tables[draft.entity.name]: self._table(draft, late) for draft in self._drafts.values()}
         self._decide_updates(tables.values())
@@ -431,7 +433,11 @@ class _Inference:
         said = f"{unfit:,} of {_values(cells.filled)} {plural(unfit, 'does', 'do')} not fit"
         if kind is not declared:
             asked = "Base44 has" if one.origin is Origin.BUILT_IN else "the schema says"
-            return kind, f"{asked} {declared.value}, which {said}", True
+            shown = ""
+            if kind is ColumnType.TEXT and 2 * cells.shown > unfit:
+                self._shown.add(draft.entity.name)
+                shown = ": they are as a spreadsheet shows them"
+            return kind, f"{asked} {declared.value}, which {said}{shown}", True
         return kind, said if unfit else "", bool(unfit)
 
     def _reference(
@@ -533,6 +539,14 @@ class _Inference:
             bound = self._bound(by, missing if constrained else 0, constrained=constrained)
             evidence = f"built in; {found:,} of {_values(filled)} found, in all entities" if filled else "built in"
             self._decide(f"*.{one}", "reference", f"→ {table}{bound}", evidence, doubtful=missing > 0)
+
+    def _notice_spreadsheets(self) -> None:
+        """One notice for all files that a spreadsheet has written in the forms of its language."""
+        if self._shown:
+            forms = "have values as a spreadsheet shows them, such as 31.12.2025, 1.234,56 or WAHR"
+            remedy = "for columns of their types, export them from Base44 again, and save them by no spreadsheet"
+            files = f"the {plural(len(self._shown), 'file', 'files')} of {', '.join(sorted(self._shown))}"
+            self._notices.append(Notice(None, f"{files} {forms}, and these are text: {remedy}"))
 
     def _decide_updates(self, tables: Iterable[Table]) -> None:
         """One line for each name that the column of the latest change has."""

@@ -472,3 +472,14 @@ def test_members_of_an_array_outside_the_enum_make_its_constraint_not_valid(tmp_
     app = app_of(tmp_path, given=[boat], Boat=[{"flags": ["red"]}, {"flags": ["red", "pink"]}])
     assert not column(app, "boats.flags").fits
     assert [one.evidence for one in decided(app, "boats.flags", "constraint")] == ["1 of 2 values outside the enum"]
+
+
+def test_values_as_a_spreadsheet_shows_them_are_text_and_one_notice(tmp_path: Path) -> None:
+    boats = [{"launched": "31.12.2025", "length": "1.234,56"}, {"launched": "1.2.2026", "length": "9,5"}]
+    app = app_of(tmp_path, Boat=boats, Harbour=[{"title": "9,5"}])
+    assert {column(app, "boats.launched").type, column(app, "boats.length").type} == {ColumnType.TEXT}
+    assert ["Boat" in one.text for one in app.notices] == [True] and "Harbour" not in app.notices[0].text
+
+
+def test_values_that_fit_no_type_in_any_form_are_no_spreadsheets(tmp_path: Path) -> None:
+    assert app_of(tmp_path, Boat=[{"launched": "soon", "masts": "many"}]).notices == ()
