@@ -172,6 +172,8 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
             ),
             "newer": sql.SQL("coalesce(f.last_change > coalesce(known.updated_at, '-infinity'), false)"),
             "gone": sql.SQL("t.{} is null").format(sql.Identifier(mapping.key)),
+            # From every partition, not only from the one that it was written into.
+            "absent": sql.SQL("holder.{} is null").format(sql.Identifier(mapping.key)),
         }
         action = sql.SQL(
             """
@@ -180,7 +182,7 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
                  when f.record_checksum = known.record_checksum then
                    case when {gone} or {same} or {edited} then 'unchanged' else 'update' end
                  when {newer} then
-                   case when {gone} then 'deleted' when {edited} then 'edited' else 'update' end
+                   case when {gone} and {absent} then 'deleted' when {edited} then 'edited' else 'update' end
                  when {gone} or {same} or {edited} then 'unchanged'
                  else 'not_newer' end
             """

@@ -232,7 +232,9 @@ class _Rollback:
             select m.id, m.base44_id
               from migration.migrated m
               left join public.{table} t on {same_row}
-             where m.entity = {entity} and m.batch_number = any (%s) and (t.{key} is null or {unedited})
+             where m.entity = {entity} and m.batch_number = any (%s)
+               -- One that stands in another partition now was edited.
+               and (t.{key} is null and not exists (select from public.{table} o where o.{key} = m.id) or {unedited})
             """,
             batches,
         )

@@ -102,14 +102,24 @@ def row_parity(session: Session, mapping: TableMapping) -> RowParity | None:
         if scalar(conn, "select to_regclass(%s)", (f"base44.{table}",)) is not None:
             rows = scalar(staging, sql.SQL("select count(*) from base44.{}").format(sql.Identifier(table)))
         staged = None if rows == 0 and counts[0] > refused else rows + refused
-        retained, accepted = conn.execute(
-            """
-            select (select count(*) from migration.retained r join migration.migrated using (entity, id) where r.entity = %(table)s),
-                   (select count(*) from migration.conflicts c join migration.migrated using (entity, id)
-                     where c.entity = %(table)s and c.kind = 'deleted' and c.accepted_at is not null)
-            """,
-            {"table": table},
-        ).fetchone() or (0, 0)
+        retained = scalar(
+            conn,
+            "select count(*) from migration.retained r join migration.migrated using (entity, id) where r.entity = %s",
+            (table,),
+        )
+        # One that was accepted as deleted may have been put back since.
+        accepted = scalar(
+            conn,
+            sql.SQL(
+                """
+                select count(*)
+                  from migration.conflicts c
+                  join migration.migrated using (entity, id)
+                 where c.entity = {entity} and c.kind = 'deleted' and c.accepted_at is not null
+                   and not exists (select from public.{table} t where t.{key} = c.id)
+                """
+            ).format(table=sql.Identifier(table), entity=sql.Literal(table), key=sql.Identifier(mapping.key)),
+        )
         held, native = conn.execute(
             sql.SQL(
                 """

@@ -272,6 +272,16 @@ def test_a_row_that_was_deleted_may_be_accepted_though_no_newer_export_wants_it(
     sound(target_18, "posts")
 
 
+def test_a_row_that_was_accepted_as_deleted_may_be_put_back(target_18: Target) -> None:
+    target_18.migrate({"Category": [{"id": object_id(1), "name": "News"}, {"id": object_id(2), "name": "Sport"}]})
+    target_18.run("create temporary table gone as select * from categories where name = 'News'")
+    target_18.run("delete from categories where name = 'News'")
+    target_18.run("select migration.accept_deletion('categories', %s)", uuid_of(object_id(1)))
+    sound(target_18, "categories")
+    target_18.run("insert into categories select * from gone")
+    sound(target_18, "categories")
+
+
 def test_only_a_row_that_is_gone_is_accepted_as_deleted(target_18: Target) -> None:
     target_18.migrate({"User": [person(1)], "Post": [article(1)]})
     with pytest.raises(psycopg.errors.RaiseException, match="posts: no migrated row"):
@@ -393,6 +403,15 @@ def test_an_edited_row_is_never_overwritten(target: Target) -> None:
     target.run("update migration.conflicts set accepted_at = now()")
     target.migrate({"Post": [article(1, NEW, title="Changed there"), article(2, NEW, title="Fine"), article(3)]})
     assert export_applied(target.session, target.session.catalog.mappings["posts"]).passed
+
+
+def test_a_row_that_was_moved_to_another_month_was_edited(target_18: Target) -> None:
+    target_18.migrate({"User": [person(1)], "Post": [article(1)]})
+    target_18.run("update posts set created_at = '2026-04-01'")
+    target_18.migrate({"Post": [article(1, NEW, title="Changed there")]})
+    assert [row[:3] for row in conflicts(target_18)] == [("posts", object_id(1), "edited")]
+    assert [row["title"] for row in target_18.table("posts")] == ["Title 1"]
+    sound(target_18, "posts")
 
 
 def test_an_edit_between_plan_and_batch_counts(target_18: Target) -> None:

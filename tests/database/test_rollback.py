@@ -94,12 +94,13 @@ def test_a_month_taken_back_is_that_month(target_18: Target) -> None:
     assert target_18.state() == expected
 
 
-def test_rows_edited_since_are_left_alone_and_so_is_what_they_stand_on(keyed: Target) -> None:
+@pytest.mark.parametrize("edit", ["title = 'Mine'", "created_at = created_at + interval '1 month'"])
+def test_rows_edited_since_are_left_alone_and_so_is_what_they_stand_on(keyed: Target, edit: str) -> None:
     first_run(keyed)
-    keyed.run("update posts set title = 'Mine', updated_at = now() where id = %s", uuid_of(object_id(1)))
+    keyed.run(f"update posts set {edit}, updated_at = now() where id = '{uuid_of(object_id(1))}'")
     undone = roll_back_run(keyed.session, "run-first")
     assert undone.entities == (RolledBackEntity("posts", 2, 0, 1, 0), RolledBackEntity("users", 1, 0, 0, 2))
-    assert [row["title"] for row in keyed.table("posts")] == ["Mine"]
+    assert [row["id"] for row in keyed.table("posts")] == [uuid_of(object_id(1))]
     # Its author stays, and the author's creator with them.
     assert {row["id"] for row in keyed.table("users")} == {uuid_of(object_id(n)) for n in (1, 2)}
     keyed.load("users")
