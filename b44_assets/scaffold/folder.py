@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -95,14 +95,8 @@ def project_files(project: Project) -> dict[PurePath, str]:
         "workspace.yaml.j2": "workspace.yaml",
     }
     facts = {
-        "name": project.name,
+        **asdict(project),
         "distribution": re.sub(r"[^a-z0-9]+", "-", project.name.lower()).strip("-") or "app",
-        "entities": project.entities,
-        "export": project.export,
-        "source": project.source,
-        "strict": project.strict,
-        "opened": project.opened,
-        "example": project.example,
     }
     files: dict[PurePath, str] = {
         PurePosixPath(name): environment.get_template(template).render(facts).rstrip("\n") + "\n"

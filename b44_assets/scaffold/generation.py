@@ -9,11 +9,12 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from b44_assets.scaffold.decisions import PAGE, decisions_page
 from b44_assets.scaffold.declared_rules import not_held
+from b44_assets.scaffold.defaults import without_default
 from b44_assets.scaffold.entity_schemas import read_schemas
 from b44_assets.scaffold.inference import infer
 from b44_assets.scaffold.model import App, Overrides
 from b44_assets.scaffold.source_calls import calls_section, count_calls
-from b44_assets.scaffold.sql_files import files_of, without_default
+from b44_assets.scaffold.sql_files import files_of
 
 
 def generate(

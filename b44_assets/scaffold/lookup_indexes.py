@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from b44_assets.scaffold.model import App, Column, ColumnType, ReferenceBy, Table
 from b44_assets.scaffold.names import quoted, snake_case
 from b44_assets.scaffold.references import compared_with_caller, type_beside
-from b44_assets.scaffold.sql_text import LONGEST_LINE, fitting, identifiers
+from b44_assets.scaffold.sql_text import fitting, identifiers, on_one_line
 
 _ARRAYS = frozenset({ColumnType.UUID_ARRAY, ColumnType.TEXT_ARRAY})
 _Key = tuple[str, ...]
@@ -34,8 +34,7 @@ class Index:
     def statement(self) -> str:
         """What makes it, on as many lines as it needs."""
         made = f"create {'unique ' if self.unique else ''}index if not exists {quoted(self.name)}"
-        on = f"on {self.table} {self.method};"
-        return f"{made} {on}" if len(made) + 1 + len(on) <= LONGEST_LINE else f"{made}\n  {on}"
+        return on_one_line(made, f"on {self.table} {self.method};", indent=2)
 
 
 def lookup_indexes(

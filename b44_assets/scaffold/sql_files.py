@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
 from functools import cache, cached_property
 from pathlib import PurePath
 from textwrap import fill
@@ -16,27 +14,25 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from b44_assets.catalog.references import FIELDS_OF_SOURCE
 from b44_assets.exports.model import CREATOR_FIELDS
 from b44_assets.exports.names import free_name
-from b44_assets.scaffold.declared_rules import DeclaredRule, RuleKind, number, rules_of
+from b44_assets.scaffold.declared_rules import DeclaredRule, RuleKind, rules_of
+from b44_assets.scaffold.defaults import column_default
 from b44_assets.scaffold.lookup_indexes import lookup_indexes, search_indexes
 from b44_assets.scaffold.model import (
-    ABSENT,
     UPDATED,
     App,
     Column,
     ColumnType,
-    Decision,
-    Field,
     Origin,
     ReferenceBy,
     Table,
 )
 from b44_assets.scaffold.names import quoted
-from b44_assets.scaffold.patterns import posix_pattern
 from b44_assets.scaffold.sql_text import (
     LONGEST_LINE,
     fitting,
     line,
     literal,
+    on_one_line,
     quoted_block,
     wrapped,
 )
@@ -202,7 +198,7 @@ class _TableFiles:
             return f"{text} {'not null' if self._partitioned else 'primary key'} default gen_random_uuid()"
         if column.field.name in (_CREATED, UPDATED) and column.type is ColumnType.TIMESTAMPTZ:
             return f"{text} not null default now()"
-        default = _default(column)
+        default = column_default(column)
         return text if default is None else f"{text} default {default}"
 
     # -- mapping ---------------------------------------------------------------------------------------------------
@@ -233,9 +229,11 @@ class _TableFiles:
             ],
             made_at=self._made_at() if {_CREATED, UPDATED} & {one.field.name for one in self.columns} else None,
             joins=[
-                _joined(
-                    f"{quoted(rule.target or '')} {self._row_of(rule)}",
+                on_one_line(
+                    f"left join {quoted(rule.target or '')} {self._row_of(rule)}",
                     f"on {self._row_of(rule)}.id = {self._value(rule.column)}",
+                    indent=4,
+                    beside=2,
                 )
                 for rule in self._refusing
                 if rule.kind is RuleKind.REFERENCE
@@ -354,13 +352,12 @@ class _TableFiles:
         constraints: list[dict[str, str]] = []
         for rule in rules:
             rest = rule.holds(quoted(rule.column.name))
-            unless = self._unless_there(rule.name)
-            table, added = f"alter table {self.sql_name}", f"add constraint {rule.name}"
-            fits = len(table) + len(added) + 5 <= LONGEST_LINE
             constraints.append(
                 {
-                    "unless": unless,
-                    "added": f"{table} {added}" if fits else f"{table}\n      {added}",
+                    "unless": self._unless_there(rule.name),
+                    "added": on_one_line(
+                        f"alter table {self.sql_name}", f"add constraint {rule.name}", indent=6, beside=4
+                    ),
                     "rest": rest,
                     "quote": quoted_block(rest),
                 }
@@ -494,9 +491,10 @@ class _TableFiles:
             "name": quoted(fitting(self.entity)),
             "columns": [*shown.values()],
             "table": self.sql_name,
-            "comment": _behind(
+            "comment": on_one_line(
                 f"comment on view {COMPAT}.{quoted(fitting(self.entity))} is",
-                literal(f"{self.entity} of Base44; its rows are those of {self.name}"),
+                literal(f"{self.entity} of Base44; its rows are those of {self.name}") + ";",
+                indent=2,
             ),
         }
 
@@ -521,22 +519,12 @@ def _when(condition: str, reason: str) -> str:
     start, rest = f"case when {condition}", f"then {literal(reason)} end"
     if len(start) + 9 > LONGEST_LINE:
         start = start.replace(" is not null and ", " is not null\n            and ")
-    return f"{start} {rest}" if len(start) + len(rest) + 11 <= LONGEST_LINE else f"{start}\n           {rest}"
-
-
-def _joined(table: str, condition: str) -> str:
-    """What stands behind `left join`, on as many lines as it needs."""
-    return f"{table} {condition}" if len(table) + len(condition) + 13 <= LONGEST_LINE else f"{table}\n    {condition}"
+    return on_one_line(start, rest, indent=11, beside=10)
 
 
 def _row(*values: str, broken: str) -> str:
     """What a list of unfit rows says of one rule, and when it does."""
     return f"({wrapped((*values, ''), first=4, indent=5).rstrip()}\n     {broken})"
-
-
-def _behind(start: str, rest: str) -> str:
-    """What stands behind the start of a statement, on a line of its own where one would be too long."""
-    return f" {rest}" if len(start) + len(rest) + 2 <= LONGEST_LINE else f"\n  {rest}"
 
 
 def _as_text(column: Column) -> str:
@@ -629,79 +617,3 @@ _BUILT_IN: Mapping[str, str] = {
     "is_verified": "Whether the e-mail address was confirmed",
     "disabled": "Whether the user was kept from signing in",
 }
-
-
-def _default(column: Column) -> str | None:
-    """The schema's default as SQL; None where there is none, or it is none of the column's type or of its values."""
-    default = column.field.default
-    if default is ABSENT or default is None or not _allowed(column.field, default):
-        return None
-    kind = column.type
-    if kind in (ColumnType.TEXT, ColumnType.DATE, ColumnType.TIMESTAMPTZ) and isinstance(default, str):
-        if "\0" in default or (kind is not ColumnType.TEXT and not _is_moment(default, kind)):
-            return None
-        return literal(default)
-    if kind is ColumnType.BOOLEAN and isinstance(default, bool):
-        return str(default).lower()
-    if kind in (ColumnType.NUMERIC, ColumnType.BIGINT):
-        given = number(default)
-        return None if given is None or (kind is ColumnType.BIGINT and not given.lstrip("-").isdigit()) else given
-    if kind is ColumnType.TEXT_ARRAY and isinstance(default, list):
-        items: list[Any] = default
-        if any(not isinstance(item, str) or "\0" in item for item in items):
-            return None
-        return f"array[{', '.join(map(literal, items))}]" if items else "'{}'"
-    if kind is ColumnType.JSONB and isinstance(default, list | dict):
-        text = json.dumps(default, ensure_ascii=False)
-        return None if "\\u0000" in text else literal(text)
-    return None
-
-
-def without_default(app: App) -> tuple[Decision, ...]:
-    """The defaults of schemas that columns do not have, a decision each; a blank one is none."""
-    decisions: list[Decision] = []
-    for table in app.tables:
-        for column in table.columns:
-            given = column.field.default
-            if given is ABSENT or given is None or given == "" or _default(column) is not None:
-                continue
-            shown = line(json.dumps(given, ensure_ascii=False, default=str), 60)
-            fits = _allowed(column.field, given)
-            why = f"can be none of {column.type.value}" if fits else "is none that the schema allows"
-            decisions.append(
-                Decision(
-                    f"{table.name}.{column.name}",
-                    "constraint",
-                    "has no default",
-                    f"the schema's, {'(not shown)' if column.secret else shown}, {why}",
-                    doubtful=True,
-                )
-            )
-    return tuple(decisions)
-
-
-def _allowed(field: Field, value: Any) -> bool:
-    """Whether a default honours what is declared beside it: a new row would be refused for it otherwise."""
-    if field.enum is not None and value not in field.enum:
-        return False
-    limits = field.limits
-    if isinstance(value, str):
-        pattern = limits.get("pattern")
-        held = isinstance(pattern, str) and posix_pattern(pattern) is not None
-        return not held and limits.get("minLength", 0) <= len(value) <= limits.get("maxLength", len(value))
-    return not any(key.lower().endswith(("minimum", "maximum")) for key in limits) or _within(value, limits)
-
-
-def _within(value: Any, limits: Mapping[str, Any]) -> bool:
-    if number(value) is None or any(number(bound) is None for key, bound in limits.items() if "imum" in key):
-        return False
-    return limits.get("minimum", value) <= value <= limits.get("maximum", value) and not any(
-        key.startswith("exclusive") for key in limits
-    )
-
-
-def _is_moment(text: str, kind: ColumnType) -> bool:
-    try:
-        return bool(date.fromisoformat(text) if kind is ColumnType.DATE else datetime.fromisoformat(text).tzinfo)
-    except ValueError:
-        return False

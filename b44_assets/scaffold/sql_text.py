@@ -50,6 +50,19 @@ def quoted_block(body: str) -> str:
     return tag
 
 
+def on_one_line(first: str, rest: str, *, indent: int, beside: int = 0) -> str:
+    """Two parts of a statement on one line, or the second on a line of its own where one would be too long.
+
+    Args:
+        first: The first part.
+        rest: The second.
+        indent: How far a second line is indented.
+        beside: How many characters the line has besides: before the first part and after the second.
+    """
+    line = f"{first} {rest}"
+    return line if len(line) + beside <= LONGEST_LINE else f"{first}\n{' ' * indent}{rest}"
+
+
 def wrapped(items: Iterable[str], *, first: int, indent: int, width: int = LONGEST_LINE) -> str:
     """Items with commas between them, on as many lines as they need.
 

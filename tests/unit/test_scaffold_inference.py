@@ -14,10 +14,10 @@ from b44_assets.errors import B44Error
 from b44_assets.sample.dialects import DIALECTS, file_name, form_of
 from b44_assets.scaffold import inference
 from b44_assets.scaffold.declared_rules import RuleKind, not_held, rules_of
+from b44_assets.scaffold.defaults import without_default
 from b44_assets.scaffold.entity_schemas import read_schemas
 from b44_assets.scaffold.inference import infer
 from b44_assets.scaffold.model import App, Column, ColumnType, Decision, Origin, Overrides, ReferenceBy, Table
-from b44_assets.scaffold.sql_files import without_default
 
 TEXT = {"type": "string"}
 BOAT = {
