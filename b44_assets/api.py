@@ -17,9 +17,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from b44_assets.catalog import load_catalog
 from b44_assets.config.settings import Settings
@@ -32,6 +33,9 @@ from b44_assets.migration.verdict import Records, Verdict
 from b44_assets.planning import MigrationPlan, PlannedEntity, PlannedTable, plan_migration
 from b44_assets.postgres.embedded import target_exists
 from b44_assets.session import Session
+
+if TYPE_CHECKING:
+    from b44_assets.runs.outcome import Outcome
 
 __all__ = [
     "B44Error",
@@ -151,13 +155,7 @@ def migrate(
         outcome, faults = run_job(
             "migrate_everything", settings, session, listener=Listener(_say), selection=selection, lock=lock
         )
-    return Result(
-        outcome.verdict(faults),
-        accounts(session),
-        tuple(Check(one.asset, one.name, one.verdict, one.said) for one in outcome.checks),
-        tuple(faults),
-        outcome.seconds,
-    )
+    return _result(outcome, faults, accounts(session))
 
 
 def verify(settings: Settings) -> Result:
@@ -175,13 +173,7 @@ def verify(settings: Settings) -> Result:
     require_checks(session)
     with _own_process_kept():
         outcome, faults = run_job("verify", settings, session, listener=Listener(_say), reads=True)
-    return Result(
-        outcome.verdict(faults),
-        () if migration_state(session).over else accounts(session),
-        tuple(Check(one.asset, one.name, one.verdict, one.said) for one in outcome.checks),
-        tuple(faults),
-        outcome.seconds,
-    )
+    return _result(outcome, faults, () if migration_state(session).over else accounts(session))
 
 
 def status(settings: Settings) -> Status:
@@ -200,6 +192,16 @@ def status(settings: Settings) -> Status:
         unmapped = () if state.over else unmapped_entities(session)
     records = None if state.over else Records.of(found, sum(one.records for one in unmapped))
     return Status(found, unmapped, state.message() if state.over else None, Verdict(records))
+
+
+def _result(outcome: Outcome, faults: Sequence[B44Error], tables: tuple[EntityAccount, ...]) -> Result:
+    return Result(
+        outcome.verdict(faults),
+        tables,
+        tuple(Check(one.asset, one.name, one.verdict, one.said) for one in outcome.checks),
+        tuple(faults),
+        outcome.seconds,
+    )
 
 
 def _say(line: str) -> None:

@@ -12,6 +12,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from b44_assets.wording import plural
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 AGAIN = "run the same command again: it goes on where it stopped"
 """What to do once the cause of a fault is gone."""
@@ -201,7 +203,7 @@ def nothing_has_a_table(export: Path, sql_dir: Path, records: Mapping[str, int])
     here = Path("sql")
     other = " or name those of this folder: B44_SQL_DIR=sql" if _other_tables(here, sql_dir) else ""
     return NothingMigratedOfExportError(
-        f"{export}: none of its {count:,} record{'' if count == 1 else 's'} has a table in {sql_dir} ({entities});"
+        f"{export}: none of its {count:,} {plural(count, 'record')} has a table in {sql_dir} ({entities});"
         f" make the tables of this app with b44 init{other and ','}{other}"
     )
 

@@ -89,7 +89,7 @@ def migrate(
         session = session_of(settings)
     # What a connection knows of the tables serves the whole command.
     with session.keeping() as session:
-        if settings.export_dir is None and not _staged_tables_exist(session):
+        if settings.export_dir is None and not _is_staged_by_hand(session):
             raise ExportError(_NO_EXPORT)
         refuse_if_finished(session, "migrate")
         selection = selection_of(session, tables, left_out, month, say)
@@ -248,10 +248,8 @@ def _unaccepted_quarantine(outcome: Outcome, *, accepted: bool, asks: bool) -> l
     ]
 
 
-def _staged_tables_exist(session: Session) -> bool:
-    """Whether the target holds an export that was staged by hand in tables such as base44_users."""
+def _is_staged_by_hand(session: Session) -> bool:
+    from b44_assets.migration.staging import hand_staged
+
     with session.connection("look") as conn:
-        return any(
-            conn.execute("select to_regclass(%s)", (f"base44_{table}",)).fetchone() != (None,)
-            for table in session.catalog.mappings
-        )
+        return bool(hand_staged(conn, session.catalog))

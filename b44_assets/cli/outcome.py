@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from b44_assets.cli.options import with_origins
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from b44_assets.runs.outcome import Outcome
 
 
+def faults_to_tell(faults: Sequence[B44Error]) -> Sequence[B44Error]:
+    """Those of a run's faults that say something of their own.
+
+    One fault of the database fails many steps, and the first says why; others name a file or an entity each.
+    """
+    return [fault for fault in faults if not isinstance(fault, DatabaseError)] or faults[:1]
+
+
 def conclude(outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None:
     """Prints the outcome of a run, its faults, and its verdict as the last line; exits unless all is well.
 
@@ -24,8 +33,7 @@ def conclude(outcome: Outcome, faults: list[B44Error], *, as_json: bool) -> None
     verdict = outcome.verdict(faults)
     if as_json:
         print_json(outcome.facts(faults))
-    # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
-    for fault in [fault for fault in faults if not isinstance(fault, DatabaseError)] or faults[:1]:
+    for fault in faults_to_tell(faults):
         print_line(f"b44: {with_origins(with_resume_hint(fault))}", err=True)
     if not faults:
         for line in outcome.incomplete:

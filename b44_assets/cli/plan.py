@@ -19,10 +19,11 @@ from b44_assets.cli.options import (
     settings_with,
     with_origins,
 )
+from b44_assets.cli.outcome import faults_to_tell
 from b44_assets.cli.output import name_column, number_column, print_json, print_table, several_reasons
 from b44_assets.cli.progress import say, show_progress
 from b44_assets.cli.terminal import new_console, print_line, print_text
-from b44_assets.errors import DatabaseError, SettingsError
+from b44_assets.errors import SettingsError
 from b44_assets.runs.signals import interrupted_by_sigterm
 from b44_assets.wording import some_of
 
@@ -91,8 +92,7 @@ def conclude_plan(
         show_plan(new_console(), found)
     for line in found.warnings:
         say(f"warning: {line}")
-    # One fault of the database fails many steps, and the first says why; others name a file or an entity each.
-    for fault in [fault for fault in found.faults if not isinstance(fault, DatabaseError)] or found.faults[:1]:
+    for fault in faults_to_tell(found.faults):
         say(f"b44: {with_origins(str(fault))}")
     if not as_json:
         print_line(f"Plan: {found.message()}.")

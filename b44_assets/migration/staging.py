@@ -16,7 +16,7 @@ from psycopg import Cursor, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
-from b44_assets.catalog import TableMapping
+from b44_assets.catalog import Catalog, TableMapping
 from b44_assets.errors import FieldClashError
 from b44_assets.exports import ENDS_WITHIN, NOT_CLOSED, Batch, ExportFile, IdWatch, Refused, discover
 from b44_assets.failpoints import failpoint
@@ -29,7 +29,7 @@ from b44_assets.migration.sources import (
 )
 from b44_assets.migration.staged_table import whole_records, write_staged_table
 from b44_assets.migration.whole_files import opened_whole, reading_whole
-from b44_assets.session import Connection, Session, scalar, take_advisory_lock, with_retry
+from b44_assets.session import Connection, Session, absent_relations, scalar, take_advisory_lock, with_retry
 
 _Resolve = Callable[[Connection], None]
 
@@ -77,6 +77,17 @@ class StagedExport:
         return ""
 
 
+def hand_staged(conn: Connection, catalog: Catalog) -> tuple[str, ...]:
+    """The tables of a database that an export was staged into by hand, such as `base44_users`."""
+    names = [_hand_staged_table(table) for table in catalog.mappings]
+    absent = absent_relations(conn, names)
+    return tuple(name for name in names if name not in absent)
+
+
+def _hand_staged_table(table: str) -> str:
+    return f"base44_{table}"
+
+
 def stage(session: Session, mapping: TableMapping, directory: Path | None, resolve: _Resolve) -> StagedExport:
     """Stages the file of one entity, unless the same file was staged before.
 
@@ -106,8 +117,9 @@ def _stage(session: Session, mapping: TableMapping, directory: Path | None, reso
         take_advisory_lock(conn, f"stage {table}")
         if file is not None:
             return reading_whole(session, lambda: _stage_recognized(session, conn, mapping, file, resolve))
-        if scalar(conn, "select to_regclass(%s)", (f"base44_{table}",)) is not None:
-            return _stage_table(session, conn, mapping, f"base44_{table}", resolve)
+        by_hand = _hand_staged_table(table)
+        if not absent_relations(conn, [by_hand]):
+            return _stage_table(session, conn, mapping, by_hand, resolve)
         if directory is None and (existing := _existing(conn, mapping)) is not None:
             return existing
         hint = "" if other_app else file_hint(session.catalog, mapping, files)

@@ -24,10 +24,10 @@ from b44_assets.migration.finish import migration_state
 from b44_assets.migration.parts import EVERY_PARTITION, parts_of
 from b44_assets.migration.pipeline import load_table, stage_export
 from b44_assets.migration.plan import LoadPlan, make_plan
-from b44_assets.migration.staging import StagedExport
+from b44_assets.migration.staging import StagedExport, hand_staged
 from b44_assets.migration.unmapped_entities import UnmappedEntity, keep_unmapped
 from b44_assets.planning.model import MigrationPlan, PlannedEntity, PlannedTable
-from b44_assets.planning.scratch_target import copy_rows, hand_staged, require_readable, scratch_target
+from b44_assets.planning.scratch_target import copy_rows, require_readable, scratch_target
 from b44_assets.postgres.embedded import target_exists, target_shown
 from b44_assets.schema.drift import declared_objects, schema_changes
 from b44_assets.schema.preflight import need_room

@@ -16,11 +16,12 @@ from b44_assets.backup.scratch import initialize, scratch, serving
 from b44_assets.backup.tools import server_programs
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.migration.readable import require_rows
+from b44_assets.migration.staging import hand_staged
 from b44_assets.postgres.embedded.binaries import MAJOR_VERSION
 from b44_assets.schema.build import build
 from b44_assets.schema.preflight import needed
 from b44_assets.schema.runtime import install_runtime
-from b44_assets.session import Connection, Session, absent_relations, columns_of, scalar, trusted
+from b44_assets.session import Connection, Session, columns_of, scalar, trusted
 
 _LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 _NOT_READ = ("repairs", "replaced", "unmapped", "unmapped_entities", "unbuilt")
@@ -66,13 +67,6 @@ def _build(session: Session) -> None:
     for spec in catalog.of(Kind.FUNCTION, Kind.TABLE, Kind.VIEW):
         if spec.name in wanted:
             build(session, spec)
-
-
-def hand_staged(conn: Connection, catalog: Catalog) -> tuple[str, ...]:
-    """The tables of a target that an export was staged into by hand, such as `base44_users`."""
-    names = [f"base44_{table}" for table in catalog.mappings]
-    absent = absent_relations(conn, names)
-    return tuple(name for name in names if name not in absent)
 
 
 def require_readable(target: Connection, catalog: Catalog) -> None:
