@@ -292,8 +292,9 @@ _COLUMNS = """
 
 
 def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
+    """Relations of our names that are no relations of ours, and tables that have other columns than they are to have."""
     faults: list[str] = []
-    tables: list[int] = []
+    there: dict[int, _Relation] = {}
     rows = conn.execute(
         _FOUND,
         (
@@ -309,15 +310,7 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
         if kind is None:
             faults.append(f"there is a type {name}, where a table of that name is to be made: rename it")
         elif kind not in wanted.kinds:
-            shown, meant = _KINDS.get(kind, "something else"), _KINDS[wanted.kinds[0]]
-            if {kind, *wanted.kinds} <= {"r", "p"} and _made_before(conn, {number: wanted}):
-                # Out of the way, its records would count as lost.
-                faults.append(
-                    f"{name}, which a migration has made, is {shown}, not {meant}: undo what its file says otherwise now,"
-                    " or migrate into a new database (--database-url)"
-                )
-            else:
-                faults.append(f"{name} is {shown}, not {meant}: rename it, or move it to another schema")
+            faults.append(_of_another_kind(conn, wanted, kind))
         elif wanted.table and not on_its_table:
             faults.append(f"index {name} is one of {table}, not of {wanted.table}: rename it")
         elif not in_its_place:
@@ -327,26 +320,42 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
                 faults.append(
                     f"{name} belongs to {owner}: migrate as that role, or give it to {user} if it is of a migration"
                 )
-            tables.append(number - 1)
+            there[number] = wanted
+    return faults + _columns_in_the_way(conn, there)
+
+
+def _of_another_kind(conn: Connection, wanted: _Relation, kind: str) -> str:
+    shown = f"{wanted.schema}.{wanted.name}"
+    is_now, should_be = _KINDS.get(kind, "something else"), _KINDS[wanted.kinds[0]]
+    if {kind, *wanted.kinds} <= {"r", "p"} and _made_before(conn, {0: wanted}):
+        # Out of the way, its records would count as lost.
+        return (
+            f"{shown}, which a migration has made, is {is_now}, not {should_be}: undo what its file says otherwise now,"
+            " or migrate into a new database (--database-url)"
+        )
+    return f"{shown} is {is_now}, not {should_be}: rename it, or move it to another schema"
+
+
+def _columns_in_the_way(conn: Connection, tables: Mapping[int, _Relation]) -> list[str]:
+    """Tables that lack columns, or have them of another type; one that a migration has made gets new ones, where it can."""
     wanted = [
-        (number, relations[number].schema, relations[number].name, name, kind)
-        for number in tables
-        for name, kind in relations[number].columns
+        (number, one.schema, one.name, column, kind) for number, one in tables.items() for column, kind in one.columns
     ]
     lacking: dict[int, list[str]] = {}
     new: dict[int, list[str]] = {}
     retyped: dict[int, list[tuple[str, str, str]]] = {}
     for number, column, found, type_wanted in _other_columns(conn, wanted):
-        if found is None and column in relations[number].added:
+        if found is None and column in tables[number].added:
             new.setdefault(number, []).append(column)
         elif found is None or type_wanted is None:
             lacking.setdefault(number, []).append(f"has no column {column}")
         else:
             retyped.setdefault(number, []).append((column, found, type_wanted))
-    made = _made_before(conn, {number: relations[number] for number in new.keys() | retyped.keys()})
+    made = _made_before(conn, {number: tables[number] for number in new.keys() | retyped.keys()})
+    faults: list[str] = []
     for number, types in retyped.items():
-        one = relations[number]
-        told = [f"has {column} as {found} instead of {wanted}" for column, found, wanted in types]
+        one = tables[number]
+        told = [f"has {column} as {found} instead of {type_wanted}" for column, found, type_wanted in types]
         if number in made and number not in lacking:
             faults.append(
                 f"table {one.schema}.{one.name}, which a migration has made, {some_of(told, _NAMED)}: change it by"
@@ -355,7 +364,7 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
         else:
             lacking.setdefault(number, []).extend(told)
     for number, columns in new.items():
-        one = relations[number]
+        one = tables[number]
         if number not in made:
             lacking[number] = [f"has no column {some_of(columns, _NAMED)}", *lacking.get(number, [])]
         elif (required := [column for column in columns if one.added[column]]) and _has_rows(conn, one):
@@ -364,7 +373,7 @@ def _obstacles(conn: Connection, relations: list[_Relation]) -> list[str]:
                 " default: give it one in the table's file, or add the column and its values yourself"
             )
     for number, complaints in lacking.items():
-        one = relations[number]
+        one = tables[number]
         faults.append(
             f"table {one.schema}.{one.name} is another than the one to be made ({', '.join(complaints)}):"
             " rename it, move it to another schema, or name another database in the URL"
