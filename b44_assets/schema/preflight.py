@@ -92,14 +92,16 @@ def needed(catalog: Catalog, names: Iterable[str] | None = None) -> frozenset[st
     """Some files of `sql/`, by name, with all that they stand on and what comes with the program; without names, every file."""
     if names is None:
         return frozenset(spec.name for spec in catalog.specs)
+    read: dict[str, list[str]] = {}
+    # A table and its mapping have one name.
+    for spec in catalog.specs:
+        read.setdefault(spec.name, []).extend([*spec.depends, *([spec.options["on"]] if "on" in spec.options else [])])
     found = {spec.name for spec in catalog.of(Kind.RUNTIME)}
     todo = list(names)
     while todo:
         if (name := todo.pop()) not in found:
             found.add(name)
-            for spec in catalog.specs:
-                if spec.name == name:
-                    todo += [*spec.depends, *([spec.options["on"]] if "on" in spec.options else [])]
+            todo += read.get(name, [])
     return frozenset(found)
 
 
