@@ -29,9 +29,12 @@ from b44_assets.runs.outcome import CheckOutcome, Outcome, accounts_by_table, ch
 from b44_assets.runs.signals import interrupted_by_sigterm
 
 if TYPE_CHECKING:
+    from dagster import AssetCheckEvaluation
+
     from b44_assets.catalog import Catalog
     from b44_assets.config.settings import Settings
     from b44_assets.migration.accounts import EntityAccount
+    from b44_assets.orchestration.resources import Migration
     from b44_assets.postgres.advisory_locks import HeldLock
     from b44_assets.runs.selection import Selection
     from b44_assets.session import Progress, Session
@@ -119,7 +122,6 @@ def run_job(
     with session.connection("start"):
         pass
     from b44_assets.migration.accounts import accounts, records_written
-    from b44_assets.migration.lineage import followed_meanwhile
     from b44_assets.migration.listed import dangling_references, listed
     from b44_assets.migration.verdict import Records
 
@@ -136,17 +138,7 @@ def run_job(
     # Whoever calls the Python API has not begun with it.
     collect_seldom()
     listener.begin("making the graph of assets")
-    from dagster_postgres.utils import DagsterPostgresException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from b44_assets.orchestration.alerts.delivery import AlertError
-    from b44_assets.orchestration.alerts.failing_checks import tell_of_checks
-    from b44_assets.orchestration.code_location import check_specs, definitions_of
-    from b44_assets.orchestration.common import CODE_LOCATION_TAGS, VERIFY_ANEW_TAG
-    from b44_assets.orchestration.partitions import months_of
     from b44_assets.orchestration.resources import Migration
-    from b44_assets.orchestration.run_retention import PROCESS_TAG, end_abandoned_runs, this_process
-    from b44_assets.orchestration.storage import holding_events
 
     migration = Migration(
         settings,
@@ -156,17 +148,73 @@ def run_job(
         prepared=lock is not None,
         kept=session.kept,
     )
-    months = months_of(session.catalog, settings.first_month)
-    first, last = months.get_first_partition_key() or "", months.get_last_partition_key() or ""
-    if selection is not None and selection.month is not None:
-        if not months.has_partition_key(selection.month):
-            raise SettingsError(f"--month: there are the months {first} to {last} (B44_FIRST_MONTH says the first one)")
-        first = last = selection.month
+    result, checks, faults = _executed(
+        job, migration, listener=listener, selection=selection, verify_anew=verify_anew, unseen=unseen
+    )
+    found = accounts(session)
+    for warning in migration.warnings:
+        listener.say(f"warning: {warning}")
+    for line in check_lines(checks):
+        listener.say(line)
+    unmapped = unmapped_entities_of(session)
+    dangling = dangling_references(session) if checks else None
+    outcome = Outcome(
+        entities=accounts_by_table(found),
+        seconds=time.monotonic() - started,
+        pending={
+            one.entity: one.pending
+            for one in found
+            if one.pending and (selection is None or selection.completes(one.entity))
+        },
+        partial=selection is not None,
+        unaccounted={account.entity: account.unaccounted for account in found if account.unaccounted},
+        unmapped=unmapped,
+        checks=checks,
+        stages=_seconds_by_stage(result, session.catalog),
+        listed=listed(session, settings.sql_dir.parent, dangling) if dangling is not None else {},
+        dangling=dangling,
+        records=Records.of(found, sum(one["read"] for one in unmapped.values())) if found or unmapped else None,
+        unchanged=lock is not None and before == (found, unmapped) and not records_written(session, result.run_id),
+    )
+    # Dagster's objects go with the process; to look through them once more at its end takes over a second.
+    gc.freeze()
+    return outcome, faults
+
+
+def _executed(
+    job: str,
+    migration: Migration,
+    *,
+    listener: Listener,
+    selection: Selection | None,
+    verify_anew: bool,
+    unseen: bool,
+) -> tuple[Any, tuple[CheckOutcome, ...], list[B44Error]]:
+    """Has Dagster run a job; gives its result, what each check has found, and what ended it or a part of it.
+
+    Raises:
+        B44Error: The storage of Dagster cannot go on.
+        SettingsError: The month of the selection is none of the tables'.
+        KeyboardInterrupt: The run was interrupted.
+    """
+    from dagster_postgres.utils import DagsterPostgresException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from b44_assets.migration.lineage import followed_meanwhile
+    from b44_assets.orchestration.alerts.delivery import AlertError
+    from b44_assets.orchestration.alerts.failing_checks import tell_of_checks
+    from b44_assets.orchestration.code_location import check_specs, definitions_of
+    from b44_assets.orchestration.common import CODE_LOCATION_TAGS, VERIFY_ANEW_TAG
+    from b44_assets.orchestration.run_retention import PROCESS_TAG, end_abandoned_runs, this_process
+    from b44_assets.orchestration.storage import holding_events
+
+    settings, lock = migration.settings, migration.lock
+    first, last = _months(migration, selection)
     try:
         with (
             redirect_stderr(_WithoutLoggerFaults(sys.stderr)),
             listener.progress() as progress,
-            nullcontext() if lock is None else followed_meanwhile(session.catalog, settings.lineage_dir),
+            nullcontext() if lock is None else followed_meanwhile(migration.catalog, settings.lineage_dir),
             throw_away_instance() if unseen else dagster_instance() as instance,
         ):
             # Dagster opens two connections for each event otherwise, which takes longer than most steps.
@@ -203,51 +251,34 @@ def run_job(
             except AlertError as error:
                 # No fault of the run; the daemon's sensor, and the next command, try again.
                 listener.say(f"warning: {error}")
-            evaluations = result.get_asset_check_evaluations()
-            failed = [e for e in evaluations if not e.passed and e.severity.value == "ERROR"]
+            checks = tuple(_check_outcome(one) for one in result.get_asset_check_evaluations())
             faults = list(migration.faults)
             if not result.success and not faults:
-                faults += _unexpected(result, checks_failed=bool(failed))
+                faults += _unexpected(result, checks_failed=any(one.verdict == "failed" for one in checks))
     except (SQLAlchemyError, DagsterPostgresException) as error:
         # What ended a step, such as a full disk, may be what its storage fails on, too.
         raise (migration.faults or [_storage_fault(error)])[0] from error
-    found = accounts(session)
-    for warning in migration.warnings:
-        listener.say(f"warning: {warning}")
-    checks = tuple(
-        CheckOutcome(
-            e.asset_key.to_user_string(),
-            e.check_name,
-            "passed" if e.passed else "failed" if e in failed else "warning",
-            e.description or "",
-        )
-        for e in evaluations
+    return result, checks, faults
+
+
+def _months(migration: Migration, selection: Selection | None) -> tuple[str, str]:
+    """The first and the last month that a run loads; two empty texts where no table has months."""
+    from b44_assets.orchestration.partitions import months_of
+
+    months = months_of(migration.catalog, migration.settings.first_month)
+    first, last = months.get_first_partition_key() or "", months.get_last_partition_key() or ""
+    if selection is None or selection.month is None:
+        return first, last
+    if not months.has_partition_key(selection.month):
+        raise SettingsError(f"--month: there are the months {first} to {last} (B44_FIRST_MONTH says the first one)")
+    return selection.month, selection.month
+
+
+def _check_outcome(evaluation: AssetCheckEvaluation) -> CheckOutcome:
+    verdict = "passed" if evaluation.passed else "failed" if evaluation.severity.value == "ERROR" else "warning"
+    return CheckOutcome(
+        evaluation.asset_key.to_user_string(), evaluation.check_name, verdict, evaluation.description or ""
     )
-    for line in check_lines(checks):
-        listener.say(line)
-    unmapped = unmapped_entities_of(session)
-    dangling = dangling_references(session) if checks else None
-    outcome = Outcome(
-        entities=accounts_by_table(found),
-        seconds=time.monotonic() - started,
-        pending={
-            one.entity: one.pending
-            for one in found
-            if one.pending and (selection is None or selection.completes(one.entity))
-        },
-        partial=selection is not None,
-        unaccounted={account.entity: account.unaccounted for account in found if account.unaccounted},
-        unmapped=unmapped,
-        checks=checks,
-        stages=_seconds_by_stage(result, session.catalog),
-        listed=listed(session, settings.sql_dir.parent, dangling) if dangling is not None else {},
-        dangling=dangling,
-        records=Records.of(found, sum(one["read"] for one in unmapped.values())) if found or unmapped else None,
-        unchanged=lock is not None and before == (found, unmapped) and not records_written(session, result.run_id),
-    )
-    # Dagster's objects go with the process; to look through them once more at its end takes over a second.
-    gc.freeze()
-    return outcome, faults
 
 
 def _before(session: Session) -> tuple[tuple[EntityAccount, ...], dict[str, dict[str, Any]]] | None:
