@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,6 @@ def backup(kind: str, database_url: str | None, as_json: bool) -> None:
 @app_option
 def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str | None, as_json: bool) -> None:
     """List the backups: kind, time, size, what each needs, when it was verified, when it expires."""
-    from b44_assets.backup.service import expire as expire_backups
     from b44_assets.backup.service import verify_again
     from b44_assets.backup.verification import verify
 
@@ -125,15 +125,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
         catalogue.remove(chosen.id)
         say(f"has gone: {chosen.id} ({size_text(chosen.size)})")
     if expire:
-        gone = expire_backups(backup_context, dry_run=dry_run)
-        verb = "would go" if dry_run else "has gone"
-        for what in (*gone.backups, *gone.attempts):
-            say(f"{verb}: {what.id} ({size_text(what.size)})")
-        if gone.wal:
-            size = size_text(sum(file.size for file in gone.wal))
-            say(f"{verb}: {len(gone.wal):,} {plural(len(gone.wal), 'file')} of the WAL ({size})")
-        for kept, why in gone.kept.items():
-            say(f"stays, though old: {kept}: {why}")
+        _expire(backup_context, dry_run=dry_run)
     listing = catalogue.listing()
     keep = timedelta(days=backup_context.settings.keep_backups_days)
     if as_json:
@@ -145,23 +137,7 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
     elif not listing.backups:
         print_line("There is no backup yet: `b44 backup` takes one.")
     else:
-        table = Table(
-            Column("backup", no_wrap=True),
-            number_column("size"),
-            name_column("needs"),
-            Column("verified", no_wrap=True),
-            Column("expires", no_wrap=True),
-        )
-        for one in listing.backups:
-            left = (one.ended_at + keep - datetime.now(UTC)).days
-            table.add_row(
-                one.id,
-                size_text(one.size),
-                one.parent or "",
-                _verified(one),
-                "never" if not _expires(one) else f"{left} {plural(left, 'day')}" if left >= 0 else "now",
-            )
-        print_table(new_console(), table)
+        _print_backups(listing.backups, keep)
     for attempt in listing.attempts:
         say(
             f"notice: {attempt.id} was begun at {attempt.began_at:%Y-%m-%d %H:%M} UTC and is not complete; it does not count"
@@ -175,6 +151,41 @@ def backups(verify_id: str | None, expire: bool, dry_run: bool, remove_id: str |
     if bad and verify_id is not None:
         assert bad[-1].verification is not None
         raise BadBackupError(f"{bad[-1].id} is not good: {bad[-1].verification.differences[0]}")
+
+
+def _expire(backup_context: BackupContext, *, dry_run: bool) -> None:
+    """Removes what is old and not needed, or only looks, and says what goes and what stays."""
+    from b44_assets.backup.service import expire
+
+    gone = expire(backup_context, dry_run=dry_run)
+    verb = "would go" if dry_run else "has gone"
+    for what in (*gone.backups, *gone.attempts):
+        say(f"{verb}: {what.id} ({size_text(what.size)})")
+    if gone.wal:
+        size = size_text(sum(file.size for file in gone.wal))
+        say(f"{verb}: {len(gone.wal):,} {plural(len(gone.wal), 'file')} of the WAL ({size})")
+    for kept, why in gone.kept.items():
+        say(f"stays, though old: {kept}: {why}")
+
+
+def _print_backups(found: Sequence[Backup], keep: timedelta) -> None:
+    table = Table(
+        Column("backup", no_wrap=True),
+        number_column("size"),
+        name_column("needs"),
+        Column("verified", no_wrap=True),
+        Column("expires", no_wrap=True),
+    )
+    for one in found:
+        left = (one.ended_at + keep - datetime.now(UTC)).days
+        table.add_row(
+            one.id,
+            size_text(one.size),
+            one.parent or "",
+            _verified(one),
+            "never" if not _expires(one) else f"{left} {plural(left, 'day')}" if left >= 0 else "now",
+        )
+    print_table(new_console(), table)
 
 
 @click.command(short_help="Restore a backup, never over what is there.")

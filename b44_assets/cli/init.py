@@ -17,7 +17,9 @@ from b44_assets.errors import SettingsError
 from b44_assets.wording import plural
 
 if TYPE_CHECKING:
+    from b44_assets.config.app_folder import AppPart
     from b44_assets.scaffold.files import Changes
+    from b44_assets.scaffold.folder import Project
     from b44_assets.scaffold.model import App, Notice
 
 _MOST_NOTICES = 10
@@ -75,53 +77,36 @@ def init(
     otherwise now is written beside it as FILE.new.
     """
     # Late: pydantic and jinja2 take longer to import than --help takes.
-    from b44_assets.scaffold.files import Action
-    from b44_assets.scaffold.folder import (
-        Project,
-        doubled_constraints,
-        example_files,
-        project_files,
-        require_usable,
-        write_folder,
-        written_path,
-    )
+    from b44_assets.config.app_folder import AppFile, AppFolder, place_of
+    from b44_assets.scaffold.folder import example_files, project_files, require_usable, write_folder
 
     if example is not None and any((entities, export, source, strict, opened)):
         raise SettingsError(
             "--example goes without --entities, --export, --source, --strict and --open: it brings all it needs"
         )
     folder = directory.expanduser().absolute()
-    there = require_usable(folder)
-    app_part = None if there is None else there.file.app
-    if app_part is not None and entities is None and export is None:
-        example = example or app_part.example
-    entities_text = written_path(entities, folder) if entities is not None else app_part and app_part.entities
-    export_text = written_path(export, folder) if export is not None else app_part and app_part.export
-    source_text = written_path(source, folder) if source is not None else app_part and app_part.source
-    if example is None and entities_text is None and export_text is None:
-        raise SettingsError(
-            "init needs the app's schemas or an export: --entities PATH, --export DIR; or --example blog to try it"
-        )
-    project = Project(
-        name=name or (app_part and app_part.name) or folder.name,
-        entities=entities_text,
-        export="export" if example is not None else export_text,
-        source=source_text,
-        strict=strict or bool(app_part and app_part.strict),
-        opened=opened or bool(app_part and app_part.open),
+    there = require_usable(folder) or AppFolder(folder, AppFile())
+    project = _project(
+        folder,
+        there.file.app,
+        entities=entities,
+        export=export,
+        source=source,
+        name=name,
+        strict=strict,
+        opened=opened,
         example=example,
     )
     files = project_files(project)
     app: App | None = None
-    if example is not None:
-        files |= example_files(example)
+    if project.example is not None:
+        files |= example_files(project.example)
     else:
-        from b44_assets.config.app_folder import AppFile, AppFolder, place_of
         from b44_assets.scaffold.generation import generate
         from b44_assets.scaffold.overrides import overrides_of
 
         overrides = replace(
-            overrides_of(there or AppFolder(folder, AppFile())),
+            overrides_of(there),
             app=project.name,
             strict=project.strict,
             opened=project.opened,
@@ -144,8 +129,64 @@ def init(
         "--strict": strict,
         "--open": opened,
     }
+    _tell_what_is_kept(folder, changes, [option for option, value in given.items() if value])
+    steps = [f"cd {shlex.quote(str(directory))}"] if folder != Path.cwd() else []
+    steps += ["b44 sample export"] if project.example is not None else []
+    steps += ["b44 migrate" if project.export else "b44 migrate --export DIR"]
+    tables = sum(path.parts[:2] == ("sql", "tables") for path in files)
+    if as_json:
+        print_json({**_facts(app, changes, tables), "dry_run": dry_run, "next": steps})
+    else:
+        print_line(_verdict(app, tables))
+        # Whole, so that it can be copied.
+        click.echo(f"next: {' && '.join(steps)}")
+
+
+def _project(
+    folder: Path,
+    before: AppPart,
+    *,
+    entities: Path | None,
+    export: Path | None,
+    source: Path | None,
+    name: str | None,
+    strict: bool,
+    opened: bool,
+    example: str | None,
+) -> Project:
+    """What the folder is to be: as the options say, else as its b44.toml does.
+
+    Raises:
+        SettingsError: Neither says where the app is read from.
+    """
+    from b44_assets.scaffold.folder import Project, written_path
+
+    if entities is None and export is None:
+        example = example or before.example
+    entities_text = before.entities if entities is None else written_path(entities, folder)
+    export_text = before.export if export is None else written_path(export, folder)
+    if example is None and entities_text is None and export_text is None:
+        raise SettingsError(
+            "init needs the app's schemas or an export: --entities PATH, --export DIR; or --example blog to try it"
+        )
+    return Project(
+        name=name or before.name or folder.name,
+        entities=entities_text,
+        export="export" if example is not None else export_text,
+        source=before.source if source is None else written_path(source, folder),
+        strict=strict or before.strict,
+        opened=opened or before.open,
+        example=example,
+    )
+
+
+def _tell_what_is_kept(folder: Path, changes: Changes, options: list[str]) -> None:
+    """Says what is to be done about files that were edited, given the options of this time."""
+    from b44_assets.scaffold.files import Action
+    from b44_assets.scaffold.folder import doubled_constraints
+
     for change in changes.of(Action.DIFFERS):
-        print_line(_kept(change.path, [option for option, value in given.items() if value]), err=True)
+        print_line(_kept(change.path, options), err=True)
     for change in changes.of(Action.KEPT):
         if (folder / f"{change.path}.new").exists():
             print_line(
@@ -158,16 +199,6 @@ def init(
             f" take {them} out of {one.kept}",
             err=True,
         )
-    steps = [f"cd {shlex.quote(str(directory))}"] if folder != Path.cwd() else []
-    steps += ["b44 sample export"] if example is not None else []
-    steps += ["b44 migrate" if project.export else "b44 migrate --export DIR"]
-    tables = sum(path.parts[:2] == ("sql", "tables") for path in files)
-    if as_json:
-        print_json({**_facts(app, changes, tables), "dry_run": dry_run, "next": steps})
-    else:
-        print_line(_verdict(app, tables))
-        # Whole, so that it can be copied.
-        click.echo(f"next: {' && '.join(steps)}")
 
 
 def _show(changes: Changes, *, dry_run: bool) -> None:
