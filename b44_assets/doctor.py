@@ -51,9 +51,7 @@ class Finding:
     blocking: bool = False
 
 
-def diagnose(
-    settings: Settings, origins: Mapping[str, str] | None = None, misspelt: Mapping[str, str] | None = None
-) -> list[Finding]:
+def diagnose(settings: Settings, origins: Mapping[str, str], misspelt: Mapping[str, str]) -> list[Finding]:
     """Look at the settings, the target's server, the programs for it, Dagster's storage and the backups.
 
     Args:
@@ -61,16 +59,13 @@ def diagnose(
         origins: Where each of them comes from that is not the default, by name.
         misspelt: Variables that are no setting's, with the one that is meant.
     """
-    origins = origins or {}
     try:
         installations, unusable = available(settings.pg_bin), None
     except DatabaseError as error:
         installations, unusable = available(), error
     bundled = next(each for each in installations if each.origin == "bundled")
     findings = [Finding("bundled", f"PostgreSQL {shown(bundled.version)}"), *_of_settings(settings, origins)]
-    findings += [
-        Finding("setting", f"{name} is no setting", f"{meant} is one") for name, meant in (misspelt or {}).items()
-    ]
+    findings += [Finding("setting", f"{name} is no setting", f"{meant} is one") for name, meant in misspelt.items()]
     if unusable is not None:
         findings.append(Finding("programs", str(unusable), "without them there are no backups; or leave it out"))
     origin = origins.get("database_url", "default: B44_DATABASE_URL is not set")

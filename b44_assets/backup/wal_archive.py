@@ -109,7 +109,6 @@ def gaps(
     start_lsn: str,
     timeline: int,
     known: Mapping[int, History] | None = None,
-    until_lsn: str | None = None,
 ) -> list[str]:
     """Returns the names of the segments that the archive lacks between a position and its newest segment.
 
@@ -119,7 +118,6 @@ def gaps(
         start_lsn: From where on the WAL is needed.
         timeline: On which that lies.
         known: The timelines' histories, as `histories` gives them.
-        until_lsn: A position before which the archive must not end; by default it may end anywhere.
 
     Raises:
         ValueError: The names do not fit the size of a segment.
@@ -129,8 +127,6 @@ def gaps(
     stretches = path(start, timeline, newest_timeline(start, timeline, known), known)
     present = {Segment.named(file.name, segment_size) for file in files if is_segment(file.name)}
     last = _last(present, stretches, segment_size)
-    if until_lsn is not None:
-        last = max(last, (position(until_lsn) - 1) // segment_size)
     return [
         segment.name(segment_size)
         for segment in segments(start, stretches, last, segment_size)

@@ -55,8 +55,8 @@ def conclude_plan(
     settings: Settings,
     *,
     as_json: bool,
-    tables: Collection[str] = (),
-    left_out: Collection[str] = (),
+    tables: Collection[str],
+    left_out: Collection[str],
     month: str | None = None,
 ) -> None:
     """Plans a migration and prints what it would do; exits as the migration would.

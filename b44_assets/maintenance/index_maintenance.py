@@ -245,9 +245,7 @@ def _analyze(session: Session, table: str, statement: sql.Composed) -> None:
         conn.execute(statement)
 
 
-def reindex_bloated(
-    session: Session, *, threshold: float = BLOAT_THRESHOLD, minimum_bytes: int = BLOAT_MINIMUM_BYTES
-) -> tuple[str, ...]:
+def reindex_bloated(session: Session, *, minimum_bytes: int = BLOAT_MINIMUM_BYTES) -> tuple[str, ...]:
     """Rebuilds CONCURRENTLY every index, on whichever partition, that is bloated; returns their names.
 
     What an interrupted rebuild left (`…_ccnew`, `…_ccold`) is dropped first.
@@ -265,7 +263,7 @@ def reindex_bloated(
              order by s.bytes desc
             """
             ).encode(),
-            (minimum_bytes, threshold),
+            (minimum_bytes, BLOAT_THRESHOLD),
         ).fetchall()
         conn.execute(sql.SQL("set lock_timeout = {}").format(sql.Literal(CONCURRENT_LOCK_TIMEOUT_MS)))
         _drop_leftovers(conn)

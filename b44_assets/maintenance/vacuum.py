@@ -48,14 +48,10 @@ class Vacuumed:
     seconds: float
 
 
-def vacuum_changed(session: Session, *, changed_share: float = CHANGED_SHARE) -> Vacuumed:
+def vacuum_changed(session: Session) -> Vacuumed:
     """Vacuums and analyzes the tables and partitions of schema public that have changed enough since the last time.
 
     It keeps no reader or writer waiting, and waits for none: what is locked by other maintenance is left for the next time.
-
-    Args:
-        session: The run.
-        changed_share: Share of its rows, dead or changed since, that makes a table worth it; 0 to 1.
 
     Raises:
         DatabaseError: The server refuses; names the table.
@@ -75,7 +71,7 @@ def vacuum_changed(session: Session, *, changed_share: float = CHANGED_SHARE) ->
              where s.schemaname = 'public'
              order by c.relname
             """,
-            (changed_share,),
+            (CHANGED_SHARE,),
         ).fetchall()
         for name, dead, changed, due in rows:
             if not due:

@@ -10,6 +10,9 @@ from b44_assets.migration.plan import OF_EARLIER_VERSION, has_plans
 from b44_assets.postgres.advisory_locks import lock_holder
 from b44_assets.session import MIGRATION_LOCK, Session, scalar
 
+_RECENT = 5
+"""How many runs are named."""
+
 
 @dataclass(frozen=True)
 class EntityAccount:
@@ -70,14 +73,14 @@ def progress_of(session: Session) -> tuple[EntityProgress, ...]:
     )
 
 
-def recent_runs(session: Session, most: int = 5) -> tuple[WritingRun, ...]:
+def recent_runs(session: Session) -> tuple[WritingRun, ...]:
     """The last runs that wrote records and were not taken back, the newest first."""
     with session.connection("status") as conn:
         rows = conn.execute(
             "select run_id, min(started_at), count(*), sum(records_processed)::bigint from migration.migration_log"
             " where status = 'completed' and rolled_back_at is null and run_id is not null and records_processed > 0"
             " group by 1 order by 2 desc limit %s",
-            (most,),
+            (_RECENT,),
         ).fetchall()
     return tuple(WritingRun(*row) for row in rows)
 

@@ -21,14 +21,12 @@ from b44_assets.orchestration.partitions import months_of
 from b44_assets.orchestration.resources import Migration, MigrationResource
 from b44_assets.orchestration.run_retention import FORGET_OLD_RUNS, build_forget_job
 from b44_assets.orchestration.schema.definitions import schema_definitions
-from b44_assets.session import Progress, silent
 
 OPERATIONS = (*pending_records.OPERATIONS, *maintenance.OPERATIONS, *monitoring.OPERATIONS, *backup.OPERATIONS)
 
 
 def build_definitions(
     settings: Settings,
-    progress: Progress = silent,
     reload: Callable[[], Settings] | None = None,
     *,
     executor: bool = True,
@@ -37,7 +35,6 @@ def build_definitions(
 
     Args:
         settings: What the definitions are made from.
-        progress: Told about the progress of runs.
         reload: Reads the settings of a run when it starts; by default they are `settings`.
         executor: Whether runs that are of no job, as from the graph, have the executor of the jobs, too: it would be that of all
             that these definitions are merged with.
@@ -46,7 +43,7 @@ def build_definitions(
         CatalogError: A file under `sql/` breaks the form.
         SettingsError: A setting names a table that `sql/` does not have, or not so.
     """
-    migration = Migration(settings, load_catalog(settings.sql_dir), progress, reload=reload)
+    migration = Migration(settings, load_catalog(settings.sql_dir), reload=reload)
     return definitions_of(migration, executor=executor)
 
 

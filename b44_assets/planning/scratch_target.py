@@ -29,7 +29,7 @@ _NOT_READ = ("repairs", "replaced", "unmapped", "unmapped_entities", "unbuilt")
 
 
 @contextmanager
-def scratch_target(session: Session, pg_bin: Path | None = None) -> Generator[Session]:
+def scratch_target(session: Session, pg_bin: Path | None) -> Generator[Session]:
     """Runs a server of the program's own version for the block, in a folder that is gone afterwards.
 
     Args:

@@ -305,8 +305,7 @@ def connect(
 def renew(
     conn: psycopg.Connection[TupleRow],
     *,
-    application_name: str = "b44",
-    lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS,
+    application_name: str,
     then: sql.SQL | sql.Composed = _NOTHING,
 ) -> None:
     """Makes a connection as good as new for its next use: settings, advisory locks, temporary tables, cursors.
@@ -317,7 +316,6 @@ def renew(
     Args:
         conn: In autocommit mode, with no transaction open.
         application_name: As of `connect`.
-        lock_timeout_ms: As of `connect`.
         then: Statements to be run after it, whose results are of no interest.
 
     Raises:
@@ -325,13 +323,13 @@ def renew(
     """
     known = conn.renewal if isinstance(conn, _Connection) else None
     if known is not None:
-        chosen = {"lock_timeout": str(lock_timeout_ms), "application_name": application_name}
+        chosen = {"lock_timeout": str(DEFAULT_LOCK_TIMEOUT_MS), "application_name": application_name}
         again = _renewing(tuple((dict(known.settings) | chosen).items())) + then
         if _loaded(conn.execute(again)) == known.loaded:
             return
     conn.execute(_AS_NEW)
     before = _settings(conn)
-    _make_plan(conn, server_named(conn.info.get_parameters()), lock_timeout_ms)
+    _make_plan(conn, server_named(conn.info.get_parameters()), DEFAULT_LOCK_TIMEOUT_MS)
     if isinstance(conn, _Connection):
         loaded = conn.execute("SELECT pg_catalog.pg_conf_load_time()").fetchone()
         assert loaded is not None

@@ -8,7 +8,6 @@ import random as random_module
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
@@ -33,23 +32,6 @@ _DISPLACING_MS = 1_000
 """How long past `deadlock_timeout` an autovacuum may take to end once it was told to."""
 
 
-@dataclass(frozen=True)
-class LockRetry:
-    """An attempt that did not get its lock.
-
-    Attributes:
-        attempt: The attempt that failed, counted from 1.
-        attempts: How many there will be at most.
-        pause: Seconds until the next one.
-        blockers: Who held the lock, as far as it was seen.
-    """
-
-    attempt: int
-    attempts: int
-    pause: float
-    blockers: tuple[LockHolder, ...]
-
-
 def with_lock_retries(
     conn: psycopg.Connection[TupleRow],
     operation: Callable[[psycopg.Connection[TupleRow]], T],
@@ -58,7 +40,6 @@ def with_lock_retries(
     attempts: int,
     sleep: Callable[[float], None] = time.sleep,
     random: Callable[[], float] = random_module.random,
-    on_retry: Callable[[LockRetry], None] | None = None,
 ) -> T:
     """Runs DDL in a transaction of its own that gives up quickly if somebody is in its way, and tries again.
 
@@ -81,7 +62,6 @@ def with_lock_retries(
         attempts: How often to try, at least 1.
         sleep: How to pause, for tests.
         random: Gives a number from 0 to 1, for tests.
-        on_retry: Told of each attempt that will be followed by another.
 
     Returns:
         What the operation returned.
@@ -117,8 +97,6 @@ def with_lock_retries(
                 times = f"{attempts} attempt{'s' * (attempts > 1)}"
                 raise DatabaseError(f"no lock within {lock_timeout} ms in {times}: {who} stood in the way") from error
             pause = min(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS) * (1 - random() / 2)
-            if on_retry is not None:
-                on_retry(LockRetry(attempt, attempts, pause, blockers))
             sleep(pause)
         finally:
             watch.stop()

@@ -67,8 +67,6 @@ def infer(
     reading: Reading | None,
     export: Path | None = None,
     overrides: Overrides | None = None,
-    *,
-    name: str = "app",
 ) -> App:
     """Make the tables of an app.
 
@@ -76,7 +74,6 @@ def infer(
         reading: Its schemas; None where there is an export alone.
         export: The folder of an export, or None.
         overrides: What its owner wants otherwise.
-        name: Of the app, where the overrides have none.
 
     Raises:
         B44Error: There is neither schema nor export, the folder of the export holds none, or an override cannot be followed.
@@ -84,7 +81,7 @@ def infer(
     schemas = reading or Reading(())
     if not schemas.entities and export is None:
         raise B44Error("there is neither an entity schema nor an export to make tables of")
-    return _Inference(schemas, export, overrides or Overrides()).app(name)
+    return _Inference(schemas, export, overrides or Overrides()).app()
 
 
 @dataclass
@@ -234,7 +231,7 @@ class _Inference:
 
     # -- tables --------------------------------------------------------------------------------------------------------
 
-    def app(self, name: str) -> App:
+    def app(self) -> App:
         for draft in self._drafts.values():
             self._partition(draft)
         for draft in self._drafts.values():
@@ -245,7 +242,7 @@ class _Inference:
         tables = {self._tables[draft.entity.name]: self._table(draft, late) for draft in self._drafts.values()}
         self._decide_updates(tables.values())
         return App(
-            self._overrides.app or name,
+            self._overrides.app or "app",
             tuple(tables[one] for one in order),
             tuple(self._decisions),
             tuple(self._notices),

@@ -32,7 +32,7 @@ from b44_assets.wording import plural, some_of
 
 SHOWN = 5
 """How many of what is wrong a sentence names."""
-MAX_AGE = timedelta(hours=7)
+_MAX_AGE = timedelta(hours=7)
 """A view refreshed every six hours is late after seven."""
 
 
@@ -178,7 +178,6 @@ class ViewFresh:
         refreshed_at: When it was last filled; None where nobody noted it.
         changed_since: Whether a table that it reads has rows newer than that.
         age: How old it is.
-        max_age: How old it may be once there are such rows.
         obstacle: Why it could not be filled since, in one line; empty where nothing stood in the way.
     """
 
@@ -187,7 +186,6 @@ class ViewFresh:
     refreshed_at: datetime | None
     changed_since: bool
     age: timedelta | None
-    max_age: timedelta
     obstacle: str = ""
 
     @property
@@ -195,7 +193,7 @@ class ViewFresh:
         """It is filled, and young enough or still up to date."""
         if self.obstacle:
             return False
-        return self.populated and self.age is not None and (self.age <= self.max_age or not self.changed_since)
+        return self.populated and self.age is not None and (self.age <= _MAX_AGE or not self.changed_since)
 
     def message(self) -> str:
         """One line on what is wrong; or that nothing is."""
@@ -391,13 +389,12 @@ def foreign_keys_hold(session: Session, table: str) -> ForeignKeysHold:
         )
 
 
-def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, now: datetime | None = None) -> ViewFresh:
+def view_fresh(session: Session, spec: Spec, *, now: datetime | None = None) -> ViewFresh:
     """Looks at when a materialized view was filled, as was noted then, and whether its tables have newer rows.
 
     Args:
         session: The run.
         spec: The view's file.
-        max_age: How old it may be once its tables have changed.
         now: The time to compare with; by default the present.
     """
     now = now or datetime.now(UTC)
@@ -413,7 +410,7 @@ def view_fresh(session: Session, spec: Spec, *, max_age: timedelta = MAX_AGE, no
         )
         obstacle = "; ".join(noted_obstacles(conn, [spec.name], since=refreshed_at))
     age = now - refreshed_at if refreshed_at else None
-    return ViewFresh(spec.name, bool(populated), refreshed_at, changed, age, max_age, obstacle)
+    return ViewFresh(spec.name, bool(populated), refreshed_at, changed, age, obstacle)
 
 
 def _tables_read(catalog: Catalog, view: Spec) -> tuple[str, ...]:

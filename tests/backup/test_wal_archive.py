@@ -377,14 +377,6 @@ def test_what_is_before_the_start_is_not_missed() -> None:
     assert gaps([archived(5), archived(6)], SEGMENT_SIZE, "0/500028", 1) == []
 
 
-def test_an_archive_that_ends_early_has_a_gap_if_it_is_known_how_far_it_must_reach() -> None:
-    files = [archived(3), archived(4)]
-
-    assert gaps(files, SEGMENT_SIZE, "0/300028", 1, until_lsn="0/500000") == []
-    assert gaps(files, SEGMENT_SIZE, "0/300028", 1, until_lsn="0/500001") == segment_names(5)
-    assert gaps([], SEGMENT_SIZE, "0/300028", 1, until_lsn="0/500000") == segment_names(3, 4)
-
-
 def test_a_partial_segment_does_not_stand_for_a_whole_one() -> None:
     partial = archived(4)
     partial = WalFile(f"{partial.name}.partial", partial.size, partial.sha256, partial.path)
