@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from b44_assets.errors import DatabaseError
-from b44_assets.schema.online_ddl import CONCURRENT_LOCK_TIMEOUT_MS, SHARED_BYTES
+from b44_assets.schema.online_ddl import CONCURRENT_LOCK_TIMEOUT_MS, REBUILT, SHARED_BYTES
 from b44_assets.session import Connection, Session, concurrently, reason_of
 from b44_assets.wording import plural
 
@@ -275,8 +275,9 @@ def reindex_bloated(session: Session, *, minimum_bytes: int = BLOAT_MINIMUM_BYTE
 def _drop_leftovers(conn: Connection) -> None:
     rows = conn.execute(
         "select c.relname from pg_index i join pg_class c on c.oid = i.indexrelid"
-        " where c.relnamespace = 'public'::regnamespace and not i.indisvalid and c.relname ~ '_cc(new|old)[0-9]*$'"
-        " and not exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid)"
+        " where c.relnamespace = 'public'::regnamespace and not i.indisvalid and c.relname ~ %s"
+        " and not exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid)",
+        (REBUILT.pattern,),
     ).fetchall()
     for (name,) in rows:
         try:

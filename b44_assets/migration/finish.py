@@ -19,7 +19,7 @@ from b44_assets.migration.sources import no_seed
 from b44_assets.schema.online_ddl import change
 from b44_assets.schema.runtime import install_state
 from b44_assets.session import Connection, Session, scalar
-from b44_assets.wording import first_of
+from b44_assets.wording import first_of, plural
 
 SCHEMAS = ("migration", "base44")
 """The schemas that are of no use once a migration is over."""
@@ -259,7 +259,7 @@ def require_finishable(
         )
     if outside:
         raise NotFinishedError(
-            f"{', '.join(outside[:3])} {'depends' if len(outside) == 1 else 'depend'} on the migration tables and would"
+            f"{', '.join(outside[:3])} {plural(len(outside), 'depends', 'depend')} on the migration tables and would"
             " be dropped with them: drop or change that first"
         )
     if accept_failed_checks:
@@ -333,7 +333,7 @@ def _assets(session: Session) -> set[str]:
 def _counted(records: dict[str, int]) -> str:
     total = sum(records.values())
     by_table = ", ".join(f"{table} {count:,}" for table, count in records.items())
-    return f"{total:,} record{'s' * (total != 1)} ({by_table})"
+    return f"{total:,} {plural(total, 'record')} ({by_table})"
 
 
 def _day(moment: datetime) -> str:

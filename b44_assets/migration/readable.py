@@ -11,6 +11,7 @@ from psycopg import errors
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.errors import DatabaseError
 from b44_assets.session import Connection, Session, scalar
+from b44_assets.wording import some_of
 
 _OWN = ("b44", "migration")
 _STAGED = "base44"
@@ -111,11 +112,11 @@ class _Lacks:
     def refuse(self, *remedies: str) -> None:
         said: list[str] = []
         if self.denied:
-            said.append(f"may not read {_listed(self.denied)}")
+            said.append(f"may not read {some_of(self.denied, _NAMED)}")
         if self.hidden:
-            said.append(f"would not see rows of {_listed(self.hidden)} that row security hides")
+            said.append(f"would not see rows of {some_of(self.hidden, _NAMED)} that row security hides")
         if self.closed and not said:
-            said.append(f"may not call {_listed(self.closed)}")
+            said.append(f"may not call {some_of(self.closed, _NAMED)}")
         if self.database and not said:
             said.append(f"may make no schema in database {self.database}")
         if said:
@@ -168,8 +169,3 @@ def _lacks(
         },
     ).fetchone()
     return _Lacks(*row) if row is not None else _Lacks("", None, None, None, None, None, None)
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")

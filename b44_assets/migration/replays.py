@@ -14,7 +14,7 @@ from psycopg import sql
 
 from b44_assets.migration.corrections import DIGEST, QUARANTINED_AS_TEXT
 from b44_assets.migration.plan import has_plans
-from b44_assets.session import Session
+from b44_assets.session import Session, scalar
 
 _LISTED = 5
 """How many reasons the line of a replay names."""
@@ -126,7 +126,7 @@ def replay_of(session: Session, corrected: Collection[CorrectedRecord]) -> Repla
                 {"ids": ids, "tables": [one.table for one in corrected], "digests": [one.digest for one in corrected]},
             ).fetchall()
         }
-        migrated = conn.execute(
-            "select count(*) from migration.quarantine where id = any (%s) and replayed_at is not null", (ids,)
-        ).fetchall()[0][0]
+        migrated = scalar(
+            conn, "select count(*) from migration.quarantine where id = any (%s) and replayed_at is not null", (ids,)
+        )
     return Replay(len(ids), migrated, tuple(refused.values()))

@@ -141,10 +141,11 @@ def _roll_back(session: Session, find: Callable[[Connection], dict[str, list[int
 
     done = with_retry(session, work)
     # So that the migration tables and the target agree from now on, not from the next load.
-    for table in session.catalog.mappings:
-        if _unplanned(session, table):
+    unplanned = _unplanned(session)
+    for table, mapping in session.catalog.mappings.items():
+        if table in unplanned:
             # Records whose author is gone are orphans for the time being, which is no reason to stop.
-            make_plan(replace(session, max_quarantine=None), session.catalog.mappings[table])
+            make_plan(replace(session, max_quarantine=None), mapping)
     return done
 
 
@@ -160,14 +161,13 @@ def _parts(conn: Connection, batches: Mapping[str, list[int]]) -> tuple[tuple[st
     )
 
 
-def _unplanned(session: Session, table: str) -> bool:
+def _unplanned(session: Session) -> frozenset[str]:
+    """The tables of whose staged records something was taken back."""
     with session.connection("rollback") as conn:
-        return scalar(
-            conn,
-            "select exists (select from migration.plans s join migration.exports e using (entity)"
-            " where s.entity = %s and s.fingerprint = '')",
-            (table,),
-        )
+        rows: list[tuple[str]] = conn.execute(
+            "select entity from migration.plans join migration.exports using (entity) where fingerprint = ''"
+        ).fetchall()
+    return frozenset(table for (table,) in rows)
 
 
 def _batches(conn: Connection, condition: LiteralString, *values: object) -> dict[str, list[int]]:

@@ -417,7 +417,7 @@ class _Inference:
         candidates = candidate_types(one, without_schemas=self._without_schemas)
         cells = self._cells(draft, one)
         recognised = one.origin is Origin.EXPORT
-        several = f"the schema allows {_listed(one.types)}" if len(one.types) > 1 else ""
+        several = f"the schema allows {' and '.join(one.types)}" if len(one.types) > 1 else ""
         if cells is None or not cells.filled:
             return confirmed_type(candidates, 0, {}, all_fit=recognised), several, False
         kind = confirmed_type(candidates, cells.filled, cells.fitting, all_fit=recognised)
@@ -619,10 +619,6 @@ def _refuse_doubled(given: Iterable[tuple[str, str]]) -> None:
     for subject, name in given:
         if (other := by_name.setdefault(name, subject)) != subject:
             raise B44Error(f"b44.toml: {other} and {subject} cannot both be named {name}")
-
-
-def _listed(words: Iterable[str]) -> str:
-    return " and ".join(words)
 
 
 def _outside_what(column: Column, held: frozenset[RuleKind]) -> str:

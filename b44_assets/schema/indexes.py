@@ -7,7 +7,6 @@ What belongs here: building, repairing and replacing indexes. What does not: jud
 from __future__ import annotations
 
 import functools
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from b44_assets.catalog import IndexDefinition, Spec, index_definitions
 from b44_assets.errors import DatabaseError
 from b44_assets.failpoints import failpoint
 from b44_assets.schema.online_ddl import (
+    REBUILT,
     SHARED_BYTES,
     SMALL_BYTES,
     SchemaChange,
@@ -45,8 +45,6 @@ from b44_assets.schema.online_ddl import (
 from b44_assets.schema.unbuilt import Obstacle, attempt, attempt_each, cause_in_rows, rows_against_index
 from b44_assets.session import Connection, Session, cancel_until_done, scalar, trusted
 
-_REBUILT = re.compile("_cc(new|old)[0-9]*$")
-"""What REINDEX CONCURRENTLY adds to the name of the index that it builds, and to that of the one it replaces."""
 _LARGE_PARTITION_BYTES = 64 * 2**20
 _NAME_BYTES = 29
 """Of a longer name the server may cut a part when it names an index, and two connections would wait for one name."""
@@ -113,7 +111,7 @@ def _all_in_order(conn: Connection, definitions: Sequence[IndexDefinition], form
     """Whether each index of a file is as it should be, which one question tells; where not, each is looked at by itself."""
     names = [one.name for one in definitions]
     table = f"public.{definitions[0].table}"
-    rows = conn.execute(_STATES, {"names": names, "table": table, "rebuilt": _REBUILT.pattern}).fetchall()
+    rows = conn.execute(_STATES, {"names": names, "table": table, "rebuilt": REBUILT.pattern}).fetchall()
     found = {name: form_of(unique, text) for name, unique, text in rows}
     return found.keys() == set(names) and all(found[name] == form for name, form in forms().items() if name in found)
 
@@ -465,7 +463,7 @@ class _Index:
             for found in self._indexes("i.indrelid = %s and not i.indisvalid and not c.relispartition", relation_oid)
             if found.oid != kept
             and (
-                _REBUILT.sub("", found.name) in own
+                REBUILT.sub("", found.name) in own
                 # The server names those of partitions.
                 or (relation_oid != self._on.oid and found.form == self._wanted)
             )
@@ -479,7 +477,7 @@ class _Index:
         rebuilt = self._indexes(
             "not i.indisvalid and c.relname ~ %s"
             " and (i.indrelid = %s or i.indrelid in (select relid from pg_partition_tree(%s)))",
-            _REBUILT.pattern,
+            REBUILT.pattern,
             self._on.oid,
             self._on.oid,
         )

@@ -42,6 +42,8 @@ SHARED_BYTES = 32 * 1024 * 1024
 """From how many bytes of a table on two connections share its partitions: the server takes one after the other, and with a second
 process large ones only."""
 
+REBUILT = re.compile("_cc(new|old)[0-9]*$")
+"""What REINDEX CONCURRENTLY adds to the name of the index that it builds, and to that of the one it replaces."""
 _OF_MIGRATION_TABLES = re.compile(
     r"\s*(?:create\s+(?:or\s+replace\s+)?|comment\s+on\s+|alter\s+|(?:grant|revoke)\s[^;]*?\son\s+)(?:function|procedure|routine)\s+migration\.",
     re.IGNORECASE,

@@ -79,13 +79,13 @@ def grant_access(session: Session, conn: Connection, names: Iterable[str] | None
     if names is not None and not _is_governed(conn):
         return
     access = session.catalog.access_of(names)
-    if not (needed := needed_grants(conn, access)):
+    if not (needed := _needed_grants(conn, access)):
         return
     known = [needed]
 
     def grant(conn: Connection) -> None:
         # Asked once more where a lock was waited for, or somebody else was granting.
-        for statement in known.pop() if known else needed_grants(conn, access):
+        for statement in known.pop() if known else _needed_grants(conn, access):
             conn.execute(trusted(statement))
 
     for attempt in range(1, _ATTEMPTS + 1):
@@ -104,16 +104,14 @@ def _is_governed(conn: Connection) -> bool:
     return bool(scalar(conn, _INSTALLED)) and bool(scalar(conn, _GIVEN))
 
 
-def needed_grants(conn: Connection, access: GroupRights, *, partitions: bool = True) -> list[str]:
-    """The statements that bring the rights of the group roles to what they should be; none before the program is installed.
+def _needed_grants(conn: Connection, access: GroupRights, *, partitions: bool = True) -> list[str]:
+    """The statements that bring the rights of the group roles to what they should be.
 
     Args:
-        conn: To the database.
+        conn: To a database in which the program is installed.
         access: What they should be.
         partitions: Whether those on partitions are looked at, too.
     """
-    if not scalar(conn, _INSTALLED):
-        return []
     rows = conn.execute(
         "select * from b44.standard_access(%s, %s, %s, %s)",
         (Jsonb(access.relations), Jsonb(access.routines), partitions, access.opened),
@@ -139,7 +137,7 @@ def standard_drift(conn: Connection, session: Session) -> list[str]:
         *(f"role {role} is missing (b44 migrate makes it)" for role in missing),
         *(
             f"group roles: {statement}"
-            for statement in needed_grants(conn, session.catalog.access_of(), partitions=False)
+            for statement in _needed_grants(conn, session.catalog.access_of(), partitions=False)
         ),
     ]
 
@@ -158,7 +156,7 @@ def rights_to_change(conn: Connection, session: Session) -> list[str]:
     )
     if not asked or not _is_governed(conn):
         return []
-    return needed_grants(conn, session.catalog.access_of(), partitions=False)
+    return _needed_grants(conn, session.catalog.access_of(), partitions=False)
 
 
 def needs_grants(session: Session, spec: Spec) -> bool:

@@ -27,7 +27,7 @@ from b44_assets.maintenance.monitoring.model import (
     Seen,
     Server,
 )
-from b44_assets.session import Connection, Session, explained, trusted
+from b44_assets.session import Connection, Session, explained, scalar, trusted
 
 LOCK_TIMEOUT_MS = 100
 STATEMENT_TIMEOUT_MS = 10_000
@@ -119,12 +119,12 @@ class Monitor:
 
     def _there(self, table: str) -> bool:
         # Not to_regclass, which is refused where the schema is closed to the role.
-        row = self.conn.execute(
+        return scalar(
+            self.conn,
             "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace"
             " where n.nspname || '.' || c.relname = %s)",
             (table,),
-        ).fetchone()
-        return row is not None and row[0]
+        )
 
     def _read(self, name: str, conn: Connection) -> tuple[Row, ...] | dict[str, Number]:
         try:
