@@ -114,6 +114,11 @@ class Catalog:
         """
         return self._tables[name]
 
+    def is_monthly(self, table: str) -> bool:
+        """Whether a table has a partition for each month, and is loaded month by month."""
+        period = self.table(table).period
+        return period is not None and period.unit == "month"
+
     def on(self, table: str, kind: Kind) -> tuple[Spec, ...]:
         """The files of a kind about a table, in order."""
         return self._by_table.get((kind, table), ())

@@ -107,11 +107,7 @@ def roll_back_month(session: Session, month: date) -> RolledBack:
     Raises:
         DatabaseError: The server refuses.
     """
-    tables = [
-        table
-        for table in session.catalog.mappings
-        if (period := session.catalog.table(table).period) is not None and period.unit == "month"
-    ]
+    tables = [table for table in session.catalog.mappings if session.catalog.is_monthly(table)]
     return _roll_back(
         session, lambda conn: _batches(conn, "partition_key = %s and entity_type = any(%s)", month, tables)
     )

@@ -24,7 +24,7 @@ def months_of(catalog: Catalog, first_month: date) -> dg.MonthlyPartitionsDefini
         catalog: The files.
         first_month: The first month of a table whose file names none.
     """
-    periods = [catalog.table(table).period for table in catalog.mappings if is_monthly(catalog, table)]
+    periods = [catalog.table(table).period for table in catalog.mappings if catalog.is_monthly(table)]
     first = min((period.first or first_month for period in periods if period), default=first_month)
     return dg.MonthlyPartitionsDefinition(start_date=key_of_month(first), fmt=KEY_FORMAT, timezone="UTC", end_offset=1)
 
@@ -43,12 +43,6 @@ def key_of_month(month: date) -> str:
 def range_tags(first: str, last: str) -> dict[str, str]:
     """Tags of one run over a range of months, both included."""
     return {RANGE_START: first, RANGE_END: last}
-
-
-def is_monthly(catalog: Catalog, table: str) -> bool:
-    """Whether a table is loaded month by month."""
-    period = catalog.table(table).period
-    return period is not None and period.unit == "month"
 
 
 def range_of(months: dg.MonthlyPartitionsDefinition, keys: list[str]) -> Range:

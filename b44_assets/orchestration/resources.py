@@ -230,12 +230,10 @@ class Migration:
         run_id = context.run.run_id
         if self.lock is not None or run_id in self._held:
             return
-        with self.failing_in_one_line():
-            if (state := migration_state(self.offline_session(run_id))).over:
-                raise FinishedError(f"nothing can be migrated into this database: {state.message()}")
-
         with self.failing_in_one_line(), ExitStack() as stack:
             session = self.offline_session(run_id)
+            if (state := migration_state(session)).over:
+                raise FinishedError(f"nothing can be migrated into this database: {state.message()}")
             lock = stack.enter_context(migrating(session, context.log.info, shared=not stages))
             # So that nothing on the way takes its connection for unused; each step asks it, too.
             stack.enter_context(

@@ -200,8 +200,7 @@ def _plan_tables(
 
 def _planned(settings: Settings, session: Session, mapping: TableMapping, *, loaded: bool) -> LoadPlan:
     """The plan of a table; its rows are loaded, too, where another table's mapping reads them."""
-    period = session.catalog.table(mapping.spec.name).period
-    first = settings.first_month if period is not None and period.unit == "month" else None
+    first = settings.first_month if session.catalog.is_monthly(mapping.spec.name) else None
     if loaded:
         return load_table(session, mapping, EVERY_PARTITION, first).plan
     correct(session, mapping)

@@ -87,8 +87,7 @@ def _month(catalog: Catalog, tables: Collection[str], month: str) -> date:
     if not tables:
         raise SettingsError("--month needs the table whose month it is: add --table")
     for table in tables:
-        period = catalog.table(table).period
-        if period is None or period.unit != "month":
+        if not catalog.is_monthly(table):
             raise SettingsError(f"--month: {table} has no partition for each month")
     return month_from("--month", month)
 

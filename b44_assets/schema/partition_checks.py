@@ -14,7 +14,7 @@ from b44_assets.config.quantities import EARLIEST_MONTH
 from b44_assets.errors import DatabaseError
 from b44_assets.schema.partitions import Partition, detaching_partitions, months_ago, partitions_in, rows_by_period
 from b44_assets.schema.unbuilt import noted_obstacles, partition_for_rows_of
-from b44_assets.session import Session, columns_of, scalar
+from b44_assets.session import Session, absent_relations, columns_of, scalar
 from b44_assets.wording import plural
 
 EXAMPLES = 20
@@ -177,16 +177,13 @@ def check_bounds(session: Session, table: str) -> BoundsCheck:
 
 def rows_in_defaults(session: Session) -> dict[str, dict[str, int]]:
     """Rows that have fallen into default partitions, by table and then by month or year; empty ones are left out."""
-    found: dict[str, dict[str, int]] = {}
-    for spec in session.catalog.of(Kind.PARTITION):
-        table = spec.options["on"]
-        if session.catalog.table(table).period is None:
-            continue
-        with session.connection("look at default partitions") as conn:
-            there = scalar(conn, "select to_regclass(%s) is not null", (f"public.{table}",))
-        if there and (rows := check_bounds(session, table).default_rows):
-            found[table] = rows
-    return found
+    tables = [spec.options["on"] for spec in session.catalog.of(Kind.PARTITION)]
+    tables = [table for table in tables if session.catalog.table(table).period is not None]
+    with session.connection("look at default partitions") as conn:
+        absent = absent_relations(conn, tables)
+    return {
+        table: rows for table in tables if table not in absent and (rows := check_bounds(session, table).default_rows)
+    }
 
 
 def _horizon(session: Session, table: str) -> datetime:

@@ -16,7 +16,7 @@ from b44_assets.migration.unmapped_entities import keep_unmapped
 from b44_assets.orchestration.common import EXPORT_GROUP, OWNERS, export_key, key_of, spec_of
 from b44_assets.orchestration.metadata import Metadata, counts_table, names_table, of_table
 from b44_assets.orchestration.migration.metadata import of_export, of_lineage, of_load, of_months, of_repairs
-from b44_assets.orchestration.partitions import BACKFILL, is_monthly, key_of_month, range_of
+from b44_assets.orchestration.partitions import BACKFILL, key_of_month, range_of
 from b44_assets.orchestration.resources import Migration
 from b44_assets.schema.apply import apply
 from b44_assets.schema.introspection import describe_on
@@ -102,7 +102,7 @@ def _table(
     reads = {*spec.depends, *mapping.spec.depends}
     options = spec_of(spec, code_version=f"{spec.digest[:8]}{mapping.spec.digest[:8]}")
     options["deps"] = [export_key(spec.name), *(key_of(name) for name in sorted(reads))]
-    if is_monthly(catalog, spec.name):
+    if catalog.is_monthly(spec.name):
         options |= {"partitions_def": months, "backfill_policy": dg.BackfillPolicy.single_run()}
         return dg.asset(**options)(_rows_by_month(spec, mapping, months))
 

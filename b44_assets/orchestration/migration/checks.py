@@ -21,8 +21,7 @@ def build_checks(catalog: Catalog) -> list[dg.AssetChecksDefinition]:
 def _parity(catalog: Catalog, mapping: TableMapping) -> dg.AssetChecksDefinition:
     table = mapping.spec.name
     key = key_of(table)
-    period = catalog.table(table).period
-    by_month = period is not None and period.unit == "month"
+    by_month = catalog.is_monthly(table)
     rows = dg.AssetCheckSpec(
         "row_parity",
         asset=key,

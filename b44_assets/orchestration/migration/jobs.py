@@ -12,7 +12,6 @@ from b44_assets.orchestration.common import EXECUTOR, LOAD_TAGS, MAINTENANCE_TAG
 from b44_assets.orchestration.migration.assets import UNMAPPED_KEY
 from b44_assets.orchestration.migration.pending_records import PENDING_RECORDS
 from b44_assets.orchestration.operations import AnyOperation
-from b44_assets.orchestration.partitions import is_monthly
 
 MIGRATE_JOB = "migrate_everything"
 DELTA_JOB = "delta"
@@ -29,7 +28,7 @@ def build_jobs(catalog: Catalog, operations: Sequence[AnyOperation]) -> dict[str
     others = [key for operation in operations if not operation.part_of_migration for key in operation.keys]
     tables = [key_of(table) for table in catalog.mappings]
     # The UI asks for partitions wherever an asset has any.
-    by_month = any(is_monthly(catalog, table) for table in catalog.mappings)
+    by_month = any(catalog.is_monthly(table) for table in catalog.mappings)
     months = " The UI asks for the months of tables by month: choose All, unless you mean some." if by_month else ""
     jobs = (
         dg.define_asset_job(

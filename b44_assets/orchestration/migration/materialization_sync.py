@@ -17,7 +17,7 @@ from b44_assets.migration.progress import LoadProgress, load_progress
 from b44_assets.migration.rollback import RolledBack
 from b44_assets.orchestration.common import key_of
 from b44_assets.orchestration.migration.assets import of_whole_table
-from b44_assets.orchestration.partitions import is_monthly, key_of_month, month_of
+from b44_assets.orchestration.partitions import key_of_month, month_of
 from b44_assets.orchestration.resources import Migration
 from b44_assets.session import Session
 
@@ -76,7 +76,7 @@ def report_what_was_taken_back(instance: DagsterInstance, session: Session, roll
         table: sum(one.deleted for one in rolled_back.entities if one.entity == table) for table, _ in rolled_back.parts
     }
     for table, day in rolled_back.parts:
-        if day is not None and is_monthly(session.catalog, table):
+        if day is not None and session.catalog.is_monthly(table):
             month = key_of_month(day)
             instance.report_runless_asset_event(
                 dg.AssetMaterialization(key_of(table), _LEFT, metadata=_rows(progress, (table, month)), partition=month)
@@ -107,7 +107,7 @@ def _unsaid(instance: DagsterInstance, migration: Migration, run: DagsterRun) ->
                 said.add((table, event.partition))
                 continue
             planned: Any = event.asset_materialization_planned_data
-            if not is_monthly(migration.catalog, table):
+            if not migration.catalog.is_monthly(table):
                 keys: Sequence[str | None] = [None]
             elif planned.partitions_subset is not None:
                 keys = list(planned.partitions_subset.get_partition_keys())

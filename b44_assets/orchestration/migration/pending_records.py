@@ -9,7 +9,6 @@ from b44_assets.migration.progress import LoadProgress, load_progress
 from b44_assets.orchestration.common import export_key, key_of
 from b44_assets.orchestration.metadata import Metadata, table
 from b44_assets.orchestration.operations import Operation, in_session
-from b44_assets.orchestration.partitions import is_monthly
 from b44_assets.session import Session
 
 
@@ -38,7 +37,7 @@ def _planned_anew(_: dg.AssetExecutionContext, session: Session) -> Metadata:
 def _exports_and_plain_tables(catalog: Catalog) -> list[dg.AssetKey]:
     return [
         *(export_key(table) for table in catalog.mappings),
-        *(key_of(table) for table in catalog.mappings if not is_monthly(catalog, table)),
+        *(key_of(table) for table in catalog.mappings if not catalog.is_monthly(table)),
     ]
 
 

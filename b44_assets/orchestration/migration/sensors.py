@@ -31,7 +31,7 @@ from b44_assets.orchestration.migration.assets import UNMAPPED_KEY
 from b44_assets.orchestration.migration.jobs import DELTA_JOB, MIGRATE_JOB
 from b44_assets.orchestration.migration.materialization_sync import report_what_is_in
 from b44_assets.orchestration.migration.pending_records import PENDING_RECORDS
-from b44_assets.orchestration.partitions import is_monthly, key_of_month, range_tags
+from b44_assets.orchestration.partitions import key_of_month, range_tags
 from b44_assets.orchestration.resources import Migration
 from b44_assets.orchestration.run_retention import UNFINISHED, end_abandoned_runs
 from b44_assets.wording import some_of
@@ -186,7 +186,7 @@ def _all_of_it(months: Months) -> dg.RunRequest:
 def _touched(migration: Migration, changed: Mapping[str, str]) -> dg.RunRequest:
     """Stages and loads some tables; of those by month it only finds out what there is to do, which `pending_work` asks for."""
     tables = [table for table in migration.catalog.mappings if table in changed]
-    at_once = [table for table in tables if not is_monthly(migration.catalog, table)]
+    at_once = [table for table in tables if not migration.catalog.is_monthly(table)]
     others = [UNMAPPED_KEY] if _OTHERS in changed else []
     return dg.RunRequest(
         job_name=DELTA_JOB,
@@ -231,7 +231,7 @@ def _pending_records(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefini
             return dg.SensorResult(skip_reason="no record waits", cursor=cursor)
         generations = {part.table: part.generation for part in pending}
         requests: list[dg.RunRequest] = []
-        if at_once := [table for table in generations if not is_monthly(migration.catalog, table)]:
+        if at_once := [table for table in generations if not migration.catalog.is_monthly(table)]:
             of_which = ", ".join(f"{table} {generations[table]}" for table in at_once)
             requests.append(_load(at_once, f"pending: {of_which}"))
         for table, generation in generations.items():
@@ -296,7 +296,7 @@ def _failed_batches(jobs: Mapping[str, Any], months: Months) -> dg.SensorDefinit
         requests: list[dg.RunRequest] = []
         for part in again:
             key = f"failed: {part.table} {part.partition_key} {part.generation}, {part.failures}"
-            if part.partition_key is not None and is_monthly(migration.catalog, part.table):
+            if part.partition_key is not None and migration.catalog.is_monthly(part.table):
                 [(first, last)] = stretches([part.partition_key], months)
                 requests.append(_load([part.table], key, first, last))
             else:
