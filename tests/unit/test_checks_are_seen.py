@@ -104,7 +104,7 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
         "no_gap": ("test_an_archive_without_a_gap_is_well", "test_a_gap_is_named"),
         "keeps_up": (
             "test_an_archive_without_a_gap_is_well",
-            "test_wal_that_waits_for_too_long_or_is_refused_is_not_well",
+            "test_wal_that_waits_for_too_long_is_not_well",
         ),
     },
     # On a real store and a real server, each with the condition itself.
