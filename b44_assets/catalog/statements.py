@@ -10,20 +10,21 @@ from b44_assets.catalog.model import Statement
 from b44_assets.errors import CatalogError
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
-# The last one takes all that is none of the others, in one piece: a command reads these files at each start.
+# The last one takes all that is none of the others, in one piece: a command reads these files at each start. No group of alternatives
+# is possessive: Python 3.11.2, which Debian 12 has, takes that for something else.
 _TOKEN = re.compile(
     r"""
-    (?P<space>(?:\s|--[^\n]*)++)
+    (?P<space>(?:\s|--[^\n]*)+)
   | (?P<end>;)
   | (?P<block>/\*)
-  | (?P<string>[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|"(?:[^"]|"")*+")
+  | (?P<string>[eE]'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*'(?!')|'[^']*+(?:''[^']*+)*'(?!')|"[^"]*+(?:""[^"]*+)*"(?!"))
   | (?P<dollar>\$(?:[A-Za-z_][A-Za-z0-9_]*)?\$)
   | (?P<open>[eE]'|['"])
   | (?P<other>(?:
         (?![eE]')[A-Za-z_][A-Za-z0-9_$]*+
       | [^A-Za-z_\-/'"$;]++
       | -(?!-) | /(?!\*) | \$(?!(?:[A-Za-z_][A-Za-z0-9_]*)?\$)
-    )++)
+    )+)
     """,
     re.VERBOSE | re.DOTALL,
 )

@@ -17,7 +17,7 @@ from b44_assets.exports.names import matched
 _TOKEN: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},:"]|[^ \t\r\n\[\]{},:"]+', re.DOTALL)
 _VISIBLE: Final = re.compile(r"[^ \t\r\n]")
 # The first key of an object; one of its quotes may be missing.
-_FIRST_KEY: Final = re.compile(r'\{[ \t\r\n]*+"?+((?:[^"\\{}\[\],:]|\\.)*+)"?+[ \t\r\n]*+:', re.DOTALL)
+_FIRST_KEY: Final = re.compile(r'\{[ \t\r\n]*+"?+([^"\\{}\[\],:]*+(?:\\.[^"\\{}\[\],:]*+)*+)"?+[ \t\r\n]*+:', re.DOTALL)
 _ANY_KEY: Final = re.compile(r'"([^"\\]*+)"[ \t\r\n]*+:')
 _LONGEST_KEY: Final = 1_000
 _FARTHEST: Final = 1 << 16
