@@ -282,7 +282,7 @@ def log_of(place: Scratch) -> str:
 
 
 def _reason(log: Path) -> str:
-    return complaint(log.read_text(errors="replace")).replace("/proc/self/cwd", "the data directory")
+    return complaint(log.read_text(errors="replace"), log.parent).replace("/proc/self/cwd", "the data directory")
 
 
 def _stop(process: subprocess.Popen[bytes], how: signal.Signals) -> None:

@@ -341,7 +341,7 @@ def _portions(tables: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
 
 
 def _not_all(conn: Connection[TupleRow], error: errors.InsufficientPrivilege) -> BackupError:
-    user = conn.info.user
+    user = sql.Identifier(conn.info.user).as_string()
     return BackupError(
         f"this role cannot back up all of the database: {_said(error)}: take it as the owner of the tables (the user of"
         f" the URL), or GRANT pg_read_all_data TO {user}, and where rows are hidden from it ALTER ROLE {user} BYPASSRLS"

@@ -302,6 +302,8 @@ def take_physical(
                 command.append(f"--incremental={manifest}")
             wal = place.folder / "wal"
             wal.mkdir(mode=0o700)
+            # Where a segment has just ended, there is nothing to receive before somebody writes, which on an idle server nobody does.
+            _mark(keeper)
             with receiving(login, wal) as receiver:
                 with streaming(command, "the cluster cannot be backed up", login.environment) as tar:
                     tap = ManifestTap(tar)
@@ -394,9 +396,10 @@ class ManifestTap:
 
 def _check(conn: Connection[TupleRow], server: Server, kind: BackupKind) -> None:
     if not server.replication:
+        user = sql.Identifier(conn.info.user).as_string()
         raise BackupError(
             f"user {conn.info.user!r} may not take base or incremental backups or receive WAL: have a superuser run"
-            f' ALTER ROLE "{conn.info.user}" REPLICATION, which managed servers do not give; logical backups work'
+            f" ALTER ROLE {user} REPLICATION, which managed servers do not give; logical backups work"
         )
     row = conn.execute(
         "select current_setting('wal_level'), current_setting('summarize_wal', true),"
@@ -430,7 +433,7 @@ def _parent(catalogue: Catalogue, server: Server) -> Backup:
 
 
 def _mark(conn: Connection[TupleRow]) -> str:
-    """Writes a record after the moment that was recorded, so that a recovery sees that it is past it.
+    """Writes a record, so that there is WAL to receive, and a recovery sees that it is past the moment before.
 
     Returns:
         Up to where the WAL is needed; there is some beyond it.

@@ -184,7 +184,8 @@ def run(
         **how,
     )
     if result.returncode:
-        raise BackupError(f"{what}: {complaint(result.stderr or result.stdout)}")
+        place = None if running is None else running["cwd"]
+        raise BackupError(f"{what}: {complaint(result.stderr or result.stdout, place)}")
     return result
 
 
@@ -287,9 +288,14 @@ def end(process: subprocess.Popen[bytes], with_signal: int | None = signal.SIGTE
             process.wait()
 
 
-def complaint(said: str) -> str:
-    """Returns in one line why a program failed: its first error with its detail, or its last words; and what helps."""
-    return said_with_remedy(_complaint(said))
+def complaint(said: str, place: Path | None = None) -> str:
+    """Returns in one line why a program failed: its first error with its detail, or its last words; and what helps.
+
+    Args:
+        said: What it wrote.
+        place: The folder that it wrote to, if that is known.
+    """
+    return said_with_remedy(_complaint(said), place)
 
 
 def _complaint(said: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from b44_assets.backup import taking
 from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.consistent_snapshot import standing_still
 from b44_assets.backup.encryption import Key
@@ -258,6 +259,26 @@ def test_a_role_without_replication_takes_logical_backups_and_is_told_so_about_t
             match=r"'managed' may not take base .* ALTER ROLE .managed. REPLICATION.*; logical backups work$",
         ):
             take(kind, url, catalogue)
+
+
+def test_a_base_backup_does_not_wait_for_an_idle_server_to_write(
+    source: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def receiving(*_: object) -> None:
+        with connect(source) as conn:
+            written.extend(conn.execute("select pg_current_wal_flush_lsn() - '0/0'").fetchone() or ())
+        raise BackupError("that will do")
+
+    monkeypatch.setattr(taking, "receiving", receiving)
+    with connect(source, autocommit=True) as conn:
+        conn.execute("create table what_is_in_the_segment (); drop table what_is_in_the_segment")
+        conn.execute("select pg_switch_wal()")
+    with pytest.raises(BackupError, match="that will do"):
+        take(BackupKind.BASE, source, catalogue)
+
+    assert written[0] % (16 * 1024**2) > 0
 
 
 def test_an_incremental_backup_needs_a_verified_one_to_stand_on(source: str, catalogue: Catalogue) -> None:
