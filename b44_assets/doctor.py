@@ -14,8 +14,8 @@ from b44_assets.backup.service import BackupContext, look_at_archiving, newest_g
 from b44_assets.catalog import load_catalog
 from b44_assets.config.app_folder import APP_FILE
 from b44_assets.config.settings import Settings
-from b44_assets.errors import B44Error, DatabaseError, free_at
-from b44_assets.migration.disk_room import REMEDY, lacking_room
+from b44_assets.errors import B44Error, DatabaseError, bytes_free_at, free_at
+from b44_assets.migration.disk_room import BESIDE_THE_EXPORT, REMEDY, lacking_room
 from b44_assets.migration.readable import require_progress
 from b44_assets.postgres.clients import Clients, available, choose, newest, shown
 from b44_assets.postgres.connect import connect, room_of_server
@@ -70,7 +70,7 @@ def diagnose(settings: Settings, origins: Mapping[str, str], misspelt: Mapping[s
         findings.append(Finding("programs", str(unusable), "without them there are no backups; or leave it out"))
     origin = origins.get("database_url", "default: B44_DATABASE_URL is not set")
     findings.append(Finding("target", f"{target_shown(settings)} ({origin})"))
-    findings.append(Finding("disk", free_at(settings.home) or "how much is free is not known"))
+    findings.append(_home_disk(settings))
     findings.append(_port())
     if settings.database_url is None:
         server = EmbeddedServer(settings.home)
@@ -87,7 +87,10 @@ def diagnose(settings: Settings, origins: Mapping[str, str], misspelt: Mapping[s
             if settings.read_url is not None:
                 findings.append(_replica(conn, settings.read_url))
     except DatabaseError as error:
-        return [*findings, Finding("server", str(error), "see to it that it can be reached", blocking=True)]
+        return [
+            *findings,
+            Finding("server", str(error), "correct what it names, and see to it that it can be reached", blocking=True),
+        ]
     if settings.database_url is None and version != bundled.version:
         findings.append(
             Finding(
@@ -121,6 +124,13 @@ def _of_settings(settings: Settings, origins: Mapping[str, str]) -> Iterator[Fin
     yield Finding("sql", str(settings.sql_dir))
     if (app := settings.sql_dir.parent / APP_FILE).is_file():
         yield Finding("app", str(app))
+
+
+def _home_disk(settings: Settings) -> Finding:
+    """What is free beside backups and Dagster's files, and the embedded server, where that is the target."""
+    free = bytes_free_at(settings.home)
+    lacking = free is not None and settings.database_url is None and free[0] < BESIDE_THE_EXPORT
+    return Finding("disk", free_at(settings.home) or "how much is free is not known", REMEDY if lacking else None)
 
 
 def _port() -> Finding:

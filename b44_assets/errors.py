@@ -53,8 +53,12 @@ def _remedy(place: str | os.PathLike[str] | None) -> str:
 
 def free_at(place: str | os.PathLike[str] | None) -> str:
     """How much is free in the file system of a file or folder, or of the nearest folder above that is there; else empty."""
-    if not place:
-        return ""
+    found = bytes_free_at(place) if place else None
+    return "" if found is None else f"{found[0] / 2**20:,.1f} MB free in {found[1]}"
+
+
+def bytes_free_at(place: str | os.PathLike[str]) -> tuple[int, Path] | None:
+    """How many bytes are free in the file system of a file or folder, or of the nearest folder above that is there, and that folder."""
     path = Path(os.fsdecode(place)).absolute()
     for folder in (path, *path.parents):
         try:
@@ -62,8 +66,8 @@ def free_at(place: str | os.PathLike[str] | None) -> str:
         except OSError:
             # Not there yet, or closed to us.
             continue
-        return f"{free / 2**20:,.1f} MB free in {folder if folder.is_dir() else folder.parent}"
-    return ""
+        return free, folder if folder.is_dir() else folder.parent
+    return None
 
 
 class B44Error(Exception):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, LiteralString, Self, TypeVar, cast
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
@@ -26,7 +26,7 @@ from b44_assets.errors import DatabaseError, FullDiskError, TransientDatabaseErr
 from b44_assets.postgres.advisory_locks import HeldLock, LockHolder, advisory_lock
 from b44_assets.postgres.connect import CANCEL_SECONDS, cancelling, connect, renew, room_of_server
 from b44_assets.postgres.embedded import target_url
-from b44_assets.postgres.error_classes import FaultClass, backoff, classify, exhausted
+from b44_assets.postgres.error_classes import READ_ONLY, FaultClass, backoff, classify, exhausted
 from b44_assets.postgres.read_replica import ReadReplica, connect_replica
 
 T = TypeVar("T")
@@ -354,6 +354,8 @@ def explained(what: str, error: psycopg.Error) -> DatabaseError:
     """An error of the server in one line, of the kind that says whether it may pass by itself."""
     lost = "the database could not go on: " if isinstance(error, psycopg.OperationalError) else ""
     said = f"{what}: {lost}{reason_of(error)}"
+    if isinstance(error, errors.ReadOnlySqlTransaction) and "recovery" in said:
+        return DatabaseError(f"{said}: {READ_ONLY}")
     match classify(error):
         case FaultClass.TRANSIENT:
             return TransientDatabaseError(said)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from b44_assets.cli.options import app_option, app_sql_dir, database_option, export_option, need_catalog, settings_with
+from b44_assets.cli.progress import say
 from b44_assets.cli.terminal import print_line
 from b44_assets.errors import DatabaseError, SettingsError
+from b44_assets.postgres.connect import connect
 from b44_assets.postgres.embedded import embedded_runs, target_url
 from b44_assets.runs.instance import connect_storage, prepare_dagster, runs_under_way
 
@@ -60,6 +62,7 @@ def dev(export: Path | None, database_url: str | None, port: int) -> None:
             started.wait_for_page()
             print_line(f"the graph of assets: http://{HOST}:{port}{_FIRST_PAGE} (Ctrl-C ends it)")
             started.start_daemon()
+            _tell_of_target(settings)
             started.wait()
     except KeyboardInterrupt:
         # On a machine that is busy a code location may end late without a run.
@@ -97,6 +100,16 @@ def _need_no_other(settings: Settings) -> TextIO:
             " try again in a minute)"
         )
     return lock
+
+
+def _tell_of_target(settings: Settings) -> None:
+    """Says in one line where the target cannot be reached; the UI is there all the same."""
+    if settings.database_url is None:
+        return
+    try:
+        connect(settings.database_url, application_name="b44 dev").close()
+    except DatabaseError as error:
+        say(f"warning: {error}; until then every run fails")
 
 
 def _runs_under_way(settings: Settings) -> bool:

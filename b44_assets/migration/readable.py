@@ -10,6 +10,7 @@ from psycopg import errors
 
 from b44_assets.catalog import Catalog, Kind
 from b44_assets.errors import DatabaseError
+from b44_assets.postgres.error_classes import READ_ONLY
 from b44_assets.session import Connection, Session, scalar
 from b44_assets.wording import some_of
 
@@ -66,6 +67,10 @@ def require_checks(session: Session) -> None:
         DatabaseError: As of `require_progress`.
     """
     with session.connection("look what may be read") as conn:
+        if scalar(conn, "select pg_is_in_recovery()"):
+            raise DatabaseError(
+                f"checks compare by functions that write: {READ_ONLY}; B44_READ_URL names a standby to read from"
+            )
         tables = [spec.name for spec in session.catalog.of(Kind.TABLE, Kind.VIEW)]
         lacks = _lacks(conn, schemas=(*_OWN, _STAGED), tables=tables, checks=True)
         # They call functions that are for whoever migrates, and make what the files say in a schema that is rolled back.

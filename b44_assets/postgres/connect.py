@@ -208,9 +208,14 @@ _FAULTS: tuple[tuple[str, str, bool], ...] = (
         True,
     ),
     (
-        r"timeout|timed out|No route to host|Network is unreachable",
+        r"timeout expired|timed out|No route to host|Network is unreachable",
         "{where} cannot be reached: check host and port, and what is between, such as a firewall",
         True,
+    ),
+    (
+        r"invalid response to SSL negotiation|expected authentication request",
+        "what listens at {where} is no PostgreSQL: check host and port",
+        False,
     ),
     (r"Permission denied", "{where} is closed to this account", False),
     (r"server closed the connection unexpectedly|Connection reset", "{where} closed the connection at once", True),

@@ -33,6 +33,8 @@ class FaultClass(StrEnum):
     PERMANENT = "permanent"
 
 
+READ_ONLY = "the server is read-only (a standby, or one that recovers): name the primary server in the URL"
+
 # SQLSTATE → class; where a code is not named, its first two digits count. See PostgreSQL's appendix A.
 _CODES: dict[str, FaultClass] = {
     "25P03": FaultClass.TRANSIENT,  # idle_in_transaction_session_timeout: it has ended the session

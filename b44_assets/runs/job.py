@@ -198,6 +198,7 @@ def _executed(
         KeyboardInterrupt: The run was interrupted.
     """
     from dagster_postgres.utils import DagsterPostgresException
+    from psycopg2 import Error as DriverError
     from sqlalchemy.exc import SQLAlchemyError
 
     from b44_assets.migration.lineage import followed_meanwhile
@@ -255,8 +256,9 @@ def _executed(
             faults = list(migration.faults)
             if not result.success and not faults:
                 faults += _unexpected(result, checks_failed=any(one.verdict == "failed" for one in checks))
-    except (SQLAlchemyError, DagsterPostgresException) as error:
-        # What ended a step, such as a full disk, may be what its storage fails on, too.
+    except (SQLAlchemyError, DagsterPostgresException, DriverError) as error:
+        # What ended a step, such as a full disk, may be what its storage fails on, too. SQLAlchemy passes on what the driver says
+        # of a connection that ended between two statements.
         raise (migration.faults or [_storage_fault(error)])[0] from error
     return result, checks, faults
 
@@ -326,8 +328,8 @@ class _WithoutLoggerFaults(io.TextIOBase):
 
 def _storage_fault(error: Exception) -> B44Error:
     """The one line of an error of Dagster's storage, without the statement."""
-    cause = getattr(error, "orig", None)
-    reason = str(cause or error).strip().partition("\n")[0]
+    cause = getattr(error, "orig", None) or error
+    reason = str(cause).strip().partition("\n")[0]
     said = f"the storage of Dagster could not go on: {reason}"
     if getattr(cause, "pgcode", None) == "53100":
         return FullDiskError(said, "make room on the disk of its server")

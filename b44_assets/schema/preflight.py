@@ -24,6 +24,7 @@ from b44_assets.catalog import (
 )
 from b44_assets.catalog.columns import DeclaredTable, declared_table
 from b44_assets.errors import DatabaseError
+from b44_assets.postgres.error_classes import READ_ONLY
 from b44_assets.schema.apply import hold_schema_lock, is_finished
 from b44_assets.schema.dependent_views import views_on
 from b44_assets.schema.runtime import is_current
@@ -235,7 +236,7 @@ def _missing_rights(conn: Connection, schemas: list[str]) -> list[str]:
     assert row is not None
     read_only, user, database, creates, public, usage, objects, foreign, lacking = row
     if read_only:
-        return ["the server is read-only (a standby, or one that recovers): name the primary server in the URL"]
+        return [READ_ONLY]
     faults: list[str] = []
     if lacking and not creates:
         faults.append(

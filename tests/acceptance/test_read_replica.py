@@ -256,3 +256,10 @@ def test_a_standby_that_was_promoted_is_refused(pair: Pair) -> None:
     finally:
         promoted.stop("immediate")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("arguments", [("verify",), ("rollback", "--partition", "2026-01")])
+def test_a_standby_as_target_is_refused_in_one_line_that_names_the_mend(pair: Pair, arguments: tuple[str, ...]) -> None:
+    result = pair.b44.on(pair.standby.url()).having(B44_READ_URL="")(*arguments)
+    assert result.status == 2
+    assert "name the primary server in the URL" in result.err.splitlines()[-1]

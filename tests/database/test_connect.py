@@ -258,8 +258,8 @@ def test_a_database_of_another_encoding_is_refused(pg15: Pg15) -> None:
     assert "database 'latin' is encoded in LATIN1" in fault(pg15.url("latin"))
 
 
-def answered(answer: bytes) -> str:
-    """The one line on a server that gives an answer to whoever connects, and closes; it may pass by itself."""
+def answered(answer: bytes, *, passes: bool = True) -> str:
+    """The one line on a server that gives an answer to whoever connects, and closes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -272,7 +272,7 @@ def answered(answer: bytes) -> str:
         thread.start()
         try:
             return fault(
-                f"postgresql://app:{SECRET}@127.0.0.1:{listener.getsockname()[1]}/shop?sslmode=disable", passes=True
+                f"postgresql://app:{SECRET}@127.0.0.1:{listener.getsockname()[1]}/shop?sslmode=disable", passes=passes
             )
         finally:
             thread.join()
@@ -291,6 +291,10 @@ def test_a_server_that_is_not_ready_says_so() -> None:
 
 def test_a_server_that_says_nothing_is_named() -> None:
     assert answered(b"").endswith(" closed the connection at once")
+
+
+def test_another_service_is_told_apart() -> None:
+    assert " is no PostgreSQL: check host and port" in answered(b"HTTP/1.1 400 Bad Request\r\n\r\n", passes=False)
 
 
 def test_a_fault_in_another_language_is_passed_on_without_the_password() -> None:
