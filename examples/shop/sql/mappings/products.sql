@@ -33,7 +33,7 @@ judged as (
 accepted as materialized (
   select j.*,
          j.faults || case
-           when j.number is not null and not j.superseded and row_number() over (
+           when 'duplicate_sku' <> all (j.faults) and j.number is not null and not j.superseded and row_number() over (
              partition by j.number, j.superseded order by cardinality(j.faults) > 0, j.added_at, j.record_number) > 1
              then array['duplicate_sku']
            else '{}' end as reasons
