@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from b44_assets.catalog.definitions import (
     FORMS,
@@ -269,7 +269,11 @@ def load_runtime() -> tuple[Spec, ...]:
 
 def _check_places(root: Path) -> None:
     """Every SQL file has a kind: one in a folder that nobody reads would be missed only when it is needed."""
-    for entry in sorted(root.iterdir()):
+    try:
+        entries = sorted(root.iterdir())
+    except OSError as error:
+        _cannot_list(error)
+    for entry in entries:
         if entry.is_dir():
             found = _sql_files(entry)
             if not found:
@@ -294,10 +298,17 @@ def _check_places(root: Path) -> None:
 def _sql_files(folder: Path) -> list[Path]:
     """The SQL files below a folder, in order; hidden ones are nobody's."""
     found: list[Path] = []
-    for place, folders, files in os.walk(folder):
+    if folder.name.startswith("."):
+        return found
+    # A folder that is closed is not taken for an empty one: without its files tables would be made without their rules.
+    for place, folders, files in os.walk(folder, onerror=_cannot_list):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found.extend(path for name in files if _is_sql(path := Path(place, name)))
-    return [] if folder.name.startswith(".") else sorted(found)
+    return sorted(found)
+
+
+def _cannot_list(error: OSError) -> NoReturn:
+    raise CatalogError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
 
 def _is_sql(path: Path) -> bool:

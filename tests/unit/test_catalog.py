@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import subprocess
 import sys
@@ -841,3 +842,17 @@ def test_a_table_is_told_by_its_statement(statement: str, schema: str, partition
     table = declared_table(statement)
     assert table is not None
     assert (table.schema, table.name, table.partitioned, table.parent) == (schema, "things", partitioned, parent)
+
+
+@pytest.mark.parametrize("closed", [".", "policies"])
+def test_a_folder_that_may_not_be_listed_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    (tmp_path / "policies").mkdir()
+
+    # Root, as whom the tests may run, may list every folder.
+    def refuse(path: str | Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.listdir" if closed == "." else "os.scandir", refuse)
+    assert complaint(tmp_path).endswith("cannot be listed: Permission denied")

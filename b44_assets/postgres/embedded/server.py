@@ -266,6 +266,10 @@ class EmbeddedServer:
             return False
         except PermissionError as error:
             raise foreign(self.directory) from error
+        except OSError as error:
+            raise DatabaseError(
+                f"the embedded PostgreSQL under {self.home} cannot be looked at: {error.strerror} ({error.filename})"
+            ) from error
         try:
             # Shared, so that two who only look do not take each other for the server.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
