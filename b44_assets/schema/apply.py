@@ -25,9 +25,9 @@ class Applied:
     statements: int
 
 
-_ROUTINE = re.compile(
-    r"create\s+(?:or\s+replace\s+)?(?:function|procedure)\s+(?:(?P<schema>\w+)\.)?(?P<name>\w+)", re.IGNORECASE
-)
+ROUTINE = r"create\s+(?:or\s+replace\s+)?(?:function|procedure)\s+(?:(?P<schema>\w+)\s*\.\s*)?(?P<name>\w+)"
+"""How a statement begins that makes a function or a procedure, as a pattern without regard to case."""
+_ROUTINE = re.compile(ROUTINE, re.IGNORECASE)
 _ROUTINES = """
     select md5(string_agg(concat(p::text, obj_description(p.oid, 'pg_proc')), ' ' order by p.oid)
              || (select coalesce(string_agg(c::text, ' ' order by c.oid), '') from pg_collation c

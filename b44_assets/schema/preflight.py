@@ -25,7 +25,7 @@ from b44_assets.catalog import (
 from b44_assets.catalog.columns import DeclaredTable, declared_table
 from b44_assets.errors import DatabaseError
 from b44_assets.postgres.error_classes import READ_ONLY
-from b44_assets.schema.apply import hold_schema_lock, is_finished
+from b44_assets.schema.apply import ROUTINE, hold_schema_lock, is_finished
 from b44_assets.schema.dependent_views import views_on
 from b44_assets.schema.runtime import is_current
 from b44_assets.session import Connection, Session, reason_of, scalar
@@ -43,11 +43,7 @@ _OTHER = re.compile(
     r"(?:(?P<schema>\w+)\s*\.\s*)?(?P<name>\w+)(?:\s+on\s+(?:(?P<of>\w+)\s*\.\s*)?(?P<table>\w+))?",
     re.IGNORECASE,
 )
-_ROUTINE = re.compile(
-    r"\s*(?:create\s+(?:or\s+replace\s+)?(?:function|procedure)\s+(?:(?P<schema>\w+)\s*\.\s*)?(?P<name>\w+)\s*\("
-    r"|drop\s+(?:function|procedure|routine)\s)",
-    re.IGNORECASE,
-)
+_ROUTINE = re.compile(rf"\s*(?:{ROUTINE}\s*\(|drop\s+(?:function|procedure|routine)\s)", re.IGNORECASE)
 _COMMENT = re.compile(
     r"""\s*comment\s+on\s+table\s+"?(?P<name>\w+)"?\s+is\s+'(?P<said>(?:[^']|'')*)'\s*$""", re.IGNORECASE
 )
