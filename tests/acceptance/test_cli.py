@@ -25,6 +25,7 @@ from tests.helpers.lock_waits import stopped_at, waiting
 from tests.helpers.migrated_apps import Migrated
 from tests.helpers.paths import REPOSITORY
 from tests.helpers.servers import PASSWORD, PG15_BIN, Pg15
+from tests.helpers.waiting import eventually
 
 INTERRUPTED = "interrupted; run the same command again to go on"
 
@@ -480,7 +481,7 @@ def test_interrupted_migration_ends_its_sql_and_goes_on_when_run_again(
         running.signal(number)
         result = running.wait()
         # What stands in the way still does: nothing else can have ended the statement.
-        assert waiting(target) == 0
+        eventually(lambda: waiting(target) == 0)
     assert (result.status, result.out, result.complaints) == (130, "", [INTERRUPTED])
     # In the UI it is no failure.
     assert value(dagster_storage, "select status from runs order by id desc limit 1") == "CANCELED"
@@ -506,7 +507,7 @@ def test_migration_that_loses_its_lock_stops_in_one_line_and_goes_on_when_run_ag
         assert ended == 1
         # What it waits for is still there: it has not come to its next step.
         result = running.wait()
-        assert waiting(target) == 0
+        eventually(lambda: waiting(target) == 0)
     assert (result.status, result.out) == (2, "")
     assert "other migrations of this database away was lost" in result.fault
     assert "run the same command again" in result.fault

@@ -27,12 +27,14 @@ def test_connections_of_a_migration_are_named_few_and_closed(
     assert "backup" not in result.err
 
     open_now = "select count(*) from pg_stat_activity where datname = any(%s) and pid <> pg_backend_pid()"
-    assert value(databases.server.url("postgres"), open_now, watched) == 0
+    # A session ends a little after its client has gone.
+    eventually(lambda: value(databases.server.url("postgres"), open_now, watched) == 0)
     # The server's logger writes a little later.
-    eventually(lambda: ended_connections(databases.server, *watched)[1].total() > 5)
+    names = {"b44 dagster", "b44 start"}
+    eventually(lambda: ended_connections(databases.server, *watched)[1].keys() >= names)
     ours, dagsters = ended_connections(databases.server, *watched)
     databases.drop(watched[1])
     assert all(name.startswith("b44 ") for name in ours), ours
-    assert set(dagsters) == {"b44 dagster", "b44 start"}, dagsters
+    assert set(dagsters) == names, dagsters
     # Each table is staged, planned, loaded and verified; a connection is used again.
     assert ours.total() <= 30 and dagsters.total() <= 60, (ours, dagsters)

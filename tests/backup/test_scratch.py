@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import psycopg
@@ -67,6 +69,18 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.fixture
+def own_tmpdir(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """A TMPDIR of the test's own: of one for all workers, whoever makes a scratch folder meanwhile removes what is left."""
+    folder = Path(tempfile.mkdtemp(prefix="b44-"))
+    folder.chmod(0o1777)
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield
+    shutil.rmtree(folder)
+
+
+@pytest.mark.usefixtures("own_tmpdir")
 def test_what_a_killed_process_left_is_removed_by_the_next_and_what_is_in_use_is_not() -> None:
     killed, left, orphan = running()
     other, used, working = running()
@@ -91,6 +105,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_what_is_in_use_is
     assert not alive(working)
 
 
+@pytest.mark.usefixtures("own_tmpdir")
 def test_what_was_half_removed_is_removed_by_the_next() -> None:
     half = Path(tempfile.mkdtemp(prefix="b44-scratch-"))
     (half / "data").mkdir()

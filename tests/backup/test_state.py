@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import cast
 
@@ -15,6 +16,7 @@ from b44_assets.postgres.connect import connect
 from b44_assets.postgres.deadline import Deadline
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.helpers.loading import ZOO
+from tests.helpers.waiting import eventually
 
 # What somebody might lose, and how it is named.
 CHANGES = {
@@ -259,9 +261,18 @@ def test_a_deadline_that_is_over_while_the_limit_is_given_back_is_over(ten_table
 
 def test_a_statement_that_somebody_cancels_is_not_said_to_be_late(ten_tables: str) -> None:
     with connect(ten_tables, autocommit=True) as conn, conn.transaction():
-        threading.Timer(0.2, conn.cancel_safe).start()
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            Deadline.after(60).run(conn, sql.SQL("select pg_sleep(60)"))
+        sleeps = "select exists (select from pg_stat_activity where pid = %s and wait_event = 'PgSleep')"
+
+        def cancel() -> None:
+            with connect(ten_tables, autocommit=True) as other:
+                eventually(lambda: other.execute(sleeps, (conn.info.backend_pid,)).fetchone() == (True,))
+            conn.cancel_safe()
+
+        with ThreadPoolExecutor(1) as pool:
+            cancelled = pool.submit(cancel)
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                Deadline.after(60).run(conn, sql.SQL("select pg_sleep(60)"))
+            cancelled.result()
 
 
 def test_what_a_role_may_not_read_is_named_in_one_line(zoo: str) -> None:

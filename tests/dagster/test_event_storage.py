@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from b44_assets.orchestration.storage import EventLogStorage
 from b44_assets.postgres.embedded import EmbeddedServer
 from tests.helpers.databases import create_database
+from tests.helpers.waiting import eventually
 
 
 @dg.asset
@@ -142,12 +143,7 @@ def test_what_is_held_is_seen_by_others_after_a_while(instance: dg.DagsterInstan
     with storage(instance).holding(), psycopg.connect(url, autocommit=True) as other:
         instance.report_runless_asset_event(dg.AssetMaterialization("fourth"))
         found = "select exists (select from asset_keys where asset_key = '[\"fourth\"]')"
-        for _ in range(100):
-            if other.execute(found).fetchone() == (True,):
-                break
-            other.execute("select pg_sleep(0.1)")
-        else:
-            pytest.fail("what is held is never stored")
+        eventually(lambda: other.execute(found).fetchone() == (True,))
 
 
 def test_what_could_not_be_stored_stays_held(instance: dg.DagsterInstance, url: str) -> None:

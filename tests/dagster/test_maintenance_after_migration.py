@@ -89,7 +89,8 @@ def test_every_job_of_the_upkeep_succeeds_and_every_sensor_ticks(
     database = urlsplit(over.url).path.removeprefix("/")
     for sensor in SENSORS:
         assert not over.tick(sensor).run_requests, sensor
-    assert over.execute(OTHERS) == []
+    # A session ends a little after its client has gone.
+    eventually(lambda: over.execute(OTHERS) == [])
     # The server's logger writes a little later.
     eventually(lambda: "test" in ended_connections(embedded, database)[0])
     # Each looks at the target a few times, and keeps no connection.
@@ -110,7 +111,7 @@ def test_every_job_of_the_upkeep_succeeds_and_every_sensor_ticks(
         if not result.success or checks:
             failed[job] = [*map(str, over.migration.faults), *(f"{e.check_name}: {e.description}" for e in checks)]
     assert failed == {}
-    assert over.execute(OTHERS) == []
+    eventually(lambda: over.execute(OTHERS) == [])
     [ended] = ended_connections(embedded, database)
     assert [name for name in ended if not name.startswith("b44 ") and name != "test"] == []
     assert over.execute("select to_regnamespace('migration')") == [(None,)]

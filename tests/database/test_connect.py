@@ -683,7 +683,7 @@ def test_the_waits_for_all_locks_of_an_attempt_together_are_bounded(table: str) 
 
             def let_go_of_the_first() -> None:
                 since = (
-                    "SELECT coalesce(max(clock_timestamp() - waitstart) > '1.5s', false) FROM pg_locks WHERE pid = %s"
+                    "SELECT coalesce(max(clock_timestamp() - waitstart) > '0.7s', false) FROM pg_locks WHERE pid = %s"
                 )
                 while not done.is_set() and not one(watcher, since + " AND NOT granted", pid):
                     time.sleep(0.02)

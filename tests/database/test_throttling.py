@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import threading
 import time
@@ -111,7 +112,7 @@ def queue(conn: Connection, name: str, sessions: int = 1) -> Generator[Callable[
 
 
 def until(conn: Connection, query: str, value: object, *parameters: object) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (row := conn.execute(query.encode(), parameters)).fetchone() != (value,):
         assert time.monotonic() < deadline, f"{query} did not become {value}: {row}"
         time.sleep(0.01)
@@ -307,7 +308,7 @@ class Standby:
 
     def falls_behind(self, replayed: int) -> None:
         """Waits until the server knows it to be a twentieth of a second behind and more."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         query = b"select bool_or(replay_lag > '50 ms') from pg_stat_replication where application_name = 'standby'"
         while self._conn.execute(query).fetchone() != (True,):
             assert time.monotonic() < deadline, "the standby is not seen to be behind"
@@ -361,8 +362,9 @@ def test_a_load_holds_back_while_a_standby_is_behind(conn: Connection, standby: 
     stream.wait(conn)
 
     assert stream.naps >= 1
-    assert stream.told[0].startswith("holding back: a standby is 0.")
-    assert stream.told[0].endswith(" s behind, more than the 0.05 s of B44_MAX_REPLICATION_LAG")
+    # More than a second, where the machine has other things to do.
+    said = r"holding back: a standby is \d+\.\d+ s behind, more than the 0\.05 s of B44_MAX_REPLICATION_LAG"
+    assert re.fullmatch(said, stream.told[0])
     assert stream.told[1].startswith("going on after")
 
 

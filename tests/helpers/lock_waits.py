@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from tests.helpers.command import Running
 from tests.helpers.database_contents import value
+
+
+def waits(conn: psycopg.Connection[Any], pid: int) -> bool:
+    """Whether a session waits for a lock. Those of other tests may wait on the same server."""
+    return conn.execute("select from pg_locks where pid = %s and not granted", (pid,)).fetchone() is not None
+
+
+def holds_up(conn: psycopg.Connection[Any], pid: int) -> bool:
+    """Whether some session waits for this one; asked of pg_locks, since pg_stat_activity stands still within a transaction."""
+    query = "select from pg_locks where not granted and %s = any(pg_blocking_pids(pid))"
+    return conn.execute(query, (pid,)).fetchone() is not None
 
 
 def waiting(url: str, purpose: str = "") -> int:

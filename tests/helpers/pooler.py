@@ -115,7 +115,7 @@ def _running(
 
 
 def _reach(url: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             psycopg.connect(url).close()

@@ -9,7 +9,7 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found | None], seconds: float = 20) -> Found:
+def eventually(look: Callable[[], Found | None], seconds: float = 60) -> Found:
     """What is found once it is there, such as what a server counts with a delay; fails where it never is."""
     deadline = time.monotonic() + seconds
     while not (found := look()):

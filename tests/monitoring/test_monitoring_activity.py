@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from b44_assets.maintenance.monitoring import MEASUREMENTS, Verdict
+from b44_assets.maintenance.monitoring import MEASUREMENTS, Reading, Verdict
 from tests.helpers.servers import Pg15, own_address
 from tests.helpers.waiting import eventually
 from tests.helpers.watched import Watched, waits
@@ -91,15 +91,20 @@ def test_rolled_back_transactions_are_counted_as_a_share(watched: Watched) -> No
 
     first = watched.read("transactions")
     assert not watched.verdict("few_rollbacks", first).measured
+
+    def counted(before: Reading, figure: str) -> Reading | None:
+        """Once the server has counted them: a session tells of some only at its end, which comes a little later."""
+        reading = watched.read("transactions", before)
+        return reading if reading.increases[figure] >= 150 else None
+
     transact("commit")
-    second = watched.read("transactions", first)
-    assert second.increases["commits_total"] >= 150
+    second = eventually(lambda: counted(first, "commits_total"))
     assert second.numbers["commits_per_second"] == pytest.approx(
         second.increases["commits_total"] / (second.seconds or 0)
     )
     assert watched.verdict("few_rollbacks", second).passed
     transact("rollback")
-    third = watched.read("transactions", second)
+    third = eventually(lambda: counted(second, "rollbacks_total"))
     assert third.numbers["rollback_ratio"] > 0.5
     assert not watched.verdict("few_rollbacks", third).passed
 
@@ -114,22 +119,26 @@ def test_counters_that_begin_anew_give_no_rate(watched: Watched) -> None:
 
 
 def test_blocks_that_are_not_in_memory_are_told(watched: Watched) -> None:
-    watched.execute("create table large as select repeat('x', 1000) as filler from generate_series(1, 40000)")
-    try:
-        before = watched.read("cache")
-        watched.execute("select count(*) from items a, items b")
-        with watched.connect() as conn:
-            for _ in range(500):
-                conn.execute("select count(*) from items")
-        green = watched.read("cache", before)
-        assert watched.verdict("mostly_cached", green).passed
-        # What was asked for since is told, not what is in all.
-        hits = {"hits_total": green.numbers["hits_total"] - 1000, "reads_total": green.numbers["reads_total"] - 20000}
-        again = watched.read("cache", type(green)("cache", green.at, {**green.numbers, **hits}, {}))
-        assert again.numbers["hit_ratio"] < 0.5
-        assert not watched.verdict("mostly_cached", again).passed
-    finally:
-        watched.execute("drop table large")
+    before = watched.read("cache")
+    with watched.connect() as conn:
+        for _ in range(1000):
+            conn.execute("select count(*) from items")
+
+    def counted() -> Reading | None:
+        """Once the server has counted most of them: a session tells of some only at its end, which comes a little later."""
+        reading = watched.read("cache", before)
+        return reading if reading.increases["hits_total"] > 10_000 else None
+
+    green = eventually(counted)
+    assert watched.verdict("mostly_cached", green).passed
+    # What was asked for since is told, not what is in all.
+    other = {
+        "hits_total": green.numbers["hits_total"] - 1_000,
+        "reads_total": green.numbers["reads_total"] - 1_000_000,
+    }
+    again = watched.read("cache", Reading("cache", green.at, {**green.numbers, **other}, {}))
+    assert again.numbers["hit_ratio"] < 0.5
+    assert not watched.verdict("mostly_cached", again).passed
 
 
 def test_who_waits_for_a_lock_and_who_blocks_is_told(watched: Watched) -> None:
@@ -142,7 +151,8 @@ def test_who_waits_for_a_lock_and_who_blocks_is_told(watched: Watched) -> None:
         [row] = [row for row in reading.rows["lock_waits"] if row.labels["blocked"] == str(waiter.info.backend_pid)]
         assert row.labels["blocked_by"] == str(holder.info.backend_pid)
         assert (row.labels["blocking_application"], row.labels["object"]) == ("holder", "items")
-        assert watched.verdict("no_long_wait", reading).passed
+        # Other tests wait on this server, too, for a template that is being made.
+        assert watched.verdict("no_long_wait", reading, "lock_wait=1h").passed
         assert watched.verdict("no_long_lock", reading).passed
 
         def red(check: str, threshold: str) -> str:
@@ -204,13 +214,18 @@ def test_a_session_from_another_machine_without_tls_is_told(watched: Watched, pg
     """The server is this machine's, reached by an address that is not the loopback's."""
     plain = pg15.tcp_url().replace("@127.0.0.1:", f"@{own_address()}:")
     there = Watched(pg15.url(), "postgres", "postgres", watched.catalog)
-    with psycopg.connect(plain, sslmode="require", application_name="shop"):
-        reading = there.read("connections")
-        assert reading.numbers["remote"] == 1
+
+    def unencrypted(reading: Reading) -> list[str]:
+        return [row.labels["application"] for row in reading.rows["unencrypted_sessions"]]
+
+    with psycopg.connect(plain, sslmode="require", application_name=f"shop of {watched.watcher}"):
+        # Another worker's like it may be connected as well.
+        reading = eventually(lambda: None if (seen := there.read("connections")).numbers["unencrypted"] else seen)
+        assert reading.numbers["remote"] >= 1
         assert there.verdict("sessions_encrypted", reading).passed
-    with psycopg.connect(plain, sslmode="disable", application_name="shop"):
+    with psycopg.connect(plain, sslmode="disable", application_name=f"shop of {watched.watcher}"):
         reading = there.read("connections")
-        assert [row.labels["application"] for row in reading.rows["unencrypted_sessions"]] == ["shop"]
+        assert f"shop of {watched.watcher}" in unencrypted(reading)
         red = there.verdict("sessions_encrypted", reading)
-        assert (red.passed, red.measured) == (False, True) and "shop" in red.text
+        assert (red.passed, red.measured) == (False, True) and unencrypted(reading)[0] in red.text
         assert there.verdict("sessions_encrypted", reading, "unencrypted=off").passed

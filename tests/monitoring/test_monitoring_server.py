@@ -54,7 +54,9 @@ def test_wal_is_measured_by_the_second(watched: Watched) -> None:
     watched.execute("drop table written")
     eventually(lambda: watched.read("wal", before).increases["bytes_total"] > 1_000_000)
     reading = watched.read("wal", before, ago=60)
-    assert reading.numbers["bytes_per_second"] == pytest.approx(reading.increases["bytes_total"] / 60, rel=0.1)
+    seconds = reading.seconds or 0
+    assert seconds >= 60
+    assert reading.numbers["bytes_per_second"] == pytest.approx(reading.increases["bytes_total"] / seconds)
     assert reading.numbers["files"] >= 1
     assert watched.verdict("wal_rate", reading).passed
     assert not watched.verdict("wal_rate", reading, "wal_rate=1kB").passed
@@ -63,8 +65,13 @@ def test_wal_is_measured_by_the_second(watched: Watched) -> None:
 
 
 def test_checkpoints_that_were_asked_for_are_told(watched: Watched) -> None:
+    def in_time() -> bool:
+        before = watched.read("checkpoints")
+        return watched.verdict("checkpoints_in_time", watched.read("checkpoints", before)).passed
+
+    # Others make databases on this server meanwhile, each with a checkpoint.
+    eventually(in_time)
     before = watched.read("checkpoints")
-    assert watched.verdict("checkpoints_in_time", watched.read("checkpoints", before)).passed
     for _ in range(4):
         watched.execute("checkpoint")
     eventually(lambda: watched.read("checkpoints", before).increases["requested_total"] >= 4)
@@ -109,7 +116,9 @@ def test_temporary_files_are_told(watched: Watched) -> None:
         conn.execute("select * from generate_series(1, 100000) g order by md5(g::text) limit 1 offset 99999")
     eventually(lambda: watched.read("temp_files", before).increases["files_total"] > 0)
     reading = watched.read("temp_files", before, ago=3600)
-    assert reading.numbers["bytes_per_hour"] == pytest.approx(reading.increases["bytes_total"], rel=0.01)
+    hours = (reading.seconds or 0) / 3600
+    assert hours >= 1
+    assert reading.numbers["bytes_per_hour"] == pytest.approx(reading.increases["bytes_total"] / hours)
     assert not watched.verdict("few_temp_files", reading, "temp_files=1MB").passed
 
 

@@ -158,6 +158,8 @@ def test_scrapes_share_a_connection_which_is_replaced_when_it_is_lost(
     def sessions() -> list[int]:
         return [pid for (pid,) in watched.execute(ours, watched.watcher)]
 
+    # Those of the test before end a little after their clients have gone.
+    eventually(lambda: sessions() == [])
     with exporting(watched.session(), settings_with()) as exporter:
         seen = []
         for _ in range(3):

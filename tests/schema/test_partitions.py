@@ -34,7 +34,9 @@ from b44_assets.schema.partitions import (
 from b44_assets.schema.row_checks import violations
 from b44_assets.session import Session
 from tests.helpers.databases import create_database, database_url, template_once
+from tests.helpers.lock_waits import holds_up, waits
 from tests.helpers.sessions import keeping
+from tests.helpers.waiting import eventually
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -110,6 +112,11 @@ def one(conn: Connection, query: str, *params: object) -> Any:
     row = conn.execute(query.encode(), params or None).fetchone()
     assert row is not None
     return row[0] if len(row) == 1 else row
+
+
+def rests(conn: Connection, pid: int) -> bool:
+    """Whether a session sleeps in the server between two attempts. Those of other tests may sleep on the same server."""
+    return one(conn, "select exists (select from pg_stat_activity where pid = %s and wait_event = 'PgSleep')", pid)
 
 
 def every(conn: Connection, query: str, *params: object) -> list[Any]:
@@ -378,8 +385,7 @@ def test_a_reader_in_the_way_is_waited_for(session: Session, conn: Connection) -
         reader.execute("select count(*) from posts")
         with in_thread(lambda: conn.execute("select create_monthly_partition('2025-03-17')")):
             with psycopg.connect(session.url, autocommit=True) as watcher:
-                while not one(watcher, "select exists (select from pg_stat_activity where wait_event = 'PgSleep')"):
-                    time.sleep(0.005)
+                eventually(lambda: rests(watcher, conn.info.backend_pid))
                 # It waits without a lock: others read and write.
                 watcher.execute("set lock_timeout = '5s'")
                 add_posts(watcher, "2024-07", 1)
@@ -485,8 +491,7 @@ def test_changes_that_come_in_while_rows_are_copied_are_not_lost(session: Sessio
         reader.execute("select count(*) from posts")
         with in_thread(lambda: conn.execute("select create_monthly_partition('2025-03-17')")):
             with psycopg.connect(session.url, autocommit=True) as writer:
-                while not one(writer, "select exists (select from pg_stat_activity where wait_event = 'PgSleep')"):
-                    time.sleep(0.005)
+                eventually(lambda: rests(writer, conn.info.backend_pid))
                 writer.execute("delete from posts where slug = '2025-03-1'")
                 writer.execute("update posts set title = 'Changed' where slug = '2025-03-2'")
                 writer.execute("update posts set created_at = '2025-02-10 00:00+00' where slug = '2025-03-3'")
@@ -702,17 +707,13 @@ def test_a_reader_who_waits_while_rows_move_still_sees_each_once(session: Sessio
     seen: list[int] = []
 
     def read() -> None:
-        with psycopg.connect(session.url, autocommit=True, application_name="reader") as reader:
+        with psycopg.connect(session.url, autocommit=True) as reader:
             seen.append(one(reader, "select count(*) from posts"))
 
     with psycopg.connect(session.url) as mover:
         mover.execute("select create_monthly_partition('2025-03-01')")
         with in_thread(read):
-            while not one(
-                conn,
-                "select count(*) from pg_stat_activity where application_name = 'reader' and wait_event_type = 'Lock'",
-            ):
-                time.sleep(0.005)
+            eventually(lambda: holds_up(conn, mover.info.backend_pid))
             mover.commit()
     assert seen == [25]
 
@@ -740,8 +741,7 @@ def test_a_snapshot_stands_also_while_its_transaction_waits_for_our_lock(session
         before = every(locker, names, None)
         locker.execute("lock table posts")
         with in_thread(lambda: reader.execute("select count(*) from posts")):
-            while not one(conn, "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"):
-                time.sleep(0.01)
+            eventually(lambda: waits(conn, reader.info.backend_pid))
             waiting = every(locker, names, before)
             unknown = every(locker, names, None)
             locker.rollback()
@@ -1220,13 +1220,12 @@ def test_draining_killed_in_the_midst_of_a_step_is_finished_by_the_next_call(
         ):
             victim.execute("call drain_default_partition('posts')")
 
+    ended = (
+        "select coalesce(bool_or(pg_terminate_backend(pid)), false) from pg_stat_activity"
+        " where datname = current_database() and application_name = 'victim' and wait_event = 'PgSleep'"
+    )
     with in_thread(drain):
-        while not one(
-            conn,
-            "select coalesce(bool_or(pg_terminate_backend(pid)), false) from pg_stat_activity"
-            " where application_name = 'victim' and wait_event = 'PgSleep'",
-        ):
-            time.sleep(0.005)
+        eventually(lambda: one(conn, ended))
     conn.execute("drop function slowly() cascade")
     finish(conn)
     assert (content(conn), leftovers(conn)) == (expected, [])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 import uuid
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,9 @@ from b44_assets.schema.roles import make_roles
 from b44_assets.schema.runtime import install_runtime
 from b44_assets.session import Session
 from tests.database.test_preflight import as_role
+from tests.helpers.lock_waits import holds_up
 from tests.helpers.sessions import keeping
+from tests.helpers.waiting import eventually
 from tests.schema.test_run_by_hand import everything, run_by_hand
 
 FILES = {
@@ -406,8 +407,7 @@ def test_a_role_that_another_database_s_migration_is_just_making_is_waited_for(e
     with psycopg.connect(server) as other, ThreadPoolExecutor(1) as pool:
         other.execute(empty.named("create role READER").encode())
         made = pool.submit(make_roles, empty.session, [reader])
-        while not other.execute("select 1 from pg_locks where not granted").fetchone():
-            time.sleep(0.005)
+        eventually(lambda: holds_up(other, other.info.backend_pid))
         other.commit()
         assert made.result() == ()
     assert make_roles(empty.session, [reader]) == ()

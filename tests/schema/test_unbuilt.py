@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from b44_assets.schema.partition_checks import check_bounds
 from b44_assets.schema.partitions import apply_partitions
 from b44_assets.schema.views import apply_view
 from b44_assets.session import Session
+from tests.helpers.lock_waits import holds_up
+from tests.helpers.waiting import eventually
 from tests.schema.test_online_schema import changed, execute, spec, value
 
 ROLES = "create index if not exists idx_users_role on users (role)"
@@ -35,15 +36,6 @@ def keys(session: Session, query: str) -> list[str]:
 def names(done: SchemaChange, name: str, rows: list[str]) -> bool:
     """Whether what is said of an object names some rows."""
     return all(row in done.failed[name] for row in rows)
-
-
-def waited_for(conn: psycopg.Connection, pid: int, *, seconds: float = 60) -> None:
-    """Returns once some process waits for this one."""
-    end = time.monotonic() + seconds
-    query = "select from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
-    while conn.execute(query, (pid,)).fetchone() is None:
-        assert time.monotonic() < end, f"nothing waits for process {pid}"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("online", [True, False])
@@ -89,7 +81,7 @@ def test_rows_that_are_deleted_stop_no_index_while_an_older_transaction_still_se
         # A concurrent build waits for transactions that are older than it; this one ends as soon as it is waited for.
         with psycopg.connect(loaded.url, autocommit=True) as control, ThreadPoolExecutor(1) as pool:
             done = pool.submit(apply_indexes, loaded, posts, online=False)
-            waited_for(control, reader.info.backend_pid)
+            eventually(lambda: holds_up(control, reader.info.backend_pid))
             reader.rollback()
             assert not done.result(timeout=60).failed
     assert value(loaded, "select indisvalid from pg_index where indexrelid = 'idx_posts_tags_gin'::regclass")
