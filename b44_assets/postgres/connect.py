@@ -526,18 +526,24 @@ def _fault(error: psycopg.Error, parameters: dict[str, str]) -> DatabaseError:
     return (TransientDatabaseError if passes else DatabaseError)(f"no connection to {names['where']}: {said}")
 
 
+@functools.cache
+def _warn_of_newer(where: str, version: int) -> None:
+    """Says it once a process, however many connections there are."""
+    logger.warning(
+        "%s is PostgreSQL %s, newer than what this was tested with (%s to %s)",
+        where,
+        version,
+        OLDEST_VERSION,
+        NEWEST_VERSION,
+    )
+
+
 def _check_server(conn: psycopg.Connection[TupleRow], where: str) -> None:
     version = conn.info.server_version // 10_000
     if version < OLDEST_VERSION:
         raise DatabaseError(f"{where} is PostgreSQL {version}: {OLDEST_VERSION} to {NEWEST_VERSION} are supported")
     if version > NEWEST_VERSION:
-        logger.warning(
-            "%s is PostgreSQL %s, newer than what this was tested with (%s to %s)",
-            where,
-            version,
-            OLDEST_VERSION,
-            NEWEST_VERSION,
-        )
+        _warn_of_newer(where, version)
     encoding = conn.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise DatabaseError(
