@@ -540,10 +540,10 @@ class _Inference:
     def _notice_spreadsheets(self) -> None:
         """One notice for all files that a spreadsheet has written in the forms of its language."""
         if self._shown:
-            forms = "have values as a spreadsheet shows them, such as 31.12.2025, 1.234,56 or WAHR"
-            remedy = "for columns of their types, export them from Base44 again, and save them by no spreadsheet"
-            files = f"the {plural(len(self._shown), 'file', 'files')} of {', '.join(sorted(self._shown))}"
-            self._notices.append(Notice(None, f"{files} {forms}, and these are text: {remedy}"))
+            forms = "with values as a spreadsheet shows them, such as 31.12.2025, 1.234,56 or WAHR"
+            remedy = "for columns of the declared types, export the entities from Base44 again, and save them by no spreadsheet"
+            entities = ", ".join(sorted(self._shown))
+            self._notices.append(Notice(None, f"columns of {entities} are text, {forms}: {remedy}"))
 
     def _decide_updates(self, tables: Iterable[Table]) -> None:
         """One line for each name that the column of the latest change has."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import psycopg
 from psycopg import errors, sql
@@ -359,6 +360,7 @@ def _columns_in_the_way(conn: Connection, tables: Mapping[int, _Relation]) -> li
             faults.append(
                 f"table {one.schema}.{one.name}, which a migration has made, {some_of(told, _NAMED)}: change it by"
                 f" {_conversion(conn, one, types)} and migrate again, which makes the views anew"
+                "; to keep the type that it has, say so in b44.toml (type, of the field), and run b44 init ."
             )
         else:
             lacking.setdefault(number, []).extend(told)
@@ -410,14 +412,36 @@ def _made_before(conn: Connection, tables: Mapping[int, _Relation]) -> frozenset
     )
 
 
+_ORIGINAL_IDS: Final = "base44_ids"
+_CONVERSIONS: Final = {("text", "uuid"): "base44_uuid({})"}
+_FROM_IDS: Final = {
+    ("uuid", "text"): f"b44.original_id({{}}, {_ORIGINAL_IDS})",
+    ("uuid[]", "text[]"): f"b44.original_ids({{}}, {_ORIGINAL_IDS})",
+}
+"""How the ids of Base44 become text again, where their table has what cannot be read back from the UUIDs."""
+_FOREIGN_KEYS_OF: Final = """
+select quote_ident(c.conname)
+  from pg_constraint c
+  join pg_attribute a on a.attrelid = c.conrelid and a.attnum = any (c.conkey)
+ where c.conrelid = to_regclass(%s) and c.contype = 'f' and a.attname = any (%s)
+ order by c.conname
+"""
+
+
 def _conversion(conn: Connection, table: _Relation, columns: list[tuple[str, str, str]]) -> str:
     """The statements by which columns, each with its type and the one that it is to have, get that type; times are in UTC."""
     name = sql.Identifier(table.schema, table.name).as_string(conn)
     views = views_on(conn, name, [column for column, _, _ in columns])
-    changes: list[str] = []
+    # A text cannot point at an id.
+    keys = [column for column, found, wanted in columns if (found, wanted) == ("uuid", "text")]
+    changes = [f"drop constraint {shown}" for (shown,) in conn.execute(_FOREIGN_KEYS_OF, (name, keys))]
+    has_ids = any(column == _ORIGINAL_IDS for column, _ in table.columns)
     for column, found, wanted in columns:
         quoted = sql.Identifier(column).as_string(conn)
-        by = f"base44_uuid({quoted})" if (found, wanted) == ("text", "uuid") else f"{quoted}::{wanted}"
+        by = _CONVERSIONS.get((found, wanted), "{}::" + wanted)
+        if has_ids:
+            by = _FROM_IDS.get((found, wanted), by)
+        by = by.replace("{}", quoted)
         changes.append(f"alter {quoted} drop default, alter {quoted} type {wanted} using {by}")
     return " ".join(
         [

@@ -23,7 +23,7 @@ from b44_assets.schema.build import ON_A_TABLE, build
 from b44_assets.schema.drift import schema_drift
 from b44_assets.schema.preflight import need_room
 from b44_assets.session import Session
-from tests.helpers.invented_app import field, object_id, table, write_app_files, write_export
+from tests.helpers.invented_app import field, object_id, table, to, write_app_files, write_export
 
 OUTSIDE = Counts(filled=2, unfit=0, found=0, outside=1, missing=0)
 EXPORT: dict[str, list[dict[str, Any]]] = {
@@ -190,6 +190,32 @@ def test_a_column_that_gets_another_type_is_changed_by_the_statements_that_the_f
     assert parity is not None
     assert (parity.compared, parity.differing, parity.missing) == (1, 0, 0)
     assert schema_drift(newer).passed
+
+
+def test_ids_that_become_text_again_are_those_of_base44_and_their_foreign_key_goes(
+    embedded_database: str, tmp_path: Path
+) -> None:
+    url = embedded_database
+    export = write_export(
+        tmp_path / "export",
+        {"Task": [{"id": object_id(1), "task_id": "guest_7"}, {"id": object_id(2), "task_id": object_id(1)}]},
+    )
+    named = replace(field("task_id"), required=False)
+    as_id = Column("task_id", named, ColumnType.UUID, to("tasks", cyclic=True), Counts(2, 0, 1, 0, 0), fits=False)
+    older = write_app_files(tmp_path / "older", tasks("open", further=(as_id,)))
+    migrate(Session(url, load_catalog(older)), export)
+
+    as_text = Column("task_id", named, ColumnType.TEXT)
+    newer = Session(url, load_catalog(write_app_files(tmp_path / "newer", tasks("open", further=(as_text,)))))
+    with pytest.raises(DatabaseError, match="has task_id as uuid instead of text") as said:
+        need_room(newer)
+    given = re.search(r"change it by (.*) and migrate again", str(said.value))
+    assert given is not None
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(given[1].encode())
+    migrate(newer, export)
+
+    assert rows(url, "select task_id from tasks order by id") == [("guest_7",), (object_id(1),)]
 
 
 def visits(*further: Column) -> App:
