@@ -6,6 +6,7 @@ from psycopg import sql
 
 from b44_assets.catalog import Catalog, Period, TableMapping
 from b44_assets.migration.sources import (
+    LONGEST_ID,
     made_of_the_same,
     name_agrees,
     target_columns,
@@ -18,9 +19,6 @@ from b44_assets.session import (
     identifiers,
     plan_for_bulk,
 )
-
-_LONGEST_ID = 2_000
-"""In bytes: what is kept of a record by its id, is indexed by it, and an index takes 2,704."""
 
 
 def evaluate(conn: Connection, catalog: Catalog, mapping: TableMapping, *, again: bool) -> None:
@@ -149,7 +147,7 @@ def _judged(conn: Connection, mapping: TableMapping, columns: list[str], *, agai
     new = sql.SQL("known.id is null" if again else "true")
     # A key that a row of the new system has; among the migrated ones it is the record's own.
     taken = sql.SQL("({} and holder.{} is not null)").format(new, sql.Identifier(mapping.key))
-    overlong = sql.SQL("coalesce(octet_length(m.base44_id) > {}, false)").format(sql.Literal(_LONGEST_ID))
+    overlong = sql.SQL("coalesce(octet_length(m.base44_id) > {}, false)").format(sql.Literal(LONGEST_ID))
     special: dict[str, sql.Composable] = {
         "reasons": sql.SQL(
             "m.reasons || array_remove(array[case when {} then 'id_taken' end, case when {} then 'id_too_long' end], null)"

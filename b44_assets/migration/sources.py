@@ -29,6 +29,8 @@ _MOST_COLUMNS = 300
 """A row must fit into a page of 8 kB: a value takes up to 25 bytes of it, longer ones are moved out (18 bytes); 325 would do."""
 VERDICTS = ("name_given", "reasons", "repairs", "unmapped")
 """Columns of a mapping that are about the record rather than for the target."""
+LONGEST_ID = 2_000
+"""Bytes of a record's id: what is kept of a record by it is indexed by it, and an index takes 2,704."""
 _TAKEN = frozenset({RECORD_NUMBER, SOURCE_FILE, MORE_FIELDS, "tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"})
 
 

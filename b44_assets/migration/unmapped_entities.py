@@ -16,12 +16,11 @@ from b44_assets.exports.names import matched
 from b44_assets.failpoints import failpoint
 from b44_assets.migration.misspelt_entities import mapping_hint
 from b44_assets.migration.other_apps import files_of_other_apps, has_user_alone
+from b44_assets.migration.sources import LONGEST_ID
 from b44_assets.migration.whole_files import opened_whole, reading_whole
 from b44_assets.session import Connection, Session, scalar, with_retry
 from b44_assets.wording import plural
 
-_LONGEST_ID = 2_000
-"""In bytes: an index takes 2,704."""
 _SHOWN = 500
 """Characters of a longer one that are kept beside the record's number; all of it stands in the record."""
 
@@ -203,7 +202,7 @@ def _copy(session: Session, conn: Connection, file: ExportFile, reader: ExportRe
                        data
                   from migration.arriving
                 """
-            ).format(entity=sql.Literal(file.entity), longest=sql.Literal(_LONGEST_ID), shown=sql.Literal(_SHOWN))
+            ).format(entity=sql.Literal(file.entity), longest=sql.Literal(LONGEST_ID), shown=sql.Literal(_SHOWN))
         )
         conn.execute("drop table migration.arriving")
         conn.execute("delete from migration.unmapped_entities where entity = %s", (file.entity,))
