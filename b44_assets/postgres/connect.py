@@ -190,6 +190,12 @@ _FAULTS: tuple[tuple[str, str, bool], ...] = (
     (r"not permitted to log in", "user {user} may not log in on {where}", False),
     (r"permission denied for database", "user {user} may not connect to database {database} on {where}", False),
     (
+        r"too many connections for (?:role|database)",
+        "{where} lets user {user} have no further connection to database {database}: end some, or raise the CONNECTION LIMIT of"
+        " role or database",
+        True,
+    ),
+    (
         r"too many clients|remaining connection slots|too many connections|reserved for roles|no more connections allowed",
         "{where} has too many connections already: end some, or raise max_connections",
         True,

@@ -221,7 +221,7 @@ def test_a_server_without_tls_says_so() -> None:
 
 
 def test_too_many_connections_are_named(pg15: Pg15) -> None:
-    assert "has too many connections already" in fault(pg15.tcp_url(user="crowded"), passes=True)
+    assert "raise the CONNECTION LIMIT of role or database" in fault(pg15.tcp_url(user="crowded"), passes=True)
 
 
 def test_a_port_where_nothing_listens_is_named() -> None:
@@ -291,6 +291,10 @@ def test_a_server_that_is_not_ready_says_so() -> None:
 
 def test_a_server_that_says_nothing_is_named() -> None:
     assert answered(b"").endswith(" closed the connection at once")
+
+
+def test_a_server_without_free_connections_is_told_apart() -> None:
+    assert " has too many connections already" in answered(refusal("53300", "sorry, too many clients already"))
 
 
 def test_another_service_is_told_apart() -> None:
