@@ -813,6 +813,18 @@ def test_root_is_told_if_no_account_can_be_added(tmp_path: Path, monkeypatch: py
         EmbeddedServer(tmp_path / "home").start()
 
 
+@AS_ROOT
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
+def test_a_root_without_its_rights_is_told_what_it_lacks(open_folder: Path) -> None:
+    start = "from b44_assets.postgres.embedded.accounts import server_account; server_account(Path(sys.argv[1]))"
+    program = [sys.executable, "-c", f"import sys; from pathlib import Path; {start}", open_folder / "home"]
+    for dropped, lacks in (("-dac_override", "CAP_DAC_OVERRIDE"), ("-chown,-setuid", "CAP_CHOWN, CAP_SETUID")):
+        taken = ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}"]
+        told = subprocess.run([*taken, *program], capture_output=True, text=True, check=False)
+        assert "DatabaseError: PostgreSQL does not run as root" in told.stderr
+        assert f"(it lacks {lacks})" in told.stderr
+
+
 # -- the URLs of settings ----------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import re
 import shutil
 import subprocess
 from collections.abc import Generator, Sequence
@@ -19,6 +20,8 @@ from b44_assets.postgres.embedded.processes import last_line
 
 # The account that a server started by root runs as; data directories made by earlier versions belong to it.
 _ACCOUNT = "pgserver"
+# What it takes to give files to an account, to become it, to read what is its own and to end its processes.
+_CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}
 # The file by which programs that change the accounts keep out of each other's way. They lock it with fcntl, which flock
 # does not collide with.
 _ACCOUNTS_LOCK = Path("/etc/.pwd.lock")
@@ -55,6 +58,9 @@ def server_account(directory: Path) -> Account | None:
 
     PostgreSQL refuses to run as root. Root therefore runs a server as the owner of its folder, which may be a user who
     made it without root, and a new one as an account of its own.
+
+    Raises:
+        DatabaseError: The folder is another account's, or we are a root that may not become another account.
     """
     try:
         owner = directory.stat().st_uid
@@ -66,6 +72,7 @@ def server_account(directory: Path) -> Account | None:
         if owner is not None and owner != os.geteuid():
             raise foreign(directory)
         return None
+    _require_capabilities()
     if owner:
         try:
             group = pwd.getpwuid(owner).pw_gid
@@ -74,6 +81,24 @@ def server_account(directory: Path) -> Account | None:
         return Account(_name(owner), owner, group)
     entry = _find_account(_ACCOUNT) or _make_account(_ACCOUNT)
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+def _require_capabilities() -> None:
+    """Refuses a root from which rights were taken, as containers do; where the kernel does not say, it is found out by trying."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    if found is None:
+        return
+    effective = int(found[1], 16)
+    missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
+    if missing:
+        raise DatabaseError(
+            f"PostgreSQL does not run as root, and this root may not run it as another account (it lacks {', '.join(missing)}):"
+            " run as an ordinary user, or set B44_DATABASE_URL"
+        )
 
 
 def _find_account(name: str) -> pwd.struct_passwd | None:
