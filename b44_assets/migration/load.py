@@ -169,6 +169,7 @@ class _Loader:
     ) -> None:
         self._session = session
         self._table = mapping.spec.name
+        self._key = mapping.key
         self._plan = plan
         self._maintenance = maintenance
         self._load = sql.SQL("select processed, kept, seconds from migration.{}(%s, %s, %s, %s, %s, %s, %s)").format(
@@ -324,7 +325,7 @@ class _Loader:
             if alone is None or alone.first != batch.first:
                 return
             conn.execute(
-                "select migration.refuse_record(%s, %s, %s, %s, %s, %s, %s)",
+                "select migration.refuse_record(%s, %s, %s, %s, %s, %s, %s, %s)",
                 (
                     self._table,
                     self._plan.generation,
@@ -333,6 +334,7 @@ class _Loader:
                     alone.number,
                     reason,
                     self._session.run_id,
+                    self._key,
                 ),
             )
             # As the migration tables say: an attempt that failed is not in them, and what an earlier run refused is.

@@ -219,6 +219,17 @@ def test_a_duplicate_becomes_the_survivor_when_the_address_is_free(target_18: Ta
     sound(target_18, "users", "posts")
 
 
+def test_a_refused_newer_version_is_told_by_the_key_of_its_table(target_18: Target) -> None:
+    chosen: Record = {"id": object_id(7), "user_id": object_id(1), "preferences": {"a": 1}, "updated_date": OLD}
+    target_18.migrate({"User": [person(1)], "UserPreference": [chosen]})
+    target_18.run("alter table user_preferences add check (preferences <> '{\"a\": 2}')")
+    newer: Record = {"id": object_id(8), "user_id": object_id(1), "preferences": {"a": 2}, "updated_date": NEW}
+    target_18.migrate({"User": [person(1)], "UserPreference": [newer]})
+    assert target_18.outcome("user_preferences").reasons == {1: ["refused:user_preferences_preferences_check"]}
+    assert retained(target_18) == [("user_preferences", object_id(7), "refused")]
+    sound(target_18, "user_preferences")
+
+
 @pytest.mark.parametrize(
     "elder", [[], [person(1, NEW, email=None)]], ids=["the first has vanished", "the first is refused now"]
 )

@@ -11,6 +11,9 @@ begin
      where p.oid = to_regprocedure('migration.begin_batch(text, bigint, date, integer, boolean)') and 'settled' = any(p.proargnames)
   ) then
     drop function migration.begin_batch(text, bigint, date, integer, boolean);
+  end if;
+  -- It was not told the key.
+  if to_regprocedure('migration.refuse_record(text, bigint, date, bigint, bigint, text, text)') is not null then
     drop function migration.refuse_record(text, bigint, date, bigint, bigint, text, text);
   end if;
 end
@@ -63,20 +66,14 @@ begin
 end
 $$;
 
--- One record that the server refuses, to quarantine; begun with a batch of that one record.
+-- One record that the server refuses, to quarantine; begun with a batch of that one record. The key is the mapping's.
 create or replace function migration.refuse_record(
-  entity_name text, planned bigint, partition_day date, place bigint, batch bigint, reason text, run text
+  entity_name text, planned bigint, partition_day date, place bigint, batch bigint, reason text, run text, key_column name default 'id'
 ) returns void
 language plpgsql
 set search_path = public, pg_temp
 as $$
-declare
-  key_column name;
 begin
-  select a.attname into key_column
-    from pg_index i
-    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
-   where i.indrelid = to_regclass(format('public.%I', entity_name)) and i.indisprimary;
   -- A record stands there once. One that was corrected has waited for its batch; what was corrected since is read first.
   execute format($sql$
     delete from migration.quarantine q using migration.%I s
@@ -100,7 +97,7 @@ begin
       from migration.%I s join migration.migrated m on m.entity = $1 and m.id = s.%I
      where s._position = $3 and s._action = 'update'
     on conflict (entity, id) do update set reason = excluded.reason, generation = excluded.generation
-    $sql$, entity_name || '_plan', coalesce(key_column, 'id'))
+    $sql$, entity_name || '_plan', key_column)
     using entity_name, planned, place;
   insert into migration.migration_log
     (entity_type, batch_number, records_refused, status, started_at, completed_at, partition_key, generation,
@@ -201,7 +198,7 @@ $$;
 
 comment on function migration.begin_batch(text, bigint, date, integer, boolean) is
   'The next positions of a partition, held for this transaction; null where nothing is left';
-comment on function migration.refuse_record(text, bigint, date, bigint, bigint, text, text) is
+comment on function migration.refuse_record(text, bigint, date, bigint, bigint, text, text, name) is
   'Puts a record that the server refuses into quarantine';
 comment on function migration.plan_again(text, integer) is
   'Plans the records of a table anew where what its mapping reads has changed, once that is migrated';
@@ -226,7 +223,7 @@ $$;
 -- For the owner of the tables, who needs no grant, and for whom the owner lets.
 revoke all on routine
   migration.begin_batch(text, bigint, date, integer, boolean),
-  migration.refuse_record(text, bigint, date, bigint, bigint, text, text),
+  migration.refuse_record(text, bigint, date, bigint, bigint, text, text, name),
   migration.plan_again(text, integer),
   migration.next_batch(text, integer)
 from public;
