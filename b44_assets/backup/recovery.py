@@ -291,14 +291,14 @@ def _extract(catalogue: Catalogue, backup: Backup, folder: Path) -> None:
     reader, writer = os.pipe()
     faults: list[BaseException] = []
 
-    def unpack(source: IO[bytes]) -> None:
+    def read(source: IO[bytes]) -> None:
         try:
             with source, tarfile.open(fileobj=source, mode="r|") as tar:
-                tar.extractall(folder, filter="data")
+                unpack_tar(tar, folder)
         except BaseException as error:
             faults.append(error)
 
-    thread = threading.Thread(target=unpack, args=(os.fdopen(reader, "rb"),))
+    thread = threading.Thread(target=read, args=(os.fdopen(reader, "rb"),))
     thread.start()
     try:
         with suppress(BrokenPipeError), os.fdopen(writer, "wb") as sink:
@@ -312,6 +312,27 @@ def _extract(catalogue: Catalogue, backup: Backup, folder: Path) -> None:
         if isinstance(fault, tarfile.TarError):
             raise BadBackupError(f"{backup.id}/{BASE} cannot be unpacked: {fault}") from fault
         raise fault
+
+
+def unpack_tar(tar: tarfile.TarFile, folder: Path) -> None:
+    """Unpacks an archive, as ourselves and nowhere but below a folder.
+
+    Raises:
+        tarfile.TarError: It names a place outside, or holds something that is neither a file nor a folder, nor a link within.
+    """
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(folder, filter="data")
+    else:
+        # Python 3.11.0 to 3.11.3, such as Debian 12 has.
+        tar.extractall(folder, (_harmless(member, folder.resolve()) for member in tar))
+
+
+def _harmless(member: tarfile.TarInfo, folder: Path) -> tarfile.TarInfo:
+    if not (member.isreg() or member.isdir()) or not (folder / member.name).resolve().is_relative_to(folder):
+        raise tarfile.ExtractError(f"{member.name!r} is neither a file nor a folder within")
+    member.uid, member.gid, member.uname, member.gname = os.geteuid(), os.getegid(), "", ""
+    member.mode &= 0o755
+    return member
 
 
 def _lay_wal(

@@ -20,6 +20,7 @@ from b44_assets.backup.catalogue import Catalogue
 from b44_assets.backup.lsn import position
 from b44_assets.backup.manifest import MANIFEST, manifest_faults, wal_range
 from b44_assets.backup.model import BackupKind
+from b44_assets.backup.recovery import unpack_tar
 from b44_assets.backup.scratch import scratch
 from b44_assets.backup.store import Store
 from b44_assets.backup.taking import ManifestTap, take
@@ -192,7 +193,7 @@ def test_what_the_manifest_says_is_looked_for(source: str, tmp_path: Path) -> No
     catalogue.fetch(backup, catalogue.file_of(backup, "base.tar"), tmp_path / "base.tar")
     data = tmp_path / "data"
     with tarfile.open(tmp_path / "base.tar") as tar:
-        tar.extractall(data, filter="data")
+        unpack_tar(tar, data)
     assert manifest_faults(data) == []
     assert position(wal_range((data / MANIFEST).read_bytes())[1]) == position(backup.start_lsn or "")
 
@@ -206,6 +207,65 @@ def test_what_the_manifest_says_is_looked_for(source: str, tmp_path: Path) -> No
         "global/pg_control has 8193 bytes instead of 8192",
         "new is not in the manifest",
     ]
+
+
+# -- archives ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["with filters", "as before Python 3.11.4"])
+def any_python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param != "with filters":
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+
+
+def archive_of(*members: tuple[tarfile.TarInfo, bytes]) -> tarfile.TarFile:
+    """An archive that is read from its beginning to its end, as from a pipe."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as tar:
+        for member, content in members:
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return tarfile.open(fileobj=io.BytesIO(whole.getvalue()), mode="r|")
+
+
+def member_of(name: str, kind: bytes = tarfile.REGTYPE, **given: object) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    for attribute, value in given.items():
+        setattr(member, attribute, value)
+    return member
+
+
+@pytest.mark.usefixtures("any_python")
+def test_an_archive_is_unpacked_as_ourselves(tmp_path: Path) -> None:
+    folder = member_of("global", tarfile.DIRTYPE, mode=0o700, uid=1234, gid=1234)
+    file = member_of("global/pg_control", mode=0o4600, uid=1234, gid=1234)
+    with archive_of((folder, b""), (file, b"control")) as tar:
+        unpack_tar(tar, tmp_path)
+    unpacked = tmp_path / "global" / "pg_control"
+    assert unpacked.read_bytes() == b"control"
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in (unpacked, unpacked.parent)} == {
+        (os.geteuid(), os.getegid())
+    }
+    assert unpacked.stat().st_mode & 0o7777 == 0o600
+
+
+@pytest.mark.usefixtures("any_python")
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        member_of("../outside"),
+        member_of("link", tarfile.SYMTYPE, linkname="/etc"),
+        member_of("link", tarfile.SYMTYPE, linkname="../outside"),
+        member_of("device", tarfile.CHRTYPE),
+    ],
+    ids=["above", "a link to another place", "a link above", "a device"],
+)
+def test_an_archive_reaches_nothing_outside_of_its_folder(tmp_path: Path, hostile: tarfile.TarInfo) -> None:
+    folder = tmp_path / "folder"
+    with pytest.raises(tarfile.TarError), archive_of((hostile, b"")) as tar:
+        unpack_tar(tar, folder)
+    assert [path for path in tmp_path.rglob("*") if path != folder] == []
 
 
 # -- programs ----------------------------------------------------------------------------------------------------------
