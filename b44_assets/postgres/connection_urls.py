@@ -59,8 +59,8 @@ def url_parameters(url: str) -> dict[str, str]:
         url = f"postgresql://{rest}"
     try:
         parsed = conninfo.conninfo_to_dict(url)
-    except (psycopg.Error, UnicodeEncodeError):
-        # The message quotes what could not be read.
+    except (psycopg.Error, UnicodeError):
+        # The message quotes what could not be read, such as a %80, which is no UTF-8.
         raise DatabaseError(_MALFORMED) from None
     parameters = {name: str(value) for name, value in parsed.items() if value is not None}
     hosts = parameters.get("host", "").split(",")

@@ -58,11 +58,12 @@ def test_what_has_grown_is_told_from_the_numbers_of_the_round_before(empty: Plac
 def test_a_figure_over_its_threshold_fails_its_check_with_what_to_do(empty: Place) -> None:
     assert answers_of(empty.job("monitoring"))["no_idle_transaction"].passed
     place = Place(empty.settings.changed(thresholds="idle_in_transaction=0s"), empty.export, empty.instance)
-    with psycopg.connect(empty.url, application_name="sleeper") as conn:
+    with psycopg.connect(empty.url) as conn:
         conn.execute("select 1")
         answer = answers_of(place.job("monitoring"))["no_idle_transaction"]
     assert (answer.passed, answer.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert "sleeper" in (answer.description or "")
+    # Whose it is depends on what others do on the same server.
+    assert "set idle_in_transaction_session_timeout" in (answer.description or "")
 
 
 def test_a_measurement_that_fails_keeps_no_other_from_being_made(empty: Place, monkeypatch: pytest.MonkeyPatch) -> None:

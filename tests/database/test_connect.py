@@ -335,6 +335,7 @@ def test_a_fault_in_another_language_is_passed_on_without_the_password() -> None
         f"nonsense {SECRET}",
         f"postgresql://app:{SECRET}\0@db/shop",
         f"postgresql://app:{SECRET}\udcff@db/shop",
+        f"postgresql://app:{SECRET}%80@db/shop",
     ],
 )
 def test_a_malformed_url_is_refused_without_being_shown(url: str) -> None:
